@@ -1,0 +1,250 @@
+"""Every type that flows between stages, its file format, and `align`, the only join.
+
+Letters in array names: N examples, K most candidates of one example (padded), R rounds or learners, V vocabulary.
+Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Weights`, `PseudoLabels`) are `.npz`
+files without pickles. Everything is keyed by example id, never by position.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+Task = Literal["choice", "answer", "code"]
+TASKS = ("choice", "answer", "code")
+
+
+class BadInput(ValueError):
+    """Something a person gave is wrong. The command line prints the message as it is, without a traceback, and exits 2."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question without its answer. `meta` holds what is public about it: level (a number), grade, split, subject..."""
+
+    id: str
+    source: str
+    task: Task
+    prompt: str
+    choices: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if self.task not in TASKS:
+            raise BadInput(f"task: {self.task!r} given; allowed: {', '.join(TASKS)}")
+        if not isinstance(self.prompt, str) or not self.prompt.strip():
+            raise BadInput("prompt: it is empty")
+        if self.task == "choice":
+            if len(self.choices) < 2:
+                raise BadInput(f"choices: {len(self.choices)} given; a choice question needs at least 2")
+            if not all(isinstance(choice, str) and choice.strip() for choice in self.choices):
+                raise BadInput("choices: each must be a text that is not empty")
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The answer of one example: a choice's index (task choice), a text (answer) or a reference program (code).
+
+    `tests` are what a program is judged by; they and `answer` never enter the process that runs the program.
+    """
+
+    id: str
+    answer: int | str
+    tests: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The possible answers of each example, at most K: the choices, or the distinct answers that were sampled."""
+
+    ids: np.ndarray
+    texts: tuple[tuple[str, ...], ...]
+
+    @property
+    def count_N(self) -> np.ndarray:
+        return np.array([len(texts) for texts in self.texts])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One opinion: a distribution over each example's candidates.
+
+    probs_NK rows sum to 1 over the real candidates (mask_NK true) and are 0 elsewhere; an example that the model could
+    not judge has abstained_N true and a uniform row.
+    """
+
+    ids: np.ndarray
+    probs_NK: np.ndarray
+    mask_NK: np.ndarray
+    abstained_N: np.ndarray
+    by: str
+
+    def __post_init__(self):
+        if not (len(self.ids) == len(self.probs_NK) == len(self.mask_NK) == len(self.abstained_N)):
+            raise ValueError(f"predictions by {self.by}: ids, probs, mask and abstained have different lengths")
+        if not np.isfinite(self.probs_NK).all():
+            raise ValueError(f"predictions by {self.by}: {int((~np.isfinite(self.probs_NK)).sum())} are not finite")
+        if np.abs(self.probs_NK.sum(1) - 1).max(initial=0) > 1e-4 or self.probs_NK[~self.mask_NK].any():
+            raise ValueError(f"predictions by {self.by}: a row does not sum to 1 over its candidates")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The boosting loop's sample weights; they sum to 1. The one back edge of the graph."""
+
+    ids: np.ndarray
+    weight_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one boosting round found. `stop` is the reason why no further round follows, or None."""
+
+    index: int
+    learner: str
+    error: float
+    alpha: float
+    effective_share: float
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a model is trained on: a target distribution over the candidates and a weight (0 = dropped, see why_N)."""
+
+    ids: np.ndarray
+    target_NK: np.ndarray
+    weight_N: np.ndarray
+    why_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model lies: base (hub name, folder or builtin:...), revision, and the folder of what was trained."""
+
+    base: str
+    revision: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model's answer to one example of a suite. `correct` is None where it could not be judged (see status)."""
+
+    id: str
+    suite: str
+    model: str
+    text: str
+    correct: bool | None
+    status: str = "judged"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of the report. `value` is None where it is undefined, and `reason` says why."""
+
+    suite: str
+    model: str
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    seeds: tuple[int, ...]
+    reason: str | None = None
+
+
+Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric, ModelRef)
+Arrays = TypeVar("Arrays", Predictions, Weights, PseudoLabels)
+
+
+def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
+    """16 hex digits that name a question wherever it turns up again."""
+    return hashlib.sha256("\0".join((source, prompt, *choices)).encode()).hexdigest()[:16]
+
+
+def candidates_of(examples: Sequence[Example]) -> Candidates:
+    """The candidates of choice questions: their choices."""
+    return Candidates(np.array([e.id for e in examples]), tuple(e.choices for e in examples))
+
+
+def candidate_mask(count_N: np.ndarray) -> np.ndarray:
+    """count_N -> mask_NK, true for the real candidates."""
+    return np.arange(int(count_N.max(initial=0))) < np.asarray(count_N)[:, None]
+
+
+def align(record: Arrays, ids: np.ndarray) -> Arrays:
+    """The rows of `record` in the order of `ids`. Both must hold the same ids, or the ValueError names what is missing."""
+    position = {key: at for at, key in enumerate(record.ids.tolist())}
+    wanted = np.asarray(ids).tolist()
+    missing = [key for key in wanted if key not in position]
+    extra = sorted(set(position) - set(wanted))
+    if missing or extra:
+        named = ", ".join((missing or extra)[:3])
+        raise ValueError(f"{type(record).__name__}: {len(missing)} ids are missing and {len(extra)} are extra ({named})")
+    return take(record, np.array([position[key] for key in wanted], dtype=int))
+
+
+def take(record: Arrays, index_N: np.ndarray) -> Arrays:
+    """The rows `index_N` (positions, or a mask) of an array record."""
+    changes = {f.name: getattr(record, f.name)[index_N] for f in dataclasses.fields(record) if f.name != "by"}
+    return dataclasses.replace(record, **changes)
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> int:
+    """Rows as JSON Lines, flushed to the disk; returns how many."""
+    count = 0
+    with open(path, "w", encoding="utf-8") as file:
+        for count, row in enumerate(rows, 1):  # noqa: B007
+            file.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return count
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """JSON Lines (also .gz) as records of `kind`; a row that does not fit is a BadInput that names file and line."""
+    rows = []
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+                rows.append(kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}))
+            except (TypeError, ValueError, AttributeError) as error:
+                raise BadInput(f"{path}:{number}: {error}") from None
+    return rows
+
+
+def write_arrays(path: Path, record: Arrays) -> None:
+    """An array record as .npz, flushed to the disk."""
+    with open(path, "wb") as file:
+        np.savez(file, **{f.name: np.asarray(getattr(record, f.name)) for f in dataclasses.fields(record)})
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
+    """The record that `write_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return kind(**{f.name: str(file[f.name]) if f.name == "by" else file[f.name] for f in dataclasses.fields(kind)})
+
+
+def softmax(scores_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """Scores -> probs over the real candidates, in float64."""
+    scores_NK = np.where(mask_NK, np.asarray(scores_NK, dtype=np.float64), -np.inf)
+    scores_NK = np.exp(scores_NK - scores_NK.max(1, keepdims=True))
+    return scores_NK / scores_NK.sum(1, keepdims=True)

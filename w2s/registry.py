@@ -1,0 +1,92 @@
+"""A method is a plain function: positional arguments are data, keyword-only arguments are its options.
+
+A table is a plain dict {name: function} at the foot of the file that defines the functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from w2s.records import BadInput
+
+
+def options(method: Callable) -> dict[str, inspect.Parameter]:
+    """The keyword-only parameters of a method, with their types resolved."""
+    hints = typing.get_type_hints(method)
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def pick(table: Mapping[str, Callable], spec: Mapping[str, Any] | str, *, key: str = "method") -> Callable:
+    """The method that `spec` ({name: ..., **options}, or a bare name) asks for, its options bound.
+
+    `key` is the config key that the message of a BadInput names. Unknown names, unknown options, missing options and
+    options of a wrong type are all refused here, before anything runs.
+    """
+    spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = spec.pop("name", None)
+    if name not in table:
+        raise BadInput(f"{key}: {name!r} is not known{did_you_mean(name, table)}; it can be: {', '.join(table)}")
+    allowed = options(table[name])
+    for option, value in spec.items():
+        if option not in allowed:
+            raise BadInput(f"{key}: {name!r} has no option {option!r}; it takes: {', '.join(allowed) or 'none'}")
+        if not fits(value, allowed[option].annotation):
+            wanted = describe(allowed[option].annotation)
+            raise BadInput(f"{key}.{option}: {value!r} given; allowed: {wanted}")
+    missing = [o for o, p in allowed.items() if p.default is p.empty and o not in spec]
+    if missing:
+        raise BadInput(f"{key}: {name!r} needs the option {missing[0]!r}")
+    return functools.partial(table[name], **spec)
+
+
+def did_you_mean(name: Any, known: typing.Iterable[str]) -> str:
+    """' (did you mean X?)', or nothing when nothing is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value read from YAML is of the annotated type. An int is a float; a bool is not an int."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (Any, inspect.Parameter.empty):
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner and type(value) in {type(one) for one in inner}
+    if origin in (list, tuple):
+        return isinstance(value, list | tuple) and all(fits(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is None:
+        return value is None
+    return isinstance(value, annotation)
+
+
+def describe(annotation: Any) -> str:
+    """A type in a person's words: 'a number', 'one of: a, b'."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return "one of: " + ", ".join(map(str, inner))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(one) for one in inner)
+    if origin in (list, tuple):
+        return f"a list of {describe(inner[0])}"
+    words = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", dict: "a mapping"}
+    return words.get(annotation, "null" if annotation in (None, type(None)) else str(annotation))
+
+
+def summary(method: Callable) -> str:
+    """The first docstring line: what `w2s methods` prints."""
+    return (inspect.getdoc(method) or "").split("\n")[0]

@@ -192,7 +192,9 @@ def align(record: Arrays, ids: np.ndarray) -> Arrays:
     extra = sorted(set(position) - set(wanted))
     if missing or extra:
         named = ", ".join((missing or extra)[:3])
-        raise ValueError(f"{type(record).__name__}: {len(missing)} ids are missing and {len(extra)} are extra ({named})")
+        raise ValueError(
+            f"{type(record).__name__}: {len(missing)} ids are missing and {len(extra)} are extra ({named})"
+        )
     return take(record, np.array([position[key] for key in wanted], dtype=int))
 
 

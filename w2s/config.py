@@ -1,0 +1,409 @@
+"""The configuration: frozen dataclasses with a docstring under each field, and `load`, which checks everything at once.
+
+Defaults <- `base:` file (one level) <- file <- `a.b=c` on the command line. A mapping with `name` (a method and its
+options) replaces the one below it whole; every other mapping is merged key by key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from w2s.records import BadInput
+from w2s.registry import describe, did_you_mean, fits
+
+
+@dataclass(frozen=True)
+class Sizes:
+    easy_fit: int | None = None
+    """Easy questions with gold that learners are fitted on. Null: what is there, shared out 8 : 1."""
+    easy_holdout: int | None = None
+    """Easy questions with gold that no learner is fitted on; the number of rounds is chosen here."""
+    transfer: int | None = None
+    """Hard questions without gold that the committee labels. Null: what is there, shared out 2 : 1."""
+    hard_test: int | None = None
+    """Hard questions that models are judged on."""
+
+
+@dataclass(frozen=True)
+class Data:
+    root: str | None = None
+    """A folder with local copies of the data sets. Null: the Hugging Face hub."""
+    sources: list[dict] = field(default_factory=lambda: [{"name": "world"}])
+    """Data sets to draw questions from, each {name, options}; see `w2s methods sources`."""
+    difficulty: dict = field(default_factory=lambda: {"name": "level"})
+    """How hard a question is; see `w2s methods difficulty`."""
+    easy_max: float | None = None
+    """Questions of at most this difficulty are easy."""
+    hard_min: float | None = None
+    """Questions of at least this difficulty are hard."""
+    easy_share: float | None = None
+    """Instead of easy_max and hard_min: this share of the questions, the easiest ones, is easy, and the rest hard."""
+    test_splits: list[str] | None = None
+    """Published splits that alone may feed hard_test (and nothing else). Null: hard_test is drawn at random."""
+    sizes: Sizes = field(default_factory=Sizes)
+    allow_fewer: bool = False
+    """Go on with fewer questions than `sizes` asks for, and say so. Otherwise that is an error."""
+    near: float | None = 0.8
+    """Questions of two splits that share at least this share of their word shingles (Jaccard) are duplicates. Null: only exact."""
+
+
+@dataclass(frozen=True)
+class Model:
+    path: str = "builtin:strong"
+    """A hub name, a local folder, or builtin:NAME (a tiny model of the embedded world)."""
+    revision: str | None = None
+    kind: Literal["lm", "pair", "towers", "sklearn"] = "lm"
+    """How a candidate is scored: lm = its log-likelihood after the prompt; pair = a classification head that reads prompt
+    and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a scikit-learn pipeline."""
+    pipeline: dict | None = None
+    """For kind sklearn: {name, options}; see `w2s methods pipelines`."""
+    layers: int | None = None
+    """Keep only the first so many layers."""
+    prompt: dict = field(default_factory=lambda: {"name": "plain"})
+    """The words around a question; see `w2s methods prompts`."""
+    trainable: Literal["all", "body", "attention", "head", "lora"] = "all"
+    """Which parameters learn: all; body = all but the embeddings; attention = attention and positions; head; lora = adapters."""
+    lora_rank: int = 8
+
+
+@dataclass(frozen=True)
+class Train:
+    epochs: float = 1.0
+    steps: int | None = None
+    """Optimizer steps. Null: as many as `epochs` make."""
+    batch: int = 32
+    """Examples per optimizer step, over all processes and micro-batches."""
+    lr: float = 5e-5
+    weight_decay: float = 0.01
+    beta2: float = 0.98
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    warmup_share: float = 0.0
+    """Share of the steps in which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    loss: dict = field(default_factory=lambda: {"name": "cross_entropy"})
+    """Loss on the candidates' scores; see `w2s methods losses`."""
+    holdout_share: float = 0.0
+    """Share of the labelled rows kept apart for early stopping (on the same labels that the rest is trained on)."""
+    eval_every: int = 50
+    """Steps between looks at the held-out rows; the best of the looks is kept."""
+    patience: int | None = None
+    """Stop after so many looks without improvement. Null: run to the end and keep the best look."""
+    max_tokens: int = 512
+    """Longest prompt with its candidates, in tokens; a longer prompt loses its beginning."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto = bfloat16 where an accelerator has it."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+
+
+@dataclass(frozen=True)
+class Boosting:
+    rounds: int = 10
+    booster: dict = field(default_factory=lambda: {"name": "samme"})
+    """How a round's error becomes its alpha; see `w2s methods boosters`."""
+    weighting: Literal["resample", "loss"] = "resample"
+    """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
+    errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
+    """Where errors come from. cross_fit: each round fits one model per fold and each judges the other fold, the round's
+    opinion being their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on the rows it
+    was fitted on (for replication only: a fine-tuned model memorises)."""
+    folds: int = 2
+    min_effective_share: float = 0.3
+    """Weights are tempered until their effective sample size is at least this share of the rows."""
+    patience: int | None = None
+    """Stop after so many rounds without a better committee on easy_holdout. Null: run all rounds."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    combiner: dict = field(default_factory=lambda: {"name": "soft_vote"})
+    """How the learners' opinions become one; see `w2s methods combiners`."""
+    select: dict = field(default_factory=lambda: {"name": "everything"})
+    """Which pseudo-labels are kept; see `w2s methods selectors`."""
+    soft: bool = True
+    """Train on the whole distribution, or on its top candidate alone."""
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Each can be switched off; the report says which were."""
+
+    floor: bool = True
+    uniform: bool = True
+    bagged: bool = True
+    long_learner: bool = True
+    naive_student: bool = True
+    zero_shot: bool = True
+    easy_gold: bool = True
+    ceiling: bool = True
+    shuffled: bool = True
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    suites: list[dict] = field(default_factory=list)
+    """Further held-out suites beside hard_test, each a source {name, options}."""
+    bins: int = 5
+    """Points of the easy-to-hard curve."""
+    draws: int = 10_000
+    """Bootstrap draws behind each interval."""
+    samples: int = 12
+    """Questions shown in the report."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What must not change a result: never part of a stage's key."""
+
+    runs_dir: str = "runs"
+    slots: int | None = None
+    """Jobs at a time. Null: one per core without an accelerator, else one."""
+    processes: int | None = None
+    """Processes (ranks) of one job. Null: one per accelerator, or one."""
+    threads: int | None = None
+    """CPU threads of one process. Null: the cores, shared out."""
+    micro_batch: int | None = None
+    """Examples per process in one forward pass. Null: the batch, shared out."""
+    deepspeed: str | None = None
+    """A DeepSpeed file, e.g. launch/zero2.json. Null: ZeRO 1 for the student, plain torch for learners in one process."""
+    hostfile: str | None = None
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 200
+    """Steps between checkpoints, from which a killed job goes on."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model. Only the command line can say so."""
+    allow_unsandboxed: bool = False
+    """Run model-written programs where no sandbox can be had. Only the command line can say so."""
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str = "run"
+    """The run's folder under runtime.runs_dir."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """The whole chain is repeated with each; intervals cover them."""
+    data: Data = field(default_factory=Data)
+    learners: list[Learner] = field(default_factory=lambda: [Learner()])
+    """Weak models, taken in turn by the rounds."""
+    boosting: Boosting = field(default_factory=Boosting)
+    label: Labels = field(default_factory=Labels)
+    student: Learner = field(default_factory=Learner)
+    controls: Controls = field(default_factory=Controls)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
+SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
+
+
+def load(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
+    """The checked configuration, or one BadInput with a line for each problem."""
+    problems: list[str] = []
+    values = read(path, problems)
+    for key in COMMAND_LINE_ONLY:
+        if lookup(values, key):
+            problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
+    for override in overrides:
+        apply(values, override, problems)
+    config = build(Config, values, "", problems)
+    if not problems:
+        problems.extend(cross_checks(config))
+    if problems:
+        raise BadInput("\n".join(p if p.startswith(str(path)) else f"{path}: {p}" for p in problems))
+    return config
+
+
+def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dict:
+    """The file's plain values over those of its `base:` file."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        node = OmegaConf.load(path)
+        values = OmegaConf.to_container(node, resolve=True)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: there is no such file") from None
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise BadInput(f"{path}{line}: not readable: {one_line(getattr(error, 'problem', None) or error)}") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"{path}: a mapping of keys is expected, a list or text was given")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if is_base:
+        raise BadInput(f"{path}: base: a base file cannot have a base of its own")
+    if not isinstance(base, str):
+        raise BadInput(f"{path}: base: {base!r} given; allowed: a file name")
+    return merge(read(Path(path).parent / base, problems, is_base=True), values)
+
+
+def one_line(error: object) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def merge(below: Any, above: Any) -> Any:
+    """`above` over `below`; a mapping with `name` replaces the one below it whole."""
+    if not isinstance(below, dict) or not isinstance(above, dict) or "name" in above and "name" in below:
+        return above
+    return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
+
+
+def lookup(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def apply(values: dict, override: str, problems: list[str]) -> None:
+    """Put one `a.b=c` of the command line into `values`; list items are numbered from 0."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        problems.append(f"{override!r}: not understood; an override is written key=value")
+        return
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=True)["value"]
+    except (YAMLError, OmegaConfBaseException) as error:
+        problems.append(f"{key}: {text!r} is not readable: {one_line(error)}")
+        return
+    *parents, last = key.split(".")
+    node: Any = values
+    for at, part in enumerate(parents):
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                problems.append(f"{'.'.join(parents[: at + 1])}: there is no such item; the list has {len(node)}")
+                return
+            node = node[int(part)]
+        else:
+            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+        if not isinstance(node, dict | list):
+            problems.append(f"{key}: {'.'.join(parents[: at + 1])} is not a mapping")
+            return
+    if isinstance(node, list):
+        if not last.isdigit() or int(last) >= len(node):
+            problems.append(f"{key}: there is no such item; the list has {len(node)}")
+            return
+        node[int(last)] = merge(node[int(last)], value)
+    else:
+        node[last] = merge(node.get(last), value)
+
+
+def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
+    """`values` as a dataclass of `kind`, every misfit added to `problems`."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        problems.append(f"{key}: {values!r} given; allowed: a mapping")
+        return kind()
+    hints = typing.get_type_hints(kind)
+    chosen = {}
+    for name, value in values.items():
+        here = f"{key}.{name}" if key else str(name)
+        if name not in hints:
+            problems.append(f"{here}: there is no such key{did_you_mean(name, hints)}")
+        elif dataclasses.is_dataclass(hints[name]):
+            chosen[name] = build(hints[name], value, here, problems)
+        elif hints[name] == list[Learner]:
+            items = value if isinstance(value, list) else []
+            if not items:
+                problems.append(f"{here}: {value!r} given; allowed: a list of at least one learner")
+            chosen[name] = [build(Learner, item, f"{here}.{at}", problems) for at, item in enumerate(items)]
+        elif not fits(value, hints[name]):
+            problems.append(f"{here}: {value!r} given; allowed: {describe(hints[name])}")
+        else:
+            chosen[name] = value
+    return kind(**chosen)
+
+
+def cross_checks(config: Config) -> list[str]:
+    """Ranges, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
+    positive = {
+        "boosting.rounds": config.boosting.rounds,
+        "evaluation.draws": config.evaluation.draws,
+        "evaluation.bins": config.evaluation.bins,
+        "runtime.checkpoint_every": config.runtime.checkpoint_every,
+    }
+    for at, learner in [*enumerate(config.learners), ("student", config.student)]:
+        key = "student" if at == "student" else f"learners.{at}"
+        positive |= {
+            f"{key}.train.batch": learner.train.batch,
+            f"{key}.train.lr": learner.train.lr,
+            f"{key}.train.epochs": learner.train.epochs,
+            f"{key}.train.eval_every": learner.train.eval_every,
+            f"{key}.train.max_tokens": learner.train.max_tokens,
+            f"{key}.train.steps": learner.train.steps,
+            f"{key}.train.clip": learner.train.clip,
+            f"{key}.train.patience": learner.train.patience,
+            f"{key}.model.layers": learner.model.layers,
+            f"{key}.model.lora_rank": learner.model.lora_rank,
+        }
+    positive |= {f"runtime.{k}": getattr(config.runtime, k) for k in ("slots", "processes", "threads", "micro_batch")}
+    positive |= {f"data.sizes.{k}": v for k, v in dataclasses.asdict(config.data.sizes).items()}
+    positive |= {"label.temperature": config.label.temperature, "boosting.patience": config.boosting.patience}
+    problems = [
+        f"{key}: {value} given; allowed: above 0" for key, value in positive.items() if value is not None and value <= 0
+    ]
+
+    shares = {
+        "data.easy_share": config.data.easy_share,
+        "data.near": config.data.near,
+        "boosting.min_effective_share": config.boosting.min_effective_share,
+        "student.train.holdout_share": config.student.train.holdout_share,
+    }
+    problems += [
+        f"{key}: {value} given; allowed: from 0 to 1"
+        for key, value in shares.items()
+        if value is not None and not 0 <= value <= 1
+    ]
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
+        problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
+    if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
+        problems.append(f"name: {config.name!r} given; allowed: letters, digits, '.', '_', '-' (and not 'store')")
+    if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
+        problems.append("data: give either easy_share, or both easy_max and hard_min")
+    elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:
+        problems.append(
+            f"data.hard_min: {config.data.hard_min} given; allowed: above data.easy_max ({config.data.easy_max})"
+        )
+    if config.boosting.errors != "in_sample" and config.boosting.folds < 2:
+        problems.append(f"boosting.folds: {config.boosting.folds} given; allowed: at least 2")
+    for at, learner in enumerate(config.learners):
+        if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
+            problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
+    if config.student.model.kind == "sklearn":
+        problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
+    if any(step.train.patience and not step.train.holdout_share for step in (*config.learners, config.student)):
+        problems.append("train.patience: needs train.holdout_share above 0")
+    return problems
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML, secrets redacted."""
+    from omegaconf import OmegaConf
+
+    def redact(node: Any, key: str = "") -> Any:
+        if isinstance(node, dict):
+            return {k: redact(v, k) for k, v in node.items()}
+        if isinstance(node, list):
+            return [redact(v, key) for v in node]
+        return "[redacted]" if isinstance(node, str) and SECRET.search(key) else node
+
+    return OmegaConf.to_yaml(OmegaConf.create(redact(dataclasses.asdict(config))))

@@ -49,7 +49,7 @@ class Data:
     allow_fewer: bool = False
     """Go on with fewer questions than `sizes` asks for, and say so. Otherwise that is an error."""
     near: float | None = 0.8
-    """Questions of two splits that share at least this share of their word shingles (Jaccard) are duplicates. Null: only exact."""
+    """Questions that share at least this share of their word shingles (Jaccard) are duplicates. Null: only exact ones."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Model:
     """A hub name, a local folder, or builtin:NAME (a tiny model of the embedded world)."""
     revision: str | None = None
     kind: Literal["lm", "pair", "towers", "sklearn"] = "lm"
-    """How a candidate is scored: lm = its log-likelihood after the prompt; pair = a classification head that reads prompt
-    and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a scikit-learn pipeline."""
+    """How a candidate is scored: lm = its log-likelihood after the prompt; pair = a classification head that reads
+    prompt and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a pipeline."""
     pipeline: dict | None = None
     """For kind sklearn: {name, options}; see `w2s methods pipelines`."""
     layers: int | None = None
@@ -67,7 +67,8 @@ class Model:
     prompt: dict = field(default_factory=lambda: {"name": "plain"})
     """The words around a question; see `w2s methods prompts`."""
     trainable: Literal["all", "body", "attention", "head", "lora"] = "all"
-    """Which parameters learn: all; body = all but the embeddings; attention = attention and positions; head; lora = adapters."""
+    """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; lora =
+    adapters."""
     lora_rank: int = 8
 
 
@@ -114,9 +115,9 @@ class Boosting:
     weighting: Literal["resample", "loss"] = "resample"
     """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
     errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
-    """Where errors come from. cross_fit: each round fits one model per fold and each judges the other fold, the round's
-    opinion being their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on the rows it
-    was fitted on (for replication only: a fine-tuned model memorises)."""
+    """Where errors come from. cross_fit: each round fits one model per fold and each judges the fold it has not seen, the
+    round's opinion being their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on
+    the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
     folds: int = 2
     min_effective_share: float = 0.3
     """Weights are tempered until their effective sample size is at least this share of the rows."""
@@ -176,7 +177,8 @@ class Runtime:
     micro_batch: int | None = None
     """Examples per process in one forward pass. Null: the batch, shared out."""
     deepspeed: str | None = None
-    """A DeepSpeed file, e.g. launch/zero2.json. Null: ZeRO 1 for the student, plain torch for learners in one process."""
+    """A DeepSpeed file, e.g. launch/zero2.json. Null: ZeRO 1 for the student, plain torch for learners in one
+    process."""
     hostfile: str | None = None
     gradient_checkpointing: bool = False
     checkpoint_every: int = 200
@@ -258,7 +260,7 @@ def one_line(error: object) -> str:
 
 def merge(below: Any, above: Any) -> Any:
     """`above` over `below`; a mapping with `name` replaces the one below it whole."""
-    if not isinstance(below, dict) or not isinstance(above, dict) or "name" in above and "name" in below:
+    if not isinstance(below, dict) or not isinstance(above, dict) or ("name" in above and "name" in below):
         return above
     return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
 

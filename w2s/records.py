@@ -24,12 +24,12 @@ TASKS = ("choice", "answer", "code")
 
 
 class BadInput(ValueError):
-    """Something a person gave is wrong. The command line prints the message as it is, without a traceback, and exits 2."""
+    """Something a person gave is wrong. The command line prints the message as it is and exits 2, without a traceback."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question without its answer. `meta` holds what is public about it: level (a number), grade, split, subject..."""
+    """A question without its answer. `meta` is what is public about it: level (a number), grade, split, subject..."""
 
     id: str
     source: str
@@ -185,7 +185,7 @@ def candidate_mask(count_N: np.ndarray) -> np.ndarray:
 
 
 def align(record: Arrays, ids: np.ndarray) -> Arrays:
-    """The rows of `record` in the order of `ids`. Both must hold the same ids, or the ValueError names what is missing."""
+    """The rows of `record` in the order of `ids`; where the ids differ, the ValueError counts and names them."""
     position = {key: at for at, key in enumerate(record.ids.tolist())}
     wanted = np.asarray(ids).tolist()
     missing = [key for key in wanted if key not in position]

@@ -2,8 +2,8 @@
 
 A combiner is `(probs_RNK, mask_NK, alpha_R, abstained_RN=None, *, options) -> probs_NK`. probs_RNK are the learners'
 distributions over each row's candidates, mask_NK marks the real candidates, alpha_R >= 0 weighs the learners (only
-their proportions matter) and abstained_RN marks the rows that a learner could not judge: it has no say there. A row where all
-abstain comes out uniform. Rows sum to 1 over the real candidates, 0 elsewhere.
+their proportions matter) and abstained_RN marks the rows that a learner could not judge: it has no say there. A row
+where all abstain comes out uniform. Rows sum to 1 over the real candidates and are 0 elsewhere.
 
 No result depends on the order of candidates, learners or rows: a learner whose best candidates tie splits its vote.
 `uniform_vote`, `plurality` and `mean_probability` are uniform by name and ignore alpha_R. The uniform control of any

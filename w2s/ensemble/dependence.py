@@ -1,0 +1,114 @@
+"""How far the learners err together, how many voters they are worth, and alphas that take it into account.
+
+Boosted models share a base. Copies of one voter add votes and no knowledge: nine voters of which five are near copies
+of the worst can be far below the best of them. All of it is measured on rows with gold that no learner trained on.
+
+wrong_RN is `adaboost.wrongness` of each learner: 0 right, 1 wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.optimize import nnls
+from scipy.sparse.csgraph import connected_components
+
+NEAR_COPY = 0.7
+
+
+def error_correlation(wrong_RN: np.ndarray) -> np.ndarray:
+    """phi_RR, -1 to 1: the correlation of being wrong, between each two learners (phi coefficient).
+
+    A learner that is right (or wrong) on every row has no correlation: it counts as 0 with the others.
+    """
+    centred_RN = check_wrong(wrong_RN) - np.mean(wrong_RN, axis=1, keepdims=True)
+    norm_R = np.sqrt((centred_RN**2).sum(1))
+    # A constant row leaves rounding errors of about 1e-16 per value: they are no variance.
+    norm_R = np.where(norm_R > 1e-9, norm_R, np.inf)
+    phi_RR = np.clip(centred_RN @ centred_RN.T / np.outer(norm_R, norm_R), -1, 1)
+    np.fill_diagonal(phi_RR, 1)
+    return phi_RR
+
+
+def effective_voters(phi_RR: np.ndarray) -> float:
+    """1 to R: how many independent voters a uniform vote of these learners is worth, R / (1 + (R-1)·mean phi).
+
+    Kish's design effect (1965): the mean of that many independent votes varies as much as the mean of these.
+    """
+    size = len(phi_RR)
+    mean = (np.sum(phi_RR) - size) / (size * (size - 1)) if size > 1 else 0.0
+    return float(size / (1 + (size - 1) * max(mean, 0.0)))
+
+
+def effective_directions(phi_RR: np.ndarray) -> float:
+    """1 to R: in how many independent ways the learners err, (Σλ)² / Σλ² over the eigenvalues λ of phi.
+
+    The effective degrees of freedom of Bretherton et al. 1999, equation 5. Copies count as one here: far more of these
+    than effective voters means that weighting the learners (`decorrelated`) can win votes back.
+    """
+    return float(len(phi_RR) ** 2 / np.sum(np.square(phi_RR)))  # Σλ² is the sum of the squares of the matrix
+
+
+def near_copies(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> list[list[int]]:
+    """Groups of two and more learners, by position, that are linked by error correlations above `threshold`."""
+    count, group_R = connected_components(phi_RR > threshold, directed=False)
+    groups = [np.flatnonzero(group_R == group).tolist() for group in range(count)]
+    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+
+
+def warning(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> str | None:
+    """A sentence when learners are near copies, or are worth less than half their number; None when all is well."""
+    size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR, threshold=threshold)
+    worth_words = f"the {size} learners are worth {worth:.1f} independent voters"
+    if groups:
+        named = "; ".join(", ".join(str(at + 1) for at in group) for group in groups)
+        many = sum(map(len, groups))
+        copies = f"{many} of {size} learners are near copies (errors correlate above {threshold}: learners {named})"
+        return f"{copies}; {worth_words}"
+    return f"the learners err together: {worth_words}" if worth < size / 2 else None
+
+
+# An ALPHAS function: (alpha_R of the boosting, wrong_RN and chance_N on rows with gold) -> alpha_R >= 0.
+
+
+def boosting(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
+    """The alphas that the boosting gave; learners that were not better than their reference get 0."""
+    return np.maximum(np.asarray(alpha_R, dtype=np.float64), 0)
+
+
+def uniform(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
+    """Alphas of 1 for every learner: the uniform control of any combiner."""
+    return np.ones(len(alpha_R))
+
+
+def decorrelated(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
+    """Alphas from the inverse covariance of the learners' errors, so that copies share one vote.
+
+    The alphas >= 0 that maximise (edge of the vote over chance)² / variance of the vote: but for the bound at 0 it is
+    Fisher's linear discriminant, covariance^-1 · edge, and for independent learners edge / (error·(1 - error)). The
+    covariance is shrunk (Ledoit and Wolf 2004), because a few hundred rows cannot tell near copies apart. chance_N is
+    each row's error of guessing, (K-1)/K. The sum is 1; where no learner beats chance all are equal. alpha_R is unused.
+    """
+    from sklearn.covariance import ledoit_wolf  # imported here: it costs a second and few runs need it
+
+    wrong_RN = check_wrong(wrong_RN)
+    edge_R = (np.asarray(chance_N, dtype=np.float64) - wrong_RN).mean(1)
+    if (edge_R <= 0).all():
+        return np.full(len(wrong_RN), 1 / len(wrong_RN))
+    covariance_RR, _ = ledoit_wolf(wrong_RN.T)
+    # Learners without any error leave no variance: a thousandth of a coin's keeps the matrix invertible.
+    lower_RR = np.linalg.cholesky(covariance_RR + 0.00025 * np.eye(len(wrong_RN)))
+    # max edge·a - a'Ca/2 with a >= 0 is a least-squares problem in the Cholesky factor: min |L'a - L^-1 edge|.
+    alpha_R, _ = nnls(lower_RR.T, solve_triangular(lower_RR, edge_R, lower=True))
+    return alpha_R / alpha_R.sum()
+
+
+def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
+    """As float64; a ValueError unless it is R learners by N > 0 rows of numbers from 0 to 1."""
+    wrong_RN = np.asarray(wrong_RN, dtype=np.float64)
+    if wrong_RN.ndim != 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
+        raise ValueError("wrong must be learners by rows, at least one of each, from 0 (right) to 1 (wrong)")
+    return wrong_RN
+
+
+ALPHAS = {"boosting": boosting, "uniform": uniform, "decorrelated": decorrelated}

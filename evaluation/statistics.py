@@ -1,0 +1,243 @@
+"""Intervals that stay honest with few questions and few seeds. NumPy and SciPy only.
+
+Input everywhere: one `Scores` per seed, whose columns are models, so that every difference is paired by question.
+
+Which interval, and why:
+
+- One rate, one seed: Wilson (1927).
+- Anything else of one seed: a paired bootstrap over questions, the same draw for all models, percentile, with its
+  levels widened for small n (Hesterberg 2015, "expanded percentile"). It covers the questions, not the training run.
+- Several seeds: each seed is a training run of its own, and mostly has questions of its own. The plain two-level
+  bootstrap is wrong both ways there: with 5 seeds it sees 126 distinct resamples and misses seed variance by (S-1)/S
+  and by z in place of t, and where it also resamples items inside a seed it counts their variance twice (Davison &
+  Hinkley 1997, section 3.8). So: variance from the seeds' own differences, with a t quantile at S-1 degrees of freedom,
+  plus the covariance of questions that several seeds share (two-way clusters, Cameron, Gelbach & Miller 2011), which
+  has many degrees of freedom and gets z; the two are joined as in Graybill & Wang (1980):
+
+      half-width^2 = t^2 * var_seed + z^2 * (var_question - var_both), and never below z^2 * var_question.
+
+  With no shared question this is the t interval on per-seed differences. The simulation in tests/evaluation covers
+  94 to 98% for 2, 3 and 5 seeds, shared or own questions, with and without seed variance.
+- A ratio (PGR): the set of r for which the interval of `top - r * bottom` includes 0 (Fieller 1954). It is bounded
+  exactly where the interval of `bottom` excludes 0; otherwise there is no number, and the reason is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+DRAWS = 10_000
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What M models got on the N questions of one seed: values_NM in [0, 1] (or [0, top]), paired by row."""
+
+    ids: np.ndarray
+    values_NM: np.ndarray
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95% interval over n different questions; `reason` says why a value is None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    reason: str | None = None
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """95% Wilson score interval of a rate: `right` of n, not necessarily whole (a tie shares its point)."""
+    if n < 1:
+        raise ValueError("an empty set has no rate")
+    rate, z2 = right / n, Z95**2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def rate(scores: Sequence[Scores], column: int = 0) -> Interval:
+    """The mean of one column: Wilson for one seed, over seeds as `contrast`."""
+    if len(scores) > 1:
+        return contrast([Scores(s.ids, s.values_NM[:, [column]]) for s in scores], [1.0])
+    _check(scores)
+    values_N = scores[0].values_NM[:, column]
+    return Interval(float(values_N.mean()), *wilson(values_N.sum(), len(values_N)), len(values_N))
+
+
+def contrast(
+    scores: Sequence[Scores], weight_M: Sequence[float], *, top: float = 1.0, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """sum_m weight_m * mean of model m, with its 95% interval; [1, -1] is a paired difference.
+
+    Every seed counts alike. `top` is the most that a value can be; the interval is cut to what is possible. Where all
+    rows are the same, the interval is what n unanimous questions leave open (1 - 0.025^(1/n), the "rule of three").
+    """
+    weight_M = np.asarray(weight_M, dtype=float)
+    n = _check(scores)
+    value, low, high = _bounds(scores, draws, seed)(weight_M)
+    if high - low < 1e-12:
+        silence = top * (1 - 0.025 ** (1 / n))
+        low, high = value - silence, value + silence
+    least, most = top * weight_M.clip(max=0).sum(), top * weight_M.clip(min=0).sum()
+    return Interval(value, max(low, float(least)), min(high, float(most)), n)
+
+
+def ratio(
+    scores: Sequence[Scores],
+    top_M: Sequence[float],
+    bottom_M: Sequence[float],
+    *,
+    unclear: str = "the divisor cannot be told from 0",
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Interval:
+    """(top contrast) / (bottom contrast), joint over all models: PGR is [student - floor] / [ceiling - floor].
+
+    None, with `unclear` and the figures as the reason, where the 95% interval of the bottom includes 0.
+    """
+    top_M, bottom_M = np.asarray(top_M, dtype=float), np.asarray(bottom_M, dtype=float)
+    n = _check(scores)
+    bounds = _bounds(scores, draws, seed)
+    bottom, low, high = bounds(bottom_M)
+    if low <= 0 <= high:
+        figures = f"difference {100 * bottom:.1f} points, 95% CI {100 * low:.1f} to {100 * high:.1f}"
+        return Interval(None, None, None, n, f"{unclear}: {figures}")
+    if bottom < 0:  # the same ratio, with a divisor above 0: then `top - r * bottom` falls as r grows
+        top_M, bottom_M, bottom = -top_M, -bottom_M, -bottom
+    value = bounds(top_M)[0] / bottom
+
+    def edge(side: int) -> float:
+        """Where the interval of top - r * bottom begins (side 2, r too low) or ceases (side 1) to hold 0."""
+
+        def gap(r: float) -> float:
+            return bounds(top_M - r * bottom_M)[side]
+
+        if abs(gap(value)) < 1e-12:
+            return value
+        step = 1.0
+        while gap(value + (step if side == 2 else -step)) * gap(value) > 0:
+            step *= 2
+            if step > 1e9:
+                return np.inf if side == 2 else -np.inf
+        return float(optimize.brentq(gap, *sorted((value, value + (step if side == 2 else -step))), xtol=1e-9))
+
+    return Interval(float(value), edge(1), edge(2), n)
+
+
+def smallest_difference(scores: Sequence[Scores], weight_M: Sequence[float]) -> float | None:
+    """The least true difference that this set would show with 80% power at the two-sided 5% level.
+
+    From the spread that was observed: for one seed of right or wrong answers sqrt((discordant share - d^2) / n)
+    times 1.96 + 0.84; over seeds t quantiles take the place of z for the seeds' part. None where nothing differs.
+    """
+    weight_M = np.asarray(weight_M, dtype=float)
+    _check(scores)
+    seed_MM, item_MM, shared_MM = _variances(scores)
+    item, shared = (weight_M @ part @ weight_M for part in (item_MM, shared_MM))
+    z = Z95 + special.ndtri(0.8)
+    squared = z**2 * item
+    if len(scores) > 1:
+        df = len(scores) - 1
+        t = special.stdtrit(df, 0.975) + special.stdtrit(df, 0.8)
+        squared = max(squared, t**2 * (weight_M @ seed_MM @ weight_M) + z**2 * max(shared, 0.0))
+    return float(np.sqrt(squared)) if squared > 1e-24 else None
+
+
+def pass_at_k(samples_N: np.ndarray, passed_N: np.ndarray, k: int) -> np.ndarray:
+    """Unbiased pass@k of each task, 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, equation 1), by its stable product.
+
+    A task is one row of `Scores`, so `contrast` over tasks is the bootstrap over clusters of samples.
+    """
+    samples_N, passed_N = np.asarray(samples_N), np.asarray(passed_N)
+    if not len(samples_N):
+        raise ValueError("an empty set has no pass@k")
+    if k < 1 or (samples_N < k).any():
+        raise ValueError(f"pass@{k} needs at least {k} samples of each task; the least is {samples_N.min()}")
+    if (passed_N < 0).any() or (passed_N > samples_N).any():
+        raise ValueError("more samples passed than there are")
+    i_k = np.arange(k)
+    failing_Nk = (samples_N - passed_N)[:, None] - i_k
+    return 1 - np.prod(np.clip(failing_Nk, 0, None) / (samples_N[:, None] - i_k), axis=1)
+
+
+def bootstrap_means(values_NM: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Means of all columns under `draws` joint resamples of the rows: (draws, M).
+
+    Rows of right and wrong come in few patterns, so a resample is one multinomial draw of how often each occurs: the
+    same distribution as drawing N rows with replacement, without touching N. Many patterns are drawn row by row.
+    """
+    rng = np.random.default_rng(seed)
+    rows_PM, count_P = np.unique(values_NM, axis=0, return_counts=True)
+    n, patterns = len(values_NM), len(rows_PM)
+    if patterns <= 64:
+        return rng.multinomial(n, count_P / n, size=draws) @ rows_PM / n
+    means_BM = np.empty((draws, rows_PM.shape[1]))
+    block = max(1, 1_000_000 // n)  # so many draws at once keep the working memory at some MB
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        drawn_BN = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times_BN = np.bincount(drawn_BN.ravel(), minlength=size * n).reshape(size, n)
+        means_BM[start : start + size] = times_BN @ values_NM / n
+    return means_BM
+
+
+def _check(scores: Sequence[Scores]) -> int:
+    """How many different questions there are; an empty set and a question twice in one seed are refused."""
+    if not scores or any(not len(one.ids) for one in scores):
+        raise ValueError("an empty set has no accuracy")
+    for one in scores:
+        if len(one.ids) != len(one.values_NM) or len(np.unique(one.ids)) != len(one.ids):
+            raise ValueError("each question must have one row")
+    return len(np.unique(np.concatenate([one.ids for one in scores])))
+
+
+def _bounds(scores: Sequence[Scores], draws: int, seed: int) -> Callable[[np.ndarray], tuple[float, float, float]]:
+    """weight_M -> (value, low, high), prepared once so that many contrasts share the same draws or variances."""
+    mean_M = np.mean([one.values_NM.mean(0) for one in scores], axis=0)
+    if len(scores) > 1:
+        seed_MM, item_MM, shared_MM = _variances(scores)
+        t = special.stdtrit(len(scores) - 1, 0.975)
+
+        def over_seeds(weight_M):
+            between, item, shared = (weight_M @ part @ weight_M for part in (seed_MM, item_MM, shared_MM))
+            half = np.sqrt(max(t**2 * between + Z95**2 * max(shared, 0.0), Z95**2 * item))
+            value = float(mean_M @ weight_M)
+            return value, float(value - half), float(value + half)
+
+        return over_seeds
+
+    n = len(scores[0].ids)
+    drawn_BM = bootstrap_means(np.asarray(scores[0].values_NM, dtype=float), draws=draws, seed=seed)
+    tail = special.ndtr(-np.sqrt(n / max(n - 1, 1)) * special.stdtrit(max(n - 1, 1), 0.975))
+
+    def over_items(weight_M):
+        low, high = np.quantile(drawn_BM @ weight_M, [tail, 1 - tail])
+        return float(mean_M @ weight_M), float(low), float(high)
+
+    return over_items
+
+
+def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Covariances (M, M) of the mean over seeds: by seed, by question, and by questions that several seeds share.
+
+    The last is var_question - var_both: 0 where no question occurs in two seeds.
+    """
+    residual_JM = np.concatenate(
+        [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
+    )
+    _, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
+    by_item_UM = np.zeros((which_J.max() + 1, residual_JM.shape[1]))
+    np.add.at(by_item_UM, which_J, residual_JM)
+    item_MM = by_item_UM.T @ by_item_UM
+    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
+    centred_SM = mean_SM - mean_SM.mean(0)
+    seed_MM = centred_SM.T @ centred_SM / (len(scores) * max(len(scores) - 1, 1))
+    return seed_MM, item_MM, item_MM - residual_JM.T @ residual_JM

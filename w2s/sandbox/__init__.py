@@ -1,0 +1,7 @@
+"""Run untrusted programs; the judge stays outside."""
+
+from w2s.sandbox.plain import NotPlain, Object
+from w2s.sandbox.run import Program, Raised, Reply, open_program, run_program
+from w2s.sandbox.tiers import Unsafe, describe, tier
+
+__all__ = ["NotPlain", "Object", "Program", "Raised", "Reply", "Unsafe", "describe", "open_program", "run_program", "tier"]

@@ -1,0 +1,93 @@
+"""Plain data as JSON and back: what crosses the wall between a program's process and ours.
+
+JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged object
+of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"float": "nan"}, {"complex": [re, im]},
+{"bytes": hex}, {"int": hex}, {"object": number}. Decoding builds builtins of exactly these types and runs no code,
+so whatever a hostile process sends, the values that arrive have honest `==`, `len` and `hash`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+MAX_DEPTH = 200
+LONGEST_INT = 10**4000  # Python refuses to read decimal texts of more than 4300 digits
+
+
+class NotPlain(ValueError):
+    """A value that has no plain form."""
+
+
+@dataclass(frozen=True)
+class Object:
+    """Something that stays in the program's process; here it is only a number."""
+
+    number: int
+
+
+def encode(value: Any, keep: Callable[[Any], Object] | None = None, depth: int = 0) -> Any:
+    """value -> what `json.dumps` takes. Subclasses are sent as the builtin they hold; `keep` numbers what is not plain.
+
+    Cycles and nesting beyond MAX_DEPTH are NotPlain; so is anything else, without `keep`.
+    """
+    kind = type(value)
+    if value is None or kind is bool or kind is str:
+        return value
+    if depth > MAX_DEPTH:
+        raise NotPlain("nested too deeply")
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, int):
+        number = int.__int__(value)
+        return number if -LONGEST_INT < number < LONGEST_INT else {"int": hex(number)}
+    if issubclass(kind, float):
+        number = float.__float__(value)
+        return number if math.isfinite(number) else {"float": repr(number)}
+    if issubclass(kind, complex):
+        number = complex.__complex__(value)
+        return {"complex": [encode(number.real), encode(number.imag)]}
+    if issubclass(kind, bytes | bytearray):
+        return {"bytes": kind.hex(value)}
+    if issubclass(kind, list):
+        return [encode(one, keep, depth + 1) for one in list.__iter__(value)]
+    if issubclass(kind, dict):
+        return {"dict": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in dict.items(value)]}
+    for name, builtin in COLLECTIONS.items():
+        if issubclass(kind, builtin):
+            return {name: [encode(one, keep, depth + 1) for one in builtin.__iter__(value)]}
+    if kind is Object:
+        return {"object": value.number}
+    if keep is None:
+        raise NotPlain(f"{kind.__name__} is not plain data")
+    return {"object": keep(value).number}
+
+
+def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
+    """What `json.loads` gave -> the value; `find` turns an object's number into what stands for it here.
+
+    Anything that `encode` does not write is NotPlain.
+    """
+    if tree is None or type(tree) in (bool, str, int, float):
+        return tree
+    try:
+        if type(tree) is list:
+            return [decode(one, find) for one in tree]
+        ((tag, body),) = tree.items()
+        if tag in COLLECTIONS:
+            return COLLECTIONS[tag](decode(one, find) for one in body)
+        if tag == "dict":
+            return {decode(key, find): decode(value, find) for key, value in body}
+        if tag == "complex":
+            return complex(*(decode(part, find) for part in body))
+        return SCALARS[tag](body) if tag != "object" else find(int(body))
+    except RecursionError:
+        raise NotPlain("nested too deeply") from None
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        raise NotPlain(f"not an encoding of plain data: {str(tree)[:80]}") from None
+
+
+COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}
+SCALARS = {"float": float, "bytes": bytes.fromhex, "int": lambda text: int(text, 16)}

@@ -1,0 +1,257 @@
+"""Jobs: a folder goes to a worker process, a completion marker comes back. No tensors here.
+
+`Workers` keeps warm processes (an import of torch and DeepSpeed takes 5 to 10 seconds, a run has scores of jobs) started
+by the `deepspeed` launcher, each in a session of its own: signals go to the whole group, because the launcher alone
+leaves its ranks behind. A job is done when its `done.json` is there; exit codes are not believed (a launcher whose
+inner process was killed exits 0).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import glob
+import json
+import os
+import queue
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from w2s.config import Runtime
+from w2s.log import MARK
+from w2s.records import BadInput
+
+TAIL_LINES = 40
+NOISE = ("[INFO]", "[WARNING]", "FutureWarning", "return func(*args")
+
+
+class JobFailed(RuntimeError):
+    """A job ended without its marker: the last lines of its worker, and the command that runs it again."""
+
+
+def write_job(folder: Path, job: dict[str, Any]) -> None:
+    """`job.json` in `folder`: "worker" names the module of w2s.workers, the rest is what that worker's docstring says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(job, ensure_ascii=False, indent=1)
+    path = folder / "job.json"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        partial = folder / "job.json.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def read_done(folder: Path) -> dict[str, Any] | None:
+    """What a finished job says of itself (seconds, rows, tokens, ...); None when it is not finished."""
+    try:
+        return json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def count_accelerators() -> int:
+    """Accelerators that this process may use, found without torch."""
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(glob.glob("/dev/nvidia[0-9]*"))
+    return present if visible is None else min(present, len([v for v in visible.split(",") if v.strip()]))
+
+
+def count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """Warm workers, `slots` at a time; use as a context manager and call `run` from as many threads as you like."""
+
+    def __init__(self, runtime: Runtime, *, on_progress: Callable[[Path, int, int, str], None] | None = None):
+        self.runtime, self.on_progress = runtime, on_progress
+        gpus = count_accelerators()
+        self.slots = runtime.slots or (1 if gpus else count_cores())
+        self.processes = runtime.processes or max(1, gpus // self.slots)
+        self._free: queue.LifoQueue[int] = queue.LifoQueue()  # few workers, kept busy
+        for slot in range(self.slots):
+            self._free.put(slot)
+        self._workers: dict[int, Worker] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Run the job in `folder` unless it is done, wait for it, and return its `done.json`.
+
+        Raises BadInput with the worker's one line when the job cannot be done as it is written, else JobFailed.
+        """
+        folder = Path(folder).resolve()
+        done = read_done(folder)
+        if done is not None:
+            return done
+        slot = self._free.get()
+        try:
+            if self.runtime.hostfile:
+                return finish(folder, launch(folder, self.runtime), self.runtime)
+            worker = self._workers.get(slot)
+            if worker is None or not worker.alive():
+                worker = self._workers[slot] = Worker(self._command(slot), environment(self.runtime, self.slots))
+            show = None
+            if self.on_progress:
+                show = lambda m: self.on_progress(folder, m["progress"], m["of"], m["note"])  # noqa: E731
+            return finish(folder, worker.run(folder, show), self.runtime)
+        finally:
+            self._free.put(slot)
+
+    def _command(self, slot: int) -> list[str]:
+        where = ["--num_gpus", str(self.processes)]
+        if count_accelerators() and self.slots > 1:
+            first = slot * self.processes
+            where = ["--include", "localhost:" + ",".join(map(str, range(first, first + self.processes)))]
+        port = ["--master_port", str(free_port())]
+        return [launcher(), *where, *port, "--no_local_rank", "--module", "w2s.workers.serve"]
+
+
+class Worker:
+    """One warm worker (its launcher and its ranks, in a session of their own)."""
+
+    def __init__(self, command: list[str], env: dict[str, str]):
+        self._answers: queue.Queue[dict | None] = queue.Queue()
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._process = subprocess.Popen(
+            command,
+            env=env | {"W2S_PIPE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                self._answers.put(json.loads(line[len(MARK) :]))
+            elif not any(noise in line for noise in NOISE):
+                self._tail.append(line.rstrip())
+        self._answers.put(None)
+
+    def _watch(self) -> None:
+        self._process.wait()
+        kill_group(self._process.pid)  # what the launcher left behind, so that the pipe closes
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, folder: Path, show: Callable[[dict], None] | None) -> dict[str, Any]:
+        """The worker's answer: {"done": folder} or {"failed": folder, "kind", "tail"}."""
+        with contextlib.suppress(OSError):
+            self._process.stdin.write(f"{folder}\n")
+            self._process.stdin.flush()
+        while (answer := self._answers.get()) is not None:
+            if "progress" not in answer:
+                break
+            if show:
+                show(answer)
+        if answer is None or "failed" in answer:
+            self.close()
+            answer = {"failed": str(folder), "kind": "", **(answer or {}), "tail": "\n".join(self._tail)}
+        return answer
+
+    def close(self) -> None:
+        """End the worker and whatever it started. Finished work is on the disk, so nothing is lost."""
+        kill_group(self._process.pid)
+        self._process.wait()
+
+
+def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """One job in one launch (several machines, or by hand); the answer is that of `Worker.run`."""
+    process = subprocess.Popen(
+        [launcher(), *one_shot(folder, runtime)],
+        env=environment(runtime, 1),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        tail = collections.deque((line.rstrip() for line in process.stdout), maxlen=TAIL_LINES)
+        process.wait()
+    finally:
+        kill_group(process.pid)
+    return {"done": str(folder)} if read_done(folder) else {"failed": str(folder), "kind": "", "tail": "\n".join(tail)}
+
+
+def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
+    done = read_done(folder)
+    if done is not None and "failed" not in answer:
+        return done
+    if answer.get("kind") == "BadInput":
+        raise BadInput(answer["message"])
+    tail = answer.get("tail") or "(it said nothing)"
+    raise JobFailed(f"the job {folder} failed. Its last lines:\n{tail}\nTo run it again: {rerun_line(folder, runtime)}")
+
+
+def one_shot(folder: Path, runtime: Runtime) -> list[str]:
+    worker = json.loads((folder / "job.json").read_text(encoding="utf-8"))["worker"]
+    where = ["--num_gpus", str(runtime.processes or max(1, count_accelerators()))]
+    if runtime.hostfile:
+        where = ["--hostfile", runtime.hostfile]
+    return [
+        *where,
+        "--master_port",
+        str(free_port()),
+        "--no_local_rank",
+        "--module",
+        f"w2s.workers.{worker}",
+        str(folder),
+    ]
+
+
+def rerun_line(folder: Path, runtime: Runtime) -> str:
+    """The line that runs the job by hand."""
+    env = {k: v for k, v in environment(runtime, 1).items() if k in ("DS_ACCELERATOR", "OMP_NUM_THREADS")}
+    words = ["deepspeed", *one_shot(folder, runtime)]
+    return " ".join([f"{k}={v}" for k, v in env.items()] + [shlex.quote(word) for word in words])
+
+
+def environment(runtime: Runtime, slots: int) -> dict[str, str]:
+    """The variables of a worker: threads shared out, and DeepSpeed told of the CPU where there is no accelerator."""
+    processes = runtime.processes or 1
+    threads = runtime.threads or max(1, count_cores() // (slots * processes))
+    # Passive waiting: with a busy neighbour two spinning OpenMP threads collapse 3 to 30 times.
+    env = dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    env |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if not count_accelerators():
+        env["DS_ACCELERATOR"] = "cpu"
+    return env
+
+
+def launcher() -> str:
+    """DeepSpeed's launcher: that of this Python's environment."""
+    beside = Path(sys.executable).with_name("deepspeed")
+    return str(beside) if beside.exists() else "deepspeed"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

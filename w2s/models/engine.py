@@ -1,0 +1,148 @@
+"""DeepSpeed around a model: the one place that knows its options, its private names and its checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from w2s.config import Runtime, Train
+from w2s.models.train import World, make_optimizer, use_bfloat16
+from w2s.records import BadInput
+
+NAMES = ("zero0", "zero1", "zero2", "zero3")
+OURS = {"optimizer": "train.lr, train.beta2", "scheduler": "train.schedule", "fp16": "train.precision"}
+
+
+def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
+    """The DeepSpeed configuration that `runtime.deepspeed` asks for: a file, zero0 to zero3, or auto; None = plain torch.
+
+    auto is ZeRO 1 over several processes and ZeRO 0 in one, where there is nothing to share out. Without any, one process
+    uses plain torch and several use auto. What the training section decides may not be in the file.
+    """
+    asked = runtime.deepspeed
+    if asked is None and world.size == 1:
+        return None
+    if asked is None or asked == "auto":
+        asked = "zero0" if world.size == 1 else "zero1"
+    if asked in NAMES:
+        return {"zero_optimization": {"stage": NAMES.index(asked)}}
+    try:
+        values = json.loads(Path(asked).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"runtime.deepspeed: {asked}: not a file that can be read: {error}") from None
+    if not isinstance(values, dict):
+        raise BadInput(f"runtime.deepspeed: {asked}: a mapping of keys is expected")
+    for key, ours in OURS.items():
+        if key in values:
+            raise BadInput(f"runtime.deepspeed: {asked}: {key}: leave it out; {ours} decides")
+    return values
+
+
+class Engine:
+    """The same methods as `train.Plain`, by a DeepSpeed engine."""
+
+    def __init__(self, module, train: Train, world: World, values: dict, micro_batch: int, micros: int):
+        deepspeed = import_deepspeed()
+        self.stage = values.get("zero_optimization", {}).get("stage", 0)
+        # Stage 0 with DeepSpeed's own bfloat16 drifts; autocast over float32 weights does not.
+        low = use_bfloat16(train, world)
+        self.autocast = low and self.stage == 0
+        values = values | {
+            "train_micro_batch_size_per_gpu": micro_batch,
+            "gradient_accumulation_steps": micros,
+            "gradient_clipping": train.clip,
+            "bf16": {"enabled": low and self.stage > 0},
+            "steps_per_print": 10**12,
+            "zero_allow_untested_optimizer": True,
+            # torch's fused AdamW also runs on offloaded parameters, and needs no compiler.
+            "zero_force_ds_cpu_optimizer": False,
+        }
+        values.pop("train_batch_size", None)
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=module, optimizer=make_optimizer(parameters, train), config=values
+        )
+        self.module, self.world, self.deepspeed = module, world, deepspeed
+
+    def __call__(self, *batch: Any) -> Any:
+        with torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext():
+            return self.engine(*batch)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        # DeepSpeed averages over processes and micro-batches; a part's loss is already its share of the whole step.
+        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
+
+    def after_micro(self, lr: float, last: bool) -> None:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained parameters by name, on the CPU, on rank 0; every process must call it."""
+        weights = {}
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            with self.deepspeed.zero.GatheredParameters([parameter], enabled=self.stage == 3):
+                if self.world.rank == 0:
+                    weights[name] = parameter.detach().cpu().clone()
+        return weights
+
+    def save(self, folder: Path) -> None:
+        """DeepSpeed's own checkpoint (pickles), with the hash of each file."""
+        self.engine.save_checkpoint(str(folder), tag="engine", exclude_frozen_parameters=True)
+        self.world.barrier()
+        if self.world.rank == 0:
+            (folder / "hashes.json").write_text(json.dumps(hashes(folder)))
+
+    def load(self, folder: Path) -> None:
+        """Load what `save` wrote, and only that: a pickle whose hash differs is never opened."""
+        wanted = json.loads((folder / "hashes.json").read_text())
+        found = hashes(folder)
+        if found != wanted:
+            damaged = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+            raise BadInput(f"{folder}: {damaged[0]}: not the file that was written; delete the folder to train anew")
+        self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+
+    def close(self) -> None:
+        self.engine.destroy()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in (folder / "engine").rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def import_deepspeed() -> Any:
+    """The deepspeed module, quiet, without its shared-memory operator, its process group at hand."""
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    skip_shared_memory_operator(deepspeed)
+    if not dist.is_initialized() and os.environ["WORLD_SIZE"] == "1":
+        # One process needs no port.
+        dist.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1
+        )
+    return deepspeed
+
+
+def skip_shared_memory_operator(deepspeed: Any) -> None:
+    """On a CPU the first start compiles `deepspeed_shm_comm` (a minute; an error without g++), leaves 69 MB per process in
+    shared memory, and a kill while it compiles leaves a lock that hangs later runs. gloo does without. The name is
+    private: where it is gone, DeepSpeed compiles as it always did."""
+    with contextlib.suppress(AttributeError, TypeError):
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

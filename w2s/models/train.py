@@ -1,0 +1,339 @@
+"""The training loop: a weighted loss over whole steps, in one process with plain torch or under DeepSpeed.
+
+A step's rows are one array of indices, the same for every process; each process and each micro-batch takes its part. The
+loss of a step is sum(weight * loss) / rows, rows counted over all micro-batches and processes, so how a step is cut up
+changes nothing but rounding. Random numbers of a step depend only on (seed, step), so a resumed fit is the
+uninterrupted one, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from w2s.config import Runtime, Train
+from w2s.log import progress
+from w2s.records import BadInput
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of its job."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The element-wise sum over all processes."""
+        if self.size > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+@dataclass
+class State:
+    """How far a fit is. Losses are those of whole steps; looks are the losses on the held-out rows."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    looks: list[tuple[int, float]] = field(default_factory=list)
+
+    def best(self) -> tuple[int, float] | None:
+        return min(self.looks, key=lambda look: look[1]) if self.looks else None
+
+
+# What a fit minimises: (call, rows, share of the fit that is done) -> one loss per row. `call` is the model, or the
+# engine around it, and must be what the rows' batch is given to.
+Objective = Callable[[Callable, np.ndarray, float], torch.Tensor]
+
+
+class Plain:
+    """One process, torch's AdamW."""
+
+    stage = None
+
+    def __init__(self, module: torch.nn.Module, train: Train, world: World):
+        self.module, self.clip = module, train.clip
+        self.autocast = use_bfloat16(train, world)
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, train)
+
+    def __call__(self, *batch: Any) -> Any:
+        with torch.autocast("cuda", torch.bfloat16) if self.autocast else nullcontext():
+            return self.module(*batch)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def step(self, lr: float) -> None:
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def after_micro(self, lr: float, last: bool) -> None:
+        if last:
+            self.step(lr)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained parameters by name, on the CPU, on rank 0."""
+        return {n: p.detach().cpu().clone() for n, p in self.module.named_parameters() if p.requires_grad}
+
+    def save(self, folder: Path) -> None:
+        tensors = {f"parameter.{n}": t for n, t in self.weights().items()}
+        for at, parameter in enumerate(self.parameters):
+            tensors |= {f"{key}.{at}": t.cpu().clone() for key, t in self.optimizer.state[parameter].items()}
+        save_file(tensors, folder / "state.safetensors")
+
+    def load(self, folder: Path) -> None:
+        tensors = load_file(folder / "state.safetensors")
+        set_weights(self.module, {n[10:]: t for n, t in tensors.items() if n.startswith("parameter.")})
+        for at, parameter in enumerate(self.parameters):
+            keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{at}" in tensors]
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{key}.{at}"].to(parameter.device if key != "step" else "cpu") for key in keys
+            }
+
+    def close(self) -> None:
+        pass
+
+
+def fit(
+    module: torch.nn.Module,
+    steps: list[np.ndarray],
+    objective: Objective,
+    train: Train,
+    runtime: Runtime,
+    *,
+    folder: Path,
+    weight_N: np.ndarray | None = None,
+    look: Callable[[Callable], float] | None = None,
+    world: World | None = None,
+    deepspeed: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> tuple[State, dict[str, torch.Tensor]]:
+    """Train `module` on the rows of `steps`; how it went, and (on rank 0) the trained parameters by name.
+
+    With `look` (held-out loss) the parameters are those of its best look, else the last. `deepspeed` is the DeepSpeed
+    configuration, None = plain torch (one process only). Checkpoints go to `folder`/checkpoint, and a fit that finds one
+    there goes on from it. Raises BadInput when the loss is no longer a number.
+    """
+    world = world or World()
+    if deepspeed is None and world.size > 1:
+        raise ValueError("several processes need a DeepSpeed configuration")
+    rows = max((len(step) for step in steps), default=1)
+    cut = Cut(rows, world, runtime.micro_batch)
+    trainer = Plain(module, train, world)
+    if deepspeed is not None:
+        from w2s.models.engine import Engine
+
+        trainer = Engine(module, train, world, deepspeed, cut.micro_batch, cut.micros)
+    state = resume(trainer, folder, world) or State()
+    module.train()
+    with progress(len(steps), "training steps") as advance:
+        advance(state.step)
+        pending: list[torch.Tensor] = []
+        while state.step < len(steps):
+            seed_step(seed, state.step, world.rank)
+            share = state.step / max(1, len(steps) - 1)
+            lr = train.lr * learning_rate(state.step, len(steps), train)
+            pending.append(run_step(trainer, steps[state.step], objective, weight_N, cut, share, lr))
+            state.step += 1
+            advance(note=f"loss {float(pending[-1]):.4f}" if state.step % 20 == 0 and world.rank == 0 else "")
+            if look and (state.step % train.eval_every == 0 or state.step == len(steps)):
+                state.looks.append((state.step, look_at(trainer, look)))
+                if state.best()[0] == state.step:
+                    save_best(trainer, folder, world)
+                if train.patience and state.step - state.best()[0] >= train.patience * train.eval_every:
+                    break
+            if state.step % runtime.checkpoint_every == 0 and state.step < len(steps):
+                settle(state, pending, world)
+                checkpoint(trainer, state, folder, world)
+    settle(state, pending, world)
+    weights = (
+        trainer.weights() if state.best() in (None, (state.step, state.looks[-1][1])) else read_best(folder, world)
+    )
+    trainer.close()
+    return state, weights
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a step of `rows` rows is shared out over processes and micro-batches."""
+
+    rows: int
+    world: World
+    wanted: int | None = None
+
+    @property
+    def per_process(self) -> int:
+        return math.ceil(self.rows / self.world.size)
+
+    @property
+    def micro_batch(self) -> int:
+        return min(self.wanted or self.per_process, self.per_process)
+
+    @property
+    def micros(self) -> int:
+        return math.ceil(self.per_process / self.micro_batch)
+
+    def parts(self, index_B: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """This process' micro-batches (rows, whether each counts). Where a step does not divide evenly, repeated rows
+        that do not count fill it up, so that every process makes the same calls."""
+        if self.world.size == self.micros == 1:
+            return [(index_B, None)]
+        size = self.world.size * self.micros * self.micro_batch
+        index = np.concatenate([index_B, np.repeat(index_B[:1], size - len(index_B))])
+        counts = (np.arange(size) < len(index_B)).astype(np.float32)
+        mine = slice(self.world.rank, None, self.world.size)
+        return list(
+            zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True),
+        )
+
+
+def run_step(trainer: Any, index_B, objective: Objective, weight_N, cut: Cut, share: float, lr: float) -> torch.Tensor:
+    """One optimizer step; this process' part of the step's loss."""
+    total = torch.zeros((), dtype=torch.float64)
+    parts = cut.parts(index_B)
+    for at, (index_M, counts_M) in enumerate(parts):
+        loss_M = objective(trainer, index_M, share)
+        factor_M = np.full(len(index_M), 1 / len(index_B), dtype=np.float32)
+        if counts_M is not None:
+            factor_M = factor_M * counts_M
+        if weight_N is not None:
+            factor_M = factor_M * weight_N[index_M].astype(np.float32)
+        loss = (loss_M * torch.from_numpy(factor_M).to(loss_M.device)).sum()
+        trainer.backward(loss)
+        trainer.after_micro(lr, at == len(parts) - 1)
+        total = total.to(loss.device) + loss.detach().double()
+    return total
+
+
+def learning_rate(step: int, steps: int, train: Train) -> float:
+    """The share of `train.lr` that step number `step` (from 0) of `steps` uses."""
+    warmup = int(train.warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    left = (steps - step) / max(1, steps - warmup)
+    return {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "constant": 1.0}[train.schedule]
+
+
+def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.optim.Optimizer:
+    # Fused: one call for all parameters, which for tiny models is most of the optimizer's time.
+    return torch.optim.AdamW(
+        parameters, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay, fused=True
+    )
+
+
+def use_bfloat16(train: Train, world: World) -> bool:
+    if train.precision == "auto":
+        return world.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return train.precision == "bfloat16"
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Dropout's random numbers: a function of the step, so that nothing of them needs to be kept for a resume."""
+    torch.manual_seed(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64).item() >> 1)
+
+
+def settle(state: State, pending: list[torch.Tensor], world: World) -> None:
+    """Move the pending losses into the state, summed over the processes."""
+    if not pending:
+        return
+    losses = world.sum(torch.stack(pending).clone())
+    pending.clear()
+    if not torch.isfinite(losses).all():
+        bad = len(state.losses) + int((~torch.isfinite(losses)).nonzero()[0])
+        raise BadInput(f"train.lr: the loss is not a number from step {bad} on; a smaller learning rate may help")
+    state.losses.extend(losses.tolist())
+
+
+def look_at(trainer: Any, look: Callable[[Callable], float]) -> float:
+    trainer.module.eval()
+    with torch.no_grad():
+        loss = look(trainer)
+    trainer.module.train()
+    return loss
+
+
+def save_best(trainer: Any, folder: Path, world: World) -> None:
+    weights = trainer.weights()
+    if world.rank == 0:
+        save_file(weights, folder / "best.partial")
+        (folder / "best.partial").replace(folder / "best.safetensors")
+
+
+def read_best(folder: Path, world: World) -> dict[str, torch.Tensor]:
+    return load_file(folder / "best.safetensors") if world.rank == 0 else {}
+
+
+def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
+    """Write `folder`/checkpoint anew; the old one stays until the new one is whole."""
+    partial, whole, old = (folder / name for name in ("checkpoint.partial", "checkpoint", "checkpoint.old"))
+    if world.rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    world.barrier()
+    trainer.save(partial)
+    world.barrier()
+    if world.rank == 0:
+        best = folder / "best.safetensors"
+        if state.looks:  # a later look may replace the file before the next checkpoint
+            shutil.copy(best, partial / "best.safetensors")
+        kind = {"stage": trainer.stage, "processes": world.size}
+        (partial / "state.json").write_text(json.dumps(dataclasses.asdict(state) | kind))
+        shutil.rmtree(old, ignore_errors=True)
+        if whole.exists():
+            whole.rename(old)
+        partial.rename(whole)
+        shutil.rmtree(old, ignore_errors=True)
+    world.barrier()
+
+
+def resume(trainer: Any, folder: Path, world: World) -> State | None:
+    """Load the last whole checkpoint; None where there is none that this launch can read."""
+    found = next((p for p in (folder / "checkpoint", folder / "checkpoint.old") if (p / "state.json").exists()), None)
+    if found is None:
+        return None
+    values = json.loads((found / "state.json").read_text())
+    if (values.pop("stage"), values.pop("processes")) != (trainer.stage, world.size):
+        return None
+    trainer.load(found)
+    if world.rank == 0 and (found / "best.safetensors").exists():
+        shutil.copy(found / "best.safetensors", folder / "best.safetensors")
+    world.barrier()
+    return State(values["step"], values["losses"], [tuple(look) for look in values["looks"]])
+
+
+def set_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Copy `weights` (by parameter name) into `module`; the names must all be there."""
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)
+
+
+def timer() -> Callable[[], float]:
+    """Seconds since this call."""
+    start = time.monotonic()
+    return lambda: round(time.monotonic() - start, 3)

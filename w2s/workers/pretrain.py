@@ -1,0 +1,96 @@
+"""Make a tiny base model of the embedded world and train it on lines of text (next-token loss).
+
+job.json: {"worker": "pretrain", "builtin": name, "corpus": text file, "seed", "steps" (0 = random weights, drawn anew by
+each learner), "batch" (lines per step), "lr", and any other field of Train; "runtime": {...}} -> model/ and train.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from w2s.config import Model, Runtime, Train
+from w2s.models import batches, builtin, load, train
+from w2s.models.engine import configuration
+from w2s.records import BadInput
+
+
+def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:
+    """Do the job in `folder`; what `done.json` says of it."""
+    lines = (folder / job["corpus"]).read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise BadInput(f"{job['corpus']}: there is no line in it")
+    runtime = Runtime(**job.get("runtime") or {})
+    settings = Train(**{f.name: job[f.name] for f in dataclasses.fields(Train) if f.name in job})
+    seed, steps = int(job["seed"]), settings.steps or 0
+    if world.rank == 0:
+        shutil.rmtree(folder / "start", ignore_errors=True)
+        builtin.make(job["builtin"], lines, folder / "start", seed, from_scratch=not steps)
+    world.barrier()
+    state, tokens, seconds = train.State(), 0, train.timer()
+    if steps:
+        start = Model(path=str(folder / "start"))
+        loaded = load.load(start, path=str(folder / "start"), seed=seed, device=world.device, precision="float32")
+        rows = encode_lines(loaded.tokenizer, lines)
+        length_N = np.array([len(row) for row in rows])
+        plan = batches.plan_batches(length_N, settings.batch, steps, seed)
+        module = NextToken(loaded.module)
+        engine = configuration(runtime, world, always=False)
+        state, weights = train.fit(
+            module, plan, make_objective(rows, world), settings, runtime,
+            folder=folder, world=world, deepspeed=engine, seed=seed,
+        )  # fmt: skip
+        tokens = int(sum(length_N[step].sum() for step in plan))
+    if world.rank == 0:
+        shutil.rmtree(folder / "model", ignore_errors=True)
+        if steps:
+            train.set_weights(module, weights)
+            load.save(loaded, folder / "model")
+            shutil.rmtree(folder / "start")
+        else:
+            (folder / "start").rename(folder / "model")
+        history = {"lines": len(lines), "tokens": tokens, "seconds": seconds(), **dataclasses.asdict(state)}
+        (folder / "train.json").write_text(json.dumps(history))
+    return {"lines": len(lines), "steps": steps, "tokens": tokens}
+
+
+class NextToken(torch.nn.Module):
+    """Token ids (B, T), -1 where a line is over -> the mean loss of each line's next tokens (B,)."""
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        # Padding is on the right, where a causal model's real tokens do not look: no mask is needed.
+        logits_BTV = self.module(input_ids=ids_BT[:, :-1].clamp_min(0), use_cache=False).logits.float()
+        loss_BT = cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], ignore_index=-1, reduction="none")
+        return loss_BT.sum(1) / (ids_BT[:, 1:] >= 0).sum(1).clamp_min(1)
+
+
+def encode_lines(tokenizer: Any, lines: list[str]) -> list[np.ndarray]:
+    """Each line in tokens; lines of fewer than two tokens teach nothing and are left out."""
+    rows = tokenizer(lines, add_special_tokens=False)["input_ids"]
+    return [np.array(row, dtype=np.int64) for row in rows if len(row) > 1]
+
+
+def make_objective(rows: list[np.ndarray], world: train.World) -> train.Objective:
+    def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
+        chosen = [torch.from_numpy(rows[at]) for at in index_B]
+        return call(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1).to(world.device))
+
+    return objective
+
+
+if __name__ == "__main__":
+    from w2s.workers.serve import once
+
+    once("pretrain")

@@ -1,0 +1,287 @@
+"""From questions to tensors: every example is tokenised once, batches hold rows of like length.
+
+For a language model an example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the
+prompt and itself but not the others (a tree), so a long prompt is read once and not once per candidate. The last token of
+a candidate predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s.prompts import PROMPTS, continuation
+from w2s.records import Example
+from w2s.registry import pick
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+WINDOW = 32
+"""Batches among whose examples lengths are grouped: small enough to keep the order random."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of tokens. `owner_P` names, for each predicted token (or once for the row), the candidate it counts for.
+
+    Language models: the predicted tokens `token_P` follow the hidden states at first + from_P, and position and segment
+    (0 = prompt, k = k-th candidate of the row) give the tree.
+    """
+
+    token_T: np.ndarray
+    owner_P: np.ndarray
+    first: int = 0
+    from_P: np.ndarray | None = None
+    token_P: np.ndarray | None = None
+    position_T: np.ndarray | None = None
+    segment_T: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An example in tokens: its rows, how many candidates it has, and for towers the row of its prompt."""
+
+    rows: tuple[Row, ...]
+    count: int
+    prompt: Row | None = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.token_T) for row in self.rows) + (len(self.prompt.token_T) if self.prompt else 0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors for one forward pass. `inputs` go to the module as they are (two of them for towers)."""
+
+    inputs: tuple[dict[str, Tensor], ...]
+    mask_BK: Tensor
+    owner_P: Tensor
+    """Flat index into B·K of the candidate that each row, or each predicted token, counts for."""
+    last_R: Tensor
+    """The last real token of each row."""
+    row_U: Tensor | None = None
+    at_U: Tensor | None = None
+    from_P: Tensor | None = None
+    token_P: Tensor | None = None
+    tokens: int = 0
+    """Real tokens, padding apart."""
+
+
+def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
+    """Every example in tokens, in order. Prompts that are too long lose their beginning."""
+    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    prompts = [words(example) for example in examples]
+    choices = [example.choices for example in examples]
+    return ENCODERS[loaded.model.kind](loaded, prompts, choices)
+
+
+def encode_lm(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+    starts = encode_prompts(loaded, prompts)
+    ends = encode_continuations(loaded, prompts, [[continuation(text) for text in texts] for texts in choices])
+    encoded = []
+    for start, candidates in zip(starts, ends, strict=True):
+        candidates = [one[: loaded.max_tokens] for one in candidates]
+        start = start[-(loaded.max_tokens + 1 - max(map(len, candidates))) :]
+        if loaded.shares_prompt:
+            rows = (pack(start, candidates),)
+        else:
+            rows = tuple(pack(start, [one], owner=at) for at, one in enumerate(candidates))
+        encoded.append(Encoded(rows, len(candidates)))
+    return encoded
+
+
+def encode_prompts(loaded: Loaded, prompts: list[str]) -> list[list[int]]:
+    """Prompts in tokens, behind the model's first token where its tokenizer puts one; never empty."""
+    tokenizer = loaded.tokenizer
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    rows = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
+    return [[first, *row] if begins or not row else row for row in rows]
+
+
+def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[str]]) -> list[list[list[int]]]:
+    """The tokens that each text adds behind its prompt, as lm-eval cuts them: the whole, less the prompt's tokens.
+
+    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own.
+    """
+    tokenizer = loaded.tokenizer
+    flat = [text for row in texts for text in row]
+    alone = dict.fromkeys(flat)
+    if alone:
+        alone = dict(zip(alone, tokenizer(list(alone), add_special_tokens=False)["input_ids"], strict=True))
+    if splits_words(tokenizer):
+        return [[alone[text] for text in row] for row in texts]
+    owners = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
+    starts = dict(zip(prompts, tokenizer(prompts, add_special_tokens=False)["input_ids"], strict=True))
+    wholes = tokenizer([p + t for p, t in zip(owners, flat, strict=True)], add_special_tokens=False)["input_ids"]
+    cut = []
+    for prompt, text, whole in zip(owners, flat, wholes, strict=True):
+        start = starts[prompt]
+        cut.append(whole[len(start) :] if whole[: len(start)] == start else [])
+        cut[-1] = cut[-1] or alone[text] or [tokenizer.eos_token_id]
+    rest = iter(cut)
+    return [[next(rest) for _ in row] for row in texts]
+
+
+def splits_words(tokenizer) -> bool:
+    """Whether a space always ends a token, so that prompt and continuation can be tokenised apart."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(backend, "model", None)).__name__ == "WordLevel"
+
+
+def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: int = 0) -> Row:
+    """One row for a prompt and its candidates; the candidates count for owner, owner + 1, ..."""
+    begin = len(prompt)
+    tokens, positions, segments = list(prompt), list(range(begin)), [0] * begin
+    froms, targets, owners = [], [], []
+    for at, candidate in enumerate(candidates):
+        # Hidden state 0 is the prompt's last, which predicts every candidate's first token.
+        froms += [0, *range(len(tokens) - begin + 1, len(tokens) - begin + len(candidate))]
+        targets += candidate
+        owners += [owner + at] * len(candidate)
+        tokens += candidate[:-1]
+        positions += range(begin, begin + len(candidate) - 1)
+        segments += [at + 1] * (len(candidate) - 1)
+    arrays = (np.array(values, dtype=np.int64) for values in (tokens, owners, froms, targets, positions, segments))
+    tokens_T, owner_P, from_P, token_P, position_T, segment_T = arrays
+    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, position_T, segment_T)
+
+
+def encode_pair(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+    """Prompt and candidate in one row: as two segments where the tokenizer knows a separator, else as one text."""
+    tokenizer = loaded.tokenizer
+    flat = [(prompt, text.strip()) for prompt, texts in zip(prompts, choices, strict=True) for text in texts]
+    first, second = [list(column) for column in zip(*flat, strict=True)] if flat else ([], [])
+    if tokenizer.sep_token_id is None:
+        first, second = [p + continuation(t) for p, t in flat], None
+    made = tokenizer(
+        first, second, truncation="only_first", max_length=loaded.max_tokens, return_token_type_ids=second is not None
+    )
+    types = made.get("token_type_ids", [None] * len(flat))
+    rest = iter(zip(made["input_ids"], types, strict=True))
+    return [Encoded(tuple(whole_row(*next(rest), at) for at in range(len(texts))), len(texts)) for texts in choices]
+
+
+def encode_towers(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+    """A row for the prompt and one for each candidate; a text that comes up again is tokenised once."""
+    texts = list(dict.fromkeys([*prompts, *(text.strip() for row in choices for text in row)]))
+    made = loaded.tokenizer(texts, truncation=True, max_length=loaded.max_tokens)["input_ids"] if texts else []
+    rows = dict(zip(texts, made, strict=True))
+    return [
+        Encoded(
+            tuple(whole_row(rows[text.strip()], None, at) for at, text in enumerate(candidates)),
+            len(candidates),
+            whole_row(rows[prompt], None, 0),
+        )
+        for prompt, candidates in zip(prompts, choices, strict=True)
+    ]
+
+
+def whole_row(tokens: list[int], types: list[int] | None, owner: int) -> Row:
+    segment_T = None if types is None else np.array(types, dtype=np.int64)
+    return Row(np.array(tokens, dtype=np.int64), np.array([owner]), segment_T=segment_T)
+
+
+ENCODERS = {"lm": encode_lm, "pair": encode_pair, "towers": encode_towers}
+
+
+def plan_batches(length_N: Sequence[int], batch: int, steps: int, seed: int) -> list[np.ndarray]:
+    """The rows of every optimizer step: `steps` arrays of `batch` indices below N, alike in length.
+
+    Every example comes up once before any comes up twice. The plan depends on nothing but its arguments, so neither
+    micro-batches nor processes change it: each takes its slice of a step.
+    """
+    length_N, need = np.asarray(length_N), batch * steps
+    if not len(length_N):
+        raise ValueError("there is no example to train on")
+    rng = np.random.default_rng(seed)
+    epochs = [rng.permutation(len(length_N)) for _ in range(-(-need // len(length_N)))]
+    order = np.concatenate(epochs)[:need] if epochs else np.zeros(0, dtype=int)
+    plan: list[np.ndarray] = []
+    for start in range(0, need, batch * WINDOW):
+        window = order[start : start + batch * WINDOW]
+        if length_N.min() < length_N.max():
+            window = window[np.argsort(length_N[window], kind="stable")]
+        parts = window.reshape(-1, batch)
+        plan.extend(parts[rng.permutation(len(parts))])
+    return plan
+
+
+def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
+    """All N rows in chunks for prediction, longest first, of at most `batch_tokens` tokens with padding (or one row)."""
+    length_N = np.asarray(length_N)
+    chunks, start = [], 0
+    order = np.argsort(-length_N, kind="stable")
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(length_N[order[start]])))
+        chunks.append(order[start : start + size])
+        start += size
+    return chunks
+
+
+def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None) -> Batch:
+    """Tensors of B examples on the module's device. K = `width`, or the most candidates that one of them has."""
+    width = width or max(one.count for one in encoded)
+    rows = [row for one in encoded for row in one.rows]
+    owner_P = np.concatenate([row.owner_P + at * width for at, one in enumerate(encoded) for row in one.rows])
+    mask_BK = np.arange(width) < np.array([one.count for one in encoded])[:, None]
+    length_R = np.array([len(row.token_T) for row in rows])
+    tokens_RT = pad([row.token_T for row in rows], length_R, loaded.pad_id)
+    device = next(loaded.module.parameters()).device
+    made = {"mask_BK": mask_BK, "owner_P": owner_P, "last_R": length_R - 1}
+    inputs = {"input_ids": tokens_RT}
+    if loaded.model.kind == "lm":
+        first_R = np.array([row.first for row in rows])
+        count_R = length_R - first_R
+        row_U = np.repeat(np.arange(len(rows)), count_R)
+        begin_R = np.cumsum(count_R) - count_R
+        made |= {
+            "row_U": row_U,
+            "at_U": np.arange(len(row_U)) - (begin_R - first_R)[row_U],
+            "from_P": np.concatenate([row.from_P + begin for row, begin in zip(rows, begin_R, strict=True)]),
+            "token_P": np.concatenate([row.token_P for row in rows]),
+        }
+        # Rows are padded on the right, where no real token of a causal model looks: only a tree needs a mask.
+        if any(row.segment_T[-1] > 1 for row in rows):
+            inputs |= tree(rows, length_R)
+    else:
+        inputs["attention_mask"] = (np.arange(tokens_RT.shape[1]) < length_R[:, None]).astype(np.int64)
+        if rows[0].segment_T is not None:
+            inputs["token_type_ids"] = pad([row.segment_T for row in rows], length_R, 0)
+    both = [inputs]
+    tokens = int(length_R.sum())
+    if loaded.model.kind == "towers":
+        prompt_B = [one.prompt.token_T for one in encoded]
+        length_B = np.array([len(prompt) for prompt in prompt_B])
+        prompts_BT = pad(prompt_B, length_B, loaded.pad_id)
+        mask_BT = (np.arange(prompts_BT.shape[1]) < length_B[:, None]).astype(np.int64)
+        both.append({"input_ids": prompts_BT, "attention_mask": mask_BT})
+        tokens += int(length_B.sum())
+    moved = tuple({key: torch.from_numpy(value).to(device) for key, value in one.items()} for one in both)
+    return Batch(moved, tokens=tokens, **{key: torch.from_numpy(value).to(device) for key, value in made.items()})
+
+
+def pad(rows: Sequence[np.ndarray], length_R: np.ndarray, fill: int) -> np.ndarray:
+    """Rows of unlike length as one array, filled up on the right."""
+    padded_RT = np.full((len(rows), int(length_R.max())), fill, dtype=np.int64)
+    padded_RT[np.arange(padded_RT.shape[1]) < length_R[:, None]] = np.concatenate(rows)
+    return padded_RT
+
+
+def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
+    """Positions that go on from the prompt for every candidate, and the mask (R, 1, T, T), true where a token may look."""
+    segment_RT = pad([row.segment_T for row in rows], length_R, -1)
+    time_T = np.arange(segment_RT.shape[1])
+    prompt_or_own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
+    allowed_RTT = prompt_or_own_RTT & (time_T <= time_T[:, None])
+    return {
+        "attention_mask": allowed_RTT[:, None],
+        "position_ids": pad([row.position_T for row in rows], length_R, 0),
+    }

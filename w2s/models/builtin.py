@@ -1,0 +1,96 @@
+"""Tiny causal language models for the embedded world, so that the main job runs with nothing to download.
+
+They are GPT-2s: of the architectures in transformers the one with the least time per step at this size. `make` writes a
+folder like any other Hugging Face model's, with random weights and a word-level tokenizer of the corpus.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s.records import BadInput
+from w2s.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import GPT2Config, PreTrainedTokenizerFast
+
+SPECIAL = ("[pad]", "[unk]", "[eos]")
+WORD = re.compile(r"\w+|[^\w\s]")
+"""One token: a run of letters, digits and underscores, or one punctuation mark."""
+
+
+def weak(vocabulary: int) -> GPT2Config:
+    """Width 4, one layer: about 1.3 thousand parameters with a vocabulary of 250."""
+    return shape(vocabulary, width=4, layers=1, heads=1)
+
+
+def strong(vocabulary: int) -> GPT2Config:
+    """Width 64, two layers: about 120 thousand parameters with a vocabulary of 250."""
+    return shape(vocabulary, width=64, layers=2, heads=4)
+
+
+def shape(vocabulary: int, *, width: int, layers: int, heads: int, positions: int = 32) -> GPT2Config:
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        # The same function as GPT-2's own "gelu_new", which is eight operations instead of one.
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=SPECIAL.index("[eos]"),
+    )
+
+
+BUILTIN = {"weak": weak, "strong": strong}
+
+
+def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:
+    """Write the model `name` (a key of BUILTIN, also as builtin:NAME) with random weights and a tokenizer of `words`.
+
+    `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws the
+    weights anew from the seed that it is given: learners that start from nothing then differ from each other.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    name = name.removeprefix("builtin:")
+    if name not in BUILTIN:
+        raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, BUILTIN)}; {allowed()}")
+    tokenizer = word_tokenizer(words)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = AutoModelForCausalLM.from_config(BUILTIN[name](len(tokenizer)))
+    folder = Path(folder)
+    tokenizer.model_max_length = module.config.n_positions
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "w2s.json").write_text(json.dumps({"builtin": name, "from_scratch": from_scratch}) + "\n")
+
+
+def allowed() -> str:
+    return "it can be: " + ", ".join(f"builtin:{name}" for name in BUILTIN)
+
+
+def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """One token per word or punctuation mark, in the order of the alphabet: the same words give the same ids."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = sorted({word for text in words for word in WORD.findall(text)})
+    model = models.WordLevel({word: at for at, word in enumerate([*SPECIAL, *known])}, unk_token="[unk]")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    pad, unknown, end = SPECIAL
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, eos_token=end)

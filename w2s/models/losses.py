@@ -1,0 +1,86 @@
+"""Losses on candidates' scores.
+
+Each takes scores_BK (any real numbers, -inf where an example has no such candidate), target_BK (rows sum to 1 over the
+candidates) and progress (share of the training that is done, 0 to 1), and returns loss_B, one value per example; the
+trainer weights and averages them. The model's opinion is softmax(scores). Nothing here depends on the other rows of a
+batch, so a micro-batch or a second process changes nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
+    """Cross-entropy with the whole target distribution."""
+    return -(target_BK * log_probs(scores_BK)).sum(-1)
+
+
+def confidence(
+    scores_BK: Tensor,
+    target_BK: Tensor,
+    progress: float = 1.0,
+    *,
+    strength: float = 0.5,
+    warmup_share: float = 0.2,
+    threshold: float = 0.0,
+) -> Tensor:
+    """Cross-entropy with a mix of the label and the model's own hardened answer, so that it may disagree.
+
+    Burns et al. 2023 (arXiv 2312.09390, eq. 1): (1-a)·CE(f, weak) + a·CE(f, hardened f), a rising linearly from 0 to
+    `strength` over the first `warmup_share` of the training and staying there. Their threshold balances two named
+    classes over a batch; candidates have no names that carry over from example to example, so here the own answer is the
+    most probable candidate, and it is believed where its probability is at least `threshold` (elsewhere: the label).
+    """
+    own_BK = torch.softmax(scores_BK.detach(), -1)
+    top_B1, answer_B1 = own_BK.max(-1, keepdim=True)
+    hard_BK = torch.zeros_like(target_BK).scatter_(-1, answer_B1, 1.0)
+    share_B1 = strength * ramp(progress, warmup_share) * (top_B1 >= threshold)
+    return cross_entropy(scores_BK, (1 - share_B1) * target_BK + share_B1 * hard_BK)
+
+
+def product(
+    scores_BK: Tensor,
+    target_BK: Tensor,
+    progress: float = 1.0,
+    *,
+    label_power: float = 1.0,
+    own_power: float = 1.0,
+    warmup_share: float = 0.2,
+) -> Tensor:
+    """Cross-entropy with the normalised product of the label and the model's own opinion.
+
+    The target is label^label_power · own^(own_power · ramp), as in the code of Burns et al. 2023 (`product_loss_fn`),
+    with a ramp from 0 to 1 over the first `warmup_share` of the training. Computed in log space.
+    """
+    mask_BK = torch.isfinite(scores_BK)
+    mixed_BK = own_power * ramp(progress, warmup_share) * log_probs(scores_BK.detach())
+    mixed_BK = mixed_BK + label_power * target_BK.clamp_min(1e-30).log()
+    return cross_entropy(scores_BK, torch.softmax(mixed_BK.masked_fill(~mask_BK, -torch.inf), -1))
+
+
+def kl(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0, *, reverse: bool = False) -> Tensor:
+    """Kullback-Leibler divergence KL(label, model), or with `reverse` KL(model, label), which seeks one mode.
+
+    0 where the two agree. KL(label, model) has the gradient of cross_entropy. Target probabilities are read as at least
+    1e-6, so that the reverse divergence from a hard label is finite.
+    """
+    log_probs_BK = log_probs(scores_BK)
+    if reverse:
+        own_BK = torch.softmax(scores_BK, -1)
+        return (own_BK * (log_probs_BK - target_BK.clamp_min(1e-6).log())).sum(-1)
+    return torch.xlogy(target_BK, target_BK).sum(-1) - (target_BK * log_probs_BK).sum(-1)
+
+
+def log_probs(scores_BK: Tensor) -> Tensor:
+    """log softmax over the real candidates; 0 where there is none, so that 0 · -inf never becomes not-a-number."""
+    return torch.log_softmax(scores_BK, -1).masked_fill(~torch.isfinite(scores_BK), 0.0)
+
+
+def ramp(progress: float, warmup_share: float) -> float:
+    """0 at the start, 1 from the end of the warm-up on, linear between."""
+    return 1.0 if warmup_share <= 0 else min(1.0, progress / warmup_share)
+
+
+LOSSES = {"cross_entropy": cross_entropy, "confidence": confidence, "product": product, "kl": kl}

@@ -191,14 +191,12 @@ def stop_reason(
     share: float,
     *,
     reference_name: str = "chance",
-    share_floor: float = 0.0,
-    committee_accuracy_R: Sequence[float] = (),
-    patience: int | None = None,
+    least_share: float = 0.0,
 ) -> str | None:
-    """Why no further round should follow, in words, or None.
+    """Why no further round should follow this one, in words, or None.
 
-    `share` is the effective share of the weights as they came out of the round; `committee_accuracy_R` is the accuracy
-    of the committee on validation after 1, 2, ... rounds. Bagging (reference_error None) has nothing to stop for.
+    `share` is the effective share of the weights as they came out of the round. Bagging (reference_error None) has
+    nothing to stop for.
     """
     if reference_error is None:
         return None
@@ -206,13 +204,23 @@ def stop_reason(
         return f"error {error:.3f} is not better than {reference_name} {reference_error:.3f}"
     if error <= 0:
         return "error 0: nothing is left to learn from"
-    if share < share_floor:
-        return f"effective sample size {share:.3f} of the rows is below {share_floor:.3f}"
-    if patience is not None and len(committee_accuracy_R) - best_rounds(committee_accuracy_R) >= patience > 0:
-        best = best_rounds(committee_accuracy_R)
-        top = committee_accuracy_R[best - 1]
-        return f"the validation committee has not improved on {top:.3f} (round {best}) for {patience} rounds"
+    if share < least_share:
+        return f"effective sample size {share:.3f} of the rows is below {least_share:.3f}"
     return None
+
+
+def stale_reason(committee_accuracy_R: Sequence[float], *, patience: int) -> str | None:
+    """Why no further round should follow, where the committee has not improved for `patience` >= 1 rounds, or None.
+
+    committee_accuracy_R is its accuracy on validation after 1, 2, ... rounds (`diagnostics.staged_accuracy`).
+    """
+    if patience < 1:
+        raise BadInput(f"patience: {patience!r} given; allowed: a whole number above 0")
+    best = best_rounds(committee_accuracy_R)
+    if len(committee_accuracy_R) - best < patience:
+        return None
+    top = committee_accuracy_R[best - 1]
+    return f"the committee has not improved on {top:.3f} on validation (round {best}) for {patience} rounds"
 
 
 def best_rounds(committee_accuracy_R: Sequence[float]) -> int:
@@ -254,8 +262,8 @@ def boosting_round(
     step = 0.0 if reference is None else max(alpha, 0.0)
     new_N = reweight(weight_N, wrong_N, step)
     share = effective_share(new_N)
-    name = "chance" if reference == chance else "the reference"
-    stop = stop_reason(error, alpha, reference, share, reference_name=name, share_floor=least_share)
+    name = {untrained: "the untrained model's", chance: "chance"}.get(reference, "the reference")
+    stop = stop_reason(error, alpha, reference, share, reference_name=name, least_share=least_share)
     tempered_N, _ = keep_effective_share(new_N, share_floor)
     return Round(index, learner, error, alpha, share, stop), tempered_N
 

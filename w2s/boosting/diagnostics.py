@@ -10,7 +10,13 @@ from w2s.boosting.adaboost import wrongness
 
 
 def staged_accuracy(
-    probs_RNK: np.ndarray, mask_NK: np.ndarray, alpha_R: np.ndarray, gold_N: np.ndarray, *, combiner: Callable
+    probs_RNK: np.ndarray,
+    mask_NK: np.ndarray,
+    alpha_R: np.ndarray,
+    gold_N: np.ndarray,
+    abstained_RN: np.ndarray | None = None,
+    *,
+    combiner: Callable,
 ) -> np.ndarray:
     """accuracy_R: how often the committee of the first 1, 2, ... R learners is right, 0 to 1; ties count by chance.
 
@@ -23,7 +29,8 @@ def staged_accuracy(
     accuracy_R = []
     for size in range(1, len(alpha_R) + 1):
         alpha = np.asarray(alpha_R)[:size]
-        probs_NK = combiner(np.asarray(probs_RNK)[:size], mask_NK, alpha) if alpha.any() else guess_NK
+        silent = None if abstained_RN is None else np.asarray(abstained_RN)[:size]
+        probs_NK = combiner(np.asarray(probs_RNK)[:size], mask_NK, alpha, silent) if alpha.any() else guess_NK
         accuracy_R.append(1 - wrongness(probs_NK, mask_NK, gold_N).mean())
     return np.array(accuracy_R)
 

@@ -1,0 +1,127 @@
+"""What the numbers say, in sentences: nothing that an interval does not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from w2s.records import Metric
+
+WORDS = {
+    "floor": "the floor",
+    "best_learner": "its best single learner",
+    "committee": "its committee",
+    "student": "the student",
+    "ceiling": "the ceiling",
+    "uniform": "a uniform vote",
+    "bagged": "bagging",
+    "long_learner": "one learner trained as long",
+    "naive_student": "a student of the floor",
+    "zero_shot": "its untouched base",
+    "easy_gold": "its base on the easy gold alone",
+    "shuffled": "a student of shuffled labels",
+}
+
+
+def find(metrics: Sequence[Metric], suite: str, model: str, name: str) -> Metric | None:
+    """The one metric of that suite, model and name, if there is one."""
+    return next((m for m in metrics if (m.suite, m.model, m.name) == (suite, model, name)), None)
+
+
+def verdict(metrics: Sequence[Metric], suite: str) -> str:
+    """One sentence: the student against its committee, and PGR. `suite` is the hard suite the run is judged on."""
+    gap = find(metrics, suite, "student", "accuracy_minus_committee")
+    pgr = find(metrics, suite, "student", "pgr")
+    if gap is None or gap.value is None:
+        missing = [model for model in ("student", "committee") if find(metrics, suite, model, "accuracy") is None]
+        return f"no verdict: this run has no {' and no '.join(missing) or 'seed with student and committee'} on {suite}"
+    sentence = f"the student {compared(gap, 'its committee')}"
+    if pgr is None:
+        return sentence
+    if pgr.value is None:
+        return f"{sentence}; PGR is undefined: {pgr.reason}"
+    return f"{sentence}; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
+
+
+def compared(gap: Metric, other: str) -> str:
+    """'beats OTHER by 3.1 points (95% CI 0.4 to 5.8, n = 1000)', 'is behind', or 'cannot be told from'."""
+    interval = f"95% CI {points(gap.low)} to {points(gap.high)}, n = {gap.n}"
+    interval += f", {len(gap.seeds)} seeds" if len(gap.seeds) > 1 else ""
+    if gap.low > 0:
+        return f"beats {other} by {points(gap.value)} points ({interval})"
+    if gap.high < 0:
+        return f"is behind {other} by {points(-gap.value)} points ({interval})"
+    return f"cannot be told from {other}: difference {points(gap.value)} points ({interval})"
+
+
+def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
+    """What an honest reader asks next: boosting against its controls, shortcuts, what the set could not show."""
+    found = []
+    for model, other, subject in (
+        ("committee", "best_learner", "the committee"),
+        ("committee", "bagged", "boosting"),
+        ("committee", "uniform", "weighting the votes"),
+        ("committee", "long_learner", "the committee"),
+        ("student", "naive_student", "the student"),
+        ("student", "zero_shot", "the student"),
+        ("student", "easy_gold", "the student"),
+    ):
+        gap = find(metrics, suite, model, f"accuracy_minus_{other}")
+        if gap is not None and gap.value is not None:
+            found.append(f"{subject} {compared(gap, WORDS[other])}")
+    found += [
+        *shortcut(metrics, suite),
+        *copying(metrics, suite),
+        *leakage(metrics, suite),
+        *resolution(metrics, suite),
+    ]
+    return [sentence[0].upper() + sentence[1:] for sentence in found]
+
+
+def shortcut(metrics: Sequence[Metric], suite: str) -> list[str]:
+    """Whether the easy gold alone makes weak labels unnecessary."""
+    gap = find(metrics, suite, "ceiling", "accuracy_minus_easy_gold")
+    reach = find(metrics, suite, "ceiling", "accuracy_minus_floor")
+    if gap is None or reach is None or gap.value is None or not reach.value or reach.low <= 0:
+        return []
+    share = 1 - gap.value / reach.value
+    nearly = "; weak labels are hardly needed here" if share >= 0.9 else ""
+    return [f"trained on the easy gold alone, the student's base recovers {share:.0%} of floor to ceiling{nearly}"]
+
+
+def copying(metrics: Sequence[Metric], suite: str) -> list[str]:
+    """How much of the committee's errors the student repeats."""
+    share = find(metrics, suite, "student", "imitation")
+    expected = find(metrics, suite, "student", "imitation_if_independent")
+    if share is None or share.value is None or expected is None:
+        return []
+    beside = f"independent errors would give {expected.value:.0%}"
+    return [f"the student repeats {share.value:.0%} of its committee's wrong answers; {beside}"]
+
+
+def leakage(metrics: Sequence[Metric], suite: str) -> list[str]:
+    """Shuffled labels must teach nothing."""
+    gap = find(metrics, suite, "student", "accuracy_minus_shuffled")
+    if gap is None or gap.value is None or gap.low > 0:
+        return []
+    return [f"a warning: the student {compared(gap, WORDS['shuffled'])}, so its labels taught it nothing that shows"]
+
+
+def resolution(metrics: Sequence[Metric], suite: str) -> list[str]:
+    least = find(metrics, suite, "student", "smallest_difference_committee")
+    if least is None or least.value is None:
+        return []
+    found = [f"the smallest difference between student and committee that this set shows: {points(least.value)} points"]
+    found[0] += " (80% power, 5% level)"
+    if len(least.seeds) == 1:
+        found.append("one seed: the intervals cover the questions, not what another training run would give")
+    return found
+
+
+def points(share: float) -> str:
+    """0.031 -> '3.1'."""
+    return f"{100 * share + 0.0:.1f}"
+
+
+def edge(bound: float | None) -> str:
+    """One end of an interval; None is an end that is not bounded."""
+    return "unbounded" if bound is None else f"{bound:.2f}"

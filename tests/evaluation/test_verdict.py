@@ -1,0 +1,65 @@
+import pytest
+
+from evaluation.verdict import remarks, verdict
+from w2s.records import Metric
+
+
+def gap(model, other, value, low, high, seeds=(0,)):
+    return Metric("hard", model, f"accuracy_minus_{other}", value, low, high, 1000, seeds)
+
+
+PGR = Metric("hard", "student", "pgr", 0.42, 0.05, 0.78, 1000, (0,))
+
+
+def test_a_clear_win_reads_as_one():
+    assert verdict([gap("student", "committee", 0.031, 0.004, 0.058), PGR], "hard") == (
+        "the student beats its committee by 3.1 points (95% CI 0.4 to 5.8, n = 1000); PGR 0.42 (0.05 to 0.78)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((-0.02, -0.03, -0.01), "is behind its committee by 2.0 points (95% CI -3.0 to -1.0"),
+        ((0.004, -0.011, 0.019), "cannot be told from its committee: difference 0.4 points (95% CI -1.1 to 1.9"),
+    ],
+)
+def test_a_loss_and_a_draw_are_not_dressed_up(numbers, words):
+    assert words in verdict([gap("student", "committee", *numbers), PGR], "hard")
+
+
+def test_an_undefined_pgr_gives_its_reason_and_seeds_are_counted():
+    undefined = Metric("hard", "student", "pgr", None, None, None, 9, (0, 1), "ceiling and floor cannot be told apart")
+    said = verdict([gap("student", "committee", 0.1, 0.05, 0.2, seeds=(0, 1)), undefined], "hard")
+    assert said.endswith("n = 1000, 2 seeds); PGR is undefined: ceiling and floor cannot be told apart")
+
+
+def test_without_a_committee_there_is_no_verdict():
+    metrics = [Metric("hard", "student", "accuracy", 0.5, 0.4, 0.6, 100, (0,))]
+    assert verdict(metrics, "hard") == "no verdict: this run has no committee on hard"
+
+
+def test_remarks_say_when_boosting_is_not_above_bagging_and_when_a_shortcut_does_as_well():
+    said = " ".join(
+        remarks(
+            [
+                gap("committee", "bagged", 0.002, -0.01, 0.012),
+                gap("student", "zero_shot", -0.07, -0.09, -0.05),
+                gap("ceiling", "easy_gold", 0.01, -0.01, 0.03),
+                gap("ceiling", "floor", 0.4, 0.38, 0.42),
+                Metric("hard", "student", "smallest_difference_committee", 0.024, None, None, 1000, (0,)),
+            ],
+            "hard",
+        )
+    )
+    assert "Boosting cannot be told from bagging" in said
+    assert "The student is behind its untouched base by 7.0 points" in said
+    assert "recovers 98% of floor to ceiling; weak labels are hardly needed here" in said
+    assert "2.4 points (80% power, 5% level)" in said
+    assert "One seed: the intervals cover the questions" in said
+
+
+def test_labels_that_teach_no_more_than_shuffled_ones_are_a_warning():
+    said = remarks([gap("student", "shuffled", 0.01, -0.01, 0.03)], "hard")
+    assert len(said) == 1
+    assert said[0].startswith("A warning: the student cannot be told from a student of shuffled labels")

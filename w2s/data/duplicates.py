@@ -34,7 +34,7 @@ Key = tuple[str, frozenset[str]]  # normalised prompt; normalised choices where 
 
 
 class Leak(NamedTuple):
-    """A row that was taken out of training, and the row it duplicates. similarity: 1 for exact; near: of the prompts or the choices."""
+    """A row taken out of training, and the row it duplicates. similarity: 1 if exact, else of prompts or choices."""
 
     removed: str
     kept: str
@@ -44,7 +44,8 @@ class Leak(NamedTuple):
 
 def normalise(text: str) -> str:
     """Case, white space, Unicode variants and sentence punctuation out; "3.5", "1,000", "-x" and "a+b" stay."""
-    return " ".join(SENTENCE_MARKS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).split())
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(SENTENCE_MARKS.sub(" ", plain).split()) or plain.strip()
 
 
 def key_of(example: Example) -> Key:
@@ -104,9 +105,9 @@ def half_shared(keys: Sequence[Key]) -> Iterator[tuple[int, int, float]]:
 def near_prompts(prompts: Sequence[str], near: float) -> Iterator[tuple[int, int, float]]:
     """(i, j, similarity), i < j, of all different prompts whose shingles have Jaccard >= near.
 
-    Prefix filtering (Chaudhuri 2006, Bayardo 2007): with shingles sorted from rare to common, two sets of similarity
-    t share one among the first |x| - ceil(t |x|) + 1 of each. So only rare shingles are joined, and each candidate is
-    then confirmed by its exact similarity.
+    Prefix filtering (Bayardo 2007) with the positional bound of PPJoin (Xiao 2008): with shingles sorted from rare to
+    common, two sets of similarity t share one among the first |x| - ceil(t |x|) + 1 of each. So only rare shingles
+    are joined, and each candidate is then confirmed by its exact similarity.
     """
     shingles_PS = shingle_matrix(prompts)
     size_P = np.diff(shingles_PS.indptr)
@@ -115,8 +116,11 @@ def near_prompts(prompts: Sequence[str], near: float) -> Iterator[tuple[int, int
     first = place < np.repeat(prefix_P, size_P)
     row = np.repeat(np.arange(len(size_P)), size_P)[first]
     prefixes_PS = sparse.csr_matrix((np.ones(len(row), np.int32), (row, shingles_PS.indices[first])), shingles_PS.shape)
-    for at, to, _ in overlaps(prefixes_PS):
-        possible = np.minimum(size_P[at], size_P[to]) >= near * np.maximum(size_P[at], size_P[to]) - 1e-9
+    last_P = shingles_PS.indices[shingles_PS.indptr[:-1] + prefix_P - 1]
+    for at, to, early in overlaps(prefixes_PS):
+        # What one set shares with the other beyond its own prefix is at most the rest of it (the one that ends first).
+        rest = np.where(last_P[at] <= last_P[to], (size_P - prefix_P)[at], (size_P - prefix_P)[to])
+        possible = early + rest >= near / (1 + near) * (size_P[at] + size_P[to]) - 1e-9
         for part in np.array_split(np.flatnonzero(possible), possible.sum() // 100_000 + 1):
             i, j = at[part], to[part]
             shared = np.asarray(shingles_PS[i].multiply(shingles_PS[j]).sum(axis=1)).ravel()

@@ -1,0 +1,101 @@
+"""How hard a question is: a score per question, higher = harder, nan where it is not known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import numpy as np
+
+from w2s.records import BadInput, Example, Gold, Predictions
+
+HUMAN = {
+    # Questions of a high-school course carry its name in place of a grade: above grade 8.
+    "grade": {f"Grade {grade:02}": float(grade) for grade in range(1, 9)}
+    | {"Biology": 9.0, "Earth and Space Sciences": 9.0, "Chemistry": 9.0, "Physics": 9.0},
+    "bloom": {"Remembering": 1.0, "Understanding": 2.0, "Applying": 3.0, "Analyzing": 4.0, "Evaluating": 5.0}
+    | {"Creating": 6.0},
+    "depth": {"I": 1.0, "II": 2.0, "III": 3.0, "IV": 4.0},
+    "difficulty": {"Low": 1.0, "Medium": 2.0, "High": 3.0},
+}
+
+
+def level(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
+    """The published level of the data set, or the `level` that the source was given."""
+    return np.array([nan_if_none(example.meta.get("level")) for example in examples], dtype=float)
+
+
+def length(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
+    """The number of words in the prompt."""
+    return np.array([len(example.prompt.split()) for example in examples], dtype=float)
+
+
+def human(
+    examples: Sequence[Example],
+    gold: Sequence[Gold],
+    predictions: Predictions | None,
+    *,
+    label: Literal["grade", "bloom", "depth", "difficulty"] = "grade",
+) -> np.ndarray:
+    """What people said of the question: school grade, Bloom's level, depth of knowledge, or Low/Medium/High (ARC).
+
+    Numbers stay as they are (ASDiv's grade); a label that is not in the scale is a BadInput. Hase et al. 2024
+    (arXiv 2401.06751) use the same labels.
+    """
+    return np.array([human_score(example, label) for example in examples], dtype=float)
+
+
+def human_score(example: Example, label: str) -> float:
+    value = example.meta.get(label)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return nan_if_none(value)
+    if value not in HUMAN[label]:
+        raise BadInput(
+            f"{example.source} {example.meta.get('row', example.id)}: {label}: {value!r} is not on the scale "
+            f"{', '.join(HUMAN[label])}"
+        )
+    return HUMAN[label][value]
+
+
+def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
+    """-ln p(gold) in nats, by predictions of learners that did not train on the question (see `folds`).
+
+    Choice questions only. nan where there is no prediction or the learner abstained; p below 1e-12 counts as 1e-12.
+    """
+    if predictions is None:
+        raise BadInput("difficulty: 'loss' needs cross-fitted predictions, none were given")
+    answer_of = {one.id: one.answer for one in gold}
+    row_of = {key: row for row, key in enumerate(predictions.ids.tolist()) if not predictions.abstained_N[row]}
+    score_N = np.full(len(examples), np.nan)
+    for at, example in enumerate(examples):
+        if example.task != "choice":
+            raise BadInput(f"difficulty: 'loss' scores choice questions; {example.source} has task {example.task}")
+        if (row := row_of.get(example.id)) is not None:
+            score_N[at] = -np.log(max(predictions.probs_NK[row, answer_of[example.id]], 1e-12))
+    return score_N
+
+
+def nan_if_none(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def ranks(ids: Iterable[str], seed: int) -> dict[str, str]:
+    """A seeded random sort key per id: shuffles that depend on the ids alone, never on the order of the rows."""
+    return {key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in ids}
+
+
+def folds(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
+    """fold_N, 0 to count - 1, of equal sizes (+-1): a row's predictions come from a model fitted on the other folds.
+
+    Seeded; independent of the order of the rows. Fewer ids than folds is a BadInput.
+    """
+    ids = list(ids)
+    if count < 2 or len(ids) < count:
+        raise BadInput(f"folds: {count} given, of {len(ids)} questions; allowed: 2 to the number of questions")
+    key_of = ranks(ids, seed)
+    fold_of = {key: place % count for place, key in enumerate(sorted(set(ids), key=key_of.__getitem__))}
+    return np.array([fold_of[key] for key in ids], dtype=int)
+
+
+DIFFICULTY = {"level": level, "length": length, "human": human, "loss": loss}

@@ -1,0 +1,266 @@
+"""Easy-to-hard splits without leaks: easy_fit, easy_holdout, transfer, hard_test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from w2s.data.difficulty import ranks
+from w2s.data.duplicates import Leak, groups, leak_of
+from w2s.records import BadInput, Example, Gold
+
+SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
+FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "easy_fit")  # the first to be filled never loses a row
+SHARES = {"easy_fit": 8, "easy_holdout": 1, "transfer": 2, "hard_test": 1}  # when no size is asked for
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Ids by split, in a seeded random order; `hash` changes exactly when the membership does.
+
+    counts (plain numbers, for the manifest and the report):
+    pool (rows given) · repeated_ids (of them, more than one row with one id) · without_difficulty · easy · hard ·
+    between (neither) · tied_at_threshold, tied_as_easy (easy_share: questions with exactly the score at the cut, and
+    those of them the seed made easy) · reserved (rows of test_splits that hard_test did not take: never trained on) ·
+    <split> · removed_exact, removed_near: {"<split>, in <other split>": how many were taken out of <split>} · unused
+    (easy and hard rows that no split took) · repeats (of them, exact duplicates of a row in the split they would have
+    joined) · answered_differently (exact duplicates whose gold differs). pool = repeated_ids + without_difficulty +
+    between + reserved + the four splits + the removed + unused.
+    removed: the rows taken out because a split filled before holds a duplicate.
+    """
+
+    easy_fit: np.ndarray
+    easy_holdout: np.ndarray
+    transfer: np.ndarray
+    hard_test: np.ndarray
+    hash: str
+    counts: dict[str, Any]
+    removed: tuple[Leak, ...]
+
+
+def split(
+    examples: Sequence[Example],
+    gold: Sequence[Gold],
+    score_N: np.ndarray,
+    *,
+    easy_max: float | None = None,
+    hard_min: float | None = None,
+    easy_share: float | None = None,
+    test_splits: Sequence[str] | None = None,
+    sizes: Mapping[str, int | None] | None = None,
+    allow_fewer: bool = False,
+    near: float | None = 0.8,
+    seed: int = 0,
+) -> Splits:
+    """Divides questions with difficulty scores (nan = not known, left out) into the four splits.
+
+    Easy: score <= easy_max, hard: score >= hard_min; or easy_share: the easiest share of the questions is easy and
+    the rest hard, ties broken by the seed. test_splits: the published splits (meta `split`) that alone feed hard_test
+    and feed nothing else; None: hard_test and transfer are drawn from the same hard questions. sizes: by split, None =
+    what is there (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test).
+
+    Splits are filled in the order of FILL_ORDER. A question that duplicates one of a split filled before (exactly, or
+    nearly: see duplicates.py) is taken out, so hard_test never loses a row to training. The order of the rows given
+    does not matter. A size that is not reached is a BadInput, unless allow_fewer; an empty split always is.
+    """
+    check_options(easy_max, hard_min, easy_share, sizes or {})
+    sizes = {name: (sizes or {}).get(name) for name in SPLITS}
+    counts: dict[str, Any] = {"pool": len(examples)}
+    rows = known_rows(examples, gold, score_N, test_splits, counts, seed)
+    easy, hard = divide(rows, easy_max, hard_min, easy_share, counts)
+    held_out = set(test_splits or ())
+    pools = {
+        "hard_test": [row for row in hard if test_splits is None or row.split in held_out],
+        "transfer": [row for row in hard if row.split not in held_out],
+        "easy_holdout": [row for row in easy if row.split not in held_out],
+        "easy_fit": [row for row in easy if row.split not in held_out],
+    }
+    group_N, like = groups([row.example for row in rows], near=near)
+    group_of = {row.example.id: group for row, group in zip(rows, group_N.tolist(), strict=True)}
+    counts["answered_differently"] = differing(rows, group_of)
+    chosen, removed = fill(pools, group_of, like, sizes, test_splits is not None, counts)
+    placed = sum(len(ids) for ids in chosen.values()) + len(removed)
+    published_test = sum(row.split in held_out for row in [*easy, *hard])
+    counts["reserved"] = published_test - len(chosen["hard_test"]) if held_out else 0
+    counts["unused"] = len(easy) + len(hard) - placed - counts["reserved"]
+    check_sizes(chosen, sizes, allow_fewer, counts)
+    ids = {name: np.array(chosen[name], dtype=str) for name in SPLITS}
+    return Splits(**ids, hash=membership_hash(chosen), counts=counts, removed=tuple(removed))
+
+
+@dataclass(frozen=True)
+class Row:
+    example: Example
+    answer: Any
+    score: float
+    split: str | None
+
+
+def known_rows(
+    examples: Sequence[Example],
+    gold: Sequence[Gold],
+    score_N: np.ndarray,
+    test_splits: Sequence[str] | None,
+    counts: dict[str, Any],
+    seed: int,
+) -> list[Row]:
+    """One row per id that has gold and a score, in seeded order.
+
+    Of rows with one id the one of a test split stands for all, so that what is published as test is never trained on.
+    """
+    if not len(examples) == len(gold) == len(score_N):
+        raise ValueError(f"split: {len(examples)} examples, {len(gold)} gold and {len(score_N)} scores given")
+    answer_of = {one.id: one.answer for one in sorted(gold, key=lambda one: str(one.answer))}
+    if missing := [example.id for example in examples if example.id not in answer_of]:
+        raise ValueError(f"split: {len(missing)} examples have no gold ({', '.join(missing[:3])})")
+    best: dict[str, tuple[tuple[bool, str, float], Row]] = {}
+    for example, score in zip(examples, np.asarray(score_N, dtype=float).tolist(), strict=True):
+        published = example.meta.get("split")
+        priority = (published in (test_splits or ()), str(published), -np.inf if np.isnan(score) else score)
+        if example.id not in best or priority > best[example.id][0]:
+            best[example.id] = priority, Row(example, answer_of[example.id], score, published)
+    counts["repeated_ids"] = len(examples) - len(best)
+    key_of = ranks(best, seed)
+    rows = [best[key][1] for key in sorted(best, key=key_of.__getitem__)]
+    known = [row for row in rows if not np.isnan(row.score)]
+    counts["without_difficulty"] = len(rows) - len(known)
+    for name in test_splits or ():
+        if all(row.split != name for row in rows):
+            raise BadInput(f"test_splits: {name!r} given, no question has it as its published split")
+    return known
+
+
+def divide(
+    rows: list[Row],
+    easy_max: float | None,
+    hard_min: float | None,
+    easy_share: float | None,
+    counts: dict[str, Any],
+) -> tuple[list[Row], list[Row]]:
+    """(easy, hard), each still in seeded order."""
+    if easy_share is None:
+        easy = [row for row in rows if row.score <= easy_max]
+        hard = [row for row in rows if row.score >= hard_min]
+    else:
+        by_score = sorted(rows, key=lambda row: row.score)  # a stable sort: the seed's order breaks ties
+        cut = round(easy_share * len(rows))
+        easy_ids = {row.example.id for row in by_score[:cut]}
+        easy = [row for row in rows if row.example.id in easy_ids]
+        hard = [row for row in rows if row.example.id not in easy_ids]
+        if 0 < cut < len(rows) and by_score[cut - 1].score == by_score[cut].score:
+            at_cut = by_score[cut].score
+            counts["tied_at_threshold"] = sum(row.score == at_cut for row in rows)
+            counts["tied_as_easy"] = sum(row.score == at_cut for row in easy)
+    counts.setdefault("tied_at_threshold", 0)
+    counts.setdefault("tied_as_easy", 0)
+    counts.update(easy=len(easy), hard=len(hard), between=len(rows) - len(easy) - len(hard))
+    return easy, hard
+
+
+def fill(
+    pools: dict[str, list[Row]],
+    group_of: dict[str, int],
+    like: dict[int, dict[int, float]],
+    sizes: dict[str, int | None],
+    reserved: bool,
+    counts: dict[str, Any],
+) -> tuple[dict[str, list[str]], list[Leak]]:
+    """Ids by split, each question in one split only, and what was taken out on the way."""
+    chosen: dict[str, list[str]] = {}
+    split_of: dict[str, str] = {}
+    held: dict[int, str] = {}  # group -> the id that stands for it in the splits filled so far
+    removed: list[Leak] = []
+    exact: Counter[str] = Counter()
+    close: Counter[str] = Counter()
+    repeats: set[str] = set()
+    for name in FILL_ORDER:
+        free: list[str] = []
+        own: dict[int, str] = {}
+        for row in pools[name]:
+            key = row.example.id
+            group = group_of[key]
+            if key in split_of:
+                continue
+            if (leak := leak_of(key, group, held, like)) is not None:
+                removed.append(leak)
+                (exact if leak.kind == "exact" else close)[f"{name}, in {split_of[leak.kept]}"] += 1
+                split_of[key] = "removed"
+            elif own.setdefault(group, key) != key:
+                repeats.add(key)
+            else:
+                free.append(key)
+        take = wanted(name, len(free), sizes, reserved)
+        chosen[name] = free[:take]
+        split_of.update(dict.fromkeys(chosen[name], name))
+        held.update({group_of[key]: key for key in chosen[name]})
+        counts[name] = len(chosen[name])
+    counts.update(removed_exact=dict(exact), removed_near=dict(close), repeats=len(repeats - split_of.keys()))
+    return chosen, removed
+
+
+def wanted(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -> int:
+    """How many of the `free` questions the split takes; what it leaves goes to its partner, which is filled next."""
+    if sizes[name] is not None:
+        return min(sizes[name], free)
+    partner = {"hard_test": "transfer", "easy_holdout": "easy_fit"}.get(name)
+    if partner is None or (name == "hard_test" and reserved):
+        return free
+    share = round(free * SHARES[name] / (SHARES[name] + SHARES[partner]))
+    return share if sizes[partner] is None else min(share, max(free - sizes[partner], 0))
+
+
+def differing(rows: list[Row], group_of: dict[str, int]) -> int:
+    """Groups of exact duplicates with the same choices that are not answered alike."""
+    answers: dict[tuple[int, frozenset[str]], set[str]] = {}
+    for row in rows:
+        choices = row.example.choices
+        answer = choices[row.answer] if choices else str(row.answer)
+        answers.setdefault((group_of[row.example.id], frozenset(choices)), set()).add(answer)
+    return sum(len(found) > 1 for found in answers.values())
+
+
+def membership_hash(chosen: Mapping[str, Sequence[str]]) -> str:
+    """16 hex digits over which id is in which split."""
+    text = "\n".join(f"{name}:{','.join(sorted(chosen[name]))}" for name in SPLITS)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_options(
+    easy_max: float | None,
+    hard_min: float | None,
+    easy_share: float | None,
+    sizes: Mapping[str, int | None],
+) -> None:
+    thresholds = (easy_max is not None) + (hard_min is not None)
+    if thresholds != (2 if easy_share is None else 0):
+        raise BadInput("split: give either easy_share, or both easy_max and hard_min")
+    if easy_share is not None and not 0 < easy_share < 1:
+        raise BadInput(f"easy_share: {easy_share} given; allowed: above 0, below 1")
+    if easy_share is None and not easy_max < hard_min:
+        raise BadInput(f"easy_max: {easy_max} given; it must be below hard_min ({hard_min})")
+    for name, size in sizes.items():
+        if name not in SPLITS:
+            raise BadInput(f"sizes: {name!r} is not a split; allowed: {', '.join(SPLITS)}")
+        if size is not None and size < 1:
+            raise BadInput(f"sizes.{name}: {size} given; allowed: at least 1, or null")
+
+
+def check_sizes(
+    chosen: Mapping[str, Sequence[str]], sizes: Mapping[str, int | None], allow_fewer: bool, counts: Mapping[str, Any]
+) -> None:
+    """Every split that is too small, in one BadInput."""
+    short = [
+        f"{name}: {sizes[name] if sizes[name] is not None else 'at least 1'} asked for, {len(chosen[name])} found"
+        for name in SPLITS
+        if len(chosen[name]) < (1 if allow_fewer or sizes[name] is None else sizes[name])
+    ]
+    if short:
+        taken = sum(counts["removed_exact"].values()) + sum(counts["removed_near"].values())
+        pool = f"{counts['easy']} easy and {counts['hard']} hard questions, {taken} duplicates removed"
+        hint = "" if allow_fewer else "; allow_fewer: true goes on with what is there"
+        raise BadInput(f"sizes: {'; '.join(short)} (of {pool}){hint}")

@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -46,7 +47,8 @@ def main(control: socket.socket, mode: str, root: str, folder: str, reads: list,
             walls.call("prctl", walls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             walls.call("prctl", walls.PR_SET_DUMPABLE, 0, 0, 0, 0)
         version = walls.landlock(reads, folder)
-        ready = {"landlock": version, "seccomp": seccomp.supported()}
+        filtered = seccomp.supported() and bool(seccomp.program(platform.machine()))  # built here, once
+        ready = {"landlock": version, "seccomp": filtered}
     except OSError as error:
         ready = {"error": str(error)}
     send(control, ready)

@@ -1,14 +1,14 @@
 """The system calls that a program may make: an allowlist as a classic BPF filter (seccomp(2)), x86-64 and aarch64.
 
-What is not listed fails with EPERM: so no new process, no exec, no socket but a socket pair, no signal to others, no ptrace,
-mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments or message queues.
+What is not listed fails with EPERM: so no new process, no exec, no socket but a socket pair, no sending of signals, no
+ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments or message queues.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import os
+import functools
 import platform
 import struct
 
@@ -37,15 +37,16 @@ sysinfo 99 179; getrandom 318 278; getrlimit 97 163; wait4 61 260; waitid 247 95
 shutdown 48 210; getsockopt 55 209; setsockopt 54 208; getsockname 51 204; getpeername 52 205
 """
 # Allowed for some arguments only; the rules are in `program`.
-GUARDED = "clone 56 220; clone3 435 435; kill 62 129; tgkill 234 131; ioctl 16 29; prlimit64 302 261; socketpair 53 199"
+GUARDED = "clone 56 220; clone3 435 435; ioctl 16 29; prlimit64 302 261; socketpair 53 199"
 MACHINES = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}  # column of the table, AUDIT_ARCH
 
 CLONE_THREAD = 0x00010000
 NEW_NAMESPACES = 0x7E020080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
 IOCTLS = (0x5401, 0x5450, 0x5451, 0x5421, 0x541B)  # TCGETS, FIONCLEX, FIOCLEX, FIONBIO, FIONREAD
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+Steps = list[tuple[int, int, int, int]]  # code, jump if true, jump if false, operand
 
 
 def supported() -> bool:
@@ -58,31 +59,44 @@ def numbers(table: str, machine: str) -> dict[str, int]:
     return {line[0]: int(line[column]) for line in cells if line[column] != "-"}
 
 
-def program(pid: int, machine: str) -> bytes:
-    """The filter for the process `pid`, which may signal itself alone."""
+def within(ranges: list[tuple[int, int]], allow: Steps, refuse: Steps) -> Steps:
+    """Binary search: the kernel walks a new filter once for every call number, so a long chain makes each start slow."""
+    if len(ranges) == 1:
+        ((first, last),) = ranges
+        return [(AT_LEAST, 0, 2, first), (AT_LEAST, 1, 0, last + 1), *allow, *refuse]
+    low, high = (within(half, allow, refuse) for half in (ranges[: len(ranges) // 2], ranges[len(ranges) // 2 :]))
+    return [(AT_LEAST, len(low), 0, ranges[len(ranges) // 2][0]), *low, *high]
+
+
+@functools.cache
+def program(machine: str) -> bytes:
+    """The filter, as struct sock_filter[]."""
     guarded = numbers(GUARDED, machine)
-    refuse = [(RETURN, 0, 0, REFUSE | errno.EPERM)]
-    allow = [(RETURN, 0, 0, ALLOW)]
+    allow: Steps = [(RETURN, 0, 0, ALLOW)]
+    refuse: Steps = [(RETURN, 0, 0, REFUSE | errno.EPERM)]
 
-    def only(name: str, argument: int, *values: int) -> list:
-        tests = [step for v in values for step in ((EQUAL, 0, 1, v), *allow)]
-        return under(name, [(LOAD, 0, 0, 16 + 8 * argument), *tests, *refuse])
-
-    def under(name: str, steps: list) -> list:
+    def under(name: str, steps: Steps) -> Steps:
         return [(EQUAL, 0, len(steps), guarded[name]), *steps]
 
-    steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, MACHINES[machine][1]), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    for number in numbers(ALLOWED, machine).values():
-        steps += [(EQUAL, 0, 1, number), *allow]
+    def only(name: str, argument: int, *values: int) -> Steps:
+        tests = [step for value in values for step in ((EQUAL, 0, 1, value), *allow)]
+        return under(name, [(LOAD, 0, 0, 16 + 8 * argument), *tests, *refuse])
+
+    steps: Steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, MACHINES[machine][1]), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
     thread = [(LOAD, 0, 0, 16), (ANY_BIT, 0, 2, CLONE_THREAD), (ANY_BIT, 1, 0, NEW_NAMESPACES), *allow, *refuse]
     steps += under("clone", thread)
     # glibc falls back to clone, whose flags a filter can see.
     steps += under("clone3", [(RETURN, 0, 0, REFUSE | errno.ENOSYS)])
-    steps += only("kill", 0, pid) + only("tgkill", 0, pid) + only("ioctl", 1, *IOCTLS)
-    both_halves = [(LOAD, 0, 0, 32), (EQUAL, 0, 3, 0), (LOAD, 0, 0, 36), (EQUAL, 0, 1, 0), *allow, *refuse]
-    steps += under("prlimit64", both_halves)  # reading a limit, not setting one
-    steps += only("socketpair", 0, 1)
-    return b"".join(struct.pack("=HBBI", *step) for step in [*steps, *refuse])
+    reading = [(LOAD, 0, 0, 32), (EQUAL, 0, 3, 0), (LOAD, 0, 0, 36), (EQUAL, 0, 1, 0), *allow, *refuse]
+    steps += under("prlimit64", reading)  # reading a limit, not setting one
+    steps += only("ioctl", 1, *IOCTLS) + only("socketpair", 0, 1)
+    ranges: list[tuple[int, int]] = []
+    for number in sorted(numbers(ALLOWED, machine).values()):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1] = (ranges[-1][0], number)
+        else:
+            ranges.append((number, number))
+    return b"".join(struct.pack("=HBBI", *step) for step in [*steps, *within(ranges, allow, refuse)])
 
 
 class Filter(ctypes.Structure):
@@ -91,7 +105,7 @@ class Filter(ctypes.Structure):
 
 def install() -> None:
     """From here on this process makes no other system call. OSError where the kernel has no seccomp filters."""
-    steps = program(os.getpid(), platform.machine())
+    steps = program(platform.machine())
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Filter(len(steps) // 8, steps)), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp")

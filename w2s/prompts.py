@@ -20,7 +20,7 @@ def qa(example: Example, *, question: str = "Question:", answer: str = "Answer:"
 
 
 def listed(example: Example, *, question: str = "Question:", answer: str = "Answer:") -> str:
-    """Like qa, with the choices listed between question and answer; the answer is the text of a choice, not a letter."""
+    """Like qa, with the choices listed in between; the answer is still the text of a choice, not a letter."""
     choices = "".join(f"\n- {choice}" for choice in example.choices)
     return f"{question} {example.prompt.strip()}{choices}\n{answer}".rstrip(" ")
 

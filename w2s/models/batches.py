@@ -1,8 +1,8 @@
 """From questions to tensors: every example is tokenised once, batches hold rows of like length.
 
 For a language model an example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the
-prompt and itself but not the others (a tree), so a long prompt is read once and not once per candidate. The last token of
-a candidate predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt.
+prompt and itself but not the others (a tree), so a long prompt is read once and not once per candidate. The last token
+of a candidate predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ WINDOW = 32
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence of tokens. `owner_P` names, for each predicted token (or once for the row), the candidate it counts for.
+    """One sequence of tokens. `owner_P` names the candidate that each predicted token (or the whole row) counts for.
 
-    Language models: the predicted tokens `token_P` follow the hidden states at first + from_P, and position and segment
-    (0 = prompt, k = k-th candidate of the row) give the tree.
+    Language models: the predicted tokens `token_P` follow the hidden states at first + from_P; position and segment
+    (0 = prompt, k = k-th candidate of the row) give the tree, and are None where the row is the bare prompt.
+    Encoders: segment is the token type, None where the tokenizer gives none.
     """
 
     token_T: np.ndarray
@@ -149,9 +150,10 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
         tokens += candidate[:-1]
         positions += range(begin, begin + len(candidate) - 1)
         segments += [at + 1] * (len(candidate) - 1)
-    arrays = (np.array(values, dtype=np.int64) for values in (tokens, owners, froms, targets, positions, segments))
-    tokens_T, owner_P, from_P, token_P, position_T, segment_T = arrays
-    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, position_T, segment_T)
+    tokens_T, owner_P, from_P, token_P = (np.array(one, dtype=np.int64) for one in (tokens, owners, froms, targets))
+    if len(tokens) == begin:
+        return Row(tokens_T, owner_P, begin - 1, from_P, token_P)
+    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, np.array(positions), np.array(segments))
 
 
 def encode_pair(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
@@ -215,7 +217,7 @@ def plan_batches(length_N: Sequence[int], batch: int, steps: int, seed: int) -> 
 
 
 def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
-    """All N rows in chunks for prediction, longest first, of at most `batch_tokens` tokens with padding (or one row)."""
+    """All N rows in chunks for prediction, longest first, each of at most `batch_tokens` padded tokens (or one row)."""
     length_N = np.asarray(length_N)
     chunks, start = [], 0
     order = np.argsort(-length_N, kind="stable")
@@ -249,7 +251,7 @@ def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None
             "token_P": np.concatenate([row.token_P for row in rows]),
         }
         # Rows are padded on the right, where no real token of a causal model looks: only a tree needs a mask.
-        if any(row.segment_T[-1] > 1 for row in rows):
+        if any(row.segment_T is not None and row.segment_T[-1] > 1 for row in rows):
             inputs |= tree(rows, length_R)
     else:
         inputs["attention_mask"] = (np.arange(tokens_RT.shape[1]) < length_R[:, None]).astype(np.int64)
@@ -276,12 +278,16 @@ def pad(rows: Sequence[np.ndarray], length_R: np.ndarray, fill: int) -> np.ndarr
 
 
 def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
-    """Positions that go on from the prompt for every candidate, and the mask (R, 1, T, T), true where a token may look."""
-    segment_RT = pad([row.segment_T for row in rows], length_R, -1)
+    """Positions that go on from the prompt for every candidate; mask (R, 1, T, T), true where a token may look."""
+    bare = [row.segment_T is None for row in rows]
+    zeros, count = np.zeros(int(length_R.max()), dtype=np.int64), np.arange(int(length_R.max()))
+    segments = [zeros[:n] if b else row.segment_T for row, n, b in zip(rows, length_R, bare, strict=True)]
+    positions = [count[:n] if b else row.position_T for row, n, b in zip(rows, length_R, bare, strict=True)]
+    segment_RT = pad(segments, length_R, -1)
     time_T = np.arange(segment_RT.shape[1])
     prompt_or_own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
     allowed_RTT = prompt_or_own_RTT & (time_T <= time_T[:, None])
     return {
         "attention_mask": allowed_RTT[:, None],
-        "position_ids": pad([row.position_T for row in rows], length_R, 0),
+        "position_ids": pad(positions, length_R, 0),
     }

@@ -47,7 +47,8 @@ def shape(vocabulary: int, *, width: int, layers: int, heads: int, positions: in
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        pad_token_id=0,
+        # The tokenizer pads; a model that knows the pad token would look for it in every batch.
+        pad_token_id=None,
         bos_token_id=None,
         eos_token_id=SPECIAL.index("[eos]"),
     )
@@ -59,12 +60,15 @@ BUILTIN = {"weak": weak, "strong": strong}
 def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:
     """Write the model `name` (a key of BUILTIN, also as builtin:NAME) with random weights and a tokenizer of `words`.
 
-    `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws the
-    weights anew from the seed that it is given: learners that start from nothing then differ from each other.
+    `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws
+    the weights anew from the seed that it is given: learners that start from nothing then differ from each other.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from w2s.models.load import quiet
+
+    quiet()
     name = name.removeprefix("builtin:")
     if name not in BUILTIN:
         raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, BUILTIN)}; {allowed()}")

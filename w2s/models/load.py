@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from w2s.config import Model
+from w2s.log import say
 from w2s.models import score
 from w2s.records import BadInput
 
@@ -54,10 +55,10 @@ def load(
 ) -> Loaded:
     """The model, ready to train: cut to model.layers, and only what model.trainable names requires a gradient.
 
-    `path` is read instead of model.path (a builtin: model's folder). Weights that the folder lacks, and all of them in a
-    folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout is off:
-    what it drops would depend on micro-batches and processes, and a result must not. Anything that cannot be read is a
-    BadInput; weights are read from safetensors alone.
+    `path` is read instead of model.path (a builtin: model's folder). Weights that the folder lacks, and all of them in
+    a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout is
+    off: what it drops would depend on micro-batches and processes, and a result must not. Anything that cannot be read
+    is a BadInput; weights are read from safetensors alone.
     """
     if model.kind == "sklearn":
         raise BadInput("model.kind: 'sklearn' is not read from a folder; see models.pipelines")
@@ -73,7 +74,7 @@ def load(
         loaded = dataclasses.replace(loaded, head_alone=head_alone, shares_prompt=shares_prompt)
         if not shares_prompt:
             kind = loaded.module.config.model_type
-            print(f"{source}: {kind} models cannot share a prompt between candidates: they are scored one by one")
+            say(f"{source}: a {kind} model cannot share the prompt between candidates; they are read one by one")
     return dataclasses.replace(loaded, module=freeze(loaded.module, model, seed))
 
 
@@ -104,6 +105,7 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
     """Configuration, tokenizer and weights as transformers reads them, with our changes to the configuration."""
     import transformers
 
+    quiet()
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(source, **where)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, truncation_side="left", **where)
@@ -128,6 +130,14 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
             module = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **where)
     limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
     return Loaded(module, tokenizer, model, limit)
+
+
+def quiet() -> None:
+    """No progress bars or advice from transformers: a job's output is its own lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def cut(config, layers: int | None, source: str) -> None:
@@ -155,7 +165,7 @@ def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
         parameter.requires_grad_(
             {
                 "all": True,
-                "body": id(parameter) not in embeddings and not POSITIONS.search(name) or head,
+                "body": (id(parameter) not in embeddings and not POSITIONS.search(name)) or head,
                 "attention": bool(ATTENTION.search(name) or POSITIONS.search(name)) or head,
                 "head": head or (model.kind == "lm" and parameter is module.get_output_embeddings().weight),
                 "lora": ".lora_" in name or head,

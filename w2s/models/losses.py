@@ -30,8 +30,8 @@ def confidence(
 
     Burns et al. 2023 (arXiv 2312.09390, eq. 1): (1-a)·CE(f, weak) + a·CE(f, hardened f), a rising linearly from 0 to
     `strength` over the first `warmup_share` of the training and staying there. Their threshold balances two named
-    classes over a batch; candidates have no names that carry over from example to example, so here the own answer is the
-    most probable candidate, and it is believed where its probability is at least `threshold` (elsewhere: the label).
+    classes over a batch; candidates have no names that carry over from example to example, so here the own answer is
+    the most probable candidate, believed where its probability is at least `threshold` (elsewhere: the label).
     """
     own_BK = torch.softmax(scores_BK.detach(), -1)
     top_B1, answer_B1 = own_BK.max(-1, keepdim=True)

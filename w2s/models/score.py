@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from w2s.models import batches
 from w2s.models.batches import Batch
-from w2s.records import Example, Predictions, candidate_mask, softmax
+from w2s.records import Example, Predictions, softmax
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded
@@ -65,7 +65,7 @@ def lm_scores(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:
-    """States (U, width) at the positions that predict a candidate's token, or logits if the head cannot be run apart."""
+    """States (U, D) at the positions that predict a candidate's token, or logits if the head cannot be run apart."""
     inputs = dict(batch.inputs[0])
     if "attention_mask" in inputs:
         dtype = loaded.module.dtype
@@ -125,10 +125,10 @@ def predict(
     width: int | None = None,
     skip: int = 0,
 ) -> Iterator[Predictions]:
-    """The model's opinions, chunk by chunk (longest questions first, ids say which); K = `width` or the most candidates.
+    """The model's opinions, chunk by chunk (longest questions first); K = `width` or the most candidates.
 
-    The chunks depend only on the examples and `batch_tokens`; `skip` leaves out the first so many, which lets a job that
-    was killed go on. An example with a score that is not finite is an abstention with a uniform row.
+    The chunks depend only on the examples and `batch_tokens`; `skip` leaves out the first so many, which lets a job
+    that was killed go on. An example with a score that is not finite is an abstention with a uniform row.
     """
     width = width or max((len(example.choices) for example in examples), default=1)
     ids = np.array([example.id for example in examples])

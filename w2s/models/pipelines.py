@@ -1,0 +1,173 @@
+"""scikit-learn pipelines as weak labellers: the cheapest there are.
+
+Every candidate of a question is a row (prompt, candidate, all choices) and the pipeline learns to tell right from wrong
+candidates; a candidate's score is its log-odds of being right, so softmax over a question's candidates is the opinion.
+The methods differ in what they look at, so that a committee of them has something to combine: the candidate's words,
+its characters, pairs of prompt word and candidate word, or no words at all but lengths and overlaps.
+
+A method of `PIPELINES` takes the seed and returns an unfitted scikit-learn Pipeline over such rows, whose last step
+takes sample weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+from scipy.special import logit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from w2s.records import BadInput, Example
+from w2s.registry import pick
+
+WORD = re.compile(r"\w+")
+FILE = "pipeline.joblib"
+
+
+class Row(NamedTuple):
+    """One candidate of one question."""
+
+    prompt: str
+    candidate: str
+    choices: tuple[str, ...]
+
+
+def words(seed: int, *, ngrams: int = 2, strength: float = 1.0) -> Pipeline:
+    """Which words right answers are made of: TF-IDF of the candidate's words, logistic regression."""
+    features = TfidfVectorizer(analyzer="word", ngram_range=(1, ngrams), sublinear_tf=True, preprocessor=candidate_text)
+    return make_pipeline(features, LogisticRegression(C=strength, max_iter=500, random_state=seed))
+
+
+def characters(seed: int, *, longest: int = 5, strength: float = 1.0) -> Pipeline:
+    """Which letters right answers are made of: TF-IDF of the candidate's character n-grams, logistic regression."""
+    features = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, longest),
+        sublinear_tf=True,
+        max_features=100_000,
+        preprocessor=candidate_text,
+    )
+    return make_pipeline(features, LogisticRegression(C=strength, max_iter=500, random_state=seed))
+
+
+def pairs(seed: int, *, bits: int = 20, decay: float = 1e-5, epochs: int = 10) -> Pipeline:
+    """Which words go together: hashed pairs of a prompt word and a candidate word, logistic regression by SGD."""
+    features = HashingVectorizer(analyzer=word_pairs, n_features=2**bits, alternate_sign=False)
+    model = SGDClassifier(loss="log_loss", alpha=decay, max_iter=epochs, tol=None, average=True, random_state=seed)
+    return make_pipeline(features, model)
+
+
+def surface(seed: int, *, trees: int = 100, leaves: int = 8, rate: float = 0.1) -> Pipeline:
+    """No vocabulary: lengths, overlaps with the prompt and with the other choices; gradient-boosted trees."""
+    model = HistGradientBoostingClassifier(
+        max_iter=trees, max_leaf_nodes=leaves, learning_rate=rate, early_stopping=False, random_state=seed
+    )
+    return make_pipeline(FunctionTransformer(surface_features), model)
+
+
+PIPELINES = {"words": words, "characters": characters, "pairs": pairs, "surface": surface}
+
+
+def fit(spec: dict[str, Any] | str, examples: Sequence[Example], target_NK, weight_N, seed: int) -> Pipeline:
+    """A fitted pipeline. `spec` is {name, options}; target_NK rows sum to 1 over the candidates, weight_N is not negative.
+
+    A soft label counts in both classes: a candidate of probability t is a right one of weight w·t and a wrong one of
+    weight w·(1-t). Raises BadInput where no weight is left, or where one class has none.
+    """
+    pipeline = pick(PIPELINES, spec, key="model.pipeline")(seed)
+    rows, owner_R, at_R = candidate_rows(examples)
+    right_R = np.asarray(target_NK, dtype=float)[owner_R, at_R]
+    weight_R = np.asarray(weight_N, dtype=float)[owner_R]
+    weights = np.concatenate([weight_R * right_R, weight_R * (1 - right_R)])
+    classes = np.repeat([1, 0], len(rows))
+    kept = np.flatnonzero(weights > 0)
+    if len(set(classes[kept])) < 2:
+        raise BadInput("model.pipeline: there is nothing to learn: every weight is 0, or no candidate is wrong")
+    last = pipeline.steps[-1][0]
+    share = weights[kept] / weights[kept].mean()
+    return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **{f"{last}__sample_weight": share})
+
+
+def score(fitted: Pipeline, examples: Sequence[Example]) -> np.ndarray:
+    """scores_NK: log-odds that the candidate is right, -inf where an example has no such candidate."""
+    rows, owner_R, at_R = candidate_rows(examples)
+    scores_NK = np.full((len(examples), int(at_R.max(initial=0)) + 1), -np.inf)
+    if not rows:
+        return scores_NK
+    if hasattr(fitted, "decision_function"):
+        scores_NK[owner_R, at_R] = fitted.decision_function(rows)
+    else:
+        scores_NK[owner_R, at_R] = logit(np.clip(fitted.predict_proba(rows)[:, 1], 1e-9, 1 - 1e-9))
+    return scores_NK
+
+
+def save(fitted: Pipeline, folder: str | Path) -> None:
+    """Write the pipeline into `folder`, as a pickle: read back only what a run wrote and whose hash was checked."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    joblib.dump(fitted, Path(folder) / FILE)
+
+
+def load(folder: str | Path) -> Pipeline:
+    """What `save` wrote; the caller has checked that it is this file."""
+    if not (Path(folder) / FILE).is_file():
+        raise BadInput(f"{folder}: not a saved pipeline: {FILE} is missing")
+    return joblib.load(Path(folder) / FILE)
+
+
+def candidate_rows(examples: Sequence[Example]) -> tuple[list[Row], np.ndarray, np.ndarray]:
+    """A Row for every candidate, whose it is (position in `examples`) and its place among the choices."""
+    rows = [Row(one.prompt, choice, one.choices) for one in examples for choice in one.choices]
+    owner_R = np.repeat(np.arange(len(examples)), [len(one.choices) for one in examples])
+    at_R = np.array([at for one in examples for at in range(len(one.choices))], dtype=int)
+    return rows, owner_R, at_R
+
+
+def candidate_text(row: Row) -> str:
+    return row.candidate.lower()
+
+
+def word_pairs(row: Row) -> list[str]:
+    """Every pair of a prompt word and a candidate word, and the candidate's words by themselves."""
+    prompt, candidate = words_of(row.prompt), words_of(row.candidate)
+    return [f"{p} {c}" for p in prompt for c in candidate] + sorted(candidate)
+
+
+def words_of(text: str) -> set[str]:
+    return set(WORD.findall(text.lower()))
+
+
+def surface_features(rows: Sequence[Row]) -> np.ndarray:
+    """Numbers about each candidate (R, features); many are relative to the other choices of its question."""
+    return np.array([one_surface(row) for row in rows], dtype=float)
+
+
+def one_surface(row: Row) -> list[float]:
+    prompt, candidate = words_of(row.prompt), words_of(row.candidate)
+    others = [words_of(choice) for choice in row.choices if choice != row.candidate]
+    lengths = [len(choice) for choice in row.choices]
+    typical = [len(candidate & other) / max(1, len(candidate | other)) for other in others]
+    in_prompt = [len(other & prompt) / max(1, len(other)) for other in others]
+    overlap = len(candidate & prompt) / max(1, len(candidate))
+    return [
+        len(row.candidate),
+        len(row.candidate) / (sum(lengths) / len(lengths)),
+        sum(length < len(row.candidate) for length in lengths) / len(lengths),
+        len(candidate),
+        sum(map(len, candidate)) / max(1, len(candidate)),
+        overlap,
+        overlap - sum(in_prompt) / max(1, len(in_prompt)),
+        sum(typical) / max(1, len(typical)),
+        max(typical, default=0.0),
+        sum(character.isdigit() for character in row.candidate) / len(row.candidate),
+        row.candidate[:1].isupper(),
+        len(prompt),
+        len(row.choices),
+    ]

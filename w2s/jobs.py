@@ -1,9 +1,9 @@
 """Jobs: a folder goes to a worker process, a completion marker comes back. No tensors here.
 
-`Workers` keeps warm processes (an import of torch and DeepSpeed takes 5 to 10 seconds, a run has scores of jobs) started
-by the `deepspeed` launcher, each in a session of its own: signals go to the whole group, because the launcher alone
-leaves its ranks behind. A job is done when its `done.json` is there; exit codes are not believed (a launcher whose
-inner process was killed exits 0).
+`Workers` keeps warm processes (an import of torch and DeepSpeed takes 5 to 10 seconds, a run has scores of jobs)
+started by the `deepspeed` launcher, each in a session of its own: signals go to the whole group, because the launcher
+alone leaves its ranks behind. A job is done when its `done.json` is there; exit codes are not believed (a launcher
+whose inner process was killed exits 0).
 """
 
 from __future__ import annotations
@@ -34,17 +34,6 @@ NOISE = ("[INFO]", "[WARNING]", "FutureWarning", "return func(*args")
 
 class JobFailed(RuntimeError):
     """A job ended without its marker: the last lines of its worker, and the command that runs it again."""
-
-
-def write_job(folder: Path, job: dict[str, Any]) -> None:
-    """`job.json` in `folder`: "worker" names the module of w2s.workers, the rest is what that worker's docstring says."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(job, ensure_ascii=False, indent=1)
-    path = folder / "job.json"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        partial = folder / "job.json.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
@@ -157,6 +146,7 @@ class Worker:
 
     def run(self, folder: Path, show: Callable[[dict], None] | None) -> dict[str, Any]:
         """The worker's answer: {"done": folder} or {"failed": folder, "kind", "tail"}."""
+        self._tail.clear()
         with contextlib.suppress(OSError):
             self._process.stdin.write(f"{folder}\n")
             self._process.stdin.flush()
@@ -234,7 +224,7 @@ def environment(runtime: Runtime, slots: int) -> dict[str, str]:
     threads = runtime.threads or max(1, count_cores() // (slots * processes))
     # Passive waiting: with a busy neighbour two spinning OpenMP threads collapse 3 to 30 times.
     env = dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-    env |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    env |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not count_accelerators():
         env["DS_ACCELERATOR"] = "cpu"
     return env

@@ -23,10 +23,10 @@ OURS = {"optimizer": "train.lr, train.beta2", "scheduler": "train.schedule", "fp
 
 
 def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
-    """The DeepSpeed configuration that `runtime.deepspeed` asks for: a file, zero0 to zero3, or auto; None = plain torch.
+    """The DeepSpeed configuration that `runtime.deepspeed` asks for: a file, zero0 to zero3, or auto.
 
-    auto is ZeRO 1 over several processes and ZeRO 0 in one, where there is nothing to share out. Without any, one process
-    uses plain torch and several use auto. What the training section decides may not be in the file.
+    auto is ZeRO 1 over several processes and ZeRO 0 in one, where there is nothing to share out. Without any, several
+    processes use auto and one uses plain torch (None). What the training section decides may not be in the file.
     """
     asked = runtime.deepspeed
     if asked is None and world.size == 1:
@@ -141,8 +141,8 @@ def import_deepspeed() -> Any:
 
 
 def skip_shared_memory_operator(deepspeed: Any) -> None:
-    """On a CPU the first start compiles `deepspeed_shm_comm` (a minute; an error without g++), leaves 69 MB per process in
-    shared memory, and a kill while it compiles leaves a lock that hangs later runs. gloo does without. The name is
+    """On a CPU the first start compiles `deepspeed_shm_comm` (a minute; an error without g++), leaves 69 MB per process
+    in shared memory, and a kill while it compiles leaves a lock that hangs later runs. gloo does without. The name is
     private: where it is gone, DeepSpeed compiles as it always did."""
     with contextlib.suppress(AttributeError, TypeError):
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

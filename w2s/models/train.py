@@ -1,8 +1,8 @@
 """The training loop: a weighted loss over whole steps, in one process with plain torch or under DeepSpeed.
 
-A step's rows are one array of indices, the same for every process; each process and each micro-batch takes its part. The
-loss of a step is sum(weight * loss) / rows, rows counted over all micro-batches and processes, so how a step is cut up
-changes nothing but rounding. Random numbers of a step depend only on (seed, step), so a resumed fit is the
+A step's rows are one array of indices, the same for every process; each process and each micro-batch takes its part.
+The loss of a step is sum(weight * loss) / rows, rows counted over all micro-batches and processes, so how a step is cut
+up changes nothing but rounding. Random numbers of a step depend only on (seed, step), so a resumed fit is the
 uninterrupted one, bit for bit on a CPU.
 """
 
@@ -35,7 +35,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The element-wise sum over all processes."""
@@ -135,8 +135,8 @@ def fit(
     """Train `module` on the rows of `steps`; how it went, and (on rank 0) the trained parameters by name.
 
     With `look` (held-out loss) the parameters are those of its best look, else the last. `deepspeed` is the DeepSpeed
-    configuration, None = plain torch (one process only). Checkpoints go to `folder`/checkpoint, and a fit that finds one
-    there goes on from it. Raises BadInput when the loss is no longer a number.
+    configuration, None = plain torch (one process only). Checkpoints go to `folder`/checkpoint, and a fit that finds
+    one there goes on from it. Raises BadInput when the loss is no longer a number.
     """
     world = world or World()
     if deepspeed is None and world.size > 1:
@@ -170,9 +170,7 @@ def fit(
                 settle(state, pending, world)
                 checkpoint(trainer, state, folder, world)
     settle(state, pending, world)
-    weights = (
-        trainer.weights() if state.best() in (None, (state.step, state.looks[-1][1])) else read_best(folder, world)
-    )
+    weights = trainer.weights() if state.best() is None else read_best(folder, world)
     trainer.close()
     return state, weights
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from w2s.config import Learner, Runtime, Train, build
-from w2s.models import batches, load, losses, pipelines, score, train
+from w2s.models import batches, load, losses, score, train
 from w2s.models.engine import configuration
 from w2s.records import BadInput, Example, PseudoLabels, Weights, align, read_arrays, read_rows, take
 from w2s.registry import pick
@@ -42,16 +42,16 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         seed=seed,
         device=world.device,
         precision="float32",
+        max_tokens=learner.train.max_tokens,
         trust_remote_code=runtime.trust_remote_code,
     )
     if runtime.gradient_checkpointing:
         loaded.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     fit_N, held_N = hold_out(len(examples), learner.train.holdout_share, seed)
-    loaded = dataclasses.replace(loaded, max_tokens=min(loaded.max_tokens, learner.train.max_tokens))
     encoded = batches.encode(loaded, examples)
     length_N = np.array([one.tokens for one in encoded])
     steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.get("weighting"), learner.train, seed)
-    module, wide = Scores(loaded), labels.target_NK.shape[1]
+    module, wide = score.Scorer(loaded), labels.target_NK.shape[1]
 
     def collate(index_B: np.ndarray) -> batches.Batch:
         return batches.collate(loaded, [encoded[at] for at in index_B], wide)
@@ -81,17 +81,6 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     return summary
 
 
-class Scores(torch.nn.Module):
-    """A batch in, its candidates' scores out: what an engine can be put around."""
-
-    def __init__(self, loaded: load.Loaded):
-        super().__init__()
-        self.module, self.loaded = loaded.module, loaded
-
-    def forward(self, batch: Any) -> torch.Tensor:
-        return score.scores(self.loaded, batch)
-
-
 def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], PseudoLabels, np.ndarray]:
     """The examples that have a label of weight above 0, in the labels' order, and their boosting weights (or ones)."""
     labels = read_arrays(folder / job["labels"], PseudoLabels)
@@ -119,8 +108,8 @@ def hold_out(rows: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray
 def plan(length_N, label_weight_N, order_N, fit_N, weighting: str | None, settings: Train, seed: int):
     """The rows of each step, and each row's factor in the loss (mean 1 over the rows to fit on).
 
-    "resample": rows are drawn in proportion to the boosting weights `order_N`, by systematic sampling over the whole fit
-    (each row is drawn its expected number of times, rounded up or down); else the weights multiply the loss.
+    "resample": rows are drawn in proportion to the boosting weights `order_N`, by systematic sampling over the whole
+    fit (each row its expected number of times, rounded up or down); else the weights multiply the loss.
     """
     total = (settings.steps or math.ceil(settings.epochs * len(fit_N) / settings.batch)) * settings.batch
     factor_N = label_weight_N.astype(float).copy()
@@ -168,7 +157,9 @@ def make_look(collate: Callable, labels: PseudoLabels, held_N: np.ndarray, world
     return look
 
 
-def export(loaded, module: Scores, weights: dict, learner: Learner, job: dict, runtime: Runtime, folder: Path) -> None:
+def export(
+    loaded, module: score.Scorer, weights: dict, learner: Learner, job: dict, runtime: Runtime, folder: Path
+) -> None:
     """Write model/ from the trained parameters."""
     if any(hasattr(p, "ds_id") for p in module.parameters()):  # ZeRO 3 left only slices in the module
         loaded = load.load(
@@ -176,15 +167,18 @@ def export(loaded, module: Scores, weights: dict, learner: Learner, job: dict, r
             path=job.get("path"),
             seed=int(job["seed"]),
             precision="float32",
+            max_tokens=learner.train.max_tokens,
             trust_remote_code=runtime.trust_remote_code,
         )
-        module = Scores(loaded)
+        module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
 
 
 def fit_pipeline(folder: Path, learner: Learner, examples, labels, order_N, seed: int, world) -> dict[str, Any]:
     """A scikit-learn pipeline: the weights go to its `sample_weight`, drawn or multiplied being the same to it."""
+    from w2s.models import pipelines
+
     if world.rank == 0:
         weight_N = labels.weight_N * order_N
         fitted = pipelines.fit(learner.model.pipeline, examples, labels.target_NK, weight_N / weight_N.mean(), seed)

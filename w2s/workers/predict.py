@@ -1,15 +1,16 @@
 """One model's opinion on sets of examples.
 
-job.json: {"worker": "predict", "model": folder, or null and "learner" and "path" (the untrained base as a finetune job
-would start from it), "examples": {name: examples.jsonl, ...}, "by": name of the model, "runtime": {...}} -> NAME.npz (Predictions, in the order of the examples) for each set
+job.json: {"worker": "predict", "model": folder, or null with "learner" and "path" (the untrained base, as a finetune
+job would start from it), "examples": {name: examples.jsonl, ...}, "by": name of the model, "runtime": {...}}
+-> NAME.npz (Predictions, in the order of the examples) for each set
 
-Rows go out in chunks, each written to parts/ when it is there: the chunks are shared out over the processes, and a killed
-job goes on with those that are missing.
+Rows are shared out over the processes and go to parts/ chunk by chunk, so a killed job goes on with what is missing.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ import numpy as np
 
 from w2s.config import Learner, Runtime, build
 from w2s.log import progress
-from w2s.models import load, pipelines, score
+from w2s.models import load, score
 from w2s.models.train import World
-from w2s.records import BadInput, Example, Predictions, candidate_mask, read_arrays, read_rows, softmax, write_arrays
+from w2s.records import BadInput, Example, Predictions, align, read_arrays, read_rows, write_arrays
 
-CHUNK = 1024  # examples
+# (examples, chunks to leave out) -> opinions, chunk by chunk
+Judge = Callable[[list[Example], int], Iterator[Predictions]]
 
 
 def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
@@ -35,62 +37,70 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
         if not examples:
             raise BadInput(f"{job['examples'][name]}: there is no example in it")
     judge = make_judge(folder, job, runtime, world)
-    parts = folder / "parts"
+    parts = folder / f"parts-of-{world.size}"
     parts.mkdir(exist_ok=True)
-    chunks = [(name, at) for name, examples in sets.items() for at in range(0, len(examples), CHUNK)]
-    with progress(sum(map(len, sets.values())), "examples scored") as advance:
-        for turn, (name, at) in enumerate(chunks):
-            rows = sets[name][at : at + CHUNK]
-            path = parts / f"{name}-{at}.npz"
-            if turn % world.size == world.rank and not path.exists():
-                partial = path.with_suffix(".partial")
-                write_arrays(partial, judge(rows, job["by"]))
-                partial.replace(path)
-            advance(len(rows))
+    with progress(sum(len(examples[world.rank :: world.size]) for examples in sets.values()), "examples") as advance:
+        for name, examples in sets.items():
+            mine = examples[world.rank :: world.size]
+            there = len(list(parts.glob(f"{name}.{world.rank}.*.npz")))
+            for at, part in enumerate(judge(mine, there), there):
+                write_part(parts / f"{name}.{world.rank}.{at}.npz", part)
+                advance(len(part.ids))
     world.barrier()
     if world.rank == 0:
         for name, examples in sets.items():
-            merge(parts, name, len(examples), folder / f"{name}.npz")
+            found = [read_arrays(path, Predictions) for path in sorted(parts.glob(f"{name}.*.npz"))]
+            write_part(folder / f"{name}.npz", align(merge(found), np.array([e.id for e in examples])))
         shutil.rmtree(parts)
     return {"rows": {name: len(examples) for name, examples in sets.items()}}
 
 
-def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World):
-    """(examples, name) -> Predictions, by whatever kind of model the job names."""
+def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> Judge:
+    """Whatever kind of model the job names."""
     if job.get("model") is None:
         learner = build(Learner, job["learner"], "learner", [])
         loaded = load.load(
-            learner.model, path=job.get("path"), device=world.device, trust_remote_code=runtime.trust_remote_code
+            learner.model,
+            path=job.get("path"),
+            device=world.device,
+            max_tokens=learner.train.max_tokens,
+            trust_remote_code=runtime.trust_remote_code,
         )
-    elif pipelines.is_saved(folder / job["model"]):
-        fitted = pipelines.load(folder / job["model"])
-        return lambda rows, by: from_scores(rows, pipelines.score(fitted, rows), by)
-    else:
+    elif (folder / job["model"] / "config.json").exists():
         loaded = load.load_folder(folder / job["model"], device=world.device)
-    return lambda rows, by: from_scores(rows, score.predict(loaded, rows), by)
+    else:
+        from w2s.models import pipelines
+
+        fitted = pipelines.load(folder / job["model"])
+
+        def judge(rows: list[Example], skip: int) -> Iterator[Predictions]:
+            if rows and not skip:
+                count_N = np.array([len(row.choices) for row in rows])
+                scores_NK = pipelines.score(fitted, rows)
+                yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job["by"])
+
+        return judge
+    return lambda rows, skip: score.predict(loaded, rows, by=job["by"], skip=skip)
 
 
-def from_scores(rows: list[Example], scores_NK: np.ndarray, by: str) -> Predictions:
-    """Scores as a distribution; an example with a score that is not finite abstains, with a uniform row."""
-    mask_NK = candidate_mask(np.array([len(row.choices) for row in rows]))
-    scores_NK = np.asarray(scores_NK)[:, : mask_NK.shape[1]]
-    abstained_N = ~np.where(mask_NK, np.isfinite(scores_NK), True).all(1)
-    probs_NK = softmax(np.where(abstained_N[:, None], 0.0, scores_NK), mask_NK)
-    return Predictions(np.array([row.id for row in rows]), probs_NK, mask_NK, abstained_N, by)
-
-
-def merge(parts: Path, name: str, rows: int, path: Path) -> None:
-    """The chunks of one set as one record, narrower chunks padded to the widest."""
-    found = [read_arrays(parts / f"{name}-{at}.npz", Predictions) for at in range(0, rows, CHUNK)]
-    wide = max(part.probs_NK.shape[1] for part in found)
-
-    def stack(field: str) -> np.ndarray:
-        return np.concatenate([np.pad(a, ((0, 0), (0, wide - a.shape[1]))) for a in (getattr(p, field) for p in found)])
-
-    ids, abstained_N = (np.concatenate([getattr(p, f) for p in found]) for f in ("ids", "abstained_N"))
+def write_part(path: Path, part: Predictions) -> None:
     partial = path.with_suffix(".partial")
-    write_arrays(partial, Predictions(ids, stack("probs_NK"), stack("mask_NK"), abstained_N, found[0].by))
+    write_arrays(partial, part)
     partial.replace(path)
+
+
+def merge(parts: list[Predictions]) -> Predictions:
+    """Chunks as one record, narrower ones padded to the widest."""
+    wide = max(part.probs_NK.shape[1] for part in parts)
+    fields = {
+        field: np.concatenate([widen(getattr(part, field), wide) for part in parts])
+        for field in ("ids", "probs_NK", "mask_NK", "abstained_N")
+    }
+    return Predictions(**fields, by=parts[0].by)
+
+
+def widen(array: np.ndarray, wide: int) -> np.ndarray:
+    return np.pad(array, ((0, 0), (0, wide - array.shape[1]))) if array.ndim == 2 else array
 
 
 if __name__ == "__main__":

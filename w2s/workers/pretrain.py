@@ -1,7 +1,7 @@
 """Make a tiny base model of the embedded world and train it on lines of text (next-token loss).
 
-job.json: {"worker": "pretrain", "builtin": name, "corpus": text file, "seed", "steps" (0 = random weights, drawn anew by
-each learner), "batch" (lines per step), "lr", and any other field of Train; "runtime": {...}} -> model/ and train.json
+job.json: {"worker": "pretrain", "builtin": name, "corpus": text file, "seed", "steps" (0 = random weights, drawn anew
+by each learner), "batch" (lines per step), "lr", any other field of Train, "runtime": {...}} -> model/ and train.json
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         rows = encode_lines(loaded.tokenizer, lines)
         length_N = np.array([len(row) for row in rows])
         plan = batches.plan_batches(length_N, settings.batch, steps, seed)
-        module = NextToken(loaded.module)
-        engine = configuration(runtime, world, always=False)
+        module = NextToken(loaded.module.requires_grad_(True))
+        engine = configuration(runtime, world)
         state, weights = train.fit(
             module, plan, make_objective(rows, world), settings, runtime,
             folder=folder, world=world, deepspeed=engine, seed=seed,

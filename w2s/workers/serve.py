@@ -100,9 +100,11 @@ def write_whole(path: Path, text: str) -> None:
 def join() -> Any:
     """This process' place among the ranks that the launcher started (alone without a launcher)."""
     import torch
+    import transformers
 
     from w2s.models.train import World
 
+    transformers.utils.logging.disable_progress_bar()
     size, rank, local = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))
     gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
     if gpu:

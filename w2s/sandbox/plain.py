@@ -34,7 +34,9 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, depth: int =
     Cycles and nesting beyond MAX_DEPTH are NotPlain; so is anything else, without `keep`.
     """
     kind = type(value)
-    if value is None or kind is bool or kind is str:
+    if value is None or kind is bool or kind is str or (kind is int and -LONGEST_INT < value < LONGEST_INT):
+        return value
+    if kind is float and math.isfinite(value):
         return value
     if depth > MAX_DEPTH:
         raise NotPlain("nested too deeply")

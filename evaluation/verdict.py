@@ -34,12 +34,12 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
     if gap is None or gap.value is None:
         missing = [model for model in ("student", "committee") if find(metrics, suite, model, "accuracy") is None]
         return f"no verdict: this run has no {' and no '.join(missing) or 'seed with student and committee'} on {suite}"
-    sentence = f"the student {compared(gap, 'its committee')}"
+    beaten = f"the student {compared(gap, 'its committee')}"
     if pgr is None:
-        return sentence
+        return beaten
     if pgr.value is None:
-        return f"{sentence}; PGR is undefined: {pgr.reason}"
-    return f"{sentence}; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
+        return f"{beaten}; PGR is undefined: {pgr.reason}"
+    return f"{beaten}; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
 
 
 def compared(gap: Metric, other: str) -> str:
@@ -74,7 +74,7 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
         *leakage(metrics, suite),
         *resolution(metrics, suite),
     ]
-    return [sentence[0].upper() + sentence[1:] for sentence in found]
+    return [sentence(words) for words in found]
 
 
 def shortcut(metrics: Sequence[Metric], suite: str) -> list[str]:
@@ -125,3 +125,8 @@ def points(share: float) -> str:
 def edge(bound: float | None) -> str:
     """One end of an interval; None is an end that is not bounded."""
     return "unbounded" if bound is None else f"{bound:.2f}"
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop."""
+    return words[:1].upper() + words[1:] + "."

@@ -1,0 +1,124 @@
+"""report.html and report.md: what a run found, on one page that needs nothing else.
+
+The text of questions, answers and configs comes from outside: jinja2 escapes it in both files.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from evaluation import pictures
+from evaluation.contents import ReportData
+from evaluation.metrics import PAIRS
+from evaluation.verdict import edge, find, points, remarks, sentence, verdict
+from w2s.records import Metric
+
+
+def write_report(data: ReportData, folder: Path) -> None:
+    """report.html (self-contained, offline, no scripts) and report.md in `folder`."""
+    on_suite = [m for m in data.metrics if m.suite == data.suite and m.value is not None]
+    accuracy = {m.model: m for m in on_suite if m.name == "accuracy"}
+    gaps = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
+    content = {
+        "data": data,
+        "verdict": sentence(verdict(data.metrics, data.suite)),
+        "remarks": remarks(data.metrics, data.suite),
+        "ladder": [accuracy[m] for m in pictures.LABELS if m in accuracy],
+        "steps": sum(m in accuracy for m in pictures.LADDER),
+        "curve": curve_of(data),
+        "gaps": [gap for gap in gaps if gap is not None],
+        "others": other_suites(data),
+        "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
+        "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
+        "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
+    }
+    render("report.html", {**content, "pictures": draw(data, accuracy, content["gaps"])}, folder)
+    render("report.md", {**content, "pictures": {}}, folder)
+
+
+def draw(data: ReportData, accuracy: dict[str, Metric], gaps: Sequence[Metric]) -> dict[str, str]:
+    """Every picture that the data allow, by the name of its section."""
+    drawn = {}
+    if accuracy:
+        drawn["ladder"] = pictures.ladder(accuracy)
+    if gaps:
+        drawn["gaps"] = pictures.forest(gaps)
+    told = [one for one in data.rounds if one.rounds]
+    if told:
+        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in told])
+    staged = [one for one in data.rounds if one.validation]
+    if staged:
+        drawn["validation"] = pictures.validation([s.validation for s in staged], [s.used for s in staged])
+    if data.dependence is not None and len(data.dependence.names) > 1:
+        drawn["dependence"] = pictures.heatmap(data.dependence.names, data.dependence.phi_RR)
+    if by_bin := curve_of(data):
+        drawn["curve"] = pictures.curve(data.difficulty_bins, by_bin, data.difficulty_name)
+    if data.calibration:
+        drawn["calibration"] = pictures.calibration({one.model: one.bins for one in data.calibration})
+    return drawn
+
+
+def curve_of(data: ReportData) -> dict[str, list[Metric | None]]:
+    """Accuracy of the ladder's models by bin of difficulty; empty where there are no two bins."""
+    if len(data.difficulty_bins) < 2:
+        return {}
+    by_bin = {
+        model: [find(data.metrics, data.suite, model, f"accuracy@{label}") for label in data.difficulty_bins]
+        for model in pictures.LADDER
+    }
+    return {model: values for model, values in by_bin.items() if any(values)}
+
+
+def other_suites(data: ReportData) -> dict[str, list[Metric]]:
+    """What the other suites say, in one table each: accuracy and pass@k."""
+    wanted = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
+    return {suite: [m for m in wanted if m.suite == suite] for suite in sorted({m.suite for m in wanted})}
+
+
+def render(name: str, content: dict[str, Any], folder: Path) -> None:
+    """The template `name` beside this file, filled, in `folder`. All text is escaped but the pictures."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    page.filters |= {
+        "points": points,
+        "label": lambda model: pictures.LABELS.get(model, model.replace("_", " ")),
+        "seconds": duration,
+        "edge": edge,
+        "spark": lambda values: Markup(pictures.sparkline(values)),
+        "cell": cell,
+        "block": block,
+    }
+    content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(page.get_template(name).render(content), encoding="utf-8")
+
+
+def duration(seconds: float) -> str:
+    """5.31 -> '5.3 s', 125 -> '2 min 5 s', 7300 -> '2 h 2 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def cell(text: object) -> Markup:
+    """Text of unknown origin inside a line of Markdown: no HTML, no links or pictures, no table bars, one line."""
+    line = re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", " ".join(str(text).split()))
+    return Markup(html.escape(line, quote=False))
+
+
+def block(text: str) -> Markup:
+    """Text as it is, in a fence that is longer than any fence inside."""
+    longest = max(map(len, re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}\n{text.rstrip()}\n{fence}")

@@ -289,6 +289,12 @@ def test_resampling_is_unbiased_and_never_draws_a_row_of_weight_0(how):
     np.testing.assert_allclose(times_N / 6000, weight_N, atol=0.033)
 
 
+def test_systematic_resampling_does_not_tie_neighbours_together():
+    """Half of ten equal rows: without the shuffle rows 0 and 1 could never be drawn together."""
+    together = sum(set(adaboost.resample(np.ones(10), 5, seed)[:2]) == {0, 1} for seed in range(500))
+    assert together / 500 == pytest.approx(4 / 18, abs=0.08)
+
+
 def test_a_bootstrap_leaves_out_about_a_third_of_the_rows():
     drawn = adaboost.resample(np.ones(4000), 4000, 0, how="multinomial")
     assert len(np.unique(drawn)) / 4000 == pytest.approx(1 - math.exp(-1), abs=0.03)

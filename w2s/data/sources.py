@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from w2s.data.arithmetic import asdiv, gsm8k, math
 from w2s.data.own import file
+from w2s.data.programs import humaneval, humanevalplus, mbpp, mbppplus
 from w2s.data.questions import Question, by_label, gather, labelled, splits_of, text
 from w2s.data.reading import Row, rows
 from w2s.data.world import world
@@ -253,5 +254,9 @@ SOURCES = {
     "math": math,
     "gsm8k": gsm8k,
     "asdiv": asdiv,
+    "humaneval": humaneval,
+    "humanevalplus": humanevalplus,
+    "mbpp": mbpp,
+    "mbppplus": mbppplus,
     "file": file,
 }

@@ -27,7 +27,7 @@ class Splits:
     pool (rows given) · repeated_ids (of them, more than one row with one id) · without_difficulty · easy · hard ·
     between (neither) · tied_at_threshold, tied_as_easy (easy_share: questions with exactly the score at the cut, and
     those of them the seed made easy) · reserved (rows of test_splits that hard_test did not take: never trained on) ·
-    <split> · removed_exact, removed_near: {"<split>, in <other split>": how many were taken out of <split>} · unused
+    <split> · removed_exact, removed_near: {"easy, in hard_test": how many questions were taken out, ...} · unused
     (easy and hard rows that no split took) · repeats (of them, exact duplicates of a row in the split they would have
     joined) · answered_differently (exact duplicates whose gold differs). pool = repeated_ids + without_difficulty +
     between + reserved + the four splits + the removed + unused.
@@ -188,7 +188,8 @@ def fill(
                 continue
             if (leak := leak_of(key, group, held, like)) is not None:
                 removed.append(leak)
-                (exact if leak.kind == "exact" else close)[f"{name}, in {split_of[leak.kept]}"] += 1
+                side = name if name in ("hard_test", "transfer") else "easy"  # both easy splits draw from one pool
+                (exact if leak.kind == "exact" else close)[f"{side}, in {split_of[leak.kept]}"] += 1
                 split_of[key] = "removed"
             elif own.setdefault(group, key) != key:
                 repeats.add(key)
@@ -211,7 +212,8 @@ def wanted(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -
     if partner is None or (name == "hard_test" and reserved):
         return free
     share = round(free * SHARES[name] / (SHARES[name] + SHARES[partner]))
-    return share if sizes[partner] is None else min(share, max(free - sizes[partner], 0))
+    left = free - (sizes[partner] or 0)
+    return min(share, left) if left > 0 else share  # nothing left: the partner will be short, and that is reported
 
 
 def differing(rows: list[Row], group_of: dict[str, int]) -> int:
@@ -262,5 +264,6 @@ def check_sizes(
     if short:
         taken = sum(counts["removed_exact"].values()) + sum(counts["removed_near"].values())
         pool = f"{counts['easy']} easy and {counts['hard']} hard questions, {taken} duplicates removed"
-        hint = "" if allow_fewer else "; allow_fewer: true goes on with what is there"
+        asked = any(sizes[name] is not None for name in SPLITS)
+        hint = "" if allow_fewer or not asked else "; allow_fewer: true goes on with what is there"
         raise BadInput(f"sizes: {'; '.join(short)} (of {pool}){hint}")

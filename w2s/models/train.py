@@ -154,7 +154,7 @@ def fit(
         advance(state.step)
         pending: list[torch.Tensor] = []
         while state.step < len(steps):
-            seed_step(seed, state.step, world.rank)
+            seed_step(seed, state.step, world)
             share = state.step / max(1, len(steps) - 1)
             lr = train.lr * learning_rate(state.step, len(steps), train)
             pending.append(run_step(trainer, steps[state.step], objective, weight_N, cut, share, lr))
@@ -249,9 +249,13 @@ def use_bfloat16(train: Train, world: World) -> bool:
     return train.precision == "bfloat16"
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Dropout's random numbers: a function of the step, so that nothing of them needs to be kept for a resume."""
-    torch.manual_seed(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64).item() >> 1)
+def seed_step(seed: int, step: int, world: World) -> None:
+    """Random numbers of a step are a function of the step, so that nothing of them needs to be kept for a resume."""
+    number = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64).item() >> 1
+    # Not torch.manual_seed, which writes down where it was called from: more time than a step of a tiny model.
+    torch.default_generator.manual_seed(number)
+    if world.device.type == "cuda":
+        torch.cuda.manual_seed(number)
 
 
 def settle(state: State, pending: list[torch.Tensor], world: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from w2s.config import Model
@@ -70,6 +71,9 @@ def load(
         loaded = read(model, source, revision, seed, precision_of(precision, device), max_tokens, trust_remote_code)
     loaded.module.to(device)
     if model.kind == "lm":
+        if not score.looks_back(loaded):
+            kind = loaded.module.config.model_type
+            raise BadInput(f"model.kind: 'lm' given, but {source} ({kind}) sees what follows; allowed: pair, towers")
         head_alone, shares_prompt = score.probe(loaded)
         loaded = dataclasses.replace(loaded, head_alone=head_alone, shares_prompt=shares_prompt)
         if not shares_prompt:
@@ -183,11 +187,12 @@ def add_adapters(module: nn.Module, rank: int, seed: int) -> None:
 
     body = module.base_model
     prefix = "" if body is module else module.base_model_prefix + "."
-    kinds = ("Linear", "Conv1D")
-    targets = [prefix + name for name, layer in body.named_modules() if type(layer).__name__ in kinds]
+    kinds = {prefix + name: type(layer).__name__ for name, layer in body.named_modules()}
+    targets = [name for name, kind in kinds.items() if kind in ("Linear", "Conv1D")]
     if not targets:
         raise BadInput("model.trainable: 'lora' finds no linear layer in this model")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
+    config.fan_in_fan_out = "Conv1D" in kinds.values()  # GPT-2 keeps its weights transposed
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, module)
@@ -226,6 +231,6 @@ def readable(source: str) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         raise BadInput(f"model.path: {source}: not readable: {text[:300]}") from None

@@ -77,7 +77,7 @@ PIPELINES = {"words": words, "characters": characters, "pairs": pairs, "surface"
 
 
 def fit(spec: dict[str, Any] | str, examples: Sequence[Example], target_NK, weight_N, seed: int) -> Pipeline:
-    """A fitted pipeline. `spec` is {name, options}; target_NK rows sum to 1 over the candidates, weight_N is not negative.
+    """A fitted pipeline. `spec` is {name, options}; target_NK rows sum to 1 over the candidates, weight_N >= 0.
 
     A soft label counts in both classes: a candidate of probability t is a right one of weight w·t and a wrong one of
     weight w·(1-t). Raises BadInput where no weight is left, or where one class has none.

@@ -1,7 +1,7 @@
 """Pictures of the report, as inline SVG that takes its colours and its typeface from the page.
 
 matplotlib draws with stand-in colours that are replaced by CSS variables, so one picture serves light, dark and paper.
-Text stays text. 5.6 inches are 403 units: a phone shows them about 0.8 times as large, a desktop 1.35 times.
+Text stays text. 4.9 inches are 353 units: a phone shows them about 0.95 times as large, a desktop 1.4 times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from w2s.records import Metric
 # Stand-ins that occur nowhere else -> what the page calls them.
 INK, SOFT, FAINT, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
 VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--faint", ACCENT: "--accent", PAPER: "--paper"}
-WIDTH = 5.6
+WIDTH = 4.9
 
 LABELS = {
     "floor": "floor",
@@ -26,7 +26,7 @@ LABELS = {
     "best_learner": "best single learner",
     "uniform": "uniform vote",
     "bagged": "bagged learners",
-    "long_learner": "one learner, trained long",
+    "long_learner": "one long learner",
     "naive_student": "student of the floor",
     "zero_shot": "base, untouched",
     "easy_gold": "base on easy gold",
@@ -63,7 +63,9 @@ def svg(figure, title: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1...: the same in every picture of the page
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page's typeface
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as older matplotlib writes it
+    text = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", text)
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, f"var({variable})")
     box = re.search(r'viewBox="[^"]*"', text)[0]
@@ -78,7 +80,7 @@ def ladder(metrics: dict[str, Metric]) -> str:
     controls = [m for m in LABELS if m in metrics and m not in LADDER]
     rows = [*steps, *controls]
     figure, (axis,) = canvas(
-        0.55 + 0.27 * len(rows), left=0.33, right=0.84, top=0.995, bottom=0.42 / (0.55 + 0.27 * len(rows))
+        0.55 + 0.27 * len(rows), left=0.37, right=0.87, top=0.995, bottom=0.42 / (0.55 + 0.27 * len(rows))
     )
     for model in ("floor", "ceiling"):
         if model in metrics:
@@ -118,7 +120,7 @@ def ladder(metrics: dict[str, Metric]) -> str:
 def forest(metrics: Sequence[Metric]) -> str:
     """Paired differences around 0; what cannot be told from 0 is grey."""
     height = 0.6 + 0.29 * len(metrics)
-    figure, (axis,) = canvas(height, left=0.5, right=0.86, top=0.995, bottom=0.44 / height)
+    figure, (axis,) = canvas(height, left=0.51, right=0.87, top=0.995, bottom=0.44 / height)
     axis.axvline(0, color=SOFT, lw=0.8, zorder=0)
     for at, one in enumerate(metrics):
         other = one.name.removeprefix("accuracy_minus_")
@@ -143,7 +145,7 @@ def interval(axis, y: float, one: Metric, colour: str, *, size: float) -> None:
 
 def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
     """Error, alpha and effective share by round, side by side; a line per seed, the mean in the accent colour."""
-    figure, axes = canvas(1.9, 3, left=0.065, right=0.99, top=0.8, bottom=0.2, wspace=0.32)
+    figure, axes = canvas(1.75, 3, left=0.075, right=0.99, top=0.8, bottom=0.2, wspace=0.32)
     for which, (axis, title) in enumerate(zip(axes, ("error", "alpha", "effective share"), strict=True)):
         lines(axis, [[row[which] for row in one] for one in seeds])
         axis.set_title(title, loc="left", size=11, color=INK, pad=8)
@@ -183,8 +185,8 @@ def lines(axis, series: Sequence[Sequence[float]]) -> None:
 def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
     """Correlations of being wrong between the learners: the stronger the colour, the more they err together."""
     size = len(names)
-    side = min(4.2, 0.8 + 0.42 * size)
-    figure, (axis,) = canvas(side, left=0.16, right=0.16 + 0.82 * side / WIDTH, top=0.99, bottom=0.1)
+    side = min(3.8, 0.42 * size)
+    figure, (axis,) = canvas(side + 0.35, left=0.2, right=0.2 + side / WIDTH, top=1, bottom=0.35 / (side + 0.35))
     for row in range(size):
         for column in range(size):
             value = phi_RR[row][column]
@@ -195,7 +197,7 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
             if size <= 12:
                 shown = f"{value:.2f}".replace("0.", ".").replace("-", "−")
                 axis.text(
-                    column + 0.5, -row + 0.46, shown, ha="center", va="center", size=9 if size <= 9 else 7.5, color=INK
+                    column + 0.5, -row + 0.46, shown, ha="center", va="center", size=8.5 if size <= 9 else 7, color=INK
                 )
     axis.set_xlim(0, size)
     axis.set_ylim(-size + 1, 1)
@@ -224,7 +226,7 @@ def cell(corner: tuple[float, float], colour: str, strength: float):
 
 def curve(bins: Sequence[str], models: dict[str, Sequence[Metric | None]], axis_name: str) -> str:
     """Accuracy by bin of difficulty, easy to hard, for the models of the ladder, each named at the end of its line."""
-    figure, (axis,) = canvas(2.7, left=0.09, right=0.8, top=0.97, bottom=0.2)
+    figure, (axis,) = canvas(2.7, left=0.09, right=0.78, top=0.97, bottom=0.2)
     ends = []
     for model, values in models.items():
         points_x = [at for at, one in enumerate(values) if one is not None]
@@ -266,10 +268,12 @@ def apart(heights: list[float], gap: float) -> list[float]:
 def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
     """Confidence against accuracy, a small square per model; on the diagonal a model means what it says."""
     shown = dict(list(models.items())[:4])
-    figure, axes = canvas(1.85, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.22, wspace=0.25)
+    figure, axes = canvas(1.65, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.25, wspace=0.3)
     for axis, (model, bins) in zip(axes, shown.items(), strict=False):
         axis.plot([0, 1], [0, 1], color=FAINT, lw=1)
-        axis.plot(*zip(*[(c, a) for c, a, _ in bins], strict=True), color=ACCENT, lw=1.2, marker="o", ms=3)
+        axis.plot(
+            *zip(*[(c, a) for c, a, _ in bins], strict=True), color=ACCENT, lw=1.2, marker="o", ms=3, clip_on=False
+        )
         axis.set_title(LABELS.get(model, model), loc="left", size=11, color=INK, pad=6)
         axis.set_xlim(0, 1)
         axis.set_ylim(0, 1)

@@ -33,6 +33,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         "ladder": [accuracy[m] for m in pictures.LABELS if m in accuracy],
         "steps": sum(m in accuracy for m in pictures.LADDER),
         "curve": curve_of(data),
+        "stops": stops(data),
         "gaps": [gap for gap in gaps if gap is not None],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
@@ -76,6 +77,15 @@ def curve_of(data: ReportData) -> dict[str, list[Metric | None]]:
     return {model: values for model, values in by_bin.items() if any(values)}
 
 
+def stops(data: ReportData) -> dict[str, list[int]]:
+    """{why the boosting ended, after how many rounds: seeds}."""
+    found: dict[str, list[int]] = {}
+    for one in data.rounds:
+        if one.rounds and one.rounds[-1].stop:
+            found.setdefault(f"after {len(one.rounds)} rounds: {one.rounds[-1].stop}", []).append(one.seed)
+    return found
+
+
 def other_suites(data: ReportData) -> dict[str, list[Metric]]:
     """What the other suites say, in one table each: accuracy and pass@k."""
     wanted = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
@@ -89,9 +99,11 @@ def render(name: str, content: dict[str, Any], folder: Path) -> None:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     page.filters |= {
-        "points": points,
+        "points": lambda share: typeset(points(share)),
+        "typeset": typeset,
         "label": lambda model: pictures.LABELS.get(model, model.replace("_", " ")),
         "seconds": duration,
+        "sentence": sentence,
         "edge": edge,
         "spark": lambda values: Markup(pictures.sparkline(values)),
         "cell": cell,
@@ -109,6 +121,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def typeset(text: str) -> str:
+    """Hyphens before digits as the minus signs that they mean."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
 def cell(text: object) -> Markup:

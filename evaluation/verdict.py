@@ -42,15 +42,18 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
     return f"{beaten}; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
 
 
-def compared(gap: Metric, other: str) -> str:
-    """'beats OTHER by 3.1 points (95% CI 0.4 to 5.8, n = 1000)', 'is behind', or 'cannot be told from'."""
-    interval = f"95% CI {points(gap.low)} to {points(gap.high)}, n = {gap.n}"
-    interval += f", {len(gap.seeds)} seeds" if len(gap.seeds) > 1 else ""
-    if gap.low > 0:
-        return f"beats {other} by {points(gap.value)} points ({interval})"
-    if gap.high < 0:
-        return f"is behind {other} by {points(-gap.value)} points ({interval})"
-    return f"cannot be told from {other}: difference {points(gap.value)} points ({interval})"
+def compared(gap: Metric, other: str, *, brief: bool = False) -> str:
+    """'beats OTHER by 3.1 points (95% CI 0.4 to 5.8, n = 1000)', 'is behind', or 'cannot be told from'.
+
+    brief leaves out how many questions and seeds there were.
+    """
+    behind = gap.high < 0
+    value, low, high = (-gap.value, -gap.high, -gap.low) if behind else (gap.value, gap.low, gap.high)
+    amount = f"{points(value)} points (95% CI {points(low)} to {points(high)}"
+    amount += "" if brief else f", n = {gap.n}" + (f", {len(gap.seeds)} seeds" if len(gap.seeds) > 1 else "")
+    if behind:
+        return f"is behind {other} by {amount})"
+    return f"beats {other} by {amount})" if gap.low > 0 else f"cannot be told from {other}: difference {amount})"
 
 
 def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
@@ -67,7 +70,7 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
     ):
         gap = find(metrics, suite, model, f"accuracy_minus_{other}")
         if gap is not None and gap.value is not None:
-            found.append(f"{subject} {compared(gap, WORDS[other])}")
+            found.append(f"{subject} {compared(gap, WORDS[other], brief=True)}")
     found += [
         *shortcut(metrics, suite),
         *copying(metrics, suite),
@@ -103,7 +106,7 @@ def leakage(metrics: Sequence[Metric], suite: str) -> list[str]:
     gap = find(metrics, suite, "student", "accuracy_minus_shuffled")
     if gap is None or gap.value is None or gap.low > 0:
         return []
-    return [f"a warning: the student {compared(gap, WORDS['shuffled'])}, so its labels taught it nothing that shows"]
+    return [f"a warning: the student {compared(gap, WORDS['shuffled'], brief=True)}: its labels taught it nothing"]
 
 
 def resolution(metrics: Sequence[Metric], suite: str) -> list[str]:
@@ -114,6 +117,10 @@ def resolution(metrics: Sequence[Metric], suite: str) -> list[str]:
     found[0] += " (80% power, 5% level)"
     if len(least.seeds) == 1:
         found.append("one seed: the intervals cover the questions, not what another training run would give")
+    elif len(least.seeds) < 4:
+        found.append(
+            f"{len(least.seeds)} seeds tell little of how much seeds differ, so the intervals are wide; 5 help much"
+        )
     return found
 
 
@@ -129,4 +136,4 @@ def edge(bound: float | None) -> str:
 
 def sentence(words: str) -> str:
     """With a capital and a full stop."""
-    return words[:1].upper() + words[1:] + "."
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")

@@ -1,4 +1,4 @@
-"""A run that never happened, with numbers like those of a real one: what the report's tests and pictures are made of."""
+"""A run that never happened, with numbers like those of a real one: what the tests of the report are made of."""
 
 import numpy as np
 import pytest

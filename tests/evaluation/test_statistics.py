@@ -113,7 +113,7 @@ def test_intervals_over_few_seeds_cover_training_noise_too(seeds, shared, seed_s
 def test_the_plain_two_level_bootstrap_misses_where_ours_does_not():
     rng = np.random.default_rng(3)
     ours, plain = [], []
-    for _ in range(200):
+    for _ in range(120):
         scores = world(rng, 5, 800, seed_sd=0.12, shared=False, gain=0.0)
         low, high = two_level_bootstrap(rng, scores)
         found = contrast(scores, MINUS)

@@ -20,7 +20,7 @@ def test_a_clear_win_reads_as_one():
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ((-0.02, -0.03, -0.01), "is behind its committee by 2.0 points (95% CI -3.0 to -1.0"),
+        ((-0.02, -0.03, -0.01), "is behind its committee by 2.0 points (95% CI 1.0 to 3.0"),
         ((0.004, -0.011, 0.019), "cannot be told from its committee: difference 0.4 points (95% CI -1.1 to 1.9"),
     ],
 )

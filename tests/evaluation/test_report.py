@@ -1,0 +1,194 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from evaluation.compare import compare
+from evaluation.contents import Dependence, ReportData, from_json, to_json
+from evaluation.metrics import MODELS
+from evaluation.report import block, cell, duration, write_report
+from w2s.records import Metric
+
+POISON = "<script>alert('x')</script> | `code` ![p](http://evil.example/p.png) $x_1$ </svg>"
+HEADINGS = [
+    "What flowed where",
+    "From the floor to the ceiling",
+    "Differences, paired by question",
+    "The rounds",
+    "How many rounds are worth having",
+    "How far the learners err together",
+    "The questions boosting kept coming back to",
+    "Easy to hard",
+    "Does it know what it knows?",
+    "Other suites",
+    "What it cost",
+    "Samples",
+    "How to repeat it",
+]
+
+
+class Page(HTMLParser):
+    """What a browser sees: tags, the addresses they name, the words between them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def pages(made_up, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report(made_up[2], folder)
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text()
+
+
+def test_the_record_survives_json(made_up):
+    data = made_up[2]
+    assert from_json(to_json(data)) == data
+
+
+def test_the_page_begins_with_the_verdict_and_the_mark_of_synthetic_data_and_keeps_its_order(pages):
+    html, markdown = pages
+    heading = re.search(r"<h1>(.*?)</h1>", html)[1]
+    assert heading.startswith("The student ")
+    assert "PGR" in heading
+    assert html.index("Synthetic questions") < html.index("What flowed where")
+    assert re.findall(r"<h2>(.*?)</h2>", html) == HEADINGS
+    assert "**The student " in markdown.splitlines()[2]
+    assert "> Synthetic questions" in markdown
+
+
+def test_the_page_is_one_file_without_scripts_and_asks_for_nothing(pages):
+    page = Page(pages[0])
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "@import" not in pages[0]
+    assert not re.search(r"url\((?!#)", pages[0])
+    assert "prefers-color-scheme: dark" in pages[0]
+    assert "@media print" in pages[0]
+
+
+def test_pictures_are_well_formed_keep_text_as_text_and_take_their_colours_from_the_page(pages):
+    drawn = re.findall(r"<figure>(<svg.*?</svg>)", pages[0], re.S)
+    assert len(drawn) == 7
+    for picture in drawn:
+        root = ElementTree.fromstring(picture)
+        words = "".join(root.itertext())
+        assert re.search(r"[a-z]{4}", words)
+        assert not re.search(r"#01020\d", picture)
+        assert not set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", picture)) - {"#ffffff"}
+        assert len(picture) < 60_000
+    ids = re.findall(r' id="([^"]+)"', pages[0])
+    assert len(ids) == len(set(ids))
+
+
+def test_the_same_data_give_the_same_bytes(made_up, pages, tmp_path):
+    write_report(made_up[2], tmp_path)
+    assert (tmp_path / "report.html").read_text() == pages[0]
+    assert (tmp_path / "report.md").read_text() == pages[1]
+
+
+def test_text_of_unknown_origin_stays_text(made_up, make, tmp_path):
+    answers, difficulty, _ = made_up
+    data = make[1](answers, difficulty, draws=50, poison=POISON)
+    names = tuple(name + POISON for name in data.dependence.names)
+    data = dataclasses.replace(data, run="run" + POISON, dependence=dataclasses.replace(data.dependence, names=names))
+    write_report(data, tmp_path)
+    html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "alert('x')" in "".join(page.words)  # it is still there to be read
+    outside_fences = re.sub(r"^(`{3,})\n.*?^\1$", "", markdown, flags=re.S | re.M)
+    assert "<script" not in outside_fences
+    assert not re.search(r"(?<!\\)!\\?\[|(?<!\\)\]\(", outside_fences)
+    rows = [line for line in outside_fences.splitlines() if line.startswith("| TALL")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 6}  # no bar of the text divides a cell
+
+
+def test_a_fence_is_longer_than_the_fences_inside():
+    assert block("a\n````\n<b>").startswith("`````\n")
+
+
+def test_a_cell_is_one_line():
+    assert cell("a\n| b\n# c") == r"a \| b \# c"
+
+
+def test_an_empty_run_still_has_a_page(tmp_path):
+    write_report(ReportData("empty", "hard", ()), tmp_path)
+    html = (tmp_path / "report.html").read_text()
+    assert "No verdict: this run has no student and no committee on hard." in html
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["How to repeat it"]
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(ReportData) if f.name not in ("run", "suite", "metrics")]
+)
+def test_every_section_may_be_missing(made_up, tmp_path, field):
+    default = next(f for f in dataclasses.fields(ReportData) if f.name == field)
+    empty = default.default if default.default is not dataclasses.MISSING else default.default_factory()
+    light = dataclasses.replace(made_up[2], metrics=tuple(m for m in made_up[2].metrics if m.model == "student"))
+    write_report(dataclasses.replace(light, **{field: empty}), tmp_path)
+    assert (tmp_path / "report.md").read_text().startswith("# quickstart")
+
+
+def test_controls_that_were_switched_off_are_named(made_up, tmp_path):
+    write_report(dataclasses.replace(made_up[2], controls_off=("bagged", "shuffled")), tmp_path)
+    for name in ("report.html", "report.md"):
+        assert "Switched off in this run: bagged learners, shuffled labels." in (tmp_path / name).read_text()
+
+
+def test_one_learner_and_one_round_can_be_drawn(made_up, tmp_path):
+    data = made_up[2]
+    first = data.rounds[0]
+    one = dataclasses.replace(first, rounds=first.rounds[:1], validation=first.validation[:1], used=1)
+    write_report(dataclasses.replace(data, rounds=(one,), dependence=Dependence(("a",), ((1.0,),), 1.0)), tmp_path)
+    assert "The rounds" in (tmp_path / "report.html").read_text()
+
+
+def test_a_number_that_cannot_be_had_shows_its_reason(tmp_path):
+    undefined = Metric("hard", "student", "pgr", None, None, None, 9, (0,), "no ceiling in this run")
+    write_report(ReportData("r", "hard", (undefined,)), tmp_path)
+    assert "no ceiling in this run" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_side_by_side_are_paired_where_they_share_questions(made_up, make, tmp_path):
+    answers, _, data = made_up
+    better, difficulty = make[0](n=120, shift=0.2)
+    other, difficulty_other = make[0](seeds=(7, 8), n=120)
+    two, three = (
+        make[1](better, difficulty, run="two", draws=50),
+        make[1](other, difficulty_other, run="three", draws=50),
+    )
+    compare([(data, answers), (two, better), (three, other), (two, None)], tmp_path)
+    markdown = (tmp_path / "compare.md").read_text()
+    table = markdown[markdown.index("## Differences") :]
+    row = next(line for line in table.splitlines() if line.startswith("| student |"))
+    paired, other_seeds, without_answers = row.split(" | ")[1:]
+    assert "*" not in paired
+    assert "*" in other_seeds
+    assert "*" in without_answers
+    by_hand = 100 * sum((better[s]["student"].correct_N - answers[s]["student"].correct_N).mean() for s in answers) / 5
+    assert float(paired.split()[0].replace("−", "-")) == pytest.approx(by_hand, abs=0.051)
+    page = Page((tmp_path / "compare.html").read_text())
+    assert "script" not in page.tags
+    assert data_models(data) == set(MODELS)
+
+
+def data_models(data):
+    return {metric.model for metric in data.metrics}
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5.31, "5.3 s"), (125, "2 min 5 s"), (7300, "2 h 1 min")])
+def test_durations_read_well(seconds, words):
+    assert duration(seconds) == words

@@ -49,7 +49,7 @@ class Data:
     allow_fewer: bool = False
     """Go on with fewer questions than `sizes` asks for, and say so. Otherwise that is an error."""
     near: float | None = 0.8
-    """Questions that share at least this share of their word shingles (Jaccard) are duplicates. Null: only exact ones."""
+    """Questions that share at least this share of their word shingles (Jaccard) are duplicates. Null: exact ones."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Model:
     prompt: dict = field(default_factory=lambda: {"name": "plain"})
     """The words around a question; see `w2s methods prompts`."""
     trainable: Literal["all", "body", "attention", "head", "lora"] = "all"
-    """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; lora =
-    adapters."""
+    """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; or
+    lora = adapters."""
     lora_rank: int = 8
 
 
@@ -115,8 +115,8 @@ class Boosting:
     weighting: Literal["resample", "loss"] = "resample"
     """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
     errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
-    """Where errors come from. cross_fit: each round fits one model per fold and each judges the fold it has not seen, the
-    round's opinion being their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on
+    """Where errors come from. cross_fit: each round fits one model per fold, each judges the fold it has not seen,
+    and the round's opinion is their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on
     the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
     folds: int = 2
     min_effective_share: float = 0.3
@@ -129,6 +129,8 @@ class Boosting:
 class Labels:
     combiner: dict = field(default_factory=lambda: {"name": "soft_vote"})
     """How the learners' opinions become one; see `w2s methods combiners`."""
+    alphas: dict = field(default_factory=lambda: {"name": "boosting"})
+    """How much each learner's vote counts; see `w2s methods alphas`."""
     select: dict = field(default_factory=lambda: {"name": "everything"})
     """Which pseudo-labels are kept; see `w2s methods selectors`."""
     soft: bool = True
@@ -251,7 +253,8 @@ def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dic
         raise BadInput(f"{path}: base: a base file cannot have a base of its own")
     if not isinstance(base, str):
         raise BadInput(f"{path}: base: {base!r} given; allowed: a file name")
-    return merge(read(Path(path).parent / base, problems, is_base=True), values)
+    below = read(Path(path).parent / base, problems, is_base=True)
+    return {**below, **{key: merge(below.get(key), value) for key, value in values.items()}}  # `name` is the run's here
 
 
 def one_line(error: object) -> str:

@@ -24,7 +24,7 @@ TASKS = ("choice", "answer", "code")
 
 
 class BadInput(ValueError):
-    """Something a person gave is wrong. The command line prints the message as it is and exits 2, without a traceback."""
+    """Something a person gave is wrong. The command line prints the message alone, without a traceback, and exits 2."""
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def locked(partial: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+        path.unlink(missing_ok=True)  # whoever still waits on this file looks for the finished artifact first
 
 
 def clear(partial: Path) -> None:

@@ -1,0 +1,358 @@
+"""From a run's folder to its numbers and its report: `finish`, and `compare` for several runs.
+
+`stages.json` lists the run's artifacts; everything shown is read from them. metrics.json holds no times and no paths:
+a run that was killed and went on has the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import compare as comparison
+from evaluation.contents import (
+    Calibration,
+    Cost,
+    Dependence,
+    HeavyRow,
+    ReportData,
+    Reproduce,
+    Sample,
+    SeedRounds,
+    Step,
+    Vote,
+)
+from evaluation.metrics import (
+    MODELS,
+    Answers,
+    calibration_bins,
+    difficulty_bins,
+    judge,
+    measure,
+    measure_samples,
+    write_metrics,
+)
+from evaluation.report import write_report
+from evaluation.verdict import verdict
+from w2s.boosting.diagnostics import heaviest_rows
+from w2s.records import (
+    Example,
+    Gold,
+    Metric,
+    Outcome,
+    Predictions,
+    PseudoLabels,
+    Round,
+    Weights,
+    align,
+    read_arrays,
+    read_rows,
+)
+from w2s.store import read_manifest, write_json
+
+SUITE = "hard_test"
+SHOWN_BINS = 8
+SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """One stage of the run, as stages.json lists it."""
+
+    name: str
+    path: Path
+    tags: Mapping[str, Any]
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run, opened."""
+
+    folder: Path
+    artifacts: tuple[Artifact, ...]
+    config: dict[str, Any]
+    command: str
+
+    def find(self, kind: str, **tags: Any) -> list[Artifact]:
+        wanted = {"kind": kind, **tags}
+        return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in wanted.items())]
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(self.config["seeds"])
+
+
+def open_run(folder: Path) -> Run:
+    from omegaconf import OmegaConf
+
+    listed = json.loads((folder / "stages.json").read_text())
+    store = folder.parent / "store"
+    artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
+    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return Run(folder, artifacts, config, listed["command"])
+
+
+def finish(folder: Path, *, again: bool = False) -> str:
+    """metrics.json, report.html and report.md of a run whose stages are all there; the verdict in a sentence.
+
+    Nothing is made again when the stages and the settings of the evaluation are those of the last time.
+    """
+    run = open_run(folder)
+    stamp = stamp_of(run)
+    known = folder / "metrics.json"
+    if not again and known.exists() and (folder / "report.html").exists() and stamp == read_stamp(folder):
+        return json.loads(known.read_text())["verdict"]
+    answers, metrics = measure_run(run)
+    words = verdict(metrics, SUITE)
+    write_metrics(known, run.config["name"], words, metrics)
+    write_report(report_data(run, answers, metrics), folder)
+    write_json(folder / "report.json", {"stamp": stamp})
+    return words
+
+
+def stamp_of(run: Run) -> str:
+    """What a report depends on: the artifacts and the evaluation's settings."""
+    recipe = [run.config["name"], run.config["evaluation"], [a.path.name for a in run.artifacts]]
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def read_stamp(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "report.json").read_text())["stamp"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def compare(folders: Sequence[Path]) -> Path:
+    """Several runs side by side; compare.html lies beside the first run's report."""
+    found = []
+    for folder in folders:
+        run = open_run(folder)
+        answers, metrics = measure_run(run)
+        found.append((report_data(run, answers, metrics), answers))
+    comparison.compare(found, folders[0])
+    return folders[0] / "compare.html"
+
+
+# Numbers
+
+
+def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
+    """Everybody's answers to hard_test, and every metric of every suite."""
+    draws = run.config["evaluation"]["draws"]
+    answers = answers_to(run, SUITE)
+    _, bin_of = bins(run)
+    metrics = measure(SUITE, answers, bins=bin_of, draws=draws)
+    for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
+        programs = [a for a in run.find("outcomes") if a.tags["suite"] == suite]
+        metrics += code_metrics(suite, programs) if programs else measure(suite, answers_to(run, suite), draws=draws)
+    return answers, metrics
+
+
+def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
+    """seed -> model -> its judged answers to the suite."""
+    found: dict[int, dict[str, Any]] = defaultdict(dict)
+    for seed in run.seeds:
+        gold = gold_of(run, suite, seed)
+        for artifact in run.find("opinion", seed=seed):
+            path = artifact.path / f"{suite}.npz"
+            if artifact.tags["model"] in MODELS and path.exists():
+                found[seed][artifact.tags["model"]] = judge(read_arrays(path, Predictions), gold)
+    return dict(found)
+
+
+def code_metrics(suite: str, programs: Sequence[Artifact]) -> list[Metric]:
+    """pass@k of each model over its sampled programs."""
+    found: dict[str, dict[int, list[tuple[str, int, int]]]] = defaultdict(dict)
+    for artifact in programs:
+        tasks: dict[str, list[Outcome]] = defaultdict(list)
+        for outcome in read_rows(artifact.path / "outcomes.jsonl", Outcome):
+            tasks[outcome.id].append(outcome)
+        rows = [(key, len(all_), sum(o.correct is True for o in all_)) for key, all_ in tasks.items()]
+        found[artifact.tags["model"]][artifact.tags["seed"]] = rows
+    return [metric for model, seeds in found.items() for metric in measure_samples(suite, model, seeds)]
+
+
+def gold_of(run: Run, suite: str, seed: int) -> dict[str, int]:
+    (artifact,) = run.find("gold", seed=seed, split=suite) or run.find("suite_gold", suite=suite)
+    return {row.id: row.answer for row in read_rows(artifact.path / "gold.jsonl", Gold)}
+
+
+def questions_of(run: Run, seed: int, split: str) -> dict[str, Example]:
+    (artifact,) = run.find("questions", seed=seed)
+    return {row.id: row for row in read_rows(artifact.path / f"{split}.jsonl", Example)}
+
+
+def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
+    hardness = {key: row.meta["hardness"] for seed in run.seeds for key, row in questions_of(run, seed, SUITE).items()}
+    labels, bin_of = difficulty_bins(hardness, count=run.config["evaluation"]["bins"])
+    return (labels, bin_of) if len(labels) > 1 else ((), {})
+
+
+# The report
+
+
+def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> ReportData:
+    seed = run.seeds[0]
+    config, hard = run.config, questions_of(run, seed, SUITE)
+    synthetic = any(row.meta.get("synthetic") for row in hard.values())
+    off = [name for name, on in config["controls"].items() if not on]
+    voters = {s: read_committee(run, s) for s in run.seeds}
+    notes = [f"seed {s}: {v['warning']}" for s, v in voters.items() if v["warning"]]
+    notes += [
+        f"seed {s}: no round beat its reference, so the first learner stands alone"
+        for s, v in voters.items()
+        if not any(one["alpha"] > 0 for one in v["rounds"])
+    ]
+    shown = ("floor", "committee", "student", "ceiling")
+    return ReportData(
+        run=config["name"],
+        suite=SUITE,
+        metrics=tuple(metrics),
+        synthetic=SYNTHETIC if synthetic else "",
+        flow=flow(run, voters),
+        duplicates=duplicates(run),
+        controls_off=tuple(off),
+        rounds=tuple(
+            SeedRounds(s, tuple(Round(**r) for r in v["rounds"]), tuple(v["accuracy_by_rounds"]), v["used"])
+            for s, v in voters.items()
+        ),
+        dependence=dependence_of(voters[seed]),
+        heaviest=heaviest(run, seed),
+        difficulty_bins=bins(run)[0],
+        difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
+        calibration=tuple(
+            Calibration(m, tuple(calibration_bins(answers[seed][m], SHOWN_BINS))) for m in shown if m in answers[seed]
+        ),
+        costs=costs(run),
+        samples=samples(run, seed, answers),
+        reproduce=reproduce(run),
+        notes=tuple(notes),
+    )
+
+
+def read_committee(run: Run, seed: int) -> dict[str, Any]:
+    (artifact,) = run.find("committee", seed=seed, model="committee")
+    return json.loads((artifact.path / "committee.json").read_text())
+
+
+def flow(run: Run, voters: Mapping[int, dict[str, Any]]) -> tuple[Step, ...]:
+    """The boxes, with the first seed's counts."""
+    seed = run.seeds[0]
+    (questions,) = run.find("questions", seed=seed)
+    facts = questions.manifest["facts"]
+    (labels,) = run.find("labels", seed=seed, model="committee")
+    kept = labels.manifest["facts"]
+    rounds = voters[seed]
+    return (
+        Step("easy questions", f"{facts['easy_fit']:,}", "with gold"),
+        Step("boosting", f"{len(rounds['rounds'])} rounds", rounds["stop"] or "all that were asked for"),
+        Step("committee", f"{rounds['used']} learners", f"chosen on {facts['easy_holdout']:,} held-out easy questions"),
+        Step("transfer pool", f"{facts['transfer']:,}", "hard, without gold"),
+        Step("pseudo-labels", f"{kept['kept']:,} kept", f"{kept['rows'] - kept['kept']:,} dropped"),
+        Step("student", run.config["student"]["model"]["path"], "trained on the pseudo-labels alone"),
+        Step("hard test", f"{facts['hard_test']:,}", "held out"),
+    )
+
+
+def duplicates(run: Run) -> dict[str, int]:
+    """Questions taken out of a split since another split holds a duplicate, over all seeds."""
+    found: dict[str, int] = defaultdict(int)
+    for artifact in run.find("questions"):
+        for kind in ("exact", "near"):
+            for where, count in artifact.manifest["facts"].get(f"removed_{kind}", {}).items():
+                found[f"{kind}: {where}"] += count
+    return dict(found)
+
+
+def dependence_of(voters: dict[str, Any]) -> Dependence | None:
+    phi = voters["error_correlation"]
+    names = tuple(f"{at + 1}" for at in range(len(phi)))
+    return Dependence(
+        names,
+        tuple(tuple(row) for row in phi),
+        voters["effective_voters"],
+        voters["effective_directions"],
+        voters["warning"],
+    )
+
+
+def heaviest(run: Run, seed: int) -> tuple[HeavyRow, ...]:
+    """The easy questions that weighed most, with their weight in each round."""
+    rounds = [a for a in run.find("round", seed=seed, model="committee") if (a.path / "weights.npz").exists()]
+    weights = [read_arrays(a.path / "weights.npz", Weights) for a in rounds]
+    ids = weights[0].ids
+    weight_RN = np.array([align(one, ids).weight_N for one in weights])
+    rows, gold = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed)
+    return tuple(
+        HeavyRow(key, rows[key].prompt, rows[key].choices[gold[key]], tuple(weight_R.tolist()), seed)
+        for key, weight_R in heaviest_rows(ids, weight_RN, top=8)
+    )
+
+
+def costs(run: Run) -> tuple[Cost, ...]:
+    """Seconds and tokens by kind of stage, over all seeds."""
+    seconds: dict[str, float] = defaultdict(float)
+    tokens: dict[str, int] = defaultdict(int)
+    for artifact in {a.path: a for a in run.artifacts}.values():
+        who = artifact.tags.get("model", "")
+        kind = "answers" if "opinion" in artifact.tags.get("kind", "") else artifact.name.replace("_", " ")
+        label = kind if kind != "boosting round" else f"{kind}s ({who})"
+        if artifact.name == "fit":
+            label = f"fit {who}"
+        manifest = artifact.manifest
+        seconds[label] += manifest["seconds"]
+        tokens[label] += manifest["facts"].get("tokens") or 0
+    return tuple(Cost(label, seconds[label], tokens[label] or None) for label in seconds if seconds[label] >= 0.05)
+
+
+def samples(run: Run, seed: int, answers: Answers) -> tuple[Sample, ...]:
+    """Questions of the transfer pool with every learner's vote and the label, some of each kind of outcome."""
+    (labels_at,) = run.find("labels", seed=seed, model="committee")
+    labels = read_arrays(labels_at.path / "labels.npz", PseudoLabels)
+    rows, gold = questions_of(run, seed, "transfer"), gold_of(run, "transfer", seed)
+    count = run.config["evaluation"]["samples"]
+    right_N = np.array([labels.target_NK[at].argmax() == gold[key] for at, key in enumerate(labels.ids.tolist())])
+    rng = np.random.default_rng(0)  # the same questions each time the report is written
+    chosen = [rng.permutation(np.flatnonzero(right_N == is_right))[: -(-count // 2)] for is_right in (False, True)]
+    members = run.find("member_opinion", seed=seed)
+    used = read_committee(run, seed)["used"]
+    members = [a for a in members if a.tags["model"].startswith("committee ·")][:used]
+    opinions = [align(read_arrays(a.path / "transfer.npz", Predictions), labels.ids) for a in members]
+    found = []
+    for at in np.concatenate(chosen)[:count].tolist():
+        row = rows[str(labels.ids[at])]
+        said = [one.probs_NK[at] for one in opinions]
+        cast = tuple(
+            Vote(f"learner {i + 1}", row.choices[int(p.argmax())], round(float(p.max()), 3)) for i, p in enumerate(said)
+        )
+        target = labels.target_NK[at]
+        label = f"{row.choices[int(target.argmax())]} ({target.max():.2f})"
+        found.append(
+            Sample(row.id, row.prompt, row.choices, cast, label, str(labels.why_N[at]), "", row.choices[gold[row.id]])
+        )
+    return tuple(found)
+
+
+def reproduce(run: Run) -> Reproduce:
+    manifest = run.artifacts[-1].manifest
+    from w2s.sandbox import tier
+
+    return Reproduce(
+        command=run.command,
+        config=(run.folder / "config.yaml").read_text(),
+        versions=manifest["versions"],
+        commit=manifest["commit"] or "",
+        sandbox=str(tier()) if run.find("outcomes") else "",
+    )

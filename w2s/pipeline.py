@@ -1,0 +1,341 @@
+"""THE STORY: from easy questions with gold to a strong model judged on hard ones, stage by stage.
+
+`chain` is the story of one seed. It only declares: every option given to `tell` becomes part of the stage's key, and
+nothing runs before `run`. The strong model's labels never see the gold of the transfer pool; the ceiling's do.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from w2s.config import Boosting, Config, Learner
+from w2s.data.sources import SOURCES
+from w2s.log import say
+from w2s.methods import builtin_recipe, check_methods
+from w2s.records import Example, Gold
+from w2s.registry import options, pick
+from w2s.stages import Tools, committee, models, questions, rounds
+from w2s.store import Stage, Store, write_json
+
+UNSEEDED = None
+
+
+def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
+    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
+    check_methods(config)
+    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job)
+    told: dict[str, Stage] = {}
+
+    def tell(work: Callable, title: str, parents: Mapping[str, Stage], tags: dict[str, Any], **choices: Any) -> Stage:
+        section = json.loads(json.dumps(choices, default=dataclasses.asdict))
+        name = tags.pop("name", work.__name__)
+        stage = Stage(name, title, section, dict(parents), partial(work, tools=tools, **choices), tags=tags)
+        return told.setdefault(stage.key, stage)
+
+    for seed in config.seeds:
+        chain(config, seed, tools, tell)
+    return list(told.values())
+
+
+def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -> None:
+    """The story of one seed."""
+    story = Story(config, seed, tools, tell)
+
+    # 1. Easy questions with gold, hard questions without, and the gold under lock.
+    story.split_questions()
+    easy = story.gold_targets("easy_fit")
+
+    # 2. Weak learners: one after the other on re-weighted rows, and the controls beside them.
+    story.boost("committee", config.boosting, easy)
+    if config.controls.uniform:
+        story.combine("uniform", "committee", alphas={"name": "uniform"})
+    story.combine("best_learner", "committee", best_alone=True)
+    if config.controls.bagged:
+        bagging = dataclasses.replace(config.boosting, booster={"name": "bagging"}, patience=None)
+        story.boost("bagged", bagging, easy)
+    if config.controls.floor or config.controls.naive_student:
+        story.fit("floor", config.learners[0], easy, "easy_fit")
+    if config.controls.long_learner:
+        story.fit("long_learner", config.learners[0], easy, "easy_fit", longer=config.boosting.rounds)
+
+    # 3. The committee labels the hard questions; the student learns from these labels alone.
+    labels = story.label("committee")
+    story.fit("student", config.student, labels, "transfer")
+
+    # 4. The student's own controls: other labels for the same base.
+    if config.controls.naive_student:
+        story.fit("naive_student", config.student, story.label("floor"), "transfer")
+    if config.controls.shuffled:
+        story.fit("shuffled", config.student, story.label("committee", shuffled=True), "transfer")
+    if config.controls.easy_gold:
+        story.fit("easy_gold", config.student, easy, "easy_fit")
+    if config.controls.ceiling:
+        story.fit("ceiling", config.student, story.gold_targets("transfer"), "transfer")
+    if config.controls.zero_shot:
+        story.ask("zero_shot", learner=config.student)
+
+
+class Story:
+    """The stages of one seed as they are told; `opinions` holds who has said something about the sets."""
+
+    def __init__(self, config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]):
+        self.config, self.seed, self.tools, self._tell = config, seed, tools, tell
+        self.opinions: dict[str, Stage] = {}
+        self.rounds: dict[str, dict[str, Stage]] = {}
+        self.members: dict[str, dict[str, Stage]] = {}
+        self.suites: dict[str, Stage] = {}
+
+    def tell(self, work: Callable, title: str, parents: Mapping[str, Stage], *, tags: dict | None = None, **choices):
+        return self._tell(work, f"seed {self.seed} · {title}", parents, {"seed": self.seed, **(tags or {})}, **choices)
+
+    def split_questions(self) -> None:
+        data, seed, content = self.config.data, self.seed, content_of(self.tools.rows(self.seed))
+        parents = {}
+        if data.difficulty["name"] == "loss":
+            parents = {"difficulty": self.tell(
+                rounds.cross_fitted, "how hard each question is", self.base(self.config.learners[0]),
+                learner=self.config.learners[0], folds=self.config.boosting.folds, seed=seed, content=content,
+            )}  # fmt: skip
+        where = dataclasses.replace(data, root=None)  # the rows count, not the folder they lie in
+        self.questions = self.tell(
+            questions.questions,
+            "questions",
+            parents,
+            tags={"kind": "questions"},
+            data=where,
+            seed=seed,
+            content=content,
+        )
+        self.gold = {
+            name: self.tell(
+                questions.gold, f"gold of {name}", {"questions": self.questions}, tags={"kind": "gold", "split": name},
+                splits=splits, seed=seed, content=content,
+            )
+            for name, splits in {
+                "easy": ("easy_fit", "easy_holdout"), "transfer": ("transfer",), "hard_test": ("hard_test",)
+            }.items()
+        }  # fmt: skip
+        for spec in self.config.evaluation.suites:
+            content = content_of(self.tools.suite_rows(suite_name(spec)))
+            name = suite_name(spec)
+            tags = {"suite": name, "seed": UNSEEDED}
+            self.suites[name] = self.tell(
+                questions.suite, name, {}, tags={"kind": "suite", **tags}, name=name, content=content
+            )
+            self.tell(
+                questions.suite_gold,
+                f"gold of {name}",
+                {},
+                tags={"kind": "suite_gold", **tags},
+                name=name,
+                content=content,
+            )
+
+    def gold_targets(self, split: str) -> Stage:
+        gold = self.gold["easy" if split == "easy_fit" else split]
+        parents = {"questions": self.questions, "gold": gold}
+        return self.tell(questions.gold_targets, f"gold of {split} as targets", parents, split=split)
+
+    def base(self, learner: Learner) -> dict[str, Stage]:
+        """The parent that pretrains a builtin model; nothing for any other."""
+        scheme, _, name = learner.model.path.partition(":")
+        if scheme != "builtin" or learner.model.kind == "sklearn":
+            return {}
+        worlds = next((s.get("worlds", 2) for s in self.config.data.sources if s["name"] == "world"), 1)
+        world = self.seed % worlds
+        recipe = builtin_recipe(name)
+        return {"base": self._tell(
+            models.pretrain, f"world {world} · base model {name}", {}, {"seed": UNSEEDED},
+            builtin=name, world=world, recipe=recipe,
+        )}  # fmt: skip
+
+    def fit(self, who: str, learner: Learner, labels: Stage, split: str, *, longer: int = 1) -> Stage:
+        """One model on the labels of one split, asked about the suites (and, if a teacher, the transfer pool)."""
+        is_student = learner is self.config.student
+        parents = {"questions": self.questions, "labels": labels, **self.base(learner)}
+        model = self.tell(
+            models.fit, who, parents, tags={"kind": "model", "model": who},
+            learner=learner, seed=self.seed, split=split, longer=longer, is_student=is_student,
+        )  # fmt: skip
+        self.ask(who, model=model, sets=("hard_test",) if is_student else ("transfer", "hard_test"))
+        return model
+
+    def ask(
+        self, who: str, *, model: Stage | None = None, learner: Learner | None = None,
+        sets: tuple[str, ...] = ("hard_test",), speaker: bool = True,
+    ) -> Stage:  # fmt: skip
+        """A model's opinion on the sets and on every further suite."""
+        parents = {"questions": self.questions, **self.suites}
+        parents |= {"model": model} if model is not None else self.base(learner)
+        tags = {"kind": "opinion", "model": who} if speaker else {"kind": "member_opinion", "model": who}
+        stage = self.tell(
+            models.opinion, f"{who} answers", parents, tags=tags,
+            by=who, sets=(*sets, *self.suites), learner=learner,
+        )  # fmt: skip
+        if speaker:
+            self.opinions[who] = stage
+        return stage
+
+    def boost(self, who: str, boosting: Boosting, labels: Stage) -> None:
+        """The rounds, each with the one before as parent, and the committee they make."""
+        config, told, shared = self.config, {}, {"questions": self.questions, "labels": labels}
+        recipe = dataclasses.replace(boosting, rounds=1)  # more rounds must not change the ones that are there
+        for index in range(boosting.rounds):
+            learner = config.learners[index % len(config.learners)]
+            parents = {**shared, **self.base(learner), **self.untrained(boosting, learner)}
+            parents |= told if boosting.booster["name"] != "bagging" else {}
+            if boosting.patience:
+                parents["gold"] = self.gold["easy"]
+            told[f"round-{index}"] = self.tell(
+                rounds.boosting_round, f"{who} · round {index + 1}", parents,
+                tags={"kind": "round", "model": who, "index": index},
+                index=index, learner=learner, boosting=recipe, combiner=config.label.combiner, seed=self.seed,
+            )  # fmt: skip
+        self.rounds[who] = told
+        both = ("transfer", "hard_test")
+        self.members[who] = {
+            f"opinion-{at}": self.ask(f"{who} · learner {at + 1}", model=one, sets=both, speaker=False)
+            for at, one in enumerate(told.values())
+        }
+        self.combine(who, who, alphas=config.label.alphas if who == "committee" else {"name": "boosting"})
+
+    def untrained(self, boosting: Boosting, learner: Learner) -> dict[str, Stage]:
+        """The untrained base's opinion on easy_fit, where the booster measures rounds against it."""
+        booster = boosting.booster
+        if booster["name"] != "ensemw2s" or booster.get("reference", "untrained") != "untrained":
+            return {}
+        parents = {"questions": self.questions, **self.base(learner)}
+        return {"untrained": self.tell(
+            models.opinion, "the untrained base answers", parents, by="untrained", sets=("easy_fit",), learner=learner
+        )}  # fmt: skip
+
+    def combine(self, who: str, learners: str, *, alphas: dict | None = None, best_alone: bool = False) -> None:
+        """Many learners' opinions into one, under the name `who`."""
+        told = self.rounds[learners]
+        alphas = alphas or self.config.label.alphas
+        voters = self.tell(
+            committee.committee, f"{who} · who votes", {"gold": self.gold["easy"], **told},
+            tags={"kind": "committee", "model": who},
+            combiner=self.config.label.combiner, alphas=alphas, rounds=len(told),
+        )  # fmt: skip
+        self.opinions[who] = self.tell(
+            committee.combined, f"{who} answers", {"committee": voters, **self.members[learners]},
+            tags={"kind": "opinion", "model": who}, by=who, combiner=self.config.label.combiner,
+            sets=("transfer", "hard_test", *self.suites), best_alone=best_alone,
+        )  # fmt: skip
+
+    def label(self, who: str, *, shuffled: bool = False) -> Stage:
+        title = f"labels by {who}" + (", shuffled" if shuffled else "")
+        parents = {"questions": self.questions, "opinion": self.opinions[who]}
+        return self.tell(
+            committee.pseudo_labels, title, parents, tags={"kind": "labels", "model": "shuffled" if shuffled else who},
+            label=self.config.label, seed=self.seed, shuffled=shuffled,
+        )  # fmt: skip
+
+
+def run(config: Config) -> list[Stage]:
+    """Make every stage that is not there yet, as many at a time as there are slots. Returns the stages."""
+    from w2s.jobs import Workers
+
+    store = Store(Path(config.runtime.runs_dir) / "store")
+    with Workers(config.runtime) as workers:
+        told = build(config, workers.run)
+        todo = [stage for stage in told if not store.done(stage)]
+        say(f"{config.name}: {len(told)} stages, {len(told) - len(todo)} done, {len(todo)} to run")
+        execute(todo, store, workers.slots)
+    return told
+
+
+def execute(todo: list[Stage], store: Store, slots: int) -> None:
+    """Run stages as soon as their parents are there; after a failure nothing new starts, and it is raised."""
+    waiting, running, total = list(todo), {}, len(todo)
+    unmade = {stage.key for stage in todo}
+    with concurrent.futures.ThreadPoolExecutor(slots) as pool:
+        while waiting or running:
+            for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
+                if len(running) == slots:
+                    break
+                waiting.remove(stage)
+                running[pool.submit(store.make, stage)] = stage
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                stage = running.pop(future)
+                future.result()
+                unmade.discard(stage.key)
+                say(line_about(stage, store, total - len(unmade), total))
+
+
+def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
+    """'[12/140] seed 0 · round 3: error 0.31, alpha 0.52 (1.9 s)'."""
+    manifest = store.manifest(stage)
+    wanted = ("error", "alpha", "stop", "skipped", "used", "kept", "rows")
+    facts = {k: v for k, v in manifest["facts"].items() if k in wanted and v is not None}
+    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+    return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
+
+
+def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]:
+    """seed -> all questions of the sources; a source that draws by seed gets the run's."""
+
+    @cache
+    def rows(seed: int) -> tuple[list[Example], list[Gold]]:
+        examples, gold = [], []
+        for at, spec in enumerate(config.data.sources):
+            more, its_gold = read_source(config, spec, f"data.sources.{at}", seed)
+            examples += more
+            gold += its_gold
+        return examples, gold
+
+    return rows
+
+
+def suite_rows_of(config: Config) -> Callable[[str], tuple[list[Example], list[Gold]]]:
+    specs = {suite_name(spec): (at, spec) for at, spec in enumerate(config.evaluation.suites)}
+    return cache(lambda name: read_source(config, specs[name][1], f"evaluation.suites.{specs[name][0]}", 0))
+
+
+def read_source(config: Config, spec: dict, key: str, seed: int) -> tuple[list[Example], list[Gold]]:
+    seeded = "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
+    root = Path(config.data.root) if config.data.root else None
+    return pick(SOURCES, {**spec, **({"seed": seed} if seeded else {})}, key=key)(root)
+
+
+def suite_name(spec: dict) -> str:
+    return str(spec["name"])
+
+
+def content_of(rows: tuple[list[Example], list[Gold]]) -> str:
+    """A hash of questions and gold: the rows are the data set's identity, wherever they came from."""
+    digest = hashlib.sha256()
+    for row in (*rows[0], *rows[1]):
+        digest.update(repr(row).encode())
+    return digest.hexdigest()[:16]
+
+
+def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
+    """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
+    from w2s.config import to_yaml
+
+    folder = Path(config.runtime.runs_dir) / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    listed = [
+        {
+            "name": s.name,
+            "title": s.title,
+            "folder": s.folder_name,
+            "tags": dict(s.tags),
+            "parents": {r: p.folder_name for r, p in s.parents.items()},
+        }
+        for s in told
+    ]
+    write_json(folder / "stages.json", {"command": " ".join(command), "stages": listed, "cores": os.cpu_count()})
+    return folder

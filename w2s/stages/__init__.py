@@ -1,0 +1,30 @@
+"""The work of each stage: `(here, inputs, tools, *, options) -> facts`.
+
+`here` is the stage's partial folder, `inputs` the folders of its parents by role, and every option is part of the
+stage's key. `tools` is what must not change a result. Tensors live in the workers: here are job folders and NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from w2s.config import Runtime
+from w2s.records import Example, Gold
+
+Inputs = Mapping[str, Path]
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What stages need and results must not depend on."""
+
+    runtime: Runtime
+    rows: Callable[[int], tuple[list[Example], list[Gold]]]
+    """seed -> every question of the run's sources, and its gold."""
+    suite_rows: Callable[[str], tuple[list[Example], list[Gold]]]
+    """The same of a further suite, by name."""
+    run_job: Callable[[Path], None]

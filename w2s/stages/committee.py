@@ -1,0 +1,126 @@
+"""Stages that make one opinion of many, and labels of opinions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from w2s.boosting import adaboost
+from w2s.config import Labels
+from w2s.ensemble import dependence
+from w2s.ensemble.combiners import COMBINERS, votes
+from w2s.ensemble.selection import SELECTORS, make_labels
+from w2s.records import (
+    Example,
+    Predictions,
+    PseudoLabels,
+    align,
+    read_arrays,
+    read_rows,
+    write_arrays,
+)
+from w2s.registry import pick
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.rounds import gold_of, read_round, stack, staged
+from w2s.store import write_json
+
+
+def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alphas: dict, rounds: int) -> Facts:
+    """Who votes, with which alpha: the rounds up to the best committee on easy_holdout, never looking at a test.
+
+    Writes committee.json: members (round, alpha, accuracy alone), the accuracy by number of rounds, how far the
+    learners err together, and the best single learner on easy_holdout.
+    """
+    found = [read_round(inputs[f"round-{at}"]) for at in range(rounds)]
+    found = [one for one in found if one is not None]
+    opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in found]
+    accuracy_R = staged(opinions, found, combiner, inputs["gold"])
+    used = adaboost.best_rounds(accuracy_R) if any(one.alpha > 0 for one in found) else 1
+    first, probs_RNK = stack(opinions)
+    gold_N = gold_of(first, inputs["gold"])
+    wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
+    boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
+    chance_N = 1 - 1 / first.mask_NK.sum(1)
+    alpha_R = pick(dependence.ALPHAS, alphas)(boosted_R, wrong_RN[:used], chance_N)
+    if not alpha_R.any():
+        alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so
+    phi_RR = dependence.error_correlation(wrong_RN[:used])
+    write_json(
+        here / "committee.json",
+        {
+            "rounds": [dataclasses.asdict(one) for one in found],
+            "used": used,
+            "alphas": alpha_R.tolist(),
+            "accuracy_by_rounds": accuracy_R.tolist(),
+            "learner_accuracy": (1 - wrong_RN.mean(1)).tolist(),
+            "best_learner": int(np.argmax(1 - wrong_RN.mean(1))),
+            "error_correlation": phi_RR.tolist(),
+            "effective_voters": dependence.effective_voters(phi_RR),
+            "effective_directions": dependence.effective_directions(phi_RR),
+            "warning": dependence.warning(phi_RR),
+            "stop": found[-1].stop,
+        },
+    )
+    return {"rounds": len(found), "used": used}
+
+
+def combined(
+    here: Path, inputs: Inputs, tools: Tools, *, by: str, combiner: dict, sets: Sequence[str], best_alone: bool = False
+) -> Facts:
+    """The committee's opinion (or, best_alone, its best learner's) on each set, and every member's vote."""
+    voters = json.loads((inputs["committee"] / "committee.json").read_text())
+    members = [voters["best_learner"]] if best_alone else list(range(voters["used"]))
+    alpha_R = np.ones(1) if best_alone else np.array(voters["alphas"])
+    for name in sets:
+        opinions = [read_arrays(inputs[f"opinion-{at}"] / f"{name}.npz", Predictions) for at in members]
+        first, probs_RNK = stack(opinions)
+        abstained_RN = np.array([align(one, first.ids).abstained_N for one in opinions])
+        probs_NK = pick(COMBINERS, combiner)(probs_RNK, first.mask_NK, alpha_R, abstained_RN)
+        found = dataclasses.replace(first, probs_NK=probs_NK, abstained_N=abstained_RN.all(0), by=by)
+        write_arrays(here / f"{name}.npz", found)
+        votes_RNK = np.where(abstained_RN[..., None], 0.0, votes(probs_RNK, first.mask_NK))
+        np.savez(here / f"{name}_votes.npz", ids=first.ids, votes_RNK=votes_RNK, alpha_R=alpha_R)
+    return {"members": len(members)}
+
+
+def pseudo_labels(
+    here: Path, inputs: Inputs, tools: Tools, *, label: Labels, seed: int, shuffled: bool = False
+) -> Facts:
+    """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random."""
+    found = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
+    source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
+    path = inputs["opinion"] / "transfer_votes.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            votes_RNK = file["votes_RNK"]
+    else:
+        votes_RNK = votes(found.probs_NK, found.mask_NK)[None]
+    sources_N = np.array([source[key] for key in found.ids.tolist()])
+    keep_N, why_N = pick(SELECTORS, label.select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
+    why_N = np.where(found.abstained_N, "the committee abstained", why_N)
+    labels = make_labels(
+        found.ids,
+        found.probs_NK,
+        found.mask_NK,
+        keep_N & ~found.abstained_N,
+        why_N,
+        soft=label.soft,
+        temperature=label.temperature,
+    )
+    if shuffled:
+        labels = shuffle(labels, found.mask_NK.sum(1), seed)
+    write_arrays(here / "labels.npz", labels)
+    return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum())}
+
+
+def shuffle(labels: PseudoLabels, count_N: np.ndarray, seed: int) -> PseudoLabels:
+    """Targets dealt out anew among the rows with as many candidates."""
+    rng, target_NK = np.random.default_rng([seed, 7]), labels.target_NK.copy()
+    for count in np.unique(count_N):
+        rows = np.flatnonzero(count_N == count)
+        target_NK[rows] = labels.target_NK[rng.permutation(rows)]
+    return dataclasses.replace(labels, target_NK=target_NK)

@@ -1,0 +1,172 @@
+"""Stages that fit a model or ask one, through job folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2s.config import Learner, Runtime
+from w2s.records import (
+    Predictions,
+    PseudoLabels,
+    Weights,
+    align,
+    read_arrays,
+    write_arrays,
+)
+from w2s.stages import Facts, Inputs, Tools
+from w2s.store import write_json
+
+PRETRAINING = {
+    "weak": {"lines": 20_000, "steps": 0},
+    "strong": {"lines": 200_000, "steps": 3000, "batch": 256, "lr": 4e-3, "warmup_share": 0.03},
+}
+"""The embedded world's base models: how many lines of its corpus, and for how many steps (0: random weights)."""
+
+
+def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: int, recipe: dict) -> Facts:
+    """A tiny base model of one embedded world, trained on that world's unlabelled corpus."""
+    from w2s.data.world import corpus
+
+    if not (here / "done.json").exists():
+        lines = list(corpus(world, recipe["lines"]))
+        (here / "corpus.txt").write_text("\n".join(lines) + "\n")
+        steps = {key: value for key, value in recipe.items() if key != "lines"}
+        job = {"worker": "pretrain", "builtin": builtin, "corpus": "corpus.txt", "seed": world, **steps}
+        write_json(here / "job.json", {**job, "runtime": dataclasses.asdict(tools.runtime)})
+        tools.run_job(here)
+    return {"lines": recipe["lines"]}
+
+
+def fit(
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    learner: Learner,
+    seed: int,
+    split: str,
+    longer: int = 1,
+    is_student: bool = False,
+) -> Facts:
+    """One model on the labels of one split: the floor, a student, the ceiling... `longer` multiplies its training."""
+    train = learner.train
+    steps = None if train.steps is None else train.steps * longer
+    learner = dataclasses.replace(learner, train=dataclasses.replace(train, steps=steps, epochs=train.epochs * longer))
+    labels = read_arrays(inputs["labels"] / "labels.npz", PseudoLabels)
+    facts = fit_model(
+        here / "fit-0",
+        tools,
+        learner=learner,
+        base=base_folder(inputs, learner),
+        seed=seed,
+        examples=inputs["questions"] / f"{split}.jsonl",
+        labels=labels,
+        is_student=is_student,
+    )
+    return {"rows": int((labels.weight_N > 0).sum()), **costs([facts])}
+
+
+def opinion(
+    here: Path, inputs: Inputs, tools: Tools, *, by: str, sets: Sequence[str], learner: Learner | None = None
+) -> Facts:
+    """A model's distribution over the candidates of each set; of several members, their mean.
+
+    With `learner` it is the untrained base that is asked.
+    """
+    paths = {name: inputs.get(name, inputs["questions"]) / f"{name}.jsonl" for name in sets}
+    if learner is not None:
+        start = {"learner": dataclasses.asdict(learner), "path": base_folder(inputs, learner)}
+        found = [ask_model(here / "ask-0", tools, sets=paths, by=by, **start)]
+    else:
+        models = sorted(inputs["model"].glob("fit-*/model"))
+        found = [ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=m) for at, m in enumerate(models)]
+    for name in sets:
+        write_arrays(here / f"{name}.npz", mean_opinion([one[name] for one in found]))
+    return {"rows": sum(len(found[0][name].ids) for name in sets)}
+
+
+def fit_model(
+    folder: Path,
+    tools: Tools,
+    *,
+    learner: Learner,
+    base: str,
+    seed: int,
+    examples: Path,
+    labels: PseudoLabels,
+    weights: Weights | None = None,
+    weighting: str = "loss",
+    is_student: bool = False,
+) -> dict[str, Any]:
+    """Run (or find) the finetune job in `folder`; returns its train.json."""
+    if not (folder / "done.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_arrays(folder / "labels.npz", labels)
+        if weights is not None:
+            write_arrays(folder / "order.npz", weights)
+        job = {
+            "worker": "finetune",
+            "learner": dataclasses.asdict(learner),
+            "path": base,
+            "seed": seed,
+            "examples": str(examples),
+            "labels": "labels.npz",
+            "order": "order.npz" if weights is not None else None,
+            "weighting": weighting,
+            "runtime": runtime_of(tools.runtime, is_student),
+        }
+        write_json(folder / "job.json", job)
+        tools.run_job(folder)
+    return json.loads((folder / "train.json").read_text())
+
+
+def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:
+    """The student trains under DeepSpeed unless the config names another file."""
+    default = "zero1" if is_student else None
+    return {**dataclasses.asdict(runtime), "deepspeed": runtime.deepspeed or default}
+
+
+def ask_model(
+    folder: Path, tools: Tools, *, sets: Mapping[str, Path], by: str, model: Path | None = None, **untrained: Any
+) -> dict[str, Predictions]:
+    """Run (or find) the predict job in `folder`: a fitted model's opinion on each named set of examples."""
+    if not (folder / "done.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        job = {
+            "worker": "predict",
+            "model": None if model is None else str(model),
+            "examples": {name: str(path) for name, path in sets.items()},
+            "by": by,
+            "runtime": dataclasses.asdict(tools.runtime),
+            **untrained,
+        }
+        write_json(folder / "job.json", job)
+        tools.run_job(folder)
+    return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
+
+
+def base_folder(inputs: Inputs, learner: Learner) -> str:
+    """Where the learner starts from: the pretrained stage of a builtin model, else what the config names."""
+    return str(inputs["base"] / "model") if "base" in inputs else learner.model.path
+
+
+def costs(facts: Sequence[dict[str, Any]]) -> Facts:
+    return {"tokens": sum(one.get("tokens", 0) for one in facts), "steps": sum(one.get("steps", 0) for one in facts)}
+
+
+def mean_opinion(found: Sequence[Predictions]) -> Predictions:
+    """The mean of several models' distributions; a model that abstained has no say on that row."""
+    first = found[0]
+    if len(found) == 1:
+        return first
+    aligned = [align(one, first.ids) for one in found]
+    say_RN = np.array([~one.abstained_N for one in aligned], dtype=float)
+    say_RN[:, say_RN.sum(0) == 0] = 1
+    probs_NK = np.einsum("rn,rnk->nk", say_RN, np.array([one.probs_NK for one in aligned])) / say_RN.sum(0)[:, None]
+    return dataclasses.replace(first, probs_NK=probs_NK, abstained_N=np.all([a.abstained_N for a in aligned], axis=0))

@@ -1,0 +1,90 @@
+"""Stages that make questions, gold and targets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from w2s.config import Data
+from w2s.data.difficulty import DIFFICULTY
+from w2s.data.splits import split
+from w2s.records import (
+    Example,
+    Gold,
+    Predictions,
+    PseudoLabels,
+    candidate_mask,
+    read_arrays,
+    read_rows,
+    write_arrays,
+    write_rows,
+)
+from w2s.registry import pick
+from w2s.stages import Facts, Inputs, Tools
+from w2s.store import write_json
+
+
+def questions(here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int, content: str) -> Facts:
+    """Split the questions, without their gold. `content` is the hash of the rows that `tools.rows` gives."""
+    examples, gold = tools.rows(seed)
+    opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
+    score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
+    found = split(
+        examples,
+        gold,
+        score_N,
+        easy_max=data.easy_max,
+        hard_min=data.hard_min,
+        easy_share=data.easy_share,
+        test_splits=data.test_splits,
+        sizes=dataclasses.asdict(data.sizes),
+        allow_fewer=data.allow_fewer,
+        near=data.near,
+        seed=seed,
+    )
+    by_id = {example.id: example for example in examples}
+    score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
+    for name in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
+        rows = [by_id[key] for key in getattr(found, name).tolist()]
+        write_rows(
+            here / f"{name}.jsonl",
+            [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows],
+        )
+    write_json(here / "splits.json", {"hash": found.hash, "counts": found.counts})
+    return {"rows": len(examples), **found.counts}
+
+
+def gold(here: Path, inputs: Inputs, tools: Tools, *, splits: Sequence[str], seed: int, content: str) -> Facts:
+    """The gold of these splits, apart from everything else: only who has this parent can have seen it."""
+    ids = {row.id for name in splits for row in read_rows(inputs["questions"] / f"{name}.jsonl", Example)}
+    return {"rows": write_rows(here / "gold.jsonl", [row for row in tools.rows(seed)[1] if row.id in ids])}
+
+
+def suite(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: str) -> Facts:
+    """A further suite's questions, without their gold."""
+    return {"rows": write_rows(here / f"{name}.jsonl", tools.suite_rows(name)[0])}
+
+
+def suite_gold(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: str) -> Facts:
+    """A further suite's gold."""
+    return {"rows": write_rows(here / "gold.jsonl", tools.suite_rows(name)[1])}
+
+
+def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Facts:
+    """Gold as targets: all the probability on the right candidate."""
+    examples = read_rows(inputs["questions"] / f"{split}.jsonl", Example)
+    answer = answers(inputs["gold"])
+    mask_NK = candidate_mask(np.array([len(example.choices) for example in examples]))
+    target_NK = np.zeros(mask_NK.shape)
+    target_NK[np.arange(len(examples)), [answer[example.id] for example in examples]] = 1
+    ids = np.array([example.id for example in examples])
+    labels = PseudoLabels(ids, target_NK, np.ones(len(ids)), np.full(len(ids), "gold"))
+    write_arrays(here / "labels.npz", labels)
+    return {"rows": len(ids)}
+
+
+def answers(folder: Path) -> dict[str, int]:
+    return {row.id: row.answer for row in read_rows(folder / "gold.jsonl", Gold)}

@@ -327,6 +327,13 @@ def resume(trainer: Any, folder: Path, world: World) -> State | None:
     return State(values["step"], values["losses"], [tuple(look) for look in values["looks"]])
 
 
+def clean(folder: Path) -> None:
+    """Remove what was only kept for a resume."""
+    for name in ("checkpoint", "checkpoint.partial", "checkpoint.old"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "best.safetensors").unlink(missing_ok=True)
+
+
 def set_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Copy `weights` (by parameter name) into `module`; the names must all be there."""
     parameters = dict(module.named_parameters())

@@ -78,6 +78,7 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         export(loaded, module, weights, learner, job, runtime, folder)
         history = {**summary, **dataclasses.asdict(state), "seconds": seconds()}
         (folder / "train.json").write_text(json.dumps(history))
+        train.clean(folder)
     return summary
 
 

@@ -59,6 +59,7 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
             (folder / "start").rename(folder / "model")
         history = {"lines": len(lines), "tokens": tokens, "seconds": seconds(), **dataclasses.asdict(state)}
         (folder / "train.json").write_text(json.dumps(history))
+        train.clean(folder)
     return {"lines": len(lines), "steps": steps, "tokens": tokens}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import json
 import os
 import queue
@@ -80,11 +81,21 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
                 summary |= {"worker": job["worker"], "seconds": round(time.monotonic() - start, 3)}
                 write_whole(folder / DONE, json.dumps(summary, indent=1))
         world.barrier()
+        free_memory(world)
         return {"done": str(folder)}
     except Exception as error:
         if not isinstance(error, BadInput):
             traceback.print_exc()
         return {"failed": str(folder), "kind": type(error).__name__, "message": str(error)}
+
+
+def free_memory(world: Any) -> None:
+    """A model and its optimizer refer to each other; the next job needs their room."""
+    import torch
+
+    gc.collect()
+    if world.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -81,7 +81,7 @@ def test_paired_intervals_cover_close_to_95_percent(n, skills):
     rng = np.random.default_rng(n)
     hits = []
     for trial in range(500):
-        found = contrast([one_seed(answers(rng, n, skills))], MINUS, draws=1000, seed=trial)
+        found = contrast([one_seed(answers(rng, n, skills))], MINUS, draws=600, seed=trial)
         hits.append(found.low <= skills[1] - skills[0] <= found.high)
     assert 0.935 - 0.02 <= np.mean(hits) <= 0.97 + 0.02  # 500 trials: two standard errors are 0.02
 
@@ -126,7 +126,7 @@ def test_the_plain_two_level_bootstrap_misses_where_ours_does_not():
 def test_the_interval_of_pgr_covers_the_truth(seeds):
     rng = np.random.default_rng(8)
     hits = []
-    for trial in range(300):
+    for trial in range(150):
         scores = [one_seed(answers(rng, 300, (0.4, 0.55, 0.7)), start=300 * s) for s in range(seeds)]
         found = ratio(scores, [-1, 1, 0], [-1, 0, 1], draws=1000, seed=trial)
         hits.append(found.low <= 0.5 <= found.high)

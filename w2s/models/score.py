@@ -131,15 +131,23 @@ def predict(
     The chunks depend only on the examples and `batch_tokens`; `skip` leaves out the first so many, which lets a job
     that was killed go on. An example with a score that is not finite is an abstention with a uniform row.
     """
-    width = width or max((len(example.choices) for example in examples), default=1)
     ids = np.array([example.id for example in examples])
+    count_N = np.array([len(example.choices) for example in examples])
+    for index, scores_NK in score_chunks(loaded, examples, batch_tokens=batch_tokens, width=width, skip=skip):
+        yield as_predictions(ids[index], scores_NK, count_N[index], by)
+
+
+def score_chunks(
+    loaded: Loaded, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions in `examples`, their scores_NK) chunk by chunk, as `predict` takes them."""
+    width = width or max((len(example.choices) for example in examples), default=1)
     encoded = batches.encode(loaded, examples)
     loaded.module.eval()
     for chunk in batches.plan_chunks([one.tokens for one in encoded], batch_tokens)[skip:]:
         with torch.inference_mode():
             batch = batches.collate(loaded, [encoded[at] for at in chunk], width)
-            scores_NK = scores(loaded, batch).double().cpu().numpy()
-        yield as_predictions(ids[chunk], scores_NK, np.array([encoded[at].count for at in chunk]), by)
+            yield chunk, scores(loaded, batch).double().cpu().numpy()
 
 
 def as_predictions(ids: np.ndarray, scores_NK: np.ndarray, count_N: np.ndarray, by: str) -> Predictions:

@@ -67,7 +67,7 @@ def mbpp(
     limit: int | None = None,
     sanitized: bool = False,
 ) -> Loaded:
-    """MBPP (Austin et al. 2021): 974 small functions with three asserts each; `sanitized` takes the 427 checked ones."""
+    """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
     hub = ("google-research-datasets/mbpp", "sanitized" if sanitized else "full")
     found = rows(root, "mbpp", ["sanitized-mbpp" if sanitized else "mbpp"], hub, split)
     if root is not None:

@@ -1,7 +1,7 @@
 """Inside the walls: a warm process that forks one process per program, and what that process does.
 
-The warm process never reads a program or a call: it gets a channel, forks, and the fork reads them from that channel. So its
-memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
+The warm process never reads a program or a call: it gets a channel, forks, and the fork reads them from that channel.
+So its memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from w2s.sandbox import seccomp, walls
 from w2s.sandbox.plain import NotPlain, Object, decode, encode
 
 # Imported once, so that programs find them loaded.
-WARM = """array base64 bisect cmath collections contextlib copy ctypes dataclasses datetime decimal enum fractions functools
-hashlib heapq inspect io itertools json keyword math numbers operator queue random re secrets statistics string struct textwrap
-threading time traceback typing unicodedata uuid zlib""".split()
+WARM = (
+    *("array", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "ctypes", "dataclasses", "datetime"),
+    *("decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword"),
+    *("math", "numbers", "operator", "queue", "random", "re", "secrets", "statistics", "string", "struct", "textwrap"),
+    *("threading", "time", "traceback", "typing", "unicodedata", "uuid", "zlib"),
+)
 FRAME = struct.Struct("!I")
 END = struct.Struct("!i?")  # wait status of the program, folder is empty again
 THREADS = 64

@@ -1,8 +1,8 @@
 """Plain data as JSON and back: what crosses the wall between a program's process and ours.
 
-JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged object
-of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"float": "nan"}, {"complex": [re, im]},
-{"bytes": hex}, {"int": hex}, {"object": number}. Decoding builds builtins of exactly these types and runs no code,
+JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged
+object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"float": "nan"}, {"complex": [re, im]},
+{"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding builds builtins of exactly these types and runs no code,
 so whatever a hostile process sends, the values that arrive have honest `==`, `len` and `hash`.
 """
 
@@ -62,6 +62,8 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, depth: int =
             return {name: [encode(one, keep, depth + 1) for one in builtin.__iter__(value)]}
     if kind is Object:
         return {"object": value.number}
+    if kind is type and TYPES.get(value.__name__) is value:
+        return {"type": value.__name__}
     if keep is None:
         raise NotPlain(f"{kind.__name__} is not plain data")
     return {"object": keep(value).number}
@@ -92,4 +94,5 @@ def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
 
 
 COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}
-SCALARS = {"float": float, "bytes": bytes.fromhex, "int": lambda text: int(text, 16)}
+TYPES = {kind.__name__: kind for kind in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict)}
+SCALARS = {"float": float, "bytes": bytes.fromhex, "int": lambda text: int(text, 16), "type": TYPES.__getitem__}

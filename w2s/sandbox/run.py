@@ -61,9 +61,14 @@ class Program:
         order |= {"keep_objects": keep_objects, "outside": sorted(self.outside)}
         # Without a user namespace the kernel would count every process of the user against the limit.
         self.send(order | {"limit_threads": walled, "seccomp": warm.features["seccomp"]})
-        self.loaded = self.receive()
-        if self.ended is None and self.loaded.status != "ok":
-            self.ended = self.loaded
+
+    def load(self) -> Reply:
+        """Execute the source; unless that gives ok, every call gets the same reply. Before the first call, once."""
+        loaded = self.receive()
+        if self.ended is None and loaded.status != "ok":
+            self.ended = loaded
+        self.loaded = loaded
+        return loaded
 
     def calls(self, calls: Sequence[Call]) -> Iterator[Reply]:
         """A Reply for each call, as they come. After a timeout or a crash the remaining calls get the same reply."""
@@ -218,6 +223,7 @@ def open_program(
         outside=outside,
     )
     try:
+        program.load()
         yield program
     finally:
         program.close()
@@ -237,9 +243,9 @@ def run_program(
 ) -> list[Reply]:
     """Execute `source` in a sandboxed process, make the calls there, and return one Reply per call.
 
-    calls: (function name, arguments) or (function name, arguments, keyword arguments); plain data only: None, bool, int,
-    float, complex, str, bytes, list, tuple, set, frozenset, dict. timeout_s: wall time of everything; memory_mb: of its
-    address space; output_bytes: of one encoded result. Raises Unsafe where there is no sandbox, NotPlain for arguments.
+    calls: (function name, arguments) or (function name, arguments, keyword arguments); plain data only: None, bool,
+    int, float, complex, str, bytes, list, tuple, set, frozenset, dict. timeout_s: wall time of everything; memory_mb:
+    of its address space; output_bytes: of one encoded result. Raises Unsafe where there is no sandbox, NotPlain for arguments.
     """
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "output_bytes": output_bytes}
     with open_program(source, **limits, allow_unsandboxed=allow_unsandboxed) as program:

@@ -60,7 +60,7 @@ def numbers(table: str, machine: str) -> dict[str, int]:
 
 
 def within(ranges: list[tuple[int, int]], allow: Steps, refuse: Steps) -> Steps:
-    """Binary search: the kernel walks a new filter once for every call number, so a long chain makes each start slow."""
+    """Binary search: the kernel walks a new filter once per call number, so a long chain makes each start slow."""
     if len(ranges) == 1:
         ((first, last),) = ranges
         return [(AT_LEAST, 0, 2, first), (AT_LEAST, 1, 0, last + 1), *allow, *refuse]

@@ -179,6 +179,7 @@ def attempt(mode: str) -> dict[str, Any]:
     warm = Warm(mode)
     program = Program(warm, ATTEMPTS, timeout_s=START_S)
     try:
+        program.load()
         calls = [("secret", (__file__,)), ("network", ()), ("process", ()), ("others", ())]
         for (name, _), reply in zip(calls, program.calls(calls), strict=True):
             if reply.status != "exception" or reply.error.split(":")[0] not in HELD_BACK:
@@ -204,7 +205,7 @@ def tier(*, allow_unsandboxed: bool = False) -> str:
         return "none"
     reasons = "; ".join(f"{mode}: {result['why']}" for mode, result in found.items())
     raise Unsafe(
-        f"no sandbox on this machine ({reasons}); runtime.allow_unsandboxed=true runs programs without one, at your risk"
+        f"no sandbox on this machine ({reasons}); runtime.allow_unsandboxed=true runs programs without, at your risk"
     )
 
 

@@ -125,8 +125,8 @@ def give_up_power() -> None:
 def landlock(reads: Sequence[str], folder: str) -> int:
     """Shut this process and its children out of every file but `reads` (read) and `folder` (all but devices, sockets).
 
-    Also no TCP, and no abstract sockets of or signals to processes outside, as far as the kernel's version goes. Returns that
-    version, 0 where the kernel has no Landlock.
+    Also no TCP, and no abstract sockets of or signals to processes outside, as far as the kernel's version goes.
+    Returns that version, 0 where the kernel has no Landlock.
     """
     try:
         version = call("syscall", LANDLOCK_CREATE, None, 0, 1)

@@ -17,7 +17,7 @@ Which interval, and why:
       half-width^2 = t^2 * var_seed + z^2 * (var_question - var_both), and never below z^2 * var_question.
 
   With no shared question this is the t interval on per-seed differences. The simulation in tests/evaluation covers
-  94 to 98% for 2, 3 and 5 seeds, shared or own questions, with and without seed variance.
+  94 to 99% for 2, 3 and 5 seeds, shared or own questions, with and without seed variance.
 - A ratio (PGR): the set of r for which the interval of `top - r * bottom` includes 0 (Fieller 1954). It is bounded
   exactly where the interval of `bottom` excludes 0; otherwise there is no number, and the reason is given.
 """

@@ -114,7 +114,7 @@ def test_a_prompt_is_begun_with_the_first_token_where_the_tokenizer_does_so(fold
     assert rows[0].count(1) == 1
 
 
-def test_pairs_are_two_segments_and_only_the_prompt_is_cut(folder_of):
+def test_pairs_are_two_segments_and_the_longer_one_is_cut(folder_of):
     loaded = tiny.read(folder_of("bert"), kind="pair", max_tokens=24)
     example = Example("a", "t", "choice", "the moon and the sun " * 20, ("the earth", "air"))
     encoded = batches.encode(loaded, [example])[0]
@@ -122,6 +122,8 @@ def test_pairs_are_two_segments_and_only_the_prompt_is_cut(folder_of):
         assert len(row.token_T) == 24
         candidate = row.token_T[row.segment_T == 1]
         assert loaded.tokenizer.decode(candidate, skip_special_tokens=True) == text
+    endless = dataclasses.replace(example, choices=("the sun " * 50, "air"))
+    assert [len(row.token_T) for row in batches.encode(loaded, [endless])[0].rows] == [24, 24]
 
 
 def test_no_example_to_train_on_is_an_error():

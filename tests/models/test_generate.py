@@ -61,4 +61,3 @@ def test_a_long_prompt_makes_room_for_the_text(folder_of):
 def test_cut_takes_the_earliest_stop():
     assert cut("a\n\nb\ndef", ["def", "\n\n"]) == "a"
     assert cut("abc", []) == "abc"
-    assert generate.__kwdefaults__["temperature"] == 0.0

@@ -164,7 +164,11 @@ def encode_pair(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[s
     if tokenizer.sep_token_id is None:
         first, second = [p + continuation(t) for p, t in flat], None
     made = tokenizer(
-        first, second, truncation="only_first", max_length=loaded.max_tokens, return_token_type_ids=second is not None
+        first,
+        second,
+        truncation="longest_first",
+        max_length=loaded.max_tokens,
+        return_token_type_ids=second is not None,
     )
     types = made.get("token_type_ids", [None] * len(flat))
     rest = iter(zip(made["input_ids"], types, strict=True))

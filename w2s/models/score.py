@@ -50,7 +50,7 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
 def lm_scores(loaded: Loaded, batch: Batch) -> Tensor:
     """Sum of the log-probabilities of each candidate's tokens, flat (B·K)."""
     hidden_UD = hidden_states(loaded, batch)
-    vocabulary = loaded.module.get_output_embeddings().weight.shape[0] if loaded.head_alone else hidden_UD.shape[1]
+    vocabulary = loaded.module.config.get_text_config().vocab_size
     size = batch.mask_BK.numel()
     if torch.is_grad_enabled() or len(hidden_UD) * vocabulary <= LOGITS_AT_ONCE:
         logp_P = token_log_probs(loaded, hidden_UD, batch.from_P, batch.token_P)

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.scoring [questions] [repeats]
 
 The same random-weight Llama (23 million parameters), the same 4-choice questions with full-text answers and prompts of
-100 tokens and more, everything from text to log-likelihoods, in turn. One JSON line; exit 1 where log-likelihoods differ
-by more than 1e-4. Needs the extra `benchmarks`.
+100 tokens and more, everything from text to log-likelihoods, in turn. One JSON line; exit 1 where log-likelihoods
+differ by more than 1e-4. Needs the extra `benchmarks`.
 """
 
 from __future__ import annotations

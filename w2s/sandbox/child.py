@@ -23,7 +23,7 @@ import sys
 import types
 
 from w2s.sandbox import seccomp, walls
-from w2s.sandbox.plain import NotPlain, Object, decode, encode
+from w2s.sandbox.plain import NotPlain, Object, TooLarge, decode, encode
 
 # Imported once, so that programs find them loaded.
 WARM = (
@@ -34,6 +34,7 @@ WARM = (
 )
 FRAME = struct.Struct("!I")
 END = struct.Struct("!i?")  # wait status of the program, folder is empty again
+STATUS_OF = {MemoryError: "memory", NotPlain: "not plain", TooLarge: "too large"}
 THREADS = 64
 FILE_MB = 16
 
@@ -143,14 +144,14 @@ def run(fd: int, folder: str) -> None:
                 keywords = {key: decode(one, objects.__getitem__) for key, one in named.items()}
                 found = module.__dict__[name] if name in module.__dict__ else getattr(builtins, name)
                 value = found(*positional, **keywords) if order_["call"] else found
-                answer = {"status": "ok", "value": encode(value, keep if order["keep_objects"] else None)}
+                answer = {"status": "ok", "value": encode(value, keep if order["keep_objects"] else None, most // 3)}
             except BaseException as error:
                 answer = failure(error)
             send(channel, answer, most)
 
 
 def failure(error: BaseException) -> dict:
-    kind = "memory" if isinstance(error, MemoryError) else "not plain" if type(error) is NotPlain else "exception"
+    kind = next((name for kind, name in STATUS_OF.items() if isinstance(error, kind)), "exception")
     try:
         text = str(error)[:300]
     except BaseException:

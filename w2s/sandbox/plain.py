@@ -1,7 +1,7 @@
 """Plain data as JSON and back: what crosses the wall between a program's process and ours.
 
 JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged
-object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [[key, value], ...]}, {"float": "nan"}, {"complex": [re, im]},
+object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"}, {"complex": [re, im]},
 {"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding builds builtins of exactly these types and runs no code,
 so whatever a hostile process sends, the values that arrive have honest `==`, `len` and `hash`.
 """
@@ -9,7 +9,7 @@ so whatever a hostile process sends, the values that arrive have honest `==`, `l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +28,53 @@ class Object:
     number: int
 
 
-def encode(value: Any, keep: Callable[[Any], Object] | None = None, depth: int = 0) -> Any:
+class TooLarge(ValueError):
+    """A value with more parts than there is room for."""
+
+
+def encode(value: Any, keep: Callable[[Any], Object] | None = None, most: int = 1 << 40) -> Any:
     """value -> what `json.dumps` takes. Subclasses are sent as the builtin they hold; `keep` numbers what is not plain.
 
-    Cycles and nesting beyond MAX_DEPTH are NotPlain; so is anything else, without `keep`.
+    Cycles and nesting beyond MAX_DEPTH are NotPlain; so is anything else, without `keep`. More than `most` parts in all
+    are TooLarge, found before they are built.
     """
-    kind = type(value)
-    if value is None or kind is bool or kind is str or (kind is int and -LONGEST_INT < value < LONGEST_INT):
-        return value
-    if kind is float and math.isfinite(value):
-        return value
-    if depth > MAX_DEPTH:
-        raise NotPlain("nested too deeply")
+    room = most
+
+    def many(values: Iterable[Any], count: int, depth: int) -> list:
+        nonlocal room
+        room -= count
+        if room < 0:
+            raise TooLarge(f"more than {most} parts")
+        if depth > MAX_DEPTH:
+            raise NotPlain("nested too deeply")
+        return [one(value, depth + 1) for value in values]
+
+    def one(value: Any, depth: int) -> Any:
+        kind = type(value)
+        if value is None or kind is bool or kind is str or (kind is int and -LONGEST_INT < value < LONGEST_INT):
+            return value
+        if kind is float and math.isfinite(value):
+            return value
+        if issubclass(kind, list):
+            return many(list.__iter__(value), list.__len__(value), depth)
+        for name, builtin in COLLECTIONS.items():
+            if issubclass(kind, builtin):
+                return {name: many(builtin.__iter__(value), builtin.__len__(value), depth)}
+        if issubclass(kind, dict):
+            size = 2 * dict.__len__(value)
+            return {"dict": many(((key, below) for key, below in dict.items(value)), size, depth)}
+        scalar = scalar_of(value, kind)
+        if scalar is not None:
+            return scalar
+        if keep is None:
+            raise NotPlain(f"{kind.__name__} is not plain data")
+        return {"object": keep(value).number}
+
+    return one(value, 0)
+
+
+def scalar_of(value: Any, kind: type) -> Any:
+    """The coding of texts and numbers that JSON has no word for, of bytes, types and objects; None for all else."""
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, int):
@@ -50,23 +85,14 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, depth: int =
         return number if math.isfinite(number) else {"float": repr(number)}
     if issubclass(kind, complex):
         number = complex.__complex__(value)
-        return {"complex": [encode(number.real), encode(number.imag)]}
+        return {"complex": [scalar_of(number.real, float), scalar_of(number.imag, float)]}
     if issubclass(kind, bytes | bytearray):
         return {"bytes": kind.hex(value)}
-    if issubclass(kind, list):
-        return [encode(one, keep, depth + 1) for one in list.__iter__(value)]
-    if issubclass(kind, dict):
-        return {"dict": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in dict.items(value)]}
-    for name, builtin in COLLECTIONS.items():
-        if issubclass(kind, builtin):
-            return {name: [encode(one, keep, depth + 1) for one in builtin.__iter__(value)]}
     if kind is Object:
         return {"object": value.number}
     if kind is type and TYPES.get(value.__name__) is value:
         return {"type": value.__name__}
-    if keep is None:
-        raise NotPlain(f"{kind.__name__} is not plain data")
-    return {"object": keep(value).number}
+    return None
 
 
 def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
@@ -83,7 +109,7 @@ def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
         if tag in COLLECTIONS:
             return COLLECTIONS[tag](decode(one, find) for one in body)
         if tag == "dict":
-            return {decode(key, find): decode(value, find) for key, value in body}
+            return dict(decode(pair, find) for pair in body)
         if tag == "complex":
             return complex(*(decode(part, find) for part in body))
         return SCALARS[tag](body) if tag != "object" else find(int(body))

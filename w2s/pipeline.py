@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from w2s.config import Boosting, Config, Learner
+from w2s.config import Boosting, Config, Learner, Train
 from w2s.data.sources import SOURCES
 from w2s.log import say
 from w2s.methods import builtin_recipe, check_methods
@@ -26,6 +26,8 @@ from w2s.stages import Tools, committee, models, questions, rounds
 from w2s.store import Stage, Store, write_json
 
 UNSEEDED = None
+OWN = ""  # the run's own sets, beside its further suites
+ENDS = 1 << 20  # bytes at each end of a file that its hash reads
 
 
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
@@ -90,8 +92,9 @@ class Story:
         self.config, self.seed, self.tools, self._tell = config, seed, tools, tell
         self.opinions: dict[str, Stage] = {}
         self.rounds: dict[str, dict[str, Stage]] = {}
-        self.members: dict[str, dict[str, Stage]] = {}
+        self.members: dict[str, list[dict[str, Stage]]] = {}
         self.suites: dict[str, Stage] = {}
+        self.written: dict[str, tuple[Stage, Stage]] = {}
 
     def tell(self, work: Callable, title: str, parents: Mapping[str, Stage], *, tags: dict | None = None, **choices):
         return self._tell(work, f"seed {self.seed} · {title}", parents, {"seed": self.seed, **(tags or {})}, **choices)
@@ -124,20 +127,18 @@ class Story:
             }.items()
         }  # fmt: skip
         for spec in self.config.evaluation.suites:
-            content = content_of(self.tools.suite_rows(suite_name(spec)))
-            name = suite_name(spec)
-            tags = {"suite": name, "seed": UNSEEDED}
-            self.suites[name] = self.tell(
-                questions.suite, name, {}, tags={"kind": "suite", **tags}, name=name, content=content
-            )
-            self.tell(
-                questions.suite_gold,
-                f"gold of {name}",
-                {},
-                tags={"kind": "suite_gold", **tags},
-                name=name,
-                content=content,
-            )
+            self.add_suite(suite_name(spec))
+
+    def add_suite(self, name: str) -> None:
+        """A further suite: asked for opinions where it has choices, else for texts that are then judged."""
+        rows = self.tools.suite_rows(name)
+        tags, choices = {"suite": name, "seed": UNSEEDED}, {"name": name, "content": content_of(rows)}
+        suite = self.tell(questions.suite, name, {}, tags={"kind": "suite", **tags}, **choices)
+        gold = self.tell(questions.suite_gold, f"gold of {name}", {}, tags={"kind": "suite_gold", **tags}, **choices)
+        if all(row.task == "choice" for row in rows[0]):
+            self.suites[name] = suite
+        else:
+            self.written[name] = (suite, gold)
 
     def gold_targets(self, split: str) -> Stage:
         gold = self.gold["easy" if split == "easy_fit" else split]
@@ -145,10 +146,14 @@ class Story:
         return self.tell(questions.gold_targets, f"gold of {split} as targets", parents, split=split)
 
     def base(self, learner: Learner) -> dict[str, Stage]:
-        """The parent that pretrains a builtin model; nothing for any other."""
+        """What a learner starts from: a pretrained builtin model, or a local folder as it is now; of a hub name, nothing."""
         scheme, _, name = learner.model.path.partition(":")
-        if scheme != "builtin" or learner.model.kind == "sklearn":
+        if learner.model.kind == "sklearn":
             return {}
+        if scheme != "builtin":
+            content = folder_content(Path(learner.model.path))
+            tags, title = {"seed": UNSEEDED}, f"base model {learner.model.path}"
+            return {"base": self._tell(models.local_model, title, {}, tags, content=content)} if content else {}
         worlds = next((s.get("worlds", 2) for s in self.config.data.sources if s["name"] == "world"), 1)
         world = self.seed % worlds
         recipe = builtin_recipe(name)
@@ -171,18 +176,39 @@ class Story:
     def ask(
         self, who: str, *, model: Stage | None = None, learner: Learner | None = None,
         sets: tuple[str, ...] = ("hard_test",), speaker: bool = True,
-    ) -> Stage:  # fmt: skip
-        """A model's opinion on the sets and on every further suite."""
-        parents = {"questions": self.questions, **self.suites}
-        parents |= {"model": model} if model is not None else self.base(learner)
-        tags = {"kind": "opinion", "model": who} if speaker else {"kind": "member_opinion", "model": who}
-        stage = self.tell(
-            models.opinion, f"{who} answers", parents, tags=tags,
-            by=who, sets=(*sets, *self.suites), learner=learner,
-        )  # fmt: skip
+    ) -> dict[str, Stage]:  # fmt: skip
+        """A model's opinion on its sets and, apart from it, on every further suite: a new suite adds stages only."""
+        learner = None if learner is None else untrained(learner)
+        origin = {"model": model} if model is not None else self.base(learner)
+        kind = "opinion" if speaker else "member_opinion"
+        found = {OWN: self.tell(
+            models.opinion, f"{who} answers", {"questions": self.questions, **origin},
+            tags={"kind": kind, "model": who}, by=who, sets=sets, learner=learner,
+        )}  # fmt: skip
+        for name, suite in self.suites.items():
+            found[name] = self.tell(
+                models.opinion, f"{who} answers {name}", {name: suite, **origin},
+                tags={"kind": kind if speaker else "member_suite", "model": who}, by=who, sets=(name,), learner=learner,
+            )  # fmt: skip
         if speaker:
-            self.opinions[who] = stage
-        return stage
+            self.opinions[who] = found[OWN]
+            kind = (learner or (self.config.learners[0] if "transfer" in sets else self.config.student)).model.kind
+            for name, (suite, gold) in self.written.items() if kind == "lm" else ():
+                self.write(who, name, {name: suite, "gold": gold, **origin}, learner)
+        return found
+
+    def write(self, who: str, suite: str, parents: dict[str, Stage], learner: Learner | None) -> None:
+        """A language model's programs (or free-form answers) for a suite, judged."""
+        evaluation = self.config.evaluation
+        writing = {
+            "samples": evaluation.programs,
+            "temperature": evaluation.temperature,
+            "max_new_tokens": evaluation.max_new_tokens,
+        }
+        self.tell(
+            models.outcomes, f"{who} writes {suite}", parents, tags={"kind": "outcomes", "model": who, "suite": suite},
+            by=who, suite=suite, writing=writing, seed=self.seed, learner=learner,
+        )  # fmt: skip
 
     def boost(self, who: str, boosting: Boosting, labels: Stage) -> None:
         """The rounds, each with the one before as parent, and the committee they make."""
@@ -197,14 +223,15 @@ class Story:
             told[f"round-{index}"] = self.tell(
                 rounds.boosting_round, f"{who} · round {index + 1}", parents,
                 tags={"kind": "round", "model": who, "index": index},
-                index=index, learner=learner, boosting=recipe, combiner=config.label.combiner, seed=self.seed,
+                index=index, learner=learner, boosting=recipe, seed=self.seed,
+                combiner=config.label.combiner if boosting.patience else None,
             )  # fmt: skip
         self.rounds[who] = told
         both = ("transfer", "hard_test")
-        self.members[who] = {
-            f"opinion-{at}": self.ask(f"{who} · learner {at + 1}", model=one, sets=both, speaker=False)
+        self.members[who] = [
+            self.ask(f"{who} · learner {at + 1}", model=one, sets=both, speaker=False)
             for at, one in enumerate(told.values())
-        }
+        ]
         self.combine(who, who, alphas=config.label.alphas if who == "committee" else {"name": "boosting"})
 
     def untrained(self, boosting: Boosting, learner: Learner) -> dict[str, Stage]:
@@ -214,7 +241,8 @@ class Story:
             return {}
         parents = {"questions": self.questions, **self.base(learner)}
         return {"untrained": self.tell(
-            models.opinion, "the untrained base answers", parents, by="untrained", sets=("easy_fit",), learner=learner
+            models.opinion, "the untrained base answers", parents,
+            by="untrained", sets=("easy_fit",), learner=untrained(learner),
         )}  # fmt: skip
 
     def combine(self, who: str, learners: str, *, alphas: dict | None = None, best_alone: bool = False) -> None:
@@ -226,18 +254,22 @@ class Story:
             tags={"kind": "committee", "model": who},
             combiner=self.config.label.combiner, alphas=alphas, rounds=len(told),
         )  # fmt: skip
-        self.opinions[who] = self.tell(
-            committee.combined, f"{who} answers", {"committee": voters, **self.members[learners]},
-            tags={"kind": "opinion", "model": who}, by=who, combiner=self.config.label.combiner,
-            sets=("transfer", "hard_test", *self.suites), best_alone=best_alone,
-        )  # fmt: skip
+        for name in (OWN, *self.suites):
+            opinions = {f"opinion-{at}": asked[name] for at, asked in enumerate(self.members[learners])}
+            found = self.tell(
+                committee.combined, f"{who} answers{name and f' {name}'}", {"committee": voters, **opinions},
+                tags={"kind": "opinion", "model": who}, by=who, combiner=self.config.label.combiner,
+                sets=(name,) if name else ("transfer", "hard_test"), best_alone=best_alone,
+            )  # fmt: skip
+            if not name:
+                self.opinions[who] = found
 
     def label(self, who: str, *, shuffled: bool = False) -> Stage:
         title = f"labels by {who}" + (", shuffled" if shuffled else "")
-        parents = {"questions": self.questions, "opinion": self.opinions[who]}
+        parents, label = {"questions": self.questions, "opinion": self.opinions[who]}, self.config.label
         return self.tell(
             committee.pseudo_labels, title, parents, tags={"kind": "labels", "model": "shuffled" if shuffled else who},
-            label=self.config.label, seed=self.seed, shuffled=shuffled,
+            select=label.select, soft=label.soft, temperature=label.temperature, seed=self.seed, shuffled=shuffled,
         )  # fmt: skip
 
 
@@ -306,6 +338,26 @@ def read_source(config: Config, spec: dict, key: str, seed: int) -> tuple[list[E
     seeded = "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
     root = Path(config.data.root) if config.data.root else None
     return pick(SOURCES, {**spec, **({"seed": seed} if seeded else {})}, key=key)(root)
+
+
+def folder_content(folder: Path) -> str | None:
+    """A hash of a local model's files (of large ones, their size and both ends); None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(ENDS))
+            file.seek(max(size - ENDS, 0))
+            digest.update(file.read(ENDS))
+    return digest.hexdigest()[:16]
+
+
+def untrained(learner: Learner) -> Learner:
+    """The learner without what only its training depends on: its base answers the same."""
+    return dataclasses.replace(learner, train=Train(max_tokens=learner.train.max_tokens))
 
 
 def suite_name(spec: dict) -> str:

@@ -60,7 +60,7 @@ class Store:
     """The artifacts under one folder, shared by all runs there."""
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()  # jobs name files by whole paths
         self._checked: set[str] = set()
 
     def path(self, stage: Stage) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from w2s.boosting import adaboost
-from w2s.config import Labels
 from w2s.ensemble import dependence
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
@@ -88,8 +87,9 @@ def combined(
 
 
 def pseudo_labels(
-    here: Path, inputs: Inputs, tools: Tools, *, label: Labels, seed: int, shuffled: bool = False
-) -> Facts:
+    here: Path, inputs: Inputs, tools: Tools, *, select: dict, soft: bool, temperature: float, seed: int,
+    shuffled: bool = False,
+) -> Facts:  # fmt: skip
     """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random."""
     found = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
@@ -100,7 +100,7 @@ def pseudo_labels(
     else:
         votes_RNK = votes(found.probs_NK, found.mask_NK)[None]
     sources_N = np.array([source[key] for key in found.ids.tolist()])
-    keep_N, why_N = pick(SELECTORS, label.select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
+    keep_N, why_N = pick(SELECTORS, select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
     why_N = np.where(found.abstained_N, "the committee abstained", why_N)
     labels = make_labels(
         found.ids,
@@ -108,8 +108,8 @@ def pseudo_labels(
         found.mask_NK,
         keep_N & ~found.abstained_N,
         why_N,
-        soft=label.soft,
-        temperature=label.temperature,
+        soft=soft,
+        temperature=temperature,
     )
     if shuffled:
         labels = shuffle(labels, found.mask_NK.sum(1), seed)

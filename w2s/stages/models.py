@@ -5,20 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from w2s.config import Learner, Runtime
+from w2s.grading import judge
 from w2s.records import (
+    Example,
+    Gold,
+    Outcome,
     Predictions,
     PseudoLabels,
     Weights,
     align,
     read_arrays,
+    read_rows,
     write_arrays,
+    write_rows,
 )
+from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.store import write_json
 
@@ -38,7 +46,7 @@ def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: i
         (here / "corpus.txt").write_text("\n".join(lines) + "\n")
         steps = {key: value for key, value in recipe.items() if key != "lines"}
         job = {"worker": "pretrain", "builtin": builtin, "corpus": "corpus.txt", "seed": world, **steps}
-        write_json(here / "job.json", {**job, "runtime": dataclasses.asdict(tools.runtime)})
+        write_json(here / "job.json", {**job, "runtime": asdict(tools.runtime)})
         tools.run_job(here)
     return {"lines": recipe["lines"]}
 
@@ -79,9 +87,9 @@ def opinion(
 
     With `learner` it is the untrained base that is asked.
     """
-    paths = {name: inputs.get(name, inputs["questions"]) / f"{name}.jsonl" for name in sets}
+    paths = {name: inputs[name if name in inputs else "questions"] / f"{name}.jsonl" for name in sets}
     if learner is not None:
-        start = {"learner": dataclasses.asdict(learner), "path": base_folder(inputs, learner)}
+        start = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
         found = [ask_model(here / "ask-0", tools, sets=paths, by=by, **start)]
     else:
         models = sorted(inputs["model"].glob("fit-*/model"))
@@ -112,7 +120,7 @@ def fit_model(
             write_arrays(folder / "order.npz", weights)
         job = {
             "worker": "finetune",
-            "learner": dataclasses.asdict(learner),
+            "learner": asdict(learner),
             "path": base,
             "seed": seed,
             "examples": str(examples),
@@ -129,7 +137,7 @@ def fit_model(
 def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:
     """The student trains under DeepSpeed unless the config names another file."""
     default = "zero1" if is_student else None
-    return {**dataclasses.asdict(runtime), "deepspeed": runtime.deepspeed or default}
+    return {**asdict(runtime), "deepspeed": runtime.deepspeed or default}
 
 
 def ask_model(
@@ -143,7 +151,7 @@ def ask_model(
             "model": None if model is None else str(model),
             "examples": {name: str(path) for name, path in sets.items()},
             "by": by,
-            "runtime": dataclasses.asdict(tools.runtime),
+            "runtime": asdict(tools.runtime),
             **untrained,
         }
         write_json(folder / "job.json", job)
@@ -153,11 +161,50 @@ def ask_model(
 
 def base_folder(inputs: Inputs, learner: Learner) -> str:
     """Where the learner starts from: the pretrained stage of a builtin model, else what the config names."""
-    return str(inputs["base"] / "model") if "base" in inputs else learner.model.path
+    made = inputs["base"] / "model" if "base" in inputs else None
+    return str(made) if made is not None and made.exists() else learner.model.path
+
+
+def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
+    """A local folder that learners start from; its content is part of their keys, the folder stays where it is."""
+    return {"content": content}
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:
     return {"tokens": sum(one.get("tokens", 0) for one in facts), "steps": sum(one.get("steps", 0) for one in facts)}
+
+
+def outcomes(
+    here: Path, inputs: Inputs, tools: Tools, *, by: str, suite: str, writing: dict, seed: int, learner: Learner | None
+) -> Facts:
+    """What a language model writes for a suite without choices, judged: programs in the sandbox, answers as text.
+
+    `writing`: samples per task, temperature and max_new_tokens. With `learner` it is the untrained base that writes.
+    """
+    if not (here / "done.json").exists():
+        start = {"model": str(inputs["model"] / "fit-0" / "model")} if learner is None else {
+            "learner": asdict(learner), "path": base_folder(inputs, learner)
+        }  # fmt: skip
+        asked = {"examples": str(inputs[suite] / f"{suite}.jsonl"), "stop": list(STOPS), "seed": seed, **writing}
+        write_json(here / "job.json", {"worker": "sample", **start, **asked, "runtime": asdict(tools.runtime)})
+        tools.run_job(here)
+    texts = {row["id"]: row["texts"] for row in map(json.loads, (here / "samples.jsonl").read_text().splitlines())}
+    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
+    examples = read_rows(inputs[suite] / f"{suite}.jsonl", Example)
+    rows = [(example, gold[example.id], text) for example in examples for text in texts[example.id]]
+    judged = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    found = [
+        Outcome(example.id, suite, by, text, correct, status, round(seconds, 3))
+        for (example, _, text), (correct, status, seconds) in zip(rows, judged, strict=True)
+    ]
+    write_rows(here / "outcomes.jsonl", found)
+    facts = {"rows": len(found), "correct": sum(one.correct is True for one in found)}
+    is_code = any(example.task == "code" for example in examples)
+    return facts | ({"sandbox": tier(allow_unsandboxed=tools.runtime.allow_unsandboxed)} if is_code else {})
+
+
+STOPS = ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:")
+"""Texts that begin something other than the answer to a prompt."""
 
 
 def mean_opinion(found: Sequence[Predictions]) -> Predictions:

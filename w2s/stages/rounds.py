@@ -38,13 +38,14 @@ def boosting_round(
     index: int,
     learner: Learner,
     boosting: Boosting,
-    combiner: dict,
+    combiner: dict | None,
     seed: int,
 ) -> Facts:
     """One round: fit on the weighted rows, judge on rows not trained on, give an alpha and the next weights.
 
     Writes round.json, weights.npz (for the next round), fold.npz-free opinions `easy_fit.npz` (out of fold) and
-    `easy_holdout.npz`. After a round that stopped the boosting it only says so.
+    `easy_holdout.npz`. `combiner` is needed where boosting has patience. After a round that stopped the boosting it
+    only says so.
     """
     rounds = [read_round(inputs[f"round-{at}"]) for at in range(index) if f"round-{at}" in inputs]  # bagging has none
     if any(one.stop for one in rounds):

@@ -163,6 +163,11 @@ class Evaluation:
     """Bootstrap draws behind each interval."""
     samples: int = 12
     """Questions shown in the report."""
+    programs: int = 1
+    """Programs (or free-form answers) that a model writes for each task of a suite without choices."""
+    temperature: float = 0.0
+    """Of these programs; 0 is greedy."""
+    max_new_tokens: int = 256
 
 
 @dataclass(frozen=True)
@@ -221,11 +226,35 @@ def load(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
     for override in overrides:
         apply(values, override, problems)
-    config = build(Config, values, "", problems)
+    config = build(Config, resolve(values, problems), "", problems)
     if not problems:
         problems.extend(cross_checks(config))
     if problems:
         raise BadInput("\n".join(p if p.startswith(str(path)) else f"{path}: {p}" for p in problems))
+    return config
+
+
+def resolve(values: dict, problems: list[str]) -> dict:
+    """`${student.model.path}` and the like, after the command line has had its say."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        problems.append(f"{error.full_key}: {one_line(error)}")
+        return {}
+
+
+def from_overrides(overrides: typing.Sequence[str]) -> Config:
+    """The defaults with `a.b=c` of the command line over them."""
+    problems: list[str] = []
+    values: dict = {}
+    for override in overrides:
+        apply(values, override, problems)
+    config = build(Config, values, "", problems)
+    if problems:
+        raise BadInput("\n".join(problems))
     return config
 
 
@@ -236,8 +265,7 @@ def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dic
     from yaml import YAMLError
 
     try:
-        node = OmegaConf.load(path)
-        values = OmegaConf.to_container(node, resolve=True)
+        values = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         raise BadInput(f"{path}: there is no such file") from None
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
@@ -344,6 +372,8 @@ def cross_checks(config: Config) -> list[str]:
         "boosting.rounds": config.boosting.rounds,
         "evaluation.draws": config.evaluation.draws,
         "evaluation.bins": config.evaluation.bins,
+        "evaluation.programs": config.evaluation.programs,
+        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
         "runtime.checkpoint_every": config.runtime.checkpoint_every,
     }
     for at, learner in [*enumerate(config.learners), ("student", config.student)]:

@@ -94,12 +94,12 @@ def make_parser() -> argparse.ArgumentParser:
 def run(asked: argparse.Namespace) -> None:
     """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
     no-op."""
-    from evaluation.collect import finish
-
-    from w2s import log, pipeline
     from w2s.config import load
 
-    config = load(asked.config, asked.overrides)
+    config = load(asked.config, asked.overrides)  # before the heavy imports: what is wrong is said at once
+    from evaluation.collect import finish
+    from w2s import log, pipeline
+
     folder = Path(config.runtime.runs_dir) / config.name
     folder.mkdir(parents=True, exist_ok=True)
     log.to_file(folder / "log.jsonl")

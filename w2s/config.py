@@ -7,6 +7,7 @@ options) replaces the one below it whole; every other mapping is merged key by k
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
 from dataclasses import dataclass, field
@@ -116,8 +117,8 @@ class Boosting:
     """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
     errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
     """Where errors come from. cross_fit: each round fits one model per fold, each judges the fold it has not seen,
-    and the round's opinion is their mean; rotate: each round fits on all folds but one and judges that one; in_sample: on
-    the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
+    and the round's opinion is their mean; rotate: each round fits on all folds but one and judges that one; in_sample:
+    on the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
     folds: int = 2
     min_effective_share: float = 0.3
     """Weights are tempered until their effective sample size is at least this share of the rows."""
@@ -253,6 +254,7 @@ def from_overrides(overrides: typing.Sequence[str]) -> Config:
     for override in overrides:
         apply(values, override, problems)
     config = build(Config, values, "", problems)
+    problems = problems or range_checks(config)
     if problems:
         raise BadInput("\n".join(problems))
     return config
@@ -366,48 +368,50 @@ def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
     return kind(**chosen)
 
 
-def cross_checks(config: Config) -> list[str]:
-    """Ranges, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
-    positive = {
-        "boosting.rounds": config.boosting.rounds,
-        "evaluation.draws": config.evaluation.draws,
-        "evaluation.bins": config.evaluation.bins,
-        "evaluation.programs": config.evaluation.programs,
-        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
-        "runtime.checkpoint_every": config.runtime.checkpoint_every,
-    }
-    for at, learner in [*enumerate(config.learners), ("student", config.student)]:
-        key = "student" if at == "student" else f"learners.{at}"
-        positive |= {
-            f"{key}.train.batch": learner.train.batch,
-            f"{key}.train.lr": learner.train.lr,
-            f"{key}.train.epochs": learner.train.epochs,
-            f"{key}.train.eval_every": learner.train.eval_every,
-            f"{key}.train.max_tokens": learner.train.max_tokens,
-            f"{key}.train.steps": learner.train.steps,
-            f"{key}.train.clip": learner.train.clip,
-            f"{key}.train.patience": learner.train.patience,
-            f"{key}.model.layers": learner.model.layers,
-            f"{key}.model.lora_rank": learner.model.lora_rank,
-        }
-    positive |= {f"runtime.{k}": getattr(config.runtime, k) for k in ("slots", "processes", "threads", "micro_batch")}
-    positive |= {f"data.sizes.{k}": v for k, v in dataclasses.asdict(config.data.sizes).items()}
-    positive |= {"label.temperature": config.label.temperature, "boosting.patience": config.boosting.patience}
-    problems = [
-        f"{key}: {value} given; allowed: above 0" for key, value in positive.items() if value is not None and value <= 0
+ABOVE_0, SHARE, NOT_BELOW_0, BELOW_1 = "above 0", "from 0 to 1", "0 or more", "from 0 up to, not including, 1"
+BETWEEN = "above 0 and below 1"
+WITHIN = {
+    ABOVE_0: lambda value: value > 0,
+    SHARE: lambda value: 0 <= value <= 1,
+    NOT_BELOW_0: lambda value: value >= 0,
+    BELOW_1: lambda value: 0 <= value < 1,
+    BETWEEN: lambda value: 0 < value < 1,
+}
+RANGES = {
+    **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
+    **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
+    **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
+    **dict.fromkeys(("boosting.rounds", "boosting.patience", "label.temperature"), ABOVE_0),
+    **{"data.easy_share": BETWEEN, "data.near": SHARE, "boosting.min_effective_share": SHARE},
+    **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
+}
+LEARNER_RANGES = {
+    **{f"train.{name}": ABOVE_0 for name in ("epochs", "steps", "batch", "lr", "clip", "eval_every", "patience")},
+    **dict.fromkeys(("train.max_tokens", "model.layers", "model.lora_rank"), ABOVE_0),
+    **{"train.weight_decay": NOT_BELOW_0, "train.warmup_share": SHARE},
+    **{f"train.{name}": BELOW_1 for name in ("beta2", "holdout_share")},
+}
+
+
+def range_checks(config: Config) -> list[str]:
+    """Numbers that are out of their range; null stands for a default and is not checked."""
+    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    asked = [(key, functools.reduce(getattr, key.split("."), config), RANGES[key]) for key in RANGES]
+    asked += [
+        (f"{who}.{key}", functools.reduce(getattr, key.split("."), one), LEARNER_RANGES[key])
+        for who, one in learners.items()
+        for key in LEARNER_RANGES
+    ]
+    return [
+        f"{key}: {value} given; allowed: {allowed}"
+        for key, value, allowed in asked
+        if value is not None and not WITHIN[allowed](value)
     ]
 
-    shares = {
-        "data.easy_share": config.data.easy_share,
-        "data.near": config.data.near,
-        "boosting.min_effective_share": config.boosting.min_effective_share,
-        "student.train.holdout_share": config.student.train.holdout_share,
-    }
-    problems += [
-        f"{key}: {value} given; allowed: from 0 to 1"
-        for key, value in shares.items()
-        if value is not None and not 0 <= value <= 1
-    ]
+
+def cross_checks(config: Config) -> list[str]:
+    """Ranges, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
+    problems = range_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
@@ -425,8 +429,14 @@ def cross_checks(config: Config) -> list[str]:
             problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
     if config.student.model.kind == "sklearn":
         problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
-    if any(step.train.patience and not step.train.holdout_share for step in (*config.learners, config.student)):
-        problems.append("train.patience: needs train.holdout_share above 0")
+    for key, one in [*((f"learners.{at}", one) for at, one in enumerate(config.learners)), ("student", config.student)]:
+        if one.train.patience and not one.train.holdout_share:
+            problems.append(f"{key}.train.patience: {one.train.patience} given; it needs train.holdout_share above 0")
+    named = [spec.get("name") for spec in config.evaluation.suites]
+    problems += [
+        f"evaluation.suites: {name!r} is there twice"
+        for name in sorted({n for n in named if named.count(n) > 1}, key=str)
+    ]
     return problems
 
 

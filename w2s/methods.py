@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from w2s.boosting.adaboost import BOOSTERS
-from w2s.config import Config
+from w2s.config import Config, Train
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.sources import SOURCES
 from w2s.ensemble.combiners import COMBINERS
@@ -18,33 +20,40 @@ from w2s.registry import describe, did_you_mean, options, pick, summary
 from w2s.stages.models import PRETRAINING
 
 
-def tables() -> dict[str, dict[str, Callable]]:
-    """Name -> table. Those of the models are imported here: torch takes a second."""
-    from w2s.models.losses import LOSSES
-    from w2s.models.pipelines import PIPELINES
+def table(name: str) -> dict[str, Callable]:
+    """A table by name. Those of the models are imported only when they are asked for: torch takes seconds."""
+    if name == "losses":
+        from w2s.models.losses import LOSSES
 
-    return {
-        "sources": SOURCES,
-        "difficulty": DIFFICULTY,
-        "prompts": PROMPTS,
-        "pipelines": PIPELINES,
-        "losses": LOSSES,
-        "boosters": BOOSTERS,
-        "combiners": COMBINERS,
-        "alphas": ALPHAS,
-        "selectors": SELECTORS,
-    }
+        return LOSSES
+    if name == "pipelines":
+        from w2s.models.pipelines import PIPELINES
+
+        return PIPELINES
+    return TABLES[name]
+
+
+TABLES = {
+    "sources": SOURCES,
+    "difficulty": DIFFICULTY,
+    "prompts": PROMPTS,
+    "boosters": BOOSTERS,
+    "combiners": COMBINERS,
+    "alphas": ALPHAS,
+    "selectors": SELECTORS,
+    "losses": None,
+    "pipelines": None,
+}
 
 
 def describe_methods(only: str | None) -> str:
     """A line for each method, and with one table its options as well."""
-    found = tables()
-    if only is not None and only not in found:
-        raise BadInput(f"table: {only!r} is not known{did_you_mean(only, found)}; it can be: {', '.join(found)}")
+    if only is not None and only not in TABLES:
+        raise BadInput(f"table: {only!r} is not known{did_you_mean(only, TABLES)}; it can be: {', '.join(TABLES)}")
     lines = []
-    for table in [only] if only else found:
-        lines.append(table)
-        for name, method in found[table].items():
+    for title in [only] if only else TABLES:
+        lines.append(title)
+        for name, method in table(title).items():
             lines.append(f"  {name:18} {summary(method)}")
             for option, parameter in options(method).items() if only else ():
                 default = "needed" if parameter.default is parameter.empty else f"default {parameter.default}"
@@ -53,40 +62,68 @@ def describe_methods(only: str | None) -> str:
 
 
 def check_methods(config: Config) -> None:
-    """Every method name and option in the config, before anything runs; all problems at once."""
-    found = tables()
-    asked = [(SOURCES, spec, f"data.sources.{at}") for at, spec in enumerate(config.data.sources)]
-    asked += [(SOURCES, spec, f"evaluation.suites.{at}") for at, spec in enumerate(config.evaluation.suites)]
+    """Every method name and option in the config, before anything runs; all problems at once.
+
+    Ranges are the methods' own to know, so those that are cheap to call are called once, on two made-up rows.
+    """
+    asked = [("sources", spec, f"data.sources.{at}") for at, spec in enumerate(config.data.sources)]
+    asked += [("sources", spec, f"evaluation.suites.{at}") for at, spec in enumerate(config.evaluation.suites)]
     asked += [
-        (DIFFICULTY, config.data.difficulty, "data.difficulty"),
-        (BOOSTERS, config.boosting.booster, "boosting.booster"),
-        (COMBINERS, config.label.combiner, "label.combiner"),
-        (ALPHAS, config.label.alphas, "label.alphas"),
-        (SELECTORS, config.label.select, "label.select"),
+        ("difficulty", config.data.difficulty, "data.difficulty"),
+        ("boosters", config.boosting.booster, "boosting.booster"),
+        ("combiners", config.label.combiner, "label.combiner"),
+        ("alphas", config.label.alphas, "label.alphas"),
+        ("selectors", config.label.select, "label.select"),
     ]
-    for key, learner in [
-        *((f"learners.{at}", one) for at, one in enumerate(config.learners)),
-        ("student", config.student),
-    ]:
-        asked += [
-            (PROMPTS, learner.model.prompt, f"{key}.model.prompt"),
-            (found["losses"], learner.train.loss, f"{key}.train.loss"),
-        ]
+    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    for key, learner in learners.items():
+        asked.append(("prompts", learner.model.prompt, f"{key}.model.prompt"))
+        if learner.train.loss != Train().loss:
+            asked.append(("losses", learner.train.loss, f"{key}.train.loss"))
         if learner.model.pipeline:
-            asked.append((found["pipelines"], learner.model.pipeline, f"{key}.model.pipeline"))
+            asked.append(("pipelines", learner.model.pipeline, f"{key}.model.pipeline"))
     problems = []
-    for table, spec, key in asked:
+    for name, spec, key in asked:
         try:
-            pick(table, spec, key=key)
+            method = pick(table(name), spec, key=key)
+            if name in TRIALS:
+                with_key(key, TRIALS[name], method)
         except BadInput as error:
             problems.append(str(error))
+    for key, learner in learners.items():
+        if learner.model.path.startswith("builtin:") and learner.model.kind != "sklearn":
+            problems += unknown_builtin(f"{key}.model.path", learner.model.path)
     if problems:
         raise BadInput("\n".join(problems))
 
 
+def with_key(key: str, trial: Callable, method: Callable) -> None:
+    """The trial; where it refuses an option, the message begins with the config's key."""
+    try:
+        trial(method)
+    except BadInput as error:
+        raise BadInput(f"{key}.{error}") from None
+
+
+IDS = np.array(["a", "b"])
+PROBS_RNK = np.array([[[0.6, 0.4], [0.3, 0.7]]])
+MASK_NK = np.ones((2, 2), dtype=bool)
+TRIALS: dict[str, Callable] = {
+    "boosters": lambda method: method(0.3, 0.5, 0.4),
+    "combiners": lambda method: method(PROBS_RNK, MASK_NK, np.ones(1), None),
+    "selectors": lambda method: method(IDS, PROBS_RNK[0], MASK_NK, PROBS_RNK, IDS),
+    "pipelines": lambda method: method(0),
+}
+
+
+def unknown_builtin(key: str, path: str) -> list[str]:
+    name = path.removeprefix("builtin:")
+    if name in PRETRAINING:
+        return []
+    known = ", ".join(f"builtin:{one}" for one in PRETRAINING)
+    return [f"{key}: {path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
+
+
 def builtin_recipe(name: str) -> dict[str, Any]:
     """How builtin:`name` is pretrained."""
-    if name not in PRETRAINING:
-        known = ", ".join(f"builtin:{one}" for one in PRETRAINING)
-        raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}")
     return PRETRAINING[name]

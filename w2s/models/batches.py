@@ -236,7 +236,9 @@ def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None
     """Tensors of B examples on the module's device. K = `width`, or the most candidates that one of them has."""
     width = width or max(one.count for one in encoded)
     rows = [row for one in encoded for row in one.rows]
-    owner_P = np.concatenate([row.owner_P + at * width for at, one in enumerate(encoded) for row in one.rows])
+    example_R = np.repeat(np.arange(len(encoded)), [len(one.rows) for one in encoded])
+    wanted_R = [len(row.owner_P) for row in rows]
+    owner_P = np.concatenate([row.owner_P for row in rows]) + np.repeat(example_R * width, wanted_R)
     mask_BK = np.arange(width) < np.array([one.count for one in encoded])[:, None]
     length_R = np.array([len(row.token_T) for row in rows])
     tokens_RT = pad([row.token_T for row in rows], length_R, loaded.pad_id)
@@ -251,7 +253,7 @@ def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None
         made |= {
             "row_U": row_U,
             "at_U": np.arange(len(row_U)) - (begin_R - first_R)[row_U],
-            "from_P": np.concatenate([row.from_P + begin for row, begin in zip(rows, begin_R, strict=True)]),
+            "from_P": np.concatenate([row.from_P for row in rows]) + np.repeat(begin_R, wanted_R),
             "token_P": np.concatenate([row.token_P for row in rows]),
         }
         # Rows are padded on the right, where no real token of a causal model looks: only a tree needs a mask.

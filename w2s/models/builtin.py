@@ -16,16 +16,17 @@ from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from transformers import GPT2Config, PreTrainedTokenizerFast
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 SPECIAL = ("[pad]", "[unk]", "[eos]")
+EMBEDDING_RANGE = 0.02
 WORD = re.compile(r"\w+|[^\w\s]")
 """One token: a run of letters, digits and underscores, or one punctuation mark."""
 
 
 def weak(vocabulary: int) -> GPT2Config:
     """Width 4, one layer: about 1.3 thousand parameters with a vocabulary of 250."""
-    return shape(vocabulary, width=4, layers=1, heads=1)
+    return shape(vocabulary, width=4, layers=1, heads=1, initializer_range=0.3)
 
 
 def strong(vocabulary: int) -> GPT2Config:
@@ -33,7 +34,15 @@ def strong(vocabulary: int) -> GPT2Config:
     return shape(vocabulary, width=64, layers=2, heads=4)
 
 
-def shape(vocabulary: int, *, width: int, layers: int, heads: int, positions: int = 32) -> GPT2Config:
+def shape(
+    vocabulary: int,
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    positions: int = 32,
+    initializer_range: float = EMBEDDING_RANGE,
+) -> GPT2Config:
     from transformers import GPT2Config
 
     return GPT2Config(
@@ -42,6 +51,7 @@ def shape(vocabulary: int, *, width: int, layers: int, heads: int, positions: in
         n_embd=width,
         n_layer=layers,
         n_head=heads,
+        initializer_range=initializer_range,
         # The same function as GPT-2's own "gelu_new", which is eight operations instead of one.
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
@@ -73,14 +83,26 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
     if name not in BUILTIN:
         raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, BUILTIN)}; {allowed()}")
     tokenizer = word_tokenizer(words)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = AutoModelForCausalLM.from_config(BUILTIN[name](len(tokenizer)))
+    module = draw(BUILTIN[name](len(tokenizer)), seed)
     folder = Path(folder)
     tokenizer.model_max_length = module.config.n_positions
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "w2s.json").write_text(json.dumps({"builtin": name, "from_scratch": from_scratch}) + "\n")
+
+
+def draw(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+    """Random weights. Embeddings start small: so a narrow model learns faster to tell the words apart."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for table in (module.transformer.wte, module.transformer.wpe):
+            table.weight.mul_(EMBEDDING_RANGE / config.initializer_range)
+    return module
 
 
 def allowed() -> str:

@@ -17,7 +17,7 @@ from torch import nn
 
 from w2s.config import Model
 from w2s.log import say
-from w2s.models import score
+from w2s.models import builtin, score
 from w2s.records import BadInput
 
 ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.")
@@ -129,7 +129,7 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if read_marks(source).get("from_scratch"):
-            module = auto.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+            module = builtin.draw(config, seed).to(dtype)
         else:
             module = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **where)
     limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)

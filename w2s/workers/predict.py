@@ -57,18 +57,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
 
 def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> Judge:
     """Whatever kind of model the job names."""
-    if job.get("model") is None:
-        learner = build(Learner, job["learner"], "learner", [])
-        loaded = load.load(
-            learner.model,
-            path=job.get("path"),
-            device=world.device,
-            max_tokens=learner.train.max_tokens,
-            trust_remote_code=runtime.trust_remote_code,
-        )
-    elif (folder / job["model"] / "config.json").exists():
-        loaded = load.load_folder(folder / job["model"], device=world.device)
-    else:
+    if job.get("model") is not None and not (folder / job["model"] / "config.json").exists():
         from w2s.models import pipelines
 
         fitted = pipelines.load(folder / job["model"])
@@ -80,7 +69,22 @@ def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job["by"])
 
         return judge
+    loaded = open_model(folder, job, runtime, world)
     return lambda rows, skip: score.predict(loaded, rows, by=job["by"], skip=skip)
+
+
+def open_model(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> load.Loaded:
+    """The fitted model in the job's "model", or the untrained base of its "learner" and "path"."""
+    if job.get("model") is not None:
+        return load.load_folder(folder / job["model"], device=world.device)
+    learner = build(Learner, job["learner"], "learner", [])
+    return load.load(
+        learner.model,
+        path=job.get("path"),
+        device=world.device,
+        max_tokens=learner.train.max_tokens,
+        trust_remote_code=runtime.trust_remote_code,
+    )
 
 
 def write_part(path: Path, part: Predictions) -> None:

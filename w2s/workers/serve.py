@@ -66,9 +66,10 @@ def once(name: str) -> None:
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
     """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
-    from w2s.workers import finetune, predict, pretrain
+    from w2s.workers import finetune, predict, pretrain, sample
 
-    workers: dict[str, Callable] = {"finetune": finetune.run, "predict": predict.run, "pretrain": pretrain.run}
+    modules = {"finetune": finetune, "predict": predict, "pretrain": pretrain, "sample": sample}
+    workers: dict[str, Callable] = {name: module.run for name, module in modules.items()}
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():

@@ -1,0 +1,84 @@
+"""`w2s evaluate`: one model, by hub name or folder, on held-out suites, with nothing else of a run around it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.metrics import judge, measure, measure_samples, write_metrics
+from w2s.config import Config, Learner, from_overrides
+from w2s.data.sources import SOURCES
+from w2s.jobs import Workers
+from w2s.log import say
+from w2s.pipeline import content_of, read_source
+from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.registry import did_you_mean
+from w2s.stages import Tools
+from w2s.stages.models import outcomes
+
+
+def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
+    """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
+
+    Results lie in RUNS/evaluate/, texts and verdicts beside them; asked again, what is there is read.
+    """
+    config = from_overrides(overrides)
+    for name in suites:
+        if name not in SOURCES:
+            raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
+    if not suites:
+        raise BadInput("suite: none given; see `w2s methods sources`")
+    folder = Path(config.runtime.runs_dir) / "evaluate" / Path(model).name
+    with Workers(config.runtime) as workers:
+        metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, workers)]
+    write_metrics(folder / "metrics.json", model, "", metrics)
+    lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
+    for one in metrics:
+        if one.name == "accuracy" or (one.name.startswith("pass@") and one.value is not None):
+            lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
+    return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
+
+
+def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
+    """One suite's metrics; its job folder is named by what made it."""
+    examples, gold = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
+    learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
+    writing = {
+        "samples": config.evaluation.programs,
+        "temperature": config.evaluation.temperature,
+        "max_new_tokens": config.evaluation.max_new_tokens,
+    }
+    recipe = [content_of((examples, gold)), dataclasses.asdict(learner), writing]
+    here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
+    here.mkdir(parents=True, exist_ok=True)
+    write_rows(here / f"{suite}.jsonl", examples)
+    write_rows(here / "gold.jsonl", gold)
+    say(f"{suite}: {len(examples):,} questions")
+    model_at = {"path": model} if not (Path(model) / "w2s.json").exists() else {}
+    if all(example.task == "choice" for example in examples):
+        job = {"worker": "predict", "examples": {"answers": f"{suite}.jsonl"}, "by": model}
+        start = (
+            {"learner": dataclasses.asdict(learner), **model_at} if model_at else {"model": str(Path(model).resolve())}
+        )
+        (here / "job.json").write_text(json.dumps({**job, **start, "runtime": dataclasses.asdict(config.runtime)}))
+        workers.run(here)
+        answer = {row.id: row.answer for row in gold}
+        return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})
+    tools = Tools(config.runtime, None, None, workers.run)
+    outcomes(here, {suite: here, "gold": here}, tools, by=model, suite=suite, writing=writing, seed=0, learner=learner)
+    tasks: dict[str, list[Outcome]] = defaultdict(list)
+    for one in read_rows(here / "outcomes.jsonl", Outcome):
+        tasks[one.id].append(one)
+    rows = [(key, len(found), sum(one.correct is True for one in found)) for key, found in tasks.items()]
+    return measure_samples(suite, model, {0: rows})
+
+
+TEST_SPLIT = {
+    name: {"split": "test"} for name in ("arc_easy", "arc_challenge", "sciq", "openbookqa", "mmlu", "math", "gsm8k")
+}
+"""Held-out splits, where a source's own default is another. CommonsenseQA and BoolQ publish no answers of theirs."""
+TEST_SPLIT |= {name: {"split": "validation"} for name in ("commonsenseqa", "boolq")}

@@ -73,8 +73,6 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
     `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws
     the weights anew from the seed that it is given: learners that start from nothing then differ from each other.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
 
     from w2s.models.load import quiet
 

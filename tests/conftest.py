@@ -1,9 +1,17 @@
 """Fixtures for every test."""
 
 import os
+
+# Before torch is imported anywhere: two spinning threads with a busy neighbour collapse 3 to 30 times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 from pathlib import Path
 
 import pytest
+
+from tests import spine
+from w2s import log
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +21,53 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data at {folder}: set W2S_SHARED to a folder with data/ and recorded/")
     return folder
+
+
+@pytest.fixture
+def tiny_config(tmp_path, monkeypatch) -> Path:
+    """The tiny run's config in a folder of its own, which is the working directory; nothing has run there."""
+    monkeypatch.chdir(tmp_path)
+    return spine.write_config(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """The tiny run, finished: the folder that holds tiny.yaml, data/ and runs/ (the run itself is runs/tiny)."""
+    from w2s.cli import main
+
+    folder = tmp_path_factory.mktemp("spine")
+    config = spine.write_config(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for recipe in ("weak", "strong"):
+            patch.setitem(spine.recipes(), recipe, dict(spine.recipes()[recipe]))
+        spine.shorten()
+        try:
+            main(["run", str(config)])
+        finally:
+            log.to_file(None)
+    return folder
+
+
+@pytest.fixture
+def in_tiny_run(tiny_run, monkeypatch) -> Path:
+    """The finished tiny run as the working directory, with its short recipes. Not to be changed."""
+    monkeypatch.chdir(tiny_run)
+    for recipe in ("weak", "strong"):
+        monkeypatch.setitem(spine.recipes(), recipe, dict(spine.recipes()[recipe]))
+    spine.shorten()
+    yield tiny_run
+    log.to_file(None)
+
+
+@pytest.fixture
+def tools():
+    """`Tools` for the stages' own tests: questions of the world, and no jobs."""
+    from w2s.config import Runtime
+    from w2s.data.world import world
+    from w2s.stages import Tools
+
+    def refuse(folder: Path) -> None:
+        raise AssertionError(f"no job was expected, {folder} was asked for")
+
+    return Tools(Runtime(), lambda seed: world(None, easy=300, hard=300, seed=seed), None, refuse)

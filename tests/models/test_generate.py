@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.models import tiny
+from w2s.models import builtin
 from w2s.models.batches import encode_prompts
 from w2s.models.generate import cut, generate
 
@@ -61,3 +62,11 @@ def test_a_long_prompt_makes_room_for_the_text(folder_of):
 def test_cut_takes_the_earliest_stop():
     assert cut("a\n\nb\ndef", ["def", "\n\n"]) == "a"
     assert cut("abc", []) == "abc"
+
+
+def test_a_tokenizer_of_whole_words_can_stop_too(tmp_path):
+    builtin.make("weak", ["red blue green yellow"], tmp_path / "m", 0)
+    loaded = tiny.read(tmp_path / "m")
+    whole = generate(loaded, ["red blue"], max_new_tokens=6)
+    stop = whole[0][0].split()[1]
+    assert generate(loaded, ["red blue"], max_new_tokens=6, stop=[stop]) == [[cut(whole[0][0], [stop])]]

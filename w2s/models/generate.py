@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -52,12 +52,26 @@ def generate(
                 num_return_sequences=count,
                 pad_token_id=loaded.pad_id,
                 **({"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}),
-                **({"stop_strings": list(stop), "tokenizer": tokenizer} if stop else {}),
+                stopping_criteria=[written(stop, tokenizer, tokens_BT.shape[1])] if stop else [],
             )
             found = tokenizer.batch_decode(made[:, tokens_BT.shape[1] :], skip_special_tokens=True)
             for place, at in enumerate(chosen):
                 texts[at] = [cut(text, stop) for text in found[place * count : (place + 1) * count]]
     return [row * samples if count < samples else row for row in texts]
+
+
+def written(stop: Sequence[str], tokenizer: Any, start: int) -> Callable[..., torch.Tensor]:
+    """Which rows have one of the `stop` texts behind their prompt, which ends at column `start`.
+
+    transformers' own stop_strings read the tokenizer's vocabulary and fail on tokenizers of whole words.
+    """
+    longest = max(map(len, stop)) + 4  # tokens that a stop text, which has just been completed, can reach back
+
+    def ended(tokens_BT: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        texts = tokenizer.batch_decode(tokens_BT[:, max(start, tokens_BT.shape[1] - longest) :])
+        return torch.tensor([any(one in text for one in stop) for text in texts], device=tokens_BT.device)
+
+    return ended
 
 
 def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -101,7 +101,6 @@ def run(asked: argparse.Namespace) -> None:
     from w2s import log, pipeline
 
     folder = Path(config.runtime.runs_dir) / config.name
-    folder.mkdir(parents=True, exist_ok=True)
     log.to_file(folder / "log.jsonl")
     told = pipeline.run(config)
     pipeline.write_run(config, told, ["w2s", "run", asked.config, *asked.overrides])

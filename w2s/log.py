@@ -47,6 +47,7 @@ def say(text: str, fields: dict[str, Any] | None = None) -> None:
         else:
             print(text, file=sys.stderr, flush=True)
         if _file is not None:
+            _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
             with open(_file, "a", encoding="utf-8") as file:
                 line = {"time": round(time.time(), 3), "text": text, **(fields or {})}
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")

@@ -1,0 +1,104 @@
+"""The words a person types: exits, lines, and no traceback for what they got wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from w2s.cli import main, make_parser
+
+HEAVY = ("torch", "transformers", "deepspeed", "sklearn", "matplotlib", "datasets", "pandas")
+
+
+def fails(capsys, *words: str) -> tuple[int, list[str]]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    return caught.value.code, capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["evaluate", "--help"]])
+def test_help_is_printed(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    assert "usage: w2s" in capsys.readouterr().out
+
+
+def test_every_command_of_the_readme_is_there():
+    commands = next(action for action in make_parser()._actions if action.choices).choices
+    assert set(commands) == {"run", "plan", "show", "why", "report", "evaluate", "methods", "env"}
+    assert all(parser.description for parser in commands.values())
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["rn"], ["run"], ["evaluate", "m"], ["why", "run"], ["plan", "--seed", "3", "x"]]
+)
+def test_a_command_that_is_not_understood_exits_2(capsys, words):
+    code, lines = fails(capsys, *words)
+    assert code == 2
+    assert lines[-1].startswith("w2s")
+
+
+def test_methods_are_listed_with_their_options(capsys):
+    main(["methods"])
+    everything = capsys.readouterr().out
+    for table in ("sources", "boosters", "combiners", "losses", "pipelines", "selectors", "prompts", "difficulty"):
+        assert f"\n{table}\n" in f"\n{everything}"
+    main(["methods", "boosters"])
+    assert "shrinkage: a number (default 1.0)" in capsys.readouterr().out
+    assert fails(capsys, "methods", "booster") == (2, [
+        "w2s: table: 'booster' is not known (did you mean 'boosters'?); it can be: sources, difficulty, prompts, "
+        "boosters, combiners, alphas, selectors, losses, pipelines"
+    ])  # fmt: skip
+
+
+def test_env_says_what_a_bug_report_needs(capsys):
+    main(["env"])
+    facts = json.loads(capsys.readouterr().out)
+    assert {"python", "torch", "deepspeed", "commit", "cores", "accelerators", "sandbox"} <= set(facts)
+
+
+@pytest.mark.parametrize("command", ["why", "report", "show"])
+def test_what_is_not_there_is_said(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, lines = fails(capsys, command, "nothing", *(["row"] if command == "why" else []))
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("w2s: nothing: no")
+
+
+def test_plan_shows_stages_rows_and_prompts_and_runs_nothing(capsys, tiny_config):
+    main(["plan", str(tiny_config)])
+    said = capsys.readouterr().out
+    for words in ("boosting_round", "easy_fit", "learner 1 (builtin:weak, lm) would see:", "candidate: ' "):
+        assert words in said
+    assert not (tiny_config.parent / "runs").exists()
+
+
+@pytest.mark.parametrize("words", ["--help", "run bad.yaml", "run good.yaml boosting.rounds=0", "report nothing"])
+def test_nothing_heavy_is_imported_where_nothing_heavy_is_done(tmp_path, words):
+    (tmp_path / "bad.yaml").write_text("seed: 1\n")
+    (tmp_path / "good.yaml").write_text("data: {easy_max: 0, hard_min: 1}\n")
+    program = f"""
+import sys
+from w2s.cli import main
+try:
+    main({words.split()!r})
+finally:
+    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stderr.splitlines()[-1] == "[]"
+
+
+def test_a_method_that_is_not_there_costs_no_torch(tmp_path):
+    (tmp_path / "c.yaml").write_text("data: {easy_max: 0, hard_min: 1}\nlabel: {combiner: {name: softvote}}\n")
+    program = (
+        "import sys; from w2s.cli import main\ntry: main(['run', 'c.yaml'])\nfinally: print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout.strip()) == (2, "False")
+    assert ran.stderr.startswith("w2s: label.combiner: 'softvote' is not known (did you mean 'soft_vote'?)")
+    assert list(Path(tmp_path).iterdir()) == [tmp_path / "c.yaml"]

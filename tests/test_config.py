@@ -1,0 +1,140 @@
+"""Defaults <- base <- file <- command line, and everything that is wrong at once."""
+
+import dataclasses
+import inspect
+import typing
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from w2s import config as configs
+from w2s.config import Config, Learner, from_overrides, load, to_yaml
+from w2s.records import BadInput
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+GOOD = "data: {easy_max: 0, hard_min: 1}\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(text: str, name: str = "c.yaml") -> Path:
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return put
+
+
+def problems(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        load(path, overrides)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_of_the_repository_is_good(path):
+    assert load(path).seeds
+
+
+def test_later_layers_win_key_by_key(write):
+    write("data: {easy_max: 0, hard_min: 1, near: null}\nstudent: {train: {steps: 5, lr: 0.1}}", "below.yaml")
+    found = load(write("base: below.yaml\nstudent: {train: {lr: 0.2}}"), ["student.train.batch=7", "data.hard_min=2"])
+    assert (found.student.train.steps, found.student.train.lr, found.student.train.batch) == (5, 0.2, 7)
+    assert (found.data.easy_max, found.data.hard_min, found.data.near) == (0, 2, None)
+    assert found.boosting == Config().boosting
+
+
+def test_a_mapping_with_a_name_replaces_the_one_below_whole(write):
+    write(GOOD + "label: {select: {name: confidence, keep_share: 0.2}}", "below.yaml")
+    above = write("base: below.yaml\nlabel: {select: {name: agreement}}")
+    assert load(above).label.select == {"name": "agreement"}
+    assert load(above, ["label.select={name: per_class}"]).label.select == {"name": "per_class"}
+    assert load(above, ["label.select.threshold=0.7"]).label.select == {"name": "agreement", "threshold": 0.7}
+
+
+def test_list_items_are_numbered_from_0(write):
+    path = write(GOOD + "learners: [{}, {train: {steps: 3}}]")
+    assert load(path, ["learners.1.train.steps=9"]).learners[1].train.steps == 9
+    assert problems(path, "learners.2.train.steps=9") == [f"{path}: learners.2: there is no such item; the list has 2"]
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("1", None), ("on 1", None), ("", None)])
+def test_booleans_are_parsed_as_booleans_and_nothing_else_is_one(write, text, value):
+    path = write(GOOD)
+    if value is None:
+        assert problems(path, f"controls.floor={text}")[0].endswith("allowed: true or false")
+    else:
+        assert load(path, [f"controls.floor={text}"]).controls.floor is value
+
+
+def test_all_problems_come_at_once_each_in_a_line_with_file_and_key(write):
+    path = write("data: {easy_mx: 0}\nstudent: {train: {lr: fast}}\nseeds: 3\n")
+    found = problems(path, "boosting.rounds=x", "lonely")
+    assert [line.removeprefix(f"{path}: ") for line in found] == [
+        "'lonely': not understood; an override is written key=value",
+        "data.easy_mx: there is no such key (did you mean 'easy_max'?)",
+        "student.train.lr: 'fast' given; allowed: a number",
+        "seeds: 3 given; allowed: a list of a whole number",
+        "boosting.rounds: 'x' given; allowed: a whole number",
+    ]
+
+
+def test_ranges_and_keys_that_depend_on_each_other_are_all_named(write):
+    path = write(
+        "name: a/b\nseeds: [1, 1]\ndata: {easy_max: 2, hard_min: 1}\nboosting: {rounds: 0, folds: 1}\n"
+        "learners: [{model: {kind: sklearn}}]\nstudent: {train: {lr: -1, patience: 3}}\n"
+    )
+    keys = [line.removeprefix(f"{path}: ").split(":")[0] for line in problems(path)]
+    assert sorted(keys) == sorted([
+        "boosting.rounds", "student.train.lr", "seeds", "name", "data.hard_min", "boosting.folds",
+        "learners.0.model.pipeline", "student.train.patience",
+    ])  # fmt: skip
+
+
+def test_only_the_command_line_can_switch_on_what_is_dangerous(write):
+    for key in configs.COMMAND_LINE_ONLY:
+        section, name = key.split(".")
+        path = write(GOOD + f"{section}: {{{name}: true}}")
+        assert problems(path) == [f"{path}: {key}: only the command line can switch this on ({key}=true)"]
+        assert getattr(load(write(GOOD), [f"{key}=true"]).runtime, name) is True
+
+
+def test_a_base_has_no_base_of_its_own(write):
+    write("base: c.yaml", "below.yaml")
+    assert "cannot have a base of its own" in problems(write("base: below.yaml"))[0]
+
+
+def test_a_value_can_stand_for_another_key_after_the_command_line_has_spoken(write):
+    path = write(GOOD + "student: {model: {path: one}}\nlearners: [{model: {path: '${student.model.path}'}}]")
+    assert load(path, ["student.model.path=two"]).learners[0].model.path == "two"
+
+
+def test_what_is_written_down_can_be_read_again_and_holds_no_secret(write):
+    secret = "data: {easy_max: 0, hard_min: 1, sources: [{name: world}, {name: file, path: x, hub_token: abc}]}"
+    text = to_yaml(load(write(secret)))
+    assert "abc" not in text
+    assert load(write(text, "again.yaml")).data.sources[1]["hub_token"] == "[redacted]"
+    assert OmegaConf.create(text).runtime.runs_dir == "runs"
+
+
+def test_evaluate_takes_the_same_keys_without_a_file():
+    assert from_overrides(["evaluation.programs=4"]).evaluation.programs == 4
+    with pytest.raises(BadInput, match=r"evaluation\.programs: 0 given; allowed: above 0"):
+        from_overrides(["evaluation.programs=0"])
+
+
+def test_every_number_that_has_a_range_is_a_key_that_there_is():
+    for ranges, kind in ((configs.RANGES, Config), (configs.LEARNER_RANGES, Learner)):
+        for key in ranges:
+            for name in key.split("."):
+                found = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+                assert name in found, key
+                kind = found[name]
+            kind = Config if ranges is configs.RANGES else Learner
+
+
+def test_sections_explain_their_fields():
+    source = inspect.getsource(configs)
+    for kind in (configs.Data, configs.Sizes, configs.Boosting, configs.Labels, configs.Evaluation, configs.Runtime):
+        body = source.split(f"class {kind.__name__}:")[1].split("\n@dataclass")[0]
+        assert body.count('"""') >= len(dataclasses.fields(kind)), kind

@@ -7,7 +7,6 @@ on the side of the tests, so a program can be judged right only for values that 
 
 from __future__ import annotations
 
-import ast
 import concurrent.futures
 import hashlib
 import json
@@ -17,6 +16,7 @@ import re
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -28,6 +28,7 @@ Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
 REFERENCE_S = 300.0
 OUTPUT_BYTES = 16 << 20
 LONGEST_PROGRAM = 100_000  # characters; more is no answer to any question here
+warnings.filterwarnings("ignore", module="<program>")  # models' programs; nobody will mend them
 BROKEN_TEST = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError", "IndentationError")
 
 
@@ -125,14 +126,15 @@ def normalise(answer: str) -> str:
 
 
 def same_answer(text: str, gold: str) -> bool:
-    """Whether the final answer of `text` is `gold`: as numbers where gold is one (exactly, as fractions), else as text."""
+    """Whether the final answer of `text` is `gold`: as exact fractions where both are numbers, else as text."""
     given, wanted = final_answer(text), final_answer(gold)
     return normalise(given) == normalise(wanted)
 
 
 def plain_text(answer: str) -> str:
     answer = re.sub(r"\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}", r"\1", answer)
-    answer = re.sub(r"\\(?:left|right|[,;!: ])|[$\s]|\\\$", "", answer.replace("\\dfrac", "\\frac"))
+    answer = re.sub(r"\\(?:left|right|[,;!:])|\\?\$", "", answer.replace("\\dfrac", "\\frac"))
+    answer = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer)  # a space between digits keeps two numbers apart
     return answer.replace("\\tfrac", "\\frac").rstrip(".").casefold()
 
 
@@ -161,7 +163,7 @@ def number_of(answer: str) -> Fraction | None:
 
 
 def program_of(example: Example, text: str) -> str:
-    """The whole program that a model's text is: from a fenced block or bare, a whole function or the prompt continued."""
+    """The whole program in a model's text: in a fenced block or bare, a whole function or the prompt continued."""
     entry = str(example.meta.get("entry_point", ""))
     defines = re.compile(rf"^(?:async\s+def|def|class)\s+{re.escape(entry)}\b|^{re.escape(entry)}\s*=", re.MULTILINE)
     blocks = re.findall(r"```[ \t]*[\w+-]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", text, re.DOTALL)
@@ -190,7 +192,7 @@ def shortened(code: str, keep: int = 0) -> str:
 
 def parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        compile(code, "<program>", "exec")
         return True
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False

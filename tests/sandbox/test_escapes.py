@@ -36,8 +36,10 @@ ATTEMPTS = {
     "write to the standard library": "import os\ndef attempt(t): return open(os.__file__, 'a').write('#')",
     "write to the root folder": "def attempt(t): return open('/x', 'w').write('x')",
     "remove the secret": "import os\ndef attempt(t):\n os.remove(t['secret'])\n return True",
-    "a device": "import os, stat\ndef attempt(t):\n os.mknod('disk', 0o600 | stat.S_IFBLK, os.makedev(254, 0))\n return True",
-    "shared memory": "from multiprocessing import shared_memory as s\ndef attempt(t): return s.SharedMemory('x', True, 9).size",
+    "a device": "import os, stat\ndef attempt(t):\n"
+    " os.mknod('disk', 0o600 | stat.S_IFBLK, os.makedev(254, 0))\n return True",
+    "shared memory": "from multiprocessing import shared_memory as s\n"
+    "def attempt(t): return s.SharedMemory('x', True, 9).size",
     # processes
     "/proc of others": "import os\ndef attempt(t): return os.listdir('/proc')",
     "memory through /proc": "def attempt(t): return open('/proc/self/mem', 'rb')",
@@ -50,25 +52,30 @@ ATTEMPTS = {
     "fork by clone": CALL + "def attempt(t): return sys(56, 17, 0, 0, 0, 0)",
     "vfork": CALL + "def attempt(t): return sys(58)",
     "clone3": CALL + "def attempt(t): return sys(435, ctypes.create_string_buffer(88), 88)",
-    "daemon by double fork": "import os\ndef attempt(t):\n if os.fork() == 0:\n  os.setsid()\n  os.fork()\n return True",
+    "daemon by double fork": "import os\ndef attempt(t):\n if os.fork() == 0:\n  os.setsid()\n"
+    "  os.fork()\n return True",
     "exec": "import os\ndef attempt(t): os.execv('/bin/sh', ['sh', '-c', 'true'])",
     "subprocess": "import subprocess\ndef attempt(t): return subprocess.run(['/bin/true']).returncode == 0",
     "os.system": "import os\ndef attempt(t): return os.system('true') == 0",
     "kill a process outside": "import os\ndef attempt(t):\n os.kill(t['pid'], 9)\n return True",
     "kill the parent": "import os\ndef attempt(t):\n os.kill(os.getppid() or 1, 9)\n return True",
     "kill everything": "import os\ndef attempt(t):\n os.kill(-1, 9)\n return True",
-    "signal by pidfd": "import os, signal\ndef attempt(t):\n signal.pidfd_send_signal(os.pidfd_open(1), 9)\n return True",
+    "signal by pidfd": "import os, signal\ndef attempt(t):\n"
+    " signal.pidfd_send_signal(os.pidfd_open(1), 9)\n return True",
     "ptrace": CALL + "def attempt(t): return sys(101, 16, t['pid'], 0, 0)",
     "ptrace the parent": CALL + "def attempt(t): return sys(101, 16, os.getppid() or 1, 0, 0)",
-    "process_vm_readv": CALL + "def attempt(t): return sys(310, 1, ctypes.create_string_buffer(16), 1, b' ' * 16, 1, 0)",
+    "process_vm_readv": CALL
+    + "def attempt(t): return sys(310, 1, ctypes.create_string_buffer(16), 1, b' ' * 16, 1, 0)",
     "descriptor of another process": CALL + "def attempt(t): return sys(438, sys(434, 1, 0), 3, 0)",
     # network
     "connect by TCP": "import socket\ndef attempt(t): return socket.create_connection(('127.0.0.1', t['port']), 1)",
     "connect by IPv6": "import socket\ndef attempt(t): return socket.socket(socket.AF_INET6)",
-    "send by UDP": "import socket\ndef attempt(t): return socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('1.1.1.1', 53))",
+    "send by UDP": "import socket\n"
+    "def attempt(t): return socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('1.1.1.1', 53))",
     "raw socket": "import socket\ndef attempt(t): return socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
     "listen": "import socket\ndef attempt(t): return socket.create_server(('127.0.0.1', 0))",
-    "abstract unix socket": "import socket\ndef attempt(t):\n s = socket.socket(socket.AF_UNIX)\n s.connect(t['abstract'])\n return s",
+    "abstract unix socket": "import socket\ndef attempt(t):\n s = socket.socket(socket.AF_UNIX)\n"
+    " s.connect(t['abstract'])\n return s",
     "unix socket": "import socket\ndef attempt(t):\n s = socket.socket(socket.AF_UNIX)\n s.bind('s')\n return s",
     "netlink": "import socket\ndef attempt(t): return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)",
     "name look-up": "import socket\ndef attempt(t): return socket.gethostbyname('example.org')",
@@ -143,6 +150,14 @@ def test_an_escape_attempt_is_contained(name, targets):
 
 def test_the_same_attempts_succeed_without_walls(targets):
     """The attempts are real: in a plain process they get what they want."""
-    for name in ("read a secret file", "list the home", "/proc of others", "environment", "fork", "subprocess", "listen"):
+    for name in (
+        "read a secret file",
+        "list the home",
+        "/proc of others",
+        "environment",
+        "fork",
+        "subprocess",
+        "listen",
+    ):
         code = f"{ATTEMPTS[name]}\nr = attempt({targets!r})\nassert r, r"
         assert subprocess.run([sys.executable, "-c", code]).returncode == 0, name

@@ -17,7 +17,9 @@ SCALARS = st.one_of(
 HASHABLE = st.recursive(SCALARS, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=5)
 VALUES = st.recursive(
     HASHABLE,
-    lambda inner: st.lists(inner, max_size=4) | st.sets(HASHABLE, max_size=4) | st.dictionaries(HASHABLE, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.sets(HASHABLE, max_size=4) | st.dictionaries(HASHABLE, inner, max_size=4)
+    ),
     max_leaves=12,
 )
 

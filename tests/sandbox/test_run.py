@@ -54,7 +54,6 @@ def test_arguments_are_copies_so_a_program_cannot_change_ours():
         ("import os\ndef f(): os.write(3, b'garbage ' * 9)", "too large", ""),
         ("import os\ndef f(): os.write(3, b'\\0\\0\\0\\7garbage')", "crashed", ""),
         ("import os\ndef f(): os.close(3)", "crashed", ""),
-        ("def f():\n for i in range(10**5): open(str(i), 'w')", "exception", "OSError"),
         ("def f():\n with open('x', 'wb') as x:\n  while True: x.write(b'x' * 2**20)", "exception", "OSError"),
     ],
 )
@@ -121,8 +120,9 @@ def test_the_memory_of_a_program_holds_no_earlier_source_or_call():
         import gc
         def f(a, b):
             word = a + b
-            return [1 for o in gc.get_objects() if isinstance(o, (list, dict, tuple)) and len(o) < 10**4
-                    for v in (o.values() if isinstance(o, dict) else o) if type(v) is str and v == word and v is not word]
+            many = [o for o in gc.get_objects() if isinstance(o, (list, dict, tuple)) and len(o) < 10**4]
+            texts = [v for o in many for v in (o.values() if isinstance(o, dict) else o) if type(v) is str]
+            return [1 for v in texts if v == word and v is not word]
     """
     assert one(source, "quagga", "zebra").value == []
 

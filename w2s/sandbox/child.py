@@ -28,9 +28,9 @@ from w2s.sandbox.plain import NotPlain, Object, TooLarge, decode, encode
 # Imported once, so that programs find them loaded.
 WARM = (
     *("array", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "ctypes", "dataclasses", "datetime"),
-    *("decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword"),
-    *("math", "numbers", "operator", "queue", "random", "re", "secrets", "statistics", "string", "struct", "textwrap"),
-    *("threading", "time", "traceback", "typing", "unicodedata", "uuid", "zlib"),
+    *("decimal", "enum", "fractions", "functools", "heapq", "inspect", "io", "itertools", "json", "keyword"),
+    *("math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap"),
+    *("threading", "time", "traceback", "typing", "unicodedata", "zlib"),
 )
 FRAME = struct.Struct("!I")
 END = struct.Struct("!i?")  # wait status of the program, folder is empty again

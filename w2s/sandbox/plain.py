@@ -1,9 +1,10 @@
 """Plain data as JSON and back: what crosses the wall between a program's process and ours.
 
 JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged
-object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"}, {"complex": [re, im]},
-{"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding builds builtins of exactly these types and runs no code,
-so whatever a hostile process sends, the values that arrive have honest `==`, `len` and `hash`.
+object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"},
+{"complex": [re, im]}, {"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding
+builds builtins of exactly these types and runs no code, so whatever a hostile process sends, the values that arrive
+have an honest `==`, `len` and `hash`.
 """
 
 from __future__ import annotations

@@ -245,7 +245,8 @@ def run_program(
 
     calls: (function name, arguments) or (function name, arguments, keyword arguments); plain data only: None, bool,
     int, float, complex, str, bytes, list, tuple, set, frozenset, dict. timeout_s: wall time of everything; memory_mb:
-    of its address space; output_bytes: of one encoded result. Raises Unsafe where there is no sandbox, NotPlain for arguments.
+    of its address space; output_bytes: of one encoded result. Raises Unsafe where there is no sandbox and NotPlain
+    for arguments.
     """
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "output_bytes": output_bytes}
     with open_program(source, **limits, allow_unsandboxed=allow_unsandboxed) as program:

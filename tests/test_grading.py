@@ -1,0 +1,425 @@
+import math
+import textwrap
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from w2s import grading
+from w2s.data import programs
+from w2s.grading import final_answer, grade, judge, normalise, program_of, same, same_answer
+from w2s.records import BadInput, Example, Gold
+from w2s.sandbox import Unsafe, encode, tier
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
+
+PROMPT = "from typing import List\n\n\ndef half(x):\n    return x / 2\n\n\ndef total(numbers: List[int]) -> int:\n"
+PROMPT += '    """The sum of the numbers.\n    >>> total([1, 2])\n    3\n    """\n'
+ANSWER = PROMPT + "    return sum(numbers)\n"
+CHECK = "def check(candidate):\n    assert candidate([]) == 0\n    assert candidate([3, 4]) == 7\n"
+CHECK += "    assert candidate([40, 50]) == 90\n    assert abs(candidate([half(1)]) - 0.5) < 1e-6\n"
+INPUTS = [[], [3, 4], [40, 50], [0.5]]
+ASSERTS = ["assert total([]) == 0", "assert total([3, 4]) == 7", "assert total([0.5, 1]) == 1.5"]
+TESTS = {
+    "check": {"kind": "check", "entry_point": "total", "setup": PROMPT, "test": CHECK},
+    "asserts": {
+        "kind": "asserts",
+        "functions": ["total"],
+        "values": [],
+        "setup": "",
+        "imports": "",
+        "asserts": ASSERTS,
+    },
+    "inputs": {
+        **{"kind": "inputs", "entry_point": "total", "base": [[encode(x)] for x in INPUTS]},
+        **{"plus": [], "compare": "equal", "atol": 0.0},
+    },
+}
+
+
+@pytest.fixture
+def walls():
+    try:
+        return tier()
+    except Unsafe as error:
+        pytest.skip(str(error))
+
+
+def task(kind="check", answer=ANSWER, prompt=PROMPT, entry="total", **changes):
+    example = Example("id", "made", "code", prompt, meta={"entry_point": entry})
+    return example, Gold("id", answer, ({**TESTS[kind], **changes},))
+
+
+def whole(body):
+    return textwrap.dedent(body).strip() + "\n"
+
+
+FORGERIES = {
+    "prints the marks of success": "def total(numbers): print('PASSED', 'ok', '{\"status\": \"ok\"}')",
+    "leaves with exit code 0 at once": "import os\nos._exit(0)",
+    "leaves when called": "import os\ndef total(numbers): os._exit(0)",
+    "raises SystemExit(0)": "def total(numbers): raise SystemExit(0)",
+    "raises SystemExit on loading": "import sys\nsys.exit(0)",
+    "equal to everything": "class E:\n def __eq__(s, o): return True\ndef total(numbers): return E()",
+    "an int equal to everything": """
+        class E(int):
+            def __eq__(s, o): return True
+            def __ne__(s, o): return False
+            def __sub__(s, o): return 0
+            __hash__ = int.__hash__
+        def total(numbers): return E(1)
+    """,
+    "a float equal to everything": "class E(float):\n __eq__ = lambda s, o: True\ndef total(numbers): return E(1)",
+    "a text equal to everything": "class E(str):\n __eq__ = lambda s, o: True\ndef total(numbers): return E('x')",
+    "a list equal to everything": "class E(list):\n __eq__ = lambda s, o: True\ndef total(numbers): return E()",
+    "a reflected comparison": "class E(int):\n def __req__(s, o): return True\n"
+    " __eq__ = __le__ = __ge__ = lambda s, o: True\n"
+    "def total(numbers): return E(7)",
+    "a mock": "from unittest.mock import MagicMock\ndef total(numbers):\n m = MagicMock()\n"
+    " m.__eq__ = lambda s, o: True\n return m",
+    "unittest.mock.ANY": "from unittest.mock import ANY\ndef total(numbers): return ANY",
+    "not a number": "def total(numbers): return float('nan')",
+    "infinity": "def total(numbers): return float('inf')",
+    "none": "def total(numbers): return None",
+    "true": "def total(numbers): return True",
+    "itself": "def total(numbers): return total",
+    "a generator": "def total(numbers): yield sum(numbers)",
+    "patched builtins": "import builtins\nbuiltins.sum = builtins.abs = lambda *a: 7\n"
+    "builtins.AssertionError = SystemExit\n"
+    "def total(numbers): return sum(numbers)",
+    "patched json": 'import json\njson.dumps = lambda *a, **k: \'{"status": "ok", "value": true}\'\n'
+    "def total(numbers): return 7",
+    "patched runner": """
+        import sys
+        runner = sys.modules["w2s.sandbox.child"]
+        runner.encode = lambda *a, **k: {"int": "0x7"}
+        runner.send = lambda channel, message, most=0: channel.sendall(bytes([0, 0, 0, 2]) + b"{}")
+        def total(numbers): return 7
+    """,
+    "frames written ahead": """
+        import json, os
+        frame = json.dumps({"status": "ok", "value": 7}).encode()
+        os.write(3, (len(frame).to_bytes(4, "big") + frame) * 9)
+        def total(numbers): return 7
+    """,
+    "a verdict written on every descriptor": """
+        import json, os
+        frame = json.dumps({"status": "ok", "value": None, "correct": True}).encode()
+        for fd in range(64):
+            try: os.write(fd, len(frame).to_bytes(4, "big") + frame)
+            except OSError: pass
+        def total(numbers): return 0
+    """,
+    "a call of the judge's functions": """
+        import json, os
+        frame = json.dumps({"outside": "check", "args": [], "kwargs": {}}).encode()
+        os.write(3, len(frame).to_bytes(4, "big") + frame)
+        def total(numbers): return 0
+    """,
+    "an object's number for a value": """
+        import json, os
+        def total(numbers):
+            frame = json.dumps({"status": "ok", "value": {"object": 0}}).encode()
+            os.write(3, len(frame).to_bytes(4, "big") + frame)
+            os._exit(0)
+    """,
+    "the frames of the caller": """
+        import gc, sys
+        def total(numbers):
+            frame = sys._getframe()
+            while frame:
+                for name, value in list(frame.f_locals.items()):
+                    if "expect" in name or "want" in name or "gold" in name: return value
+                frame = frame.f_back
+            return 7
+    """,
+    "expected values in the heap": """
+        import gc
+        def total(numbers):
+            for thing in gc.get_objects():
+                if isinstance(thing, dict) and {"expected", "tests", "asserts", "answer"} & set(map(str, thing)):
+                    return next(iter(thing.values()))
+            return 7
+    """,
+    "the source of the tests": """
+        import inspect, sys
+        def total(numbers):
+            for module in list(sys.modules.values()):
+                if hasattr(module, "check"): return module.check(lambda x: sum(x))
+            return 7
+    """,
+    "the tests or the reference on disk": """
+        import os
+        def total(numbers):
+            for folder, _, names in os.walk("/"):
+                for name in names:
+                    if "HumanEval" in name or "grading" in name: return sum(numbers)
+            return 7
+    """,
+    "an exit handler that answers": "import atexit\natexit.register(print, 'ok')\nraise SystemExit",
+    "a thread that answers": """
+        import json, os, threading, time
+        def spam():
+            frame = json.dumps({"status": "ok", "value": 90}).encode()
+            while True: os.write(3, len(frame).to_bytes(4, "big") + frame)
+        threading.Thread(target=spam, daemon=True).start()
+        def total(numbers): time.sleep(0.2); return 90
+    """,
+    "a changed argument": "def total(numbers):\n numbers.clear()\n numbers.append(0)\n return numbers",
+    "a pickle": "import pickle\nclass E:\n def __reduce__(s): return (eval, ('7',))\n"
+    "def total(numbers): return pickle.dumps(E())",
+    "the first answer for all": "def total(numbers): return 0",
+    "the visible example": "def total(numbers): return 3",
+    "an exception that is an answer": "class E(AssertionError):\n __bool__ = lambda s: True\n"
+    "def total(numbers): raise E('7')",
+    "an endless answer": "def total(numbers):\n x = []\n while True: x = [x]",
+    "nothing at all": "",
+    "no program": "The answer is the sum of the numbers, which is always right.",
+    "a crash": "import ctypes\ndef total(numbers): ctypes.memset(0, 0, 9)",
+}
+
+
+@pytest.mark.parametrize("kind", TESTS)
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_never_judged_right(name, kind, walls):
+    example, gold = task(kind)
+    text = f"```python\n{whole(FORGERIES[name])}```"
+    correct, status = grade(example, gold, text, timeout_s=1.5)
+    assert correct is False, status
+
+
+@pytest.mark.parametrize("kind", TESTS)
+def test_right_programs_are_right_and_wrong_ones_wrong(kind, walls):
+    example, gold = task(kind)
+    assert grade(example, gold, ANSWER) == (True, "judged")
+    assert grade(example, gold, "    return sum(numbers)") == (True, "judged")
+    assert grade(example, gold, "    return max(numbers, default=0)") == (False, "judged")
+    correct, status = grade(example, gold, "    return numbers[0]")
+    assert correct is False
+    assert status == "exception: IndexError: list index out of range"
+    subclass = "class N(float): pass\ndef total(numbers): return N(sum(numbers))"
+    assert grade(example, gold, subclass) == (True, "judged")
+
+
+def test_arguments_that_a_program_changes_are_fresh_for_the_next_call(walls):
+    example, gold = task("inputs", base=[[[3, 4]], [[3, 4]]])
+    assert grade(example, gold, "def total(n):\n t = sum(n)\n n.clear()\n return t")[0] is True
+
+
+def test_tests_may_use_the_functions_of_the_prompt_and_the_name_of_the_program(walls):
+    test = "def check(candidate):\n assert half(candidate([4])) == 2\n assert total([1]) == 1\n"
+    example, gold = task(test=test)
+    assert grade(example, gold, ANSWER) == (True, "judged")
+    fooled = ANSWER.replace("return x / 2", "return 2") + "\ndef total(n): return 1"
+    assert grade(example, gold, fooled)[0] is False
+
+
+def test_objects_of_the_program_stay_there_and_can_be_passed_back(walls):
+    answer = (
+        "class Pair:\n def __init__(s, a, b): s.a, s.b = a, b\ndef width(pairs): return sum(p.b - p.a for p in pairs)"
+    )
+    changes = {"functions": ["width", "Pair"], "values": ["p"], "setup": "p = Pair(1, 9)"}
+    lines = ["assert width([Pair(1, 2), Pair(3, 5)]) == 3", "assert width([p]) == 8"]
+    example, gold = task("asserts", answer, "width of pairs", "width", asserts=lines, **changes)
+    assert grade(example, gold, answer) == (True, "judged")
+    assert grade(example, gold, answer.replace("p.b - p.a", "1"))[0] is False
+
+
+def test_what_cannot_be_judged_is_neither_right_nor_wrong(walls):
+    example, gold = task("inputs", "def total(n): return 1 / 0")
+    assert grade(example, gold, ANSWER)[0] is None
+    example, gold = task(test="def check(candidate):\n assert undefined_name(candidate([]))")
+    correct, status = grade(example, gold, ANSWER)
+    assert correct is None
+    assert "undefined_name" in status
+    assert grade(example, Gold("id", ANSWER), ANSWER) == (None, "no tests")
+
+
+def test_many_rows_are_judged_in_order_with_progress(walls):
+    example, gold = task()
+    rows = [(example, gold, f"    return sum(numbers) + {i % 3}") for i in range(12)]
+    seen = []
+    verdicts = judge(rows, workers=3, progress=lambda done, count: seen.append((done, count)))
+    assert [correct for correct, _, _ in verdicts] == [i % 3 == 0 for i in range(12)]
+    assert seen == [(i + 1, 12) for i in range(12)]
+
+
+def test_without_a_sandbox_the_flag_is_named(monkeypatch):
+    def none(*, allow_unsandboxed):
+        raise Unsafe("no sandbox; runtime.allow_unsandboxed=true runs programs without")
+
+    monkeypatch.setattr(grading, "tier", none)
+    with pytest.raises(BadInput, match=r"runtime\.allow_unsandboxed=true"):
+        judge([(*task(), ANSWER)])
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [(programs.humanevalplus, {"mini": True}), (programs.humaneval, {}), (programs.mbpp, {"limit": 100})],
+)
+def test_all_references_pass_their_tests(source, options, shared, walls):
+    check_references(*source(shared / "data", **options))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        (programs.humanevalplus, {}),
+        (programs.mbppplus, {}),
+        *((programs.mbpp, {"split": split}) for split in programs.MBPP_SPLITS),
+        *((programs.mbpp, {"split": split, "sanitized": True}) for split in programs.MBPP_SPLITS),
+    ],
+)
+def test_all_references_pass_their_tests_at_length(source, options, shared, walls):
+    check_references(*source(shared / "data", **options))
+
+
+def check_references(examples, golds):
+    verdicts = judge([(e, g, g.answer) for e, g in zip(examples, golds, strict=True)], timeout_s=60)
+    failed = [(e.meta["task_id"], v) for e, v in zip(examples, verdicts, strict=True) if v[0] is not True]
+    assert not failed
+
+
+# --- comparing ----
+
+
+@pytest.mark.parametrize(
+    ("given_", "wanted", "options", "right"),
+    [
+        ([1, 2], [1, 2], {}, True),
+        ((1, 2), [1, 2], {}, False),
+        (1.0000005, 1.0, {}, True),  # floats: 1e-6 where the task names none
+        (1.00001, 1.0, {}, False),
+        (1.00001, 1.0, {"atol": 1e-4}, True),
+        ([1.0000005, 2.0], [1.0, 2.0], {}, True),
+        ([1.0, 2.0, 3.0], [1.0, 2.0], {"atol": 9.0}, False),
+        (math.nan, 1.0, {"atol": 1e-4}, False),
+        (math.nan, math.nan, {}, True),
+        (math.inf, math.inf, {}, True),
+        (math.inf, 1e300, {}, False),
+        (10**400, 1.0, {"atol": 1e-4}, False),
+        ("1.0", 1.0, {"atol": 1e-4}, False),
+        (None, 1.0, {}, False),
+        ([3, 1, 1], (1, 3), {"compare": "set"}, True),
+        ([[1]], [1], {"compare": "set"}, False),
+        (5, [1], {"compare": "set"}, False),
+        ("match", True, {"compare": "truth"}, True),
+        (None, True, {"compare": "truth"}, False),
+        (False, True, {"compare": "truth"}, False),
+        (-1.00001, None, {"compare": "root", "atol": 1e-4}, True),  # 1 + x
+        (-1.1, None, {"compare": "root", "atol": 1e-4}, False),
+        (math.nan, None, {"compare": "root", "atol": 1e-4}, False),
+        ("x", None, {"compare": "root", "atol": 1e-4}, False),
+    ],
+)
+def test_results_are_compared_by_the_rules_of_evalplus(given_, wanted, options, right):
+    assert same(given_, wanted, [[1, 1]], **{"compare": "equal", "atol": 0.0, **options}) is right
+
+
+# --- short answers ----
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("18", "18"),
+        ("She has 18 left.\n#### 18", "18"),
+        ("so it is $\\boxed{1{,}234}$".replace("{,}", ","), "1234"),
+        ("The answer is 1,234.", "1234"),
+        ("the answer is: $3.50", "3.5"),
+        ("Answer: 7 apples", "7"),
+        ("\\boxed{\\frac{3}{4}}", "3/4"),
+        ("\\boxed{\\dfrac34}", "0.75"),
+        ("-\\frac{1}{2}", "-0.5"),
+        ("50\\%", "50"),
+        ("x = 5", "5"),
+        ("\\boxed{ (1, 2) }", "(1,2)"),
+        ("\\boxed{\\text{Paris}}", "paris"),
+        ("\\boxed{x^{2}+1}", "x^{2} + 1"),
+        ("12 \\text{ cm}", "12"),
+        ("1e3", "1000"),
+        ("−4", "-4"),
+        ("grandmother", "Grandmother."),
+    ],
+)
+def test_answers_that_mean_the_same_are_the_same(text, gold):
+    assert same_answer(text, gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        *(("18.5", "18"), ("180", "18"), ("1,23", "123"), ("3/4", "4/3"), ("the answer is 5 or 6", "5"), ("x", "y")),
+        *(("2 4", "24"), ("-5", "5"), ("#### 4", "5"), ("\\boxed{1}\\boxed{2}", "1"), ("1/0", "0"), ("x^2", "2")),
+    ],
+)
+def test_answers_that_differ_are_different(text, gold):
+    assert not same_answer(text, gold)
+
+
+@given(
+    st.integers(-(10**9), 10**9), st.sampled_from(["{:,}", "${}$", "{}.0", " {} ", "\\boxed{{{}}}", "{} km", "#### {}"])
+)
+def test_a_number_is_itself_however_it_is_written(number, form):
+    assert same_answer(form.format(number), str(number))
+    assert not same_answer(form.format(number), str(number + 1))
+
+
+@given(st.text(max_size=60))
+def test_any_text_has_a_normal_form_that_stays_as_it_is(text):
+    once = normalise(final_answer(text))
+    assert isinstance(once, str)
+    assert same_answer(text, text)
+
+
+def test_a_choice_is_right_when_it_is_the_gold_choice():
+    example = Example("id", "made", "choice", "Which?", ("red", "blue"))
+    assert grade(example, Gold("id", 1), " blue\n") == (True, "judged")
+    assert grade(example, Gold("id", 1), "red")[0] is False
+    assert grade(example, Gold("id", 1), "")[0] is False
+
+
+def test_an_empty_short_answer_is_wrong():
+    assert grade(Example("id", "made", "answer", "How many?"), Gold("id", "4"), "  ") == (False, "no answer")
+
+
+def test_the_gold_of_another_example_is_refused():
+    with pytest.raises(ValueError, match="id is graded with the gold of other"):
+        grade(Example("id", "made", "answer", "How many?"), Gold("other", "4"), "4")
+
+
+# --- from text to program ----
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "    return sum(numbers)",
+        "    return sum(numbers)\n\nThis adds the numbers up.",
+        "return sum(numbers)",
+        "```python\ndef total(numbers: List[int]) -> int:\n    return sum(numbers)\n```",
+        "Sure!\n\n```py\nimport os\n```\nand then\n```\ndef total(numbers):\n    return sum(numbers)\n```\nDone.",
+        "```python\ndef total(numbers):\n    return sum(numbers)",
+        "```\n    return sum(numbers)\n```",
+        "def total(numbers):\n    return sum(numbers)\n\nprint(total([1]))\nThat is it!",
+        "    t = 0\n    for n in numbers:\n        t += n\n    return t\n\n\ndef main():\n    pass",
+        "    return sum(numbers)\r\n",
+    ],
+)
+def test_a_program_is_found_in_what_models_write(text):
+    example, _ = task()
+    space: dict = {}
+    exec(program_of(example, text), space)
+    assert space["total"]([2, 3]) == 5
+
+
+def test_a_question_in_words_does_not_become_part_of_the_program():
+    example, _ = task(prompt='"""\nWrite a function.\nassert total([1]) == 1\n"""\n')
+    assert "assert" not in program_of(example, "def total(n):\n    return sum(n)")
+
+
+@given(st.text(alphabet="`py\n def():retun 1", max_size=80))
+def test_any_text_gives_some_program(text):
+    assert isinstance(program_of(task()[0], text), str)

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.student_step [steps] [repeats]
 
 The same random-weight Llama (vocabulary 32,000), the same prompts and answers of mixed length, the same loss (the
-answer's tokens and the end mark), batch and optimizer, tokenised beforehand, in turn. One JSON line; exit 1 where the two
-losses of the untrained model differ by more than 1e-3 (then they would not train the same thing).
+answer's tokens and the end mark), batch and optimizer, tokenised beforehand, in turn. One JSON line; exit 1 where the
+two losses of the untrained model differ by more than 1e-3 (then they would not train the same thing).
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def losses(loaded: load.Loaded, rows: list[Example], folder: Path) -> tuple[floa
     return float(own), float(peer)
 
 
-def main(steps: int = 30, repeats: int = 5) -> int:
+def main(steps: int = 10, repeats: int = 3) -> int:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore")

@@ -1,6 +1,7 @@
 """Two processes of DeepSpeed's launcher, started once for the whole file: equality, kills, resuming."""
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -109,12 +110,30 @@ def test_a_killed_rank_fails_the_job_within_a_minute_and_the_job_goes_on_where_i
     assert all((whole / "model" / n).read_bytes() == (cut / "model" / n).read_bytes() for n in names)
 
 
+@pytest.mark.slow
+def test_when_the_pipeline_is_killed_in_the_middle_of_a_job_no_rank_outlives_it(finetune_job):
+    folder = finetune_job("job", STEPS | {"steps": 20_000, "eval_every": 10_000}, runtime={"checkpoint_every": 50})
+    program = f"""if True:
+        from w2s.config import Runtime
+        from w2s.jobs import Path, Workers
+        with Workers(Runtime(slots=1, processes=2, threads=1)) as workers:
+            workers.run(Path({str(folder)!r}))
+    """
+    pipeline = psutil.Popen([sys.executable, "-c", program])
+    wait_for(lambda: (folder / "checkpoint" / "state.json").exists())
+    below = pipeline.children(recursive=True)
+    pipeline.kill()
+    pipeline.wait()
+    assert len(below) == 4  # two launchers, two ranks
+    assert not any(alive(process) for process in below)
+
+
 def wait_for(condition) -> None:
-    for _ in range(6000):
+    for _ in range(24_000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it did not come to pass within a minute")
+    raise AssertionError("it did not come to pass within four minutes")
 
 
 def alive(process: psutil.Process) -> bool:

@@ -57,7 +57,7 @@ def shorten(text: str, width: int = WIDTH) -> str:
 
 
 def describe_row(run: Path, row: str) -> str:
-    """Every learner's vote and alpha, the weights of the question by round, its label and why: for each seed it is in."""
+    """Every learner's vote and alpha, the question's weight by round, its label and why: for each seed it is in."""
     listed = json.loads((run / "stages.json").read_text())["stages"]
     store = run.parent / "store"
     stages = [{**stage, "path": store / stage["folder"]} for stage in listed]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.config import Config, Learner, from_overrides
+from w2s.data.rows import content_of, read_source
 from w2s.data.sources import SOURCES
 from w2s.jobs import Workers
 from w2s.log import say
-from w2s.pipeline import content_of, read_source
 from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.registry import did_you_mean
 from w2s.stages import Tools

@@ -64,7 +64,6 @@ def test_every_room_has_a_level():
 ALLOWED = {
     ("methods", "models"): {"w2s.models.losses.LOSSES", "w2s.models.pipelines.PIPELINES"},
     ("evaluation", "jobs"): {"w2s.jobs.Workers"},
-    ("evaluation", "pipeline"): {"w2s.pipeline.content_of", "w2s.pipeline.read_source"},
     ("evaluation", "stages"): {"w2s.stages.Tools", "w2s.stages.models.outcomes"},
 }
 

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from w2s.config import Boosting, Config, Learner, Train
-from w2s.data.sources import SOURCES
+from w2s.config import Boosting, Config, Learner, Model, Train
+from w2s.data.rows import content_of, folder_content, rows_of, suite_name, suite_rows_of
 from w2s.log import say
 from w2s.methods import builtin_recipe, check_methods
-from w2s.records import Example, Gold
-from w2s.registry import options, pick
 from w2s.stages import Tools, committee, models, questions, rounds
 from w2s.store import Stage, Store, write_json
 
 UNSEEDED = None
 OWN = ""  # the run's own sets, beside its further suites
-ENDS = 1 << 20  # bytes at each end of a file that its hash reads
 
 
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
@@ -146,7 +142,7 @@ class Story:
         return self.tell(questions.gold_targets, f"gold of {split} as targets", parents, split=split)
 
     def base(self, learner: Learner) -> dict[str, Stage]:
-        """What a learner starts from: a pretrained builtin model, or a local folder as it is now; of a hub name, nothing."""
+        """What a learner starts from: a builtin model, or a local folder as it is now; for a hub name, nothing."""
         scheme, _, name = learner.model.path.partition(":")
         if learner.model.kind == "sklearn":
             return {}
@@ -314,62 +310,10 @@ def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
     return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
 
 
-def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]:
-    """seed -> all questions of the sources; a source that draws by seed gets the run's."""
-
-    @cache
-    def rows(seed: int) -> tuple[list[Example], list[Gold]]:
-        examples, gold = [], []
-        for at, spec in enumerate(config.data.sources):
-            more, its_gold = read_source(config, spec, f"data.sources.{at}", seed)
-            examples += more
-            gold += its_gold
-        return examples, gold
-
-    return rows
-
-
-def suite_rows_of(config: Config) -> Callable[[str], tuple[list[Example], list[Gold]]]:
-    specs = {suite_name(spec): (at, spec) for at, spec in enumerate(config.evaluation.suites)}
-    return cache(lambda name: read_source(config, specs[name][1], f"evaluation.suites.{specs[name][0]}", 0))
-
-
-def read_source(config: Config, spec: dict, key: str, seed: int) -> tuple[list[Example], list[Gold]]:
-    seeded = "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
-    root = Path(config.data.root) if config.data.root else None
-    return pick(SOURCES, {**spec, **({"seed": seed} if seeded else {})}, key=key)(root)
-
-
-def folder_content(folder: Path) -> str | None:
-    """A hash of a local model's files (of large ones, their size and both ends); None where there is no such folder."""
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size}".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(ENDS))
-            file.seek(max(size - ENDS, 0))
-            digest.update(file.read(ENDS))
-    return digest.hexdigest()[:16]
-
-
 def untrained(learner: Learner) -> Learner:
     """The learner without what only its training depends on: its base answers the same."""
-    return dataclasses.replace(learner, train=Train(max_tokens=learner.train.max_tokens))
-
-
-def suite_name(spec: dict) -> str:
-    return str(spec["name"])
-
-
-def content_of(rows: tuple[list[Example], list[Gold]]) -> str:
-    """A hash of questions and gold: the rows are the data set's identity, wherever they came from."""
-    digest = hashlib.sha256()
-    for row in (*rows[0], *rows[1]):
-        digest.update(repr(row).encode())
-    return digest.hexdigest()[:16]
+    model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
+    return Learner(model, Train(max_tokens=learner.train.max_tokens))
 
 
 def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:

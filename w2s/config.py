@@ -122,6 +122,8 @@ class Boosting:
     folds: int = 2
     min_effective_share: float = 0.3
     """Weights are tempered until their effective sample size is at least this share of the rows."""
+    least_effective_share: float = 0.0
+    """Stop after a round that leaves a smaller effective sample size than this share of the rows, before tempering."""
     patience: int | None = None
     """Stop after so many rounds without a better committee on easy_holdout. Null: run all rounds."""
 

@@ -17,7 +17,6 @@ from w2s.records import (
     Example,
     Predictions,
     PseudoLabels,
-    align,
     read_arrays,
     read_rows,
     write_arrays,
@@ -39,7 +38,7 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in found]
     accuracy_R = staged(opinions, found, combiner, inputs["gold"])
     used = adaboost.best_rounds(accuracy_R) if any(one.alpha > 0 for one in found) else 1
-    first, probs_RNK = stack(opinions)
+    first, probs_RNK, _ = stack(opinions)
     gold_N = gold_of(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
     boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
@@ -76,8 +75,7 @@ def combined(
     alpha_R = np.ones(1) if best_alone else np.array(voters["alphas"])
     for name in sets:
         opinions = [read_arrays(inputs[f"opinion-{at}"] / f"{name}.npz", Predictions) for at in members]
-        first, probs_RNK = stack(opinions)
-        abstained_RN = np.array([align(one, first.ids).abstained_N for one in opinions])
+        first, probs_RNK, abstained_RN = stack(opinions)
         probs_NK = pick(COMBINERS, combiner)(probs_RNK, first.mask_NK, alpha_R, abstained_RN)
         found = dataclasses.replace(first, probs_NK=probs_NK, abstained_N=abstained_RN.all(0), by=by)
         write_arrays(here / f"{name}.npz", found)

@@ -75,15 +75,18 @@ def suite_gold(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: 
 
 def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Facts:
     """Gold as targets: all the probability on the right candidate."""
-    examples = read_rows(inputs["questions"] / f"{split}.jsonl", Example)
-    answer = answers(inputs["gold"])
+    labels = as_targets(read_rows(inputs["questions"] / f"{split}.jsonl", Example), answers(inputs["gold"]))
+    write_arrays(here / "labels.npz", labels)
+    return {"rows": len(labels.ids)}
+
+
+def as_targets(examples: list[Example], answer: dict[str, int]) -> PseudoLabels:
+    """One-hot targets of choice questions, weights 1."""
     mask_NK = candidate_mask(np.array([len(example.choices) for example in examples]))
     target_NK = np.zeros(mask_NK.shape)
     target_NK[np.arange(len(examples)), [answer[example.id] for example in examples]] = 1
     ids = np.array([example.id for example in examples])
-    labels = PseudoLabels(ids, target_NK, np.ones(len(ids)), np.full(len(ids), "gold"))
-    write_arrays(here / "labels.npz", labels)
-    return {"rows": len(ids)}
+    return PseudoLabels(ids, target_NK, np.ones(len(ids)), np.full(len(ids), "gold"))
 
 
 def answers(folder: Path) -> dict[str, int]:

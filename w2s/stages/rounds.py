@@ -11,7 +11,7 @@ import numpy as np
 
 from w2s.boosting import adaboost, diagnostics
 from w2s.config import Boosting, Learner
-from w2s.data.difficulty import folds
+from w2s.data.difficulty import folds as fold_of
 from w2s.ensemble.combiners import COMBINERS
 from w2s.records import (
     Predictions,
@@ -22,11 +22,12 @@ from w2s.records import (
     read_arrays,
     take,
     write_arrays,
+    write_rows,
 )
 from w2s.registry import pick
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import ask_model, base_folder, costs, fit_model, mean_opinion
-from w2s.stages.questions import answers
+from w2s.stages.questions import answers, as_targets
 from w2s.store import write_json
 
 
@@ -47,10 +48,11 @@ def boosting_round(
     `easy_holdout.npz`. `combiner` is needed where boosting has patience. After a round that stopped the boosting it
     only says so.
     """
-    rounds = [read_round(inputs[f"round-{at}"]) for at in range(index) if f"round-{at}" in inputs]  # bagging has none
+    told = [read_round(inputs[f"round-{at}"]) for at in range(index) if f"round-{at}" in inputs]  # bagging has none
+    rounds = [one for one in told if one is not None]
     if any(one.stop for one in rounds):
         write_json(here / "round.json", None)
-        return {"skipped": next(one.stop for one in rounds if one.stop)}
+        return {"skipped": rounds[-1].stop}
     labels = read_arrays(inputs["labels"] / "labels.npz", PseudoLabels)
     ids, gold_N = labels.ids, labels.target_NK.argmax(1)
     weights = Weights(ids, np.full(len(ids), 1 / len(ids)))
@@ -74,6 +76,7 @@ def boosting_round(
         judged_N,
         booster=pick(adaboost.BOOSTERS, boosting.booster),
         share_floor=boosting.min_effective_share,
+        least_share=boosting.least_effective_share,
     )
     write_arrays(here / "weights.npz", Weights(ids, new_N))
     write_arrays(here / "easy_fit.npz", opinion)
@@ -99,7 +102,7 @@ def fit_and_judge(
 
     Also judged_N, the rows whose errors count (None: all), and each model's training facts.
     """
-    fold_N = folds(labels.ids, boosting.folds, seed * 1000 + index)
+    fold_N = fold_of(labels.ids, boosting.folds, seed * 1000 + index)
     out = {"cross_fit": list(range(boosting.folds)), "rotate": [index % boosting.folds], "in_sample": [None]}
     held_out = out[boosting.errors]
     sets = {name: inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
@@ -145,10 +148,7 @@ def with_patience(
         return found
     earlier = [read_arrays(inputs[f"round-{at}"] / "easy_holdout.npz", Predictions) for at in range(len(rounds))]
     accuracy_R = staged([*earlier, holdout], [*rounds, found], combiner, inputs["gold"])
-    best = adaboost.best_rounds(accuracy_R)
-    if len(accuracy_R) - best < boosting.patience:
-        return found
-    return dataclasses.replace(found, stop=f"no better committee on easy_holdout for {boosting.patience} rounds")
+    return dataclasses.replace(found, stop=adaboost.stale_reason(accuracy_R, patience=boosting.patience))
 
 
 def read_round(folder: Path) -> Round | None:
@@ -159,18 +159,66 @@ def read_round(folder: Path) -> Round | None:
 
 def staged(opinions: Sequence[Predictions], rounds: Sequence[Round], combiner: dict, gold_folder: Path) -> np.ndarray:
     """The committee's accuracy on easy_holdout after 1, 2, ... rounds."""
-    first, probs_RNK = stack(opinions)
+    first, probs_RNK, abstained_RN = stack(opinions)
     gold_N = gold_of(first, gold_folder)
     alpha_R = np.array([max(one.alpha, 0.0) for one in rounds])
-    return diagnostics.staged_accuracy(probs_RNK, first.mask_NK, alpha_R, gold_N, combiner=pick(COMBINERS, combiner))
+    combine = pick(COMBINERS, combiner)
+    return diagnostics.staged_accuracy(probs_RNK, first.mask_NK, alpha_R, gold_N, abstained_RN, combiner=combine)
 
 
-def stack(opinions: Sequence[Predictions]) -> tuple[Predictions, np.ndarray]:
-    """The first opinion, and probs_RNK of all in its order."""
+def stack(opinions: Sequence[Predictions]) -> tuple[Predictions, np.ndarray, np.ndarray]:
+    """The first opinion, and probs_RNK and abstained_RN of all in its order."""
     first = opinions[0]
-    return first, np.array([align(one, first.ids).probs_NK for one in opinions])
+    aligned = [align(one, first.ids) for one in opinions]
+    return first, np.array([one.probs_NK for one in aligned]), np.array([one.abstained_N for one in aligned])
 
 
 def gold_of(opinion: Predictions, gold_folder: Path) -> np.ndarray:
     answer = answers(gold_folder)
     return np.array([answer[key] for key in opinion.ids.tolist()])
+
+
+def cross_fitted(
+    here: Path, inputs: Inputs, tools: Tools, *, learner: Learner, folds: int, seed: int, content: str
+) -> Facts:
+    """How a learner that never trained on a question judges it, for every question of the pool: pool.npz.
+
+    This difficulty sees the gold of every question, the transfer pool's too; the report of such a run says so.
+    """
+    examples, gold = tools.rows(seed)
+    examples = list({example.id: example for example in examples}.values())
+    write_rows(here / "pool.jsonl", examples)
+    labels = as_targets(examples, {row.id: row.answer for row in gold})
+    fold_N = fold_of(labels.ids, folds, seed)
+    opinions, facts = [], []
+    for fold in range(folds):
+        held = np.flatnonzero(fold_N == fold)
+        write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in held])
+        facts.append(
+            fit_model(
+                here / f"fit-{fold}",
+                tools,
+                learner=learner,
+                base=base_folder(inputs, learner),
+                seed=seed * 1000 + fold,
+                examples=here / "pool.jsonl",
+                labels=take(labels, np.flatnonzero(fold_N != fold)),
+            )
+        )
+        asked = {"pool": here / f"fold-{fold}.jsonl"}
+        model = here / f"fit-{fold}" / "model"
+        opinions.append(ask_model(here / f"ask-{fold}", tools, sets=asked, by="cross_fitted", model=model)["pool"])
+    write_arrays(here / "pool.npz", joined(opinions))
+    return {"rows": len(examples), **costs(facts)}
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Opinions on different rows as one, narrower ones padded."""
+    wide = max(part.probs_NK.shape[1] for part in parts)
+
+    def stacked(name: str) -> np.ndarray:
+        arrays = [getattr(part, name) for part in parts]
+        return np.concatenate([np.pad(a, ((0, 0), (0, wide - a.shape[1]))) for a in arrays])
+
+    ids, abstained_N = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "abstained_N"))
+    return Predictions(ids, stacked("probs_NK"), stacked("mask_NK"), abstained_N, parts[0].by)

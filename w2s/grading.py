@@ -286,39 +286,29 @@ def judge_inputs(program: str, gold: Gold, limits: dict) -> Verdict:
     return True, f"judged without {left_out} of {len(calls)} inputs: no expected result" if left_out else "judged"
 
 
-_reference_lock = threading.Lock()
-
-
 def reference_replies(gold: Gold, keep: bool, memory_mb: int, allow_unsandboxed: bool) -> tuple[Sequence, float]:
     """(a Reply for each input, seconds) from the reference program in its own sandbox; kept for the whole session.
 
     (None, reason) stands for the replies where the reference fails: then nothing can be judged by it. Single results
     that are too large to pass on (one of Mbpp/255 has 120 million numbers) are left out.
     """
-    key = hashlib.sha256(json.dumps([gold.answer, gold.tests[0]]).encode()).digest()
-    with _reference_lock:
-        known = _references.get(key)
-    if known is None:
-        known = run_reference(gold, keep, memory_mb, allow_unsandboxed)
-        with _reference_lock:
-            _references[key] = known
-    return known
-
-
-_references: dict[bytes, tuple[Sequence, float]] = {}
-
-
-def run_reference(gold: Gold, keep: bool, memory_mb: int, allow_unsandboxed: bool) -> tuple[Sequence, float]:
     tests = gold.tests[0]
+    key = hashlib.sha256(json.dumps([gold.answer, tests]).encode()).digest()
+    if key in _references:
+        return _references[key]
     calls = [(tests["entry_point"], [decode(one) for one in coded]) for coded in (*tests["base"], *tests["plus"])]
     started = time.monotonic()
     limits = {"timeout_s": REFERENCE_S, "memory_mb": memory_mb, "output_bytes": OUTPUT_BYTES}
     with open_program(str(gold.answer), **limits, keep_objects=keep, allow_unsandboxed=allow_unsandboxed) as program:
-        replies = list(program.calls(calls))
+        replies: Sequence = list(program.calls(calls))
     failed = [reply for reply in replies if reply.status not in ("ok", "too large", "memory")]
     if failed or all(reply.status != "ok" for reply in replies):
-        return (None, f"the reference fails: {told((failed or replies)[0])}"), 0.0
-    return replies, time.monotonic() - started
+        replies = (None, f"the reference fails: {told((failed or replies)[0]) if replies else 'no inputs'}")
+    _references[key] = replies, time.monotonic() - started
+    return _references[key]
+
+
+_references: dict[bytes, tuple[Sequence, float]] = {}
 
 
 def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float) -> bool:

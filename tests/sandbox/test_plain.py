@@ -4,7 +4,7 @@ from collections import Counter, OrderedDict, namedtuple
 from enum import IntEnum
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s.sandbox.plain import MAX_DEPTH, NotPlain, Object, TooLarge, decode, encode
@@ -40,6 +40,7 @@ def test_plain_data_arrive_as_they_were_sent(value):
     assert spelled(decode(json.loads(json.dumps(encode(value))))) == spelled(value)
 
 
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda i: st.lists(i) | st.dictionaries(st.text(), i)))
 def test_whatever_json_is_sent_it_is_decoded_to_builtins_or_refused(tree):
     try:

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -73,6 +74,7 @@ CHANGES = {
     "boosting.errors": ("rotate", ROUNDS),
     "boosting.folds": (3, ROUNDS),
     "boosting.min_effective_share": (0.5, ROUNDS),
+    "boosting.least_effective_share": (0.5, ROUNDS),
     "boosting.patience": (2, [r"committee · round \d"]),
     "label.combiner": ({"name": "log_odds"}, [*VOTES, *COMBINED]),
     "label.alphas": ({"name": "decorrelated"}, ["committee · who votes"]),
@@ -291,7 +293,8 @@ def test_stages_are_made_after_their_parents_and_at_most_so_many_at_a_time(tmp_p
     a, b = stage("a", [], work), stage("b", [], work)
     c, d = stage("c", [a, b], work), stage("d", [a], work)
     e = stage("e", [c, d], work)
-    execute([a, b, c, d, e], Store(tmp_path), slots)
+    with ThreadPoolExecutor() as pool:
+        execute([a, b, c, d, e], Store(tmp_path), pool, slots)
     assert sorted(order) == list("abcde")
     assert all(order.index(p.name) < order.index(s.name) for s in (c, d, e) for p in s.parents.values())
     assert most <= slots
@@ -308,8 +311,8 @@ def test_after_a_failure_nothing_new_starts_and_what_ran_is_kept(tmp_path):
 
     good, bad = stage("good", [], work), stage("bad", [], work)
     later = stage("later", [good], work)
-    with pytest.raises(BadInput, match="it is bad"):
-        execute([good, bad, later], Store(tmp_path), 2)
+    with ThreadPoolExecutor() as pool, pytest.raises(BadInput, match="it is bad"):
+        execute([good, bad, later], Store(tmp_path), pool, 2)
     assert made == ["good"]
     assert Store(tmp_path).done(good)
 

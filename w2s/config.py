@@ -384,7 +384,12 @@ RANGES = {
     **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
     **dict.fromkeys(("boosting.rounds", "boosting.patience", "label.temperature"), ABOVE_0),
-    **{"data.easy_share": BETWEEN, "data.near": SHARE, "boosting.min_effective_share": SHARE},
+    **{
+        "data.easy_share": BETWEEN,
+        "data.near": SHARE,
+        "boosting.min_effective_share": SHARE,
+        "boosting.least_effective_share": SHARE,
+    },
     **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
 }
 LEARNER_RANGES = {

@@ -69,11 +69,13 @@ class Workers:
         for slot in range(self.slots):
             self._free.put(slot)
         self._workers: dict[int, Worker] = {}
+        self._closed = False
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *_) -> None:
+        self._closed = True
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
@@ -89,6 +91,8 @@ class Workers:
             return done
         slot = self._free.get()
         try:
+            if self._closed:
+                raise JobFailed(f"the job {folder} was not started: the run has ended")
             if self.runtime.hostfile:
                 return finish(folder, launch(folder, self.runtime), self.runtime)
             worker = self._workers.get(slot)

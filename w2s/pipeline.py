@@ -24,6 +24,7 @@ from w2s.store import Stage, Store, write_json
 
 UNSEEDED = None
 OWN = ""  # the run's own sets, beside its further suites
+THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
@@ -274,31 +275,36 @@ def run(config: Config) -> list[Stage]:
     from w2s.jobs import Workers
 
     store = Store(Path(config.runtime.runs_dir) / "store")
-    with Workers(config.runtime) as workers:
+    # When something goes wrong the workers end first, so that no thread waits for their jobs.
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool, Workers(config.runtime) as workers:
         told = build(config, workers.run)
         todo = [stage for stage in told if not store.done(stage)]
         say(f"{config.name}: {len(told)} stages, {len(told) - len(todo)} done, {len(todo)} to run")
-        execute(todo, store, workers.slots)
+        execute(todo, store, pool, workers.slots)
     return told
 
 
-def execute(todo: list[Stage], store: Store, slots: int) -> None:
+def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, slots: int) -> None:
     """Run stages as soon as their parents are there; after a failure nothing new starts, and it is raised."""
     waiting, running, total = list(todo), {}, len(todo)
     unmade = {stage.key for stage in todo}
-    with concurrent.futures.ThreadPoolExecutor(slots) as pool:
-        while waiting or running:
-            for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
-                if len(running) == slots:
-                    break
-                waiting.remove(stage)
-                running[pool.submit(store.make, stage)] = stage
-            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
-                stage = running.pop(future)
-                future.result()
+    failure = None
+    while running or (waiting and not failure):
+        for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
+            if len(running) == slots or failure:
+                break
+            waiting.remove(stage)
+            running[pool.submit(store.make, stage)] = stage
+        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            stage = running.pop(future)
+            if future.exception():
+                failure = failure or future.exception()
+            else:
                 unmade.discard(stage.key)
                 say(line_about(stage, store, total - len(unmade), total))
+    if failure:
+        raise failure
 
 
 def line_about(stage: Stage, store: Store, at: int, total: int) -> str:

@@ -79,7 +79,7 @@ def all_as_they_are(values: list) -> bool:
     """Whether JSON has a word for each of them: the quick way for long lists of numbers or texts of one type."""
     kinds = set(map(type, values))
     if kinds == {int}:
-        return -LONGEST_INT < min(values) and max(values) < LONGEST_INT
+        return min(values) > -LONGEST_INT and max(values) < LONGEST_INT
     return all(map(math.isfinite, values)) if kinds == {float} else kinds <= {str, bool, type(None)}
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.metrics import judge, measure, measure_samples, write_metrics
-from w2s.config import Config, Learner, from_overrides
+from w2s.config import Config, Learner
+from w2s.config_file import from_overrides
 from w2s.data.rows import content_of, read_source
 from w2s.data.sources import SOURCES
 from w2s.jobs import Workers

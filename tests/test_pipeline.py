@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from w2s import pipeline
-from w2s.config import Boosting, Config, Controls, Data, Evaluation, Labels, Learner, Model, Runtime, Sizes, Train, load
+from w2s.config import Boosting, Config, Controls, Data, Evaluation, Labels, Learner, Model, Runtime, Sizes, Train
+from w2s.config_file import load
 from w2s.data.rows import content_of, folder_content
 from w2s.pipeline import build, execute
 from w2s.records import BadInput, Example, Gold

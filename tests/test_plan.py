@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2s.config import load
+from w2s.config_file import load
 from w2s.plan import describe_plan, refuse
 from w2s.store import Store
 

@@ -94,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
 def run(asked: argparse.Namespace) -> None:
     """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
     no-op."""
-    from w2s.config import load
+    from w2s.config_file import load
 
     config = load(asked.config, asked.overrides)  # before the heavy imports: what is wrong is said at once
     from evaluation.collect import finish
@@ -110,7 +110,7 @@ def run(asked: argparse.Namespace) -> None:
 
 def plan(asked: argparse.Namespace) -> None:
     """The stage table (done, or would run), rows and words by split, and the first rendered prompts. Runs nothing."""
-    from w2s.config import load
+    from w2s.config_file import load
     from w2s.plan import describe_plan
 
     print(describe_plan(load(asked.config, asked.overrides)))

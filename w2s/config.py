@@ -1,20 +1,12 @@
-"""The configuration: frozen dataclasses with a docstring under each field, and `load`, which checks everything at once.
-
-Defaults <- `base:` file (one level) <- file <- `a.b=c` on the command line. A mapping with `name` (a method and its
-options) replaces the one below it whole; every other mapping is merged key by key.
-"""
+"""The configuration: frozen dataclasses with a docstring under each field. `config_file.load` reads and checks one."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import re
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from w2s.records import BadInput
 from w2s.registry import describe, did_you_mean, fits
 
 
@@ -216,133 +208,6 @@ class Config:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
-SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
-
-
-def load(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
-    """The checked configuration, or one BadInput with a line for each problem."""
-    problems: list[str] = []
-    values = read(path, problems)
-    for key in COMMAND_LINE_ONLY:
-        if lookup(values, key):
-            problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
-    for override in overrides:
-        apply(values, override, problems)
-    config = build(Config, resolve(values, problems), "", problems)
-    if not problems:
-        problems.extend(cross_checks(config))
-    if problems:
-        raise BadInput("\n".join(p if p.startswith(str(path)) else f"{path}: {p}" for p in problems))
-    return config
-
-
-def resolve(values: dict, problems: list[str]) -> dict:
-    """`${student.model.path}` and the like, after the command line has had its say."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    except OmegaConfBaseException as error:
-        problems.append(f"{error.full_key}: {one_line(error)}")
-        return {}
-
-
-def from_overrides(overrides: typing.Sequence[str]) -> Config:
-    """The defaults with `a.b=c` of the command line over them."""
-    problems: list[str] = []
-    values: dict = {}
-    for override in overrides:
-        apply(values, override, problems)
-    config = build(Config, values, "", problems)
-    problems = problems or range_checks(config)
-    if problems:
-        raise BadInput("\n".join(problems))
-    return config
-
-
-def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dict:
-    """The file's plain values over those of its `base:` file."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: there is no such file") from None
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise BadInput(f"{path}{line}: not readable: {one_line(getattr(error, 'problem', None) or error)}") from None
-    if not isinstance(values, dict):
-        raise BadInput(f"{path}: a mapping of keys is expected, a list or text was given")
-    base = values.pop("base", None)
-    if base is None:
-        return values
-    if is_base:
-        raise BadInput(f"{path}: base: a base file cannot have a base of its own")
-    if not isinstance(base, str):
-        raise BadInput(f"{path}: base: {base!r} given; allowed: a file name")
-    below = read(Path(path).parent / base, problems, is_base=True)
-    return {**below, **{key: merge(below.get(key), value) for key, value in values.items()}}  # `name` is the run's here
-
-
-def one_line(error: object) -> str:
-    return str(error).strip().split("\n")[0]
-
-
-def merge(below: Any, above: Any) -> Any:
-    """`above` over `below`; a mapping with `name` replaces the one below it whole."""
-    if not isinstance(below, dict) or not isinstance(above, dict) or ("name" in above and "name" in below):
-        return above
-    return {**below, **{key: merge(below.get(key), value) for key, value in above.items()}}
-
-
-def lookup(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
-
-
-def apply(values: dict, override: str, problems: list[str]) -> None:
-    """Put one `a.b=c` of the command line into `values`; list items are numbered from 0."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        problems.append(f"{override!r}: not understood; an override is written key=value")
-        return
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=True)["value"]
-    except (YAMLError, OmegaConfBaseException) as error:
-        problems.append(f"{key}: {text!r} is not readable: {one_line(error)}")
-        return
-    *parents, last = key.split(".")
-    node: Any = values
-    for at, part in enumerate(parents):
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                problems.append(f"{'.'.join(parents[: at + 1])}: there is no such item; the list has {len(node)}")
-                return
-            node = node[int(part)]
-        else:
-            node = node.setdefault(part, {}) if isinstance(node, dict) else None
-        if not isinstance(node, dict | list):
-            problems.append(f"{key}: {'.'.join(parents[: at + 1])} is not a mapping")
-            return
-    if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
-            problems.append(f"{key}: there is no such item; the list has {len(node)}")
-            return
-        node[int(last)] = merge(node[int(last)], value)
-    else:
-        node[last] = merge(node.get(last), value)
-
-
 def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
     """`values` as a dataclass of `kind`, every misfit added to `problems`."""
     if values is None:
@@ -398,64 +263,3 @@ LEARNER_RANGES = {
     **{"train.weight_decay": NOT_BELOW_0, "train.warmup_share": SHARE},
     **{f"train.{name}": BELOW_1 for name in ("beta2", "holdout_share")},
 }
-
-
-def range_checks(config: Config) -> list[str]:
-    """Numbers that are out of their range; null stands for a default and is not checked."""
-    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
-    asked = [(key, functools.reduce(getattr, key.split("."), config), RANGES[key]) for key in RANGES]
-    asked += [
-        (f"{who}.{key}", functools.reduce(getattr, key.split("."), one), LEARNER_RANGES[key])
-        for who, one in learners.items()
-        for key in LEARNER_RANGES
-    ]
-    return [
-        f"{key}: {value} given; allowed: {allowed}"
-        for key, value, allowed in asked
-        if value is not None and not WITHIN[allowed](value)
-    ]
-
-
-def cross_checks(config: Config) -> list[str]:
-    """Ranges, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
-    problems = range_checks(config)
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
-        problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
-    if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
-        problems.append(f"name: {config.name!r} given; allowed: letters, digits, '.', '_', '-' (and not 'store')")
-    if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
-        problems.append("data: give either easy_share, or both easy_max and hard_min")
-    elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:
-        problems.append(
-            f"data.hard_min: {config.data.hard_min} given; allowed: above data.easy_max ({config.data.easy_max})"
-        )
-    if config.boosting.errors != "in_sample" and config.boosting.folds < 2:
-        problems.append(f"boosting.folds: {config.boosting.folds} given; allowed: at least 2")
-    for at, learner in enumerate(config.learners):
-        if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
-            problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
-    if config.student.model.kind == "sklearn":
-        problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
-    for key, one in [*((f"learners.{at}", one) for at, one in enumerate(config.learners)), ("student", config.student)]:
-        if one.train.patience and not one.train.holdout_share:
-            problems.append(f"{key}.train.patience: {one.train.patience} given; it needs train.holdout_share above 0")
-    named = [spec.get("name") for spec in config.evaluation.suites]
-    problems += [
-        f"evaluation.suites: {name!r} is there twice"
-        for name in sorted({n for n in named if named.count(n) > 1}, key=str)
-    ]
-    return problems
-
-
-def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML, secrets redacted."""
-    from omegaconf import OmegaConf
-
-    def redact(node: Any, key: str = "") -> Any:
-        if isinstance(node, dict):
-            return {k: redact(v, k) for k, v in node.items()}
-        if isinstance(node, list):
-            return [redact(v, key) for v in node]
-        return "[redacted]" if isinstance(node, str) and SECRET.search(key) else node
-
-    return OmegaConf.to_yaml(OmegaConf.create(redact(dataclasses.asdict(config))))

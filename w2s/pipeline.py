@@ -324,7 +324,7 @@ def untrained(learner: Learner) -> Learner:
 
 def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
     """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
-    from w2s.config import to_yaml
+    from w2s.config_file import to_yaml
 
     folder = Path(config.runtime.runs_dir) / config.name
     folder.mkdir(parents=True, exist_ok=True)

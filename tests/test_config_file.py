@@ -9,7 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from w2s import config as configs
-from w2s.config import Config, Learner, from_overrides, load, to_yaml
+from w2s.config import Config, Learner
+from w2s.config_file import from_overrides, load, to_yaml
 from w2s.records import BadInput
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"records", "registry", "log", "sandbox"},
-    {"store", "config", "prompts", "grading", "data", "boosting", "ensemble"},
+    {"store", "config", "config_file", "prompts", "grading", "data", "boosting", "ensemble"},
     {"models"},
     {"workers", "evaluation"},
     {"jobs", "stages", "methods", "pipeline", "plan"},

@@ -233,33 +233,3 @@ def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
         else:
             chosen[name] = value
     return kind(**chosen)
-
-
-ABOVE_0, SHARE, NOT_BELOW_0, BELOW_1 = "above 0", "from 0 to 1", "0 or more", "from 0 up to, not including, 1"
-BETWEEN = "above 0 and below 1"
-WITHIN = {
-    ABOVE_0: lambda value: value > 0,
-    SHARE: lambda value: 0 <= value <= 1,
-    NOT_BELOW_0: lambda value: value >= 0,
-    BELOW_1: lambda value: 0 <= value < 1,
-    BETWEEN: lambda value: 0 < value < 1,
-}
-RANGES = {
-    **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
-    **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
-    **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
-    **dict.fromkeys(("boosting.rounds", "boosting.patience", "label.temperature"), ABOVE_0),
-    **{
-        "data.easy_share": BETWEEN,
-        "data.near": SHARE,
-        "boosting.min_effective_share": SHARE,
-        "boosting.least_effective_share": SHARE,
-    },
-    **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
-}
-LEARNER_RANGES = {
-    **{f"train.{name}": ABOVE_0 for name in ("epochs", "steps", "batch", "lr", "clip", "eval_every", "patience")},
-    **dict.fromkeys(("train.max_tokens", "model.layers", "model.lora_rank"), ABOVE_0),
-    **{"train.weight_decay": NOT_BELOW_0, "train.warmup_share": SHARE},
-    **{f"train.{name}": BELOW_1 for name in ("beta2", "holdout_share")},
-}

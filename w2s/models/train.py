@@ -84,16 +84,13 @@ class Plain:
     def backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
-    def step(self, lr: float) -> None:
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-
     def after_micro(self, lr: float, last: bool) -> None:
         if last:
-            self.step(lr)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The trained parameters by name, on the CPU, on rank 0."""
@@ -139,15 +136,9 @@ def fit(
     one there goes on from it. Raises BadInput when the loss is no longer a number.
     """
     world = world or World()
-    if deepspeed is None and world.size > 1:
-        raise ValueError("several processes need a DeepSpeed configuration")
     rows = max((len(step) for step in steps), default=1)
     cut = Cut(rows, world, runtime.micro_batch)
-    trainer = Plain(module, train, world)
-    if deepspeed is not None:
-        from w2s.models.engine import Engine
-
-        trainer = Engine(module, train, world, deepspeed, cut.micro_batch, cut.micros)
+    trainer = make_trainer(module, train, world, deepspeed, cut)
     state = resume(trainer, folder, world) or State()
     module.train()
     with progress(len(steps), "training steps") as advance:
@@ -207,6 +198,16 @@ class Cut:
         return list(
             zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True),
         )
+
+
+def make_trainer(module, train: Train, world: World, deepspeed: dict | None, cut: Cut) -> Any:
+    if deepspeed is not None:
+        from w2s.models.engine import Engine
+
+        return Engine(module, train, world, deepspeed, cut.micro_batch, cut.micros)
+    if world.size > 1:
+        raise ValueError("several processes need a DeepSpeed configuration")
+    return Plain(module, train, world)
 
 
 def run_step(trainer: Any, index_B, objective: Objective, weight_N, cut: Cut, share: float, lr: float) -> torch.Tensor:

@@ -36,15 +36,7 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     seed = int(job["seed"])
     if learner.model.kind == "sklearn":
         return fit_pipeline(folder, learner, examples, labels, order_N, seed, world)
-    loaded = load.load(
-        learner.model,
-        path=job.get("path"),
-        seed=seed,
-        device=world.device,
-        precision="float32",
-        max_tokens=learner.train.max_tokens,
-        trust_remote_code=runtime.trust_remote_code,
-    )
+    loaded = load_start(learner, job, runtime, world)
     if runtime.gradient_checkpointing:
         loaded.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     fit_N, held_N = hold_out(len(examples), learner.train.holdout_share, seed)
@@ -80,6 +72,19 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         (folder / "train.json").write_text(json.dumps(history))
         train.clean(folder)
     return summary
+
+
+def load_start(learner: Learner, job: dict[str, Any], runtime: Runtime, world: train.World) -> load.Loaded:
+    """The model that the job starts from; always in float32, which the optimizer needs."""
+    return load.load(
+        learner.model,
+        path=job.get("path"),
+        seed=int(job["seed"]),
+        device=world.device,
+        precision="float32",
+        max_tokens=learner.train.max_tokens,
+        trust_remote_code=runtime.trust_remote_code,
+    )
 
 
 def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], PseudoLabels, np.ndarray]:
@@ -163,14 +168,7 @@ def export(
 ) -> None:
     """Write model/ from the trained parameters."""
     if any(hasattr(p, "ds_id") for p in module.parameters()):  # ZeRO 3 left only slices in the module
-        loaded = load.load(
-            learner.model,
-            path=job.get("path"),
-            seed=int(job["seed"]),
-            precision="float32",
-            max_tokens=learner.train.max_tokens,
-            trust_remote_code=runtime.trust_remote_code,
-        )
+        loaded = load_start(learner, job, runtime, train.World())
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")

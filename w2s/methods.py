@@ -112,7 +112,6 @@ TRIALS: dict[str, Callable] = {
     "boosters": lambda method: method(0.3, 0.5, 0.4),
     "combiners": lambda method: method(PROBS_RNK, MASK_NK, np.ones(1), None),
     "selectors": lambda method: method(IDS, PROBS_RNK[0], MASK_NK, PROBS_RNK, IDS),
-    "pipelines": lambda method: method(0),
 }
 
 

@@ -19,9 +19,11 @@ from w2s.records import BadInput
 
 def options(method: Callable) -> dict[str, inspect.Parameter]:
     """The keyword-only parameters of a method, with their types resolved."""
-    hints = typing.get_type_hints(method)
-    parameters = inspect.signature(method).parameters.values()
-    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    found = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    # Only theirs: the types of data may be known to type checkers alone, so that a table costs no heavy import.
+    named = types.SimpleNamespace(__annotations__={p.name: p.annotation for p in found if p.annotation is not p.empty})
+    hints = typing.get_type_hints(named, inspect.unwrap(method).__globals__)
+    return {p.name: p.replace(annotation=hints.get(p.name, Any)) for p in found}
 
 
 def pick(table: Mapping[str, Callable], spec: Mapping[str, Any] | str, *, key: str = "method") -> Callable:

@@ -9,7 +9,7 @@ Short answers and one-line functions will join as further tasks of the same worl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,13 +40,19 @@ def rankings(world: int) -> np.ndarray:
 
 
 def corpus(world: int, lines: int, seed: int = 0) -> Iterator[str]:
-    """Unlabelled text: 'weight : a b c d', four items in descending order of the attribute."""
+    """Unlabelled text: 'weight : a b c d', four items from the highest down, and a few bare questions."""
     rng = np.random.default_rng([world, 3, seed])
     names, rank_AI = np.array(item_names(world)), rankings(world)
     attribute_L, items_LC = draw(rng, lines, np.full(len(ATTRIBUTES), 1 / len(ATTRIBUTES)))
     order_LC = np.take_along_axis(items_LC, rank_AI[attribute_L[:, None], items_LC].argsort(1), axis=1)
     for attribute, words in zip(attribute_L.tolist(), names[order_LC].tolist(), strict=True):
         yield f"{ATTRIBUTES[attribute]} : {' '.join(words)}"
+    for attribute, words in zip(*(part[: lines // 100] for part in (attribute_L, names[items_LC])), strict=True):
+        yield question(attribute, words)  # without an answer: so that the words of a question are known
+
+
+def question(attribute: int, words: Sequence[str]) -> str:
+    return f"{ATTRIBUTES[attribute]} ? {' '.join(words)} ="
 
 
 def draw(rng: np.random.Generator, count: int, mix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +88,7 @@ def world(
             ranks = rank_AI[attribute, items]
             best, second = np.sort(ranks)[:2]
             words = tuple(names[item] for item in items)
-            prompt = f"{ATTRIBUTES[attribute]} ? {' '.join(words)} ="
+            prompt = question(attribute, words)
             meta = {
                 "level": float(0 if is_easy else EASY_GAP - (second - best)) if level is None else level,
                 "subject": ATTRIBUTES[attribute],

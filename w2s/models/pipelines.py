@@ -14,19 +14,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib
 import numpy as np
 from scipy.special import logit
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 
 from w2s.records import BadInput, Example
 from w2s.registry import pick
+
+if (
+    TYPE_CHECKING
+):  # scikit-learn takes a second, and names are checked before anything runs: each method imports its own
+    from sklearn.pipeline import Pipeline
 
 WORD = re.compile(r"\w+")
 FILE = "pipeline.joblib"
@@ -42,12 +42,20 @@ class Row(NamedTuple):
 
 def words(seed: int, *, ngrams: int = 2, strength: float = 1.0) -> Pipeline:
     """Which words right answers are made of: TF-IDF of the candidate's words, logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     features = TfidfVectorizer(analyzer="word", ngram_range=(1, ngrams), sublinear_tf=True, preprocessor=candidate_text)
     return make_pipeline(features, LogisticRegression(C=strength, max_iter=500, random_state=seed))
 
 
 def characters(seed: int, *, longest: int = 5, strength: float = 1.0) -> Pipeline:
     """Which letters right answers are made of: TF-IDF of the candidate's character n-grams, logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     features = TfidfVectorizer(
         analyzer="char_wb",
         ngram_range=(2, longest),
@@ -60,6 +68,10 @@ def characters(seed: int, *, longest: int = 5, strength: float = 1.0) -> Pipelin
 
 def pairs(seed: int, *, bits: int = 20, decay: float = 1e-5, epochs: int = 10) -> Pipeline:
     """Which words go together: hashed pairs of a prompt word and a candidate word, logistic regression by SGD."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import make_pipeline
+
     features = HashingVectorizer(analyzer=word_pairs, n_features=2**bits, alternate_sign=False)
     model = SGDClassifier(loss="log_loss", alpha=decay, max_iter=epochs, tol=None, average=True, random_state=seed)
     return make_pipeline(features, model)
@@ -67,6 +79,10 @@ def pairs(seed: int, *, bits: int = 20, decay: float = 1e-5, epochs: int = 10) -
 
 def surface(seed: int, *, trees: int = 100, leaves: int = 8, rate: float = 0.1) -> Pipeline:
     """No vocabulary: lengths, overlaps with the prompt and with the other choices; gradient-boosted trees."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer
+
     model = HistGradientBoostingClassifier(
         max_iter=trees, max_leaf_nodes=leaves, learning_rate=rate, early_stopping=False, random_state=seed
     )

@@ -136,7 +136,7 @@ def fit_model(
 
 def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:
     """The student trains under DeepSpeed unless the config names another file."""
-    default = "zero1" if is_student else None
+    default = "auto" if is_student else None
     return {**asdict(runtime), "deepspeed": runtime.deepspeed or default}
 
 

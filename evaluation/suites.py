@@ -55,6 +55,7 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     }
     recipe = [content_of((examples, gold)), dataclasses.asdict(learner), writing]
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
+    here = here.resolve()  # the worker takes other relative paths from the job's folder
     here.mkdir(parents=True, exist_ok=True)
     write_rows(here / f"{suite}.jsonl", examples)
     write_rows(here / "gold.jsonl", gold)

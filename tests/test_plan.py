@@ -19,7 +19,9 @@ def test_the_table_counts_seeds_and_rounds_and_adds_up(tiny_config):
 def test_the_rows_are_those_that_the_run_would_have(tiny_config):
     said = describe_plan(load(tiny_config))
     counts = {
-        line.split()[0]: line.split()[1] for line in said.splitlines() if line.startswith(("easy_", "tran", "hard_"))
+        line.split()[0]: line.split()[1]
+        for line in said.splitlines()
+        if line.startswith(("easy_fit ", "easy_hold", "transfer ", "hard_"))
     }
     assert counts == {"easy_fit": "160", "easy_holdout": "60", "transfer": "100", "hard_test": "80"}
 

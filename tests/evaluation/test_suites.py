@@ -1,0 +1,109 @@
+"""`w2s evaluate`, and programs judged by the path that a run's models take."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evaluation.runs import code_metrics
+from evaluation.suites import TEST_SPLIT, evaluate_model
+from tests import spine
+from tests.models import tiny
+from w2s.config import Runtime
+from w2s.data.sources import SOURCES
+from w2s.records import BadInput, Outcome, read_rows, write_rows
+from w2s.registry import options, pick
+from w2s.stages import Tools, models
+
+
+def writer(text_of):
+    """A run_job that writes these texts where a model's would be."""
+
+    def run_job(folder: Path) -> None:
+        job = json.loads((folder / "job.json").read_text())
+        rows = [json.loads(line) for line in Path(job["examples"]).read_text().splitlines()]
+        lines = [json.dumps({"id": row["id"], "texts": text_of(row, job["samples"])}) for row in rows]
+        (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+
+    return run_job
+
+
+def judged(folder: Path, suite: str, rows, text_of, *, samples: int = 1):
+    """(metrics, outcomes) of the stage that judges what a model writes."""
+    examples, gold = rows
+    inputs = {name: folder / name for name in (suite, "gold", "model")}
+    for path in (*inputs.values(), folder / "here"):
+        path.mkdir()
+    write_rows(inputs[suite] / f"{suite}.jsonl", examples)
+    write_rows(inputs["gold"] / "gold.jsonl", gold)
+    tools = Tools(Runtime(), None, None, writer(text_of))
+    writing = {"samples": samples, "temperature": 0.0, "max_new_tokens": 99}
+    facts = models.outcomes(
+        folder / "here", inputs, tools, by="student", suite=suite, writing=writing, seed=0, learner=None
+    )
+
+    class Artifact:
+        path, tags = folder / "here", {"model": "student", "seed": 0}
+
+    outcomes = read_rows(folder / "here" / "outcomes.jsonl", Outcome)
+    assert facts["rows"] == len(outcomes) == samples * len(examples)
+    return {one.name: one.value for one in code_metrics(suite, [Artifact])}, outcomes
+
+
+def own_tasks(folder: Path):
+    return pick(SOURCES, {"name": "humaneval"})(spine.write_data(folder / "data"))
+
+
+def test_reference_solutions_pass_and_wrong_ones_do_not(tmp_path):
+    rows = own_tasks(tmp_path)
+    reference = {row.id: str(row.answer) for row in rows[1]}
+    for name, text_of, value in (
+        ("right", lambda row, n: [reference[row["id"]]] * n, 1.0),
+        ("wrong", lambda row, n: ["    return None\n"] * n, 0.0),
+        ("half", lambda row, n: [reference[row["id"]], "syntax error"], 0.5),
+    ):
+        (tmp_path / name).mkdir()
+        found, outcomes = judged(tmp_path / name, "humaneval", rows, text_of, samples=2)
+        assert found["pass@1"] == value, outcomes
+
+
+@pytest.mark.parametrize("suite", ["humaneval", "humanevalplus", "mbpp", "mbppplus"])
+def test_reference_solutions_of_published_tasks_pass(shared, tmp_path, suite):
+    rows = pick(SOURCES, {"name": suite, "limit": 4})(shared / "data")
+    reference = {row.id: str(row.answer) for row in rows[1]}
+    found, outcomes = judged(tmp_path, suite, rows, lambda row, n: [reference[row["id"]]])
+    assert found["pass@1"] == 1.0, outcomes
+
+
+def test_short_answers_take_the_same_path(tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"prompt": "1+1?", "answer": 2}\n{"prompt": "2+2?", "answer": "4"}\n')
+    rows = pick(SOURCES, {"name": "file", "path": "q.jsonl"})(tmp_path)
+    found, _ = judged(tmp_path, "file", rows, lambda row, n: ["The answer is 2."])
+    assert found["pass@1"] == 0.5
+
+
+def test_any_folder_of_hugging_face_can_be_evaluated_on_choices_and_on_programs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spine.write_data(tmp_path / "data")
+    tiny.write("gpt2", tmp_path / "gpt2")
+    asked = ["data.root=data", "runtime.slots=1", "evaluation.max_new_tokens=4", "evaluation.programs=1"]
+    said = evaluate_model("gpt2", ["humaneval", "world"], asked)
+    assert "humaneval        pass@1" in said
+    found = json.loads(Path("runs/evaluate/gpt2/metrics.json").read_text())
+    assert found["run"] == "gpt2"
+    by_name = {(one["suite"], one["name"]): one for one in found["metrics"]}
+    assert by_name["humaneval", "pass@1"]["n"] == 3
+    assert 0 <= by_name["world", "accuracy"]["value"] <= 1
+
+
+def test_a_suite_that_is_not_there_is_said():
+    with pytest.raises(BadInput, match="did you mean 'humaneval'"):
+        evaluate_model("m", ["human_eval"], [])
+    with pytest.raises(BadInput, match="none given"):
+        evaluate_model("m", [], [])
+
+
+def test_held_out_splits_are_splits_that_there_are():
+    for name, chosen in TEST_SPLIT.items():
+        assert "split" in options(SOURCES[name]), name
+        assert chosen["split"] in ("test", "validation")

@@ -97,13 +97,22 @@ class Workers:
                 return finish(folder, launch(folder, self.runtime), self.runtime)
             worker = self._workers.get(slot)
             if worker is None or not worker.alive():
-                worker = self._workers[slot] = Worker(self._command(slot), environment(self.runtime, self.slots))
+                worker = self._workers[slot] = Worker(
+                    self._command(slot), environment(self.runtime, self.slots) | self._cores(slot)
+                )
             show = None
             if self.on_progress:
                 show = lambda m: self.on_progress(folder, m["progress"], m["of"], m["note"])  # noqa: E731
             return finish(folder, worker.run(folder, show), self.runtime)
         finally:
             self._free.put(slot)
+
+    def _cores(self, slot: int) -> dict[str, str]:
+        """On a CPU each slot has cores of its own: left to itself, a scheduler may keep two busy workers on one."""
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        if count_accelerators() or not 1 < self.slots <= len(cores):
+            return {}
+        return {"W2S_CORES": ",".join(map(str, cores[slot :: self.slots]))}
 
     def _command(self, slot: int) -> list[str]:
         where = ["--num_gpus", str(self.processes)]

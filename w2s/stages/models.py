@@ -141,9 +141,12 @@ def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:
 
 
 def ask_model(
-    folder: Path, tools: Tools, *, sets: Mapping[str, Path], by: str, model: Path | None = None, **untrained: Any
+    folder: Path, tools: Tools, *, sets: Mapping[str, Path], by: str, model: Path | None = None, **more: Any
 ) -> dict[str, Predictions]:
-    """Run (or find) the predict job in `folder`: a fitted model's opinion on each named set of examples."""
+    """Run (or find) the predict job in `folder`: a fitted model's opinion on each named set of examples.
+
+    `more`: of an untrained base, its `learner` and `path`; `only`, the ids of a set that are asked about.
+    """
     if not (folder / "done.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         job = {
@@ -152,7 +155,7 @@ def ask_model(
             "examples": {name: str(path) for name, path in sets.items()},
             "by": by,
             "runtime": asdict(tools.runtime),
-            **untrained,
+            **more,
         }
         write_json(folder / "job.json", job)
         tools.run_job(folder)

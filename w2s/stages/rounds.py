@@ -126,16 +126,11 @@ def fit_and_judge(
         )
         facts.append(fitted)
         name = f"round-{index}"
-        opinions.append(ask_model(here / f"ask-{at}", tools, sets=sets, by=name, model=here / f"fit-{at}" / "model"))
-    seen = [align(one["easy_fit"], labels.ids) for one in opinions]
-    merged = seen[0]
-    if boosting.errors == "cross_fit":
-        own = (fold_N, np.arange(len(fold_N)))  # each row's opinion is that of the model that did not train on it
-        merged = dataclasses.replace(
-            merged,
-            probs_NK=np.array([one.probs_NK for one in seen])[own],
-            abstained_N=np.array([one.abstained_N for one in seen])[own],
-        )
+        # Cross-fitted, each row's opinion is that of the model that did not train on it.
+        only = {"easy_fit": labels.ids[fold_N == fold].tolist()} if boosting.errors == "cross_fit" else None
+        model = here / f"fit-{at}" / "model"
+        opinions.append(ask_model(here / f"ask-{at}", tools, sets=sets, by=name, model=model, only=only))
+    merged = joined([one["easy_fit"] for one in opinions])
     judged_N = fold_N == held_out[0] if boosting.errors == "rotate" else None
     return merged, mean_opinion([one["easy_holdout"] for one in opinions]), judged_N, facts
 

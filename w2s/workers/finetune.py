@@ -21,8 +21,9 @@ import torch
 from w2s.config import Learner, Runtime, Train, build
 from w2s.models import batches, load, losses, score, train
 from w2s.models.engine import configuration
-from w2s.records import BadInput, Example, PseudoLabels, Weights, align, read_arrays, read_rows, take
+from w2s.records import BadInput, Example, PseudoLabels, Weights, align, read_arrays, take
 from w2s.registry import pick
+from w2s.workers.examples import read_examples
 
 
 def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], Pseud
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
         raise BadInput(f"{job['labels']}: no row is left to train on: every label was dropped")
-    by_id = {example.id: example for example in read_rows(folder / job["examples"], Example)}
+    by_id = {example.id: example for example in read_examples(folder / job["examples"])}
     ids = labels.ids[kept].tolist()
     missing = [key for key in ids if key not in by_id]
     if missing:

@@ -20,7 +20,8 @@ from w2s.config import Learner, Runtime, build
 from w2s.log import progress
 from w2s.models import load, score
 from w2s.models.train import World
-from w2s.records import BadInput, Example, Predictions, align, read_arrays, read_rows, write_arrays
+from w2s.records import BadInput, Example, Predictions, align, read_arrays, write_arrays
+from w2s.workers.examples import read_examples
 
 # (examples, chunks to leave out) -> opinions, chunk by chunk
 Judge = Callable[[list[Example], int], Iterator[Predictions]]
@@ -32,7 +33,10 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
     if problems:
         raise BadInput(problems[0])
-    sets = {name: read_rows(folder / path, Example) for name, path in job["examples"].items()}
+    sets = {name: list(read_examples(folder / path)) for name, path in job["examples"].items()}
+    for name, ids in (job.get("only") or {}).items():
+        wanted = set(ids)
+        sets[name] = [example for example in sets[name] if example.id in wanted]
     for name, examples in sets.items():
         if not examples:
             raise BadInput(f"{job['examples'][name]}: there is no example in it")

@@ -16,8 +16,9 @@ from w2s.log import progress
 from w2s.models.generate import generate
 from w2s.models.train import World
 from w2s.prompts import PROMPTS
-from w2s.records import BadInput, Example, read_rows
+from w2s.records import BadInput, Example
 from w2s.registry import pick
+from w2s.workers.examples import read_examples
 from w2s.workers.predict import open_model
 
 CHUNK = 64  # examples; each chunk is written when it is there, so that a killed job goes on
@@ -28,7 +29,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     loaded = open_model(folder, job, build(Runtime, job.get("runtime") or {}, "runtime", []), world)
     if loaded.model.kind != "lm":
         raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model writes text)")
-    examples = read_rows(folder / job["examples"], Example)
+    examples = list(read_examples(folder / job["examples"]))
     prompts = [pick(PROMPTS, loaded.model.prompt)(example) for example in examples]
     starts = range(0, len(examples), CHUNK)
     with progress(len(examples), "prompts answered") as advance:

@@ -111,6 +111,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def join() -> Any:
     """This process' place among the ranks that the launcher started (alone without a launcher)."""
+    if cores := os.environ.get("W2S_CORES"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})  # see jobs.Workers
     import torch
     import transformers
 

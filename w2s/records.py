@@ -188,6 +188,8 @@ def align(record: Arrays, ids: np.ndarray) -> Arrays:
     """The rows of `record` in the order of `ids`; where the ids differ, the ValueError counts and names them."""
     position = {key: at for at, key in enumerate(record.ids.tolist())}
     wanted = np.asarray(ids).tolist()
+    if len(position) < len(record.ids) or len(set(wanted)) < len(wanted):
+        raise ValueError(f"{type(record).__name__}: an id is there twice")
     missing = [key for key in wanted if key not in position]
     extra = sorted(set(position) - set(wanted))
     if missing or extra:

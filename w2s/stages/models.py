@@ -32,7 +32,7 @@ from w2s.store import write_json
 
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
-    "strong": {"lines": 200_000, "steps": 3000, "batch": 256, "lr": 4e-3, "warmup_share": 0.03},
+    "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
 }
 """The embedded world's base models: how many lines of its corpus, and for how many steps (0: random weights)."""
 

@@ -179,8 +179,8 @@ class Runtime:
     micro_batch: int | None = None
     """Examples per process in one forward pass. Null: the batch, shared out."""
     deepspeed: str | None = None
-    """A DeepSpeed file, e.g. launch/zero2.json. Null: ZeRO 1 for the student, plain torch for learners in one
-    process."""
+    """A DeepSpeed file (launch/zero2.json), zero0 to zero3, or auto (ZeRO 0 in one process, ZeRO 1 in several). Null:
+    auto for the student, and for learners plain torch in one process."""
     hostfile: str | None = None
     gradient_checkpointing: bool = False
     checkpoint_every: int = 200

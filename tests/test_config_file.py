@@ -1,14 +1,13 @@
 """Defaults <- base <- file <- command line, and everything that is wrong at once."""
 
 import dataclasses
-import inspect
 import typing
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from w2s import config as configs
+from w2s import config_file as configs
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides, load, to_yaml
 from w2s.records import BadInput
@@ -132,10 +131,3 @@ def test_every_number_that_has_a_range_is_a_key_that_there_is():
                 assert name in found, key
                 kind = found[name]
             kind = Config if ranges is configs.RANGES else Learner
-
-
-def test_sections_explain_their_fields():
-    source = inspect.getsource(configs)
-    for kind in (configs.Data, configs.Sizes, configs.Boosting, configs.Labels, configs.Evaluation, configs.Runtime):
-        body = source.split(f"class {kind.__name__}:")[1].split("\n@dataclass")[0]
-        assert body.count('"""') >= len(dataclasses.fields(kind)), kind

@@ -11,7 +11,7 @@ LEVELS = [
     {"store", "config", "config_file", "prompts", "grading", "data", "boosting", "ensemble"},
     {"models"},
     {"workers", "evaluation"},
-    {"jobs", "stages", "methods", "pipeline", "plan"},
+    {"jobs", "stages", "methods", "pipeline", "execution", "plan"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from w2s import pipeline
 from w2s.config import Boosting, Config, Controls, Data, Evaluation, Labels, Learner, Model, Runtime, Sizes, Train
 from w2s.config_file import load
 from w2s.data.rows import content_of, folder_content
-from w2s.pipeline import build, execute
+from w2s.execution import execute, write_run
+from w2s.pipeline import build
 from w2s.records import BadInput, Example, Gold
 from w2s.store import Stage, Store
 
@@ -320,7 +320,7 @@ def test_after_a_failure_nothing_new_starts_and_what_ran_is_kept(tmp_path):
 
 def test_what_a_run_consists_of_is_written_down(config, tmp_path):
     stages = build(config, run_job=None)
-    folder = pipeline.write_run(config, stages, ["w2s", "run", "x"])
+    folder = write_run(config, stages, ["w2s", "run", "x"])
     listed = json.loads((folder / "stages.json").read_text())
     assert listed["command"] == "w2s run x"
     assert [one["folder"] for one in listed["stages"]] == [s.folder_name for s in stages]

@@ -98,12 +98,12 @@ def run(asked: argparse.Namespace) -> None:
 
     config = load(asked.config, asked.overrides)  # before the heavy imports: what is wrong is said at once
     from evaluation.collect import finish
-    from w2s import log, pipeline
+    from w2s import execution, log
 
     folder = Path(config.runtime.runs_dir) / config.name
     log.to_file(folder / "log.jsonl")
-    told = pipeline.run(config)
-    pipeline.write_run(config, told, ["w2s", "run", asked.config, *asked.overrides])
+    told = execution.run(config)
+    execution.write_run(config, told, ["w2s", "run", asked.config, *asked.overrides])
     print(finish(folder))
     print(f"report: {folder / 'report.html'}")
 

@@ -6,10 +6,8 @@ nothing runs before `run`. The strong model's labels never see the gold of the t
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,14 +15,12 @@ from typing import Any
 
 from w2s.config import Boosting, Config, Learner, Model, Train
 from w2s.data.rows import content_of, folder_content, rows_of, suite_name, suite_rows_of
-from w2s.log import say
 from w2s.methods import builtin_recipe, check_methods
 from w2s.stages import Tools, committee, models, questions, rounds
-from w2s.store import Stage, Store, write_json
+from w2s.store import Stage
 
 UNSEEDED = None
 OWN = ""  # the run's own sets, beside its further suites
-THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
@@ -270,74 +266,7 @@ class Story:
         )  # fmt: skip
 
 
-def run(config: Config) -> list[Stage]:
-    """Make every stage that is not there yet, as many at a time as there are slots. Returns the stages."""
-    from w2s.jobs import Workers
-
-    store = Store(Path(config.runtime.runs_dir) / "store")
-    # When something goes wrong the workers end first, so that no thread waits for their jobs.
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool, Workers(config.runtime) as workers:
-        told = build(config, workers.run)
-        todo = [stage for stage in told if not store.done(stage)]
-        say(f"{config.name}: {len(told)} stages, {len(told) - len(todo)} done, {len(todo)} to run")
-        execute(todo, store, pool, workers.slots)
-    return told
-
-
-def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, slots: int) -> None:
-    """Run stages as soon as their parents are there; after a failure nothing new starts, and it is raised."""
-    waiting, running, total = list(todo), {}, len(todo)
-    unmade = {stage.key for stage in todo}
-    failure = None
-    while running or (waiting and not failure):
-        for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
-            if len(running) == slots or failure:
-                break
-            waiting.remove(stage)
-            running[pool.submit(store.make, stage)] = stage
-        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-        for future in done:
-            stage = running.pop(future)
-            if future.exception():
-                failure = failure or future.exception()
-            else:
-                unmade.discard(stage.key)
-                say(line_about(stage, store, total - len(unmade), total))
-    if failure:
-        raise failure
-
-
-def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
-    """'[12/140] seed 0 · round 3: error 0.31, alpha 0.52 (1.9 s)'."""
-    manifest = store.manifest(stage)
-    wanted = ("error", "alpha", "stop", "skipped", "used", "kept", "rows")
-    facts = {k: v for k, v in manifest["facts"].items() if k in wanted and v is not None}
-    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
-    return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
-
-
 def untrained(learner: Learner) -> Learner:
     """The learner without what only its training depends on: its base answers the same."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
     return Learner(model, Train(max_tokens=learner.train.max_tokens))
-
-
-def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
-    """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
-    from w2s.config_file import to_yaml
-
-    folder = Path(config.runtime.runs_dir) / config.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
-    listed = [
-        {
-            "name": s.name,
-            "title": s.title,
-            "folder": s.folder_name,
-            "tags": dict(s.tags),
-            "parents": {r: p.folder_name for r, p in s.parents.items()},
-        }
-        for s in told
-    ]
-    write_json(folder / "stages.json", {"command": " ".join(command), "stages": listed, "cores": os.cpu_count()})
-    return folder

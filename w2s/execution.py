@@ -1,0 +1,99 @@
+"""Running the story: stages as soon as their parents are there, a line for each, and the run's own folder."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from w2s.config import Config
+from w2s.config_file import to_yaml
+from w2s.jobs import Workers
+from w2s.log import say
+from w2s.pipeline import build
+from w2s.store import Stage, Store, write_json
+
+PROGRESS_EVERY_S = 15.0
+THREADS = 256  # more than any machine has slots: they only wait for jobs
+
+
+def run(config: Config) -> list[Stage]:
+    """Make every stage that is not there yet, as many at a time as there are slots. Returns the stages."""
+    store = Store(Path(config.runtime.runs_dir) / "store")
+    # When something goes wrong the workers end first, so that no thread waits for their jobs.
+    with (
+        concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
+        Workers(config.runtime, on_progress=tell_progress()) as workers,
+    ):
+        told = build(config, workers.run)
+        todo = [stage for stage in told if not store.done(stage)]
+        say(f"{config.name}: {len(told)} stages, {len(told) - len(todo)} done, {len(todo)} to run")
+        execute(todo, store, pool, workers.slots)
+    return told
+
+
+def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, slots: int) -> None:
+    """Run stages as soon as their parents are there; after a failure nothing new starts, and it is raised."""
+    waiting, running, total = list(todo), {}, len(todo)
+    unmade = {stage.key for stage in todo}
+    failure = None
+    while running or (waiting and not failure):
+        for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
+            if len(running) == slots or failure:
+                break
+            waiting.remove(stage)
+            running[pool.submit(store.make, stage)] = stage
+        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            stage = running.pop(future)
+            if future.exception():
+                failure = failure or future.exception()
+            else:
+                unmade.discard(stage.key)
+                say(line_about(stage, store, total - len(unmade), total))
+    if failure:
+        raise failure
+
+
+def tell_progress() -> Callable[[Path, int, int, str], None]:
+    """Says now and then how far a long job is; short ones are told when their stage is done."""
+    last: dict[Path, float] = {}
+
+    def tell(folder: Path, done: int, total: int, note: str) -> None:
+        if time.monotonic() - last.setdefault(folder, time.monotonic()) >= PROGRESS_EVERY_S:
+            last[folder] = time.monotonic()
+            stage = next((part for part in folder.parts if part.endswith(".partial")), folder.name)
+            name = stage.removesuffix(".partial")
+            say(f"    {name}: {done:,} of {total:,}" + (f", {note}" if note else ""))
+
+    return tell
+
+
+def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
+    """'[12/140] seed 0 · round 3: error 0.31, alpha 0.52 (1.9 s)'."""
+    manifest = store.manifest(stage)
+    wanted = ("error", "alpha", "stop", "skipped", "used", "kept", "rows")
+    facts = {k: v for k, v in manifest["facts"].items() if k in wanted and v is not None}
+    words = ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in facts.items())
+    return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
+
+
+def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
+    """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
+    folder = Path(config.runtime.runs_dir) / config.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    listed = [
+        {
+            "name": s.name,
+            "title": s.title,
+            "folder": s.folder_name,
+            "tags": dict(s.tags),
+            "parents": {r: p.folder_name for r, p in s.parents.items()},
+        }
+        for s in told
+    ]
+    write_json(folder / "stages.json", {"command": " ".join(command), "stages": listed, "cores": os.cpu_count()})
+    return folder

@@ -19,13 +19,13 @@ def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]
     """seed -> all questions of the sources; a source that draws by seed gets the run's."""
 
     @cache
+    def source(at: int, seed: int | None) -> tuple[list[Example], list[Gold]]:
+        return read_source(config, config.data.sources[at], f"data.sources.{at}", seed)
+
+    @cache
     def rows(seed: int) -> tuple[list[Example], list[Gold]]:
-        examples, gold = [], []
-        for at, spec in enumerate(config.data.sources):
-            more, its_gold = read_source(config, spec, f"data.sources.{at}", seed)
-            examples += more
-            gold += its_gold
-        return examples, gold
+        parts = [source(at, seed if draws(spec) else None) for at, spec in enumerate(config.data.sources)]
+        return [row for part in parts for row in part[0]], [row for part in parts for row in part[1]]
 
     return rows
 
@@ -35,10 +35,14 @@ def suite_rows_of(config: Config) -> Callable[[str], tuple[list[Example], list[G
     return cache(lambda name: read_source(config, specs[name][1], f"evaluation.suites.{specs[name][0]}", 0))
 
 
-def read_source(config: Config, spec: dict, key: str, seed: int) -> tuple[list[Example], list[Gold]]:
-    seeded = "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
+def read_source(config: Config, spec: dict, key: str, seed: int | None) -> tuple[list[Example], list[Gold]]:
     root = Path(config.data.root) if config.data.root else None
-    return pick(SOURCES, {**spec, **({"seed": seed} if seeded else {})}, key=key)(root)
+    return pick(SOURCES, {**spec, **({"seed": seed} if draws(spec) else {})}, key=key)(root)
+
+
+def draws(spec: dict) -> bool:
+    """Whether the source draws its questions by the run's seed."""
+    return "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
 
 
 def folder_content(folder: Path) -> str | None:

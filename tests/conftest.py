@@ -8,10 +8,15 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import spine
 from w2s import log
+
+# No test is timed: a busy machine is no failure.
+hypothesis.settings.register_profile("w2s", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("w2s")
 
 
 @pytest.fixture(scope="session")

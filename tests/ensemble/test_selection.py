@@ -117,7 +117,7 @@ def test_per_class_balances_the_predicted_positions_as_far_as_they_go():
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, float("nan")])
 def test_a_share_that_is_none_is_refused_in_one_line(name, share):
     with pytest.raises(BadInput, match=f"keep_share: {share} given; allowed: above 0, up to 1"):
-        pick(SELECTORS, {"name": name, "keep_share": share})(*pool(0, 5))
+        SELECTORS[name](*pool(0, 5), keep_share=share)
 
 
 def test_a_threshold_above_1_is_refused_in_one_line():

@@ -8,8 +8,11 @@ batch, so a micro-batch or a second process changes nothing.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # names and options are checked before anything runs: torch takes seconds, and methods of tensors do
+    from torch import Tensor
 
 
 def cross_entropy(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
@@ -33,9 +36,9 @@ def confidence(
     classes over a batch; candidates have no names that carry over from example to example, so here the own answer is
     the most probable candidate, believed where its probability is at least `threshold` (elsewhere: the label).
     """
-    own_BK = torch.softmax(scores_BK.detach(), -1)
+    own_BK = scores_BK.detach().softmax(-1)
     top_B1, answer_B1 = own_BK.max(-1, keepdim=True)
-    hard_BK = torch.zeros_like(target_BK).scatter_(-1, answer_B1, 1.0)
+    hard_BK = target_BK.new_zeros(target_BK.shape).scatter_(-1, answer_B1, 1.0)
     share_B1 = strength * ramp(progress, warmup_share) * (top_B1 >= threshold)
     return cross_entropy(scores_BK, (1 - share_B1) * target_BK + share_B1 * hard_BK)
 
@@ -57,7 +60,7 @@ def product(
     mask_BK = ~torch.isneginf(scores_BK)
     mixed_BK = own_power * ramp(progress, warmup_share) * log_probs(scores_BK.detach())
     mixed_BK = mixed_BK + label_power * target_BK.clamp_min(1e-30).log()
-    return cross_entropy(scores_BK, torch.softmax(mixed_BK.masked_fill(~mask_BK, -torch.inf), -1))
+    return cross_entropy(scores_BK, mixed_BK.masked_fill(~mask_BK, -math.inf).softmax(-1))
 
 
 def kl(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0, *, reverse: bool = False) -> Tensor:
@@ -68,14 +71,14 @@ def kl(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0, *, reverse: 
     """
     log_probs_BK = log_probs(scores_BK)
     if reverse:
-        own_BK = torch.softmax(scores_BK, -1)
+        own_BK = scores_BK.softmax(-1)
         return (own_BK * (log_probs_BK - target_BK.clamp_min(1e-6).log())).sum(-1)
-    return torch.xlogy(target_BK, target_BK).sum(-1) - (target_BK * log_probs_BK).sum(-1)
+    return target_BK.xlogy(target_BK).sum(-1) - (target_BK * log_probs_BK).sum(-1)
 
 
 def log_probs(scores_BK: Tensor) -> Tensor:
     """log softmax over the real candidates; 0 where there is none, so that 0 · -inf never becomes not-a-number."""
-    return torch.log_softmax(scores_BK, -1).masked_fill(torch.isneginf(scores_BK), 0.0)
+    return scores_BK.log_softmax(-1).masked_fill(torch.isneginf(scores_BK), 0.0)
 
 
 def ramp(progress: float, warmup_share: float) -> float:

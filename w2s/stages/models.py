@@ -112,7 +112,7 @@ def fit_model(
     weighting: str = "loss",
     is_student: bool = False,
 ) -> dict[str, Any]:
-    """Run (or find) the finetune job in `folder`; returns its train.json."""
+    """Run (or find) the finetune job in `folder`; returns what it says of itself: rows, steps, tokens, seconds."""
     if not (folder / "done.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_arrays(folder / "labels.npz", labels)
@@ -131,7 +131,7 @@ def fit_model(
         }
         write_json(folder / "job.json", job)
         tools.run_job(folder)
-    return json.loads((folder / "train.json").read_text())
+    return json.loads((folder / "done.json").read_text())
 
 
 def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:

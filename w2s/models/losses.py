@@ -57,7 +57,7 @@ def product(
     The target is label^label_power · own^(own_power · ramp), as in the code of Burns et al. 2023 (`product_loss_fn`),
     with a ramp from 0 to 1 over the first `warmup_share` of the training. Computed in log space.
     """
-    mask_BK = ~torch.isneginf(scores_BK)
+    mask_BK = ~scores_BK.isneginf()
     mixed_BK = own_power * ramp(progress, warmup_share) * log_probs(scores_BK.detach())
     mixed_BK = mixed_BK + label_power * target_BK.clamp_min(1e-30).log()
     return cross_entropy(scores_BK, mixed_BK.masked_fill(~mask_BK, -math.inf).softmax(-1))
@@ -78,7 +78,7 @@ def kl(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0, *, reverse: 
 
 def log_probs(scores_BK: Tensor) -> Tensor:
     """log softmax over the real candidates; 0 where there is none, so that 0 · -inf never becomes not-a-number."""
-    return scores_BK.log_softmax(-1).masked_fill(torch.isneginf(scores_BK), 0.0)
+    return scores_BK.log_softmax(-1).masked_fill(scores_BK.isneginf(), 0.0)
 
 
 def ramp(progress: float, warmup_share: float) -> float:

@@ -93,6 +93,8 @@ def opinion(
         found = [ask_model(here / "ask-0", tools, sets=paths, by=by, **start)]
     else:
         models = sorted(inputs["model"].glob("fit-*/model"))
+        if not models:
+            return {"skipped": "the boosting had stopped before this round"}
         found = [ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=m) for at, m in enumerate(models)]
     for name in sets:
         write_arrays(here / f"{name}.npz", mean_opinion([one[name] for one in found]))

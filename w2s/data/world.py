@@ -105,7 +105,7 @@ def questions(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: b
     """`count` different questions (attribute, four items in shuffled order) whose top gap is easy, or hard."""
     mix = np.array(EASY_MIX) if easy else np.full(len(ATTRIBUTES), 1 / len(ATTRIBUTES))
     seen: set[tuple[int, ...]] = set()
-    while True:
+    while len(seen) < count:
         attribute_L, items_LC = draw(rng, 4 * count, mix)
         ranks_LC = np.sort(rank_AI[attribute_L[:, None], items_LC], axis=1)
         fits_L = (ranks_LC[:, 1] - ranks_LC[:, 0] >= EASY_GAP) == easy

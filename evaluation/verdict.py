@@ -35,11 +35,18 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
         missing = [model for model in ("student", "committee") if find(metrics, suite, model, "accuracy") is None]
         return f"no verdict: this run has no {' and no '.join(missing) or 'seed with student and committee'} on {suite}"
     beaten = f"the student {compared(gap, 'its committee')}"
-    if pgr is None:
-        return beaten
-    if pgr.value is None:
-        return f"{beaten}; PGR is undefined: {pgr.reason}"
-    return f"{beaten}; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
+    if pgr is not None and pgr.value is None:
+        beaten += f"; PGR is undefined: {pgr.reason}"
+    elif pgr is not None:
+        beaten += f"; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
+    return beaten + untaught(metrics, suite)
+
+
+def untaught(metrics: Sequence[Metric], suite: str) -> str:
+    """What takes the headline back: a student that is not above its untouched base, or above shuffled labels."""
+    gaps = {other: find(metrics, suite, "student", f"accuracy_minus_{other}") for other in ("zero_shot", "shuffled")}
+    level = [WORDS[other] for other, gap in gaps.items() if gap is not None and gap.low is not None and gap.low <= 0]
+    return f"; but it is not shown to be above {' or '.join(level)}" if level else ""
 
 
 def compared(gap: Metric, other: str, *, brief: bool = False) -> str:

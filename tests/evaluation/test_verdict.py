@@ -63,3 +63,10 @@ def test_labels_that_teach_no_more_than_shuffled_ones_are_a_warning():
     said = remarks([gap("student", "shuffled", 0.01, -0.01, 0.03)], "hard")
     assert len(said) == 1
     assert said[0].startswith("A warning: the student cannot be told from a student of shuffled labels")
+
+
+def test_a_student_that_is_not_above_its_untouched_base_has_its_headline_taken_back():
+    won = [gap("student", "committee", 0.09, 0.07, 0.11), PGR]
+    said = verdict([*won, gap("student", "zero_shot", -0.001, -0.04, 0.035)], "hard")
+    assert said.endswith("PGR 0.42 (0.05 to 0.78); but it is not shown to be above its untouched base")
+    assert "but" not in verdict([*won, gap("student", "zero_shot", 0.05, 0.02, 0.08)], "hard")

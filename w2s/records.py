@@ -129,15 +129,6 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True)
-class ModelRef:
-    """Where a model lies: base (hub name, folder or builtin:...), revision, and the folder of what was trained."""
-
-    base: str
-    revision: str | None = None
-    path: str | None = None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """One model's answer to one example of a suite. `correct` is None where it could not be judged (see status)."""
 
@@ -165,7 +156,7 @@ class Metric:
     reason: str | None = None
 
 
-Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric, ModelRef)
+Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric)
 Arrays = TypeVar("Arrays", Predictions, Weights, PseudoLabels)
 
 

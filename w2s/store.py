@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -162,12 +161,6 @@ def locked(partial: Path) -> Iterator[None]:
         file.flush()
         yield
         path.unlink(missing_ok=True)  # whoever still waits on this file looks for the finished artifact first
-
-
-def clear(partial: Path) -> None:
-    """Start a partial folder from nothing (for work that has no checkpoints of its own)."""
-    for path in partial.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

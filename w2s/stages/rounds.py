@@ -44,7 +44,7 @@ def boosting_round(
 ) -> Facts:
     """One round: fit on the weighted rows, judge on rows not trained on, give an alpha and the next weights.
 
-    Writes round.json, weights.npz (for the next round), fold.npz-free opinions `easy_fit.npz` (out of fold) and
+    Writes round.json, weights.npz (for the next round), and its opinions `easy_fit.npz` (out of fold) and
     `easy_holdout.npz`. `combiner` is needed where boosting has patience. After a round that stopped the boosting it
     only says so.
     """

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"records", "registry", "log", "sandbox"},
+    {"records", "opinions", "registry", "log", "sandbox"},
     {"store", "config", "config_file", "prompts", "grading", "data", "boosting", "ensemble"},
     {"models"},
     {"workers", "evaluation"},

@@ -1,0 +1,219 @@
+"""Recorded opinions: what a pool of models that nobody can train answered, and what combining them decided.
+
+Letters: N questions, K most candidates of one question, M members. A member is a model, or one prompt or one sample of
+a model: prompt ensembles and self-consistency are pools like any other. As everywhere, gold is a record of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2s.records import BadInput, candidate_mask
+
+# What an answer can be beside a candidate's position.
+ABSTAINED = -1  # asked, and no answer could be read
+NOT_ASKED = -2  # no row
+NOT_RECORDED = -3  # whether it was right is known, the answer is not
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What M members answered to N questions; no gold in it.
+
+    The candidates of a question are its choices or, where it has none, the distinct answers that the members gave
+    (`texts_N`; count_N of them). answer_MN (int16) is a candidate's position, or ABSTAINED, NOT_ASKED, NOT_RECORDED.
+    group_N: task or subject ('' if none). prompt_N: '' if unknown. What was not recorded at all is None; single gaps in
+    arrays are NaN. probs_MNK: choice probabilities; score_MN: a member's own confidence in its answer, on its own
+    scale; cost_MN: US dollars of that query; check_MN: 1 where the answer passed a check that needs no gold (the
+    examples in a programming task's docstring), else 0; output_MN: the raw texts; features_ND: of the prompts.
+    """
+
+    ids: np.ndarray
+    members: np.ndarray
+    answer_MN: np.ndarray
+    count_N: np.ndarray
+    texts_N: np.ndarray
+    group_N: np.ndarray
+    prompt_N: np.ndarray
+    probs_MNK: np.ndarray | None = None
+    score_MN: np.ndarray | None = None
+    cost_MN: np.ndarray | None = None
+    check_MN: np.ndarray | None = None
+    output_MN: np.ndarray | None = None
+    features_ND: np.ndarray | None = None
+
+    @property
+    def mask_NK(self) -> np.ndarray:
+        """True for the real candidates; K is the most that a question of these has."""
+        return candidate_mask(self.count_N)
+
+    def questions(self, rows: np.ndarray) -> Opinions:
+        """These questions alone (positions or a mask)."""
+        found = {
+            f.name: _cut(getattr(self, f.name), rows, f.name.split("_")[-1])
+            for f in dataclasses.fields(self)
+            if f.name not in ("ids", "members")
+        }
+        return dataclasses.replace(self, ids=self.ids[rows], **found)
+
+    def only(self, members: Sequence[str] | np.ndarray) -> Opinions:
+        """These members alone, in this order. One that is not there is a BadInput."""
+        place = {name: at for at, name in enumerate(self.members.tolist())}
+        missing = [name for name in members if name not in place]
+        if missing:
+            raise BadInput(f"member {missing[0]!r}: it has no answers here; there are: {', '.join(list(place)[:9])}")
+        at = np.array([place[name] for name in members], dtype=int)
+        by_member = {
+            f.name: getattr(self, f.name)[at]
+            for f in dataclasses.fields(self)
+            if f.name.split("_")[-1].startswith("M") and getattr(self, f.name) is not None
+        }
+        return dataclasses.replace(self, members=self.members[at], **by_member)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known about right and wrong. A separate record: no method sees it when it is applied.
+
+    gold_N: the right candidate's position, -1 where no member gave the gold answer, -2 where gold is unknown.
+    right_MN: 0 (wrong) to 1 (right) of each answer as recorded or graded (also a share, e.g. of samples that passed),
+    0 where the member abstained, NaN where it was not asked or nothing is known.
+    """
+
+    ids: np.ndarray
+    gold_N: np.ndarray
+    right_MN: np.ndarray
+
+    def questions(self, rows: np.ndarray) -> Truth:
+        """These questions alone (positions or a mask)."""
+        return Truth(self.ids[rows], self.gold_N[rows], self.right_MN[:, rows])
+
+    @property
+    def known_N(self) -> np.ndarray:
+        """Whether a question can be judged at all."""
+        return (self.gold_N > -2) | np.isfinite(self.right_MN).any(0)
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """The evidence about R voters on N rows with gold, from which alphas are found (`alphas.ALPHAS`).
+
+    answer_RN: the position voted for (below 0: no vote). wrong_RN: 0 right to 1 wrong; a voter without a vote errs as
+    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question, or None.
+    """
+
+    answer_RN: np.ndarray
+    wrong_RN: np.ndarray
+    gold_N: np.ndarray
+    count_N: np.ndarray
+    cost_R: np.ndarray | None = None
+
+    @property
+    def chance_N(self) -> np.ndarray:
+        """The error of guessing in each row, (K-1)/K."""
+        return 1 - 1 / np.maximum(self.count_N, 1)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a method answers to N questions: candidates (probs_NK), or the answers of chosen members (member_N).
+
+    Exactly one of the two is given. asked_MN: whose answers it paid for (None: everyone's). abstained_N: no answer.
+    """
+
+    abstained_N: np.ndarray
+    probs_NK: np.ndarray | None = None
+    member_N: np.ndarray | None = None
+    asked_MN: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted method: `kind` says how it is applied (`pool.APPLY`), `arrays` hold all that was learned.
+
+    `members` are its members, in the order of the arrays. `points` name its operating points from cheap to dear, where
+    it trades cost for quality ('' alone otherwise); `point` is the one that is used unless another is asked for.
+    """
+
+    kind: str
+    members: np.ndarray
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    points: tuple[str, ...] = ("",)
+    point: int = 0
+
+
+class NotApplicable(ValueError):
+    """A method cannot work on this kind of data (no costs, no prompts, ...): it is left out, and the reason is shown."""
+
+
+def rightness(decision: Decision, truth: Truth) -> np.ndarray:
+    """right_N, 0 to 1, NaN where it cannot be judged: of t candidates that tie for the best, gold among them, 1/t."""
+    rows = np.arange(len(decision.abstained_N))
+    if decision.member_N is not None:
+        right_N = truth.right_MN[decision.member_N, rows]
+        # A member that was not asked has no answer; that is a miss where the question itself can be judged.
+        right_N = np.where(np.isnan(right_N) & truth.known_N, 0.0, right_N)
+    else:
+        best_NK = decision.probs_NK >= decision.probs_NK.max(1, keepdims=True) - 1e-12
+        best_NK &= decision.probs_NK > 0
+        hit_N = np.where(truth.gold_N >= 0, best_NK[rows, np.maximum(truth.gold_N, 0)], False)
+        right_N = np.where(truth.gold_N == -2, np.nan, hit_N / np.maximum(best_NK.sum(1), 1))
+    return np.where(decision.abstained_N & truth.known_N, 0.0, right_N)
+
+
+def spent(decision: Decision, opinions: Opinions) -> np.ndarray | None:
+    """cost_N, US dollars of each question: the sum over the members that were asked; None without recorded costs."""
+    if opinions.cost_MN is None:
+        return None
+    cost_MN = np.nan_to_num(opinions.cost_MN)
+    return (cost_MN if decision.asked_MN is None else np.where(decision.asked_MN, cost_MN, 0)).sum(0)
+
+
+def ballots(opinions: Opinions, truth: Truth) -> Ballots:
+    """The votes on the questions whose gold is known. Raises NotApplicable where there are no such votes."""
+    rows = truth.gold_N > -2
+    if not (opinions.answer_MN >= 0).any():
+        raise NotApplicable("the answers were not recorded")
+    if not rows.any():
+        raise NotApplicable("no question has gold")
+    answer_MN, count_N = opinions.answer_MN[:, rows], opinions.count_N[rows]
+    chance_N = 1 - 1 / np.maximum(count_N, 1)
+    wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N).astype(np.float64)
+    cost_M = None if opinions.cost_MN is None else np.nan_to_num(np.nanmean(opinions.cost_MN, axis=1))
+    return Ballots(answer_MN, wrong_MN, truth.gold_N[rows], count_N, cost_M)
+
+
+def write_fitted(path: Path, fitted: Fitted) -> None:
+    """One `.npz` without pickles: the arrays, and all the rest as JSON text inside."""
+    rest = {"kind": fitted.kind, "members": fitted.members.tolist(), "meta": fitted.meta}
+    rest |= {"points": list(fitted.points), "point": fitted.point}
+    with open(path, "wb") as file:
+        np.savez(file, **{f"array:{name}": array for name, array in fitted.arrays.items()}, rest=json.dumps(rest))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_fitted(path: Path) -> Fitted:
+    """What `write_fitted` wrote; anything else is a BadInput."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            rest = json.loads(str(file["rest"]))
+            arrays = {name.removeprefix("array:"): file[name] for name in file.files if name.startswith("array:")}
+            return Fitted(
+                rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path}: not a fitted combiner that `w2s combine` wrote ({error})") from None
+
+
+def _cut(array: np.ndarray | None, rows: np.ndarray, axes: str) -> np.ndarray | None:
+    return None if array is None else array[:, rows] if axes.startswith("M") else array[rows]

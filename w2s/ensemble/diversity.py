@@ -1,0 +1,77 @@
+"""How differently the members of an ensemble fail. All of it looks at right and wrong alone, on rows with gold.
+
+wrong_MN is 0 (right) to 1 (wrong); a member fails where it is 0.5 or more, so one that abstained failed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK = 4_000_000  # numbers that are worked on at once: some 32 MB
+
+
+def failed(wrong_MN: np.ndarray) -> np.ndarray:
+    """Where a member fails, as float64 of 0 and 1; a ValueError where wrong_MN is empty or not from 0 to 1."""
+    wrong_MN = np.asarray(wrong_MN)
+    if wrong_MN.ndim < 2 or not wrong_MN.size or not ((wrong_MN >= 0) & (wrong_MN <= 1)).all():
+        raise ValueError("wrong must be members by rows, at least one of each, from 0 (right) to 1 (wrong)")
+    return (wrong_MN >= 0.5).astype(np.float64)
+
+
+def focal_diversity(wrong_MN: np.ndarray) -> float:
+    """0 (all fail together) to 1 (no two fail together): focal diversity of the ensemble of all these M members.
+
+    For each member k, the focal one: over the questions that k fails, p_i is the share where exactly i of the M fail,
+    and λ_k = 1 - Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i; the mean of λ_k over k (RL-Focal, arXiv 2502.04492; LLM-TOPLA,
+    arXiv 2410.03953). Ours, where that is 0/0: a member that never fails is left out of the mean, an ensemble in which
+    none fails has 1, and a single member has 0.
+    """
+    return float(focal_diversity_of(wrong_MN, np.ones((1, len(wrong_MN)), bool))[0])
+
+
+def focal_diversity_of(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:
+    """diversity_S, 0 to 1: `focal_diversity` of S ensembles, chosen_SM says of which members (none: 0).
+
+    wrong may also be (S, M, N), another window of questions for each ensemble.
+    """
+    fails, chosen_SM = failed(wrong_MN), np.asarray(chosen_SM, dtype=np.float64)
+    if chosen_SM.ndim != 2 or chosen_SM.shape[1] != fails.shape[-2]:
+        raise ValueError(f"chosen must be subsets by members, {fails.shape[-2]} of them: {chosen_SM.shape}")
+    block = max(1, BLOCK // fails.shape[-1])
+    found = [np.zeros(0)]
+    for start in range(0, len(chosen_SM), block):
+        part = slice(start, start + block)
+        found.append(_focal(fails if fails.ndim == 2 else fails[part], chosen_SM[part]))
+    return np.concatenate(found)
+
+
+def fleiss_kappa(wrong_MN: np.ndarray) -> float:
+    """-1/(M-1) to 1: how much more than by accident the members are right and wrong together (Fleiss 1971).
+
+    Two categories, right and wrong; 1 where all agree everywhere.
+    """
+    expected = failed(wrong_MN).mean()
+    expected = 2 * expected * (1 - expected)  # the disagreement of two independent members with the mean error
+    return float(1 - mean_disagreement(wrong_MN) / expected) if expected > 0 else 1.0
+
+
+def mean_disagreement(wrong_MN: np.ndarray) -> float:
+    """0 to 1: the share of questions on which one of two members fails and the other does not, mean over the pairs."""
+    fails_MN = failed(wrong_MN)
+    size, count_N = len(fails_MN), fails_MN.sum(0)
+    return float((count_N * (size - count_N)).mean() / (size * (size - 1) / 2)) if size > 1 else 0.0
+
+
+def _focal(fails: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:
+    # Over the questions that k fails, Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i is Σ_n i(i-1) / ((M-1) Σ_n i).
+    if fails.ndim == 2:
+        count_SN = chosen_SM @ fails
+        one_SM, two_SM = count_SN @ fails.T, (count_SN * count_SN) @ fails.T
+    else:
+        count_SN = np.einsum("sm,smn->sn", chosen_SM, fails)
+        one_SM, two_SM = (np.einsum("sn,smn->sm", c_SN, fails) for c_SN in (count_SN, count_SN * count_SN))
+    size_S = chosen_SM.sum(1)
+    focal_SM = (chosen_SM > 0) & (one_SM > 0)
+    together_SM = (two_SM - one_SM) / np.where(focal_SM, one_SM * np.maximum(size_S - 1, 1)[:, None], 1)
+    mean_S = np.where(focal_SM, together_SM, 0).sum(1) / np.maximum(focal_SM.sum(1), 1)
+    return np.where(size_S > 1, 1 - mean_S, 0.0)

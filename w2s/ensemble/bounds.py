@@ -35,7 +35,7 @@ class Tail(NamedTuple):
 
 
 def oracle(right_MN: np.ndarray) -> float:
-    """The mean rightness of the best member of each question: the share that at least one solves, where right is 0 or 1.
+    """The share of questions that at least one member solves (of shares of samples: the mean of each question's best).
 
     Questions of which nothing is known are left out; a ValueError where no other is left.
     """
@@ -67,7 +67,7 @@ def copula_floor(error: float, rho: float) -> float:
 
     arXiv 2602.08003. `error` is each voter's, above 0 and below 1/2; `rho` from 0 to 1 correlates the latent normal
     variables of any two voters (each errs where its own falls below Φ⁻¹(error)). Independent voters have no floor: 0.
-    A Gaussian copula underprices the joint tail of real models (`joint_tail`), so the true floor can well be higher.
+    It stands on two guesses, normal latent variables and one correlation: `joint_tail` says how far to trust them.
     """
     _check_copula(error, rho)
     return float(special.ndtr(special.ndtri(error) / np.sqrt(rho))) if rho > 0 else 0.0
@@ -118,7 +118,7 @@ def mean_correlation(wrong_RN: np.ndarray) -> float:
 def joint_tail(wrong_RN: np.ndarray) -> Tail:
     """How often all fail at once, beside a Gaussian copula with each member's own error and the mean correlation.
 
-    Where the copula's share lies below the measured interval it underprices the joint tail: some questions are hard for
+    Where the copula's share lies below the measured interval it underprices the joint tail: some questions are beyond
     every member in a way that correlations of pairs do not tell, and `copula_floor` is then too hopeful.
     """
     fails_RN = failed(wrong_RN)

@@ -1,0 +1,94 @@
+"""Curves of quality against cost, and the hull of the single models that a method has to rise above.
+
+Asking model A for a random share of the questions and model B for the rest reaches every point on the line between
+them, with no idea which question is hard. So the bar is not each single model but their non-decreasing convex hull
+(RouterBench, Hu et al. 2024, arXiv 2403.12031, section 3.2). P points, N questions, M members.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
+    """Positions of the hull's corners from cheap to dear: cost and quality rise strictly, the slope falls strictly.
+
+    The first is the cheapest point (the best one at that cost), the last the cheapest of the best quality.
+    """
+    cost_P, quality_P = checked(cost_P, quality_P)
+    corners: list[int] = []
+    for at in np.lexsort((-quality_P, cost_P)):
+        if corners and quality_P[at] <= quality_P[corners[-1]]:
+            continue
+        while len(corners) > 1 and not bends_down(cost_P, quality_P, corners[-2], corners[-1], at):
+            corners.pop()
+        corners.append(int(at))
+    return np.array(corners)
+
+
+def interpolate(cost_P: np.ndarray, quality_P: np.ndarray, at_Q: np.ndarray) -> np.ndarray:
+    """The hull's quality at these costs: NaN below the cheapest point, level above the best."""
+    cost_P, quality_P = checked(cost_P, quality_P)
+    corners = hull(cost_P, quality_P)
+    return np.interp(at_Q, cost_P[corners], quality_P[corners], left=np.nan)
+
+
+def aiq(cost_P: np.ndarray, quality_P: np.ndarray, low: float, high: float) -> float:
+    """Average improvement in quality: the mean height of the hull over the costs from `low` to `high`.
+
+    RouterBench, section 3.2. Below the cheapest point the hull goes on to (0, 0): no answer costs nothing. Curves are
+    comparable over the same range alone. Raises ValueError unless 0 <= low < high.
+    """
+    if not 0 <= low < high < np.inf:
+        raise ValueError(f"a range of costs from {low} to {high}: it must rise from 0 or more")
+    cost_P, quality_P = checked(np.append(cost_P, 0.0), np.append(quality_P, 0.0))
+    corners = hull(cost_P, quality_P)
+    inside = cost_P[corners][(cost_P[corners] > low) & (cost_P[corners] < high)]
+    knots = np.concatenate([[low], inside, [high]])
+    height = np.interp(knots, cost_P[corners], quality_P[corners])
+    return float(np.trapezoid(height, knots) / (high - low))
+
+
+def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarray:
+    """share_M: how often the hull asks each member so that a question costs `cost` on average; two of them at most.
+
+    Below the cheapest member that one alone (the hull then spends more than `cost`), above the best the best alone.
+    """
+    cost_M, quality_M = checked(cost_M, quality_M)
+    corners = hull(cost_M, quality_M)
+    share_M = np.zeros(len(cost_M))
+    share_M[corners] = [np.interp(cost, cost_M[corners], row) for row in np.eye(len(corners))]
+    return share_M
+
+
+def above_hull(
+    right_N: np.ndarray, cost_N: np.ndarray, right_MN: np.ndarray, cost_MN: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(method_N, mixture_N, rows): what a method got on each question, and the hull's mixture at the same mean cost.
+
+    Paired values from 0 to 1 on `rows`, the questions where the method and every member of the mixture can be judged.
+    The hull is that of these same questions, so it has picked its members with hindsight and the method has not: the
+    difference is, if anything, too small. An interval of it takes the mixture as given.
+    """
+    cost_M, quality_M = np.nanmean(cost_MN, axis=1), np.nanmean(right_MN, axis=1)
+    share_M = mixture(cost_M, quality_M, float(np.nanmean(cost_N)))
+    used = share_M > 0
+    rows = np.flatnonzero(np.isfinite(right_N) & np.isfinite(right_MN[used]).all(0))
+    return right_N[rows], share_M[used] @ right_MN[used][:, rows], rows
+
+
+def bends_down(cost_P: np.ndarray, quality_P: np.ndarray, first: int, second: int, third: int) -> bool:
+    """Whether the slope falls at `second`."""
+    rise_12, run_12 = quality_P[second] - quality_P[first], cost_P[second] - cost_P[first]
+    rise_23, run_23 = quality_P[third] - quality_P[second], cost_P[third] - cost_P[second]
+    return rise_12 * run_23 > rise_23 * run_12
+
+
+def checked(cost_P: np.ndarray, quality_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As float64; a ValueError unless there are as many finite costs, 0 or more, as finite qualities, at least one."""
+    cost_P, quality_P = np.asarray(cost_P, dtype=np.float64), np.asarray(quality_P, dtype=np.float64)
+    if cost_P.shape != quality_P.shape or cost_P.ndim != 1 or not len(cost_P):
+        raise ValueError(f"{cost_P.shape} costs and {quality_P.shape} qualities: one of each for each point")
+    if not (np.isfinite(cost_P).all() and np.isfinite(quality_P).all() and (cost_P >= 0).all()):
+        raise ValueError("costs and qualities of points must be finite, costs not negative")
+    return cost_P, quality_P

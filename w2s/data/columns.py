@@ -44,7 +44,7 @@ BATCH_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of known columns: `batches(names, size)` reads only these, in batches of `size` rows, cast to their types."""
+    """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types."""
 
     name: str
     columns: tuple[str, ...]

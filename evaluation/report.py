@@ -93,7 +93,14 @@ def other_suites(data: ReportData) -> dict[str, list[Metric]]:
 
 
 def render(name: str, content: dict[str, Any], folder: Path) -> None:
-    """The template `name` beside this file, filled, in `folder`. All text is escaped but the pictures."""
+    """The template `name`, filled, as a file in `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(fill(name, content), encoding="utf-8")
+
+
+def fill(name: str, content: dict[str, Any]) -> str:
+    """The template `name` beside this file, filled. All text is escaped but the pictures."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -110,9 +117,7 @@ def render(name: str, content: dict[str, Any], folder: Path) -> None:
         "block": block,
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(page.get_template(name).render(content), encoding="utf-8")
+    return page.get_template(name).render(content)
 
 
 def duration(seconds: float) -> str:
@@ -124,8 +129,8 @@ def duration(seconds: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Hyphens before digits as the minus signs that they mean."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+    """Hyphens before digits as the minus signs that they mean; no line ends inside 'n = 12'."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0")
 
 
 def cell(text: object) -> Markup:

@@ -28,6 +28,7 @@ LABELS = {
     "bagged": "bagged learners",
     "long_learner": "one long learner",
     "naive_student": "student of the floor",
+    "recorded_student": "student of recorded labels",
     "zero_shot": "base, untouched",
     "easy_gold": "base on easy gold",
     "shuffled": "shuffled labels",

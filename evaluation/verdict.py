@@ -16,6 +16,7 @@ WORDS = {
     "bagged": "bagging",
     "long_learner": "one learner trained as long",
     "naive_student": "a student of the floor",
+    "recorded_student": "a student of the recorded labels",
     "zero_shot": "its untouched base",
     "easy_gold": "its base on the easy gold alone",
     "shuffled": "a student of shuffled labels",

@@ -18,13 +18,34 @@ examples:
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate FOLDER arc_challenge humaneval data.root=DIR
+  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
+  w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
+"""
+
+COMBINE = """\
+OUTPUTS is parquet, jsonl or csv with a row for each answer (columns id, model, answer; optional: sample, correct, score,
+probs, cost, text, visible_pass), a folder with outputs.* and questions.*, lm-eval's samples_*.jsonl, or evalplus
+sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
+
+examples:
+  w2s combine OUTPUTS --questions QUESTIONS                    every method but RL-Focal (minutes: --methods all,focal)
+  w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
+  w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
+  w2s combine --config pool.yaml                               the same keys in a file; flags go over them
 """
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `w2s`. Bad input: its lines on standard error, exit 2. A failed job: exit 1."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["combine"] and words[1:2] in (["apply"], ["labels"]):
+        words[:2] = [" ".join(words[:2])]
     parser = make_parser()
-    asked = parser.parse_args(argv)
+    asked, rest = parser.parse_known_args(words)
+    if rest and (asked.command is not combine or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        asked.outputs += rest  # METHOD.OPTION=value after a flag
     try:
         asked.command(asked)
     except BadInput as error:
@@ -52,7 +73,11 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(command, words: str, *arguments: tuple[str, dict]) -> None:
-        sub = commands.add_parser(command.__name__.rstrip("_"), help=words, description=command.__doc__)
+        name = command.__name__.replace("_", " ")
+        sub = commands.add_parser(
+            name, help=words, description=command.__doc__, epilog=COMBINE if name == "combine" else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter if name == "combine" else argparse.HelpFormatter,
+        )  # fmt: skip
         for name, settings in arguments:
             sub.add_argument(name, **settings)
         sub.set_defaults(command=command)
@@ -86,9 +111,48 @@ def make_parser() -> argparse.ArgumentParser:
         {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"},
     )
     add(evaluate, "judge one model on held-out suites", ("model", {"help": "hub name, or local folder"}), suites)
+    add(combine, "turn recorded answers of many models into the best one opinion", *COMBINE_ARGUMENTS)
+    add(combine_apply, "a fitted combiner on new questions", *APPLY_ARGUMENTS)
+    add(combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *APPLY_ARGUMENTS, *LABEL)
     add(methods, "list the methods of a table, or all tables", ("table", {"nargs": "?"}))
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
+
+
+def names(text: str) -> list[str]:
+    """A flag's list: names parted by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
+ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
+COMBINE_ARGUMENTS = (
+    ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
+    QUESTIONS,
+    ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
+    ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
+    ("--groups", {"type": names, "help": "only the questions of these groups"}),
+    ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
+    ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
+    ENCODER,
+    ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
+    ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
+)
+APPLY_ARGUMENTS = (
+    ("folder", {"help": "what `w2s combine` wrote"}),
+    ("outputs", {"help": "the new questions' recorded outputs"}),
+    QUESTIONS,
+    ("--method", {"help": "a fitted method (default: the winner)"}),
+    ENCODER,
+    ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
+)
+LABEL = (
+    ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),
+    ("--keep-share", {"type": float, "help": "of the selectors that keep a share"}),
+    ("--threshold", {"type": float, "help": "of the selector agreement"}),
+    ("--hard", {"action": "store_true", "help": "the best candidate alone as target, in place of the distribution"}),
+    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 sharper"}),
+)
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -148,6 +212,46 @@ def evaluate(asked: argparse.Namespace) -> None:
 
     suites = [word for word in asked.suites if "=" not in word]
     print(evaluate_model(asked.model, suites, [word for word in asked.suites if "=" in word]))
+
+
+def combine(asked: argparse.Namespace) -> None:
+    """Judge every way of combining recorded answers on held-out questions, and keep the fitted combiners."""
+    import shlex
+
+    from evaluation.combine import asked_of
+    from evaluation.combine import combine as combine_pool
+
+    flags = ("questions", "methods", "models", "groups", "repeats", "seed", "encoder", "out")
+    given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
+    places = [word for word in asked.outputs if "=" not in word]
+    if len(places) > 1:
+        raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
+    given |= {"outputs": places[0]} if places else {}
+    found, specs = asked_of(asked.config, given, [word for word in asked.outputs if "=" in word])
+    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]])))
+
+
+def combine_apply(asked: argparse.Namespace) -> None:
+    """One answer to each new question, by a combiner that `w2s combine` fitted."""
+    from evaluation.pool_files import apply_fitted
+
+    out = Path(asked.out or Path(asked.folder) / "applied.parquet")
+    print(apply_fitted(*places_of(asked), out, method=asked.method, encoder=asked.encoder))
+
+
+def combine_labels(asked: argparse.Namespace) -> None:
+    """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
+    from evaluation.pool_files import label
+
+    select = {"name": asked.select, "keep_share": asked.keep_share, "threshold": asked.threshold}
+    select = {key: value for key, value in select.items() if value is not None}
+    out = Path(asked.out or Path(asked.folder) / "labels")
+    how = {"soft": not asked.hard, "temperature": asked.temperature}
+    print(label(*places_of(asked), out, method=asked.method, encoder=asked.encoder, select=select, **how))
+
+
+def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
+    return Path(asked.folder), Path(asked.outputs), Path(asked.questions) if asked.questions else None
 
 
 def methods(asked: argparse.Namespace) -> None:

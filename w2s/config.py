@@ -131,6 +131,8 @@ class Labels:
     soft: bool = True
     """Train on the whole distribution, or on its top candidate alone."""
     temperature: float = 1.0
+    recorded: str | None = None
+    """A folder that `w2s combine labels` wrote: one more student is trained on these labels of the transfer pool."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from w2s.boosting.adaboost import BOOSTERS
 from w2s.config import Config, Train
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.sources import SOURCES
+from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.combiners import COMBINERS
-from w2s.ensemble.dependence import ALPHAS
 from w2s.ensemble.selection import SELECTORS
 from w2s.prompts import PROMPTS
 from w2s.records import BadInput
@@ -21,7 +21,11 @@ from w2s.stages.models import PRETRAINING
 
 
 def table(name: str) -> dict[str, Callable]:
-    """A table by name. Those of the models are imported only when they are asked for: torch takes seconds."""
+    """A table by name. Those that bring torch or scikit-learn with them are imported only when they are asked for."""
+    if name == "combine":
+        from w2s.ensemble.pool import METHODS
+
+        return METHODS
     if name == "losses":
         from w2s.models.losses import LOSSES
 
@@ -41,6 +45,7 @@ TABLES = {
     "combiners": COMBINERS,
     "alphas": ALPHAS,
     "selectors": SELECTORS,
+    "combine": None,
     "losses": None,
     "pipelines": None,
 }

@@ -107,7 +107,7 @@ class Ballots:
     """The evidence about R voters on N rows with gold, from which alphas are found (`alphas.ALPHAS`).
 
     answer_RN: the position voted for (below 0: no vote). wrong_RN: 0 right to 1 wrong; a voter without a vote errs as
-    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question, or None.
+    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question.
     """
 
     answer_RN: np.ndarray
@@ -187,7 +187,7 @@ def ballots(opinions: Opinions, truth: Truth) -> Ballots:
         raise NotApplicable("no question has gold")
     answer_MN, count_N = opinions.answer_MN[:, rows], opinions.count_N[rows]
     chance_N = 1 - 1 / np.maximum(count_N, 1)
-    wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N).astype(np.float64)
+    wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N.astype(np.float32))
     cost_M = None if opinions.cost_MN is None else np.nan_to_num(np.nanmean(opinions.cost_MN, axis=1))
     return Ballots(answer_MN, wrong_MN, truth.gold_N[rows], count_N, cost_M)
 

@@ -16,6 +16,7 @@ from typing import Any
 from w2s.config import Boosting, Config, Learner, Model, Train
 from w2s.data.rows import content_of, folder_content, rows_of, suite_name, suite_rows_of
 from w2s.methods import builtin_recipe, check_methods
+from w2s.records import BadInput
 from w2s.stages import Tools, committee, models, questions, rounds
 from w2s.store import Stage
 
@@ -26,7 +27,8 @@ OWN = ""  # the run's own sets, beside its further suites
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
     """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
     check_methods(config)
-    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job)
+    recorded = Path(config.label.recorded) if config.label.recorded else None
+    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded)
     told: dict[str, Stage] = {}
 
     def tell(work: Callable, title: str, parents: Mapping[str, Stage], tags: dict[str, Any], **choices: Any) -> Stage:
@@ -68,6 +70,8 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:
         story.fit("naive_student", config.student, story.label("floor"), "transfer")
+    if config.label.recorded:
+        story.fit("recorded_student", config.student, story.recorded(), "transfer")
     if config.controls.shuffled:
         story.fit("shuffled", config.student, story.label("committee", shuffled=True), "transfer")
     if config.controls.easy_gold:
@@ -137,6 +141,15 @@ class Story:
         gold = self.gold["easy" if split == "easy_fit" else split]
         parents = {"questions": self.questions, "gold": gold}
         return self.tell(questions.gold_targets, f"gold of {split} as targets", parents, split=split)
+
+    def recorded(self) -> Stage:
+        """Labels of models that nobody trained here, made by `w2s combine labels`."""
+        content = folder_content(self.tools.recorded)
+        if content is None or not (self.tools.recorded / "labels.npz").is_file():
+            allowed = "a folder that `w2s combine labels` wrote"
+            raise BadInput(f"label.recorded: {str(self.tools.recorded)!r} given; allowed: {allowed}")
+        parents, tags = {"questions": self.questions}, {"kind": "labels", "model": "recorded"}
+        return self.tell(questions.recorded_targets, "recorded labels", parents, tags=tags, content=content)
 
     def base(self, learner: Learner) -> dict[str, Stage]:
         """What a learner starts from: a builtin model, or a local folder as it is now; for a hub name, nothing."""

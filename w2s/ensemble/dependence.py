@@ -1,4 +1,4 @@
-"""How far the learners err together, how many voters they are worth, and alphas that take it into account.
+"""How far the learners err together, and how many voters they are worth.
 
 Boosted models share a base. Copies of one voter add votes and no knowledge: nine voters of which five are near copies
 of the worst can be far below the best of them. All of it is measured on rows with gold that no learner trained on.
@@ -9,8 +9,6 @@ wrong_RN is `adaboost.wrongness` of each learner: 0 right, 1 wrong.
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.optimize import nnls
 from scipy.sparse.csgraph import connected_components
 
 NEAR_COPY = 0.7
@@ -68,41 +66,6 @@ def warning(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> str | None:
     return f"the learners err together: {worth_words}" if worth < size / 2 else None
 
 
-# An ALPHAS function: (alpha_R of the boosting, wrong_RN and chance_N on rows with gold) -> alpha_R >= 0.
-
-
-def boosting(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
-    """The alphas that the boosting gave; learners that were not better than their reference get 0."""
-    return np.maximum(np.asarray(alpha_R, dtype=np.float64), 0)
-
-
-def uniform(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
-    """Alphas of 1 for every learner: the uniform control of any combiner."""
-    return np.ones(len(alpha_R))
-
-
-def decorrelated(alpha_R: np.ndarray, wrong_RN: np.ndarray, chance_N: np.ndarray) -> np.ndarray:
-    """Alphas from the inverse covariance of the learners' errors, so that copies share one vote.
-
-    The alphas >= 0 that maximise (edge of the vote over chance)² / variance of the vote: but for the bound at 0 it is
-    Fisher's linear discriminant, covariance^-1 · edge, and for independent learners edge / (error·(1 - error)). The
-    covariance is shrunk (Ledoit and Wolf 2004), because a few hundred rows cannot tell near copies apart. chance_N is
-    each row's error of guessing, (K-1)/K. The sum is 1; where no learner beats chance all are equal. alpha_R is unused.
-    """
-    from sklearn.covariance import ledoit_wolf  # imported here: it costs a second and few runs need it
-
-    wrong_RN = check_wrong(wrong_RN)
-    edge_R = (np.asarray(chance_N, dtype=np.float64) - wrong_RN).mean(1)
-    if (edge_R <= 0).all():
-        return np.full(len(wrong_RN), 1 / len(wrong_RN))
-    covariance_RR, _ = ledoit_wolf(wrong_RN.T)
-    # Learners without any error leave no variance: a thousandth of a coin's keeps the matrix invertible.
-    lower_RR = np.linalg.cholesky(covariance_RR + 0.00025 * np.eye(len(wrong_RN)))
-    # max edge·a - a'Ca/2 with a >= 0 is a least-squares problem in the Cholesky factor: min |L'a - L^-1 edge|.
-    alpha_R, _ = nnls(lower_RR.T, solve_triangular(lower_RR, edge_R, lower=True))
-    return alpha_R / alpha_R.sum()
-
-
 def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
     """As float64; a ValueError unless it is R learners by N > 0 rows of numbers from 0 to 1."""
     wrong_RN = np.asarray(wrong_RN, dtype=np.float64)
@@ -110,5 +73,3 @@ def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
         raise ValueError("wrong must be learners by rows, at least one of each, from 0 (right) to 1 (wrong)")
     return wrong_RN
 
-
-ALPHAS = {"boosting": boosting, "uniform": uniform, "decorrelated": decorrelated}

@@ -28,3 +28,5 @@ class Tools:
     suite_rows: Callable[[str], tuple[list[Example], list[Gold]]]
     """The same of a further suite, by name."""
     run_job: Callable[[Path], None]
+    recorded: Path | None = None
+    """The folder of recorded labels, where the run has one."""

@@ -11,8 +11,10 @@ import numpy as np
 
 from w2s.boosting import adaboost
 from w2s.ensemble import dependence
+from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
+from w2s.opinions import ABSTAINED, Ballots
 from w2s.records import (
     Example,
     Predictions,
@@ -38,12 +40,13 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in found]
     accuracy_R = staged(opinions, found, combiner, inputs["gold"])
     used = adaboost.best_rounds(accuracy_R) if any(one.alpha > 0 for one in found) else 1
-    first, probs_RNK, _ = stack(opinions)
+    first, probs_RNK, abstained_RN = stack(opinions)
     gold_N = gold_of(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
     boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
-    chance_N = 1 - 1 / first.mask_NK.sum(1)
-    alpha_R = pick(dependence.ALPHAS, alphas)(boosted_R, wrong_RN[:used], chance_N)
+    answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))
+    evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, first.mask_NK.sum(1))
+    alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
         alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so
     phi_RR = dependence.error_correlation(wrong_RN[:used])

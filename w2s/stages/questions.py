@@ -12,6 +12,7 @@ from w2s.config import Data
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.splits import split
 from w2s.records import (
+    BadInput,
     Example,
     Gold,
     Predictions,
@@ -78,6 +79,36 @@ def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Fac
     labels = as_targets(read_rows(inputs["questions"] / f"{split}.jsonl", Example), answers(inputs["gold"]))
     write_arrays(here / "labels.npz", labels)
     return {"rows": len(labels.ids)}
+
+
+def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
+    """Labels that `w2s combine labels` made of recorded opinions, for the questions of the transfer pool.
+
+    A question is found again by its prompt and its choices, in whatever order they stand; one that is not there keeps
+    its place with weight 0. `content` is the hash of the folder's files.
+    """
+    labels = read_arrays(tools.recorded / "labels.npz", PseudoLabels)
+    place = {key: at for at, key in enumerate(labels.ids.tolist())}
+    known = {words(row): (place[row.id], row.choices) for row in read_rows(tools.recorded / "questions.jsonl", Example)}
+    examples = read_rows(inputs["questions"] / "transfer.jsonl", Example)
+    target_NK = candidate_mask(np.array([len(row.choices) for row in examples])).astype(np.float64)
+    weight_N, why_N = np.zeros(len(examples)), np.full(len(examples), "no recorded opinion", dtype=object)
+    for at, row in enumerate(examples):
+        if (found := known.get(words(row))) is not None:
+            there, choices = found
+            target_NK[at, : len(choices)] = labels.target_NK[there, [choices.index(one) for one in row.choices]]
+            weight_N[at], why_N[at] = labels.weight_N[there], labels.why_N[there]
+    if not weight_N.any():
+        raise BadInput(f"label.recorded: {tools.recorded} labels none of the {len(examples):,} questions of the transfer pool")
+    target_NK /= target_NK.sum(1, keepdims=True)
+    ids = np.array([row.id for row in examples])
+    write_arrays(here / "labels.npz", PseudoLabels(ids, target_NK, weight_N, why_N.astype(str)))
+    return {"rows": len(ids), "kept": int((weight_N > 0).sum())}
+
+
+def words(row: Example) -> tuple[str, ...]:
+    """What makes two questions the same wherever they come from: the prompt and the set of choices."""
+    return (row.prompt.strip(), *sorted(row.choices))
 
 
 def as_targets(examples: list[Example], answer: dict[str, int]) -> PseudoLabels:

@@ -1,0 +1,247 @@
+"""`w2s combine`: recorded outputs -> every method judged on held-out questions -> a folder to read and to use.
+
+The folder holds combine.json (all numbers), combine.html, predictions.parquet (each method's answer to each question)
+and fitted/METHOD.npz, which `apply` uses on new questions and `labels` turns into training labels for a student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation import pool_curves, pool_judging
+from evaluation.pool_files import with_features, write_predictions
+from evaluation.pool_judging import PICKED, Judged
+from evaluation.pool_report import render, table
+from evaluation.statistics import Interval, contrast, rate, smallest_difference
+from w2s.config import build
+from w2s.config_file import apply as override
+from w2s.config_file import read
+from w2s.data.outputs import pool_notes, read_pool
+from w2s.ensemble import bounds
+from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
+from w2s.log import say
+from w2s.opinions import ABSTAINED, NOT_ASKED, Opinions, Truth, ballots, write_fitted
+from w2s.records import BadInput
+from w2s.registry import did_you_mean, pick, summary
+from w2s.store import write_json
+
+PICKED_WORDS = "The method that did best on the other half's questions: an honest choice among all of these."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `w2s combine` was asked to do: its flags, or the keys of its config file."""
+
+    outputs: str = ""
+    """A file or folder of recorded outputs."""
+    questions: str | None = None
+    """The file of questions, where the outputs' folder does not hold it."""
+    methods: list = field(default_factory=lambda: ["all"])
+    """Names of methods or families, `all`, or mappings {name: ..., options}."""
+    models: list[str] = field(default_factory=list)
+    """Only these models; [] is all."""
+    groups: list[str] = field(default_factory=list)
+    """Only the questions of these groups (tasks, subjects); [] is all."""
+    repeats: int = 5
+    """How often the questions are cut into halves anew."""
+    seed: int = 0
+    encoder: str | None = None
+    """A sentence encoder, by folder or hub name, for what routers see of a prompt; TF-IDF by default."""
+    out: str | None = None
+    """Folder of the results; runs/combine/<name of outputs> by default."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out or Path("runs") / "combine" / Path(self.outputs).resolve().stem)
+
+
+def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]) -> tuple[Asked, list[dict[str, Any]]]:
+    """The config file's keys with the flags over them, and the methods' specs with METHOD.OPTION=value over those."""
+    problems: list[str] = []
+    values = {} if config is None else read(config, problems)
+    asked = build(Asked, {**values, **flags}, "", problems)
+    if not asked.outputs:
+        problems.append("outputs: none given; a file or folder of recorded outputs is needed")
+    specs = specs_of(asked.methods, problems)
+    for text in overrides:
+        name = text.partition(".")[0]
+        if name not in specs:
+            problems.append(f"{text}: {name!r} is not among the methods{did_you_mean(name, specs)}")
+        else:
+            override(specs, text, problems)
+    for name, spec in specs.items():
+        try:
+            pick(METHODS, {"name": name, **spec}, key="methods")
+        except BadInput as error:
+            problems.append(str(error))
+    if problems:
+        raise BadInput("\n".join(problems))
+    return asked, [{"name": name, **spec} for name, spec in specs.items()]
+
+
+def specs_of(methods: Sequence[Any], problems: list[str]) -> dict[str, dict[str, Any]]:
+    """name -> options of each method asked for; the baselines are always among them."""
+    specs: dict[str, dict[str, Any]] = {"best_single": {}, "plurality": {}}
+    for one in methods:
+        if isinstance(one, dict):
+            specs[one.get("name", "")] = {key: value for key, value in one.items() if key != "name"}
+        elif one == "all":
+            specs |= {name: {} for name in ALL if name not in specs}
+        elif one in FAMILIES:
+            specs |= {name: {} for name in FAMILIES[one] if name not in specs}
+        elif one in METHODS:
+            specs.setdefault(one, {})
+        else:
+            known = ["all", *FAMILIES, *METHODS]
+            problems.append(f"methods: {one!r} is not known{did_you_mean(one, known)}; see `w2s methods combine`")
+    return specs
+
+
+def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
+    """Judge, fit on all questions with gold, and write the folder; returns the table for the terminal."""
+    opinions, truth = read_asked(asked)
+    say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
+    found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
+    report = describe(asked, found, left_out, opinions, truth, command)
+    folder = asked.folder
+    (folder / "fitted").mkdir(parents=True, exist_ok=True)
+    for one in found:
+        fitted = fit({"name": one.name, **one.options}, opinions, truth)
+        write_fitted(folder / "fitted" / f"{one.name}.npz", fitted)
+    answers = [(one.name, (one.candidate_N, one.confidence_N, one.member_N), one.right_RN[0]) for one in found]
+    write_predictions(folder / "predictions.parquet", answers, opinions)
+    write_json(folder / "combine.json", report)
+    (folder / "combine.html").write_text(render(report), encoding="utf-8")
+    return f"{table(report)}\nreport: {folder / 'combine.html'}"
+
+
+def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
+    """The pool, cut to the groups asked for, with the encoder's features of its prompts where one is named."""
+    opinions, truth = read_pool(Path(asked.outputs), asked.questions and Path(asked.questions), models=asked.models)
+    unknown = set(asked.groups) - set(opinions.group_N.tolist())
+    if unknown:
+        one, known = sorted(unknown)[0], sorted(set(opinions.group_N.tolist()))
+        raise BadInput(f"groups: {one!r} is not there{did_you_mean(one, known)}; there are: {', '.join(known[:12])}")
+    if asked.groups:
+        rows_N = np.isin(opinions.group_N, asked.groups)
+        opinions, truth = opinions.questions(rows_N), truth.questions(rows_N)
+    return with_features(opinions, asked.encoder), truth
+
+
+def describe(
+    asked: Asked, found: list[Judged], left_out: dict[str, str], opinions: Opinions, truth: Truth, command: str
+) -> dict[str, Any]:
+    """combine.json: what `pool_report.render` shows."""
+    rows_N = pool_judging.common(found)
+    if not rows_N.any():
+        raise BadInput("methods: there is no question on which all of them can be judged; ask for one family at a time")
+    halves = [pool_judging.split(opinions, truth, asked.seed + repeat) for repeat in range(asked.repeats)]
+    columns = {one.name: one.right_RN for one in found}
+    methods = [row_of(one, columns, opinions, rows_N) for one in found]
+    winner = max(methods, key=lambda one: one["accuracy"][0])["name"]
+    columns[PICKED] = pool_judging.picked(found, halves, rows_N)
+    methods.append({"name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "cost": None, "asked": None,
+                    "abstained": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N)})  # fmt: skip
+    known, gold = opinions.questions(rows_N), truth.questions(rows_N)
+    wrong, curves = bounds.all_wrong(gold.right_MN), {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
+    if "plurality" in columns:
+        evidence = ballots(known, gold)
+        curves["correlation"] = pool_curves.correlation(evidence, known.members)
+        curves["agreement"] = pool_curves.agreement(opinions, truth, rows_N)
+        curves["by_number"] = pool_curves.by_number(known, gold, [half[rows_N] for half in halves], evidence)
+    pair = scores(winner, columns, opinions, rows_N, "best_single")
+    return {
+        "command": command, "outputs": str(asked.outputs), "questions": len(opinions.ids), "judged": int(rows_N.sum()),
+        "members": opinions.members.tolist(), "repeats": asked.repeats, "seed": asked.seed, "winner": winner,
+        "remarks": remarks(opinions, truth, rows_N, curves.get("correlation")),
+        "methods": sorted(methods, key=lambda one: -one["accuracy"][0]),
+        "left_out": [{"name": name, "reason": reason} for name, reason in left_out.items()],
+        "singles": singles(known, gold), "smallest_difference": smallest_difference(pair, [1, -1]),
+        "bounds": {
+            "oracle": [1 - wrong.rate, 1 - wrong.high, 1 - wrong.low],
+            "all_wrong": [wrong.rate, wrong.low, wrong.high],
+        },
+        "curves": curves,
+        "online": None,
+        "groups": groups(columns[winner].mean(0), columns.get("plurality"), opinions, truth, rows_N),
+    }  # fmt: skip
+
+
+def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:
+    """One method's line of the ranked table."""
+    cost = None if one.cost_PRN is None else 1000 * float(one.cost_PRN[one.point][:, rows_N].mean())
+    return {
+        "name": one.name,
+        "family": next(family for family, members in FAMILIES.items() if one.name in members),
+        "summary": summary(METHODS[one.name]),
+        "options": one.options,
+        **against(one.name, columns, opinions, rows_N),
+        "abstained": float(one.abstained_N[rows_N].mean()),
+        "cost": cost,
+        "asked": float(one.asked_RN[:, rows_N].mean()),
+        "seconds": one.seconds,
+    }
+
+
+def scores(name: str, columns: dict, opinions: Opinions, rows_N: np.ndarray, other: str | None = None) -> list:
+    """One column, or two for a paired difference, as the statistics want them."""
+    named = [columns[name]] if other is None else [columns[name], columns[other]]
+    return pool_judging.scores(opinions.ids, named, rows_N)
+
+
+def against(name: str, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:
+    """accuracy, and over_best and over_plurality: paired differences; None for a method against itself."""
+    found = {"accuracy": values(rate(scores(name, columns, opinions, rows_N)))}
+    for key, other in (("over_best", "best_single"), ("over_plurality", "plurality")):
+        there = other in columns and other != name
+        found[key] = values(contrast(scores(name, columns, opinions, rows_N, other), [1, -1])) if there else None
+    return found
+
+
+def values(interval: Interval) -> list[float]:
+    return [interval.value, interval.low, interval.high]
+
+
+def singles(known: Opinions, gold: Truth) -> list[dict[str, Any]]:
+    """Each member alone on the judged questions, best first; where it has no answer, it is not right."""
+    rows = []
+    for at, name in enumerate(known.members.tolist()):
+        right_N, answer_N = np.nan_to_num(gold.right_MN[at]), known.answer_MN[at]
+        cost = None if known.cost_MN is None else 1000 * float(np.nan_to_num(known.cost_MN[at]).mean())
+        interval = rate(pool_judging.scores(known.ids, [right_N[None]], np.ones(len(known.ids), dtype=bool)))
+        not_asked = float((answer_N == NOT_ASKED).mean())
+        rows.append({
+            "name": name, "accuracy": values(interval), "abstained": float((answer_N == ABSTAINED).mean()),
+            "not_asked": not_asked, "cost": cost,
+        })  # fmt: skip
+    return sorted(rows, key=lambda row: -row["accuracy"][0])
+
+
+def groups(winner_N, plurality_RN, opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, Any]]:
+    """Accuracy by group: the winner, the plurality, and the member that is best there (in hindsight)."""
+    found = []
+    for group in np.unique(opinions.group_N[rows_N]):
+        here = rows_N & (opinions.group_N == group)
+        right_M = np.nan_to_num(truth.right_MN[:, here]).mean(1)
+        best = int(right_M.argmax())
+        plurality = None if plurality_RN is None else float(plurality_RN[:, here].mean())
+        found.append({
+            "group": str(group), "n": int(here.sum()), "winner": float(winner_N[here].mean()), "plurality": plurality,
+            "best_single": [str(opinions.members[best]), float(right_M[best])],
+        })  # fmt: skip
+    return found if len(found) > 1 else []
+
+
+def remarks(opinions: Opinions, truth: Truth, rows_N: np.ndarray, together: dict | None) -> list[str]:
+    """What a reader should know: about the data, about what could not be judged, about members that err together."""
+    found = pool_notes(opinions, truth)
+    if not rows_N.all():
+        found.append(f"{int((~rows_N).sum()):,} questions are left out: not every method could be judged on them")
+    if together and together["warning"]:
+        found.append(together["warning"])
+    return found

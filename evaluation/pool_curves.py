@@ -1,0 +1,104 @@
+"""What the pictures of a pool show: accuracy by number of members and by cost, agreement, errors made together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from evaluation.pool_judging import Judged, scores
+from evaluation.statistics import rate, wilson
+from w2s.ensemble import bounds, dependence, frontier
+from w2s.ensemble.pool import tally
+from w2s.opinions import Ballots, Opinions, Truth
+
+MOST_MEMBERS = 40  # as many as a picture can name
+
+
+def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], evidence: Ballots) -> dict[str, Any]:
+    """Accuracy of the plurality and of the log-odds vote of the best 1, 2, ... members, found on the other half."""
+    number = min(len(opinions.members), MOST_MEMBERS)
+    rows_N, lines = truth.gold_N > -2, {"plurality": np.zeros(number), "accuracy_log_odds": np.zeros(number)}
+    error_MN = np.where(truth.gold_N == opinions.answer_MN, 0.0, 1.0)
+    for half in halves:
+        for here, there in ((half & rows_N, ~half & rows_N), (~half & rows_N, half & rows_N)):
+            error_M = error_MN[:, there].mean(1)
+            order = np.argsort(error_M, kind="stable")[:number]
+            odds_M = np.log((1 - error_M + 0.01) / (error_M + 0.01)) + np.log(max(opinions.count_N.mean() - 1, 1))
+            answer_MN, gold_N = opinions.answer_MN[:, here], truth.gold_N[here]
+            for name, alpha_M in (("plurality", 1 + 1e-6 * odds_M), ("accuracy_log_odds", np.maximum(odds_M, 0))):
+                total_NK = np.zeros((here.sum(), opinions.mask_NK.shape[1]))
+                for at, member in enumerate(order):
+                    total_NK += tally(answer_MN[[member]], alpha_M[[member]], total_NK.shape[1])
+                    hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
+                    lines[name][at] += hit_N.mean() / (2 * len(halves))
+    return {
+        "number": list(range(1, number + 1)),
+        "lines": {name: line.tolist() for name, line in lines.items()},
+        "floor": copula_line(evidence, number),
+    }
+
+
+def copula_line(evidence: Ballots, number: int) -> list[float] | None:
+    """What equally correlated voters of the pool's mean error could reach by majority; None from an error of 1/2 on."""
+    error, rho = float(evidence.wrong_RN.mean()), bounds.mean_correlation(evidence.wrong_RN[:MOST_MEMBERS])
+    if not 0 < error < 0.5 or not 0 < rho < 1:
+        return None
+    return (1 - bounds.copula_curve(error, rho, np.arange(1, number + 1))).tolist()
+
+
+def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
+    """Accuracy against dollars per 1,000 questions: the single members, their hull, every method's operating points."""
+    if opinions.cost_MN is None:
+        return None
+    cost_M = 1000 * np.nan_to_num(opinions.cost_MN[:, rows_N]).mean(1)
+    right_M = np.nan_to_num(truth.right_MN[:, rows_N]).mean(1)
+    hull = frontier.hull(cost_M, right_M)
+    methods = {}
+    for one in found:
+        line = []
+        for at, point in enumerate(one.points):
+            interval = rate(scores(opinions.ids, [one.right_PRN[at]], rows_N))
+            cost = 1000 * float(one.cost_PRN[at][:, rows_N].mean())
+            line.append(
+                {"point": point, "cost": cost, "accuracy": interval.value, "low": interval.low, "high": interval.high}
+            )
+        methods[one.name] = line
+    singles = [
+        {"name": str(name), "cost": float(cost), "accuracy": float(right)}
+        for name, cost, right in zip(opinions.members, cost_M, right_M, strict=True)
+    ]
+    return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in hull], "methods": methods}
+
+
+def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
+    """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
+    known = opinions.questions(rows_N)
+    share_NK = tally(known.answer_MN, np.ones(len(known.members)), known.mask_NK.shape[1]) / len(known.members)
+    most_N, right_N = share_NK.max(1), share_NK.argmax(1) == truth.gold_N[rows_N]
+    line = []
+    for threshold in np.unique(np.round(most_N[most_N > 0], 6)):
+        covered_N = most_N >= threshold - 1e-9
+        low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
+        line.append(
+            {
+                "threshold": float(threshold), "coverage": float(covered_N.mean()), "low": low, "high": high,
+                "precision": float(right_N[covered_N].mean()), "n": int(covered_N.sum()),
+            }
+        )  # fmt: skip
+    return line if len(line) <= 60 else [line[at] for at in np.linspace(0, len(line) - 1, 60).astype(int)]
+
+
+def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
+    """phi of the errors of the first members (as many as a picture can name), and of how many voters all are worth."""
+    phi_RR = dependence.error_correlation(evidence.wrong_RN)
+    size = len(phi_RR)
+    mean = float((phi_RR.sum() - size) / (size * (size - 1))) if size > 1 else 0.0
+    return {
+        "members": members[:MOST_MEMBERS].tolist(),
+        "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist(),
+        "effective_voters": dependence.effective_voters(phi_RR),
+        "mean": mean,
+        "warning": dependence.warning(phi_RR),
+    }

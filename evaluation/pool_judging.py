@@ -1,0 +1,156 @@
+"""Judge every way of combining a pool on questions that it was not fitted on.
+
+Each repeat cuts the questions into random halves, with the same share of every group in each; a method is fitted on one
+half and judged on the other, and the other way round. So every repeat judges every question once, by a fit that has not
+seen it, and all methods on the same questions: differences are paired.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation.statistics import Scores
+from w2s.ensemble.pool import apply, fit
+from w2s.log import progress
+from w2s.opinions import Decision, NotApplicable, Opinions, Truth, rightness, spent
+from w2s.records import BadInput
+
+PICKED = "picked"
+
+
+@dataclass
+class Judged:
+    """One method, judged on every question in every repeat (R repeats, P operating points, N questions).
+
+    right_PRN: 0 to 1, NaN where a question cannot be judged for this method. cost_PRN: US dollars, or None. `points`
+    name the operating points, `point` is the one that is used. Of the first repeat: the answered candidate (-1: none or
+    unknown), its probability (NaN: unknown) and the member whose answer it is (-1: several).
+    """
+
+    name: str
+    options: dict[str, Any]
+    points: tuple[str, ...]
+    point: int
+    right_PRN: np.ndarray
+    cost_PRN: np.ndarray | None
+    asked_RN: np.ndarray
+    abstained_N: np.ndarray
+    candidate_N: np.ndarray
+    confidence_N: np.ndarray
+    member_N: np.ndarray
+    seconds: float = 0.0
+
+    @property
+    def right_RN(self) -> np.ndarray:
+        """At the operating point that is used."""
+        return self.right_PRN[self.point]
+
+
+def judge(
+    specs: Sequence[Mapping[str, Any] | str], opinions: Opinions, truth: Truth, *, repeats: int = 5, seed: int = 0
+) -> tuple[list[Judged], dict[str, str]]:
+    """Every method on random halves; and, by name, why those that cannot work on these data were left out."""
+    if repeats < 1:
+        raise BadInput(f"repeats: {repeats!r} given; allowed: a whole number above 0")
+    if truth.known_N.sum() < 4:
+        raise BadInput(f"questions: {truth.known_N.sum()} of {len(truth.ids)} can be judged; at least 4 are needed")
+    halves = [split(opinions, truth, seed + repeat) for repeat in range(repeats)]
+    found, left_out = [], {}
+    with progress(len(specs), "methods") as advance:
+        for spec in specs:
+            spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+            try:
+                found.append(judge_one(spec, opinions, truth, halves))
+            except NotApplicable as reason:
+                left_out[spec["name"]] = str(reason)
+            advance(note=spec["name"])
+    return found, left_out
+
+
+def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: list[np.ndarray]) -> Judged:
+    """One method on each half of each repeat; seconds are those of one fit and of one judged half."""
+    began, shape = time.perf_counter(), (len(halves), len(opinions.ids))
+    fits = [[fit(spec, opinions.questions(~half), truth.questions(~half)),
+             fit(spec, opinions.questions(half), truth.questions(half))] for half in halves]  # fmt: skip
+    points = min((one.points for two in fits for one in two), key=len)
+    right_PRN, cost_PRN = np.full((2, len(points), *shape), np.nan)
+    asked_RN, told = np.zeros(shape), None
+    for repeat, (half, two) in enumerate(zip(halves, fits, strict=True)):
+        for rows, fitted in zip((half, ~half), two, strict=True):
+            here, gold = opinions.questions(rows), truth.questions(rows)
+            for point in range(len(points)):
+                # A fit with more points than another gives up those in between.
+                taken = round(point * (len(fitted.points) - 1) / max(len(points) - 1, 1))
+                decision = apply(fitted, here, taken)
+                right_PRN[point, repeat, rows] = rightness(decision, gold)
+                if here.cost_MN is not None:
+                    cost_PRN[point, repeat, rows] = spent(decision, here)
+            decision = apply(fitted, here)
+            asked_RN[repeat, rows] = decision.asked_MN.sum(0)
+            if repeat == 0:
+                told = told or [np.zeros(shape[1], dtype=bool), *answers_of(None, shape[1])]
+                for whole, part in zip(told, (decision.abstained_N, *answers_of(decision, here)), strict=True):
+                    whole[rows] = part
+    fitted = fits[0][0]
+    used = round(fitted.point * (len(points) - 1) / max(len(fitted.points) - 1, 1))
+    options = {key: value for key, value in spec.items() if key != "name"}
+    cost_PRN = cost_PRN if opinions.cost_MN is not None else None
+    seconds = (time.perf_counter() - began) / (2 * len(halves))
+    return Judged(spec["name"], options, points, used, right_PRN, cost_PRN, asked_RN, *told, seconds)
+
+
+def answers_of(decision: Decision | None, here: Opinions | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidate, probability and member of each answer; with no decision, empty ones for so many questions."""
+    if decision is None:
+        return np.full(here, -1), np.full(here, np.nan), np.full(here, -1)
+    size = len(here.ids)
+    rows = np.arange(size)
+    if decision.member_N is not None:
+        answer_N = here.answer_MN[decision.member_N, rows].astype(int)
+        return np.where(decision.abstained_N, -1, np.maximum(answer_N, -1)), np.full(size, np.nan), decision.member_N
+    best_N = decision.probs_NK.argmax(1)
+    found_N = np.where(decision.abstained_N, -1, best_N)
+    return found_N, np.where(found_N >= 0, decision.probs_NK[rows, best_N], np.nan), np.full(size, -1)
+
+
+def split(opinions: Opinions, truth: Truth, seed: int) -> np.ndarray:
+    """half_N, true for a random half of each group's judgeable questions; it depends on the ids, not on their order."""
+    rng, half_N = np.random.default_rng(seed), np.zeros(len(opinions.ids), dtype=bool)
+    order = np.argsort(opinions.ids, kind="stable")
+    shuffled = order[rng.permutation(len(order))]
+    # Dealt alternately within each group; a stable sort by group keeps the random order inside it.
+    dealt = shuffled[np.lexsort((~truth.known_N[shuffled], opinions.group_N[shuffled]))]
+    half_N[dealt[rng.integers(2) :: 2]] = True
+    return half_N
+
+
+def common(found: Sequence[Judged]) -> np.ndarray:
+    """Which questions every method was judged on, in every repeat and at every operating point."""
+    return np.all([np.isfinite(one.right_PRN).all((0, 1)) for one in found], axis=0)
+
+
+def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.ndarray) -> np.ndarray:
+    """right_RN of an honest choice among the methods: on each half, the one that did best on the other half.
+
+    The best of many methods looks better than it is, since part of its lead is luck; this row's lead is not.
+    """
+    right_JRN = np.array([one.right_RN for one in found])
+    best_RN = np.empty(right_JRN.shape[1:])
+    for repeat, half in enumerate(halves):
+        for rows, others in ((half, ~half), (~half, half)):
+            best = right_JRN[:, repeat, others & rows_N].mean(1).argmax()
+            best_RN[repeat, rows] = right_JRN[best, repeat, rows]
+    return best_RN
+
+
+def scores(ids: np.ndarray, columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
+    """Columns of (R, N) as the statistics want them: one `Scores` for each repeat."""
+    return [
+        Scores(ids[rows_N], np.array([one[repeat][rows_N] for one in columns_RN]).T)
+        for repeat in range(len(columns_RN[0]))
+    ]

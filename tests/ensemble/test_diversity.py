@@ -59,19 +59,17 @@ def test_copies_have_none_and_members_that_never_fail_together_have_all():
     assert focal_diversity(one_N[None]) == 0
 
 
-def test_many_subsets_at_once_are_each_of_them_alone(monkeypatch):
+def test_many_subsets_at_once_are_each_of_them_alone():
     wrong_MN = np.random.default_rng(0).random((6, 80)) < 0.4
     chosen_SM = np.array(list(itertools.product([False, True], repeat=6))[1:])
-    monkeypatch.setattr("w2s.ensemble.diversity.BLOCK", 800)  # several blocks
     found_S = focal_diversity_of(wrong_MN, chosen_SM)
     assert found_S == pytest.approx([focal_diversity(wrong_MN[chosen_M]) for chosen_M in chosen_SM])
     assert focal_diversity_of(wrong_MN, np.zeros((1, 6))) == [0]
 
 
-def test_each_subset_can_have_its_own_window(monkeypatch):
+def test_each_subset_can_have_its_own_window():
     rng = np.random.default_rng(1)
     wrong_SMN, chosen_SM = rng.random((9, 5, 30)) < 0.5, rng.random((9, 5)) < 0.6
-    monkeypatch.setattr("w2s.ensemble.diversity.BLOCK", 60)
     expected = [focal_diversity_of(w, c[None])[0] for w, c in zip(wrong_SMN, chosen_SM, strict=True)]
     assert focal_diversity_of(wrong_SMN, chosen_SM) == pytest.approx(expected)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-BLOCK = 4_000_000  # numbers that are worked on at once: some 32 MB
-
 
 def failed(wrong_MN: np.ndarray) -> np.ndarray:
     """Where a member fails, as float64 of 0 and 1; a ValueError where wrong_MN is empty or not from 0 to 1."""
@@ -37,12 +35,13 @@ def focal_diversity_of(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarra
     fails, chosen_SM = failed(wrong_MN), np.asarray(chosen_SM, dtype=np.float64)
     if chosen_SM.ndim != 2 or chosen_SM.shape[1] != fails.shape[-2]:
         raise ValueError(f"chosen must be subsets by members, {fails.shape[-2]} of them: {chosen_SM.shape}")
-    block = max(1, BLOCK // fails.shape[-1])
-    found = [np.zeros(0)]
-    for start in range(0, len(chosen_SM), block):
-        part = slice(start, start + block)
-        found.append(_focal(fails if fails.ndim == 2 else fails[part], chosen_SM[part]))
-    return np.concatenate(found)
+    one_SM, two_SM = _moments(fails, chosen_SM)
+    size_S1 = chosen_SM.sum(1, keepdims=True)
+    # Over the questions that k fails, Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i is Σ_n i(i-1) / ((M-1) Σ_n i).
+    focal_SM = (chosen_SM > 0) & (one_SM > 0)
+    together_SM = (two_SM - one_SM) / np.where(focal_SM, one_SM * np.maximum(size_S1 - 1, 1), 1)
+    mean_S = np.where(focal_SM, together_SM, 0).sum(1) / np.maximum(focal_SM.sum(1), 1)
+    return np.where(size_S1[:, 0] > 1, 1 - mean_S, 0.0)
 
 
 def fleiss_kappa(wrong_MN: np.ndarray) -> float:
@@ -62,16 +61,14 @@ def mean_disagreement(wrong_MN: np.ndarray) -> float:
     return float((count_N * (size - count_N)).mean() / (size * (size - 1) / 2)) if size > 1 else 0.0
 
 
-def _focal(fails: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:
-    # Over the questions that k fails, Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i is Σ_n i(i-1) / ((M-1) Σ_n i).
-    if fails.ndim == 2:
-        count_SN = chosen_SM @ fails
-        one_SM, two_SM = count_SN @ fails.T, (count_SN * count_SN) @ fails.T
-    else:
+def _moments(fails: np.ndarray, chosen_SM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Σ i and Σ i² over the questions that each member fails, where i of the chosen fail: (S, M) both."""
+    if fails.ndim == 3:
         count_SN = np.einsum("sm,smn->sn", chosen_SM, fails)
-        one_SM, two_SM = (np.einsum("sn,smn->sm", c_SN, fails) for c_SN in (count_SN, count_SN * count_SN))
-    size_S = chosen_SM.sum(1)
-    focal_SM = (chosen_SM > 0) & (one_SM > 0)
-    together_SM = (two_SM - one_SM) / np.where(focal_SM, one_SM * np.maximum(size_S - 1, 1)[:, None], 1)
-    mean_S = np.where(focal_SM, together_SM, 0).sum(1) / np.maximum(focal_SM.sum(1), 1)
-    return np.where(size_S > 1, 1 - mean_S, 0.0)
+        return np.einsum("sn,smn->sm", count_SN, fails), np.einsum("sn,smn->sm", count_SN * count_SN, fails)
+    if len(chosen_SM) <= len(fails):
+        count_SN = chosen_SM @ fails
+        return count_SN @ fails.T, (count_SN * count_SN) @ fails.T
+    # Many subsets: how often each three members fail together is counted once, and the questions are done with.
+    two_MS = [((chosen_SM @ ((fails * one_N) @ fails.T)) * chosen_SM).sum(1) for one_N in fails]
+    return chosen_SM @ (fails @ fails.T), np.stack(two_MS, axis=1)

@@ -1,0 +1,258 @@
+"""Which few of many voters to ask: at most k of them, for at most so many dollars per question.
+
+An ALPHAS function of `alphas`: `(alpha_R, ballots, *, k, dollars, ...) -> alpha_R`; the alphas given are not used.
+The chosen voters get 1 each, and a little more the more accurate they are (0.01, 0.005, ...: together less than a
+vote), so that a weighted vote is their plurality with ties to the best member on either side; the others get 0.
+`dollars` bounds the sum of the chosen voters' mean costs. Voters that are equally accurate come by their cost, then by
+how much they err with the crowd, then in the order given. A voter without an answer has no vote, and a plurality
+without a vote is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from w2s.ensemble.diversity import focal_diversity_of
+from w2s.ensemble.information import STRENGTH, add, gather, nothing, step
+from w2s.opinions import Ballots, NotApplicable
+from w2s.records import BadInput
+
+MOST_SUBSETS = 20_000
+
+
+class Budget(NamedTuple):
+    """The voters from the most accurate down, what each costs, and what may be spent."""
+
+    order: list[int]
+    cost_R: np.ndarray
+    k: int
+    dollars: float
+
+    def allows(self, chosen: list[int], voter: int) -> bool:
+        """Whether one voter more is affordable (its number is not looked at)."""
+        return self.cost_R[[*chosen, voter]].sum() <= self.dollars * (1 + 1e-9)
+
+
+def top_k(alpha_R: np.ndarray, ballots: Ballots, *, k: int = 3, dollars: float | None = None) -> np.ndarray:
+    """The k most accurate voters, each with one vote."""
+    budget, chosen = _budget(ballots, k, dollars), []
+    for voter in budget.order:
+        if len(chosen) < budget.k and budget.allows(chosen, voter):
+            chosen.append(voter)
+    return _alphas(budget, chosen)
+
+
+def greedy_information(
+    alpha_R: np.ndarray,
+    ballots: Ballots,
+    *,
+    k: int = 3,
+    dollars: float | None = None,
+    strength: float = STRENGTH,
+    exact: int = 10,
+) -> np.ndarray:
+    """Voters taken one by one, each the one whose answers add most information about the right one.
+
+    Greedy maximisation of I(Y; X_S) (arXiv 2602.08003) as `information` estimates it; it ends where no voter adds
+    anything. Past `exact` members a voter's gain is approximated by pairs: its least gain over one member,
+    min over j of I(Y; X_r | X_j) (CMIM, Fleuret 2004). Under `dollars` it is run twice, by gain and by gain per dollar,
+    and the set that tells more is taken (Leskovec et al. 2007).
+    """
+    if not strength > 0 or exact < 1:
+        name, value = ("strength", strength) if not strength > 0 else ("exact", exact)
+        raise BadInput(f"{name}: {value!r} given; allowed: {'above 0' if name == 'strength' else '1 and more'}")
+    budget = _budget(ballots, k, dollars)
+    if len(budget.order) == 1:
+        return _alphas(budget, budget.order)
+    found = [_informative(budget, ballots, strength, exact, np.ones(len(budget.cost_R)))]
+    if dollars is not None and budget.cost_R.min() > 0:
+        found.append(_informative(budget, ballots, strength, exact, budget.cost_R))
+    return _alphas(budget, max(found, key=lambda one: one[1])[0])
+
+
+def focal_diversity(
+    alpha_R: np.ndarray,
+    ballots: Ballots,
+    *,
+    k: int = 3,
+    dollars: float | None = None,
+    weight: float = 0.2,
+    most_subsets: int = MOST_SUBSETS,
+) -> np.ndarray:
+    """The k voters with the best mix of their plurality's accuracy and their focal diversity.
+
+    weight · focal diversity + (1 - weight) · accuracy, as LLM-TOPLA prunes ensembles (arXiv 2410.03953; RL-Focal,
+    arXiv 2502.04492, rewards both); `weight` is 0 to 1. Only teams of equal size are compared (Wu et al. 2021, CVPR):
+    of k, or of as many as `dollars` allow. Every team is looked at where there are at most `most_subsets`. Otherwise,
+    and this is ours, the best team of the largest size (at least 3) that can be searched, among the most accurate
+    voters, is grown voter by voter. The weight is ours too: at 0.5 the worst voters of a mixed pool come in.
+    """
+    if not 0 <= weight <= 1 or most_subsets < 1:
+        name, value, allowed = (
+            ("weight", weight, "0 to 1") if most_subsets > 0 else ("most_subsets", most_subsets, "1 up")
+        )
+        raise BadInput(f"{name}: {value!r} given; allowed: {allowed}")
+    budget = _budget(ballots, k, dollars)
+
+    def best(teams: list[list[int]], accuracy_S: np.ndarray) -> list[int]:
+        chosen_SR = np.array([np.isin(np.arange(len(budget.cost_R)), team) for team in teams])
+        score_S = weight * focal_diversity_of(ballots.wrong_RN, chosen_SR) + (1 - weight) * accuracy_S
+        return teams[_first_best(budget, teams, np.round(score_S, 12))]
+
+    size, pool = _searchable(len(budget.order), budget.k, most_subsets)
+    box_RCN = _boxes(ballots, size)
+    sets, accuracy_S = _every(budget._replace(k=size, order=budget.order[:pool]), box_RCN)
+    largest = max(map(len, sets))
+    teams = [at for at, one in enumerate(sets) if len(one) == largest]
+    chosen = best([sets[at] for at in teams], accuracy_S[teams])
+    weight_R = _alphas(budget, budget.order)
+    while len(chosen) < budget.k:
+        wider = [[*chosen, v] for v in budget.order if v not in chosen and budget.allows(chosen, v)]
+        if not wider:
+            break
+        votes_CN = sum(box_RCN[voter] * weight_R[voter] for voter in chosen)
+        rates = [_accuracy(votes_CN + box_RCN[team[-1]] * weight_R[team[-1]]) for team in wider]
+        chosen = best(wider, np.array(rates))
+    return _alphas(budget, chosen)
+
+
+def exhaustive(
+    alpha_R: np.ndarray,
+    ballots: Ballots,
+    *,
+    k: int = 3,
+    dollars: float | None = None,
+    most_subsets: int = MOST_SUBSETS,
+) -> np.ndarray:
+    """Of all subsets of at most k voters the one whose plurality is right most often.
+
+    For small pools: NotApplicable where there are more than `most_subsets`. Of equally good subsets, the smallest.
+    """
+    budget = _budget(ballots, k, dollars)
+    if (count := _count(len(budget.order), budget.k)) > most_subsets:
+        raise NotApplicable(f"there are {count:,} subsets of at most {budget.k} voters, more than {most_subsets:,}")
+    sets, accuracy_S = _every(budget, _boxes(ballots, budget.k))
+    return _alphas(budget, sets[_first_best(budget, sets, accuracy_S)])
+
+
+def _budget(ballots: Ballots, k: int, dollars: float | None) -> Budget:
+    """The options, checked, and the voters in order."""
+    if k < 1:
+        raise BadInput(f"k: {k!r} given; allowed: 1 and more")
+    if dollars is not None and ballots.cost_R is None:
+        raise NotApplicable("a budget in dollars needs costs, and none were recorded")
+    wrong_RN = ballots.wrong_RN
+    cost_R = np.zeros(len(wrong_RN)) if ballots.cost_R is None else np.asarray(ballots.cost_R, dtype=np.float64)
+    if dollars is not None and not dollars >= cost_R.min():
+        cheapest = f"{cost_R.min():.3g}, what the cheapest voter costs per question"
+        raise BadInput(f"dollars: {dollars!r} given; allowed: at least {cheapest}")
+    crowd_R = np.round(wrong_RN @ wrong_RN.sum(0), 6)
+    order = np.lexsort((crowd_R, cost_R, np.round(wrong_RN.mean(1), 12))).tolist()
+    return Budget(order, cost_R, min(k, len(order)), np.inf if dollars is None else float(dollars))
+
+
+def _alphas(budget: Budget, chosen: list[int]) -> np.ndarray:
+    alpha_R = np.zeros(len(budget.cost_R))
+    for place, voter in enumerate(voter for voter in budget.order if voter in chosen):
+        alpha_R[voter] = 1 + 0.01 * 0.5**place
+    return alpha_R
+
+
+def _informative(
+    budget: Budget, ballots: Ballots, strength: float, exact: int, price_R: np.ndarray
+) -> tuple[list[int], float]:
+    """The greedy set, by gain for its price, and the bits that it tells."""
+    evidence = gather(ballots)
+    known = first = nothing(evidence)
+    chosen, least_R = [], np.full(len(price_R), np.inf)
+    bits = 0.0
+    while len(chosen) < budget.k:
+        left = [v for v in budget.order if v not in chosen and budget.allows(chosen, v)]
+        if len(chosen) < exact:
+            gain_V = np.array([step(evidence, known, v, strength).bits - known.bits for v in left])
+        else:
+            for member in chosen if len(chosen) == exact else chosen[-1:]:
+                alone = add(evidence, first, member, strength)
+                pair_V = np.array([step(evidence, alone, v, strength).bits - alone.bits for v in left])
+                least_R[left] = np.minimum(least_R[left], pair_V)
+            gain_V = least_R[left]
+        if not left or (chosen and gain_V.max() <= 1e-12):
+            break
+        voter = left[int((gain_V / price_R[left]).argmax())]
+        bits += gain_V[left.index(voter)]
+        chosen.append(voter)
+        if len(chosen) < exact:
+            known = add(evidence, known, voter, strength)
+    return chosen, bits
+
+
+def _count(voters: int, k: int) -> int:
+    """How many subsets of 1 to k voters there are."""
+    return sum(math.comb(voters, size) for size in range(1, k + 1))
+
+
+def _first_best(budget: Budget, sets: list[list[int]], score_S: np.ndarray) -> int:
+    """The best set; of several the smallest, then the cheapest, then the one that comes first."""
+    best = np.flatnonzero(score_S >= score_S.max())
+    return min(best.tolist(), key=lambda at: (len(sets[at]), round(budget.cost_R[sets[at]].sum(), 15), at))
+
+
+def _searchable(voters: int, k: int, most: int) -> tuple[int, int]:
+    """The largest size of team, up to k, of which all can be looked at, and among how many voters."""
+    size = max([size for size in range(1, k + 1) if _count(voters, size) <= most], default=1)
+    size = max(size, min(k, 3))
+    return size, max([pool for pool in range(1, voters + 1) if _count(pool, size) <= most], default=1)
+
+
+def _every(budget: Budget, box_RCN: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    """Every affordable subset of at most k voters, and the accuracy of its plurality."""
+    sets, accuracy = zip(*_walk(budget, box_RCN, 0, [], 0), strict=True)
+    return list(sets), np.array(accuracy)
+
+
+def _walk(
+    budget: Budget, box_RCN: np.ndarray, votes_CN: np.ndarray | int, chosen: list[int], first: int
+) -> Iterator[tuple[list[int], float]]:
+    """The subsets that begin with `chosen`, whose votes are counted already."""
+    for place in range(first, len(budget.order)):
+        voter = budget.order[place]
+        if budget.allows(chosen, voter):
+            now_CN = votes_CN + box_RCN[voter] * _vote(budget.k, len(chosen))
+            yield [*chosen, voter], _accuracy(now_CN)
+            if len(chosen) + 1 < budget.k:
+                yield from _walk(budget, box_RCN, now_CN, [*chosen, voter], place + 1)
+
+
+def _boxes(ballots: Ballots, k: int) -> np.ndarray:
+    """box_RCN: 1 where the voter named that candidate. Gold has box 0, candidate c otherwise c + 1."""
+    answer_RN = np.where(ballots.answer_RN == ballots.gold_N, 0, ballots.answer_RN + 1)
+    box_RCN = np.zeros((len(answer_RN), int(ballots.count_N.max()) + 1, answer_RN.shape[1]), _kind(k))
+    voter_V, row_V = np.nonzero(ballots.answer_RN >= 0)
+    box_RCN[voter_V, answer_RN[voter_V, row_V], row_V] = 1
+    return box_RCN
+
+
+def _vote(k: int, place: int) -> np.integer:
+    """A vote of one of k voters: a whole, and a bit that outweighs the bits of all less accurate voters."""
+    return _kind(k)(2**k + 2 ** (k - 1 - place))
+
+
+def _kind(k: int) -> type[np.integer]:
+    """The least integers that hold k votes."""
+    return np.int16 if k <= 10 else np.int32 if k <= 25 else np.int64
+
+
+def _accuracy(votes_CN: np.ndarray) -> float:
+    return float((votes_CN[0] > votes_CN[1:].max(0)).mean())
+
+
+SUBSETS = {
+    "top_k": top_k,
+    "greedy_information": greedy_information,
+    "focal_diversity": focal_diversity,
+    "exhaustive": exhaustive,
+}

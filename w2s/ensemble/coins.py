@@ -44,7 +44,7 @@ def one_coin(
 
 def apply_coins(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The probability of each candidate: softmax of Σ log(r·(K-1)/(1-r)) over the members that gave it."""
-    open_N = np.isin(opinions.group_N.astype(str), fitted.meta["open_groups"]) | (opinions.count_N == 1)
+    open_N = without_choices(opinions.group_N, fitted.meta["open_groups"]) | (opinions.count_N == 1)
     room_N = room(opinions.count_N, open_N, fitted.meta["open_candidates"])
     reliability_M = fitted.arrays["reliability_M"]
     probs_NK = np.zeros(opinions.mask_NK.shape)
@@ -207,7 +207,7 @@ def credit(likely_BK: np.ndarray, cell_MB: np.ndarray) -> np.ndarray:
 def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-scores as probabilities, and the log of their sum; `others_B` more candidates have a score of 0."""
     log_BK = np.where(mask_BK, log_BK, -np.inf)
-    most_B = np.maximum(log_BK.max(1), np.where(others_B > 0, 0, -np.inf))
+    most_B = np.maximum(log_BK.max(1, initial=-np.inf), np.where(others_B > 0, 0, -np.inf))
     most_B = np.where(np.isfinite(most_B), most_B, 0)[:, None]
     likely_BK = np.exp(log_BK - most_B)
     sum_B = likely_BK.sum(1, keepdims=True) + others_B[:, None] * np.exp(-most_B)
@@ -225,8 +225,14 @@ def voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[
     some = slice(None) if some_N.all() else some_N  # a slice copies nothing
     answer_MN, count_N, group_N = opinions.answer_MN[:, some], opinions.count_N[some], opinions.group_N[some]
     groups = sorted({str(group) for group in group_N[count_N == 1]})
-    open_N = np.isin(group_N.astype(str), groups) if groups else np.zeros(len(count_N), dtype=bool)
-    return answer_MN, count_N, open_N, groups
+    return answer_MN, count_N, without_choices(group_N, groups), groups
+
+
+def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
+    """Whether each question is of one of these groups."""
+    if not groups:
+        return np.zeros(len(group_N), dtype=bool)
+    return np.isin(group_N.astype(str), groups)
 
 
 def room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:

@@ -170,38 +170,29 @@ def unbeaten(methods: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
     return list(dict.fromkeys(reversed(found)))
 
 
-def name_points(axis, named: Sequence[tuple[float, float, str, str]], size: float = 9, *, free: bool = False) -> None:
+def name_points(axis, named: Sequence[tuple[float, float, str, str]], *, places: Sequence[tuple] = PLACES) -> None:
     """(x, y, name, colour), the most important first: each name where it hides no line's points and no other name.
 
-    A name that finds no room is left out, the first excepted. free: the points need not stay clear.
+    A name that finds no room is left out; the first never is.
     """
     from matplotlib.transforms import Bbox
 
     axis.figure.draw_without_rendering()  # the limits are final from here on
     frame, scale = axis.get_window_extent(), axis.figure.dpi / 72
-    points = np.concatenate([line.get_xydata() for line in axis.lines])
-    taken = [] if free else [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in axis.transData.transform(points)]
-    for rank, (x, y, name, colour) in enumerate(named):
-        for right, up, ha, va in PLACES:
-            text = axis.annotate(
-                plain(short(name, 24)),
-                (x, y),
-                xytext=(right, up),
-                textcoords="offset points",
-                color=colour,
-                size=size,
-                ha=ha,
-                va=va,
-            )
+    points = axis.transData.transform(np.concatenate([line.get_xydata() for line in axis.lines]))
+    taken = [Bbox.from_bounds(x - 1, y - 1, 2, 2) for x, y in points]
+    for x, y, name, colour in named:
+        first = name == named[0][2]
+        for place in places:
+            right, up, ha, va = place
+            look = {"color": colour, "size": 9, "ha": ha, "va": va, "textcoords": "offset points"}
+            text = axis.annotate(plain(short(name, 24)), (x, y), xytext=(right, up), **look)
             box = text.get_window_extent().padded(scale)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
-            if inside and not any(box.overlaps(other) for other in taken):
+            if (inside and not any(box.overlaps(other) for other in taken)) or (first and place is places[-1]):
+                taken.append(box)
                 break
-            if (right, up) != PLACES[-1][:2] or rank:
-                text.remove()
-        else:
-            continue
-        taken.append(box)
+            text.remove()
 
 
 def agreement(rows: Sequence[dict[str, Any]]) -> str:
@@ -215,12 +206,13 @@ def agreement(rows: Sequence[dict[str, Any]]) -> str:
         x, [100 * row["low"] for row in rows], [100 * row["high"] for row in rows], color=ACCENT, alpha=0.13, lw=0
     )
     axis.plot(x, [100 * row["precision"] for row in rows], color=ACCENT, lw=1.8, marker="o", ms=3)
-    axis.set_xlim(0, 102)
+    axis.set_xlim(0, 107)
+    axis.set_xticks(range(0, 101, 20))
     axis.margins(y=0.12)
     axis.grid(axis="y", color=FAINT, lw=0.6)
     axis.set_xlabel("questions answered, % (beside the dots: least agreement)", color=SOFT, size=10)
-    labels = [(at, 100 * row["precision"], f"{100 * row['threshold']:.0f}%") for at, row in zip(x, rows, strict=True)]
-    name_points(axis, [(at, y, words, INK) for at, y, words in labels], free=True)
+    labels = [(100 * row["coverage"], 100 * row["precision"], f"{100 * row['threshold']:.0f}%", INK) for row in rows]
+    name_points(axis, labels, places=(PLACES[0], PLACES[2]))
     return svg(figure, "Coverage against precision of the agreement")
 
 
@@ -238,7 +230,8 @@ def correlation(members: Sequence[str], phi: Sequence[Sequence[float | None]]) -
     np.fill_diagonal(phi_MM, np.nan)
     most = max(float(np.nanmax(np.abs(phi_MM), initial=0.0)), 0.01)
     step = min(24.0, 250 / len(order))
-    font, left = min(10.0, 0.82 * step), 353 - step * len(order)
+    font, longest = min(10.0, 0.82 * step), max(len(str(members[member])) for member in order)
+    left = min(353 - step * len(order), 0.6 * font * longest + 8)
     words = []
     for at, member in enumerate(order):
         name = escape(short(str(members[member]), max(int((left - 6) / (0.52 * font)), 6)))
@@ -275,7 +268,8 @@ def squares(strength_MM: np.ndarray) -> str:
 
 
 def fill_of(strength: float) -> str:
-    return f'fill="var({"--accent" if strength > 0 else "--soft"})" fill-opacity="{0.85 * abs(strength):.2f}"'
+    """Colour of -1 to 1; steeper than linear, because most pools err together a little and families much more."""
+    return f'fill="var({"--accent" if strength > 0 else "--soft"})" fill-opacity="{0.9 * abs(strength) ** 1.6:.3f}"'
 
 
 def numbers(phi_MM: np.ndarray, left: float, step: float) -> str:

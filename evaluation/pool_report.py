@@ -24,7 +24,7 @@ MOST_ROWS = 40  # of singles and groups; the rest can be unfolded
 
 def render(found: dict[str, Any]) -> str:
     """The whole page, in one file that asks for nothing: `found` is the content of combine.json."""
-    found = printable(found)
+    found = {"online": [], "groups": [], "bounds": None} | printable(found)
     methods, winner = found["methods"], winner_of(found)
     best = next((method["accuracy"][0] for method in methods if method["name"] == SINGLE), None)
     content = {
@@ -35,13 +35,13 @@ def render(found: dict[str, Any]) -> str:
         "columns": columns_of(found),
         "scale": scale_of(methods, best),
         "single_scale": scale_of(found["singles"], best),
-        "online_scale": scale_of(found.get("online") or [], None),
+        "online_scale": scale_of(found["online"] or [], None),
         "curves": found.get("curves") or {},
         "most_rows": MOST_ROWS,
         "most_members": pictures.MOST_MEMBERS,
         "most_numbers": pictures.MOST_NUMBERS,
         "most_lines": pictures.MOST_LINES,
-        "smallest_group": min([max(one["n"], 1) for one in found.get("groups") or []], default=1),
+        "smallest_group": min([max(one["n"], 1) for one in found["groups"]], default=1),
         "signed": signed,
         "dollars": dollars,
         "options": options_of,
@@ -61,7 +61,7 @@ def draw(found: dict[str, Any]) -> dict[str, str]:
         drawn["by_number"] = pictures.by_number(by_number, found["winner"])
     if curves.get("cost"):
         drawn["cost"] = pictures.cost(curves["cost"], found["winner"])
-    if correlation and len(correlation["members"]) > 1:
+    if correlation and len(correlation["members"]) > 2:  # of two, the text says all
         drawn["correlation"] = pictures.correlation(correlation["members"], correlation["phi"])
     if curves.get("agreement"):
         drawn["agreement"] = pictures.agreement(curves["agreement"])
@@ -163,7 +163,7 @@ def scale_of(rows: Sequence[dict[str, Any]], best: float | None) -> dict[str, fl
         return {}
     first, third = np.quantile(value_M, [0.25, 0.75])
     kept_M = value_M >= min(first - 1.5 * (third - first), value_M.max() if best is None else best)
-    edges = [*low_M[kept_M], *high_M[kept_M], *([] if best is None else [best])]
+    edges = [*low_M[kept_M], *high_M, *([] if best is None else [best])]
     low, width = float(min(edges)), float(max(edges) - min(edges)) or 1.0
     return {"low": low, "width": width, "best": None if best is None else 100 * (best - low) / width}
 

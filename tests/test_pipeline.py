@@ -82,6 +82,7 @@ CHANGES = {
     "label.select": ({"name": "agreement"}, ["labels by .*"]),
     "label.soft": (False, ["labels by .*"]),
     "label.temperature": (0.5, ["labels by .*"]),
+    "label.recorded": ("recorded", []),  # one more student
     **{
         f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ("trainable", "lora_rank") else []))
         for name, value in MODEL_CHANGES.items()
@@ -170,6 +171,9 @@ def test_a_changed_field_gives_new_keys_to_exactly_the_stages_downstream(config,
         value = value.format(other="strong" if key.startswith("learners") else "weak")
     if key == "data.root":
         shutil.copytree(tmp_path / "data", tmp_path / "elsewhere")
+    if key == "label.recorded":
+        (tmp_path / "recorded").mkdir()
+        (tmp_path / "recorded" / "labels.npz").write_bytes(b"")
     before, after = told(config), told(changed(config, key, value))
     common = set(before) & set(after)
     roots = {after[title].key for title in common if any(re.fullmatch(pattern, title) for pattern in own)}
@@ -178,7 +182,7 @@ def test_a_changed_field_gives_new_keys_to_exactly_the_stages_downstream(config,
     assert {title for title in common if before[title].key != after[title].key} == expected
     if key.startswith("controls."):
         assert set(after) < set(before) or key == "controls.floor"  # the naive student still needs its floor
-    if key in ("evaluation.suites", "boosting.rounds"):
+    if key in ("evaluation.suites", "boosting.rounds", "label.recorded"):
         assert set(before) < set(after)
 
 

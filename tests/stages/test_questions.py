@@ -1,12 +1,13 @@
 """Stages that make questions, gold and targets."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from w2s.config import Data, Sizes
-from w2s.records import BadInput, Example, Gold, PseudoLabels, read_arrays, read_rows
+from w2s.records import BadInput, Example, Gold, PseudoLabels, read_arrays, read_rows, write_arrays, write_rows
 from w2s.stages import questions
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
@@ -87,3 +88,41 @@ def test_gold_that_is_missing_is_not_made_up(made, tmp_path, tools):
     questions.gold(tmp_path / "gold", {"questions": made}, tools, splits=("transfer",), seed=0, content="x")
     with pytest.raises(KeyError):
         questions.gold_targets(tmp_path, {"questions": made, "gold": tmp_path / "gold"}, tools, split="easy_fit")
+
+
+@pytest.fixture
+def recorded(made, tmp_path, tools):
+    """Labels of the first half of the transfer pool, their choices in another order; and the tools that know of it."""
+    rows = read(made)["transfer"][:45]
+    turned = [dataclasses.replace(row, id=f"r{at}", choices=row.choices[::-1]) for at, row in enumerate(rows)]
+    rng, folder = np.random.default_rng(0), tmp_path / "recorded"
+    folder.mkdir()
+    target_NK = rng.dirichlet(np.ones(len(rows[0].choices)), 45)
+    weight_N = np.where(np.arange(45) < 30, 1.0, 0.0)
+    labels = PseudoLabels(np.array([row.id for row in turned]), target_NK, weight_N, np.full(45, "kept"))
+    write_arrays(folder / "labels.npz", labels)
+    write_rows(folder / "questions.jsonl", turned)
+    return rows, target_NK, dataclasses.replace(tools, recorded=folder)
+
+
+def test_recorded_labels_are_found_by_the_questions_words_whatever_the_order_of_their_choices(made, tmp_path, recorded):
+    rows, target_NK, tools = recorded
+    here = tmp_path / "labels"
+    here.mkdir()
+    facts = questions.recorded_targets(here, {"questions": made}, tools, content="x")
+    labels = read_arrays(here / "labels.npz", PseudoLabels)
+    assert facts == {"rows": 90, "kept": 30}
+    place = {key: at for at, key in enumerate(labels.ids.tolist())}
+    for row, target_K in zip(rows, target_NK, strict=True):
+        np.testing.assert_allclose(labels.target_NK[place[row.id]], target_K[::-1])
+    assert (labels.why_N == "no recorded opinion").sum() == 45
+    np.testing.assert_allclose(labels.target_NK.sum(1), 1)
+
+
+def test_recorded_labels_of_other_questions_are_refused(made, tmp_path, recorded):
+    _, _, tools = recorded
+    others = [dataclasses.replace(row, prompt=f"other {row.prompt}") for row in read_rows(
+        tools.recorded / "questions.jsonl", Example)]  # fmt: skip
+    write_rows(tools.recorded / "questions.jsonl", others)
+    with pytest.raises(BadInput, match="labels none of the 90 questions of the transfer pool"):
+        questions.recorded_targets(tmp_path, {"questions": made}, tools, content="x")

@@ -37,11 +37,12 @@ def accuracy_log_odds(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """The log-odds of being right, ln((1-e)/e) + ln(K-1): the best weights of independent voters.
 
     Nitzan and Paroush 1982, for two choices; the gain over guessing for more, as in SAMME. One right and one wrong
-    answer are added to each voter, so that none is certain. Voters worse than guessing get 0.
+    answer are added to each voter, so that none is certain. Voters worse than guessing get 0; where all are, all are equal.
     """
     rows = ballots.wrong_RN.shape[1]
     error_R, chance = (ballots.wrong_RN.sum(1) + 1) / (rows + 2), ballots.chance_N.mean()
-    return np.maximum(np.log((1 - error_R) / error_R) - np.log((1 - chance) / chance), 0) if chance else error_R * 0 + 1
+    gain_R = np.log((1 - error_R) / error_R) + (np.log(chance / (1 - chance)) if chance else np.inf)
+    return np.maximum(gain_R, 0) if (gain_R > 0).any() and chance else uniform(alpha_R, ballots)
 
 
 def samme(alpha_R: np.ndarray, ballots: Ballots, *, rounds: int = 100, least_share: float = 0.05) -> np.ndarray:

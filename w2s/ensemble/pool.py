@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.ensemble import cascades, focal, label_models, routing, stacking, trees
+from w2s.ensemble import cascades, focal, frugal, label_models, routing, stacking, trees
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
@@ -130,7 +130,7 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "selection": SUBSETS,
     "focal": focal.METHODS,
     "routing": routing.METHODS,
-    "cascades": cascades.METHODS,
+    "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
 ALL = [name for name in METHODS if name not in focal.METHODS]
@@ -144,5 +144,6 @@ APPLY = {
     **trees.APPLY,
     **focal.APPLY,
     **routing.APPLY,
+    **frugal.APPLY,
     **cascades.APPLY,
 }

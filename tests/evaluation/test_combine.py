@@ -1,0 +1,177 @@
+"""`w2s combine`, `combine apply` and `combine labels`, by the real command line on small files."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.ensemble.pools import made_up
+from w2s.cli import main
+from w2s.opinions import read_fitted
+from w2s.records import PseudoLabels, read_arrays
+
+
+def write(folder, opinions, truth, *, gold=True):
+    """The documented format: outputs.jsonl and questions.jsonl."""
+    folder.mkdir(parents=True)
+    texts = [list(one) for one in opinions.texts_N]
+    golds = [str(one) for one in truth.gold_N] if gold else [""] * len(texts)
+    rows = {"id": opinions.ids, "group": opinions.group_N, "prompt": opinions.prompt_N, "choices": texts, "gold": golds}
+    pd.DataFrame(rows).to_json(folder / "questions.jsonl", orient="records", lines=True)
+    outputs = []
+    for at, member in enumerate(opinions.members):
+        for row, key in enumerate(opinions.ids):
+            answer = opinions.answer_MN[at, row]
+            outputs.append({"id": key, "model": member, "answer": str(answer) if answer >= 0 else None,
+                            "cost": float(opinions.cost_MN[at, row])})  # fmt: skip
+    pd.DataFrame(outputs).to_json(folder / "outputs.jsonl", orient="records", lines=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished `w2s combine` over most methods; its folder."""
+    folder = tmp_path_factory.mktemp("combine")
+    write(folder / "pool", *made_up(questions=160))
+    main(["combine", str(folder / "pool"), "--repeats", "2", "--out", str(folder / "out"),
+          "--methods", "votes,samme,stacking,top_k,knn,frugal,one_coin", "top_k.k=2"])  # fmt: skip
+    return folder
+
+
+def test_the_folder_holds_numbers_a_page_predictions_and_the_fitted_methods(done):
+    found = json.loads((done / "out" / "combine.json").read_text())
+    names = [one["name"] for one in found["methods"]]
+    assert {"best_single", "plurality", "samme", "logistic", "gradient_boosted", "top_k", "knn", "picked"} <= set(names)
+    accuracy = [one["accuracy"][0] for one in found["methods"]]
+    assert accuracy == sorted(accuracy, reverse=True)
+    for one in found["methods"]:
+        low, high = one["accuracy"][1:]
+        assert low <= one["accuracy"][0] <= high
+    assert found["bounds"]["oracle"][0] >= max(accuracy)
+    assert [one["name"] for one in found["left_out"]] == ["mean_of_probabilities", "log_pool"]
+    assert next(one for one in found["methods"] if one["name"] == "top_k")["options"] == {"k": 2}
+    assert (
+        "<svg" in (done / "out" / "combine.html").read_text() or "<img" in (done / "out" / "combine.html").read_text()
+    )
+    assert {path.stem for path in (done / "out" / "fitted").glob("*.npz")} == set(names) - {"picked"}
+
+
+def test_predictions_are_a_row_for_each_method_and_question_and_agree_with_the_table(done):
+    rows = pq.read_table(done / "out" / "predictions.parquet").to_pandas()
+    found = json.loads((done / "out" / "combine.json").read_text())
+    assert set(rows.method) == {one["name"] for one in found["methods"]} - {"picked"}
+    assert (rows.groupby("method").id.nunique() == 160).all()
+    assert rows.right.between(0, 1).all()
+    questions = pd.read_json(done / "pool" / "questions.jsonl", lines=True, dtype={"gold": str})
+    gold = questions.set_index("id").gold.astype(int)
+    logistic = rows[rows.method == "logistic"].set_index("id")
+    np.testing.assert_array_equal(logistic.candidate == gold[logistic.index], logistic.right == 1)
+
+
+def test_the_same_command_again_writes_the_same_numbers(done, tmp_path):
+    main(["combine", str(done / "pool"), "--repeats", "2", "--out", str(tmp_path / "again"),
+          "--methods", "votes,samme,stacking,top_k,knn,frugal,one_coin", "top_k.k=2"])  # fmt: skip
+    drop = {"command", "methods"}
+    first, second = (json.loads((at / "combine.json").read_text()) for at in (done / "out", tmp_path / "again"))
+    assert {k: v for k, v in first.items() if k not in drop} == {k: v for k, v in second.items() if k not in drop}
+    for one, other in zip(first["methods"], second["methods"], strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize("method", ["logistic", "gradient_boosted", "samme", "knn", "frugal", "plurality"])
+def test_a_fitted_method_is_applied_to_new_questions_without_gold(done, tmp_path, capsys, method):
+    opinions, truth = made_up(seed=9, questions=60)
+    new = write(tmp_path / "new", opinions, truth, gold=False)
+    main(["combine", "apply", str(done / "out"), str(new), "--method", method, "--out", str(tmp_path / "a.parquet")])
+    assert "60 questions" in capsys.readouterr().out
+    rows = pq.read_table(tmp_path / "a.parquet").to_pandas().set_index("id")
+    assert rows.right.isna().all()
+    right = rows.candidate.to_numpy() == pd.Series(truth.gold_N, opinions.ids)[rows.index].to_numpy()
+    assert right.mean() > 0.6
+
+
+def test_what_is_applied_is_what_was_fitted(done):
+    fitted = read_fitted(done / "out" / "fitted" / "top_k.npz")
+    assert fitted.kind == "vote"
+    assert fitted.members.tolist() == ["m0", "m1"]
+
+
+def test_labels_are_distributions_that_sum_to_one_and_know_no_gold(done, tmp_path):
+    opinions, truth = made_up(seed=9, questions=60)
+    found = []
+    for gold in (True, False):
+        new = write(tmp_path / f"new{gold}", opinions, truth, gold=gold)
+        main(["combine", "labels", str(done / "out"), str(new), "--method", "logistic", "--select", "confidence",
+              "--keep-share", "0.5", "--out", str(tmp_path / f"labels{gold}")])  # fmt: skip
+        found.append(read_arrays(tmp_path / f"labels{gold}" / "labels.npz", PseudoLabels))
+    np.testing.assert_allclose(found[0].target_NK.sum(1), 1)
+    np.testing.assert_array_equal(found[0].target_NK, found[1].target_NK)
+    assert (found[0].weight_N > 0).sum() == 30
+    assert len((tmp_path / "labelsTrue" / "questions.jsonl").read_text().splitlines()) == 60
+
+
+def test_a_config_file_has_the_flags_as_keys_and_the_flags_go_over_it(done, tmp_path):
+    config = tmp_path / "pool.yaml"
+    config.write_text(f"outputs: {done / 'pool'}\nrepeats: 3\nmethods: [{{name: top_k, k: 4}}, boosting]\n")
+    main(["combine", "--config", str(config), "--repeats", "1", "--out", str(tmp_path / "o"), "samme.rounds=5"])
+    found = json.loads((tmp_path / "o" / "combine.json").read_text())
+    assert found["repeats"] == 1
+    options = {one["name"]: one["options"] for one in found["methods"]}
+    assert options["top_k"] == {"k": 4}
+    assert options["samme"] == {"rounds": 5}
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--methods", "plurallity"], "methods: 'plurallity' is not known (did you mean 'plurality'?)"),
+        (["--models", "m9"], "m9"),
+        (["--groups", "groop 1"], "groups: 'groop 1' is not there (did you mean 'group 1'?)"),
+        (["--methods", "samme", "knn.neighbours=3"], "knn.neighbours=3: 'knn' is not among the methods"),
+        (["--methods", "samme", "samme.rounds=many"], "methods.rounds: 'many' given; allowed: a whole number"),
+        (["--methods", "samme", "samme.round=3"], "methods: 'samme' has no option 'round'; it takes: rounds"),
+        (["--methods", "samme", "samme.rounds=0"], "rounds: 0 given; allowed: a whole number above 0"),
+        (["--repeats", "0"], "repeats: 0 given; allowed: a whole number above 0"),
+        (["elsewhere"], "one file or folder of outputs is expected; 2 given"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(done, tmp_path, capsys, words, line):
+    with pytest.raises(SystemExit) as stopped:
+        main(["combine", str(done / "pool"), "--out", str(tmp_path / "o"), *words])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert line in told[-1]
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["combine", "apply", "nowhere", "x"], "nowhere: no combine.json there"),
+        (
+            ["combine", "apply", "OUT", "POOL", "--method", "logistik"],
+            "'logistik' was not fitted there (did you mean 'log",
+        ),
+        (["combine", "labels", "OUT", "POOL", "--select", "confidenc"], "select: 'confidenc' is not known"),
+        (["combine"], "outputs: none given"),
+    ],
+)
+def test_a_wrong_folder_or_method_is_said_in_one_line(done, capsys, words, line):
+    words = [{"OUT": str(done / "out"), "POOL": str(done / "pool")}.get(word, word) for word in words]
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_damaged_fitted_file_is_refused(done, tmp_path, capsys):
+    bad = done / "out" / "fitted" / "damaged.npz"
+    bad.write_bytes(b"no archive")
+    try:
+        with pytest.raises(SystemExit):
+            main(["combine", "apply", str(done / "out"), str(done / "pool"), "--method", "damaged"])
+        assert "not a fitted combiner" in capsys.readouterr().err
+    finally:
+        bad.unlink()

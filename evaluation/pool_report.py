@@ -37,6 +37,7 @@ def render(found: dict[str, Any]) -> str:
         "single_scale": scale_of(found["singles"], best),
         "online_scale": scale_of(found["online"] or [], None),
         "curves": found.get("curves") or {},
+        "together": together(found),
         "most_rows": MOST_ROWS,
         "most_members": pictures.MOST_MEMBERS,
         "most_numbers": pictures.MOST_NUMBERS,
@@ -136,6 +137,17 @@ def winner_of(found: dict[str, Any]) -> dict[str, Any] | None:
     return next(iter([*named, *found["methods"]]), None)
 
 
+def together(found: dict[str, Any]) -> dict[str, Any] | None:
+    """How many independent voters the members are worth, and the mean correlation of their errors; None if not known.
+
+    They stand under "bounds", or beside the correlations.
+    """
+    bounds, beside = found.get("bounds") or {}, (found.get("curves") or {}).get("correlation") or {}
+    voters = bounds.get("effective_voters", beside.get("effective_voters"))
+    mean = bounds.get("mean_error_correlation", beside.get("mean"))
+    return None if voters is None or mean is None else {"voters": voters, "mean": mean}
+
+
 def has_gap(method: dict[str, Any]) -> bool:
     """Whether there is a difference to the best single model: there is none between it and itself."""
     return method["name"] != SINGLE and method.get("over_best") is not None
@@ -146,7 +158,7 @@ def columns_of(found: dict[str, Any]) -> list[str]:
     methods, everyone = found["methods"], len(found["members"])
     wanted = {
         "over_plurality": any(method.get("over_plurality") for method in methods),
-        "abstained": any(method["abstained"] > 0 for method in methods),
+        "abstained": any(method["abstained"] for method in methods),
         "asked": any(method["asked"] is not None and method["asked"] < everyone for method in methods),
         "cost": any(method.get("cost") is not None for method in methods),
     }

@@ -57,7 +57,7 @@ def made_up_pool(poison=""):
         "remarks": [f"3 answers could not be read{poison}"],
         "methods": [
             a_method("stacking", 0.74, 0.03),
-            a_method(PICKED, 0.73, 0.02, asked=None, cost=None),
+            a_method(PICKED, 0.73, 0.02, asked=None, cost=None, abstained=None),
             a_method("samme", 0.72, 0.01, abstained=0.02),
             a_method(SINGLE, 0.71, None, asked=1.0),
             a_method("plurality", 0.60, -0.11, over_plurality=None, asked=4.0),
@@ -239,6 +239,15 @@ def test_two_members_and_one_method_have_a_page():
     html = render(found)
     assert "The one method tried, stacking" in html
     assert "2 members are worth 2.1 independent voters" in html
+
+
+def test_what_the_members_are_worth_is_found_under_bounds_and_beside_the_correlations():
+    found = made_up_pool()
+    said = "4 members are worth 2.1 independent voters: their errors correlate by 0.30 on average."
+    assert said in render(found)
+    for name, other in (("effective_voters", "effective_voters"), ("mean_error_correlation", "mean")):
+        found["curves"]["correlation"][other] = found["bounds"].pop(name)
+    assert said in render(found)
 
 
 def test_hundreds_of_members_fold_and_the_caps_are_stated():

@@ -119,7 +119,7 @@ def lm_eval_row(row: dict[str, Any]) -> tuple[dict, dict]:
 
 
 def requests(arguments: Any) -> list[list]:
-    """[context, continuation or options] of each request; newer versions write {gen_args_0: {arg_0: ..., arg_1: ...}}."""
+    """[context, continuation or options] of each request, from {gen_args_0: {arg_0, arg_1}, ...} or from lists."""
     listed = arguments.values() if isinstance(arguments, dict) else arguments
     return [list(one.values()) if isinstance(one, dict) else list(one) for one in listed]
 

@@ -98,7 +98,7 @@ def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dic
     weak_NK, agreement_N, strong_NK = votes
     strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)
     weak_N, strong_N = (rightness(Decision(~one_NK.any(1), one_NK), truth) for one_NK in (weak_NK, strong_NK))
-    threshold_P = np.unique(np.maximum(agreement_N, 0))
+    threshold_P = np.unique(agreement_N[agreement_N >= 0])
     if len(threshold_P) >= MOST_POINTS:
         threshold_P = threshold_P[np.linspace(0, len(threshold_P) - 1, MOST_POINTS - 1).astype(int)]
     threshold_P = np.r_[threshold_P, 1.1]
@@ -137,7 +137,7 @@ def chosen_sides(
     else:
         weak_M = named("weak", weak, model_M)
     if (weak_M & strong_M).any():
-        raise BadInput(f"weak: {model_M[weak_M & strong_M][0]!r} is among the strong members too")
+        raise BadInput(f"weak: {str(model_M[weak_M & strong_M][0])!r} is among the strong members too")
     return weak_M, strong_M
 
 
@@ -234,7 +234,7 @@ def shares(votes_NK: np.ndarray) -> np.ndarray:
 def mean_of(values_MN: np.ndarray) -> np.ndarray:
     """The mean of each member's recorded values, rounded so that the order of the questions breaks no tie."""
     found_MN = np.isfinite(values_MN)
-    return np.round(np.where(found_MN, values_MN, 0).sum(1) / np.maximum(found_MN.sum(1), 1), 12)
+    return np.round(np.where(found_MN, values_MN, 0).sum(1, dtype=np.float64) / np.maximum(found_MN.sum(1), 1), 12)
 
 
 def check_share(option: str, value: float | None) -> None:

@@ -17,12 +17,14 @@ from w2s.records import candidate_mask
 
 KNOTS = 256  # a member's confidence is read as its rank among these quantiles of the fit questions
 LEAST_IN_GROUP = 50
+ENOUGH = 4_000  # questions for some thirty coefficients: more take time and change nothing
 
 
 def fold_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """fold_N: the fold of each question, by its id and not by its place."""
+    """fold_N: the fold of each question, by its id and not by its place; -1 beyond the `ENOUGH` that are fitted on."""
     rank_N = np.argsort(np.argsort(ids, kind="stable"), kind="stable")
-    return np.random.default_rng(seed).permutation(len(ids))[rank_N] % folds
+    drawn_N = np.random.default_rng(seed).permutation(len(ids))[rank_N]
+    return np.where(drawn_N < ENOUGH, drawn_N % folds, -1)
 
 
 def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np.ndarray]:
@@ -88,7 +90,7 @@ def answer_lengths(opinions: Opinions) -> np.ndarray:
     """length_MN: log(1 + characters) of each answer; of no use where nothing was answered."""
     mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
     length_NK = np.zeros(mask_NK.shape)
-    length_NK[mask_NK] = [np.log1p(len(text)) for texts in opinions.texts_N for text in texts or [""]]
+    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
     return np.take_along_axis(length_NK, np.maximum(opinions.answer_MN, 0).astype(int).T, axis=1).T
 
 
@@ -138,14 +140,14 @@ def answered(opinions: Opinions) -> np.ndarray:
 def cross_fit(
     x_NF: np.ndarray, target_N: np.ndarray, usable_N: np.ndarray, fold_N: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A logistic regression on all usable rows, and the log-odds (N) that the fits without a row's fold give it."""
+    """A logistic regression on the usable rows with a fold, and the log-odds (N) by fits that did not see the row."""
     scale_F = np.where(np.ptp(x_NF, axis=0) > 1e-12, np.maximum(x_NF.std(0), 1e-12), 1)
-    x_NF = x_NF / scale_F
+    x_NF, usable_N = x_NF / scale_F, usable_N & (fold_N >= 0)
     coef_F = logistic_coef(x_NF[usable_N], target_N[usable_N], l2, np.zeros(x_NF.shape[1]))
-    logit_N = np.zeros(len(x_NF))
+    logit_N = x_NF @ coef_F
     for fold in range(fold_N.max() + 1):
-        rest_N = usable_N & (fold_N != fold)
-        logit_N[fold_N == fold] = x_NF[fold_N == fold] @ logistic_coef(x_NF[rest_N], target_N[rest_N], l2, coef_F)
+        rest_N, here_N = usable_N & (fold_N != fold), fold_N == fold
+        logit_N[here_N] = x_NF[here_N] @ logistic_coef(x_NF[rest_N], target_N[rest_N], l2, coef_F)
     return coef_F / scale_F, logit_N
 
 
@@ -157,20 +159,18 @@ def logistic_coef(x_NF: np.ndarray, target_N: np.ndarray, l2: float, start_F: np
     penalty_F = np.full(x_NF.shape[1], float(l2))
     penalty_F[0] *= 1e-3
 
-    def loss(coef_F: np.ndarray, logit_N: np.ndarray) -> float:
-        return np.logaddexp(0, logit_N).sum() - target_N @ logit_N + penalty_F @ coef_F**2 / 2
-
     coef_F, logit_N = start_F, x_NF @ start_F
-    for _ in range(50):
+    for _ in range(100):
         prob_N = expit(logit_N)
         slope_F = x_NF.T @ (prob_N - target_N) + penalty_F * coef_F
-        curve_FF = (x_NF * (prob_N * (1 - prob_N))[:, None]).T @ x_NF + np.diag(penalty_F)
+        curve_FF = (x_NF.T * (prob_N * (1 - prob_N))) @ x_NF
+        curve_FF[np.diag_indices_from(curve_FF)] += penalty_F
         step_F = np.linalg.solve(curve_FF, slope_F)
-        # The loss is still to fall by half of this (Newton's decrement), in nats of all rows together.
+        move_N = x_NF @ step_F
+        # Far from the solution the curvature vanishes and a whole step overshoots.
+        size = min(1.0, 2 / np.abs(move_N).max(initial=2))
+        coef_F, logit_N = coef_F - size * step_F, logit_N - size * move_N
+        # The loss was to fall by half of this (Newton's decrement), in nats of all rows together.
         if slope_F @ step_F < 1e-6:
-            return coef_F - step_F
-        move_N, now = x_NF @ step_F, loss(coef_F, logit_N)
-        while loss(coef_F - step_F, logit_N - move_N) > now and np.abs(step_F).max() > 1e-9:
-            step_F, move_N = step_F / 2, move_N / 2
-        coef_F, logit_N = coef_F - step_F, logit_N - move_N
+            break
     return coef_F

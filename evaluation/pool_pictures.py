@@ -19,6 +19,7 @@ MOST_MEMBERS = 40  # rows of the heat map whose names can still be read
 MOST_NUMBERS = 60  # points of a line
 MOST_LINES = 6  # lines whose names fit at their ends
 SHADES = 12
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 # Where a name may stand beside its point: right and up in printer's points, then how the text is anchored there.
 PLACES = (
     *((4, 4, "left", "bottom"), (6, 0, "left", "center"), (0, 7, "center", "bottom"), (-4, 4, "right", "bottom")),
@@ -108,36 +109,46 @@ def cost(curve: dict[str, Any], winner: str) -> str:
     on the hull. '' where nothing has a price.
     """
     methods = {name: sorted(points, key=lambda p: p["cost"]) for name, points in curve["methods"].items() if points}
+    hull = [list(corner) for corner in curve.get("hull") or []]
     paid = [one["cost"] for one in sum(methods.values(), list(curve["singles"])) if one["cost"] > 0]
     if not paid:
         return ""
     least = min(paid) / 2  # on a log axis, what costs nothing stands at the left edge
     figure, (axis,) = canvas(3.6, left=0.07, right=0.99, top=0.98, bottom=0.14)
     dollar_axis(axis, least, max(paid))
-    draw_hull(axis, curve.get("hull") or [], least)
+    draw_hull(axis, hull, least)
     for one in curve["singles"]:
         axis.plot(max(one["cost"], least), 100 * one["accuracy"], "o", color=SOFT, ms=4, mfc="none", mew=0.9)
     best = unbeaten(methods)
-    for name, points in methods.items():
-        colour = ACCENT if name == winner else INK if name in best else SOFT
-        x, y = [max(p["cost"], least) for p in points], [100 * p["accuracy"] for p in points]
-        axis.plot(x, y, color=colour, lw=1.8 if name == winner else 1.1, marker="o", ms=3.5, mec=PAPER, mew=0.5)
-        if name == winner:
-            axis.vlines(
-                x, [100 * p["low"] for p in points], [100 * p["high"] for p in points], color=ACCENT, alpha=0.45
-            )
-    tops = {name: max(points, key=lambda p: p["accuracy"]) for name, points in methods.items()}
-    corners = {(round(x, 9), round(y, 9)) for x, y in curve.get("hull") or []}
-    on_hull = [one for one in curve["singles"] if (round(one["cost"], 9), round(one["accuracy"], 9)) in corners]
-    named = [
-        (name, tops[name], ACCENT if name == winner else INK) for name in dict.fromkeys([winner, *best]) if name in tops
-    ]
-    named += [(one["name"], one, SOFT) for one in on_hull]
+    for at, (name, points) in enumerate(methods.items()):
+        draw_points(axis, points, ACCENT if name == winner else INK if name in best else SOFT, least, DASHES[at % 4])
+    labels = [(name, where_ahead(methods[name], hull)) for name in dict.fromkeys([winner, *best]) if name in methods]
+    labels += [(one["name"], one) for one in curve["singles"] if [one["cost"], one["accuracy"]] in hull]
     axis.margins(y=0.1)
     axis.grid(axis="y", color=FAINT, lw=0.6)
     axis.set_xlabel("US dollars per 1,000 questions", color=SOFT, size=10)
-    name_points(axis, [(max(p["cost"], least), 100 * p["accuracy"], name, colour) for name, p, colour in named])
+    colours = {winner: ACCENT} | {name: INK for name in best if name != winner}
+    spots = [(max(p["cost"], least), 100 * p["accuracy"], name, colours.get(name, SOFT)) for name, p in labels]
+    name_points(axis, spots)
     return svg(figure, "Accuracy against cost")
+
+
+def draw_points(axis, points: Sequence[dict[str, Any]], colour: str, least: float, dashes: Any) -> None:
+    """A method's operating points: a dot, or a line that has dots where they are few; the winner's with intervals."""
+    x, y = [max(p["cost"], least) for p in points], [100 * p["accuracy"] for p in points]
+    wide, dots = (1.8, 4.5) if colour == ACCENT else (1.1, 3.5)
+    marker = "o" if len(points) <= 6 else ""
+    axis.plot(x, y, color=colour, lw=wide, ls=dashes, marker=marker, ms=dots, mec=PAPER, mew=0.5)
+    if colour == ACCENT:
+        axis.vlines(x, [100 * p["low"] for p in points], [100 * p["high"] for p in points], color=ACCENT, alpha=0.45)
+
+
+def where_ahead(points: Sequence[dict[str, Any]], hull: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The operating point that is farthest above the single models' hull: there its name stands."""
+    if not hull:
+        return max(points, key=lambda p: p["accuracy"])
+    x, y = zip(*hull, strict=True)
+    return max(points, key=lambda p: (p["accuracy"] - np.interp(p["cost"], x, y), p["accuracy"]))
 
 
 def dollar_axis(axis, least: float, most: float) -> None:
@@ -229,8 +240,8 @@ def correlation(members: Sequence[str], phi: Sequence[Sequence[float | None]]) -
     phi_MM = phi_MM[np.ix_(order, order)]
     np.fill_diagonal(phi_MM, np.nan)
     most = max(float(np.nanmax(np.abs(phi_MM), initial=0.0)), 0.01)
-    step = min(24.0, 250 / len(order))
-    font, longest = min(10.0, 0.82 * step), max(len(str(members[member])) for member in order)
+    step = min(20.0, 250 / len(order))
+    font, longest = min(9.0, 0.82 * step), max(len(str(members[member])) for member in order)
     left = min(353 - step * len(order), 0.6 * font * longest + 8)
     words = []
     for at, member in enumerate(order):

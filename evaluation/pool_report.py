@@ -122,7 +122,7 @@ def remarks_of(found: dict[str, Any]) -> list[str]:
         said.append(f"{luck}, chosen anew for each half, {against(picked, found)}")
     if votes is not None and votes is not winner and has_gap(votes):
         said.append(f"plurality {against(votes, found)}")
-    if winner is not None and winner.get("over_plurality"):
+    if winner is not None and has_gap(winner) and winner.get("over_plurality"):
         said.append(f"the winner, {winner['name']}, {against(winner, found, 'over_plurality')}")
     wrong = (found.get("bounds") or {}).get("all_wrong")
     if wrong:
@@ -158,7 +158,7 @@ def columns_of(found: dict[str, Any]) -> list[str]:
     methods, everyone = found["methods"], len(found["members"])
     wanted = {
         "over_plurality": any(method.get("over_plurality") for method in methods),
-        "abstained": any(method["abstained"] for method in methods),
+        "abstained": any((method["abstained"] or 0) >= 0.0005 for method in methods),
         "asked": any(method["asked"] is not None and method["asked"] < everyone for method in methods),
         "cost": any(method.get("cost") is not None for method in methods),
     }

@@ -168,3 +168,9 @@ def test_a_short_name_keeps_both_ends(text, most):
 
 def test_agreement_of_nobody_is_no_picture():
     assert pictures.agreement([dict(some_agreement()[0], n=0)]) == ""
+
+
+def test_a_line_is_named_where_it_is_farthest_above_a_mixture_of_single_models():
+    points = [{"cost": cost, "accuracy": right} for cost, right in ((0, 0.5), (4, 0.75), (10, 0.8))]
+    assert pictures.where_ahead(points, [[0, 0.5], [10, 0.8]]) == points[1]  # the mixture reaches 0.62 there
+    assert pictures.where_ahead(points, []) == points[2]

@@ -270,7 +270,7 @@ def test_columns_that_tell_nothing_are_left_out():
     for method in found["methods"]:
         method |= {"cost": None, "abstained": 0.0, "asked": 4.0, "over_plurality": None}
     ranked = render(found).split("The methods, ranked")[1].split("</table>")[0]
-    assert re.findall(r"<th[^>]*>([^<]*)", ranked) == ["method", "right, %", "", "− best single, 95% interval", "time"]
+    assert re.findall(r"<th[^>]*>([^<]*)", ranked) == ["method", "right, %", "", "− best single", "time"]
     assert not {"asked", "$/1,000", "abstained"} & set(table(found).split())
     assert {"asked", "$/1,000", "abstained"} <= set(table(made_up_pool()).split())
 

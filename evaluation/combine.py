@@ -15,8 +15,8 @@ import numpy as np
 
 from evaluation import pool_curves, pool_judging
 from evaluation.pool_files import with_features, write_predictions
-from evaluation.pool_judging import PICKED, Judged
-from evaluation.pool_report import render, table
+from evaluation.pool_judging import Judged
+from evaluation.pool_report import PICKED, render, table
 from evaluation.statistics import Interval, contrast, rate, smallest_difference
 from w2s.config import build
 from w2s.config_file import apply as override

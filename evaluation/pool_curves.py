@@ -100,5 +100,5 @@ def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
         "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist(),
         "effective_voters": dependence.effective_voters(phi_RR),
         "mean": mean,
-        "warning": dependence.warning(phi_RR),
+        "warning": dependence.warning(phi_RR, members.tolist()),
     }

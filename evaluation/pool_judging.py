@@ -20,8 +20,6 @@ from w2s.log import progress
 from w2s.opinions import Decision, NotApplicable, Opinions, Truth, rightness, spent
 from w2s.records import BadInput
 
-PICKED = "picked"
-
 
 @dataclass
 class Judged:

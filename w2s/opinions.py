@@ -156,18 +156,17 @@ class NotApplicable(ValueError):
 
 
 def rightness(decision: Decision, truth: Truth) -> np.ndarray:
-    """right_N, 0 to 1, NaN where it cannot be judged: of t candidates that tie for the best, gold among them, 1/t."""
+    """right_N, 0 to 1, NaN where it cannot be judged: of t candidates that tie for the best, gold among them, 1/t.
+
+    No answer is a miss where the question can be judged. A candidate can be judged only where gold is known.
+    """
     rows = np.arange(len(decision.abstained_N))
     if decision.member_N is not None:
-        right_N = truth.right_MN[decision.member_N, rows]
-        # A member that was not asked has no answer; that is a miss where the question itself can be judged.
-        right_N = np.where(np.isnan(right_N) & truth.known_N, 0.0, right_N)
-    else:
-        best_NK = decision.probs_NK >= decision.probs_NK.max(1, keepdims=True) - 1e-12
-        best_NK &= decision.probs_NK > 0
-        hit_N = np.where(truth.gold_N >= 0, best_NK[rows, np.maximum(truth.gold_N, 0)], False)
-        right_N = np.where(truth.gold_N == -2, np.nan, hit_N / np.maximum(best_NK.sum(1), 1))
-    return np.where(decision.abstained_N & truth.known_N, 0.0, right_N)
+        right_N = np.where(decision.member_N >= 0, truth.right_MN[decision.member_N, rows], np.nan)
+        return np.where(np.isnan(right_N) & truth.known_N, 0.0, right_N)
+    best_NK = (decision.probs_NK >= decision.probs_NK.max(1, keepdims=True) - 1e-12) & (decision.probs_NK > 0)
+    hit_N = (truth.gold_N >= 0) & ~decision.abstained_N & best_NK[rows, np.maximum(truth.gold_N, 0)]
+    return np.where(truth.gold_N == -2, np.nan, hit_N / np.maximum(best_NK.sum(1), 1))
 
 
 def spent(decision: Decision, opinions: Opinions) -> np.ndarray | None:

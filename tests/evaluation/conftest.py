@@ -28,6 +28,7 @@ SKILLS = {
     "bagged": 0.86,
     "long_learner": 0.9,
     "naive_student": 0.6,
+    "recorded_student": 1.2,
     "zero_shot": 0.2,
     "easy_gold": 2.05,
     "shuffled": -0.3,

@@ -8,6 +8,8 @@ wrong_RN is `adaboost.wrongness` of each learner: 0 right, 1 wrong.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
@@ -54,12 +56,16 @@ def near_copies(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> list[lis
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
 
-def warning(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> str | None:
-    """A sentence when learners are near copies, or are worth less than half their number; None when all is well."""
+def warning(phi_RR: np.ndarray, names: Sequence[str] = (), *, threshold: float = NEAR_COPY) -> str | None:
+    """A sentence when learners are near copies, or are worth less than half their number; None when all is well.
+
+    Without `names` learners are numbered from 1.
+    """
+    names = list(names) or [str(at + 1) for at in range(len(phi_RR))]
     size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR, threshold=threshold)
     worth_words = f"the {size} learners are worth {worth:.1f} independent voters"
     if groups:
-        named = "; ".join(", ".join(str(at + 1) for at in group) for group in groups)
+        named = "; ".join(", ".join(names[at] for at in group) for group in groups)
         many = sum(map(len, groups))
         copies = f"{many} of {size} learners are near copies (errors correlate above {threshold}: learners {named})"
         return f"{copies}; {worth_words}"

@@ -20,13 +20,16 @@ from evaluation.pool_report import PICKED, render, table
 from evaluation.statistics import Interval, contrast, rate, smallest_difference
 from w2s.config import build
 from w2s.config_file import apply as override
-from w2s.config_file import read
-from w2s.data.outputs import pool_notes, read_pool
+from w2s.config_file import from_overrides, read
+from w2s.data.defects import pool_notes
+from w2s.data.outputs import read_pool
+from w2s.data.rows import read_source
+from w2s.data.sources import SOURCES
 from w2s.ensemble import bounds
 from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
 from w2s.log import say
 from w2s.opinions import ABSTAINED, NOT_ASKED, Opinions, Truth, ballots, write_fitted
-from w2s.records import BadInput
+from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean, pick, summary
 from w2s.store import write_json
 
@@ -43,6 +46,9 @@ class Asked:
     """The file of questions, where the outputs' folder does not hold it."""
     methods: list = field(default_factory=lambda: ["all"])
     """Names of methods or families, `all`, or mappings {name: ..., options}."""
+    suite: str | None = None
+    """What evalplus samples are judged by: a source such as humanevalplus, read from data_root or from the hub."""
+    data_root: str | None = None
     models: list[str] = field(default_factory=list)
     """Only these models; [] is all."""
     groups: list[str] = field(default_factory=list)
@@ -122,7 +128,9 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
 
 def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
     """The pool, cut to the groups asked for, with the encoder's features of its prompts where one is named."""
-    opinions, truth = read_pool(Path(asked.outputs), asked.questions and Path(asked.questions), models=asked.models)
+    questions = Path(asked.questions) if asked.questions else None
+    suite = suite_of(asked.suite, asked.data_root) if asked.suite else None
+    opinions, truth = read_pool(Path(asked.outputs), questions, models=asked.models, suite=suite)
     unknown = set(asked.groups) - set(opinions.group_N.tolist())
     if unknown:
         one, known = sorted(unknown)[0], sorted(set(opinions.group_N.tolist()))
@@ -131,6 +139,14 @@ def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
         rows_N = np.isin(opinions.group_N, asked.groups)
         opinions, truth = opinions.questions(rows_N), truth.questions(rows_N)
     return with_features(opinions, asked.encoder), truth
+
+
+def suite_of(name: str, data_root: str | None) -> tuple[list[Example], list[Gold]]:
+    """The tasks that programs are judged by."""
+    if name not in SOURCES:
+        raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
+    config = from_overrides([] if data_root is None else [f"data.root={data_root}"])
+    return read_source(config, {"name": name}, "suite", 0)
 
 
 def describe(

@@ -130,6 +130,8 @@ COMBINE_ARGUMENTS = (
     ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
     QUESTIONS,
     ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
+    ("--suite", {"metavar": "NAME", "help": "the suite that evalplus samples are judged by, e.g. humanevalplus"}),
+    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
     ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
     ("--groups", {"type": names, "help": "only the questions of these groups"}),
     ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
@@ -221,7 +223,7 @@ def combine(asked: argparse.Namespace) -> None:
     from evaluation.combine import asked_of
     from evaluation.combine import combine as combine_pool
 
-    flags = ("questions", "methods", "models", "groups", "repeats", "seed", "encoder", "out")
+    flags = ("questions", "methods", "suite", "data_root", "models", "groups", "repeats", "seed", "encoder", "out")
     given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
     places = [word for word in asked.outputs if "=" not in word]
     if len(places) > 1:

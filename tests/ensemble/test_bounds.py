@@ -118,3 +118,15 @@ def test_the_copula_prices_its_own_tail_and_underprices_that_of_questions_no_one
     assert own.correlation == pytest.approx(0.4, abs=0.02)
     hard = joint_tail((rng.random((6, 30_000)) < 0.3) | (rng.random(30_000) < 0.15))  # 15% are beyond all
     assert hard.copula < hard.measured.low
+
+
+def test_the_tail_of_real_models_lies_on_either_side_of_the_copulas(shared):
+    from w2s.data.outputs import read_pool
+
+    names = ["gemma-7b", "Yi-6B", "Yi-6b-Chat", "Llama-2-7b-hf", "Llama-2-13b-hf"]
+    names += [f"Mistral-7B-{version}" for version in ("v0.1", "v0.2-hf", "Instruct-v0.1", "Instruct-v0.2")]
+    weak = joint_tail(1 - np.nan_to_num(read_pool(shared / "recorded" / "mmlu_pro", models=names)[1].right_MN))
+    assert weak.measured.rate == pytest.approx(1 - 0.6935, abs=5e-4)  # the oracle that the set's README tells
+    assert weak.copula > weak.measured.high
+    imdb = joint_tail(1 - np.nan_to_num(read_pool(shared / "recorded" / "frugalml_imdb")[1].right_MN))
+    assert imdb.copula < imdb.measured.low

@@ -243,3 +243,22 @@ def test_options_of_one_method_are_refused_by_name(method, options):
     (name,) = options
     with pytest.raises(BadInput, match=f"{name}: .* given; allowed"):
         method(None, made_up(), **options)
+
+
+def test_of_nine_weak_models_a_few_beat_the_best_and_the_vote_of_all_on_new_questions(shared):
+    from w2s.data.outputs import read_pool
+    from w2s.opinions import ballots as votes
+
+    names = ["gemma-7b", "Yi-6B", "Yi-6b-Chat", "Llama-2-7b-hf", "Llama-2-13b-hf"]
+    names += [f"Mistral-7B-{version}" for version in ("v0.1", "v0.2-hf", "Instruct-v0.1", "Instruct-v0.2")]
+    pool = votes(*read_pool(shared / "recorded" / "mmlu_pro", models=names))
+    half_N = np.random.default_rng(0).permutation(len(pool.gold_N)) % 2 == 0
+    fit, new = (
+        Ballots(pool.answer_RN[:, rows], pool.wrong_RN[:, rows], pool.gold_N[rows], pool.count_N[rows])
+        for rows in (half_N, ~half_N)
+    )
+    best, all_nine = (weighted_vote(new, top_k(None, fit, k=k)) for k in (1, 9))
+    for name, select in SUBSETS.items():
+        few = weighted_vote(new, select(None, fit, k=5))
+        assert few > best + 0.025, name
+        assert few > all_nine, name

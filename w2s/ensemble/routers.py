@@ -29,9 +29,10 @@ def learn_neighbours(
 
 
 def estimate_neighbours(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
-    """Mean over the nearest questions, weighed by their cosine, with `prior` questions of mean quality among them."""
+    """Mean over the nearest, at most a fifth of all, weighed by cosine, with `prior` questions of mean quality."""
     neighbour_ND, right_NM = arrays["neighbour_ND"], arrays["right_NM"]
-    count, prior = min(int(arrays["nearest"][0]), len(neighbour_ND)), arrays["nearest"][1]
+    # Of a small set a fixed number would be nearly all.
+    count, prior = max(1, min(int(arrays["nearest"][0]), len(neighbour_ND) // 5)), arrays["nearest"][1]
     known_NM = np.isfinite(right_NM)
     right_NM = np.where(known_NM, right_NM, 0)
     complete = known_NM.all()
@@ -142,6 +143,26 @@ def estimate_factors(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> 
     return expit(features_ND @ arrays["question_DR"] @ arrays["member_RM"] + arrays["bias_M"]).T
 
 
+def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> dict[str, np.ndarray]:
+    """Ridge regression of each member's costs; estimates stay between the least and the most that was seen of it.
+
+    Targets may have any scale here; an unknown one counts as the member's mean.
+    """
+    mean_M = np.nanmean(target_MN, axis=1)
+    around_MN = np.nan_to_num(target_MN - mean_M[:, None])
+    centre_D = features_ND.mean(0, dtype=np.float64)
+    inputs_ND = features_ND - centre_D
+    gram_DD = inputs_ND.T @ inputs_ND + penalty * np.eye(len(centre_D))
+    weight_DM = np.linalg.solve(gram_DD, inputs_ND.T @ around_MN.T)
+    bounds_2M = np.stack([np.nanmin(target_MN, axis=1), np.nanmax(target_MN, axis=1)])
+    return {"slope_DM": weight_DM, "level_M": mean_M - centre_D @ weight_DM, "bounds_2M": bounds_2M}
+
+
+def estimate_linear(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
+    """The regressions' values."""
+    return np.clip(features_ND @ arrays["slope_DM"] + arrays["level_M"], *arrays["bounds_2M"]).T
+
+
 def with_one(features_ND: np.ndarray) -> np.ndarray:
     """The features and a constant, float32."""
     return np.hstack([features_ND, np.ones((len(features_ND), 1))]).astype(np.float32)
@@ -152,4 +173,5 @@ ESTIMATORS = {
     "groups": (learn_groups, estimate_groups),
     "logistic": (learn_logistic, estimate_logistic),
     "factors": (learn_factors, estimate_factors),
+    "linear": (learn_linear, estimate_linear),
 }

@@ -4,7 +4,8 @@ All estimate, from the question alone, how likely each member is to be right (`r
 cost, and take the member with the most `quality - price · cost`. The price, in right answers per dollar, is 1 over the
 willingness to pay; it is also the Lagrange multiplier of "as many right answers as this budget buys". Every price is an
 operating point, named by what a question costs there, on questions that the estimates were not fitted on. Where no
-costs were recorded there is one point: the member that is most likely right.
+costs were recorded there is one point: the member that is most likely right. Of two members without costs (a strong and
+a weak one, as in RouteLLM) each call of the more accurate one counts 1, and the points are shares of calls to it.
 
 No result depends on the order of questions or members: questions are sorted by id and members by accuracy before
 anything is fitted, and of members that are worth the same the more accurate one is taken.
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from w2s.ensemble.features import described, fit_described
-from w2s.ensemble.routers import ESTIMATORS, estimate_groups, learn_groups
+from w2s.ensemble.routers import ESTIMATORS
 from w2s.opinions import ABSTAINED, NOT_ASKED, Decision, Fitted, NotApplicable, Opinions, Truth
 from w2s.records import BadInput
 
@@ -32,7 +33,7 @@ def knn(
     truth: Truth,
     *,
     neighbours: int = 100,
-    prior: float = 5.0,
+    prior: float = 10.0,
     dimensions: int = 64,
     points: int = 20,
     seed: int = 0,
@@ -52,7 +53,7 @@ def classifier(
     opinions: Opinions,
     truth: Truth,
     *,
-    penalty: float = 10.0,
+    penalty: float = 5.0,
     dimensions: int = 64,
     points: int = 20,
     seed: int = 0,
@@ -70,8 +71,8 @@ def matrix_factorisation(
     opinions: Opinions,
     truth: Truth,
     *,
-    rank: int = 4,
-    penalty: float = 10.0,
+    rank: int = 8,
+    penalty: float = 30.0,
     dimensions: int = 64,
     points: int = 20,
     seed: int = 0,
@@ -93,8 +94,8 @@ def budgeted(
     *,
     budgets_per_1000: list[float] | None = None,
     neighbours: int = 100,
-    prior: float = 5.0,
-    penalty: float = 10.0,
+    prior: float = 10.0,
+    penalty: float = 5.0,
     dimensions: int = 64,
     points: int = 20,
     seed: int = 0,
@@ -142,15 +143,19 @@ def apply_router(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 def estimate_quality(fitted: Fitted, opinions: Opinions) -> np.ndarray:
     """quality_MN, 0 to 1: how likely each member is to be right, the mean of the fitted estimators."""
-    what_N = known_of(fitted.arrays, opinions)
-    return predict(fitted.arrays, fitted.meta["estimators"], what_N)
+    return predict(fitted.arrays, fitted.meta["estimators"], known_of(fitted, opinions))
 
 
 def estimate_cost(fitted: Fitted, opinions: Opinions) -> np.ndarray:
-    """cost_MN, US dollars: each member's mean, or where the router knows groups its mean in the group."""
-    if "cost/groups/group_G" in fitted.arrays:
-        return estimate_groups(part(fitted.arrays, "cost/groups"), opinions.group_N)
-    return np.broadcast_to(fitted.arrays["cost_M"][:, None], opinions.answer_MN.shape)
+    """cost_MN, US dollars: by ridge regression on the features, or each member's mean in the group; 0 if unknown."""
+    if fitted.meta["cost"] is None:
+        return np.zeros(opinions.answer_MN.shape)
+    return ESTIMATORS[fitted.meta["cost"]][1](part(fitted.arrays, "cost"), known_of(fitted, opinions))
+
+
+def known_of(fitted: Fitted, opinions: Opinions) -> np.ndarray:
+    """What a router may look at: the groups, or the features of the prompts."""
+    return opinions.group_N if "groups" in fitted.meta["estimators"] else described(fitted.arrays, opinions)
 
 
 def choose(quality_MN: np.ndarray, cost_MN: np.ndarray, price: float) -> np.ndarray:
@@ -168,24 +173,33 @@ def fit_router(
     budgets_P: np.ndarray | None,
     seed: int,
 ) -> Fitted:
-    """Estimators (name -> their options), mean costs, prices and the default point. dimensions None: groups, no text."""
+    """Estimators (`options` by their names), costs, prices, the default point. dimensions None: groups, no text."""
     opinions, truth = canonical(opinions, truth)
     arrays = {} if dimensions is None else fit_described(opinions, dimensions=dimensions, seed=seed)
-    arrays |= {"grouped": np.array(dimensions is None)}
-    what_N = known_of(arrays, opinions)
-    arrays |= learn(options, what_N, truth.right_MN) | learn_cost(opinions, dimensions is None, options)
-    fitted = Fitted("router", opinions.members, arrays, {"estimators": list(options)})
-    if opinions.cost_MN is None:
-        return dataclasses.replace(fitted, arrays=arrays | {"price_P": np.zeros(1)})
+    fitted = Fitted("router", opinions.members, arrays, {"estimators": list(options), "cost": None})
+    what_N = known_of(fitted, opinions)
+    arrays |= learn(options, what_N, truth.right_MN) | {"price_P": np.zeros(1)}
+    cost_MN = opinions.cost_MN
+    if cost_MN is None and len(opinions.members) == 2:
+        cost_MN = np.repeat([[1.0], [0.0]], len(what_N), axis=1)
+    if cost_MN is None:
+        return fitted
+    name, chosen = ("linear", {"penalty": 1.0}) if dimensions else ("groups", options["groups"])
+    costs = ESTIMATORS[name][0](what_N, cost_MN, **chosen)
+    arrays |= {f"cost/{array}": value for array, value in costs.items()}
+    fitted = dataclasses.replace(fitted, meta=fitted.meta | {"cost": name})
     rows, quality_MN = cross_fitted(options, what_N, truth.right_MN, seed)
-    opinions, truth = opinions.questions(rows), truth.questions(rows)
-    cost_MN = estimate_cost(fitted, opinions)
-    price_P, member_PN = sweep(quality_MN, cost_MN, points, budgets_P)
-    paid_P = np.array([np.nanmean(opinions.cost_MN[member_N, np.arange(len(rows))]) for member_N in member_PN])
-    right_P = np.array([np.nanmean(truth.right_MN[member_N, np.arange(len(rows))]) for member_N in member_PN])
-    names = tuple(f"${1000 * paid:#.3g} per 1,000" for paid in paid_P)
-    best = int(np.flatnonzero(right_P >= right_P.max() - TIE)[0])
-    return dataclasses.replace(fitted, arrays=arrays | {"price_P": price_P}, points=names, point=best)
+    price_P, member_PN = sweep(quality_MN, estimate_cost(fitted, opinions.questions(rows)), points, budgets_P)
+    paid_P = np.nanmean(cost_MN[member_PN, rows], axis=1)
+    right_P = np.nanmean(truth.right_MN[member_PN, rows], axis=1)
+    if opinions.cost_MN is None:
+        names = [f"{paid:.1%} to {opinions.members[0]}" for paid in paid_P]
+    else:
+        names = [f"${1000 * paid:#.3g} per 1,000" for paid in paid_P]
+    kept = sorted({name: at for at, name in reversed(list(enumerate(names)))}.values())
+    best = int(np.flatnonzero(right_P[kept] >= right_P[kept].max() - TIE)[0])
+    arrays["price_P"] = price_P[kept]
+    return dataclasses.replace(fitted, points=tuple(names[at] for at in kept), point=best)
 
 
 def canonical(opinions: Opinions, truth: Truth) -> tuple[Opinions, Truth]:
@@ -217,16 +231,6 @@ def predict(arrays: dict[str, np.ndarray], estimators: Iterable[str], what_N: np
     return np.mean([ESTIMATORS[name][1](part(arrays, name), what_N) for name in estimators], axis=0)
 
 
-def learn_cost(opinions: Opinions, grouped: bool, options: dict[str, dict[str, float]]) -> dict[str, np.ndarray]:
-    """cost_M, dollars, and with groups the costs of each; 0 where none were recorded."""
-    if opinions.cost_MN is None:
-        return {"cost_M": np.zeros(len(opinions.members))}
-    if grouped:
-        learnt = learn_groups(opinions.group_N, opinions.cost_MN, **options["groups"])
-        return {f"cost/groups/{name}": value for name, value in learnt.items()}
-    return {"cost_M": np.nanmean(opinions.cost_MN, axis=1)}
-
-
 def cross_fitted(
     options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -250,28 +254,32 @@ def cross_fitted(
 def sweep(
     quality_MN: np.ndarray, cost_MN: np.ndarray, points: int, budgets_P: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """price_P, falling, and the member_PN chosen at each: per budget the lowest price that keeps within it.
+    """price_P, falling, and the member_PN chosen at each: for every budget the lowest price that keeps within it.
 
-    Default budgets are `points` steps of equal ratio from the cheapest choice to the best. The mean estimated cost
-    falls with the price, so a fine ladder of prices (2% apart) finds each budget's multiplier.
+    The mean estimated cost falls with the price, so bisection finds it. Default budgets: `points` steps of equal ratio
+    (equal size where the cheapest is free) from the cheapest choices to the best. What no price reaches gets the
+    cheapest.
     """
-    rows = np.arange(quality_MN.shape[1])
-    step = 1.0 / max(cost_MN.max(), 1e-300)
-    ladder = np.concatenate([step * 1.1 ** np.arange(-120, 121), [0.0]])
-    ladder = np.sort(ladder)[::-1]
-    choices_LN = np.stack([choose(quality_MN, cost_MN, price) for price in ladder])
-    paid_L = cost_MN[choices_LN, rows].mean(1)
+    rows, unit = np.arange(quality_MN.shape[1]), 1 / max(cost_MN.max(), 1e-300)
+
+    def paid(price: float) -> float:
+        return cost_MN[choose(quality_MN, cost_MN, price), rows].mean()
+
+    def multiplier(budget: float) -> float:
+        if paid(0.0) <= budget * (1 + TIE):
+            return 0.0
+        low, high = np.log(1e-6 * unit), np.log(1e6 * unit)
+        for _ in range(30):
+            middle = (low + high) / 2
+            low, high = (middle, high) if paid(np.exp(middle)) > budget * (1 + TIE) else (low, middle)
+        return float(np.exp(high))
+
     if budgets_P is None:
-        least = max(paid_L[0], 1e-6 * paid_L[-1], 1e-300)
-        budgets_P = np.geomspace(least, max(paid_L[-1], least), points)
-    at_P = np.maximum(np.searchsorted(paid_L, budgets_P * (1 + 1e-9), side="right") - 1, 0)
-    at_P = np.array([at for at in np.unique(at_P)])
-    return ladder[at_P], choices_LN[at_P]
-
-
-def known_of(arrays: dict[str, np.ndarray], opinions: Opinions) -> np.ndarray:
-    """What a router may look at: the groups, or the features of the prompts."""
-    return opinions.group_N if arrays["grouped"] else described(arrays, opinions)
+        least, most = paid(1e6 * unit), paid(0.0)
+        between = np.geomspace if least > 0 else np.linspace
+        budgets_P = between(least, max(least, most), points)
+    price_P = np.unique([multiplier(budget) for budget in budgets_P])[::-1]
+    return price_P, np.stack([choose(quality_MN, cost_MN, price) for price in price_P])
 
 
 def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,48 @@
+"""Sentence encoders: texts to vectors, for routers that should know more of a question than its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from w2s.models.load import quiet, readable
+from w2s.records import BadInput
+
+
+@torch.inference_mode()
+def encode(
+    path: str | Path, texts: Sequence[str], *, batch: int = 64, max_tokens: int = 256, device: str = "cpu"
+) -> np.ndarray:
+    """(N, D) float32 with rows of norm 1: the mean of the last layer over each text's real tokens.
+
+    Mean pooling is what sentence-transformers' general models were trained with (Reimers and Gurevych 2019). `path` is
+    a folder (or a hub name) with an encoder and its tokenizer; code that comes with a model is never run. Longer texts
+    are cut at max_tokens. A text has the same vector whatever batch it is in, up to rounding. Raises BadInput where
+    the model cannot be read.
+    """
+    if batch < 1:
+        raise BadInput(f"batch: {batch!r} given; allowed: at least 1")
+    import transformers
+
+    quiet()
+    with readable(str(path)):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        module = transformers.AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    module = module.to(device).eval()
+    limit = min(max_tokens, getattr(module.config, "max_position_embeddings", None) or max_tokens)
+    vectors_ND = np.zeros((len(texts), module.config.hidden_size), dtype=np.float32)
+    # Texts of like length share a batch, so that little is padding.
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    for start in range(0, len(texts), batch):
+        rows = order[start : start + batch]
+        inputs = tokenizer(
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(device)
+        hidden_BTD = module(**inputs).last_hidden_state
+        real_BT1 = inputs["attention_mask"].unsqueeze(-1).to(hidden_BTD.dtype)
+        mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1).clamp(min=1)
+        vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
+    return vectors_ND

@@ -161,8 +161,10 @@ def describe(
     methods = [row_of(one, columns, opinions, rows_N) for one in found]
     winner = max(methods, key=lambda one: one["accuracy"][0])["name"]
     columns[PICKED] = pool_judging.picked(found, halves, rows_N)
-    methods.append({"name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "cost": None, "asked": None,
-                    "abstained": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N)})  # fmt: skip
+    methods.append({
+        "name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "abstained": None, "cost": None,
+        "asked": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N),
+    })  # fmt: skip
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
     wrong, curves = bounds.all_wrong(gold.right_MN), {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
     if "plurality" in columns:

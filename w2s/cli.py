@@ -23,8 +23,8 @@ examples:
 """
 
 COMBINE = """\
-OUTPUTS is parquet, jsonl or csv with a row for each answer (columns id, model, answer; optional: sample, correct, score,
-probs, cost, text, visible_pass), a folder with outputs.* and questions.*, lm-eval's samples_*.jsonl, or evalplus
+OUTPUTS is parquet, jsonl or csv with a row for each answer (columns id, model, answer; optional: sample, correct,
+score, probs, cost, text, visible_pass), a folder with outputs.* and questions.*, lm-eval's samples_*.jsonl, or evalplus
 sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
 
 examples:

@@ -152,7 +152,7 @@ class Fitted:
 
 
 class NotApplicable(ValueError):
-    """A method cannot work on this kind of data (no costs, no prompts, ...): it is left out, and the reason is shown."""
+    """A method cannot work on this kind of data (no costs, no prompts, ...): it is left out, and the reason shown."""
 
 
 def rightness(decision: Decision, truth: Truth) -> np.ndarray:

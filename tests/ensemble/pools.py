@@ -11,7 +11,7 @@ def made_up(
     seed=0, questions=240, accuracies=(0.75, 0.65, 0.6, 0.55, 0.45), choices=4, abstain=0.05, costs=True, probs=False,
     scores=False, groups=3,
 ):  # fmt: skip
-    """(Opinions, Truth): independent members with these accuracies; the first group's prompts are of words of its own."""
+    """(Opinions, Truth): independent members with these accuracies; each group's prompts begin with its own word."""
     rng = np.random.default_rng(seed)
     members, count_N = len(accuracies), np.full(questions, choices)
     gold_N = rng.integers(choices, size=questions)

@@ -34,7 +34,7 @@ def pool(seed, rows=300, voters=6, choices=3):
 
 
 class BestOfPool(ClassifierMixin, BaseEstimator):
-    """A learner for scikit-learn's AdaBoost whose hypotheses are the pool's columns: it takes the one that errs least."""
+    """A learner for scikit-learn's AdaBoost whose hypotheses are the pool's columns: it takes the best."""
 
     def fit(self, X, y, sample_weight=None):
         self.classes_ = np.unique(y)

@@ -74,8 +74,8 @@ def test_what_the_data_lack_is_a_reason_and_what_is_unknown_an_error():
         pool_judging.judge(["plurallity"], opinions, truth, repeats=1)
     with pytest.raises(BadInput, match="repeats: 0 given"):
         pool_judging.judge(["plurality"], opinions, truth, repeats=0)
+    nothing = Truth(truth.ids, np.full(240, -2, np.int16), np.full(truth.right_MN.shape, np.nan))
     with pytest.raises(BadInput, match="0 of 240 can be judged"):
-        nothing = Truth(truth.ids, np.full(240, -2, np.int16), np.full(truth.right_MN.shape, np.nan))
         pool_judging.judge(["plurality"], opinions, nothing)
 
 

@@ -37,7 +37,8 @@ def accuracy_log_odds(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """The log-odds of being right, ln((1-e)/e) + ln(K-1): the best weights of independent voters.
 
     Nitzan and Paroush 1982, for two choices; the gain over guessing for more, as in SAMME. One right and one wrong
-    answer are added to each voter, so that none is certain. Voters worse than guessing get 0; where all are, all are equal.
+    answer are added to each voter, so that none is certain. Voters worse than guessing get 0; if all are, all
+    are equal.
     """
     rows = ballots.wrong_RN.shape[1]
     error_R, chance = (ballots.wrong_RN.sum(1) + 1) / (rows + 2), ballots.chance_N.mean()

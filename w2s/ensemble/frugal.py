@@ -26,7 +26,7 @@ def frugal(
     length: int = 3,
     pool: int = 8,
     thresholds: int = 16,
-    dimensions: int = 16,
+    dimensions: int = 4,
     folds: int = 5,
     l2: float = 1.0,
     costs: dict[str, float] | None = None,
@@ -40,7 +40,9 @@ def frugal(
     (those that the fewest others beat in both cost and accuracy), in lists of at most `length` (1 to 3), each threshold
     one of `thresholds` quantiles. The scorer is a logistic regression with penalty `l2` on `dimensions` features of the
     prompt, the group, the member's confidence, its answer and whether it agrees with the one asked before; its scores
-    in the search are out of fold (`folds`). `costs` (member: dollars per question) replaces the recorded costs.
+    in the search are out of fold (`folds`). Few dimensions, because the prompts' features lie otherwise on the prompts
+    that they were learned from than on new ones, and with them the share that is asked on. `costs` (member: dollars
+    per question) replaces the recorded costs.
     """
     limits = {"points": (points, 1, 1000), "length": (length, 1, 3), "pool": (pool, 1, 64), "folds": (folds, 2, 100)}
     limits |= {"thresholds": (thresholds, 1, 1000), "dimensions": (dimensions, 1, 10_000), "l2": (l2, 1e-6, 1e9)}
@@ -63,9 +65,8 @@ def frugal(
     arrays |= {"list_P3": np.where(list_P3 < 0, -1, np.searchsorted(used, list_P3)), "budget_P": budget_P}
     arrays |= {"threshold_P2": found["threshold_C2"][chosen]}
     arrays |= {"quality_P": found["quality_C"][chosen], "cost_P": found["cost_C"][chosen]}
-    return Fitted(
-        "frugal", opinions.members[used], arrays, {}, tuple(f"at most ${spend:.3g}" for spend in budget_P), point
-    )
+    points_P = tuple(f"at most ${spend:.3g}" for spend in budget_P)
+    return Fitted("frugal", opinions.members[used], arrays, {}, points_P, point)
 
 
 def apply_frugal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:

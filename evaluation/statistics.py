@@ -5,6 +5,8 @@ Input everywhere: one `Scores` per seed, whose columns are models, so that every
 Which interval, and why:
 
 - One rate, one seed: Wilson (1927).
+- A difference of two columns of right and wrong, one seed: the score interval for paired rates (Tango 1998). Where few
+  questions tell the two apart the bootstrap covers too little: 93.4% where 5 of 50 do, and this one 96.4%.
 - Anything else of one seed: a paired bootstrap over questions, the same draw for all models, percentile, with its
   levels widened for small n (Hesterberg 2015, "expanded percentile"). It covers the questions, not the training run.
 - Several seeds: each seed is a training run of its own, and mostly has questions of its own. The plain two-level
@@ -24,6 +26,7 @@ Which interval, and why:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +64,30 @@ def wilson(right: float, n: int) -> tuple[float, float]:
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * np.sqrt(rate * (1 - rate) / n + z2 / (4 * n * n))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def tango(plus: int, minus: int, n: int) -> tuple[float, float]:
+    """95% score interval of a paired difference of rates (Tango 1998): `plus` of n questions for it, `minus` against.
+
+    The differences d for which plus - minus - n·d is at most 1.96 of its standard deviations, at the likeliest rates
+    that differ by d.
+    """
+    if n < 1:
+        raise ValueError("an empty set has no rate")
+
+    def score(d: float) -> float:
+        half, mixed = ((2 * n - plus + minus) * d - plus - minus) / 2, 2 * n * minus * d * (1 - d)
+        against = (np.sqrt(max(half**2 + mixed, 0.0)) - half) / (2 * n)  # the likeliest rate of `minus`
+        return (plus - minus - n * d) / np.sqrt(max(n * (2 * against + d * (1 - d)), 1e-300))
+
+    def edge(bound: float, end: float) -> float:
+        """Where the score, which falls as d grows, passes `bound` between the observed difference and `end`."""
+        value, inside = (plus - minus) / n, end * (1 - 1e-9)
+        if value == end or abs(score(inside)) <= abs(bound):
+            return end
+        return float(optimize.brentq(lambda d: score(d) - bound, *sorted((value, inside))))
+
+    return edge(Z95, -1.0), edge(-Z95, 1.0)
 
 
 def rate(scores: Sequence[Scores], column: int = 0) -> Interval:
@@ -214,12 +241,18 @@ def _bounds(scores: Sequence[Scores], draws: int, seed: int) -> Callable[[np.nda
 
         return over_seeds
 
-    n = len(scores[0].ids)
-    drawn_BM = bootstrap_means(np.asarray(scores[0].values_NM, dtype=float), draws=draws, seed=seed)
+    n, values_NM = len(scores[0].ids), np.asarray(scores[0].values_NM, dtype=float)
+    drawn_BM = functools.cache(lambda: bootstrap_means(values_NM, draws=draws, seed=seed))
     tail = special.ndtr(-np.sqrt(n / max(n - 1, 1)) * special.stdtrit(max(n - 1, 1), 0.975))
 
     def over_items(weight_M):
-        low, high = np.quantile(drawn_BM @ weight_M, [tail, 1 - tail])
+        used = np.flatnonzero(weight_M)
+        if len(used) == 2 and weight_M[used].sum() == 0 and np.isin(values_NM[:, used], (0, 1)).all():
+            scale, speaks_N = abs(weight_M[used[0]]), values_NM @ weight_M
+            low, high = (scale * edge for edge in tango((speaks_N > 0).sum(), (speaks_N < 0).sum(), n))
+            if speaks_N.any():  # otherwise nothing tells them apart, which `contrast` says in its own way
+                return float(mean_M @ weight_M), low, high
+        low, high = np.quantile(drawn_BM() @ weight_M, [tail, 1 - tail])
         return float(mean_M @ weight_M), float(low), float(high)
 
     return over_items

@@ -14,6 +14,7 @@ from evaluation.statistics import (
     rate,
     ratio,
     smallest_difference,
+    tango,
     wilson,
 )
 
@@ -73,6 +74,29 @@ def test_wilson_covers_close_to_95_percent(n):
         stats.binom.pmf(right, n, p)[(inside[:, 0] <= p) & (p <= inside[:, 1])].sum() for p in np.linspace(0.1, 0.9, 81)
     ]
     assert 0.935 <= np.mean(covered) <= 0.97  # exact, no simulation
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.floats(0, 1))))
+def test_the_ends_of_tangos_interval_lie_196_deviations_off_at_the_likeliest_rates(case):
+    n, plus, share = case
+    minus = int(share * (n - plus))
+    low, high = tango(plus, minus, n)
+    assert (low, high) == pytest.approx((-tango(minus, plus, n)[1], -tango(minus, plus, n)[0]), abs=1e-9)
+    assert -1 <= low <= (plus - minus) / n <= high <= 1
+    for d in {low, high} - {-1.0, 1.0}:
+        grid = np.linspace(max(0, -d), (1 - d) / 2, 20_001)[1:-1]  # rates of `minus`; `plus` has d more
+        likely = stats.multinomial.logpmf(
+            [plus, minus, n - plus - minus], n, np.stack([grid + d, grid, 1 - 2 * grid - d], 1)
+        )
+        rate = grid[likely.argmax()]
+        assert abs(plus - minus - n * d) / np.sqrt(n * (2 * rate + d - d * d)) == pytest.approx(1.96, abs=0.01)
+
+
+def test_tangos_interval_of_all_for_it_and_of_nothing_at_all():
+    assert tango(50, 0, 50) == pytest.approx(((50 - 1.96**2) / (50 + 1.96**2), 1), abs=1e-4)
+    assert tango(0, 0, 50) == pytest.approx((-(1.96**2) / (50 + 1.96**2), 1.96**2 / (50 + 1.96**2)), abs=1e-4)
+    with pytest.raises(ValueError, match="empty"):
+        tango(0, 0, 0)
 
 
 @pytest.mark.parametrize("n", [50, 200, 1000])

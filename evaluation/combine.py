@@ -160,13 +160,16 @@ def describe(
     columns = {one.name: one.right_RN for one in found}
     methods = [row_of(one, columns, opinions, rows_N) for one in found]
     winner = max(methods, key=lambda one: one["accuracy"][0])["name"]
+    curves = {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
     columns[PICKED] = pool_judging.picked(found, halves, rows_N)
     methods.append({
         "name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "abstained": None, "cost": None,
         "asked": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N),
     })  # fmt: skip
+    for one in methods:
+        one["over_hull"] = curves["cost"] and curves["cost"]["over_hull"].get(one["name"])
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
-    wrong, curves = bounds.all_wrong(gold.right_MN), {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
+    wrong = bounds.all_wrong(gold.right_MN)
     if "plurality" in columns:
         evidence = ballots(known, gold)
         curves["correlation"] = pool_curves.correlation(evidence, known.members)

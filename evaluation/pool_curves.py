@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.pool_judging import Judged, scores
-from evaluation.statistics import rate, wilson
+from evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.ensemble import bounds, dependence, frontier
 from w2s.ensemble.pool import tally
 from w2s.opinions import Ballots, Opinions, Truth
@@ -49,27 +49,50 @@ def copula_line(evidence: Ballots, number: int) -> list[float] | None:
 
 
 def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
-    """Accuracy against dollars per 1,000 questions: the single members, their hull, every method's operating points."""
+    """Accuracy against dollars per 1,000 questions: single members, their hull, every method's operating points.
+
+    Asking members by lot reaches every point of the hull, so a method earns its keep above it alone: `over_hull` of a
+    point is the paired difference to the mixture of members that costs as much, that of a method the mean over its
+    points (one test for a whole curve). The hull has picked its members with hindsight, the method has not.
+    """
     if opinions.cost_MN is None:
         return None
     cost_M = 1000 * np.nan_to_num(opinions.cost_MN[:, rows_N]).mean(1)
-    right_M = np.nan_to_num(truth.right_MN[:, rows_N]).mean(1)
-    hull = frontier.hull(cost_M, right_M)
-    methods = {}
+    right_MN = np.nan_to_num(truth.right_MN[:, rows_N])
+    right_M = right_MN.mean(1)
+    corners = frontier.hull(cost_M, right_M)
+    low, high = float(cost_M[corners[0]]), float(cost_M[corners[-1]])
+    shown = {"methods": {}, "over_hull": {}, "aiq": {}}
     for one in found:
-        line = []
+        cost_P = 1000 * one.cost_PRN[:, :, rows_N].mean((1, 2))
+        mixture_PN = np.array([frontier.mixture(cost_M, right_M, cost) for cost in cost_P]) @ right_MN
+        right_PRN = one.right_PRN[:, :, rows_N]
+        points = []
         for at, point in enumerate(one.points):
+            over = over_mixture(right_PRN[at], mixture_PN[at])
             interval = rate(scores(opinions.ids, [one.right_PRN[at]], rows_N))
-            cost = 1000 * float(one.cost_PRN[at][:, rows_N].mean())
-            line.append(
-                {"point": point, "cost": cost, "accuracy": interval.value, "low": interval.low, "high": interval.high}
-            )
-        methods[one.name] = line
+            points.append({
+                "point": point, "cost": float(cost_P[at]), "accuracy": interval.value, "low": interval.low,
+                "high": interval.high, "over_hull": over,
+            })  # fmt: skip
+        shown["methods"][one.name] = points
+        shown["over_hull"][one.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
+        if low < high:
+            shown["aiq"][one.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
+    if low < high:
+        shown["aiq"]["hull of the single members"] = frontier.aiq(cost_M, right_M, low, high)
     singles = [
         {"name": str(name), "cost": float(cost), "accuracy": float(right)}
         for name, cost, right in zip(opinions.members, cost_M, right_M, strict=True)
     ]
-    return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in hull], "methods": methods}
+    return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in corners], **shown}
+
+
+def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
+    """The paired difference of a method to a mixture of members, with its interval."""
+    ids = np.arange(len(mixture_N))
+    found = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
+    return [found.value, found.low, found.high]
 
 
 def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:

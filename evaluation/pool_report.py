@@ -47,6 +47,7 @@ def render(found: dict[str, Any]) -> str:
         "dollars": dollars,
         "options": options_of,
         "has_gap": has_gap,
+        "value_of": value_of,
         "picked": PICKED,
         "single": SINGLE,
         "pictures": draw(found),
@@ -161,6 +162,7 @@ def columns_of(found: dict[str, Any]) -> list[str]:
         "abstained": any((method["abstained"] or 0) >= 0.0005 for method in methods),
         "asked": any(method["asked"] is not None and method["asked"] < everyone for method in methods),
         "cost": any(method.get("cost") is not None for method in methods),
+        "over_hull": any(method.get("over_hull") for method in methods),
     }
     return [*(name for name, shown in wanted.items() if shown), "seconds"]
 
@@ -185,6 +187,7 @@ def table(found: dict[str, Any], rows: int = 15) -> str:
     found = printable(found)
     columns, methods = columns_of(found), found["methods"]
     names = {"over_plurality": "vs plurality", "abstained": "abstained", "asked": "asked", "cost": "$/1,000"}
+    names["over_hull"] = "vs hull, all points"
     head = ["", "method", "right, %", "95% interval", "vs best single", "95% interval"]
     lines = [[*head, *(names.get(name, "time") for name in columns)]]
     for rank, method in enumerate(methods[:rows], 1):
@@ -199,8 +202,11 @@ def table(found: dict[str, Any], rows: int = 15) -> str:
         said += [*aligned(lines), ""]
     if len(methods) > rows:
         said.append(f"{len(methods) - rows} more methods are on the page")
+    reasons: dict[str, list[str]] = {}
     for one in found["left_out"]:
-        said.append(f"left out: {one['name']} ({one['reason']})")
+        reasons.setdefault(one["reason"], []).append(one["name"])
+    for reason, left in reasons.items():
+        said += textwrap.wrap(f"left out: {', '.join(left)} ({reason})", 100, subsequent_indent="  ")
     return "\n".join(said).rstrip()
 
 
@@ -221,6 +227,7 @@ def value_of(method: dict[str, Any], column: str) -> str:
         return "–"
     shown = {
         "over_plurality": lambda: signed(value[0]),
+        "over_hull": lambda: f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})",
         "abstained": lambda: f"{100 * value:.1f}%",
         "asked": lambda: f"{value:.1f}",
         "cost": lambda: dollars(value),

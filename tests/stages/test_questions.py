@@ -124,5 +124,5 @@ def test_recorded_labels_of_other_questions_are_refused(made, tmp_path, recorded
     others = [dataclasses.replace(row, prompt=f"other {row.prompt}") for row in read_rows(
         tools.recorded / "questions.jsonl", Example)]  # fmt: skip
     write_rows(tools.recorded / "questions.jsonl", others)
-    with pytest.raises(BadInput, match="labels none of the 90 questions of the transfer pool"):
+    with pytest.raises(BadInput, match="labels none of the 90 transfer questions"):
         questions.recorded_targets(tmp_path, {"questions": made}, tools, content="x")

@@ -99,7 +99,7 @@ def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) 
             target_NK[at, : len(choices)] = labels.target_NK[there, [choices.index(one) for one in row.choices]]
             weight_N[at], why_N[at] = labels.weight_N[there], labels.why_N[there]
     if not weight_N.any():
-        raise BadInput(f"label.recorded: {tools.recorded} labels none of the {len(examples):,} questions of the transfer pool")
+        raise BadInput(f"label.recorded: {tools.recorded} labels none of the {len(examples):,} transfer questions")
     target_NK /= target_NK.sum(1, keepdims=True)
     ids = np.array([row.id for row in examples])
     write_arrays(here / "labels.npz", PseudoLabels(ids, target_NK, weight_N, why_N.astype(str)))

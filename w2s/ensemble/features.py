@@ -1,4 +1,4 @@
-"""Prompts as numbers: TF-IDF of words and word pairs, then a truncated SVD (latent semantic analysis).
+"""Prompts as numbers: TF-IDF of words, then a truncated SVD (latent semantic analysis).
 
 All that is learned is a few plain arrays. Features that somebody else made (any sentence encoder's, see
 `models.encode`) replace them: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
@@ -82,11 +82,11 @@ def decompose(prompts: tuple[str, ...], dimensions: int, seed: int) -> dict[str,
 
 @functools.lru_cache(maxsize=4)
 def count_words(prompts: tuple[str, ...]) -> sparse.csr_matrix:
-    """(N, B) log(1 + how often) of the words and word pairs, each in the bucket of its hash."""
+    """(N, B) log(1 + how often) of the words, each in the bucket of its hash."""
     from sklearn.feature_extraction.text import HashingVectorizer  # imported here: it costs a second
 
     hashing = HashingVectorizer(
-        n_features=BUCKETS, ngram_range=(1, 2), token_pattern=WORD, norm=None, alternate_sign=False, dtype=np.float32
+        n_features=BUCKETS, token_pattern=WORD, norm=None, alternate_sign=False, dtype=np.float32
     )
     counts_NB = hashing.transform(prompts)
     counts_NB.data = np.log1p(counts_NB.data)

@@ -97,11 +97,16 @@ def estimate_logistic(arrays: dict[str, np.ndarray], features_ND: np.ndarray) ->
 def learn_factors(
     features_ND: np.ndarray, target_MN: np.ndarray, *, rank: int, penalty: float
 ) -> dict[str, np.ndarray]:
-    """As `learn_logistic`, with member vectors v_m of length `rank`: logit = v_m · (W q) + b_m (L-BFGS).
+    """As `learn_logistic`, with member vectors v_m of length `rank`: logit = v_m · (W q) + b_m (25 steps of L-BFGS).
 
-    It starts from the best approximation of that rank of the separate regressions, so no random start has a say.
+    It starts from the best approximation of that rank of the separate regressions, so no random start has a say. The
+    penalty is times √N: the ridge on both factors is one on the singular values of their product, and the largest of
+    pure noise grows like √N.
     """
+    penalty *= np.sqrt(len(features_ND))
     rank = min(rank, len(target_MN), features_ND.shape[1])
+    centre_D = features_ND.mean(0)  # otherwise the bias and the questions' common direction say the same
+    features_ND = (features_ND - centre_D).astype(np.float32)
     known_NM = np.isfinite(target_MN.T)
     right_NM = np.where(known_NM, target_MN.T, 0).astype(np.float32)
     weight_DM = learn_logistic(features_ND, target_MN, penalty=penalty)["weight_DM"]
@@ -109,7 +114,6 @@ def learn_factors(
     root_R = np.sqrt(size_R[:rank])
     shapes = [(features_ND.shape[1], rank), (rank, len(target_MN)), (1, len(target_MN))]
     cuts = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
-    features_ND = features_ND.astype(np.float32)
 
     def split(flat: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(flat, cuts), shapes, strict=True)]
@@ -132,10 +136,11 @@ def learn_factors(
 
     start = [left_DR[:, :rank] * root_R, root_R[:, None] * right_RM[:rank], weight_DM[-1:]]
     found = minimize(
-        loss, np.concatenate([s.ravel() for s in start]), jac=True, method="L-BFGS-B", options={"maxiter": 60}
+        loss, np.concatenate([s.ravel() for s in start]), jac=True, method="L-BFGS-B", options={"maxiter": 25}
     )
     question_DR, member_RM, bias_1M = split(found.x)
-    return {"question_DR": question_DR, "member_RM": member_RM, "bias_M": bias_1M[0]}
+    bias_M = bias_1M[0] - centre_D @ question_DR @ member_RM
+    return {"question_DR": question_DR, "member_RM": member_RM, "bias_M": bias_M}
 
 
 def estimate_factors(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:

@@ -3,9 +3,10 @@
 All estimate, from the question alone, how likely each member is to be right (`routers.ESTIMATORS`) and what it will
 cost, and take the member with the most `quality - price · cost`. The price, in right answers per dollar, is 1 over the
 willingness to pay; it is also the Lagrange multiplier of "as many right answers as this budget buys". Every price is an
-operating point, named by what a question costs there, on questions that the estimates were not fitted on. Where no
-costs were recorded there is one point: the member that is most likely right. Of two members without costs (a strong and
-a weak one, as in RouteLLM) each call of the more accurate one counts 1, and the points are shares of calls to it.
+operating point, named by what the fit questions cost there; the default is the one with the best quality on questions
+that the estimates were not fitted on. Where no costs were recorded there is one point: the member that is most likely
+right. Of two members without costs (a strong and a weak one, as in RouteLLM) each call of the more accurate one counts
+1, and the points are shares of calls to it.
 
 No result depends on the order of questions or members: questions are sorted by id and members by accuracy before
 anything is fitted, and of members that are worth the same the more accurate one is taken.
@@ -23,7 +24,7 @@ from w2s.ensemble.routers import ESTIMATORS
 from w2s.opinions import ABSTAINED, NOT_ASKED, Decision, Fitted, NotApplicable, Opinions, Truth
 from w2s.records import BadInput
 
-FOLDS = 5
+FOLDS = 4
 ENOUGH = 4_000
 TIE = 1e-9
 
@@ -72,7 +73,7 @@ def matrix_factorisation(
     truth: Truth,
     *,
     rank: int = 8,
-    penalty: float = 30.0,
+    penalty: float = 0.4,
     dimensions: int = 64,
     points: int = 20,
     seed: int = 0,
@@ -188,17 +189,19 @@ def fit_router(
     costs = ESTIMATORS[name][0](what_N, cost_MN, **chosen)
     arrays |= {f"cost/{array}": value for array, value in costs.items()}
     fitted = dataclasses.replace(fitted, meta=fitted.meta | {"cost": name})
-    rows, quality_MN = cross_fitted(options, what_N, truth.right_MN, seed)
-    price_P, member_PN = sweep(quality_MN, estimate_cost(fitted, opinions.questions(rows)), points, budgets_P)
-    paid_P = np.nanmean(cost_MN[member_PN, rows], axis=1)
-    right_P = np.nanmean(truth.right_MN[member_PN, rows], axis=1)
+    rows, unseen_MN = cross_fitted(options, what_N, truth.right_MN, seed)
+    # Prices are found with the estimates that will be used: those of fewer questions are flatter, and so are paid less.
+    quality_MN, cost_MN = predict(arrays, options, what_N[rows]), estimate_cost(fitted, opinions.questions(rows))
+    price_P, paid_P = sweep(quality_MN, cost_MN, points, budgets_P)
     if opinions.cost_MN is None:
         names = [f"{paid:.1%} to {opinions.members[0]}" for paid in paid_P]
     else:
         names = [f"${1000 * paid:#.3g} per 1,000" for paid in paid_P]
     kept = sorted({name: at for at, name in reversed(list(enumerate(names)))}.values())
-    best = int(np.flatnonzero(right_P[kept] >= right_P[kept].max() - TIE)[0])
     arrays["price_P"] = price_P[kept]
+    member_PN = np.stack([choose(unseen_MN, cost_MN, price) for price in price_P[kept]])
+    right_P = np.nanmean(truth.right_MN[member_PN, rows], axis=1)
+    best = int(np.flatnonzero(right_P >= right_P.max() - TIE)[0])
     return dataclasses.replace(fitted, points=tuple(names[at] for at in kept), point=best)
 
 
@@ -236,29 +239,27 @@ def cross_fitted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, quality_MN): estimates for at most 4,000 questions, each by estimators that did not see it."""
     rng = np.random.default_rng(seed)
+    fold_N = rng.permutation(len(what_N)) % min(FOLDS, len(what_N))
     rows = np.sort(rng.permutation(len(what_N))[:ENOUGH])
-    fold_N = rng.permutation(len(rows)) % min(FOLDS, len(rows))
+    mean_M1 = np.nanmean(right_MN, axis=1, keepdims=True)
     quality_MN = np.empty((len(right_MN), len(rows)))
     for fold in range(fold_N.max() + 1):
-        others = rows[fold_N != fold] if fold_N.max() else rows
-        target_MN = right_MN[:, others]
-        # A member that only the left-out fold knows has its overall mean there.
-        blank = ~np.isfinite(target_MN).any(1)
-        target_MN = np.where(blank[:, None], np.nanmean(right_MN, axis=1)[:, None], target_MN)
-        quality_MN[:, fold_N == fold] = predict(
-            learn(options, what_N[others], target_MN), options, what_N[rows][fold_N == fold]
-        )
+        others_N = (fold_N != fold) | (fold_N.max() == 0)
+        target_MN = right_MN[:, others_N]
+        # Of a member that is known in the left-out fold alone, the mean is all that is left.
+        target_MN = np.where(np.isfinite(target_MN).any(1, keepdims=True), target_MN, mean_M1)
+        arrays = learn(options, what_N[others_N], target_MN)
+        quality_MN[:, fold_N[rows] == fold] = predict(arrays, options, what_N[rows[fold_N[rows] == fold]])
     return rows, quality_MN
 
 
 def sweep(
     quality_MN: np.ndarray, cost_MN: np.ndarray, points: int, budgets_P: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """price_P, falling, and the member_PN chosen at each: for every budget the lowest price that keeps within it.
+    """price_P, falling, and the mean cost paid_P at each: for every budget the lowest price that keeps within it.
 
-    The mean estimated cost falls with the price, so bisection finds it. Default budgets: `points` steps of equal ratio
-    (equal size where the cheapest is free) from the cheapest choices to the best. What no price reaches gets the
-    cheapest.
+    The mean cost falls with the price, so bisection finds it. Default budgets: `points` steps of equal ratio (equal
+    size where the cheapest is free) from the cheapest choices to the best. What no price reaches gets the cheapest.
     """
     rows, unit = np.arange(quality_MN.shape[1]), 1 / max(cost_MN.max(), 1e-300)
 
@@ -278,8 +279,12 @@ def sweep(
         least, most = paid(1e6 * unit), paid(0.0)
         between = np.geomspace if least > 0 else np.linspace
         budgets_P = between(least, max(least, most), points)
-    price_P = np.unique([multiplier(budget) for budget in budgets_P])[::-1]
-    return price_P, np.stack([choose(quality_MN, cost_MN, price) for price in price_P])
+        # The ends hold for new questions too: the cheapest whatever its quality, and the best whatever its cost.
+        prices = [1e6 * unit, *map(multiplier, budgets_P[1:-1]), 0.0]
+    else:
+        prices = list(map(multiplier, budgets_P))
+    price_P = np.unique(prices)[::-1]
+    return price_P, np.array([paid(price) for price in price_P])
 
 
 def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

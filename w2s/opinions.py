@@ -196,7 +196,9 @@ def write_fitted(path: Path, fitted: Fitted) -> None:
     rest = {"kind": fitted.kind, "members": fitted.members.tolist(), "meta": fitted.meta}
     rest |= {"points": list(fitted.points), "point": fitted.point}
     with open(path, "wb") as file:
-        np.savez(file, **{f"array:{name}": array for name, array in fitted.arrays.items()}, rest=json.dumps(rest))
+        # Texts may come as objects, which only a pickle could hold: as arrays of text they need none.
+        plain = {name: np.array(a.tolist()) if a.dtype == object else a for name, a in fitted.arrays.items()}
+        np.savez(file, **{f"array:{name}": array for name, array in plain.items()}, rest=json.dumps(rest))
         file.flush()
         os.fsync(file.fileno())
 

@@ -91,10 +91,10 @@ def test_questions_without_gold_are_not_judged_and_not_counted_as_wrong():
 
 
 def test_costs_and_members_asked_are_those_of_the_members_that_the_method_needs():
-    opinions, truth = made_up(questions=200)
+    opinions, truth = made_up(questions=200, accuracies=(0.9, 0.6, 0.6, 0.55, 0.45))
     found, _ = pool_judging.judge(["best_single", "plurality"], opinions, truth, repeats=2)
     best, plurality = found
     np.testing.assert_allclose(best.asked_RN, 1)
     np.testing.assert_allclose(plurality.asked_RN, 5)
-    np.testing.assert_allclose(plurality.cost_PRN[0], opinions.cost_MN.sum(0))
+    np.testing.assert_allclose(plurality.cost_PRN[0, 1], opinions.cost_MN.sum(0))
     assert best.cost_PRN.mean() == pytest.approx(opinions.cost_MN[0].mean())

@@ -41,7 +41,7 @@ def logistic(
     if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
         raise NotApplicable("no question with gold has a recorded answer")
     known, gold_N = opinions.questions(rows), truth.gold_N[rows].astype(int)
-    groups = np.unique(known.group_N) if by_group else np.array([""])
+    groups = np.unique(known.group_N.astype(str)) if by_group else np.array([""])
     arrays = {"groups": groups if len(groups) > 1 else groups[:0], "by_position": np.array(by_position)}
     if known.score_MN is not None:
         arrays["quantiles_MQ"] = np.nanquantile(known.score_MN, np.linspace(0, 1, 33), axis=1).T
@@ -88,8 +88,9 @@ def evidence(
     cells, width, penalty = [(row_V, member_V, np.ones(len(row_V)))], members, [np.full(members, penalties[0])]
     groups = arrays["groups"]
     if len(groups):
-        place_N = np.searchsorted(groups, opinions.group_N)
-        known_V = (groups[np.minimum(place_N, len(groups) - 1)] == opinions.group_N)[question_V]
+        group_N = opinions.group_N.astype(str)
+        place_N = np.searchsorted(groups, group_N)
+        known_V = (groups[np.minimum(place_N, len(groups) - 1)] == group_N)[question_V]
         column_V = width + place_N[question_V] * members + member_V
         cells.append((row_V[known_V], column_V[known_V], np.ones(known_V.sum())))
         width, penalty = width + len(groups) * members, [*penalty, np.full(len(groups) * members, penalties[1])]

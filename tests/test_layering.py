@@ -1,6 +1,8 @@
 """Who may import whom (DESIGN, section 3), read from the sources with ast."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,10 +83,20 @@ def test_a_file_imports_only_its_own_level_and_those_below(path):
             assert LEVEL[other] <= LEVEL[room], f"{short(path)} (level {LEVEL[room]}) imports {other} ({LEVEL[other]})"
 
 
+# RL-Focal trains two small networks (DESIGN, section 3): torch inside functions, none when the tables are imported.
+TRAINS_NETWORKS = {"w2s/ensemble/focal_agents.py"}
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if LEVEL.get(room_of(p), 0) in (0, 1, 4, 5)], ids=short)
 def test_torch_begins_at_level_2_and_the_pipeline_process_holds_no_tensors(path):
-    found = {name.split(".")[0] for name in imports(path)} & TORCH
+    found = imports(path, at_the_top=short(path) in TRAINS_NETWORKS)
+    found = {name.split(".")[0] for name in found} & TORCH
     assert not found, f"{short(path)} imports {found}"
+
+
+def test_the_table_of_focal_loads_no_torch():
+    code = "import sys, w2s.ensemble.focal; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in LEVELS[4]], ids=short)

@@ -16,7 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from w2s.ensemble.focal_agents import FAR, Agents, Rollout, forward, gae, learn_decider, learn_fusion, learn_together
+from w2s.ensemble.focal_agents import (
+    FAR,
+    Agents,
+    Rollout,
+    forward,
+    gae,
+    learn_decider,
+    learn_fusion,
+    learn_together,
+    one_thread,
+)
 from w2s.ensemble.focal_world import (
     EPISODES,
     Past,
@@ -24,14 +34,17 @@ from w2s.ensemble.focal_world import (
     asked,
     draw,
     evidence,
+    log_odds,
     observe,
     overview,
     past_of,
     pool_of,
+    skill,
     tasks_of,
     widths,
     window_of,
 )
+from w2s.ensemble.hedge import prequential
 from w2s.opinions import Decision, Fitted, Opinions, Truth, ballots
 from w2s.records import BadInput, softmax
 
@@ -82,11 +95,12 @@ def focal(
     pool, rng = pool_of(opinions), np.random.default_rng(seed)
     past = past_of(opinions, truth, pool.candidate_NK, by_group=by_group)
     school = School(Agents(rng, widths(pool), hidden=hidden), pool, past, rng, alpha, window)
-    warm_fusion(school, warm_steps)
-    static_M = static_selection(school)
-    warm_decider(school, static_M, 100)
-    school.agents.forget_moments()
-    seen = [learn_together(school.agents, *rollout(school), rng) for _ in range(updates)]
+    with one_thread():
+        warm_fusion(school, warm_steps)
+        static_M = static_selection(school)
+        warm_decider(school, static_M, 100)
+        school.agents.forget_moments()
+        seen = [learn_together(school.agents, *rollout(school), rng) for _ in range(updates)]
     chosen_GM, odds_GM = zip(*(settle(school, rows) for rows in past.rows_G), strict=True)
     arrays = {
         f"{name}_{at}": array.copy()
@@ -111,6 +125,73 @@ def apply_focal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
         probs_NK[rows_B[at_B], pool.candidate_NK[rows_B][mask_BK]] = softmax(score_BK, mask_BK)[at_B, slot_B]
     silent_N = ~pool.vote_NKM.any((1, 2))
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK), asked_MN=asked_NM.T)
+
+
+def online(
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    alpha: float = 0.02,
+    window: int = 200,
+    every: int = 100,
+    by_group: bool = True,
+    fusion_steps: int = 20,
+    updates: int = 2,
+    hidden: int = 64,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """RL-Focal question by question, each label revealed after its prediction, beside `hedge.prequential`'s baselines.
+
+    Name -> right_N, 0 to 1, in the order given. After each `every` questions both agents learn from all that is past:
+    `fusion_steps` supervised steps and `updates` of MAPPO (0: without reinforcement learning); whenever the past has
+    doubled, the Decider is first set back to the best static selection. Plurality answers the first `every` questions.
+    """
+    check(alpha, window, hidden, {"fusion_steps": fusion_steps, "updates": updates})
+    baselines = prequential(opinions, truth, every=every)
+    pool, rng = pool_of(opinions), np.random.default_rng(seed)
+    agents = Agents(rng, widths(pool), hidden=hidden)
+    bits_M, doubled, right = np.ones(len(opinions.members), dtype=bool), every, [baselines["plurality"][:every]]
+    for start in range(every, len(opinions.ids), every):
+        before, rows_B = slice(0, start), np.arange(start, min(start + every, len(opinions.ids)))
+        past = past_of(
+            opinions.questions(before), truth.questions(before), pool.candidate_NK[before], by_group=by_group
+        )
+        school = School(agents, pool, past, rng, alpha, window)
+        with one_thread():
+            warm_fusion(school, fusion_steps * (5 if start == every else 1), rate=1e-3)
+            if start >= doubled:
+                warm_decider(school, static_selection(school), 100)
+                doubled = 2 * start
+            for _ in range(updates):
+                learn_together(agents, *rollout(school), rng)
+        picked_B, bits_M = follow(school, opinions, truth, rows_B, bits_M)
+        right.append((picked_B == truth.gold_N[rows_B]).astype(np.float64))
+    return {"rl_focal": np.concatenate(right), **baselines}
+
+
+def follow(
+    school: School, opinions: Opinions, truth: Truth, rows_B: np.ndarray, bits_M: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates picked for questions in turn, -1 without an answer, and the last selection.
+
+    The agents are those of the block's start; the Decider's window moves on with every label.
+    """
+    fails_MN = (opinions.answer_MN != truth.gold_N) | (truth.gold_N < 0)
+    chosen, odds = [], []
+    for row in rows_B:
+        known = np.flatnonzero(opinions.group_N[:row] == opinions.group_N[row])
+        rows = known if np.isin(opinions.group_N[row], school.past.groups) else np.arange(row)
+        fails_1MW = fails_MN[:, rows[-school.window :]][None]
+        accuracy_1M = skill(fails_1MW, fails_1MW.shape[2], school.past.accuracy_M)
+        state_1F = observe(fails_1MW, accuracy_1M, bits_M[None])
+        bits_M = forward(school.agents.networks["decider"], state_1F)[0] > 0
+        chosen.append(bits_M)
+        odds.append(log_odds(accuracy_1M)[0])
+    asked_BM = asked(school.pool, rows_B, np.array(chosen))
+    score_BK, _ = scores(school.agents.networks["fusion"], school.pool, rows_B, asked_BM, np.array(odds))
+    slot_B = score_BK.argmax(1)
+    answered_B = school.pool.vote_NKM[rows_B].any((1, 2))
+    return np.where(answered_B, school.pool.candidate_NK[rows_B, slot_B], -1), bits_M
 
 
 def scores(layers, pool: Pool, rows_B, asked_BM, odds_BM) -> tuple[np.ndarray, np.ndarray]:

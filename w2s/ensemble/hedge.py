@@ -44,7 +44,7 @@ def regret(weight_MN: np.ndarray, loss_MN: np.ndarray) -> float:
 
 def losses_before(loss_MN: np.ndarray) -> np.ndarray:
     """What each member had lost before each question."""
-    return np.cumsum(loss_MN, axis=1) - loss_MN
+    return np.cumsum(np.c_[np.zeros(len(loss_MN)), loss_MN[:, :-1]], axis=1)
 
 
 def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[str, np.ndarray]:

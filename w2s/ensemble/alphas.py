@@ -115,16 +115,19 @@ def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 def patterns(ballots: Ballots) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct rows of right and wrong with their chance, and how often each occurs: wrong_RP, chance_P, times_P.
 
-    Ten million rows of 16 voters have some ten thousand patterns: a round is then as quick as on a small set. A small
-    set, and one that no number has room for, is left as it is.
+    Ten million rows of 16 voters have some ten thousand patterns: a round is then as quick as on a small set. They are
+    sorted, so that nothing drawn from them depends on the order of the rows.
     """
     wrong_RN, chance_N = ballots.wrong_RN, ballots.chance_N
-    voters, rows = wrong_RN.shape
-    if rows < 100_000 or voters > 36:
-        return wrong_RN.astype(np.float64), chance_N, np.ones(rows)
+    tied = any((wrong_N % 1 * (wrong_N != chance_N.astype(wrong_N.dtype))).any() for wrong_N in wrong_RN)
+    if tied or len(wrong_RN) > 36:  # more than a number of 64 bits has room for
+        rows_XN = np.vstack([wrong_RN, chance_N])
+        rows_XP, times_P = np.unique(rows_XN, axis=1, return_counts=True)
+        return rows_XP[:-1], rows_XP[-1], times_P.astype(np.float64)
     key_N = np.asarray(ballots.count_N, dtype=np.int64)
-    for wrong_N, answer_N in zip(wrong_RN, ballots.answer_RN, strict=True):
-        key_N = 3 * key_N + np.where(answer_N < 0, 2, wrong_N > 0)
+    for wrong_N in wrong_RN:
+        # Right, wrong, or no vote: it errs as often as guessing, which count_N tells.
+        key_N = 3 * key_N + np.where(wrong_N == 0, 0, np.where(wrong_N == 1, 1, 2))
     _, first_P, times_P = np.unique(key_N, return_index=True, return_counts=True)
     return wrong_RN[:, first_P].astype(np.float64), chance_N[first_P], times_P.astype(np.float64)
 

@@ -6,8 +6,10 @@ and fitted/METHOD.npz, which `apply` uses on new questions and `labels` turns in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
 from w2s.log import say
 from w2s.opinions import ABSTAINED, NOT_ASKED, Opinions, Truth, ballots, write_fitted
 from w2s.records import BadInput, Example, Gold
-from w2s.registry import did_you_mean, pick, summary
+from w2s.registry import did_you_mean, fits, pick, summary
 from w2s.store import write_json
 
 PICKED_WORDS = "The method that did best on the other half's questions: an honest choice among all of these."
@@ -53,6 +55,8 @@ class Asked:
     """Only these models; [] is all."""
     groups: list[str] = field(default_factory=list)
     """Only the questions of these groups (tasks, subjects); [] is all."""
+    costs: dict = field(default_factory=dict)
+    """US dollars of one answer, by member or by pattern (`gpt-4*: 0.01`), where they were not recorded; first match."""
     repeats: int = 5
     """How often the questions are cut into halves anew."""
     seed: int = 0
@@ -138,7 +142,26 @@ def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
     if asked.groups:
         rows_N = np.isin(opinions.group_N, asked.groups)
         opinions, truth = opinions.questions(rows_N), truth.questions(rows_N)
-    return with_features(opinions, asked.encoder), truth
+    return with_features(with_costs(opinions, asked.costs), asked.encoder), truth
+
+
+def with_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
+    """The same with a price for each answer of the members that a pattern names; what was recorded stays."""
+    if not costs:
+        return opinions
+    bad = next(((name, cost) for name, cost in costs.items() if not fits(cost, float) or cost < 0), None)
+    if bad:
+        raise BadInput(f"costs: {bad[0]}: {bad[1]!r} given; allowed: dollars per answer, 0 and above")
+    priced_M = [
+        next((cost for name, cost in costs.items() if fnmatchcase(one, name)), None) for one in opinions.members
+    ]
+    missing = [str(one) for one, cost in zip(opinions.members, priced_M, strict=True) if cost is None]
+    if missing and opinions.cost_MN is None:
+        raise BadInput(f"costs: no price for {missing[0]!r} ({len(missing)} members in all); a pattern ends in *")
+    given_MN = np.array([np.nan if cost is None else cost for cost in priced_M])[:, None] + np.zeros(len(opinions.ids))
+    if opinions.cost_MN is not None:
+        given_MN = np.where(np.isfinite(opinions.cost_MN), opinions.cost_MN, given_MN)
+    return dataclasses.replace(opinions, cost_MN=np.where(opinions.answer_MN == NOT_ASKED, np.nan, given_MN))
 
 
 def suite_of(name: str, data_root: str | None) -> tuple[list[Example], list[Gold]]:
@@ -167,7 +190,10 @@ def describe(
         "asked": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N),
     })  # fmt: skip
     for one in methods:
-        one["over_hull"] = curves["cost"] and curves["cost"]["over_hull"].get(one["name"])
+        one["over_hull"], one["over_hull_all"] = None, curves["cost"] and curves["cost"]["over_hull"].get(one["name"])
+    if curves["cost"]:
+        for one, judged in zip(methods, found, strict=False):
+            one["over_hull"] = curves["cost"]["methods"][judged.name][judged.point]["over_hull"]
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
     wrong = bounds.all_wrong(gold.right_MN)
     if "plurality" in columns:

@@ -187,7 +187,7 @@ def table(found: dict[str, Any], rows: int = 15) -> str:
     found = printable(found)
     columns, methods = columns_of(found), found["methods"]
     names = {"over_plurality": "vs plurality", "abstained": "abstained", "asked": "asked", "cost": "$/1,000"}
-    names["over_hull"] = "vs hull, all points"
+    names["over_hull"] = "vs hull at its price"
     head = ["", "method", "right, %", "95% interval", "vs best single", "95% interval"]
     lines = [[*head, *(names.get(name, "time") for name in columns)]]
     for rank, method in enumerate(methods[:rows], 1):
@@ -227,6 +227,7 @@ def value_of(method: dict[str, Any], column: str) -> str:
         return "–"
     shown = {
         "over_plurality": lambda: signed(value[0]),
+        "over_hull_all": lambda: f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})",
         "over_hull": lambda: f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})",
         "abstained": lambda: f"{100 * value:.1f}%",
         "asked": lambda: f"{value:.1f}",

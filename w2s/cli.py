@@ -124,6 +124,14 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def prices(text: str) -> dict[str, float]:
+    """A flag's mapping: pattern=dollars, parted by commas."""
+    try:
+        return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
+
+
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
 ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
 COMBINE_ARGUMENTS = (
@@ -134,6 +142,7 @@ COMBINE_ARGUMENTS = (
     ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
     ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
     ("--groups", {"type": names, "help": "only the questions of these groups"}),
+    ("--costs", {"type": prices, "help": "dollars per answer, where none were recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
     ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
     ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
     ENCODER,
@@ -223,7 +232,8 @@ def combine(asked: argparse.Namespace) -> None:
     from evaluation.combine import asked_of
     from evaluation.combine import combine as combine_pool
 
-    flags = ("questions", "methods", "suite", "data_root", "models", "groups", "repeats", "seed", "encoder", "out")
+    flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
+    flags += ("repeats", "seed", "encoder", "out")
     given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
     places = [word for word in asked.outputs if "=" not in word]
     if len(places) > 1:

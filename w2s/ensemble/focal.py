@@ -158,7 +158,7 @@ def online(
         )
         school = School(agents, pool, past, rng, alpha, window)
         with one_thread():
-            warm_fusion(school, fusion_steps * (5 if start == every else 1), rate=1e-3)
+            warm_fusion(school, fusion_steps * (5 if start == every else 1))
             if start >= doubled:
                 warm_decider(school, static_selection(school), 100)
                 doubled = 2 * start
@@ -200,7 +200,7 @@ def scores(layers, pool: Pool, rows_B, asked_BM, odds_BM) -> tuple[np.ndarray, n
     return np.where(mask_BK, forward(layers, evidence_BKF)[..., 0], FAR), mask_BK
 
 
-def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 3e-3) -> None:
+def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 1e-3) -> None:
     """Supervised steps of the Fusion, on all members half of the time and on random selections of any size else."""
     rng, gold_N, done = school.rng, school.past.gold_N, 0
     while done < steps:

@@ -154,19 +154,20 @@ def evidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """evidence_BKF of each candidate, float32, and mask_BK of those that can be picked.
 
-    By member, 0 where it was not asked: its vote, (its log-probability), whether it abstained, whether it was asked.
-    Pooled: share of the votes, the votes weighed by odds_BM (log-odds of being right in the window), the most that any
-    other candidate has of either, distinct answers per vote.
+    By member, 0 where it was not asked: its vote, its vote weighed by odds_BM (log-odds of being right in the window),
+    (its log-probability), whether it abstained, whether it was asked. Pooled: share of the votes, sum of the weighed
+    votes, the most that any other candidate has of either, distinct answers per vote.
     """
     asked_BM = asked_BM.astype(np.float32)
     vote_BKM = pool.vote_NKM[rows_B] * asked_BM[:, None, :]
     votes_B1 = np.maximum(vote_BKM.sum((1, 2)), 1)[:, None]
     share_BK = vote_BKM.sum(2) / votes_B1
-    weighed_BK = np.einsum("bkm,bm->bk", vote_BKM, odds_BM.astype(np.float32))
+    weighed_BKM = vote_BKM * odds_BM.astype(np.float32)[:, None, :]
+    weighed_BK = weighed_BKM.sum(2)
     given_BK = share_BK > 0
     variety_BK = np.broadcast_to(given_BK.sum(1, keepdims=True) / votes_B1, share_BK.shape)
     pooled_BKF = np.stack([share_BK, rivals(share_BK), weighed_BK, rivals(weighed_BK), variety_BK], 2)
-    by_member = [vote_BKM]
+    by_member = [vote_BKM, weighed_BKM]
     if pool.log_NKM is not None:
         by_member.append(pool.log_NKM[rows_B] * asked_BM[:, None, :] / 4)
     for said_BM in (pool.abstained_NM[rows_B] * asked_BM, asked_BM):
@@ -199,5 +200,5 @@ def overview(pool: Pool, rows_B: np.ndarray, state_BF: np.ndarray, odds_BM: np.n
 def widths(pool: Pool) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each network."""
     members = pool.vote_NKM.shape[2]
-    features, state = (3 if pool.log_NKM is None else 4) * members + POOLED, 2 * members + 2
+    features, state = (4 if pool.log_NKM is None else 5) * members + POOLED, 2 * members + 2
     return {"decider": (state, members), "fusion": (features, 1), "critic": (state + POOLED + 2, 1)}

@@ -49,6 +49,7 @@ from w2s.opinions import Decision, Fitted, Opinions, Truth, ballots
 from w2s.records import BadInput, softmax
 
 BLOCK = 20_000  # questions that are read at once
+ENOUGH = 2_000  # questions by which selections are compared
 SETTLE = 8  # how often the frozen Decider looks at its own choice before it stands
 
 
@@ -219,11 +220,13 @@ def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 
 
 
 def static_selection(school: School) -> np.ndarray:
-    """The members, bool, that a greedy search adds while the Fusion's mean reward grows (or falls once at most)."""
-    rows_B, past = np.arange(len(school.past.gold_N)), school.past
-    odds_BM = np.empty(past.fails_NM.shape)
+    """The members, bool, with the Fusion's best mean reward on the path of a greedy search from one to all of them."""
+    past = school.past
+    odds_NM = np.empty(past.fails_NM.shape)
     for rows in past.rows_G[::-1]:  # the window of all first, then those of the tasks
-        odds_BM[rows] = window_of(past, rows)[2]
+        odds_NM[rows] = window_of(past, rows)[2]
+    rows_B = school.rng.permutation(len(odds_NM))[:ENOUGH]
+    odds_BM = odds_NM[rows_B]
 
     def reward(bits_M: np.ndarray) -> float:
         asked_BM = asked(school.pool, rows_B, np.broadcast_to(bits_M, odds_BM.shape))
@@ -232,15 +235,13 @@ def static_selection(school: School) -> np.ndarray:
 
     each_MM = np.eye(odds_BM.shape[1], dtype=bool)
     bits_M = best_M = np.zeros(len(each_MM), dtype=bool)
-    best, falls = -np.inf, 0
-    while falls < 2 and not bits_M.all():
+    best = -np.inf
+    while not bits_M.all():
         tried = [bits_M | one_M for one_M in each_MM[~bits_M]]
         found = [reward(one_M) for one_M in tried]
         bits_M = tried[int(np.argmax(found))]
         if max(found) > best:
-            best, best_M, falls = max(found), bits_M, 0
-        else:
-            falls += 1
+            best, best_M = max(found), bits_M
     return best_M
 
 

@@ -173,9 +173,9 @@ def evidence(
     for said_BM in (pool.abstained_NM[rows_B] * asked_BM, asked_BM):
         by_member.append(np.broadcast_to(said_BM[:, None, :], vote_BKM.shape))
     # Without probabilities only answers that were given can be picked; without answers, any.
-    barred_BK = ~given_BK & given_BK.any(1, keepdims=True) if pool.log_NKM is None else False
+    open_BK = given_BK | ~given_BK.any(1, keepdims=True) | (pool.log_NKM is not None)
     found_BKF = np.concatenate([*by_member, pooled_BKF], 2, dtype=np.float32)
-    return found_BKF, (pool.candidate_NK[rows_B] >= 0) & ~barred_BK
+    return found_BKF, (pool.candidate_NK[rows_B] >= 0) & open_BK
 
 
 def rivals(value_BK: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from w2s.data.sources import SOURCES
 from w2s.ensemble import bounds
 from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
 from w2s.log import say
-from w2s.opinions import ABSTAINED, NOT_ASKED, Opinions, Truth, ballots, write_fitted
+from w2s.opinions import ABSTAINED, NOT_ASKED, NotApplicable, Opinions, Truth, ballots, write_fitted
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean, fits, pick, summary
 from w2s.store import write_json
@@ -60,6 +60,8 @@ class Asked:
     repeats: int = 5
     """How often the questions are cut into halves anew."""
     seed: int = 0
+    online: bool = False
+    """Also the online protocol, in `repeats` random orders: each label is revealed after its question."""
     encoder: str | None = None
     """A sentence encoder, by folder or hub name, for what routers see of a prompt; TF-IDF by default."""
     out: str | None = None
@@ -118,6 +120,8 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
     report = describe(asked, found, left_out, opinions, truth, command)
+    if asked.online:
+        report["online"] = online(asked, specs, opinions, truth)
     folder = asked.folder
     (folder / "fitted").mkdir(parents=True, exist_ok=True)
     for one in found:
@@ -217,6 +221,22 @@ def describe(
         "online": None,
         "groups": groups(columns[winner].mean(0), columns.get("plurality"), opinions, truth, rows_N),
     }  # fmt: skip
+
+
+def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth: Truth) -> list[dict[str, Any]]:
+    """The online protocol's table, best first; best_single is the best member in hindsight."""
+    focal = next((spec for spec in specs if spec["name"] == "rl_focal"), None)
+    shared = ("alpha", "window", "by_group", "hidden")
+    options = None if focal is None else {key: value for key, value in focal.items() if key in shared}
+    try:
+        columns = pool_judging.judge_online(
+            opinions, truth, focal_options=options, repeats=asked.repeats, seed=asked.seed
+        )
+    except NotApplicable as reason:
+        raise BadInput(f"online: {reason}") from None
+    rows_N = np.isfinite(next(iter(columns.values()))).all(0)
+    rows = [{"name": name, **against(name, columns, opinions, rows_N)} for name in columns]
+    return sorted(rows, key=lambda one: -one["accuracy"][0])
 
 
 def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:

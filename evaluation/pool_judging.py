@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.statistics import Scores
+from w2s.ensemble import focal, hedge
 from w2s.ensemble.pool import apply, fit
 from w2s.log import progress
 from w2s.opinions import Decision, NotApplicable, Opinions, Truth, rightness, spent
@@ -100,6 +101,29 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
     cost_PRN = cost_PRN if opinions.cost_MN is not None else None
     seconds = (time.perf_counter() - began) / (2 * len(halves))
     return Judged(spec["name"], options, points, used, right_PRN, cost_PRN, asked_RN, *told, seconds)
+
+
+def judge_online(
+    opinions: Opinions, truth: Truth, *, focal_options: Mapping[str, Any] | None, repeats: int, seed: int
+) -> dict[str, np.ndarray]:
+    """name -> right_RN of the online protocol, in `repeats` random orders: predict, then see the label.
+
+    RL-Focal takes part where options for it are given ({}: its defaults). Questions without gold are left out.
+    """
+    known = np.flatnonzero(truth.gold_N > -2)
+    found: dict[str, np.ndarray] = {}
+    with progress(repeats, "random orders") as advance:
+        for repeat in range(repeats):
+            rows = np.random.default_rng(seed + repeat).permutation(known[np.argsort(opinions.ids[known])])
+            here, gold = opinions.questions(rows), truth.questions(rows)
+            if focal_options is None:
+                right = hedge.prequential(here, gold)
+            else:
+                right = focal.online(here, gold, **{"seed": seed + repeat, **focal_options})
+            for name, right_N in right.items():
+                found.setdefault(name, np.full((repeats, len(opinions.ids)), np.nan))[repeat, rows] = right_N
+            advance()
+    return found
 
 
 def answers_of(decision: Decision | None, here: Opinions | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -202,6 +202,11 @@ def table(found: dict[str, Any], rows: int = 15) -> str:
         said += [*aligned(lines), ""]
     if len(methods) > rows:
         said.append(f"{len(methods) - rows} more methods are on the page")
+    if found.get("online"):
+        lines = [["", "online, each label seen afterwards", "right, %", "vs best in hindsight"]]
+        for rank, one in enumerate(found["online"], 1):
+            lines.append([str(rank), one["name"], points(one["accuracy"][0]), value_of(one, "over_best")])
+        said += [*aligned(lines), ""]
     reasons: dict[str, list[str]] = {}
     for one in found["left_out"]:
         reasons.setdefault(one["reason"], []).append(one["name"])
@@ -227,14 +232,20 @@ def value_of(method: dict[str, Any], column: str) -> str:
         return "–"
     shown = {
         "over_plurality": lambda: signed(value[0]),
-        "over_hull_all": lambda: f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})",
-        "over_hull": lambda: f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})",
+        "over_best": lambda: gap_words(value),
+        "over_hull": lambda: gap_words(value),
+        "over_hull_all": lambda: gap_words(value),
         "abstained": lambda: f"{100 * value:.1f}%",
         "asked": lambda: f"{value:.1f}",
         "cost": lambda: dollars(value),
         "seconds": lambda: duration(value),
     }
     return shown[column]()
+
+
+def gap_words(gap: Sequence[float]) -> str:
+    """'+2.1 (+1.3 to +2.8)'."""
+    return f"{signed(gap[0])} ({signed(gap[1])} to {signed(gap[2])})"
 
 
 def signed(share: float) -> str:

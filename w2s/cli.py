@@ -145,6 +145,7 @@ COMBINE_ARGUMENTS = (
     ("--costs", {"type": prices, "help": "dollars per answer, where none were recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
     ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
     ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
+    ("--online", {"action": "store_true", "default": None, "help": "also judge with labels revealed one by one"}),
     ENCODER,
     ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
@@ -233,7 +234,7 @@ def combine(asked: argparse.Namespace) -> None:
     from evaluation.combine import combine as combine_pool
 
     flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
-    flags += ("repeats", "seed", "encoder", "out")
+    flags += ("repeats", "seed", "online", "encoder", "out")
     given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
     places = [word for word in asked.outputs if "=" not in word]
     if len(places) > 1:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from w2s.ensemble import cascades, focal, frugal, label_models, routing, stacking, trees
-from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds
+from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
 from w2s.opinions import ABSTAINED, Ballots, Decision, Fitted, NotApplicable, Opinions, Truth, ballots
@@ -36,6 +36,11 @@ def best_single(opinions: Opinions, truth: Truth) -> Fitted:
 def apply_member(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """That member's answer."""
     return Decision(opinions.answer_MN[0] == ABSTAINED, member_N=np.zeros(len(opinions.ids), dtype=int))
+
+
+def plurality(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
+    """The candidate with the most votes; a tie goes to the side with the more accurate members."""
+    return uniform(alpha_R, ballots)
 
 
 def mean_of_probabilities(opinions: Opinions, truth: Truth) -> Fitted:
@@ -124,7 +129,8 @@ BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the
 POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
 VOTES = {name: weigh for name, weigh in ALPHAS.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
-VOTES |= {"plurality": VOTES.pop("uniform"), "best_single": best_single}
+del VOTES["uniform"]
+VOTES |= {"plurality": plurality, "best_single": best_single}
 FAMILIES: dict[str, dict[str, Callable]] = {
     "votes": {**VOTES, **POOLED},
     "label models": label_models.METHODS,

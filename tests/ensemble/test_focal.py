@@ -250,8 +250,12 @@ def test_probabilities_are_read_where_they_were_recorded():
     probs_MNK = np.repeat((probs_NK / probs_NK.sum(1, keepdims=True))[None], 3, axis=0)
     probs_MNK[0, :50] = np.nan
     known = dataclasses.replace(opinions, probs_MNK=probs_MNK)
-    right_N = rightness(apply_focal(focal(known, truth, **{**QUICK, "warm_steps": 100}), known, 0), truth)
-    assert right_N.mean() > 0.9
+    fitted = focal(known, truth, **{**QUICK, "warm_steps": 100})
+    assert rightness(apply_focal(fitted, known, 0), truth).mean() > 0.9
+    with pytest.raises(NotApplicable, match="none were recorded here"):
+        apply_focal(fitted, opinions, 0)
+    of_votes = focal(opinions, truth, **QUICK)
+    assert np.array_equal(apply_focal(of_votes, known, 0).probs_NK, apply_focal(of_votes, opinions, 0).probs_NK)
 
 
 def test_unknown_gold_and_missing_answers_are_left_out():
@@ -294,3 +298,16 @@ def test_training_leaves_torch_s_threads_as_they_were():
     with focal_agents.one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_on_real_answers_the_agents_beat_the_best_single_model(shared):
+    from w2s.data.outputs import read_pool
+
+    opinions, truth = read_pool(shared / "recorded" / "bbh_repaired")
+    turn_N = np.random.default_rng(0).permutation(np.flatnonzero(truth.gold_N > -2))
+    fit, new = np.array_split(turn_N, 2)
+    fitted = focal(opinions.questions(fit), truth.questions(fit), warm_steps=200, updates=5)
+    right_N = rightness(apply_focal(fitted, opinions.questions(new), 0), truth.questions(new))
+    best = np.nanmean(truth.right_MN[:, fit], axis=1).argmax()
+    difference_N = right_N - truth.right_MN[best, new]
+    assert difference_N.mean() > 2 * difference_N.std() / np.sqrt(len(new))

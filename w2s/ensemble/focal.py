@@ -12,6 +12,7 @@ task has one selection; labels of new questions are never seen) and `online` (ea
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ from w2s.ensemble.focal_world import (
     window_of,
 )
 from w2s.ensemble.hedge import prequential
-from w2s.opinions import Decision, Fitted, Opinions, Truth, ballots
+from w2s.opinions import Decision, Fitted, NotApplicable, Opinions, Truth, ballots
 from w2s.records import BadInput, softmax
 
 BLOCK = 20_000  # questions that are read at once
@@ -109,12 +110,18 @@ def focal(
         for at, array in enumerate(school.agents.networks[name])
     }
     arrays |= {"groups": past.groups, "chosen_GM": np.array(chosen_GM), "odds_GM": np.array(odds_GM)}
-    return Fitted("focal", opinions.members, arrays, {"static": opinions.members[static_M].tolist(), "updates": seen})
+    meta = {"static": opinions.members[static_M].tolist(), "updates": seen, "probabilities": pool.log_NKM is not None}
+    return Fitted("focal", opinions.members, arrays, meta)
 
 
 def apply_focal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """Probabilities of the candidates from the answers of the members that the Decider chose for the task."""
-    pool, arrays = pool_of(opinions), fitted.arrays
+    arrays = fitted.arrays
+    if not fitted.meta["probabilities"]:
+        opinions = dataclasses.replace(opinions, probs_MNK=None)
+    elif opinions.probs_MNK is None:
+        raise NotApplicable("it was fitted with choice probabilities, and none were recorded here")
+    pool = pool_of(opinions)
     task_N = tasks_of(arrays["groups"], opinions.group_N)
     layers = [arrays[f"fusion_{at}"] for at in range(4)]
     asked_NM = asked(pool, np.arange(len(task_N)), arrays["chosen_GM"][task_N])

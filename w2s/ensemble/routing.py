@@ -24,7 +24,7 @@ from w2s.ensemble.routers import ESTIMATORS
 from w2s.opinions import ABSTAINED, NOT_ASKED, Decision, Fitted, NotApplicable, Opinions, Truth
 from w2s.records import BadInput
 
-FOLDS = 4
+FOLDS = 2
 ENOUGH = 4_000
 TIE = 1e-9
 
@@ -266,17 +266,22 @@ def sweep(
     def paid(price: float) -> float:
         return cost_MN[choose(quality_MN, cost_MN, price), rows].mean()
 
+    coarse = np.log(unit) + np.linspace(np.log(1e-6), np.log(1e6), 33)
+    coarse_paid = np.array([paid(np.exp(one)) for one in coarse])
+    most = paid(0.0)
+
     def multiplier(budget: float) -> float:
-        if paid(0.0) <= budget * (1 + TIE):
+        if most <= budget * (1 + TIE):
             return 0.0
-        low, high = np.log(1e-6 * unit), np.log(1e6 * unit)
-        for _ in range(30):
+        at = int((coarse_paid > budget * (1 + TIE)).sum())  # the first of the falling costs that keeps within it
+        low, high = coarse[max(at - 1, 0)], coarse[min(at, len(coarse) - 1)]
+        for _ in range(10):  # to a thousandth of the price
             middle = (low + high) / 2
             low, high = (middle, high) if paid(np.exp(middle)) > budget * (1 + TIE) else (low, middle)
         return float(np.exp(high))
 
     if budgets_P is None:
-        least, most = paid(1e6 * unit), paid(0.0)
+        least = paid(1e6 * unit)
         between = np.geomspace if least > 0 else np.linspace
         budgets_P = between(least, max(least, most), points)
         # The ends hold for new questions too: the cheapest whatever its quality, and the best whatever its cost.

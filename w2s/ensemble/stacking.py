@@ -37,17 +37,32 @@ def logistic(
     for name, value in (("l2", l2), ("l2_group", l2_group), ("l2_position", l2_position)):
         if value < 0:
             raise BadInput(f"{name}: {value!r} given; allowed: 0 and above")
+    design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
+    theta_F = solve(design, opinions.count_N, truth.gold_N, penalty_F)
+    return Fitted("logistic", opinions.members, {**arrays, "theta_F": theta_F})
+
+
+def prepare(
+    opinions: Opinions, truth: Truth, penalties: tuple[float, float, float], by_group: bool, by_position: bool
+) -> tuple[csr_matrix, np.ndarray, dict[str, np.ndarray]]:
+    """The design of all questions, the penalty of each column, and the arrays by which new questions get the same."""
     rows = np.flatnonzero(truth.gold_N >= 0)
     if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
         raise NotApplicable("no question with gold has a recorded answer")
-    known, gold_N = opinions.questions(rows), truth.gold_N[rows].astype(int)
-    groups = np.unique(known.group_N.astype(str)) if by_group else np.array([""])
+    groups = np.unique(opinions.group_N[rows].astype(str)) if by_group else np.array([""])
     arrays = {"groups": groups if len(groups) > 1 else groups[:0], "by_position": np.array(by_position)}
-    if known.score_MN is not None:
-        arrays["quantiles_MQ"] = np.nanquantile(known.score_MN, np.linspace(0, 1, 33), axis=1).T
-    design, owner_C, penalty_F = evidence(known, arrays, (l2, l2_group, l2_position))
-    start_N = np.r_[0, np.cumsum(known.count_N)[:-1]]
-    gold_C = start_N + gold_N
+    if opinions.score_MN is not None:
+        arrays["quantiles_MQ"] = np.nanquantile(opinions.score_MN[:, rows], np.linspace(0, 1, 33), axis=1).T
+    design, penalty_F = evidence(opinions, arrays, penalties)
+    return design, penalty_F, arrays
+
+
+def solve(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F: np.ndarray) -> np.ndarray:
+    """theta_F of the conditional logit on the questions whose gold is among the candidates."""
+    right_N = gold_N >= 0
+    design, count_N, gold_N = design[np.repeat(right_N, count_N)], count_N[right_N], gold_N[right_N].astype(int)
+    start_N, owner_C = first_rows(count_N), np.repeat(np.arange(len(count_N)), count_N)
+    gold_C, turned = start_N + gold_N, design.T.tocsr()
 
     def loss(theta_F: np.ndarray) -> tuple[float, np.ndarray]:
         score_C = design @ theta_F
@@ -57,15 +72,20 @@ def logistic(
         slope_C = exp_C / total_N[owner_C]
         slope_C[gold_C] -= 1
         value = (np.log(total_N) + most_N - score_C[gold_C]).sum() + (penalty_F * theta_F**2).sum() / 2
-        return value, design.T @ slope_C + penalty_F * theta_F
+        return value, turned @ slope_C + penalty_F * theta_F
 
-    found = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 300})
-    return Fitted("logistic", opinions.members, {**arrays, "theta_F": found.x})
+    enough = {"maxiter": 300, "ftol": 1e-6}
+    return minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options=enough).x
+
+
+def first_rows(count_N: np.ndarray) -> np.ndarray:
+    """The design's first row of each question."""
+    return np.r_[0, np.cumsum(count_N)[:-1]].astype(int)
 
 
 def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """Probabilities of the candidates; a question on which no member has an opinion is an abstention."""
-    design, _, _ = evidence(opinions, fitted.arrays, (0.0, 0.0, 0.0))
+    design, _ = evidence(opinions, fitted.arrays, (0.0, 0.0, 0.0))
     score_NK = np.full(opinions.mask_NK.shape, -np.inf)
     score_NK[opinions.mask_NK] = design @ fitted.arrays["theta_F"]
     silent_N = ~(opinions.answer_MN >= 0).any(0)
@@ -74,13 +94,13 @@ def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 def evidence(
     opinions: Opinions, arrays: dict[str, np.ndarray], penalties: tuple[float, float, float]
-) -> tuple[csr_matrix, np.ndarray, np.ndarray]:
-    """The design (C, F), a row for each real candidate of each question in turn, its question, a penalty by column.
+) -> tuple[csr_matrix, np.ndarray]:
+    """The design (C, F), a row for each real candidate of each question in turn, and a penalty for each column.
 
     Columns: votes by member; by group and member; by member and position, and by position alone; the slopes.
     """
     members, rows = len(opinions.members), len(opinions.ids)
-    start_N = np.r_[0, np.cumsum(opinions.count_N)[:-1]].astype(int)
+    start_N = first_rows(opinions.count_N)
     member_V, question_V = np.nonzero(opinions.answer_MN >= 0)
     answer_V = opinions.answer_MN[member_V, question_V].astype(int)
     row_V = start_N[question_V] + answer_V
@@ -106,7 +126,7 @@ def evidence(
         cells.append((row_S, width + member_S, value_S))
         width, penalty = width + members, [*penalty, np.full(members, penalties[0])]
     row, column, value = (np.concatenate(part) for part in zip(*cells, strict=True))
-    return csr_matrix((value, (row, column)), shape=(len(owner_C), width)), owner_C, np.concatenate(penalty)
+    return csr_matrix((value, (row, column)), shape=(len(owner_C), width)), np.concatenate(penalty)
 
 
 def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from w2s.ensemble.stacking import apply_logistic, logistic, normal, ranks
+from w2s.ensemble.stacking import apply_logistic, normal, prepare, ranks, solve
 from w2s.opinions import Decision, Fitted, Opinions, Truth
 from w2s.records import BadInput
 
-FOLDS = 4
+FOLDS = 2
+PENALTIES = (1.0, 20.0, 20.0)  # the defaults of `stacking.logistic`
 
 
 def gradient_boosted(
@@ -34,19 +35,22 @@ def gradient_boosted(
     for name, value in (("trees", trees), ("leaves", leaves - 1), ("least_rows", least_rows)):
         if value < 1:
             raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
-    whole = logistic(opinions, truth)
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
+    design, penalty_F, found = prepare(known, truth.questions(rows), PENALTIES, True, True)
     fold_N = np.empty(len(rows), dtype=int)
     # Folds by id: they do not depend on the order of the questions.
     fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
-    prior_NK = np.zeros(known.mask_NK.shape)
+    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
     for fold in range(FOLDS):
-        inside = fold_N == fold
-        part = logistic(known.questions(~inside), truth.questions(rows[~inside]))
-        cut = known.questions(inside)
-        prior_NK[np.flatnonzero(inside), : cut.mask_NK.shape[1]] = apply_logistic(part, cut, 0).probs_NK
-    arrays = {f"logistic:{name}": array for name, array in whole.arrays.items()}
+        others_N = fold_N != fold
+        theta_F = solve(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
+        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
+    score_NK = np.full(known.mask_NK.shape, -np.inf)
+    score_NK[known.mask_NK] = score_C
+    prior_NK = normal(score_NK, known.mask_NK)
+    found["theta_F"] = solve(design, known.count_N, gold_N, penalty_F)
+    arrays = {f"logistic:{name}": array for name, array in found.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
     model = HistGradientBoostingClassifier(
         max_iter=trees, learning_rate=learning_rate, max_leaf_nodes=leaves, min_samples_leaf=least_rows,

@@ -124,9 +124,9 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
         report["online"] = online(asked, specs, opinions, truth)
     folder = asked.folder
     (folder / "fitted").mkdir(parents=True, exist_ok=True)
-    for one in found:
-        fitted = fit({"name": one.name, **one.options}, opinions, truth)
-        write_fitted(folder / "fitted" / f"{one.name}.npz", fitted)
+    fitted = pool_judging.each(lambda one: fit({"name": one.name, **one.options}, opinions, truth), found)
+    for one, whole in zip(found, fitted, strict=True):
+        write_fitted(folder / "fitted" / f"{one.name}.npz", whole)
     answers = [(one.name, (one.candidate_N, one.confidence_N, one.member_N), one.right_RN[0]) for one in found]
     write_predictions(folder / "predictions.parquet", answers, opinions)
     write_json(folder / "combine.json", report)

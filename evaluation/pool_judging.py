@@ -7,8 +7,10 @@ seen it, and all methods on the same questions: differences are paired.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,16 +61,29 @@ def judge(
     if truth.known_N.sum() < 4:
         raise BadInput(f"questions: {truth.known_N.sum()} of {len(truth.ids)} can be judged; at least 4 are needed")
     halves = [split(opinions, truth, seed + repeat) for repeat in range(repeats)]
-    found, left_out = [], {}
+    specs = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
     with progress(len(specs), "methods") as advance:
-        for spec in specs:
-            spec = {"name": spec} if isinstance(spec, str) else dict(spec)
+
+        def judged(spec: dict[str, Any]) -> Judged | NotApplicable:
             try:
-                found.append(judge_one(spec, opinions, truth, halves))
+                return judge_one(spec, opinions, truth, halves)
             except NotApplicable as reason:
-                left_out[spec["name"]] = str(reason)
-            advance(note=spec["name"])
-    return found, left_out
+                return reason
+            finally:
+                advance(note=spec["name"])
+
+        found = each(judged, specs)
+    left_out = {s["name"]: str(one) for s, one in zip(specs, found, strict=True) if isinstance(one, NotApplicable)}
+    return [one for one in found if isinstance(one, Judged)], left_out
+
+
+def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
+    from threadpoolctl import threadpool_limits
+
+    # The libraries' own threads would fight over the same cores, and wait for each other by spinning.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        return list(workers.map(work, items))
 
 
 def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: list[np.ndarray]) -> Judged:

@@ -3,9 +3,9 @@
 Every method but RL-Focal's is fitted on one half and applied to the other, with its default options. The pool is drawn:
 ten choices, members from 0.2 to 0.7 that err together on hard questions, prompts of 30 words, costs, probabilities,
 scores; a method that cannot work on it is named with its reason. Dawid-Skene sees a million answers, as many iterations
-as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; times in seconds, also of
-the processor (on all cores), which a busy machine changes less. Each method ran on 300 questions before: no time is
-spent on imports.
+as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; `seconds` is how long all
+as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; `seconds`: how long all
+on imports.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 
+from evaluation.pool_judging import each
 from w2s.ensemble.pool import ALL, apply, fit
 from w2s.opinions import NotApplicable, Opinions, Truth, rightness
 from w2s.records import softmax
@@ -58,27 +59,28 @@ def drawn(members: int, questions: int, choices: int, *, full: bool = True, seed
     return Opinions(ids, names, answer_MN, count_N, texts_N, groups_N, prompt_N, **extras), truth
 
 
-def timed(methods: list[str]) -> dict[str, dict]:
-    """Each method's seconds and accuracy on the other half, or why it cannot work here."""
+def timed(methods: list[str]) -> tuple[dict[str, dict], float]:
+    """Each method's seconds and accuracy on the other half, or why it cannot work here; and the seconds of all."""
     opinions, truth = drawn(MEMBERS, QUESTIONS, CHOICES)
     order = np.random.default_rng(0).permutation(QUESTIONS)
     rows, others = np.sort(order[: QUESTIONS // 2]), np.sort(order[QUESTIONS // 2 :])
-    known, new = (opinions.questions(rows), truth.questions(rows)), opinions.questions(others)
-    found = {}
-    for name in methods:
+
+    def one(name: str, fit_rows=rows, new_rows=others) -> dict:
         try:
-            apply(fit(name, opinions.questions(rows[:300]), truth.questions(rows[:300])), new.questions(slice(300)))
-            started, processor = time.perf_counter(), time.process_time()
-            fitted = fit(name, *known)
+            started = time.perf_counter()
+            fitted = fit(name, opinions.questions(fit_rows), truth.questions(fit_rows))
             middle = time.perf_counter()
-            decision = apply(fitted, new)
+            decision = apply(fitted, opinions.questions(new_rows))
         except NotApplicable as reason:
-            found[name] = {"not_applicable": str(reason)}
-            continue
+            return {"not_applicable": str(reason)}
         seconds = {"fit": middle - started, "apply": time.perf_counter() - middle}
-        seconds["processor"] = time.process_time() - processor
-        found[name] = seconds | {"accuracy": float(np.nanmean(rightness(decision, truth.questions(others))))}
-    return found
+        return seconds | {"accuracy": float(np.nanmean(rightness(decision, truth.questions(new_rows))))}
+
+    for name in methods:
+        one(name, rows[:300], rows[300:600])
+    started = time.perf_counter()
+    found = each(one, methods)
+    return dict(zip(methods, found, strict=True)), time.perf_counter() - started
 
 
 def race() -> dict[str, float]:
@@ -105,14 +107,11 @@ def race() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("methods", nargs="*", default=ALL, help="default: every method but RL-Focal's")
-    methods = timed(parser.parse_args().methods)
-    total = sum(found.get("fit", 0) + found.get("apply", 0) for found in methods.values())
-    processor = sum(found.get("processor", 0) for found in methods.values())
+    methods, total = timed(parser.parse_args().methods)
     against = race()
     figures = {"name": "combine_all", "ratio": against["ratio"], "peer": "crowd-kit DawidSkene, same iterations"}
     figures |= {
         "seconds": total,
-        "processor_seconds": processor,
         "members": MEMBERS,
         "questions": QUESTIONS,
         "cores": os.cpu_count(),

@@ -100,6 +100,7 @@ def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """
     from sklearn.covariance import ledoit_wolf  # imported here: it costs a second and few runs need it
 
+    ballots = ballots.some()
     wrong_RN = ballots.wrong_RN
     edge_R = (ballots.chance_N - wrong_RN).mean(1)
     if (edge_R <= 0).all():

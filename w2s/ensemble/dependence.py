@@ -78,4 +78,3 @@ def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
     if wrong_RN.ndim != 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
         raise ValueError("wrong must be learners by rows, at least one of each, from 0 (right) to 1 (wrong)")
     return wrong_RN
-

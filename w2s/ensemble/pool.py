@@ -72,9 +72,11 @@ def apply_probabilities(fitted: Fitted, opinions: Opinions, point: int) -> Decis
 
 def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots], np.ndarray]) -> Fitted:
     """The weighted vote with the alphas that `weigh` finds; a tie goes to the side with the more accurate members."""
-    order = np.argsort(opinions.members)  # by name: voters that are level are told apart by nothing else
-    truth = dataclasses.replace(truth, right_MN=truth.right_MN[order])
-    opinions = opinions.only(opinions.members[order])
+    if (opinions.members[1:] < opinions.members[:-1]).any():
+        # By name: voters that are level are told apart by nothing else.
+        order = np.argsort(opinions.members)
+        truth = dataclasses.replace(truth, right_MN=truth.right_MN[order])
+        opinions = opinions.only(opinions.members[order])
     evidence = ballots(opinions, truth)
     alpha_M = np.asarray(weigh(np.ones(len(opinions.members)), evidence), dtype=np.float64)
     used = np.flatnonzero(alpha_M > 0)

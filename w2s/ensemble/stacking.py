@@ -74,7 +74,7 @@ def solve(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F
         value = (np.log(total_N) + most_N - score_C[gold_C]).sum() + (penalty_F * theta_F**2).sum() / 2
         return value, turned @ slope_C + penalty_F * theta_F
 
-    enough = {"maxiter": 300, "ftol": 1e-6}
+    enough = {"maxiter": 300, "ftol": 1e-6, "maxcor": 30}
     return minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options=enough).x
 
 

@@ -65,6 +65,7 @@ def greedy_information(
     if not strength > 0 or exact < 1:
         name, value = ("strength", strength) if not strength > 0 else ("exact", exact)
         raise BadInput(f"{name}: {value!r} given; allowed: {'above 0' if name == 'strength' else '1 and more'}")
+    ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
     if len(budget.order) == 1:
         return _alphas(budget, budget.order)
@@ -96,6 +97,7 @@ def focal_diversity(
             ("weight", weight, "0 to 1") if most_subsets > 0 else ("most_subsets", most_subsets, "1 up")
         )
         raise BadInput(f"{name}: {value!r} given; allowed: {allowed}")
+    ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
 
     def best(teams: list[list[int]], accuracy_S: np.ndarray) -> list[int]:
@@ -134,6 +136,7 @@ def exhaustive(
 
     For small pools: NotApplicable where there are more than `most_subsets`. Of equally good subsets, the smallest.
     """
+    ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
     if (count := _count(len(budget.order), budget.k)) > most_subsets:
         raise NotApplicable(f"there are {count:,} subsets of at most {budget.k} voters, more than {most_subsets:,}")

@@ -3,9 +3,8 @@
 Every method but RL-Focal's is fitted on one half and applied to the other, with its default options. The pool is drawn:
 ten choices, members from 0.2 to 0.7 that err together on hard questions, prompts of 30 words, costs, probabilities,
 scores; a method that cannot work on it is named with its reason. Dawid-Skene sees a million answers, as many iterations
-as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; `seconds` is how long all
-as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; `seconds`: how long all
-on imports.
+as crowd-kit. Run: python -m tests.benchmarks.combine_all [method ...]. Prints one JSON line; `seconds`: of all methods,
+one on each core at a time as in `w2s combine`. Each ran on 300 questions before: no time is spent on imports.
 """
 
 import argparse

@@ -119,6 +119,7 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     opinions, truth = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
+    found = without_needless(asked, found, left_out)
     report = describe(asked, found, left_out, opinions, truth, command)
     if asked.online:
         report["online"] = online(asked, specs, opinions, truth)
@@ -132,6 +133,19 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     write_json(folder / "combine.json", report)
     (folder / "combine.html").write_text(render(report), encoding="utf-8")
     return f"{table(report)}\nreport: {folder / 'combine.html'}"
+
+
+def without_needless(asked: Asked, found: list[Judged], left_out: dict[str, str]) -> list[Judged]:
+    """Plurality stands beside every other method, unless nobody asked for votes and it would cost questions.
+
+    Where answers were not recorded a vote cannot be judged, and all methods are compared on the same questions.
+    """
+    others = [one for one in found if one.name != "plurality"]
+    wanted = {"all", "votes", "plurality"} & {one if isinstance(one, str) else one.get("name") for one in asked.methods}
+    if wanted or len(others) < 2 or (pool_judging.common(found) == pool_judging.common(others)).all():
+        return found
+    left_out["plurality"] = "not all answers were recorded"
+    return others
 
 
 def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
@@ -194,10 +208,8 @@ def describe(
         "asked": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N),
     })  # fmt: skip
     for one in methods:
-        one["over_hull"], one["over_hull_all"] = None, curves["cost"] and curves["cost"]["over_hull"].get(one["name"])
-    if curves["cost"]:
-        for one, judged in zip(methods, found, strict=False):
-            one["over_hull"] = curves["cost"]["methods"][judged.name][judged.point]["over_hull"]
+        for key in ("over_hull", "over_hull_all"):
+            one[key] = curves["cost"] and curves["cost"][key].get(one["name"])
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
     wrong = bounds.all_wrong(gold.right_MN)
     if "plurality" in columns:
@@ -241,7 +253,7 @@ def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth:
 
 def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:
     """One method's line of the ranked table."""
-    cost = None if one.cost_PRN is None else 1000 * float(one.cost_PRN[one.point][:, rows_N].mean())
+    cost = None if one.cost_RN is None else 1000 * float(one.cost_RN[:, rows_N].mean())
     return {
         "name": one.name,
         "family": next(family for family, members in FAMILIES.items() if one.name in members),

@@ -51,9 +51,10 @@ def copula_line(evidence: Ballots, number: int) -> list[float] | None:
 def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
     """Accuracy against dollars per 1,000 questions: single members, their hull, every method's operating points.
 
-    Asking members by lot reaches every point of the hull, so a method earns its keep above it alone: `over_hull` of a
-    point is the paired difference to the mixture of members that costs as much, that of a method the mean over its
-    points (one test for a whole curve). The hull has picked its members with hindsight, the method has not.
+    Asking members by lot reaches every point of the hull, so a method earns its keep above it alone. `over_hull` is the
+    paired difference to the mixture of members that costs as much, at each point and at the price that the method chose
+    for itself; `over_hull_all` the mean over a method's points: one test for a whole curve. The hull has picked its
+    members with hindsight, the method has not.
     """
     if opinions.cost_MN is None:
         return None
@@ -62,7 +63,7 @@ def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: n
     right_M = right_MN.mean(1)
     corners = frontier.hull(cost_M, right_M)
     low, high = float(cost_M[corners[0]]), float(cost_M[corners[-1]])
-    shown = {"methods": {}, "over_hull": {}, "aiq": {}}
+    shown = {"methods": {}, "over_hull": {}, "over_hull_all": {}, "aiq": {}}
     for one in found:
         cost_P = 1000 * one.cost_PRN[:, :, rows_N].mean((1, 2))
         mixture_PN = np.array([frontier.mixture(cost_M, right_M, cost) for cost in cost_P]) @ right_MN
@@ -76,7 +77,9 @@ def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: n
                 "high": interval.high, "over_hull": over,
             })  # fmt: skip
         shown["methods"][one.name] = points
-        shown["over_hull"][one.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
+        shown["over_hull_all"][one.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
+        own_N = frontier.mixture(cost_M, right_M, 1000 * float(one.cost_RN[:, rows_N].mean())) @ right_MN
+        shown["over_hull"][one.name] = over_mixture(one.right_RN[:, rows_N], own_N)
         if low < high:
             shown["aiq"][one.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
     if low < high:

@@ -28,15 +28,17 @@ from w2s.records import BadInput
 class Judged:
     """One method, judged on every question in every repeat (R repeats, P operating points, N questions).
 
-    right_PRN: 0 to 1, NaN where a question cannot be judged for this method. cost_PRN: US dollars, or None. `points`
-    name the operating points, `point` is the one that is used. Of the first repeat: the answered candidate (-1: none or
-    unknown), its probability (NaN: unknown) and the member whose answer it is (-1: several).
+    right: 0 to 1, NaN where a question cannot be judged for this method; cost: US dollars, or None. Those of (R, N) are
+    at the operating point that each fit chose for itself, those of (P, R, N) at every point of the curve (`points` are
+    the names of one fit's; the others' lie close by). asked_RN: members paid for. Of the first repeat: the answered
+    candidate (-1: none or unknown), its probability (NaN: unknown) and the member whose answer it is (-1: several).
     """
 
     name: str
     options: dict[str, Any]
     points: tuple[str, ...]
-    point: int
+    right_RN: np.ndarray
+    cost_RN: np.ndarray | None
     right_PRN: np.ndarray
     cost_PRN: np.ndarray | None
     asked_RN: np.ndarray
@@ -44,12 +46,7 @@ class Judged:
     candidate_N: np.ndarray
     confidence_N: np.ndarray
     member_N: np.ndarray
-    seconds: float = 0.0
-
-    @property
-    def right_RN(self) -> np.ndarray:
-        """At the operating point that is used."""
-        return self.right_PRN[self.point]
+    seconds: float
 
 
 def judge(
@@ -93,29 +90,29 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
              fit(spec, opinions.questions(half), truth.questions(half))] for half in halves]  # fmt: skip
     points = min((one.points for two in fits for one in two), key=len)
     right_PRN, cost_PRN = np.full((2, len(points), *shape), np.nan)
-    asked_RN, told = np.zeros(shape), None
+    right_RN, cost_RN, asked_RN = np.full((3, *shape), np.nan)
+    told = [np.zeros(shape[1], dtype=bool), np.full(shape[1], -1), np.full(shape[1], np.nan), np.full(shape[1], -1)]
     for repeat, (half, two) in enumerate(zip(halves, fits, strict=True)):
         for rows, fitted in zip((half, ~half), two, strict=True):
             here, gold = opinions.questions(rows), truth.questions(rows)
+            own = apply(fitted, here)
+            right_RN[repeat, rows], asked_RN[repeat, rows] = rightness(own, gold), own.asked_MN.sum(0)
+            cost_RN[repeat, rows] = np.nan if here.cost_MN is None else spent(own, here)
             for point in range(len(points)):
-                # A fit with more points than another gives up those in between.
+                # A fit with more points than another gives up some in between.
                 taken = round(point * (len(fitted.points) - 1) / max(len(points) - 1, 1))
-                decision = apply(fitted, here, taken)
+                decision = own if taken == fitted.point else apply(fitted, here, taken)
                 right_PRN[point, repeat, rows] = rightness(decision, gold)
-                if here.cost_MN is not None:
-                    cost_PRN[point, repeat, rows] = spent(decision, here)
-            decision = apply(fitted, here)
-            asked_RN[repeat, rows] = decision.asked_MN.sum(0)
+                cost_PRN[point, repeat, rows] = np.nan if here.cost_MN is None else spent(decision, here)
             if repeat == 0:
-                told = told or [np.zeros(shape[1], dtype=bool), *answers_of(None, shape[1])]
-                for whole, part in zip(told, (decision.abstained_N, *answers_of(decision, here)), strict=True):
+                for whole, part in zip(told, (own.abstained_N, *answers_of(own, here)), strict=True):
                     whole[rows] = part
-    fitted = fits[0][0]
-    used = round(fitted.point * (len(points) - 1) / max(len(fitted.points) - 1, 1))
     options = {key: value for key, value in spec.items() if key != "name"}
-    cost_PRN = cost_PRN if opinions.cost_MN is not None else None
+    costs = (None, None) if opinions.cost_MN is None else (cost_RN, cost_PRN)
     seconds = (time.perf_counter() - began) / (2 * len(halves))
-    return Judged(spec["name"], options, points, used, right_PRN, cost_PRN, asked_RN, *told, seconds)
+    return Judged(
+        spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *told, seconds=seconds
+    )
 
 
 def judge_online(
@@ -141,10 +138,8 @@ def judge_online(
     return found
 
 
-def answers_of(decision: Decision | None, here: Opinions | int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Candidate, probability and member of each answer; with no decision, empty ones for so many questions."""
-    if decision is None:
-        return np.full(here, -1), np.full(here, np.nan), np.full(here, -1)
+def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidate, probability and member of each answer, as `Judged` has them."""
     size = len(here.ids)
     rows = np.arange(size)
     if decision.member_N is not None:
@@ -167,8 +162,8 @@ def split(opinions: Opinions, truth: Truth, seed: int) -> np.ndarray:
 
 
 def common(found: Sequence[Judged]) -> np.ndarray:
-    """Which questions every method was judged on, in every repeat and at every operating point."""
-    return np.all([np.isfinite(one.right_PRN).all((0, 1)) for one in found], axis=0)
+    """Which questions every method was judged on, in every repeat."""
+    return np.all([np.isfinite(one.right_RN).all(0) for one in found], axis=0)
 
 
 def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.ndarray) -> np.ndarray:

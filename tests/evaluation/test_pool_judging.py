@@ -57,9 +57,9 @@ def test_the_best_single_is_chosen_on_the_other_half():
 def test_picked_takes_on_each_half_what_did_best_on_the_other():
     opinions, truth = made_up(questions=100)
     found, _ = pool_judging.judge(["plurality", "best_single"], opinions, truth, repeats=1)
-    found[0].right_PRN[:], found[1].right_PRN[:] = 0.0, 0.0
+    found[0].right_RN[:], found[1].right_RN[:] = 0.0, 0.0
     half = pool_judging.split(opinions, truth, 0)
-    found[0].right_PRN[0, 0, half], found[1].right_PRN[0, 0, ~half] = 1.0, 1.0
+    found[0].right_RN[0, half], found[1].right_RN[0, ~half] = 1.0, 1.0
     right_RN = pool_judging.picked(found, [half], np.ones(100, dtype=bool))
     # The method that was perfect on one half is used on the other, where it is always wrong: no luck is kept.
     assert not right_RN.any()
@@ -96,5 +96,5 @@ def test_costs_and_members_asked_are_those_of_the_members_that_the_method_needs(
     best, plurality = found
     np.testing.assert_allclose(best.asked_RN, 1)
     np.testing.assert_allclose(plurality.asked_RN, 5)
-    np.testing.assert_allclose(plurality.cost_PRN[0, 1], opinions.cost_MN.sum(0))
-    assert best.cost_PRN.mean() == pytest.approx(opinions.cost_MN[0].mean())
+    np.testing.assert_allclose(plurality.cost_RN[1], opinions.cost_MN.sum(0))
+    assert best.cost_RN.mean() == pytest.approx(opinions.cost_MN[0].mean())

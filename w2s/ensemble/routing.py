@@ -24,7 +24,7 @@ from w2s.ensemble.routers import ESTIMATORS
 from w2s.opinions import ABSTAINED, NOT_ASKED, Decision, Fitted, NotApplicable, Opinions, Truth
 from w2s.records import BadInput
 
-FOLDS = 2
+FOLDS = 4  # 2 for many questions
 ENOUGH = 4_000
 TIE = 1e-9
 
@@ -239,7 +239,8 @@ def cross_fitted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, quality_MN): estimates for at most 4,000 questions, each by estimators that did not see it."""
     rng = np.random.default_rng(seed)
-    fold_N = rng.permutation(len(what_N)) % min(FOLDS, len(what_N))
+    folds = FOLDS if len(what_N) < ENOUGH else 2
+    fold_N = rng.permutation(len(what_N)) % min(folds, len(what_N))
     rows = np.sort(rng.permutation(len(what_N))[:ENOUGH])
     mean_M1 = np.nanmean(right_MN, axis=1, keepdims=True)
     quality_MN = np.empty((len(right_MN), len(rows)))

@@ -59,17 +59,18 @@ def near_copies(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> list[lis
 def warning(phi_RR: np.ndarray, names: Sequence[str] = (), *, threshold: float = NEAR_COPY) -> str | None:
     """A sentence when learners are near copies, or are worth less than half their number; None when all is well.
 
-    Without `names` learners are numbered from 1.
+    Without `names` they are learners, numbered from 1; with names they are members of a pool.
     """
+    who = "members" if names else "learners"
     names = list(names) or [str(at + 1) for at in range(len(phi_RR))]
     size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR, threshold=threshold)
-    worth_words = f"the {size} learners are worth {worth:.1f} independent voters"
+    worth_words = f"the {size} {who} are worth {worth:.1f} independent voters"
     if groups:
         named = "; ".join(", ".join(names[at] for at in group) for group in groups)
         many = sum(map(len, groups))
-        copies = f"{many} of {size} learners are near copies (errors correlate above {threshold}: learners {named})"
+        copies = f"{many} of {size} {who} are near copies (errors correlate above {threshold}: {who} {named})"
         return f"{copies}; {worth_words}"
-    return f"the learners err together: {worth_words}" if worth < size / 2 else None
+    return f"the {who} err together: {worth_words}" if worth < size / 2 else None
 
 
 def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:

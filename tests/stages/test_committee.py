@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from w2s.ensemble.alphas import ALPHAS
 from w2s.records import (
     Example,
     Gold,
@@ -70,6 +71,14 @@ def test_who_votes_is_chosen_on_held_out_easy_questions(tmp_path, inputs):
     assert found["best_learner"] == int(np.argmax(found["learner_accuracy"]))
     assert np.shape(found["error_correlation"]) == (found["used"], found["used"])
     assert 1 <= found["effective_voters"] <= 3
+
+
+@pytest.mark.parametrize("name", ALPHAS)
+def test_every_way_to_weigh_the_voters_of_a_fixed_pool_serves_the_committee_too(tmp_path, inputs, name):
+    found = voters(tmp_path / "c", inputs, alphas={"name": name})
+    assert len(found["alphas"]) == found["used"]
+    assert min(found["alphas"]) >= 0
+    assert max(found["alphas"]) > 0
 
 
 def test_alphas_of_the_uniform_control_are_all_alike(tmp_path, inputs):

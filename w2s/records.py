@@ -1,7 +1,7 @@
 """Every type that flows between stages, its file format, and `align`, the only join.
 
 Letters in array names: N examples, K most candidates of one example (padded), R rounds or learners, V vocabulary.
-Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Weights`, `PseudoLabels`) are `.npz`
+Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Weights`, `PseudoLabels`, ...) are `.npz`
 files without pickles. Everything is keyed by example id, never by position.
 """
 
@@ -107,6 +107,27 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class TokenWeights:
+    """Sample weights of the supervised tokens, row after row: row `ids[n]` has the next length_N[n] of them.
+
+    They sum to 1 over the set. A token is keyed by row, place in its row and `tokenizer` (a hash), and stands for the
+    characters start_T to end_T of the row's answer: so the weights find their way to another tokenizer.
+    """
+
+    ids: np.ndarray
+    length_N: np.ndarray
+    start_T: np.ndarray
+    end_T: np.ndarray
+    weight_T: np.ndarray
+    tokenizer: str
+
+    def __post_init__(self):
+        tokens = {int(np.sum(self.length_N)), len(self.start_T), len(self.end_T), len(self.weight_T)}
+        if len(self.ids) != len(self.length_N) or len(tokens) > 1:
+            raise ValueError("token weights: ids and lengths, or lengths and tokens, do not fit together")
+
+
+@dataclass(frozen=True)
 class Round:
     """What one boosting round found. `stop` is the reason why no further round follows, or None."""
 
@@ -157,7 +178,7 @@ class Metric:
 
 
 Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric)
-Arrays = TypeVar("Arrays", Predictions, Weights, PseudoLabels)
+Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, PseudoLabels)
 
 
 def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
@@ -235,7 +256,9 @@ def write_arrays(path: Path, record: Arrays) -> None:
 def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
     """The record that `write_arrays` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return kind(**{f.name: str(file[f.name]) if f.name == "by" else file[f.name] for f in dataclasses.fields(kind)})
+        return kind(
+            **{f.name: str(file[f.name]) if f.type == "str" else file[f.name] for f in dataclasses.fields(kind)}
+        )
 
 
 def softmax(scores_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

@@ -1,0 +1,299 @@
+"""AdaBoost on tokens: every supervised token of an answer is a sample with a weight of its own (EnsemW2S).
+
+Tokens are flat arrays, row after row: row n has the next length_N[n] of them (0 is allowed), and there is no padding.
+Their weights sum to 1 over the set. wrong_T is 0 (right), 1 (wrong) or the share of a tie, under teacher forcing, on
+rows that the learner did not train on. A round is `adaboost.boosting_round` with tokens, or whole answers, as samples.
+
+Letters: N rows, T tokens of all rows, S samples (T or N), C characters of all rows, V vocabulary. Sums over the set are
+exact and those over a row keep to its own order, so the order of the rows changes no bit of a result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from w2s.boosting import adaboost
+from w2s.records import BadInput, Round, TokenWeights, Weights, align
+
+
+def ragged(values_NT: np.ndarray, mask_NT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A padded array as values_T and length_N. Padding (mask false) may stand anywhere and hold anything."""
+    mask_NT = np.asarray(mask_NT, dtype=bool)
+    return np.asarray(values_NT)[mask_NT], mask_NT.sum(1)
+
+
+def wrongness(above_T: np.ndarray, tied_T: np.ndarray) -> np.ndarray:
+    """How wrong a token's prediction is, 0 to 1, from two counts over the vocabulary.
+
+    above_T counts the tokens whose logit is above the right one's, tied_T those that equal it, itself among them.
+    Of t tied best ones 1 - 1/t, as in `adaboost.wrongness`: a model without an opinion errs as often as chance.
+    """
+    above_T, tied_T = np.asarray(above_T), np.asarray(tied_T)
+    if (above_T < 0).any() or (tied_T < 1).any():
+        raise ValueError("above must be counts >= 0, and tied counts >= 1: the right token equals itself")
+    return np.where(above_T > 0, 1.0, 1 - 1 / tied_T)
+
+
+def uniform(length_N: np.ndarray, *, by: Literal["token", "answer"] = "token") -> np.ndarray:
+    """The weights before the first round, sum 1: each token the same, or each row the same, shared by its tokens."""
+    length_N = np.asarray(length_N)
+    if not length_N.any():
+        raise ValueError("there is no token to weigh")
+    return adaboost.normalise(np.ones(length_N.sum()) if check_by(by) else share_out(np.ones(len(length_N)), length_N))
+
+
+def token_round(
+    index: int,
+    learner: str,
+    weight_T: np.ndarray,
+    wrong_T: np.ndarray,
+    length_N: np.ndarray,
+    untrained_wrong_T: np.ndarray | None = None,
+    judged_N: np.ndarray | None = None,
+    count_T: np.ndarray | None = None,
+    *,
+    booster: Callable,
+    vocabulary: int,
+    by: Literal["token", "answer"] = "token",
+    window: int = 0,
+    cap: float | None = None,
+    cap_of: Literal["mean", "total"] = "mean",
+    share_floor: float = 0.0,
+    least_share: float = 0.0,
+) -> tuple[Round, np.ndarray]:
+    """One round over tokens: the weights it was fitted with and where it erred -> its Round and the next weights.
+
+    `booster` is one of `adaboost.BOOSTERS`. Its chance error is the uniform guess over the vocabulary, (V-1)/V; nearly
+    every model beats that, so `ensemw2s` with the error of the untrained base (untrained_wrong_T, on the same tokens
+    and weights; our reading of arXiv 2410.04571, see there) is the sounder reference.
+
+    judged_N (bool) marks the rows that the learner did not train on: only there errors are measured (default: all).
+    count_T (bool) marks the tokens that carry the answer: only they count in the error and are raised for a miss (the
+    others fare like tokens that were right). `by` = "answer" makes rows the samples: a row weighs what its tokens weigh
+    together, is wrong if any of its counted tokens is, and shares its new weight equally over all its tokens; chance is
+    then 1 - V^-L for L counted tokens, all but 1. `window` > 0: a miss also raises the tokens up to so many places
+    before and behind it in its row, at distance d by alpha·(1 - d/(window+1)); the error stays that of the misses.
+    Weights are then tempered (`share_floor`) and capped (see `capped`); shares are those of tokens, or of rows.
+    """
+    wrong_T, length_N = check_tokens(weight_T, wrong_T, length_N), np.asarray(length_N)
+    if isinstance(window, bool) or not isinstance(window, int) or window < 0 or (window and not check_by(by)):
+        raise BadInput(f"window: {window!r} given with by: {by}; allowed: a whole number >= 0, and 0 by answer")
+    count_T = np.ones(len(wrong_T), dtype=bool) if count_T is None else np.asarray(count_T, dtype=bool)
+    judged_N = np.ones(len(length_N), dtype=bool) if judged_N is None else np.asarray(judged_N, dtype=bool)
+    judged_N, length_N = judged_N[length_N > 0], length_N[length_N > 0]  # a row without tokens is no sample
+    if check_by(by):
+        samples = by_token(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
+    else:
+        samples = by_answer(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
+    if not samples[-1].any():
+        raise ValueError("no row that is judged has a token that counts")
+    found, new_S = adaboost.boosting_round(index, learner, *samples, booster=booster, least_share=least_share)
+    if window:
+        near_T = near_misses(samples[1], length_N, window) * count_T - samples[1]
+        found, new_S = raise_neighbours(found, new_S, near_T, booster=booster, least_share=least_share)
+    new_S, _ = adaboost.keep_effective_share(new_S, share_floor)
+    return found, capped(new_S if by == "token" else share_out(new_S, length_N), cap=cap, cap_of=cap_of)
+
+
+# What `adaboost.boosting_round` takes: weight, wrong, number of possible answers, untrained wrong or None, judged.
+Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]
+
+
+def by_token(weight_T, wrong_T, length_N, untrained_T, judged_N, count_T, vocabulary: int) -> Samples:
+    """The tokens as samples. Those that do not count are neither judged nor missed."""
+    judged_T = np.repeat(judged_N, length_N) & count_T
+    return np.asarray(weight_T), wrong_T * count_T, np.full(len(wrong_T), vocabulary), untrained_T, judged_T
+
+
+def by_answer(weight_T, wrong_T, length_N, untrained_T, judged_N, count_T, vocabulary: int) -> Samples:
+    """The rows as samples. One without a token that counts is neither judged nor missed."""
+    untrained_N = None if untrained_T is None else answer_wrong(untrained_T, length_N, count_T)
+    counted_N = row_sums(count_T, length_N)
+    with np.errstate(over="ignore"):
+        many_N = float(vocabulary) ** counted_N
+    wrong_N = answer_wrong(wrong_T, length_N, count_T)
+    return row_sums(weight_T, length_N), wrong_N, many_N, untrained_N, judged_N & (counted_N > 0)
+
+
+def raise_neighbours(
+    found: Round, new_T: np.ndarray, near_T: np.ndarray, *, booster: Callable, least_share: float
+) -> tuple[Round, np.ndarray]:
+    """Weights after a round's update, raised by exp(alpha·near_T) on top; its Round with their effective share."""
+    learns = booster(0.5, 0.5, 0.5)[1] is not None  # bagging has no reference to beat and leaves the weights alone
+    if not learns or found.alpha <= 0:
+        return found, new_T
+    new_T = adaboost.reweight(new_T, near_T, found.alpha)
+    share = adaboost.effective_share(new_T)
+    stop = adaboost.stop_reason(found.error, found.alpha, 1.0, share, least_share=least_share)
+    return dataclasses.replace(found, effective_share=share, stop=stop), new_T
+
+
+def near_misses(wrong_T: np.ndarray, length_N: np.ndarray, window: int) -> np.ndarray:
+    """The largest wrong·(1 - d/(window+1)) over the tokens of the same row at distance d <= window, 0 to 1."""
+    row_T = np.repeat(np.arange(len(length_N)), length_N)
+    raised_T = np.array(wrong_T, dtype=np.float64)
+    for distance in range(1, min(window, int(np.max(length_N)) - 1) + 1):
+        near_T = wrong_T * (1 - distance / (window + 1))
+        same = row_T[distance:] == row_T[:-distance]
+        raised_T[distance:] = np.maximum(raised_T[distance:], near_T[:-distance] * same)
+        raised_T[:-distance] = np.maximum(raised_T[:-distance], near_T[distance:] * same)
+    return raised_T
+
+
+def answer_wrong(wrong_T: np.ndarray, length_N: np.ndarray, count_T: np.ndarray | None = None) -> np.ndarray:
+    """wrong_N: whether any of a row's counted tokens is wrong, 0 to 1; with ties the chance of it when they are broken.
+
+    That is 1 - product of (1 - wrong). A row without a counted token is 0.
+    """
+    wrong_T = np.asarray(wrong_T, dtype=np.float64)
+    counted_T = wrong_T if count_T is None else wrong_T * np.asarray(count_T, dtype=bool)
+    with np.errstate(divide="ignore"):
+        return np.clip(-np.expm1(row_sums(np.log1p(-counted_T), length_N)), 0.0, 1.0)
+
+
+def capped(weight_T: np.ndarray, *, cap: float | None, cap_of: Literal["mean", "total"] = "mean") -> np.ndarray:
+    """No weight above `cap` times their mean, or above the share `cap` of their total; they sum to 1 again.
+
+    What is cut off goes to the others in proportion to their weights: min(scale·w, limit) with the one scale that gives
+    a sum of 1 (the nearest such weights by Kullback-Leibler). Order and ratios below the cap stay, weights of 0 stay 0.
+    A cap that the tokens of weight above 0 cannot fill is a BadInput. Null: the weights, summing to 1.
+    """
+    weight_T = adaboost.normalise(adaboost.check_weights(weight_T))
+    if cap is None:
+        return weight_T
+    if cap_of not in ("mean", "total"):
+        raise BadInput(f"cap_of: {cap_of!r} given; allowed: mean, total")
+    limit = cap / len(weight_T) if cap_of == "mean" else cap
+    some = int((weight_T > 0).sum())
+    if not limit * some >= 1 - 1e-12:
+        raise BadInput(f"cap: {cap!r} of the {cap_of} given, but {some} tokens that weigh anything cannot fill it to 1")
+    if weight_T.max() <= limit:
+        return weight_T
+    if limit * some <= 1 + 1e-12:
+        return np.where(weight_T > 0, 1 / some, 0.0)
+    falling_T = -np.sort(-weight_T)
+    behind_T = np.cumsum(falling_T[::-1])[::-1]  # the weight of the k-th heaviest and all lighter ones
+    scale_T = (1 - limit * np.arange(some)) / behind_T[:some]
+    # With the k heaviest at the limit, the next one must come out below it: the fewest for which it does.
+    full = int(np.argmax(scale_T * falling_T[:some] <= limit))
+    free = weight_T < falling_T[full - 1]
+    scale = (1 - limit * int((~free).sum())) / math.fsum(weight_T[free])
+    return np.where(free, np.minimum(weight_T * scale, limit), limit)
+
+
+def by_row(weights: TokenWeights) -> tuple[Weights, np.ndarray]:
+    """The rows' weights, and each token's share of its row (sums to 1 over a row; equal in a row of weight 0).
+
+    For a trainer that draws rows by weight: in a drawn row the shares weigh the tokens' losses, and the expected loss
+    is the sum of weight·loss over all tokens.
+    """
+    weight_N = row_sums(weights.weight_T, weights.length_N)
+    mass_T = np.repeat(weight_N, weights.length_N)
+    equal_T = share_out(np.ones(len(weights.ids)), weights.length_N)
+    return Weights(weights.ids, weight_N), np.divide(weights.weight_T, mass_T, out=equal_T, where=mass_T > 0)
+
+
+def take_rows(weights: TokenWeights, index_N: np.ndarray) -> TokenWeights:
+    """The rows `index_N` (positions, or a mask) with all their tokens and with their weights as they are (sum <= 1)."""
+    index_N = np.arange(len(weights.ids))[index_N]
+    length_N = np.asarray(weights.length_N)
+    at_T = ranges((np.cumsum(length_N) - length_N)[index_N], length_N[index_N])
+    tokens = {name: getattr(weights, name)[at_T] for name in ("start_T", "end_T", "weight_T")}
+    return TokenWeights(weights.ids[index_N], length_N[index_N], **tokens, tokenizer=weights.tokenizer)
+
+
+def overlapping(weights: TokenWeights, from_N: np.ndarray, to_N: np.ndarray) -> np.ndarray:
+    """count_T: the tokens that share a character with [from_N, to_N) of their row's answer, whatever the tokenizer."""
+    end_T = np.maximum(weights.end_T, weights.start_T + 1)
+    return (weights.start_T < np.repeat(to_N, weights.length_N)) & (end_T > np.repeat(from_N, weights.length_N))
+
+
+def carry(weights: TokenWeights, to: TokenWeights) -> TokenWeights:
+    """The weights on the tokens of `to` (its own weights are not read): the same ids, in its order.
+
+    With the same tokenizer they are the same numbers. With another one each token's weight is spread evenly over its
+    characters, and a character's weight over the tokens of `to` that have it: the pieces of a character of several
+    bytes share it. Each row keeps its weight. So that nothing is lost, a token without characters (the end of the text:
+    start = end = the text's length) has the one that begins there, and a character that no token has (a space that a
+    tokenizer drops) belongs to the next token with characters of its own, or at the end to the last one.
+
+    Uniform weights do not stay uniform: a long token gets more than a short one. Raises a ValueError where ids differ,
+    where a row that weighs anything has no token in `to`, and where the same tokenizer cut a row in another way.
+    """
+    position = align(Weights(weights.ids, np.arange(len(weights.ids))), to.ids).weight_N
+    weights = take_rows(weights, position)
+    if weights.tokenizer == to.tokenizer:
+        if not all(np.array_equal(getattr(weights, n), getattr(to, n)) for n in ("length_N", "start_T", "end_T")):
+            raise ValueError(f"tokenizer {to.tokenizer} cut these answers in another way before: the texts differ")
+        return weights
+    lost_N = (row_sums(weights.weight_T, weights.length_N) > 0) & (np.asarray(to.length_N) == 0)
+    if lost_N.any():
+        raise ValueError(f"{lost_N.sum()} rows have weight and no token to carry it to ({to.ids[lost_N][0]})")
+    width_N = np.maximum(widths(weights), widths(to))
+    from_C, source_C = characters(weights, width_N)
+    to_C, target_C = characters(to, width_N)
+    size_T = np.bincount(source_C, minlength=len(weights.weight_T))
+    mass_C = np.bincount(from_C, (weights.weight_T / size_T)[source_C], minlength=width_N.sum())
+    covers_C = np.maximum(np.bincount(to_C, minlength=width_N.sum()), 1)
+    weight_T = np.bincount(target_C, (mass_C / covers_C)[to_C], minlength=len(to.start_T))
+    return dataclasses.replace(to, weight_T=weight_T)
+
+
+def widths(weights: TokenWeights) -> np.ndarray:
+    """Characters of each row up to its last token's end; 0 where it has no token."""
+    length_N, width_N = np.asarray(weights.length_N), np.zeros(len(weights.ids), dtype=np.int64)
+    last_N = np.cumsum(length_N)[length_N > 0] - 1
+    width_N[length_N > 0] = np.maximum(weights.end_T, weights.start_T + 1)[last_N]
+    return width_N
+
+
+def characters(weights: TokenWeights, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a character (numbered through the rows, width_N of each) and a token that has it; none is left out."""
+    length_N = np.asarray(weights.length_N)
+    start_T, end_T = np.array(weights.start_T), np.maximum(weights.end_T, weights.start_T + 1)
+    first_T = ranges(np.zeros(len(length_N), dtype=np.int64), length_N) == 0
+    before_T = np.where(first_T, 0, np.roll(end_T, 1))
+    if (start_T < 0).any() or (~first_T & (np.diff(start_T, prepend=0) < 0)).any() or (before_T > end_T).any():
+        raise ValueError(f"tokenizer {weights.tokenizer}: a row's tokens do not stand in the order of its characters")
+    # Characters that no token has: the next token's, or before a token without characters the one's in front of it.
+    empty_T = (weights.end_T <= weights.start_T) & ~first_T
+    end_T[:-1] = np.where(empty_T[1:], np.maximum(end_T[:-1], start_T[1:]), end_T[:-1])
+    start_T = np.where(empty_T, start_T, np.minimum(start_T, before_T))
+    end_T[np.cumsum(length_N)[length_N > 0] - 1] = width_N[length_N > 0]
+    base_T = np.repeat(np.cumsum(width_N) - width_N, length_N)
+    return ranges(base_T + start_T, end_T - start_T), np.repeat(np.arange(len(start_T)), end_T - start_T)
+
+
+def ranges(begin_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """begin, begin + 1, ... of length_N[n] numbers each, one after the other."""
+    shift_N = begin_N - (np.cumsum(length_N) - length_N)
+    return np.arange(int(np.sum(length_N))) + np.repeat(shift_N, length_N)
+
+
+def row_sums(values_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    return np.bincount(np.repeat(np.arange(len(length_N)), length_N), values_T, minlength=len(length_N))
+
+
+def share_out(weight_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """weight_T: each row's weight in equal parts on its tokens."""
+    return np.repeat(weight_N / np.maximum(length_N, 1), length_N)
+
+
+def check_by(by: str) -> bool:
+    """Whether tokens are the samples; a BadInput for what is neither token nor answer."""
+    if by not in ("token", "answer"):
+        raise BadInput(f"by: {by!r} given; allowed: token, answer")
+    return by == "token"
+
+
+def check_tokens(weight_T: np.ndarray, wrong_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """wrong_T as float64; a ValueError unless weights, wrongness and lengths speak of the same tokens."""
+    wrong_T = adaboost.check_wrong(wrong_T, len(adaboost.check_weights(weight_T)))
+    if np.sum(length_N) != len(wrong_T) or np.min(length_N, initial=0) < 0:
+        raise ValueError(f"the rows have {np.sum(length_N)} tokens together, but {len(wrong_T)} weights were given")
+    return wrong_T

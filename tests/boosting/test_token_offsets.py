@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import math
 
 import numpy as np
@@ -76,8 +77,7 @@ def test_tokens_that_cover_the_text_once_share_by_overlap(width, seed):
     rng = np.random.default_rng(seed)
     edges = [np.unique([0, width, *rng.integers(0, width, 5)]) for _ in range(2)]
     source, to = (
-        layout([list(zip(edge, edge[1:], strict=False))], tokenizer=name)
-        for edge, name in zip(edges, "ab", strict=True)
+        layout([list(itertools.pairwise(edge))], tokenizer=name) for edge, name in zip(edges, "ab", strict=True)
     )
     overlap_ST = np.minimum(source.end_T[:, None], to.end_T) - np.maximum(source.start_T[:, None], to.start_T)
     share_ST = np.maximum(overlap_ST, 0) / (source.end_T - source.start_T)[:, None]

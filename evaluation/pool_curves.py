@@ -102,10 +102,11 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
     """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
     known = opinions.questions(rows_N)
     share_NK = tally(known.answer_MN, np.ones(len(known.members)), known.mask_NK.shape[1]) / len(known.members)
-    most_N, right_N = share_NK.max(1), share_NK.argmax(1) == truth.gold_N[rows_N]
+    # Rounded once for both: 2/3 rounded up would not cover the very questions that it stands for.
+    most_N, right_N = share_NK.max(1).round(6), share_NK.argmax(1) == truth.gold_N[rows_N]
     line = []
-    for threshold in np.unique(np.round(most_N[most_N > 0], 6)):
-        covered_N = most_N >= threshold - 1e-9
+    for threshold in np.unique(most_N[most_N > 0]):
+        covered_N = most_N >= threshold
         low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
         line.append(
             {

@@ -1,9 +1,11 @@
 """Methods judged on halves that they were not fitted on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from evaluation import pool_judging
+from evaluation import pool_curves, pool_judging
 from tests.ensemble.pools import made_up
 from w2s.opinions import Truth
 from w2s.records import BadInput
@@ -98,3 +100,12 @@ def test_costs_and_members_asked_are_those_of_the_members_that_the_method_needs(
     np.testing.assert_allclose(plurality.asked_RN, 5)
     np.testing.assert_allclose(plurality.cost_RN[1], opinions.cost_MN.sum(0))
     assert best.cost_RN.mean() == pytest.approx(opinions.cost_MN[0].mean())
+
+
+def test_agreement_covers_the_questions_at_its_threshold():
+    """2 of 3 members agree on every question: that share is a third's multiple, which no decimal hits."""
+    opinions, truth = made_up(questions=60, accuracies=(0.9, 0.8, 0.7), abstain=0)
+    answer_MN = np.stack([truth.gold_N, truth.gold_N, (truth.gold_N + 1) % 4])
+    opinions = dataclasses.replace(opinions, answer_MN=answer_MN)
+    line = pool_curves.agreement(opinions, truth, np.ones(60, dtype=bool))
+    assert [(one["coverage"], one["precision"], one["n"]) for one in line] == [(1.0, 1.0, 60)]

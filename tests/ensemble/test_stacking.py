@@ -103,3 +103,34 @@ def test_without_gold_or_answers_they_say_so():
         stacking.logistic(opinions, truth, l2=-1.0)
     with pytest.raises(BadInput, match="leaves: 1 given; allowed: 2 and above"):
         trees.gradient_boosted(opinions, truth, leaves=1)
+
+
+def test_a_fold_without_a_right_answer_is_no_reason_to_stop():
+    opinions, truth = made_up(questions=8, abstain=0)
+    gold_N = np.full(8, -1, dtype=np.int16)
+    gold_N[0] = opinions.answer_MN[0, 0]
+    fitted = trees.gradient_boosted(opinions, Truth(truth.ids, gold_N, truth.right_MN))
+    assert np.isfinite(trees.apply_gradient_boosted(fitted, opinions, 0).probs_NK).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_member_without_any_confidence_is_no_reason_to_warn():
+    opinions, truth = made_up(questions=60, scores=True)
+    opinions.score_MN[1] = np.nan
+    fitted = stacking.logistic(opinions, truth)
+    assert np.isfinite(fitted.arrays["quantiles_MQ"]).all()
+
+
+def test_what_was_not_recorded_at_the_fit_is_not_looked_at_later():
+    """Probabilities in the place of confidences make a design of the same width: it must not be taken for the same."""
+    fitted = stacking.logistic(*made_up(questions=60, scores=True))
+    plain, _ = made_up(questions=60)
+    with_both, _ = made_up(questions=60, scores=True, probs=True)
+    with_other, _ = made_up(questions=60, probs=True)
+    assert stacking.apply_logistic(fitted, with_both, 0).probs_NK.shape == (60, 4)
+    for other in (plain, with_other):
+        with pytest.raises(NotApplicable, match="confidences"):
+            stacking.apply_logistic(fitted, other, 0)
+    fitted = stacking.logistic(*made_up(questions=60, probs=True))
+    with pytest.raises(NotApplicable, match="probabilities"):
+        stacking.apply_logistic(fitted, plain, 0)

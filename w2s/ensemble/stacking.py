@@ -51,8 +51,12 @@ def prepare(
         raise NotApplicable("no question with gold has a recorded answer")
     groups = np.unique(opinions.group_N[rows].astype(str)) if by_group else np.array([""])
     arrays = {"groups": groups if len(groups) > 1 else groups[:0], "by_position": np.array(by_position)}
+    arrays["by_probability"] = np.array(opinions.probs_MNK is not None)
     if opinions.score_MN is not None:
-        arrays["quantiles_MQ"] = np.nanquantile(opinions.score_MN[:, rows], np.linspace(0, 1, 33), axis=1).T
+        score_MN = opinions.score_MN[:, rows]
+        # The quantiles of nothing are NaN, and a warning: a member without any confidence here has rank 0 anyway.
+        score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0)
+        arrays["quantiles_MQ"] = np.nanquantile(score_MN, np.linspace(0, 1, 33), axis=1).T
     design, penalty_F = evidence(opinions, arrays, penalties)
     return design, penalty_F, arrays
 
@@ -60,6 +64,8 @@ def prepare(
 def solve(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F: np.ndarray) -> np.ndarray:
     """theta_F of the conditional logit on the questions whose gold is among the candidates."""
     right_N = gold_N >= 0
+    if not right_N.any():
+        return np.zeros(design.shape[1])  # nothing to learn from: a small fold
     design, count_N, gold_N = design[np.repeat(right_N, count_N)], count_N[right_N], gold_N[right_N].astype(int)
     start_N, owner_C = first_rows(count_N), np.repeat(np.arange(len(count_N)), count_N)
     gold_C, turned = start_N + gold_N, design.T.tocsr()
@@ -130,11 +136,18 @@ def evidence(
 
 
 def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
-    """(row, member, value) of what is recorded beside the votes: the confidence's rank, -0.5 to 0.5; ln p + ln K."""
-    if "quantiles_MQ" in arrays and opinions.score_MN is not None:
+    """(row, member, value) of what is recorded beside the votes: the confidence's rank, -0.5 to 0.5; ln p + ln K.
+
+    What was recorded at the fit must be there again, and what was not is not looked at.
+    """
+    if "quantiles_MQ" in arrays:
+        if opinions.score_MN is None:
+            raise NotApplicable("it was fitted with the members' confidences, and none were recorded here")
         rank_V = ranks(opinions.score_MN, arrays["quantiles_MQ"])[member_V, question_V]
         yield row_V, member_V, rank_V
-    if opinions.probs_MNK is not None:
+    if arrays["by_probability"]:
+        if opinions.probs_MNK is None:
+            raise NotApplicable("it was fitted with choice probabilities, and none were recorded here")
         log_MC = np.log(np.maximum(opinions.probs_MNK[:, opinions.mask_NK], np.exp(LEAST_LOG)))
         log_MC = np.nan_to_num(log_MC + np.log(opinions.count_N)[owner_C])
         member_S, row_S = np.nonzero(log_MC)

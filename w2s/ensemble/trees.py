@@ -86,7 +86,7 @@ def features(
     row_C, place_C = np.nonzero(votes_NK)
     vote_MC = np.where(answer_MN[:, row_C] < 0, -1, answer_MN[:, row_C] == place_C).astype(np.float32)
     blocks = [vote_MC]
-    if opinions.score_MN is not None and "logistic:quantiles_MQ" in arrays:
+    if "logistic:quantiles_MQ" in arrays:
         rank_MN = ranks(opinions.score_MN, arrays["logistic:quantiles_MQ"])
         blocks.append(np.where(vote_MC > 0, 1, -1) * rank_MN[:, row_C])
     log_NK = np.log(np.maximum(prior_NK, 1e-9))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,8 @@ class Opinions:
         place = {name: at for at, name in enumerate(self.members.tolist())}
         missing = [name for name in members if name not in place]
         if missing:
-            raise BadInput(f"member {missing[0]!r}: it has no answers here; there are: {', '.join(list(place)[:9])}")
+            known = ", ".join(list(place)[:9])
+            raise BadInput(f"member {str(missing[0])!r}: it has no answers here; there are: {known}")
         at = np.array([place[name] for name in members], dtype=int)
         by_member = {
             f.name: getattr(self, f.name)[at]
@@ -107,7 +109,8 @@ class Ballots:
     """The evidence about R voters on N rows with gold, from which alphas are found (`alphas.ALPHAS`).
 
     answer_RN: the position voted for (below 0: no vote). wrong_RN: 0 right to 1 wrong; a voter without a vote errs as
-    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question.
+    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question, NaN
+    where none were recorded of a voter.
     """
 
     answer_RN: np.ndarray
@@ -199,7 +202,10 @@ def ballots(opinions: Opinions, truth: Truth) -> Ballots:
     answer_MN, count_N = opinions.answer_MN[:, rows], opinions.count_N[rows]
     chance_N = 1 - 1 / np.maximum(count_N, 1)
     wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N.astype(np.float32))
-    cost_M = None if opinions.cost_MN is None else np.nan_to_num(np.nanmean(opinions.cost_MN, axis=1))
+    cost_M = None
+    if opinions.cost_MN is not None:
+        times_M = np.isfinite(opinions.cost_MN).sum(1)
+        cost_M = np.where(times_M > 0, np.nansum(opinions.cost_MN, axis=1) / np.maximum(times_M, 1), np.nan)
     return Ballots(answer_MN, wrong_MN, truth.gold_N[rows], count_N, cost_M)
 
 
@@ -224,7 +230,7 @@ def read_fitted(path: Path) -> Fitted:
             return Fitted(
                 rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: not a fitted combiner that `w2s combine` wrote ({error})") from None
 
 

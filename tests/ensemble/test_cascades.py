@@ -275,6 +275,8 @@ def test_a_cascade_by_checks_needs_checks_and_names_that_exist():
     opinions, truth = programs(np.ones((2, 4)), np.ones((2, 4)))
     with pytest.raises(BadInput, match="order: 'm7' given; 0 members have this name"):
         METHODS["checked"](opinions, truth, order=["m0", "m7"])
+    with pytest.raises(BadInput, match="order: no member is named"):
+        METHODS["checked"](opinions, truth, order=[])
     with pytest.raises(BadInput, match="length: 0 given"):
         METHODS["checked"](opinions, truth, length=0)
 

@@ -10,6 +10,7 @@ from w2s.ensemble import pool
 from w2s.ensemble.alphas import ALPHAS
 from w2s.opinions import (
     ABSTAINED,
+    NOT_ASKED,
     NOT_RECORDED,
     Ballots,
     Decision,
@@ -169,3 +170,43 @@ def test_ballots_count_a_missing_vote_as_guessing():
     assert isinstance(found, Ballots)
     np.testing.assert_allclose(found.wrong_RN[found.answer_RN == ABSTAINED], 0.75)
     np.testing.assert_allclose(found.cost_R, opinions.cost_MN.mean(1))
+
+
+def test_who_was_not_asked_gives_no_answer_and_is_not_paid():
+    opinions, truth = a_pool()
+    answer_MN = opinions.answer_MN.copy()
+    answer_MN[0, :5] = NOT_ASKED  # m0 is the best
+    opinions = dataclasses.replace(opinions, answer_MN=answer_MN)
+    for name in ("best_single", "plurality"):
+        decision = pool.apply(fit(name, opinions, truth), opinions)
+        assert not decision.asked_MN[0, :5].any()
+        assert decision.asked_MN[0, 5:].all()
+        assert decision.abstained_N[:5].all() == (name == "best_single")
+
+
+def test_what_a_member_without_recorded_costs_costs_is_unknown_and_not_nothing():
+    opinions, truth = a_pool()
+    cost_MN = opinions.cost_MN.copy()
+    cost_MN[1], cost_MN[2, 0] = np.nan, np.nan
+    opinions = dataclasses.replace(opinions, cost_MN=cost_MN)
+    cost_M = ballots(opinions, truth).cost_R
+    assert np.isnan(cost_M).tolist() == [False, True, False, False, False]
+    assert cost_M[2] == pytest.approx(cost_MN[2, 1])
+    with pytest.raises(NotApplicable, match="costs were recorded for some members only"):
+        pool.fit({"name": "top_k", "dollars": 1.0}, opinions, truth)
+    assert len(pool.fit({"name": "top_k", "k": 2}, opinions, truth).members) == 2
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_open_questions_that_nobody_answered_are_abstentions(name):
+    opinions, truth = made_up(questions=40, groups=1)
+    texts_N = np.empty(3, dtype=object)
+    texts_N[:] = [()] * 3
+    empty = dataclasses.replace(
+        opinions.questions(np.arange(3)), count_N=np.zeros(3, dtype=int), texts_N=texts_N,
+        answer_MN=np.full((5, 3), ABSTAINED, dtype=np.int16),
+    )  # fmt: skip
+    decision = pool.apply(fit(name, opinions, truth), empty)
+    assert decision.abstained_N.all()
+    gold = Truth(empty.ids, np.full(3, -1), np.zeros((5, 3)))
+    np.testing.assert_array_equal(rightness(decision, gold), 0)

@@ -177,6 +177,8 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
     if opinions.check_MN is None or not np.isfinite(opinions.check_MN).any():
         raise NotApplicable("no checks were recorded (does a program pass the examples in its task?)")
     if order is not None:
+        if not order:
+            raise BadInput("order: no member is named")
         model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
         places = [np.flatnonzero((opinions.members == name) | (model_M == name)) for name in order]
         for name, place in zip(order, places, strict=True):

@@ -16,7 +16,7 @@ from w2s.ensemble import cascades, focal, frugal, label_models, routing, stackin
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
-from w2s.opinions import ABSTAINED, Ballots, Decision, Fitted, NotApplicable, Opinions, Truth, ballots
+from w2s.opinions import ABSTAINED, NOT_ASKED, Ballots, Decision, Fitted, NotApplicable, Opinions, Truth, ballots
 from w2s.records import BadInput
 from w2s.registry import pick
 
@@ -35,7 +35,8 @@ def best_single(opinions: Opinions, truth: Truth) -> Fitted:
 
 def apply_member(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """That member's answer."""
-    return Decision(opinions.answer_MN[0] == ABSTAINED, member_N=np.zeros(len(opinions.ids), dtype=int))
+    silent_N = np.isin(opinions.answer_MN[0], (ABSTAINED, NOT_ASKED))
+    return Decision(silent_N, member_N=np.zeros(len(opinions.ids), dtype=int))
 
 
 def plurality(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
@@ -123,8 +124,12 @@ def apply(fitted: Fitted, opinions: Opinions, point: int | None = None) -> Decis
     place_M = np.array([place[name] for name in fitted.members.tolist()])
     asked_MN = np.zeros(opinions.answer_MN.shape, dtype=bool)
     asked_MN[place_M] = True if found.asked_MN is None else found.asked_MN
+    asked_MN &= opinions.answer_MN != NOT_ASKED
     member_N = None if found.member_N is None else np.where(found.member_N >= 0, place_M[found.member_N], -1)
-    return dataclasses.replace(found, asked_MN=asked_MN, member_N=member_N)
+    probs_NK = found.probs_NK
+    if probs_NK is not None and not probs_NK.shape[1]:
+        probs_NK = np.zeros((len(probs_NK), 1))  # open questions that nobody answered: there is no candidate at all
+    return dataclasses.replace(found, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
 
 
 BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the voters of a vote

@@ -151,7 +151,9 @@ def _budget(ballots: Ballots, k: int, dollars: float | None) -> Budget:
     if dollars is not None and ballots.cost_R is None:
         raise NotApplicable("a budget in dollars needs costs, and none were recorded")
     wrong_RN = ballots.wrong_RN
-    cost_R = np.zeros(len(wrong_RN)) if ballots.cost_R is None else np.asarray(ballots.cost_R, dtype=np.float64)
+    if dollars is not None and np.isnan(ballots.cost_R).any():
+        raise NotApplicable("costs were recorded for some members only")
+    cost_R = np.zeros(len(wrong_RN)) if ballots.cost_R is None else np.nan_to_num(np.asarray(ballots.cost_R, float))
     if dollars is not None and not dollars >= cost_R.min():
         cheapest = f"{cost_R.min():.3g}, what the cheapest voter costs per question"
         raise BadInput(f"dollars: {dollars!r} given; allowed: at least {cheapest}")

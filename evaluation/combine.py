@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evaluation import pool_curves, pool_judging
-from evaluation.pool_files import with_features, write_predictions
+from evaluation.pool_files import check_folder, with_features, write_predictions
 from evaluation.pool_judging import Judged
 from evaluation.pool_report import PICKED, render, table
 from evaluation.statistics import Interval, contrast, rate, smallest_difference
@@ -30,7 +30,7 @@ from w2s.data.sources import SOURCES
 from w2s.ensemble import bounds
 from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
 from w2s.log import say
-from w2s.opinions import ABSTAINED, NOT_ASKED, NotApplicable, Opinions, Truth, ballots, write_fitted
+from w2s.opinions import ABSTAINED, NOT_ASKED, Fitted, NotApplicable, Opinions, Truth, ballots, write_fitted
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean, fits, pick, summary
 from w2s.store import write_json
@@ -77,6 +77,8 @@ def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]
     problems: list[str] = []
     values = {} if config is None else read(config, problems)
     asked = build(Asked, {**values, **flags}, "", problems)
+    if asked.seed < 0:
+        problems.append(f"seed: {asked.seed} given; allowed: 0 and above")
     if not asked.outputs:
         problems.append("outputs: none given; a file or folder of recorded outputs is needed")
     specs = specs_of(asked.methods, problems)
@@ -91,6 +93,9 @@ def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]
             pick(METHODS, {"name": name, **spec}, key="methods")
         except BadInput as error:
             problems.append(str(error))
+        else:
+            if spec.get("seed", 0) < 0:
+                problems.append(f"methods.seed: {spec['seed']} given; allowed: 0 and above")
     if problems:
         raise BadInput("\n".join(problems))
     return asked, [{"name": name, **spec} for name, spec in specs.items()]
@@ -100,8 +105,10 @@ def specs_of(methods: Sequence[Any], problems: list[str]) -> dict[str, dict[str,
     """name -> options of each method asked for; the baselines are always among them."""
     specs: dict[str, dict[str, Any]] = {"best_single": {}, "plurality": {}}
     for one in methods:
-        if isinstance(one, dict):
-            specs[one.get("name", "")] = {key: value for key, value in one.items() if key != "name"}
+        if not isinstance(one.get("name") if isinstance(one, dict) else one, str):
+            problems.append(f"methods: {one!r} given; allowed: a name, or a mapping with a name and options")
+        elif isinstance(one, dict):
+            specs[one["name"]] = {key: value for key, value in one.items() if key != "name"}
         elif one == "all":
             specs |= {name: {} for name in ALL if name not in specs}
         elif one in FAMILIES:
@@ -116,6 +123,7 @@ def specs_of(methods: Sequence[Any], problems: list[str]) -> dict[str, dict[str,
 
 def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     """Judge, fit on all questions with gold, and write the folder; returns the table for the terminal."""
+    check_folder(asked.folder)
     opinions, truth = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
@@ -125,14 +133,26 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
         report["online"] = online(asked, specs, opinions, truth)
     folder = asked.folder
     (folder / "fitted").mkdir(parents=True, exist_ok=True)
-    fitted = pool_judging.each(lambda one: fit({"name": one.name, **one.options}, opinions, truth), found)
-    for one, whole in zip(found, fitted, strict=True):
-        write_fitted(folder / "fitted" / f"{one.name}.npz", whole)
+    for stale in (folder / "fitted").glob("*.npz"):
+        stale.unlink()  # of an earlier run, perhaps on another pool
+    for one, whole in zip(found, pool_judging.each(lambda one: refit(one, opinions, truth), found), strict=True):
+        if isinstance(whole, NotApplicable):
+            report["remarks"].append(f"{one.name} was judged, but cannot be fitted on all questions: {whole}")
+        else:
+            write_fitted(folder / "fitted" / f"{one.name}.npz", whole)
     answers = [(one.name, (one.candidate_N, one.confidence_N, one.member_N), one.right_RN[0]) for one in found]
     write_predictions(folder / "predictions.parquet", answers, opinions)
     write_json(folder / "combine.json", report)
     (folder / "combine.html").write_text(render(report), encoding="utf-8")
     return f"{table(report)}\nreport: {folder / 'combine.html'}"
+
+
+def refit(one: Judged, opinions: Opinions, truth: Truth) -> Fitted | NotApplicable:
+    """A judged method, fitted on all questions, or why it cannot be."""
+    try:
+        return fit({"name": one.name, **one.options}, opinions, truth)
+    except NotApplicable as reason:
+        return reason
 
 
 def without_needless(asked: Asked, found: list[Judged], left_out: dict[str, str]) -> list[Judged]:
@@ -167,6 +187,8 @@ def with_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
     """The same with a price for each answer of the members that a pattern names; what was recorded stays."""
     if not costs:
         return opinions
+    if odd := [name for name in costs if not isinstance(name, str)]:
+        raise BadInput(f"costs: {odd[0]!r} given; allowed: a member's name or pattern, as text")
     bad = next(((name, cost) for name, cost in costs.items() if not fits(cost, float) or cost < 0), None)
     if bad:
         raise BadInput(f"costs: {bad[0]}: {bad[1]!r} given; allowed: dollars per answer, 0 and above")

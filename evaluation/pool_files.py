@@ -13,7 +13,7 @@ from evaluation.pool_judging import answers_of
 from w2s.data.outputs import read_pool
 from w2s.ensemble.pool import apply
 from w2s.ensemble.selection import SELECTORS, make_labels
-from w2s.opinions import Decision, Opinions, Truth, read_fitted, rightness, spent
+from w2s.opinions import Decision, NotApplicable, Opinions, Truth, read_fitted, rightness, spent
 from w2s.records import BadInput, Example, write_arrays, write_rows
 from w2s.registry import did_you_mean, pick
 
@@ -24,6 +24,9 @@ def apply_fitted(
     folder: Path, outputs: Path, questions: Path | None, out: Path, *, method: str | None, encoder: str | None
 ) -> str:
     """One answer to each new question by a fitted method (None: the winner), as parquet; returns a summary."""
+    check_folder(out.parent)
+    if out.is_dir():
+        raise BadInput(f"out: {out} is a folder; allowed: a file")
     name, opinions, truth, decision = decide(folder, outputs, questions, method, encoder)
     right_N, cost_N = rightness(decision, truth), spent(decision, opinions)
     write_predictions(out, [(name, answers_of(decision, opinions), right_N)], opinions)
@@ -45,6 +48,7 @@ def label(
     OUT/labels.npz and OUT/questions.jsonl (`Example` rows with the same ids): what `label.recorded` of the main job
     reads. Gold plays no part in it, even where the questions have some.
     """
+    check_folder(out)
     name, opinions, _, decision = decide(folder, outputs, questions, method, encoder)
     usable_N = np.array(
         [
@@ -84,17 +88,33 @@ def decide(
     if not report.is_file():
         raise BadInput(f"{folder}: no combine.json there; it is written by `w2s combine`")
     known = sorted(path.stem for path in (folder / "fitted").glob("*.npz"))
-    name = method or json.loads(report.read_text(encoding="utf-8"))["winner"]
+    name = method or winner(report)
     if name not in known:
         raise BadInput(
             f"method: {name!r} was not fitted there{did_you_mean(name, known)}; there are: {', '.join(known)}"
         )
     fitted = read_fitted(folder / "fitted" / f"{name}.npz")
-    opinions, truth = read_pool(
-        outputs, questions, models=sorted({key.rpartition("#")[0] or key for key in fitted.members.tolist()})
-    )
+    opinions, truth = read_pool(outputs, questions, members=fitted.members.tolist())
     opinions = with_features(opinions, encoder)
-    return name, opinions, truth, apply(fitted, opinions)
+    try:
+        return name, opinions, truth, apply(fitted, opinions)
+    except NotApplicable as reason:
+        raise BadInput(f"{outputs}: {name} cannot be applied: {reason}") from None
+
+
+def winner(report: Path) -> str:
+    """The method that did best, as combine.json tells."""
+    try:
+        return json.loads(report.read_text(encoding="utf-8"))["winner"]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{report}: not what `w2s combine` wrote; name a method with --method") from None
+
+
+def check_folder(folder: Path) -> None:
+    """BadInput where a file stands in the way of this folder: told before the work, and nothing is made."""
+    nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if nearest.is_file():
+        raise BadInput(f"out: {nearest} is a file; allowed: a folder")
 
 
 def with_features(opinions: Opinions, encoder: str | None) -> Opinions:

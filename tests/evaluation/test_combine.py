@@ -1,5 +1,6 @@
 """`w2s combine`, `combine apply` and `combine labels`, by the real command line on small files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -135,6 +136,8 @@ def test_a_config_file_has_the_flags_as_keys_and_the_flags_go_over_it(done, tmp_
         (["--methods", "samme", "samme.rounds=many"], "methods.rounds: 'many' given; allowed: a whole number"),
         (["--methods", "samme", "samme.round=3"], "methods: 'samme' has no option 'round'; it takes: rounds"),
         (["--methods", "samme", "samme.rounds=0"], "rounds: 0 given; allowed: a whole number above 0"),
+        (["--methods", "routing", "knn.seed=-1"], "methods.seed: -1 given; allowed: 0 and above"),
+        (["--seed", "-1"], "seed: -1 given; allowed: 0 and above"),
         (["--repeats", "0"], "repeats: 0 given; allowed: a whole number above 0"),
         (["elsewhere"], "one file or folder of outputs is expected; 2 given"),
     ],
@@ -177,3 +180,97 @@ def test_a_damaged_fitted_file_is_refused(done, tmp_path, capsys):
         assert "not a fitted combiner" in capsys.readouterr().err
     finally:
         bad.unlink()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("methods: [[1]]", "methods: [1] given; allowed: a name, or a mapping with a name and options"),
+        ("methods: [{name: [1]}]", "methods: {'name': [1]} given; allowed: a name, or"),
+        ("methods: [{k: 1}]", "methods: {'k': 1} given; allowed: a name, or"),
+        ("costs: {1: 0.5}", "costs: 1 given; allowed: a member's name or pattern, as text"),
+    ],
+)
+def test_what_is_wrong_in_a_config_file_is_said_in_one_line(done, tmp_path, capsys, line, told):
+    config = tmp_path / "pool.yaml"
+    config.write_text(f"outputs: {done / 'pool'}\nout: {tmp_path / 'o'}\n{line}\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["combine", "--config", str(config)])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_results_is_told_before_the_work(done, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for words in (
+        ["combine", str(done / "pool"), "--out", str(tmp_path / "file")],
+        ["combine", "apply", str(done / "out"), str(done / "pool"), "--out", str(tmp_path / "file" / "a.parquet")],
+        ["combine", "apply", str(done / "out"), str(done / "pool"), "--out", str(tmp_path)],
+        ["combine", "labels", str(done / "out"), str(done / "pool"), "--out", str(tmp_path / "file")],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 2
+        assert "out: " in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_members_whose_names_hold_a_hash_are_found_again(tmp_path, capsys):
+    opinions, truth = made_up(questions=40)
+    opinions = dataclasses.replace(opinions, members=np.array(["org/m#1", "org/m#x", "m2", "m3", "#"]))
+    write(tmp_path / "pool", opinions, truth)
+    main(["combine", str(tmp_path / "pool"), "--repeats", "1", "--methods", "votes", "--out", str(tmp_path / "o")])
+    main(["combine", "apply", str(tmp_path / "o"), str(tmp_path / "pool"), "--method", "plurality"])
+    assert "plurality: 40 questions" in capsys.readouterr().out
+
+
+def test_samples_of_a_model_are_found_again(tmp_path, capsys):
+    opinions, truth = made_up(questions=40)
+    write(tmp_path / "pool", opinions, truth)
+    outputs = pd.read_json(tmp_path / "pool" / "outputs.jsonl", lines=True, dtype={"answer": object})
+    outputs["sample"], outputs["model"] = outputs.model.str[1:].astype(int), "m"
+    outputs.to_json(tmp_path / "pool" / "outputs.jsonl", orient="records", lines=True)
+    main(["combine", str(tmp_path / "pool"), "--repeats", "1", "--methods", "selection", "--out", str(tmp_path / "o")])
+    assert set(read_fitted(tmp_path / "o" / "fitted" / "top_k.npz").members.tolist()) == {"m#0", "m#1", "m#2"}
+    main(["combine", "apply", str(tmp_path / "o"), str(tmp_path / "pool"), "--method", "top_k"])
+    assert "top_k: 40 questions" in capsys.readouterr().out
+
+
+def test_a_method_whose_evidence_is_not_there_says_so_in_one_line(done, tmp_path, capsys):
+    """Fitted on confidences, applied where none were recorded."""
+    opinions, truth = made_up(questions=40)
+    scored = write(tmp_path / "scored", opinions, truth)
+    outputs = pd.read_json(scored / "outputs.jsonl", lines=True, dtype={"answer": object})
+    outputs.assign(score=0.5).to_json(scored / "outputs.jsonl", orient="records", lines=True)
+    main(["combine", str(scored), "--repeats", "1", "--methods", "stacking", "--out", str(tmp_path / "o")])
+    for method in ("logistic", "gradient_boosted"):
+        with pytest.raises(SystemExit) as stopped:
+            main(["combine", "apply", str(tmp_path / "o"), str(done / "pool"), "--method", method])
+        assert stopped.value.code == 2
+        assert "fitted with the members' confidences, and none were recorded" in capsys.readouterr().err
+    main(["combine", "apply", str(done / "out"), str(scored), "--method", "logistic"])  # more than it knows is no harm
+    assert "logistic: 40 questions" in capsys.readouterr().out
+
+
+def test_fits_of_an_earlier_run_do_not_stay_behind(done, tmp_path):
+    for methods in ("votes", "selection"):
+        main(["combine", str(done / "pool"), "--repeats", "1", "--methods", methods, "--out", str(tmp_path / "o")])
+    there = {path.stem for path in (tmp_path / "o" / "fitted").glob("*.npz")}
+    assert "decorrelated" not in there
+    assert "top_k" in there
+
+
+def test_a_folder_with_a_broken_report_or_a_cut_file_is_refused(done, tmp_path, capsys):
+    (tmp_path / "fitted").mkdir()
+    whole = (done / "out" / "fitted" / "plurality.npz").read_bytes()
+    (tmp_path / "fitted" / "plurality.npz").write_bytes(whole[:200])
+    for text, words, told in (
+        ("{", [], "not what `w2s combine` wrote"),
+        ("{}", [], "not what `w2s combine` wrote"),
+        ("{}", ["--method", "plurality"], "not a fitted combiner"),
+    ):
+        (tmp_path / "combine.json").write_text(text)
+        with pytest.raises(SystemExit) as stopped:
+            main(["combine", "apply", str(tmp_path), str(done / "pool"), *words])
+        assert stopped.value.code == 2
+        assert told in capsys.readouterr().err

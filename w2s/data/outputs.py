@@ -23,6 +23,7 @@ def read_pool(
     questions: Path | None = None,
     *,
     models: Sequence[str] = (),
+    members: Sequence[str] = (),
     samples: bool = True,
     wanted: Sequence[str] | None = None,
     suite: tuple[list[Example], list[Gold]] | None = None,
@@ -36,10 +37,10 @@ def read_pool(
     the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in,
     and without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
 
-    models: only these. samples: False takes the first sample of each model alone. wanted: the optional columns to read
-    (of OPTIONAL; None: all). Members are named after the model, or model#sample where it has several. The candidates
-    of a question without choices are the distinct answers to it, in alphabetical order. In a group in which no answer
-    is recorded, null means NOT_RECORDED, else ABSTAINED.
+    models: only these. members: only the models that these members are of. samples: False takes the first sample of
+    each model alone. wanted: the optional columns to read (of OPTIONAL; None: all). Members are named after the model,
+    or model#sample where it has several. The candidates of a question without choices are the distinct answers to it,
+    in alphabetical order. In a group in which no answer is recorded, null means NOT_RECORDED, else ABSTAINED.
 
     Whatever cannot be read is a BadInput of one line with file and row.
     """
@@ -47,8 +48,8 @@ def read_pool(
         raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
     asked, given = sources(Path(outputs), questions and Path(questions), suite)
     pool = read_questions(asked, wanted)
-    members = read_members(given, models, samples)
-    return finish(pool, members, read_answers(given, pool, members, wanted))
+    drawn = read_members(given, models, members, samples)
+    return finish(pool, drawn, read_answers(given, pool, drawn, wanted))
 
 
 def sources(

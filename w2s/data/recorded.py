@@ -137,7 +137,7 @@ def not_a_choice(column: str, text: str, count: int) -> str:
 # --- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def read_members(source: Source, models: Sequence[str], samples: bool) -> Members:
+def read_members(source: Source, models: Sequence[str], members: Sequence[str], samples: bool) -> Members:
     """Every (model, sample) that is asked for, in the order of names and samples; an unknown model is a BadInput."""
     found: set[tuple[str, int]] = set()
     for batch in source.batches([name for name in ("model", "sample") if name in source.columns]):
@@ -147,6 +147,8 @@ def read_members(source: Source, models: Sequence[str], samples: bool) -> Member
         if len(found) > MOST_MEMBERS:
             raise BadInput(f"{source.name}: more than {MOST_MEMBERS:,} (model, sample); sample: the number of a draw")
     known = sorted({model for model, _ in found})
+    # A model's own name may hold a '#': only where there is no such model, what follows it is a sample.
+    models = [*models, *(name if name in known else name.rpartition("#")[0] or name for name in members)]
     for model in models:
         if model not in known:
             raise BadInput(f"{source.name}: no model {model!r}{did_you_mean(model, known)}; known: {', '.join(known)}")

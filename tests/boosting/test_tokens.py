@@ -168,6 +168,19 @@ def test_by_answer_only_counted_tokens_make_a_row_wrong_and_ties_are_broken_by_c
     np.testing.assert_allclose(tokens.answer_wrong(wrong_T, length_N), [1, 0.75, 1, 0])
 
 
+def test_by_answer_errors_come_from_judged_rows_with_a_token_that_counts():
+    """Row 0 was trained on, nothing of row 3 counts: of rows 1 and 2 one is wrong, with 10 and 100 possible answers."""
+    wrong_T, length_N = [0, 0, 1, 0, 0, 1], np.array([1, 2, 2, 1])
+    judged_N, count_T = np.array([False, True, True, True]), np.array([1, 0, 1, 1, 1, 0], dtype=bool)
+    found, weight_T = tokens.token_round(
+        0, "r", np.ones(6) / 6, wrong_T, length_N, None, judged_N, count_T, booster=SAMME, vocabulary=10, by="answer"
+    )
+    assert found.error == pytest.approx(1 / 2)
+    assert found.alpha == pytest.approx(math.log(0.945 / 0.055))
+    raised = math.exp(found.alpha)
+    np.testing.assert_allclose(weight_T, adaboost.normalise(np.array([1, raised, raised, 1, 1, 1])))
+
+
 def test_by_answer_a_very_long_row_has_a_finite_alpha():
     length_N = np.array([4000, 4000])
     found, weight_T = tokens.token_round(

@@ -121,8 +121,11 @@ class Ballots:
 
     @property
     def chance_N(self) -> np.ndarray:
-        """The error of guessing in each row, (K-1)/K."""
-        return 1 - 1 / np.maximum(self.count_N, 1)
+        """The error of guessing in each row, (K-1)/K.
+
+        A half where one candidate alone was given to an open question: another answer was possible.
+        """
+        return 1 - 1 / np.maximum(self.count_N, 2)
 
     def some(self, most: int = 200_000) -> Ballots:
         """At most so many rows, evenly spaced: they tell accuracies to 0.1 points, and more take memory."""
@@ -200,7 +203,8 @@ def ballots(opinions: Opinions, truth: Truth) -> Ballots:
     if not isinstance(rows, slice) and not rows.any():
         raise NotApplicable("no question has gold")
     answer_MN, count_N = opinions.answer_MN[:, rows], opinions.count_N[rows]
-    chance_N = 1 - 1 / np.maximum(count_N, 1)
+    # Who abstains where all others agree on an open question has not guessed right: `Ballots.chance_N`.
+    chance_N = 1 - 1 / np.maximum(count_N, 2)
     wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N.astype(np.float32))
     cost_M = None
     if opinions.cost_MN is not None:

@@ -210,3 +210,14 @@ def test_open_questions_that_nobody_answered_are_abstentions(name):
     assert decision.abstained_N.all()
     gold = Truth(empty.ids, np.full(3, -1), np.zeros((5, 3)))
     np.testing.assert_array_equal(rightness(decision, gold), 0)
+
+
+def test_who_abstains_where_the_others_agree_on_an_open_question_is_not_right():
+    opinions, truth = made_up(questions=40, abstain=0, accuracies=(1.0, 1.0, 1.0))
+    answer_MN = np.zeros((3, 40), dtype=np.int16)
+    answer_MN[2, :10] = ABSTAINED
+    opinions = dataclasses.replace(opinions, answer_MN=answer_MN, count_N=np.ones(40, dtype=int))
+    found = ballots(opinions, Truth(truth.ids, np.zeros(40, dtype=np.int16), truth.right_MN))
+    np.testing.assert_allclose(found.wrong_RN.mean(1), [0, 0, 0.125])
+    alpha_R = ALPHAS["accuracy_log_odds"](np.ones(3), found)
+    assert alpha_R[2] < alpha_R[0] == alpha_R[1]

@@ -42,8 +42,8 @@ def accuracy_log_odds(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """
     rows = ballots.wrong_RN.shape[1]
     error_R, chance = (ballots.wrong_RN.sum(1) + 1) / (rows + 2), ballots.chance_N.mean()
-    gain_R = np.log((1 - error_R) / error_R) + (np.log(chance / (1 - chance)) if chance else np.inf)
-    return np.maximum(gain_R, 0) if (gain_R > 0).any() and chance else uniform(alpha_R, ballots)
+    gain_R = np.log((1 - error_R) / error_R) + np.log(chance / (1 - chance))
+    return np.maximum(gain_R, 0) if (gain_R > 0).any() else uniform(alpha_R, ballots)
 
 
 def samme(alpha_R: np.ndarray, ballots: Ballots, *, rounds: int = 100, least_share: float = 0.05) -> np.ndarray:

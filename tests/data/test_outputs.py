@@ -298,6 +298,9 @@ FILES = {
     "a list for a model": ("outputs.jsonl", b'{"id": "q1", "model": ["b"]}', "1: model: ['b'] given; allowed: a text"),
     "a word for a cost": ("outputs.csv", b"id,model,cost\nq1,b,free\n", "2: cost: 'free' given; allowed: a number"),
     "half a sample": ("outputs.csv", b"id,model,sample\nq1,b,0.5\n", "2: sample: '0.5' given; allowed: a whole number"),
+    "a sample beyond counting": (
+        "outputs.csv", b"id,model,sample\nq1,b,9999999999\n", "2: sample: '9999999999' given; allowed: a whole number"
+    ),
     "a list that is none": ("outputs.csv", b'id,model,probs\nq1,b,"[0.5,"\n', "2: probs: '[0.5,' given; allowed:"),
 }  # fmt: skip
 
@@ -325,6 +328,18 @@ def test_a_parquet_column_of_a_wrong_type_or_without_rows_is_named(tmp_path):
     pq.write_table(table.select(["id"]), tmp_path / "outputs.parquet")
     with pytest.raises(BadInput, match=r"outputs.parquet: row 1: the column 'model' is missing"):
         read_pool(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_null_among_the_choices_is_named(tmp_path, suffix):
+    table = pa.table({"id": ["q1", "q2"], "choices": [["a", "b"], ["a", None]]})
+    if suffix == ".parquet":
+        pq.write_table(table, tmp_path / "questions.parquet")
+    else:
+        (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
+    (tmp_path / "outputs.csv").write_text("id,model,answer\nq1,b,0\n")
+    with pytest.raises(BadInput, match=r"questions.*: row 2: choices: null among them; allowed: a list of texts"):
+        read_pool(tmp_path / "outputs.csv")
 
 
 def test_missing_files_are_said(tmp_path):

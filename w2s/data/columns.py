@@ -135,7 +135,7 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
             inner = TEXT if wanted == TEXTS else NUMBER
             return [one if one == "" else value_of(where, name, one, inner) for one in value]
         if wanted == WHOLE:
-            if int(value) != float(value):
+            if int(value) != float(value) or not -(2**31) <= int(value) < 2**31:
                 raise ValueError
             return int(value)
         value = {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value

@@ -108,6 +108,9 @@ def read_questions(source: Source, wanted: Sequence[str] | None) -> Questions:
         faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} is there twice; allowed: once")
     texts_N, count_N = filled(size, ()), np.zeros(size, np.int32)
     if "choices" in column:
+        null = pc.list_parent_indices(column["choices"]).filter(column["choices"].flatten().is_null()).to_numpy()
+        faults.add("choices", np.unique(null), lambda _: "choices: null among them; allowed: a list of texts")
+        faults.check()
         texts_N = shared_tuples(column["choices"])
         count_N = pc.list_value_length(column.pop("choices")).fill_null(0).to_numpy().astype(np.int32)
     group_N, groups = coded(column["group"]) if "group" in column else (np.full(size, -1), [])

@@ -1,0 +1,326 @@
+"""One text from several learners: at every step their token distributions are mixed by alpha (EnsemW2S, 2410.04571).
+
+Learners that are LoRA adapters of one base speak with one voice: the batch is repeated for each of them, the base's
+layers run once on all rows, and the rows of a learner get its own low-rank update. So a committee costs one base plus
+adapters in memory, and a step at small batches little more than one learner's, because it is bound by reading weights.
+
+Letters: L learners, B rows, T tokens, V vocabulary, I inputs and O outputs of a layer, R rank.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from w2s.models.batches import encode_prompts
+from w2s.models.generate import cut, pad_left, written
+from w2s.models.score import same
+from w2s.records import BadInput
+from w2s.registry import pick
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+Adapter = Mapping[str, tuple[Tensor, Tensor]]
+"""What a learner adds to its base: name of a linear layer -> (down_IR, up_RO), its scale in `up`: x W + x down up."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A language model that speaks for `count` learners: its rows are the first one's batch, the second one's, ..."""
+
+    loaded: Loaded
+    count: int = 1
+
+
+def decode(
+    learners: Sequence[Loaded | Voice],
+    prompts: Sequence[str],
+    alpha_L: Sequence[float],
+    *,
+    mixture: str = "linear",
+    mix: Literal["all", "disagree"] = "all",
+    max_new_tokens: int = 256,
+    samples: int = 1,
+    temperature: float = 0.0,
+    stop: Sequence[str] = (),
+    batch: int = 16,
+    seed: int = 0,
+) -> list[list[str]]:
+    """`samples` continuations of each prompt that the learners write together, each cut before the first `stop` text.
+
+    `learners` are models of one tokenizer, or what `share` makes of adapters; `alpha_L` (≥ 0, any scale) has one number
+    for each learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 = greedy,
+    and all samples alike; another one sharpens or flattens the mixture, not the learners.
+
+    mix="disagree" takes the token that all learners put first wherever there is one, and mixes elsewhere, since mixing
+    everywhere hurts long texts (arXiv 2510.15346). Greedily that is no difference: a token that all put first is first
+    in either mixture.
+
+    A text depends on `seed`, its prompt and its number among the samples; not on the other rows, their order or `batch`
+    (beyond the rounding of the forward pass). Prompts that are too long lose their beginning. Penalties of a
+    generation_config are not applied. BadInput where tokenizers differ or an alpha is not usable.
+    """
+    voices = [one if isinstance(one, Voice) else Voice(one) for one in learners]
+    check(voices, alpha_L, mix)
+    share_L, mixed = np.asarray(alpha_L, dtype=np.float64), pick(MIXTURES, mixture, key="mixture")
+    first = voices[0].loaded
+    room = min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
+    rows = [row[-max(1, room - max_new_tokens) :] for row in encode_prompts(first, list(prompts))]
+    count = 1 if temperature == 0 else samples
+    texts: list[list[str]] = [[""] * count for _ in rows]
+    order = sorted(((at, number) for at in range(len(rows)) for number in range(count)), key=lambda o: len(rows[o[0]]))
+    # A learner without a say cannot disagree either.
+    say_L = torch.from_numpy(share_L / share_L.sum()).float().to(first.module.device)
+    with torch.inference_mode():
+        for start in range(0, len(order), batch):
+            chosen = order[start : start + batch]
+            tokens_BT, mask_BT = pad_left([rows[at] for at, _ in chosen], first.pad_id, first.module.device)
+            steps = max(1, min(max_new_tokens, room - tokens_BT.shape[1]))
+            luck_BT = np.stack([luck(rows[at], number, seed, steps) for at, number in chosen])
+            luck_BT = torch.from_numpy(luck_BT).to(tokens_BT.device)
+
+            def choose(logits_LBV: Tensor, step: int, luck_BT: Tensor = luck_BT) -> Tensor:
+                heard = logits_LBV if (share_L > 0).all() else logits_LBV[say_L > 0]
+                return next_tokens(heard, say_L[say_L > 0], luck_BT[:, step], mixed, mix, temperature)
+
+            found = write(voices, tokens_BT, mask_BT, choose, steps, stop)
+            for (at, number), row in zip(chosen, found, strict=True):
+                texts[at][number] = cut(first.tokenizer.decode(row, skip_special_tokens=True), stop)
+    return [row * samples if count < samples else row for row in texts]
+
+
+def check(voices: Sequence[Voice], alpha_L: Sequence[float], mix: str) -> None:
+    """BadInput unless these learners can write together with these alphas."""
+    total = sum(voice.count for voice in voices)
+    if len(alpha_L) != total:
+        raise BadInput(f"alphas: {len(alpha_L)} given; allowed: {total}, one for each learner")
+    if not (np.isfinite(alpha_L).all() and min(alpha_L) >= 0 and max(alpha_L) > 0):
+        raise BadInput(f"alphas: {list(alpha_L)} given; allowed: finite, not negative, not all 0")
+    if mix not in ("all", "disagree"):
+        raise BadInput(f"mix: {mix!r} given; allowed: all, disagree")
+    words = voices[0].loaded.tokenizer.get_vocab()
+    for voice in voices[1:]:
+        other = voice.loaded.tokenizer
+        if other is not voices[0].loaded.tokenizer and other.get_vocab() != words:
+            raise BadInput("learners: their tokenizers differ, so they cannot write token by token; let each sample")
+
+
+def next_tokens(
+    logits_LBV: Tensor, alpha_L: Tensor, luck_B: Tensor, mixed: Callable, mix: str, temperature: float
+) -> Tensor:
+    """The committee's next token of each row (B). `luck_B` in [0, 1) decides where it is drawn; alphas sum to 1."""
+    top_LB = logits_LBV.argmax(-1)
+    token_B = top_LB[0].clone()
+    disagree_B = (top_LB != token_B).any(0)
+    # Greedily an agreed token needs no mixing: it is the first of the mixture too, and exactly so, without rounding.
+    open_M = torch.arange(len(token_B), device=token_B.device)
+    if temperature == 0 or mix == "disagree":
+        open_M = open_M[disagree_B]
+    if len(open_M):
+        part_LMV = logits_LBV if len(open_M) == len(token_B) else logits_LBV[:, open_M]
+        logp_MV = mixed(part_LMV.float(), alpha_L)
+        token_B[open_M] = logp_MV.argmax(-1) if temperature == 0 else draw(logp_MV / temperature, luck_B[open_M])
+    return token_B
+
+
+def linear(logits_LBV: Tensor, alpha_L: Tensor) -> Tensor:
+    """Log of the alpha-weighted mean of the learners' distributions."""
+    return torch.tensordot(alpha_L, logits_LBV.softmax(-1), 1).log()
+
+
+def log_linear(logits_LBV: Tensor, alpha_L: Tensor) -> Tensor:
+    """Log of the alpha-weighted geometric mean of the learners' distributions, normalised."""
+    return torch.tensordot(alpha_L, logits_LBV.log_softmax(-1), 1).log_softmax(-1)
+
+
+MIXTURES = {"linear": linear, "log_linear": log_linear}
+
+
+def luck(tokens: Sequence[int], number: int, seed: int, steps: int) -> np.ndarray:
+    """The random numbers in [0, 1) of one text: its own stream, whatever else is written beside it."""
+    prompt = hashlib.sha256(np.asarray(tokens, dtype=np.int64).tobytes()).digest()
+    return np.random.default_rng([seed, number, int.from_bytes(prompt[:8])]).random(steps)
+
+
+def draw(logits_BV: Tensor, luck_B: Tensor) -> Tensor:
+    """Tokens drawn by inverting the distribution function; one of probability 0 is never drawn."""
+    upto_BV = logits_BV.double().softmax(-1).cumsum(-1)
+    upto_BV /= upto_BV[:, -1:].clone()
+    return torch.searchsorted(upto_BV, luck_B.to(upto_BV)[:, None], right=True)[:, 0]
+
+
+def write(
+    voices: Sequence[Voice],
+    tokens_BT: Tensor,
+    mask_BT: Tensor,
+    choose: Callable[[Tensor, int], Tensor],
+    steps: int,
+    stop: Sequence[str] = (),
+) -> list[list[int]]:
+    """What choose(logits_LBV, step) puts behind each row: `steps` tokens at most, to the end mark or a `stop` text."""
+    first = voices[0].loaded
+    readers = [Reader(voice) for voice in voices]
+    ends = torch.tensor(end_marks(first), dtype=torch.long, device=tokens_BT.device)
+    stopped = written(stop, first.tokenizer, 0) if stop else None
+    open_B, length_B = torch.ones_like(tokens_BT[:, 0], dtype=torch.bool), torch.zeros_like(tokens_BT[:, 0])
+    made_BT, fresh_BT = tokens_BT[:, :0], tokens_BT
+    for step in range(steps):
+        parts = [reader.read(fresh_BT, mask_BT) for reader in readers]
+        # Some heads are wider than the vocabulary, each by its own padding.
+        width = min(part.shape[-1] for part in parts)
+        logits_LBV = parts[0] if len(parts) == 1 else torch.cat([part[..., :width] for part in parts])
+        fresh_BT = choose(logits_LBV, step).where(open_B, first.pad_id)[:, None]
+        made_BT = torch.cat([made_BT, fresh_BT], 1)
+        mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
+        open_B = open_B & ~torch.isin(fresh_BT[:, 0], ends)
+        length_B += open_B
+        if stopped is not None:
+            open_B = open_B & ~stopped(made_BT, None)
+        if not open_B.any():
+            break
+    return [row[:length] for row, length in zip(made_BT.tolist(), length_B.tolist(), strict=True)]
+
+
+def end_marks(loaded: Loaded) -> list[int]:
+    """The tokens that end a text, as transformers' generate takes them; there may be none."""
+    settings = getattr(loaded.module, "generation_config", None) or loaded.module.config
+    ends = settings.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+class Reader:
+    """A voice in the midst of a batch of texts: each of its learners has a cache of its own."""
+
+    def __init__(self, voice: Voice):
+        self.module, self.count = voice.loaded.module.eval(), voice.count
+        known = inspect.signature(self.module.forward).parameters
+        self.numbered = "position_ids" in known  # ALiBi reads positions from the mask
+        self.last_alone = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self.cache: Any = None
+
+    def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
+        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -fresh_BT.shape[1] :]
+        out = self.module(
+            input_ids=fresh_BT.repeat(self.count, 1),
+            attention_mask=mask_BT.repeat(self.count, 1),
+            **({"position_ids": position_BT.repeat(self.count, 1)} if self.numbered else {}),
+            **self.last_alone,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.cache = out.past_key_values
+        return out.logits[:, -1].unflatten(0, (self.count, -1))
+
+
+class Grouped(nn.Module):
+    """A linear layer with a low-rank update for each of L equal groups of rows; the layer itself runs once."""
+
+    def __init__(self, layer: nn.Module, down_LIR: Tensor, up_LRO: Tensor):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("down_LIR", down_LIR)
+        self.register_buffer("up_LRO", up_LRO)
+
+    def only(self, at: int) -> Grouped:
+        """The layer for one of the groups, around the same memory."""
+        return Grouped(self.layer, self.down_LIR[at : at + 1], self.up_LRO[at : at + 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        plain = self.layer(x)
+        low_LNR = torch.bmm(x.reshape(len(self.down_LIR), -1, x.shape[-1]), self.down_LIR)
+        plain_LNO = plain.reshape(len(self.down_LIR), -1, plain.shape[-1])
+        return torch.baddbmm(plain_LNO, low_LNR, self.up_LRO).view(plain.shape)
+
+
+def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
+    """The learners that are `adapters` of `base`, in order, sharing its weights; `base` is left as it is.
+
+    One voice for all of them, or one for each where the architecture does not keep the rows apart (as some mixtures of
+    experts): that is tried on made-up tokens. An adapter that `base` carries is no part of a learner unless given. They
+    may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer that is not
+    there, or has another shape.
+    """
+    layers = grouped(base, [dict(adapter) for adapter in adapters])
+    count = len(next(iter(layers.values())).down_LIR)
+    together = Voice(grafted(base, layers), count)
+    alone = [Voice(grafted(base, {path: layer.only(at) for path, layer in layers.items()})) for at in range(count)]
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = base.module.get_input_embeddings().weight.shape[0]
+        tokens_BT = torch.randint(size, (2, 3), device=base.module.device)
+        mask_BT = torch.ones_like(tokens_BT)
+        wanted = torch.cat([Reader(voice).read(tokens_BT, mask_BT) for voice in alone])
+        keeps_apart = same(base, Reader(together).read(tokens_BT, mask_BT), wanted)
+    return [together] if keeps_apart else alone
+
+
+def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
+    """The LoRA adapter `name` that peft has put into a module; BadInput where there is none, or more than A and B."""
+    found = {}
+    for path, layer in module.named_modules():
+        if name in getattr(layer, "lora_embedding_A", ()):
+            raise BadInput(f"adapter {name!r}: {path} is an embedding; allowed: linear layers")
+        if name not in getattr(layer, "lora_A", ()):
+            continue
+        kind = type(layer.base_layer).__name__
+        if kind not in ("Linear", "Conv1D") or name in layer.lora_variant or layer.lora_bias.get(name):
+            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA of a linear layer")
+        if layer.merged:
+            raise BadInput(f"adapter {name!r}: {path} has it merged into the base")
+        down_RI, up_OR = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
+        found[path] = (down_RI.T, up_OR.T * layer.scaling[name])
+    if not found:
+        raise BadInput(f"adapter {name!r}: the model has no LoRA layer of that name")
+    return found
+
+
+def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, Grouped]:
+    """Every layer that an adapter names, with the updates of all. The dicts are emptied, to hold no adapter twice."""
+    plain = dict(copied(base.module).named_modules())
+    layers = {}
+    for path in list(dict.fromkeys(path for adapter in adapters for path in adapter)):
+        if path not in plain:
+            raise BadInput(f"adapter: the base has no layer {path!r}")
+        weight = plain[path].weight
+        parts = [adapter.pop(path, None) for adapter in adapters]
+        inputs, outputs = next((part[0].shape[0], part[1].shape[1]) for part in parts if part)
+        if sorted((inputs, outputs)) != sorted(weight.shape):
+            raise BadInput(f"adapter: {path} is {inputs} to {outputs}; the base's weight is {tuple(weight.shape)}")
+        rank = max(part[0].shape[1] for part in parts if part)
+        down_LIR, up_LRO = weight.new_zeros(len(parts), inputs, rank), weight.new_zeros(len(parts), rank, outputs)
+        for down_IR, up_RO, part in zip(down_LIR, up_LRO, parts, strict=True):
+            if part:
+                down_IR[:, : part[0].shape[1]] = part[0]
+                up_RO[: part[1].shape[0]] = part[1]
+        layers[path] = Grouped(plain[path], down_LIR, up_LRO)
+    if not layers:
+        raise BadInput("adapters: there is none, or they are all empty")
+    return layers
+
+
+def grafted(base: Loaded, layers: Mapping[str, nn.Module]) -> Loaded:
+    return replace(base, module=copied(base.module, layers).eval())
+
+
+def copied(module: nn.Module, layers: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
+    """The tree of modules again around the same weights, with `layers` in place and peft's adapters left out."""
+    if layers and path in layers:
+        return layers[path]
+    if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
+        module = module.base_layer
+    twin = copy.copy(module)
+    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
+    twin._modules = {
+        name: None if child is None else copied(child, layers, inner[name]) for name, child in module._modules.items()
+    }
+    return twin

@@ -274,3 +274,13 @@ def test_a_folder_with_a_broken_report_or_a_cut_file_is_refused(done, tmp_path, 
             main(["combine", "apply", str(tmp_path), str(done / "pool"), *words])
         assert stopped.value.code == 2
         assert told in capsys.readouterr().err
+
+
+def test_one_new_question_that_a_member_leaves_open_is_no_fault(done, tmp_path, capsys):
+    opinions, truth = made_up(seed=9, questions=60)
+    answer_MN = opinions.answer_MN.copy()
+    answer_MN[0, 0], answer_MN[1:, 0] = -1, 1
+    opinions = dataclasses.replace(opinions, answer_MN=answer_MN)
+    new = write(tmp_path / "new", opinions.questions(np.arange(1)), truth.questions(np.arange(1)), gold=False)
+    main(["combine", "apply", str(done / "out"), str(new), "--method", "plurality", "--out", str(tmp_path / "a")])
+    assert "plurality: 1 questions, 0 without an answer" in capsys.readouterr().out

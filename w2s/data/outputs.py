@@ -11,7 +11,7 @@ import numpy as np
 from w2s.data.columns import OUTPUTS, QUESTIONS, Source, fixed_width, indices, open_source
 from w2s.data.logs import log_sources
 from w2s.data.reading import SUFFIXES, find
-from w2s.data.recorded import Cells, Members, Questions, read_answers, read_members, read_questions
+from w2s.data.recorded import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
 from w2s.opinions import ABSTAINED, NOT_RECORDED, Opinions, Truth
 from w2s.records import BadInput, Example, Gold
 
@@ -37,10 +37,11 @@ def read_pool(
     the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in,
     and without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
 
-    models: only these. members: only the models that these members are of. samples: False takes the first sample of
-    each model alone. wanted: the optional columns to read (of OPTIONAL; None: all). Members are named after the model,
-    or model#sample where it has several. The candidates of a question without choices are the distinct answers to it,
-    in alphabetical order. In a group in which no answer is recorded, null means NOT_RECORDED, else ABSTAINED.
+    models: only these. members: only the models that these members are of, and one of them may have no answer at all.
+    samples: False takes the first sample of each model alone. wanted: the optional columns to read (of OPTIONAL; None:
+    all). Members are named after the model, or model#sample where it has several. The candidates of a question without
+    choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
+    NOT_RECORDED, else ABSTAINED.
 
     Whatever cannot be read is a BadInput of one line with file and row.
     """
@@ -49,7 +50,10 @@ def read_pool(
     asked, given = sources(Path(outputs), questions and Path(questions), suite)
     pool = read_questions(asked, wanted)
     drawn = read_members(given, models, members, samples)
-    return finish(pool, drawn, read_answers(given, pool, drawn, wanted))
+    cells = read_answers(given, pool, drawn, wanted)
+    if not members:  # those are known to answer: a few new questions may well leave one of them without
+        check_silent(given, pool, drawn, cells)
+    return finish(pool, drawn, cells)
 
 
 def sources(

@@ -190,7 +190,6 @@ def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequ
     if np.count_nonzero(cells.answer_MN != NOT_ASKED) < total:
         find_repeats(source, pool, members, faults)
     faults.check()
-    check_silent(source, pool, members, cells)
     return cells
 
 

@@ -175,7 +175,7 @@ def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.nda
     best_RN = np.empty(right_JRN.shape[1:])
     for repeat, half in enumerate(halves):
         for rows, others in ((half, ~half), (~half, half)):
-            best = right_JRN[:, repeat, others & rows_N].mean(1).argmax()
+            best = right_JRN[:, repeat, others & rows_N].sum(1).argmax()
             best_RN[repeat, rows] = right_JRN[best, repeat, rows]
     return best_RN
 

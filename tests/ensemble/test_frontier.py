@@ -84,20 +84,9 @@ def test_a_method_that_mixes_at_random_is_on_the_hull_and_one_that_knows_is_abov
     right_MN = np.stack([~hard_N, np.ones(4000)]).astype(float)  # cheap: right on the easy ones; dear: always
     cost_MN = np.repeat([[1.0], [10.0]], 4000, axis=1)
     for dear_N, gain in ((rng.permutation(hard_N), 0.0), (hard_N, 0.21)):
-        method_N, mixture_N, rows = frontier.above_hull(
-            np.where(dear_N, right_MN[1], right_MN[0]), np.where(dear_N, 10.0, 1.0), right_MN, cost_MN
-        )
-        assert len(rows) == 4000
-        assert (method_N - mixture_N).mean() == pytest.approx(gain, abs=0.03)
-
-
-def test_questions_that_cannot_be_judged_are_left_out():
-    right_MN = np.array([[0.0, 1, 0, 1], [1, 1, np.nan, 1], [0, 0, 0, np.nan]])
-    cost_MN = np.array([[1.0] * 4, [3.0] * 4, [9.0] * 4])  # the third is never on the hull
-    method_N, mixture_N, rows = frontier.above_hull(np.array([np.nan, 1, 1, 1]), np.full(4, 2.0), right_MN, cost_MN)
-    assert rows.tolist() == [1, 3]
-    np.testing.assert_allclose(mixture_N, 1)
-    np.testing.assert_allclose(method_N, 1)
+        method_N = np.where(dear_N, right_MN[1], right_MN[0])
+        share_M = frontier.mixture(cost_MN.mean(1), right_MN.mean(1), np.where(dear_N, 10.0, 1.0).mean())
+        assert (method_N - share_M @ right_MN).mean() == pytest.approx(gain, abs=0.03)
 
 
 def test_points_that_are_no_points_are_refused():

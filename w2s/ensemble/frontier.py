@@ -61,22 +61,6 @@ def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarra
     return share_M
 
 
-def above_hull(
-    right_N: np.ndarray, cost_N: np.ndarray, right_MN: np.ndarray, cost_MN: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(method_N, mixture_N, rows): what a method got on each question, and the hull's mixture at the same mean cost.
-
-    Paired values from 0 to 1 on `rows`, the questions where the method and every member of the mixture can be judged.
-    The hull is that of these same questions, so it has picked its members with hindsight and the method has not: the
-    difference is, if anything, too small. An interval of it takes the mixture as given.
-    """
-    cost_M, quality_M = np.nanmean(cost_MN, axis=1), np.nanmean(right_MN, axis=1)
-    share_M = mixture(cost_M, quality_M, float(np.nanmean(cost_N)))
-    used = share_M > 0
-    rows = np.flatnonzero(np.isfinite(right_N) & np.isfinite(right_MN[used]).all(0))
-    return right_N[rows], share_M[used] @ right_MN[used][:, rows], rows
-
-
 def bends_down(cost_P: np.ndarray, quality_P: np.ndarray, first: int, second: int, third: int) -> bool:
     """Whether the slope falls at `second`."""
     rise_12, run_12 = quality_P[second] - quality_P[first], cost_P[second] - cost_P[first]

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.grading import final_answer, grade, normalise, program_of, same, same_answer
+from w2s.answers import final_answer, normalise, same_answer
+from w2s.grading import grade, program_of, same
 from w2s.records import Example, Gold
 
 PROMPT = "from typing import List\n\n\ndef half(x):\n    return x / 2\n\n\ndef total(numbers: List[int]) -> int:\n"

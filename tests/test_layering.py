@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"records", "opinions", "registry", "log", "sandbox"},
+    {"records", "opinions", "registry", "log", "sandbox", "answers"},
     {"store", "config", "config_file", "prompts", "grading", "data", "boosting", "ensemble"},
     {"models"},
     {"workers", "evaluation"},

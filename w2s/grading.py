@@ -18,9 +18,9 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
+from w2s.answers import TOO_LONG, compare
 from w2s.records import BadInput, Example, Gold
 from w2s.sandbox import Raised, Reply, Unsafe, decode, open_program, tier
 
@@ -51,7 +51,8 @@ def grade(
     if example.task == "choice":
         return text.strip() == example.choices[int(gold.answer)].strip(), "judged"
     if example.task == "answer":
-        return (same_answer(text, str(gold.answer)), "judged") if text.strip() else (False, "no answer")
+        same = compare(text, str(gold.answer)) if text.strip() else False
+        return same, ("judged" if text.strip() else "no answer") if same is not None else TOO_LONG
     if not gold.tests:
         return None, "no tests"
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
@@ -76,10 +77,12 @@ def judge(
     memory_mb: int = 512,
     allow_unsandboxed: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    keep: Callable[[int, tuple[bool | None, str, float]], None] | None = None,
 ) -> list[tuple[bool | None, str, float]]:
-    """(correct, status, seconds) of each row, in order; `progress(done, all)` is called after each.
+    """(correct, status, seconds) of each row, in order.
 
-    workers: rows judged at a time (default: one per core).
+    workers: rows judged at a time (default: one per core). After each row `keep(its place, its verdict)` and
+    `progress(done, all)` are called, one at a time.
     """
     if any(example.task == "code" for example, _, _ in rows):
         try:
@@ -88,75 +91,21 @@ def judge(
             raise BadInput(str(error)) from None
     done, lock = 0, threading.Lock()
 
-    def one(row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
+    def one(at: int, row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
         nonlocal done
         started = time.monotonic()
         verdict = grade(*row, timeout_s=timeout_s, memory_mb=memory_mb, allow_unsandboxed=allow_unsandboxed)
+        verdict = (*verdict, time.monotonic() - started)
         with lock:
             done += 1
+            if keep:
+                keep(at, verdict)
             if progress:
                 progress(done, len(rows))
-        return (*verdict, time.monotonic() - started)
+        return verdict
 
     with concurrent.futures.ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(one, rows))
-
-
-# --- short answers ---------------------------------------------------------------------------------------------------
-
-
-def final_answer(text: str) -> str:
-    r"""The answer that a solution ends in: the last \boxed{...}, what follows the last ####, or "answer is", or all."""
-    if "\\boxed{" in text:
-        body, depth = text.rsplit("\\boxed{", 1)[1], 1
-        for at, character in enumerate(body):
-            depth += (character == "{") - (character == "}")
-            if depth == 0:
-                return body[:at].strip()
-    if "####" in text:
-        return text.rsplit("####", 1)[1].strip().split("\n")[0].strip()
-    said = re.findall(r"(?i)\banswer(?: is|:)[ \t]*(?:[:=][ \t]*)?(.+?)(?:\.(?:\s|$)|\n|$)", text)
-    return (said[-1] if said else text).strip()
-
-
-def normalise(answer: str) -> str:
-    """One spelling for answers that are the same number or the same text but for spaces, case, $ and \\text."""
-    number = number_of(answer)
-    return str(number) if number is not None else plain_text(answer)
-
-
-def same_answer(text: str, gold: str) -> bool:
-    """Whether the final answer of `text` is `gold`: as exact fractions where both are numbers, else as text."""
-    given, wanted = final_answer(text), final_answer(gold)
-    return normalise(given) == normalise(wanted)
-
-
-def plain_text(answer: str) -> str:
-    answer = re.sub(r"\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}", r"\1", answer)
-    answer = re.sub(r"\\(?:left|right|[,;!:])|\\?\$", "", answer.replace("\\dfrac", "\\frac"))
-    answer = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer)  # a space between digits keeps two numbers apart
-    return answer.replace("\\tfrac", "\\frac").rstrip(".").casefold()
-
-
-NUMBER = re.compile(r"([-+]?)(\d+(?:\.\d*)?|\.\d+)(?:e([-+]?\d{1,3}))?(?:/(\d+(?:\.\d+)?))?")
-UNIT = re.compile(r"(?:\\?%|\\?°|\\circ|\^\{?\\circ\}?|[a-z][a-z.²³^23\s/-]*)?")
-FRACTION = re.compile(r"\\[dt]?frac\{?\s*([-+]?\d+)\s*\}?\s*\{?\s*(\d+)\s*\}?")
-
-
-def number_of(answer: str) -> Fraction | None:
-    """The number that an answer is: 1,234.50, $3, 7 apples, 3/4, \\frac{3}{4}, 50\\%, 1e3; None where it is none."""
-    answer = re.sub(r"\\text\{([^{}]*)\}", r" \1", answer.strip().casefold()).replace("\\!", "").replace("−", "-")
-    answer = FRACTION.sub(r"\1/\2", answer).replace("\\$", "").replace("$", "").strip(" .")
-    answer = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", answer)
-    answer = re.sub(r"^[a-z]\s*=\s*", "", answer)
-    match = NUMBER.match(answer)
-    if not match or not UNIT.fullmatch(answer[match.end() :].strip()):
-        return None
-    sign, digits, power, below = match.groups()
-    if below and not float(below):
-        return None
-    value = Fraction(digits) * Fraction(10) ** int(power or 0) / Fraction(below or 1)
-    return -value if sign == "-" else value
+        return list(pool.map(one, range(len(rows)), rows))
 
 
 # --- programs --------------------------------------------------------------------------------------------------------

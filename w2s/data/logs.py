@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from w2s.answers import final_answer, normalise
 from w2s.data.columns import OUTPUTS, QUESTIONS, Source, rows_source
 from w2s.data.reading import Row, file_rows
-from w2s.grading import final_answer, judge, normalise
+from w2s.grading import judge
 from w2s.records import BadInput, Example, Gold, softmax
 
 Suite = tuple[list[Example], list[Gold]]

@@ -1,0 +1,334 @@
+"""`w2s judge`: samples that were written elsewhere, judged by a suite's tests or answers, a verdict for each.
+
+Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
+outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples.
+
+Written: JSON Lines in the order of the samples: task_id, model, sample, correct (true, false, null = could not be
+judged), status (why), seconds, program (a hash of the text and of what it was judged by) and, where the samples carry
+a flag of their own, recorded. While the judging goes on, verdicts lie in OUT.partial as they come: the same command
+after a kill judges only what is not there. What could not be judged is tried again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.metrics import measure_samples
+from evaluation.suites import TEST_SPLIT
+from w2s.data.logs import LINES, logs_in
+from w2s.data.reading import file_rows
+from w2s.data.sources import SOURCES
+from w2s.grading import judge, parses, program_of
+from w2s.log import progress, say
+from w2s.records import BadInput, Example, Gold
+from w2s.registry import did_you_mean
+
+SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
+TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}
+LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text to judge. `sample` counts a model's samples of a task from 0; `recorded`: the flag it came with."""
+
+    task: str
+    model: str
+    sample: int
+    text: str
+    recorded: bool | None
+    program: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A suite's task under its own name, and a digest of all that its verdicts rest on."""
+
+    name: str
+    example: Example
+    gold: Gold
+    digest: str
+
+
+def judge_file(
+    samples: Path,
+    suite: str,
+    *,
+    data_root: Path | None = None,
+    out: Path | None = None,
+    ks: Sequence[int] | None = None,
+    timeout_s: float = 3.0,
+    allow_unsandboxed: bool = False,
+) -> str:
+    """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
+
+    out: default runs/judge/NAME-SUITE.jsonl. ks: of pass@k; default 1 and 10, where the samples allow. timeout_s: wall
+    time of one program. BadInput, in one line, for an unknown suite or tasks, and for rows that cannot be read.
+    """
+    if suite not in SUITES:
+        raise BadInput(f"suite: {suite!r} given{did_you_mean(suite, SUITES)}; it can be: {', '.join(SUITES)}")
+    tasks = tasks_of(suite, data_root, timeout_s)
+    rows = read_samples(samples, suite, tasks)
+    out = out or Path("runs") / "judge" / f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}.jsonl"
+    started = time.monotonic()
+    with underway(out) as (known, keep):
+        waiting: dict[str, Sample] = {one.program: one for one in rows if one.program not in known}
+        found = {one.program: known[one.program] for one in rows if one.program in known}
+        say(f"{suite}: {len(rows):,} samples; texts judged already: {len(found):,}, to judge: {len(waiting):,}")
+        judged = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
+        keys = list(waiting)
+        with progress(len(keys), "judging") as advance:
+
+            def tell(at: int, verdict: tuple[bool | None, str, float]) -> None:
+                found[keys[at]] = verdict
+                keep(keys[at], verdict)
+                advance()
+
+            judge(judged, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed, keep=tell)
+        seconds = time.monotonic() - started
+        write_verdicts(out, tasks, rows, found)
+    speed = f"{len(keys):,} texts in {seconds:.0f} s, {len(keys) / seconds:.0f} per second" if keys else "nothing to do"
+    return "\n".join([*tables(suite, tasks, rows, found, ks), f"verdicts: {out} ({speed})"])
+
+
+# --- tasks and samples -----------------------------------------------------------------------------------------------
+
+
+def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]:
+    """Every name by which samples may call a task -> the task; the same task may have several names.
+
+    Code: the published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row
+    of the published file, from 0), or w2s' own id.
+    """
+    examples, golds = SOURCES[suite](root, **TEST_SPLIT.get(suite, {}))
+    found: dict[str, Task] = {}
+    for example, gold in zip(examples, golds, strict=True):
+        limits = timeout_s if example.task == "code" else 0
+        recipe = json.dumps([suite, gold.answer, gold.tests, example.prompt, limits], sort_keys=True)
+        for name in (names := names_of(suite, example)):
+            found[name] = Task(names[0], example, gold, hashlib.sha256(recipe.encode()).hexdigest())
+    return found
+
+
+def names_of(suite: str, example: Example) -> list[str]:
+    if example.task == "code":
+        name = str(example.meta["task_id"])
+        return [name, f"Mbpp/{name}"] if suite == "mbpp" else [name]
+    row = str(example.meta.get("row", ""))
+    line = re.search(r":(?: row )?\s*(\d+)$", row)
+    if not line:
+        return [row, example.id] if row else [example.id]
+    number = int(line[1]) - 1
+    return [f"{suite}/{number}", f"{suite}-{example.meta['split']}/{number}", example.id]
+
+
+def files_of(samples: Path) -> list[Path]:
+    if samples.is_dir():
+        files = [one for one in sorted(samples.glob("outputs.*")) if one.name.endswith((*LINES, ".parquet"))]
+        files = files or logs_in(samples) or sorted(samples.glob("*.parquet"))
+        if not files:
+            raise BadInput(f"{samples}: no samples there (*.jsonl, *.jsonl.gz or *.parquet)")
+        return files
+    if not samples.exists():
+        raise BadInput(f"{samples}: no such file")
+    return [samples]
+
+
+def read_samples(samples: Path, suite: str, tasks: Mapping[str, Task]) -> list[Sample]:
+    """The rows of a file, or of a folder's files, as samples; what does not fit is told in one line with its place."""
+    found: list[Sample] = []
+    unknown: Counter[str] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
+    places: dict[tuple[str, str, int], str] = {}
+    first, columns = "", TEXTS[next(iter(tasks.values())).example.task]
+    for file in files_of(samples):
+        for where, row in file_rows(file):
+            name = row.get("task_id", row.get("id"))
+            if name is None:
+                raise BadInput(f"{where}: task_id: nothing given; allowed: the name of a task of {suite}")
+            task = tasks.get(str(name))
+            if task is None:
+                first = first or where
+                unknown[str(name)] += 1
+                continue
+            one = sample_of(row, where, columns, task, file, seen)
+            if (key := (one.task, one.model, one.sample)) in places:
+                raise BadInput(f"{where}: sample {one.sample} of {one.task} by {one.model} is in {places[key]} already")
+            places[key] = where
+            found.append(one)
+    if unknown:
+        named, more = list(unknown)[:3], ", ..." if len(unknown) > 3 else ""
+        raise BadInput(
+            f"{first}: task_id: {unknown.total():,} of {unknown.total() + len(found):,} rows name {len(unknown):,} "
+            f"tasks that {suite} does not have ({', '.join(named)}{more}); it has {next(iter(tasks))}, ..."
+        )
+    if not found:
+        raise BadInput(f"{samples}: it has no rows")
+    return found
+
+
+def sample_of(
+    row: Mapping[str, Any], where: str, columns: Sequence[str], task: Task, file: Path, seen: Counter[tuple[str, str]]
+) -> Sample:
+    """One row. `seen` counts the samples of each (task, model) that carry no number of their own."""
+    column = next((name for name in columns if row.get(name) is not None), None)
+    text = row[column] if column else None
+    if isinstance(text, int | float) and not isinstance(text, bool):
+        text = str(text)
+    if not isinstance(text, str):
+        raise BadInput(f"{where}: {column or columns[0]}: {text!r} given; allowed: a text ({' or '.join(columns)})")
+    model = str(row.get("model") or file.name.removesuffix(".gz").rsplit(".", 1)[0])
+    number = row.get("sample")
+    if number is None:
+        number = seen[task.name, model]
+        seen[task.name, model] += 1
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise BadInput(f"{where}: sample: {number!r} given; allowed: a whole number from 0")
+    recorded = row.get("correct") if isinstance(row.get("correct"), bool) else None
+    program = hashlib.sha256(f"{task.digest}\0{text}".encode(errors="surrogatepass")).hexdigest()[:24]
+    return Sample(task.name, model, number, text, recorded, program)
+
+
+# --- verdicts --------------------------------------------------------------------------------------------------------
+
+Verdict = tuple[bool | None, str, float]
+
+
+@contextmanager
+def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
+    """(verdicts that are known, by program; keep(program, verdict), which writes one more to OUT.partial)."""
+    partial = out.with_name(out.name + ".partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = open(partial, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise BadInput(f"{out}: cannot be written ({error.strerror}); --out FILE names another place") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"{out}: another `w2s judge` is writing it") from None
+        known = {**verdicts_in(out), **verdicts_in(partial)}
+        if partial.stat().st_size and not partial.read_bytes().endswith(b"\n"):  # a kill in the middle of a line
+            file.write(b"\n")
+
+        def keep(program: str, verdict: Verdict) -> None:
+            correct, status, seconds = verdict
+            row = {"program": program, "correct": correct, "status": status, "seconds": round(seconds, 3)}
+            file.write(json.dumps(row).encode() + b"\n")
+            file.flush()
+
+        yield known, keep
+        partial.unlink()
+
+
+def verdicts_in(path: Path) -> dict[str, Verdict]:
+    """The verdicts of a file by program, without those that could not be judged; broken lines are passed over."""
+    found: dict[str, Verdict] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+                if isinstance(row["correct"], bool):
+                    found[str(row["program"])] = row["correct"], str(row["status"]), float(row["seconds"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    return found
+
+
+def write_verdicts(out: Path, tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> None:
+    """All samples' verdicts in their order, in one step."""
+    whole = out.with_name(out.name + ".whole")
+    with open(whole, "w", encoding="utf-8") as file:
+        for one in rows:
+            correct, status, seconds = found[one.program]
+            row = {"task_id": one.task, "model": one.model, "sample": one.sample, "correct": correct, "status": status}
+            row |= {"seconds": round(seconds, 3), "program": one.program}
+            row |= {} if one.recorded is None else {"recorded": one.recorded}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(whole, out)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def tables(
+    suite: str,
+    tasks: Mapping[str, Task],
+    rows: Sequence[Sample],
+    found: Mapping[str, Verdict],
+    ks: Sequence[int] | None,
+) -> list[str]:
+    """pass@k by model, best first, with 95% intervals over tasks; the count of each status; recorded flags."""
+    passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for one in rows:
+        passed[one.model][one.task].append(found[one.program][0] is True)
+    metrics = []
+    for model, by_task in passed.items():
+        counts = [(task, len(right), sum(right)) for task, right in by_task.items()]
+        metrics.append((measure_samples(suite, model, {0: counts}, ks=ks or (1, 10)), by_task))
+    metrics.sort(key=lambda one: -(one[0][0].value or 0))
+    wide = max(len("model"), *map(len, passed))
+    lines = [f"{'model':{wide}} {'metric':9} {'value':>6}   95% interval     tasks samples"]
+    for measured, by_task in metrics:
+        for one in measured:
+            if one.value is not None:
+                value = f"{one.value:6.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}"
+                lines.append(f"{one.model:{wide}} {one.name:9} {value} {sum(map(len, by_task.values())):7}")
+            elif ks:
+                lines.append(f"{one.model:{wide}} {one.name:9} {'-':>6}   {one.reason}")
+    all_tasks = len({task.name for task in tasks.values()})
+    lacking = [all_tasks - len(by_task) for by_task in passed.values()]
+    if any(lacking):
+        lines.append(
+            f"not all of the {all_tasks:,} tasks have samples: up to {max(lacking):,} of a model count nowhere"
+        )
+    statuses = Counter(status_of(*found[one.program][:2]) for one in rows)
+    lines.append("statuses: " + ", ".join(f"{count:,} {status}" for status, count in statuses.most_common()))
+    return [*lines, *agreement(tasks, rows, found)]
+
+
+def status_of(correct: bool | None, status: str) -> str:
+    """The kind of a verdict: right, wrong, what stopped the program, or why it could not be judged."""
+    if correct is None:
+        return f"could not be judged ({status.split(':')[0]})"
+    return "right" if correct else "wrong" if status == "judged" else status.split(":")[0]
+
+
+def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> list[str]:
+    """How many of the flags that the samples carry are those found here, and the first of the others."""
+    flagged = [one for one in rows if one.recorded is not None]
+    if not flagged:
+        return []
+    others = [one for one in flagged if found[one.program][0] is not one.recorded]
+    share = 1 - len(others) / len(flagged)
+    lines = [f"recorded flags: {len(flagged) - len(others):,} of {len(flagged):,} agree ({share:.2%})"]
+    for one in others[:LISTED]:
+        correct, status, seconds = found[one.program]
+        here = {True: "right", False: "wrong", None: "not judged"}[correct]
+        was = "right" if one.recorded else "wrong"
+        reason = why_right(tasks[one.task].example, one.text) if correct else f"{status}, after {seconds:.1f} s"
+        lines.append(f"  {one.task} {one.model} sample {one.sample}: recorded {was}, here {here} ({reason})")
+    return [*lines, f"  and {len(others) - LISTED:,} more"] if len(others) > LISTED else lines
+
+
+def why_right(example: Example, text: str) -> str:
+    """What this judge does for a text, where another who runs it as it stands may find it wrong."""
+    if example.task != "code":
+        return "by normalised answer"
+    if not parses(text):
+        return "as a whole it is no Python; the program in it passes"
+    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"

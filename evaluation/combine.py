@@ -6,131 +6,41 @@ and fitted/METHOD.npz, which `apply` uses on new questions and `labels` turns in
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from evaluation import pool_curves, pool_judging
-from evaluation.pool_files import check_folder, with_features, write_predictions
+from evaluation.pool_asked import Asked, read_asked
+from evaluation.pool_files import check_folder, write_predictions
 from evaluation.pool_judging import Judged
 from evaluation.pool_report import PICKED, render, table
 from evaluation.statistics import Interval, contrast, rate, smallest_difference
-from w2s.config import build
-from w2s.config_file import apply as override
-from w2s.config_file import from_overrides, read
-from w2s.data.defects import pool_notes
-from w2s.data.outputs import read_pool
-from w2s.data.rows import read_source
-from w2s.data.sources import SOURCES
 from w2s.ensemble import bounds
-from w2s.ensemble.pool import ALL, FAMILIES, METHODS, fit
+from w2s.ensemble.pool import FAMILIES, METHODS, fit
 from w2s.log import say
 from w2s.opinions import ABSTAINED, NOT_ASKED, Fitted, NotApplicable, Opinions, Truth, ballots, write_fitted
-from w2s.records import BadInput, Example, Gold
-from w2s.registry import did_you_mean, fits, pick, summary
+from w2s.records import BadInput
+from w2s.registry import summary
 from w2s.store import write_json
 
 PICKED_WORDS = "The method that did best on the other half's questions: an honest choice among all of these."
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What `w2s combine` was asked to do: its flags, or the keys of its config file."""
-
-    outputs: str = ""
-    """A file or folder of recorded outputs."""
-    questions: str | None = None
-    """The file of questions, where the outputs' folder does not hold it."""
-    methods: list = field(default_factory=lambda: ["all"])
-    """Names of methods or families, `all`, or mappings {name: ..., options}."""
-    suite: str | None = None
-    """What evalplus samples are judged by: a source such as humanevalplus, read from data_root or from the hub."""
-    data_root: str | None = None
-    models: list[str] = field(default_factory=list)
-    """Only these models; [] is all."""
-    groups: list[str] = field(default_factory=list)
-    """Only the questions of these groups (tasks, subjects); [] is all."""
-    costs: dict = field(default_factory=dict)
-    """US dollars of one answer, by member or by pattern (`gpt-4*: 0.01`), where they were not recorded; first match."""
-    repeats: int = 5
-    """How often the questions are cut into halves anew."""
-    seed: int = 0
-    online: bool = False
-    """Also the online protocol, in `repeats` random orders: each label is revealed after its question."""
-    encoder: str | None = None
-    """A sentence encoder, by folder or hub name, for what routers see of a prompt; TF-IDF by default."""
-    out: str | None = None
-    """Folder of the results; runs/combine/<name of outputs> by default."""
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.out or Path("runs") / "combine" / Path(self.outputs).resolve().stem)
-
-
-def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]) -> tuple[Asked, list[dict[str, Any]]]:
-    """The config file's keys with the flags over them, and the methods' specs with METHOD.OPTION=value over those."""
-    problems: list[str] = []
-    values = {} if config is None else read(config, problems)
-    asked = build(Asked, {**values, **flags}, "", problems)
-    if asked.seed < 0:
-        problems.append(f"seed: {asked.seed} given; allowed: 0 and above")
-    if not asked.outputs:
-        problems.append("outputs: none given; a file or folder of recorded outputs is needed")
-    specs = specs_of(asked.methods, problems)
-    for text in overrides:
-        name = text.partition(".")[0]
-        if name not in specs:
-            problems.append(f"{text}: {name!r} is not among the methods{did_you_mean(name, specs)}")
-        else:
-            override(specs, text, problems)
-    for name, spec in specs.items():
-        try:
-            pick(METHODS, {"name": name, **spec}, key="methods")
-        except BadInput as error:
-            problems.append(str(error))
-        else:
-            if spec.get("seed", 0) < 0:
-                problems.append(f"methods.seed: {spec['seed']} given; allowed: 0 and above")
-    if problems:
-        raise BadInput("\n".join(problems))
-    return asked, [{"name": name, **spec} for name, spec in specs.items()]
-
-
-def specs_of(methods: Sequence[Any], problems: list[str]) -> dict[str, dict[str, Any]]:
-    """name -> options of each method asked for; the baselines are always among them."""
-    specs: dict[str, dict[str, Any]] = {"best_single": {}, "plurality": {}}
-    for one in methods:
-        if not isinstance(one.get("name") if isinstance(one, dict) else one, str):
-            problems.append(f"methods: {one!r} given; allowed: a name, or a mapping with a name and options")
-        elif isinstance(one, dict):
-            specs[one["name"]] = {key: value for key, value in one.items() if key != "name"}
-        elif one == "all":
-            specs |= {name: {} for name in ALL if name not in specs}
-        elif one in FAMILIES:
-            specs |= {name: {} for name in FAMILIES[one] if name not in specs}
-        elif one in METHODS:
-            specs.setdefault(one, {})
-        else:
-            known = ["all", *FAMILIES, *METHODS]
-            problems.append(f"methods: {one!r} is not known{did_you_mean(one, known)}; see `w2s methods combine`")
-    return specs
-
-
 def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     """Judge, fit on all questions with gold, and write the folder; returns the table for the terminal."""
     check_folder(asked.folder)
-    opinions, truth = read_asked(asked)
+    opinions, truth, notes = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
     found = without_needless(asked, found, left_out)
     report = describe(asked, found, left_out, opinions, truth, command)
+    report["remarks"] = [*notes, *report["remarks"]]
     if asked.online:
-        report["online"] = online(asked, specs, opinions, truth)
+        try:
+            report["online"] = online(asked, specs, opinions, truth)
+        except NotApplicable as reason:
+            report["left_out"].append({"name": "online", "reason": str(reason)})
     folder = asked.folder
     (folder / "fitted").mkdir(parents=True, exist_ok=True)
     for stale in (folder / "fitted").glob("*.npz"):
@@ -168,50 +78,6 @@ def without_needless(asked: Asked, found: list[Judged], left_out: dict[str, str]
     return others
 
 
-def read_asked(asked: Asked) -> tuple[Opinions, Truth]:
-    """The pool, cut to the groups asked for, with the encoder's features of its prompts where one is named."""
-    questions = Path(asked.questions) if asked.questions else None
-    suite = suite_of(asked.suite, asked.data_root) if asked.suite else None
-    opinions, truth = read_pool(Path(asked.outputs), questions, models=asked.models, suite=suite)
-    unknown = set(asked.groups) - set(opinions.group_N.tolist())
-    if unknown:
-        one, known = sorted(unknown)[0], sorted(set(opinions.group_N.tolist()))
-        raise BadInput(f"groups: {one!r} is not there{did_you_mean(one, known)}; there are: {', '.join(known[:12])}")
-    if asked.groups:
-        rows_N = np.isin(opinions.group_N, asked.groups)
-        opinions, truth = opinions.questions(rows_N), truth.questions(rows_N)
-    return with_features(with_costs(opinions, asked.costs), asked.encoder), truth
-
-
-def with_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
-    """The same with a price for each answer of the members that a pattern names; what was recorded stays."""
-    if not costs:
-        return opinions
-    if odd := [name for name in costs if not isinstance(name, str)]:
-        raise BadInput(f"costs: {odd[0]!r} given; allowed: a member's name or pattern, as text")
-    bad = next(((name, cost) for name, cost in costs.items() if not fits(cost, float) or cost < 0), None)
-    if bad:
-        raise BadInput(f"costs: {bad[0]}: {bad[1]!r} given; allowed: dollars per answer, 0 and above")
-    priced_M = [
-        next((cost for name, cost in costs.items() if fnmatchcase(one, name)), None) for one in opinions.members
-    ]
-    missing = [str(one) for one, cost in zip(opinions.members, priced_M, strict=True) if cost is None]
-    if missing and opinions.cost_MN is None:
-        raise BadInput(f"costs: no price for {missing[0]!r} ({len(missing)} members in all); a pattern ends in *")
-    given_MN = np.array([np.nan if cost is None else cost for cost in priced_M])[:, None] + np.zeros(len(opinions.ids))
-    if opinions.cost_MN is not None:
-        given_MN = np.where(np.isfinite(opinions.cost_MN), opinions.cost_MN, given_MN)
-    return dataclasses.replace(opinions, cost_MN=np.where(opinions.answer_MN == NOT_ASKED, np.nan, given_MN))
-
-
-def suite_of(name: str, data_root: str | None) -> tuple[list[Example], list[Gold]]:
-    """The tasks that programs are judged by."""
-    if name not in SOURCES:
-        raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
-    config = from_overrides([] if data_root is None else [f"data.root={data_root}"])
-    return read_source(config, {"name": name}, "suite", 0)
-
-
 def describe(
     asked: Asked, found: list[Judged], left_out: dict[str, str], opinions: Opinions, truth: Truth, command: str
 ) -> dict[str, Any]:
@@ -233,9 +99,12 @@ def describe(
         for key in ("over_hull", "over_hull_all"):
             one[key] = curves["cost"] and curves["cost"][key].get(one["name"])
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
-    wrong = bounds.all_wrong(gold.right_MN)
+    wrong, tail, floor = bounds.all_wrong(gold.right_MN), None, None
     if "plurality" in columns:
         evidence = ballots(known, gold)
+        tail = bounds.joint_tail(evidence.wrong_RN[: pool_curves.MOST_MEMBERS])
+        error = float(evidence.wrong_RN.mean())
+        floor = bounds.copula_floor(error, tail.correlation) if 0 < error < 0.5 and tail.correlation > 0 else None
         curves["correlation"] = pool_curves.correlation(evidence, known.members)
         curves["agreement"] = pool_curves.agreement(opinions, truth, rows_N)
         curves["by_number"] = pool_curves.by_number(known, gold, [half[rows_N] for half in halves], evidence)
@@ -243,13 +112,13 @@ def describe(
     return {
         "command": command, "outputs": str(asked.outputs), "questions": len(opinions.ids), "judged": int(rows_N.sum()),
         "members": opinions.members.tolist(), "repeats": asked.repeats, "seed": asked.seed, "winner": winner,
-        "remarks": remarks(opinions, truth, rows_N, curves.get("correlation")),
+        "remarks": remarks(asked, rows_N, curves.get("correlation"), tail),
         "methods": sorted(methods, key=lambda one: -one["accuracy"][0]),
         "left_out": [{"name": name, "reason": reason} for name, reason in left_out.items()],
         "singles": singles(known, gold), "smallest_difference": smallest_difference(pair, [1, -1]),
         "bounds": {
             "oracle": [1 - wrong.rate, 1 - wrong.high, 1 - wrong.low],
-            "all_wrong": [wrong.rate, wrong.low, wrong.high],
+            "all_wrong": [wrong.rate, wrong.low, wrong.high], "copula_floor": floor,
         },
         "curves": curves,
         "online": None,
@@ -262,12 +131,7 @@ def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth:
     focal = next((spec for spec in specs if spec["name"] == "rl_focal"), None)
     shared = ("alpha", "window", "by_group", "hidden")
     options = None if focal is None else {key: value for key, value in focal.items() if key in shared}
-    try:
-        columns = pool_judging.judge_online(
-            opinions, truth, focal_options=options, repeats=asked.repeats, seed=asked.seed
-        )
-    except NotApplicable as reason:
-        raise BadInput(f"online: {reason}") from None
+    columns = pool_judging.judge_online(opinions, truth, focal_options=options, repeats=asked.repeats, seed=asked.seed)
     rows_N = np.isfinite(next(iter(columns.values()))).all(0)
     rows = [{"name": name, **against(name, columns, opinions, rows_N)} for name in columns]
     return sorted(rows, key=lambda one: -one["accuracy"][0])
@@ -338,11 +202,19 @@ def groups(winner_N, plurality_RN, opinions: Opinions, truth: Truth, rows_N: np.
     return found if len(found) > 1 else []
 
 
-def remarks(opinions: Opinions, truth: Truth, rows_N: np.ndarray, together: dict | None) -> list[str]:
-    """What a reader should know: about the data, about what could not be judged, about members that err together."""
-    found = pool_notes(opinions, truth)
+def remarks(asked: Asked, rows_N: np.ndarray, together: dict | None, tail: bounds.Tail | None) -> list[str]:
+    """What a reader should know: what could not be judged, members that err together, intervals that are too wide."""
+    found = []
     if not rows_N.all():
         found.append(f"{int((~rows_N).sum()):,} questions are left out: not every method could be judged on them")
     if together and together["warning"]:
         found.append(together["warning"])
+    if tail:
+        share, low, high = (f"{100 * value:.1f}" for value in tail.measured[:3])
+        copula = f"a Gaussian copula with their mean error correlation says {100 * tail.copula:.1f}%"
+        found.append(f"no member's vote is right on {share}% of the questions (95% CI {low} to {high}); {copula}")
+    if 1 < asked.repeats < 5:
+        found.append(
+            f"{asked.repeats} repeats make wide intervals (t with few degrees of freedom): use 1, or 5 and more"
+        )
     return found

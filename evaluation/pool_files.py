@@ -13,7 +13,17 @@ from evaluation.pool_judging import answers_of
 from w2s.data.outputs import read_pool
 from w2s.ensemble.pool import apply
 from w2s.ensemble.selection import SELECTORS, make_labels
-from w2s.opinions import Decision, NotApplicable, Opinions, Truth, read_fitted, rightness, spent
+from w2s.opinions import (
+    ABSTAINED,
+    NOT_RECORDED,
+    Decision,
+    NotApplicable,
+    Opinions,
+    Truth,
+    read_fitted,
+    rightness,
+    spent,
+)
 from w2s.records import BadInput, Example, write_arrays, write_rows
 from w2s.registry import did_you_mean, pick
 
@@ -60,6 +70,9 @@ def label(
         raise BadInput(f"{outputs}: no question has both a prompt and choices; a student could not be asked them")
     if decision.probs_NK is None:
         decision = dataclasses.replace(decision, probs_NK=one_hot(decision, opinions))
+    # Selectors keep a share of the questions that a student can be asked.
+    opinions = opinions.questions(usable_N)
+    decision = Decision(decision.abstained_N[usable_N], decision.probs_NK[usable_N, : opinions.mask_NK.shape[1]])
     mask_NK = opinions.mask_NK
     silent_N = decision.abstained_N | ~decision.probs_NK.any(1)
     probs_NK = np.where(silent_N[:, None], mask_NK / np.maximum(mask_NK.sum(1, keepdims=True), 1), decision.probs_NK)
@@ -67,17 +80,16 @@ def label(
     keep_N, why_N = pick(SELECTORS, select, key="select")(opinions.ids, probs_NK, mask_NK, votes_MNK, opinions.group_N)
     why_N = np.where(silent_N, "no member has an answer", why_N)
     labels = make_labels(opinions.ids, probs_NK, mask_NK, keep_N & ~silent_N, why_N, soft=soft, temperature=temperature)
-    rows = np.flatnonzero(usable_N)
-    labels = dataclasses.replace(labels, **{f.name: getattr(labels, f.name)[rows] for f in dataclasses.fields(labels)})
     out.mkdir(parents=True, exist_ok=True)
     write_arrays(out / "labels.npz", labels)
     write_rows(out / "questions.jsonl", [
-        Example(str(opinions.ids[at]), "recorded", "choice", str(opinions.prompt_N[at]), tuple(opinions.texts_N[at]))
-        for at in rows
+        Example(str(key), "recorded", "choice", str(prompt), tuple(texts))
+        for key, prompt, texts in zip(opinions.ids, opinions.prompt_N, opinions.texts_N, strict=True)
     ])  # fmt: skip
-    dropped = len(opinions.ids) - len(rows)
+    dropped = int((~usable_N).sum())
     beside = f"; {dropped:,} questions without a prompt or choices left out" if dropped else ""
-    return f"{name}: {int((labels.weight_N > 0).sum()):,} of {len(rows):,} questions labelled{beside}\nlabels: {out}"
+    kept = int((labels.weight_N > 0).sum())
+    return f"{name}: {kept:,} of {len(opinions.ids):,} questions labelled{beside}\nlabels: {out}"
 
 
 def decide(
@@ -95,6 +107,9 @@ def decide(
         )
     fitted = read_fitted(folder / "fitted" / f"{name}.npz")
     opinions, truth = read_pool(outputs, questions, members=fitted.members.tolist())
+    # Where nothing says whether an answer was right, a group without answers has abstained.
+    silent_MN = (opinions.answer_MN == NOT_RECORDED) & ~np.isfinite(truth.right_MN)
+    opinions = dataclasses.replace(opinions, answer_MN=np.where(silent_MN, ABSTAINED, opinions.answer_MN))
     opinions = with_features(opinions, encoder)
     try:
         return name, opinions, truth, apply(fitted, opinions)

@@ -92,7 +92,7 @@ def test_what_a_person_should_know_is_said_with_counts():
         "3 of 100 questions have neither gold nor flags: they are not used",
         "2 of 100 questions have flags but no gold: votes cannot be judged on them",
         "1 flags disagree with the gold answer: the flag is trusted",
-        "7 answers have no cost: they count as free in what is spent (--costs gives prices)",
+        "7 answers have no cost: their member's mean stands in (--costs gives prices)",
     ]
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from evaluation.pool_asked import without_gaps
 from tests.ensemble.pools import made_up
 from w2s.cli import main
 from w2s.opinions import read_fitted
@@ -284,3 +286,25 @@ def test_one_new_question_that_a_member_leaves_open_is_no_fault(done, tmp_path, 
     new = write(tmp_path / "new", opinions.questions(np.arange(1)), truth.questions(np.arange(1)), gold=False)
     main(["combine", "apply", str(done / "out"), str(new), "--method", "plurality", "--out", str(tmp_path / "a")])
     assert "plurality: 1 questions, 0 without an answer" in capsys.readouterr().out
+
+
+def test_a_gap_in_the_costs_gets_its_member_s_mean_and_a_member_without_any_leaves_them_out(capsys):
+    opinions, _ = made_up(questions=20)
+    cost_MN = opinions.cost_MN.copy()
+    cost_MN[1, :10] = np.nan
+    filled = without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN
+    np.testing.assert_allclose(filled, opinions.cost_MN)
+    cost_MN[1] = np.nan
+    assert without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
+    assert "m1 has none" in capsys.readouterr().out
+
+
+def test_prices_by_pattern_make_a_cost_of_each_answer(done, tmp_path):
+    frame = pd.read_json(done / "pool" / "outputs.jsonl", lines=True, dtype={"answer": str}).drop(columns="cost")
+    shutil.copytree(done / "pool", tmp_path / "pool")
+    frame.to_json(tmp_path / "pool" / "outputs.jsonl", orient="records", lines=True)
+    main(["combine", str(tmp_path / "pool"), "--methods", "best_single", "--repeats", "1", "--costs", "m0=0.5,*=0.25",
+          "--out", str(tmp_path / "o")])  # fmt: skip
+    found = json.loads((tmp_path / "o" / "combine.json").read_text())
+    prices = {one["name"]: one["cost"] for one in found["singles"]}
+    assert prices == {"m0": 500.0, **{f"m{at}": 250.0 for at in range(1, 5)}}

@@ -14,7 +14,7 @@ def pool_notes(opinions: Opinions, truth: Truth) -> list[str]:
     """One sentence for each thing to know: abstentions, gaps, missing gold, flags against gold, suspicious labels."""
     notes = [*answer_notes(opinions), *truth_notes(opinions, truth)]
     if opinions.cost_MN is not None and (gaps := np.isnan(opinions.cost_MN) & (opinions.answer_MN != NOT_ASKED)).any():
-        notes.append(f"{gaps.sum():,} answers have no cost: they count as free in what is spent (--costs gives prices)")
+        notes.append(f"{gaps.sum():,} answers have no cost: their member's mean stands in (--costs gives prices)")
     found = suspicious_groups(opinions, truth)
     for group in dict.fromkeys(group for group, *_ in found):
         _, member, accuracy, chance, n = min((one for one in found if one[0] == group), key=lambda one: one[2] - one[3])

@@ -296,7 +296,7 @@ def test_a_gap_in_the_costs_gets_its_member_s_mean_and_a_member_without_any_leav
     np.testing.assert_allclose(filled, opinions.cost_MN)
     cost_MN[1] = np.nan
     assert without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
-    assert "m1 has none" in capsys.readouterr().out
+    assert "m1 has none" in capsys.readouterr().err
 
 
 def test_prices_by_pattern_make_a_cost_of_each_answer(done, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -66,14 +67,14 @@ def logits_of(voices, prompts=PROMPTS, steps=5):
     """What a committee hears at each step, when it is told to write the same tokens."""
     heard = []
 
-    def choose(logits_LBV, step):
+    def choose(logits_LBV, luck_B):
         heard.append(logits_LBV)
-        return torch.full((logits_LBV.shape[1],), 40 + step)
+        return torch.full((logits_LBV.shape[1],), 40 + len(heard))
 
     first = voices[0].loaded
     tokens_BT, mask_BT = pad_left(encode_prompts(first, prompts), first.pad_id, torch.device("cpu"))
     with torch.inference_mode():
-        committee.write(voices, tokens_BT, mask_BT, choose, steps)
+        committee.write(voices, tokens_BT, mask_BT, torch.zeros(len(prompts), steps), choose)
     return torch.stack(heard)
 
 
@@ -90,8 +91,9 @@ def test_one_learner_has_the_very_tokens_of_transformers_generate(folder_of):
     tokens_BT, mask_BT = pad_left(encode_prompts(loaded, PROMPTS), loaded.pad_id, torch.device("cpu"))
 
     def written() -> list[list[int]]:
+        luck_BS = torch.zeros(len(PROMPTS), 12)
         with torch.inference_mode():
-            return committee.write([Voice(loaded)], tokens_BT, mask_BT, lambda logits, _: logits[0].argmax(-1), 12)
+            return committee.write([Voice(loaded)], tokens_BT, mask_BT, luck_BS, lambda logits, _: logits[0].argmax(-1))
 
     made_BT = loaded.module.generate(
         input_ids=tokens_BT, attention_mask=mask_BT, max_new_tokens=12, do_sample=False, pad_token_id=0
@@ -266,14 +268,14 @@ def test_mixtures_by_hand():
 
 
 def test_where_learners_agree_disagree_mode_takes_their_token_and_mixes_elsewhere():
-    alpha, mixed = torch.tensor([0.5, 0.5]), MIXTURES["linear"]
     # Row 1: mean .55 .25 .20, so luck .9 draws token 2 unless the agreed token 0 is taken; row 2: mean .30 .40 .30.
-    luck = torch.tensor([0.9, 0.5])
-    assert next_tokens(LOGITS, alpha, luck, mixed, "all", 1.0).tolist() == [2, 1]
-    assert next_tokens(LOGITS, alpha, luck, mixed, "disagree", 1.0).tolist() == [0, 1]
+    luck_B = torch.tensor([0.9, 0.5])
+    choose = partial(next_tokens, LOGITS, luck_B, alpha_L=torch.tensor([0.5, 0.5]), mixed=MIXTURES["linear"])
+    assert choose(mix="all", temperature=1.0).tolist() == [2, 1]
+    assert choose(mix="disagree", temperature=1.0).tolist() == [0, 1]
     # Greedily the compromise wins, which neither put first.
     for mix in ("all", "disagree"):
-        assert next_tokens(LOGITS, alpha, luck, mixed, mix, 0.0).tolist() == [0, 1]
+        assert choose(mix=mix, temperature=0.0).tolist() == [0, 1]
 
 
 def test_drawn_tokens_are_as_frequent_as_the_mixture_says(learners):
@@ -288,14 +290,16 @@ def test_drawn_tokens_are_as_frequent_as_the_mixture_says(learners):
         else:
             p_V = np.exp((share_L[:, None] * logp_LV).sum(0))
         p_V = p_V ** (1 / temperature) / (p_V ** (1 / temperature)).sum()
-        luck = torch.from_numpy(np.concatenate([committee.luck([1], n, 0, 1) for n in range(count)]))
-        alpha_L = torch.from_numpy(share_L).float()
-
-        def choose(logits, _, luck=luck, alpha_L=alpha_L, mixture=mixture, temperature=temperature):
-            return next_tokens(logits, alpha_L, luck, MIXTURES[mixture], "all", temperature)
-
+        luck_BS = torch.from_numpy(np.stack([committee.luck([1], n, 0, 1) for n in range(count)]))
+        choose = partial(
+            next_tokens,
+            alpha_L=torch.from_numpy(share_L).float(),
+            mixed=MIXTURES[mixture],
+            mix="all",
+            temperature=temperature,
+        )
         with torch.inference_mode():
-            found = committee.write(voices, tokens, torch.ones_like(tokens), choose, 1)
+            found = committee.write(voices, tokens, torch.ones_like(tokens), luck_BS, choose)
         drawn = np.bincount([row[0] for row in found], minlength=len(p_V))
         # Chi-squared over the tokens that can be expected ten times, the others as one.
         often = p_V * count >= 10

@@ -14,6 +14,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,40 +60,30 @@ def decode(
 
     `learners` are models of one tokenizer, or what `share` makes of adapters; `alpha_L` (≥ 0, any scale) has one number
     for each learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 = greedy,
-    and all samples alike; another one sharpens or flattens the mixture, not the learners.
-
-    mix="disagree" takes the token that all learners put first wherever there is one, and mixes elsewhere, since mixing
-    everywhere hurts long texts (arXiv 2510.15346). Greedily that is no difference: a token that all put first is first
-    in either mixture.
-
-    A text depends on `seed`, its prompt and its number among the samples; not on the other rows, their order or `batch`
-    (beyond the rounding of the forward pass). Prompts that are too long lose their beginning. Penalties of a
-    generation_config are not applied. BadInput where tokenizers differ or an alpha is not usable.
+    samples alike; another one flattens the mixture, not the learners. mix="disagree" takes the token that all put first
+    wherever there is one and mixes elsewhere (arXiv 2510.15346: mixing everywhere hurts long texts). Greedily that is
+    no difference: a token that all put first is first in either mixture. A text depends on `seed`, its prompt and its
+    number among the samples; beyond rounding not on the other rows, their order or `batch`. Long prompts lose their
+    beginning; penalties of a generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
     """
     voices = [one if isinstance(one, Voice) else Voice(one) for one in learners]
     check(voices, alpha_L, mix)
-    share_L, mixed = np.asarray(alpha_L, dtype=np.float64), pick(MIXTURES, mixture, key="mixture")
-    first = voices[0].loaded
+    first, mixed = voices[0].loaded, pick(MIXTURES, mixture, key="mixture")
+    device, say_L = first.module.device, torch.as_tensor(alpha_L, dtype=torch.float64)
+    say_L = (say_L / say_L.sum()).float().to(device)
+    choose = partial(next_tokens, alpha_L=say_L, mixed=mixed, mix=mix, temperature=temperature)
     room = min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
     rows = [row[-max(1, room - max_new_tokens) :] for row in encode_prompts(first, list(prompts))]
     count = 1 if temperature == 0 else samples
     texts: list[list[str]] = [[""] * count for _ in rows]
     order = sorted(((at, number) for at in range(len(rows)) for number in range(count)), key=lambda o: len(rows[o[0]]))
-    # A learner without a say cannot disagree either.
-    say_L = torch.from_numpy(share_L / share_L.sum()).float().to(first.module.device)
     with torch.inference_mode():
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
-            tokens_BT, mask_BT = pad_left([rows[at] for at, _ in chosen], first.pad_id, first.module.device)
+            tokens_BT, mask_BT = pad_left([rows[at] for at, _ in chosen], first.pad_id, device)
             steps = max(1, min(max_new_tokens, room - tokens_BT.shape[1]))
-            luck_BT = np.stack([luck(rows[at], number, seed, steps) for at, number in chosen])
-            luck_BT = torch.from_numpy(luck_BT).to(tokens_BT.device)
-
-            def choose(logits_LBV: Tensor, step: int, luck_BT: Tensor = luck_BT) -> Tensor:
-                heard = logits_LBV if (share_L > 0).all() else logits_LBV[say_L > 0]
-                return next_tokens(heard, say_L[say_L > 0], luck_BT[:, step], mixed, mix, temperature)
-
-            found = write(voices, tokens_BT, mask_BT, choose, steps, stop)
+            luck_BS = torch.from_numpy(np.stack([luck(rows[at], number, seed, steps) for at, number in chosen]))
+            found = write(voices, tokens_BT, mask_BT, luck_BS.to(device), choose, stop)
             for (at, number), row in zip(chosen, found, strict=True):
                 texts[at][number] = cut(first.tokenizer.decode(row, skip_special_tokens=True), stop)
     return [row * samples if count < samples else row for row in texts]
@@ -108,16 +99,16 @@ def check(voices: Sequence[Voice], alpha_L: Sequence[float], mix: str) -> None:
     if mix not in ("all", "disagree"):
         raise BadInput(f"mix: {mix!r} given; allowed: all, disagree")
     words = voices[0].loaded.tokenizer.get_vocab()
-    for voice in voices[1:]:
-        other = voice.loaded.tokenizer
-        if other is not voices[0].loaded.tokenizer and other.get_vocab() != words:
-            raise BadInput("learners: their tokenizers differ, so they cannot write token by token; let each sample")
+    if any(voice.loaded.tokenizer.get_vocab() != words for voice in voices[1:]):
+        raise BadInput("learners: their tokenizers differ, so they cannot write token by token; let each sample")
 
 
 def next_tokens(
-    logits_LBV: Tensor, alpha_L: Tensor, luck_B: Tensor, mixed: Callable, mix: str, temperature: float
+    logits_LBV: Tensor, luck_B: Tensor, *, alpha_L: Tensor, mixed: Callable, mix: str, temperature: float
 ) -> Tensor:
     """The committee's next token of each row (B). `luck_B` in [0, 1) decides where it is drawn; alphas sum to 1."""
+    if not alpha_L.all():  # a learner without a say cannot disagree either
+        logits_LBV, alpha_L = logits_LBV[alpha_L > 0], alpha_L[alpha_L > 0]
     top_LB = logits_LBV.argmax(-1)
     token_B = top_LB[0].clone()
     disagree_B = (top_LB != token_B).any(0)
@@ -162,23 +153,23 @@ def write(
     voices: Sequence[Voice],
     tokens_BT: Tensor,
     mask_BT: Tensor,
-    choose: Callable[[Tensor, int], Tensor],
-    steps: int,
+    luck_BS: Tensor,
+    choose: Callable[[Tensor, Tensor], Tensor],
     stop: Sequence[str] = (),
 ) -> list[list[int]]:
-    """What choose(logits_LBV, step) puts behind each row: `steps` tokens at most, to the end mark or a `stop` text."""
+    """What choose(logits_LBV, luck_B) puts behind each row: S tokens at most, to the end mark or a `stop` text."""
     first = voices[0].loaded
     readers = [Reader(voice) for voice in voices]
     ends = torch.tensor(end_marks(first), dtype=torch.long, device=tokens_BT.device)
     stopped = written(stop, first.tokenizer, 0) if stop else None
     open_B, length_B = torch.ones_like(tokens_BT[:, 0], dtype=torch.bool), torch.zeros_like(tokens_BT[:, 0])
     made_BT, fresh_BT = tokens_BT[:, :0], tokens_BT
-    for step in range(steps):
+    for luck_B in luck_BS.T:
         parts = [reader.read(fresh_BT, mask_BT) for reader in readers]
         # Some heads are wider than the vocabulary, each by its own padding.
         width = min(part.shape[-1] for part in parts)
         logits_LBV = parts[0] if len(parts) == 1 else torch.cat([part[..., :width] for part in parts])
-        fresh_BT = choose(logits_LBV, step).where(open_B, first.pad_id)[:, None]
+        fresh_BT = choose(logits_LBV, luck_B).where(open_B, first.pad_id)[:, None]
         made_BT = torch.cat([made_BT, fresh_BT], 1)
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
         open_B = open_B & ~torch.isin(fresh_BT[:, 0], ends)
@@ -218,16 +209,33 @@ class Reader:
             past_key_values=self.cache,
             use_cache=True,
         )
+        if self.cache is None:
+            for layer in getattr(out.past_key_values, "layers", ()):
+                if type(layer).__name__ == "DynamicLayer":
+                    layer.update = partial(append, layer)
         self.cache = out.past_key_values
         return out.logits[:, -1].unflatten(0, (self.count, -1))
 
 
-class Grouped(nn.Module):
-    """A linear layer with a low-rank update for each of L equal groups of rows; the layer itself runs once."""
+def append(layer: Any, keys_RHTD: Tensor, values_RHTD: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    """transformers' DynamicLayer.update with room to grow: its own copies every key and value at every token."""
+    start, rooms = layer.keys.shape[-2], layer.__dict__.setdefault("rooms", {})
+    end = start + keys_RHTD.shape[-2]
+    for name, fresh in (("keys", keys_RHTD), ("values", values_RHTD)):
+        if name not in rooms or end > rooms[name].shape[-2]:
+            rooms[name] = fresh.new_empty(*fresh.shape[:2], end + 32 + end // 4, fresh.shape[-1])
+            rooms[name][:, :, :start] = getattr(layer, name)
+        rooms[name][:, :, start:end] = fresh
+        setattr(layer, name, rooms[name][:, :, :end])
+    return layer.keys, layer.values
 
-    def __init__(self, layer: nn.Module, down_LIR: Tensor, up_LRO: Tensor):
+
+class Grouped(nn.Module):
+    """A linear layer, run once, with a low-rank update (or none) for each of L equal groups of rows."""
+
+    def __init__(self, layer: nn.Module, down_LIR: Tensor | None = None, up_LRO: Tensor | None = None):
         super().__init__()
-        self.layer = layer
+        self.layer, self.weight = layer, layer.weight  # some models ask a layer for its weight
         self.register_buffer("down_LIR", down_LIR)
         self.register_buffer("up_LRO", up_LRO)
 
@@ -236,10 +244,23 @@ class Grouped(nn.Module):
         return Grouped(self.layer, self.down_LIR[at : at + 1], self.up_LRO[at : at + 1])
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = self.layer(x)
-        low_LNR = torch.bmm(x.reshape(len(self.down_LIR), -1, x.shape[-1]), self.down_LIR)
-        plain_LNO = plain.reshape(len(self.down_LIR), -1, plain.shape[-1])
-        return torch.baddbmm(plain_LNO, low_LNR, self.up_LRO).view(plain.shape)
+        if self.down_LIR is None:
+            return times(self.layer, x)
+        count = len(self.down_LIR)
+        plain_LNO = times(self.layer, x).reshape(count, -1, self.up_LRO.shape[-1])
+        low_LNR = torch.bmm(x.reshape(count, -1, x.shape[-1]), self.down_LIR)
+        return plain_LNO.baddbmm_(low_LNR, self.up_LRO).view(*x.shape[:-1], -1)
+
+
+def times(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x). For few rows on a CPU the weight stands first: 8 or 16 then take 0.65 of the time (MKL, float32)."""
+    rows = x.numel() // x.shape[-1]
+    if type(layer) is not nn.Linear or x.device.type != "cpu" or x.dtype != torch.float32 or not 4 <= rows <= 64:
+        return layer(x)
+    out_NO = torch.mm(layer.weight, x.reshape(rows, -1).T.contiguous()).T.contiguous()
+    if layer.bias is not None:
+        out_NO += layer.bias
+    return out_NO.view(*x.shape[:-1], -1)
 
 
 def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
@@ -250,10 +271,14 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
     may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer that is not
     there, or has another shape.
     """
-    layers = grouped(base, [dict(adapter) for adapter in adapters])
+    layers, others = grouped(base, [dict(adapter) for adapter in adapters])
     count = len(next(iter(layers.values())).down_LIR)
-    together = Voice(grafted(base, layers), count)
-    alone = [Voice(grafted(base, {path: layer.only(at) for path, layer in layers.items()})) for at in range(count)]
+
+    def voice(own: dict[str, nn.Module], count: int) -> Voice:
+        return Voice(replace(base, module=copied(base.module, own).eval()), count)
+
+    together = voice(layers | others, count)
+    alone = [voice({path: layer.only(at) for path, layer in layers.items()}, 1) for at in range(count)]
     with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(0)
         size = base.module.get_input_embeddings().weight.shape[0]
@@ -284,8 +309,11 @@ def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
     return found
 
 
-def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, Grouped]:
-    """Every layer that an adapter names, with the updates of all. The dicts are emptied, to hold no adapter twice."""
+def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> tuple[dict[str, Grouped], dict]:
+    """Every layer that an adapter names, with the updates of all, and the other linear layers.
+
+    The dicts are emptied, to hold no adapter twice.
+    """
     plain = dict(copied(base.module).named_modules())
     layers = {}
     for path in list(dict.fromkeys(path for adapter in adapters for path in adapter)):
@@ -296,8 +324,8 @@ def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) 
         inputs, outputs = next((part[0].shape[0], part[1].shape[1]) for part in parts if part)
         if sorted((inputs, outputs)) != sorted(weight.shape):
             raise BadInput(f"adapter: {path} is {inputs} to {outputs}; the base's weight is {tuple(weight.shape)}")
-        rank = max(part[0].shape[1] for part in parts if part)
-        down_LIR, up_LRO = weight.new_zeros(len(parts), inputs, rank), weight.new_zeros(len(parts), rank, outputs)
+        count, rank = len(parts), max(part[0].shape[1] for part in parts if part)
+        down_LIR, up_LRO = weight.new_zeros(count, inputs, rank), weight.new_zeros(count, rank, outputs)
         for down_IR, up_RO, part in zip(down_LIR, up_LRO, parts, strict=True):
             if part:
                 down_IR[:, : part[0].shape[1]] = part[0]
@@ -305,11 +333,7 @@ def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) 
         layers[path] = Grouped(plain[path], down_LIR, up_LRO)
     if not layers:
         raise BadInput("adapters: there is none, or they are all empty")
-    return layers
-
-
-def grafted(base: Loaded, layers: Mapping[str, nn.Module]) -> Loaded:
-    return replace(base, module=copied(base.module, layers).eval())
+    return layers, {p: Grouped(one) for p, one in plain.items() if type(one) is nn.Linear and p not in layers}
 
 
 def copied(module: nn.Module, layers: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
@@ -320,7 +344,6 @@ def copied(module: nn.Module, layers: Mapping[str, nn.Module] | None = None, pat
         module = module.base_layer
     twin = copy.copy(module)
     inner = {name: f"{path}.{name}" if path else name for name in module._modules}
-    twin._modules = {
-        name: None if child is None else copied(child, layers, inner[name]) for name, child in module._modules.items()
-    }
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    twin._modules = module._modules | {name: copied(child, layers, inner[name]) for name, child in children.items()}
     return twin

@@ -18,6 +18,7 @@ examples:
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate FOLDER arc_challenge humaneval data.root=DIR
+  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts and pass@k
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
 """
@@ -111,6 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
         {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"},
     )
     add(evaluate, "judge one model on held-out suites", ("model", {"help": "hub name, or local folder"}), suites)
+    add(judge, "judge samples that were written elsewhere, by a suite", *JUDGE_ARGUMENTS)
     add(combine, "turn recorded answers of many models into the best one opinion", *COMBINE_ARGUMENTS)
     add(combine_apply, "a fitted combiner on new questions", *APPLY_ARGUMENTS)
     add(combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *APPLY_ARGUMENTS, *LABEL)
@@ -132,6 +134,26 @@ def prices(text: str) -> dict[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
 
 
+def counts(text: str) -> list[int]:
+    """A flag's list: whole numbers above 0, parted by commas."""
+    found = [int(one) if one.isdecimal() else 0 for one in names(text)]
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, parted by commas")
+    return found
+
+
+JUDGE_ARGUMENTS = (
+    ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
+    ("--suite", {"required": True, "metavar": "NAME", "help": "humaneval, humanevalplus, mbpp, mbppplus, gsm8k, ..."}),
+    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
+    ("--out", {"metavar": "FILE", "help": "a verdict for each sample; default runs/judge/NAME-SUITE.jsonl"}),
+    ("--k", {"type": counts, "help": "of pass@k (default 1,10, where there are so many samples)"}),
+    (
+        "--timeout",
+        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "of one program (default 3, HumanEval's own)"},
+    ),
+    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs though there is no sandbox here"}),
+)
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
 ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
 COMBINE_ARGUMENTS = (
@@ -224,6 +246,17 @@ def evaluate(asked: argparse.Namespace) -> None:
 
     suites = [word for word in asked.suites if "=" not in word]
     print(evaluate_model(asked.model, suites, [word for word in asked.suites if "=" in word]))
+
+
+def judge(asked: argparse.Namespace) -> None:
+    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
+    from evaluation.judging import judge_file
+
+    if not 0 < asked.timeout < float("inf"):
+        raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
+    root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
+    limits = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
+    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits))
 
 
 def combine(asked: argparse.Namespace) -> None:

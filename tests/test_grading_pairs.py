@@ -115,6 +115,8 @@ scientific notation
 2.5 \cdot 10^{-3} | 0.0025
 6.02*10^23 | 6.02e23
 10^5 | 100000
+bases
+1011_2 | 1011_{2}
 surds and powers
 \sqrt{12} | 2\sqrt{3}
 \frac{\sqrt{3}}{2} | \sqrt{3}/2
@@ -148,6 +150,7 @@ sets and lists
 \{1,2,3\} | \{3,2,1\}
 1, 2 | 2, 1
 \pm 2 | 2, -2
+1 \pm \sqrt{2} | 1 + \sqrt{2}, 1 - \sqrt{2}
 \{0.5\} | \{\frac12\}
 \emptyset | \varnothing
 intervals and inequalities
@@ -243,6 +246,9 @@ scientific notation
 3.2 \times 10^{-5} | 3.2 \times 10^5
 2.5 \cdot 10^3 | 25
 10^5 | 105
+bases
+1011_2 | 1011_3
+1011_2 | 1010_2
 surds and powers
 \sqrt{12} | 3\sqrt{2}
 \sqrt{2} | 2
@@ -318,3 +324,47 @@ def test_another_answer_is_wrong(answer, gold):
     assert compare(answer, gold) is False
     if answer and "%" not in answer + gold:  # a percent sign is optional where the question asks for percents
         assert compare(gold, answer) is False
+
+
+HOSTILE = (r"9^{9^{9^{9^9}}}", r"\binom{10^9}{5 \cdot 10^8}", "1e999", "(" * 150 + "1" + ")" * 150, r"\frac{" * 90)
+
+
+@pytest.mark.parametrize("answer", HOSTILE)
+def test_what_cannot_be_computed_is_ended_and_not_called_right(answer, monkeypatch):
+    monkeypatch.setattr("w2s.answers.COMPARE_S", 1.0)
+    assert compare(answer, r"\sqrt{2}") is not True
+    assert compare(r"\sqrt{8}", r"2\sqrt{2}") is True  # the next answer is judged as ever
+
+
+def test_what_takes_too_long_could_not_be_judged(monkeypatch):
+    monkeypatch.setattr("w2s.answers.COMPARE_S", 0.5)
+    example, gold = Example("id", "made", "answer", "How many?"), Gold("id", r"\sqrt{3}")
+    assert grade(example, gold, HOSTILE[0]) == (None, "the answers could not be compared in 5 s")
+
+
+def test_answers_are_compared_by_several_threads_at_once():
+    ask.cache_clear()
+    found = {}
+
+    def work(start: int) -> None:
+        for n in range(start, start + 8):
+            found[n] = same_answer(rf"\sqrt{{{n}}} \cdot \sqrt{{{n}}} + x", f"x + {n}")
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in (2, 10, 18)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert found == dict.fromkeys(range(2, 26), True)
+
+
+@pytest.mark.parametrize(
+    ("suite", "options"),
+    [("gsm8k", {"split": "test"}), ("asdiv", {}), ("math", {"split": "test"}), ("math", {"split": "train"})],
+)
+def test_the_gold_answers_of_a_suite_are_right_against_themselves(suite, options, shared):
+    examples, golds = SOURCES[suite](shared / "data", **options)
+    rows = [(e, g, g.answer) for e, g in zip(examples, golds, strict=True)]
+    rows += [(e, g, rf"So the answer is \boxed{{{g.answer}}}.") for e, g in zip(examples, golds, strict=True)]
+    failed = [(row[1].answer, found) for row, found in zip(rows, judge(rows), strict=True) if found[0] is not True]
+    assert not failed

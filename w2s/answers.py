@@ -22,8 +22,9 @@ import sys
 import threading
 import unicodedata
 from fractions import Fraction
+from typing import Any
 
-TOO_LONG = "the answers could not be compared"
+TOO_LONG = "the answers could not be compared in 5 s"
 COMPARE_S, START_S, MEMORY_MB, LONGEST = 5.0, 120.0, 2048, 400
 
 
@@ -42,7 +43,7 @@ def final_answer(text: str) -> str:
 
 
 def normalise(answer: str) -> str:
-    """One spelling for answers that are the same number, whatever its unit, or the same text but for spaces and case."""
+    """One spelling for answers that are the same number, whatever its unit, or the same text but for spaces."""
     number = number_of(answer)
     return str(number) if number is not None else plain_text(answer)
 
@@ -63,16 +64,17 @@ def compare(text: str, gold: str) -> bool | None:
     if max(len(given), len(wanted)) > LONGEST or not (is_maths(given) and is_maths(wanted)):
         return False
     units = [unit_of(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
-    if None not in units and units[0] != units[1]:
+    bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
+    if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
         return False
-    return ask(radians(given, other), radians(wanted, one))
+    return ask(radians(given), radians(wanted))
 
 
 def plain_text(answer: str) -> str:
     answer = re.sub(r"\\(?:text|mathrm|mbox|textbf|textit)\{([^{}]*)\}", r"\1", answer)
     answer = re.sub(r"\\(?:left|right|[,;!:])|\\?\$", "", answer.replace("\\dfrac", "\\frac"))
     answer = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", answer)  # a space between digits keeps two numbers apart
-    answer = answer.replace("\\tfrac", "\\frac").rstrip(".").casefold()
+    answer = answer.replace("\\tfrac", "\\frac").replace("\\varnothing", "\\emptyset").rstrip(".").casefold()
     return answer[1] if re.fullmatch(r"\([a-z]\)", answer) else answer  # the letter of a choice
 
 
@@ -102,7 +104,7 @@ CONNECTIVES = {
 
 def is_maths(answer: str) -> bool:
     """Whether an answer is an expression, not words: then the order of letters is no matter of spelling."""
-    bare = re.sub(r"\\(?:text|mathrm|mbox|textbf|textit)\{[^{}]*\}|\\[a-zA-Z]+", " ", answer)
+    bare = re.sub(r"\\(?:text|mathrm|mbox|textbf|textit|begin|end)\{[^{}]*\}|\\[a-zA-Z]+", " ", answer)
     words = re.findall(r"[^\W\d_]{2,}", bare.casefold())
     plain = all((len(word) < 3 and word not in CONNECTIVES) or word in FUNCTIONS for word in words)
     return (
@@ -121,6 +123,8 @@ NUMBER = re.compile(
 )
 UNIT = re.compile(r"(?:%|°\s*[cf]?|[a-z¢€£][a-z.\s/^*23-]*)?")
 UNIT_AT_END = re.compile(r"\\(?:text|mathrm|mbox)\{\s*([^{}]+)\}\s*$")
+BASE = re.compile(r"\d_\{?(\d+)\}?\s*\$?$")
+ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 COINS = {"$": "dollars", "€": "euros", "£": "pounds sterling"}
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NUMERALS = {name: str(number) for number, name in enumerate(NAMES)}
@@ -140,7 +144,7 @@ def quantity_of(answer: str) -> Quantity | None:
     coin = next((name for sign, name in COINS.items() if sign in answer), "")
     if coin == "dollars" and re.search(r"\$[^$]*\$", answer):  # LaTeX in dollars: $5$
         coin = "dollars" if "\\$" in answer else ""
-    answer = re.sub(r"\\?\$|[€£]", " ", answer).strip(" .")
+    answer = re.sub(r"\\?\$|[€£]", " ", answer).strip().rstrip(" .")
     answer = re.sub(r"^([-+])\s+(?=[\d.])", r"\1", re.sub(r"^[a-z]\s*=\s*", "", answer))
     answer = POWER.sub(lambda match: "e" + match[1].replace(" ", ""), answer)
     word = re.match(r"[a-z]+\b", answer)
@@ -176,7 +180,7 @@ def spelled(answer: str) -> str:
     answer = re.sub(r"(?<=\d)(?:\{,\}|\\,|\u2009|\u202f|\u00a0)(?=\d{3}(?!\d))", ",", answer).replace("\\,", " ")
     answer = FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", answer)
     answer = re.sub(r"\^?\s*\{?\\circ\}?|\\degree\b|\bdegrees?\b", "°", answer).replace("\\%", "%")
-    answer = re.sub(r"\s*\bpercent\b", "%", answer)
+    answer = re.sub(r"\s*\bpercent\b", "%", re.sub(r"°\s*(c|f)(?:elsius|ahrenheit)?\b", r"°\1", answer))
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", re.sub(r"\^\{(\d)\}", r"^\1", answer)).strip()
 
 
@@ -233,7 +237,7 @@ def unit_of(text: str) -> tuple[Fraction, str] | None:
     text = re.sub(r"\s*\bper\b\s*|\s*/\s*", "/", text.casefold().strip(" ."))
     factor, dimensions = Fraction(1), []
     for at, part in enumerate(text.split("/")):
-        found = re.fullmatch(r"(sq\.?|square|cubic)?\s*([a-z°%¢][a-z]?[a-z ]*?)\.?\s*(?:\^?([23]))?", part.strip())
+        found = re.fullmatch(r"(square|cubic|sq\.?)?\s*([a-z°%¢][a-z]?[a-z ]*?)\.?\s*(?:\^?([23]))?", part.strip())
         name = (found[2].strip() if found else "").replace("° ", "°")
         if name not in UNITS:
             return None
@@ -243,12 +247,12 @@ def unit_of(text: str) -> tuple[Fraction, str] | None:
     return factor, "/".join(dimensions)
 
 
-def radians(answer: str, other: Quantity | None = None) -> str:
-    r"""An angle in degrees as a multiple of \pi; any other answer as it is."""
+def radians(answer: str) -> str:
+    r"""Angles in degrees as multiples of \pi, where they are the answer or stand in an expression."""
     found = quantity_of(answer)
-    if found and found[1] == "°" and other is None:
-        return rf"\frac{{{found[0].numerator}\pi}}{{{180 * found[0].denominator}}}"
-    return answer
+    if found and found[1] == "°":
+        answer = rf"{float(found[0]):.12g}^\circ"
+    return ANGLE.sub(r"(\\frac{\1\\pi}{180})", answer)
 
 
 # --- expressions, in a process that can be ended ---------------------------------------------------------------------
@@ -312,17 +316,26 @@ def serve() -> None:
     import resource
 
     import math_verify
+    import sympy
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
     out, sys.stdout = sys.stdout, sys.stderr  # nothing else may write between the replies
+    parse, verify = math_verify.parse, math_verify.verify
     kinds = [math_verify.LatexExtractionConfig(), math_verify.ExprExtractionConfig()]
     print(json.dumps("ready"), file=out, flush=True)
     for line in sys.stdin:
         # As numbers these agree to 12 digits or not at all.
         sides = [side if "$" in side else f"${side}$" for side in json.loads(line)]
-        given, wanted = (math_verify.parse(side, kinds, parsing_timeout=None) for side in sides)
-        same = math_verify.verify(wanted, given, float_rounding=12, timeout_seconds=None)
+        given, wanted = ([with_i(one, sympy.I) for one in parse(side, kinds, parsing_timeout=None)] for side in sides)
+        same = verify(wanted, given, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None)
         print(json.dumps(bool(same)), file=out, flush=True)
+
+
+def with_i(parsed: Any, unit: Any) -> Any:
+    """An expression with the imaginary unit for its letter i, which is no variable in any short answer that we know."""
+    if isinstance(parsed, str):
+        return parsed
+    return parsed.subs({symbol: unit for symbol in parsed.free_symbols if symbol.name == "i"})
 
 
 if __name__ == "__main__":

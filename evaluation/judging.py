@@ -331,4 +331,5 @@ def why_right(example: Example, text: str) -> str:
         return "by normalised answer"
     if not parses(text):
         return "as a whole it is no Python; the program in it passes"
-    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"
+    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"        most = f"up to {max(lacking):,}" if len(lacking) > 1 else f"{lacking[0]:,}"
+        lines.append(f"{most} of the {all_tasks:,} tasks have no sample and count nowhere")

@@ -293,9 +293,8 @@ def tables(
     all_tasks = len({task.name for task in tasks.values()})
     lacking = [all_tasks - len(by_task) for by_task in passed.values()]
     if any(lacking):
-        lines.append(
-            f"not all of the {all_tasks:,} tasks have samples: up to {max(lacking):,} of a model count nowhere"
-        )
+        most = f"up to {max(lacking):,}" if len(lacking) > 1 else f"{lacking[0]:,}"
+        lines.append(f"{most} of the {all_tasks:,} tasks have no sample and count nowhere")
     statuses = Counter(status_of(*found[one.program][:2]) for one in rows)
     lines.append("statuses: " + ", ".join(f"{count:,} {status}" for status, count in statuses.most_common()))
     return [*lines, *agreement(tasks, rows, found)]
@@ -331,5 +330,4 @@ def why_right(example: Example, text: str) -> str:
         return "by normalised answer"
     if not parses(text):
         return "as a whole it is no Python; the program in it passes"
-    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"        most = f"up to {max(lacking):,}" if len(lacking) > 1 else f"{lacking[0]:,}"
-        lines.append(f"{most} of the {all_tasks:,} tasks have no sample and count nowhere")
+    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"

@@ -28,7 +28,8 @@ def test_help_is_printed(capsys, words):
 
 def test_every_command_of_the_readme_is_there():
     commands = next(action for action in make_parser()._actions if action.choices).choices
-    assert set(commands) == {"run", "plan", "show", "why", "report", "evaluate", "methods", "env"}
+    combining = {"combine", "combine apply", "combine labels"}
+    assert set(commands) == {"run", "plan", "show", "why", "report", "evaluate", "judge", "methods", "env"} | combining
     assert all(parser.description for parser in commands.values())
 
 
@@ -50,7 +51,7 @@ def test_methods_are_listed_with_their_options(capsys):
     assert "shrinkage: a number (default 1.0)" in capsys.readouterr().out
     assert fails(capsys, "methods", "booster") == (2, [
         "w2s: table: 'booster' is not known (did you mean 'boosters'?); it can be: sources, difficulty, prompts, "
-        "boosters, combiners, alphas, selectors, losses, pipelines"
+        "boosters, combiners, alphas, selectors, combine, losses, pipelines"
     ])  # fmt: skip
 
 

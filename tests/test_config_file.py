@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from evaluation.pool_asked import asked_of
 from w2s import config_file as configs
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides, load, to_yaml
 from w2s.records import BadInput
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+POOLS = [path for path in CONFIGS if path.parent.name == "pools"]  # of `w2s combine`
+CONFIGS = [path for path in CONFIGS if path not in POOLS]
 GOOD = "data: {easy_max: 0, hard_min: 1}\n"
 
 
@@ -34,6 +37,13 @@ def problems(path: Path, *overrides: str) -> list[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_of_the_repository_is_good(path):
     assert load(path).seeds
+
+
+@pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
+def test_every_pool_config_of_the_repository_is_good(path):
+    asked, specs = asked_of(str(path), {"outputs": "FOLDER"}, [])
+    assert asked.models or asked.costs
+    assert {"best_single", "plurality"} <= {spec["name"] for spec in specs}
 
 
 def test_later_layers_win_key_by_key(write):

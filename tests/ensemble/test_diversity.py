@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from w2s.ensemble.diversity import fleiss_kappa, focal_diversity, focal_diversity_of, mean_disagreement
+from w2s.ensemble.diversity import focal_diversity, focal_diversity_of
 
 WRONG = arrays(np.int8, st.tuples(st.integers(2, 6), st.integers(1, 25)), elements=st.integers(0, 1))
 
@@ -81,20 +81,3 @@ def test_an_abstention_is_a_failure_and_nan_is_refused():
             focal_diversity_of(bad, np.ones((1, 1)))
     with pytest.raises(ValueError, match="subsets by members"):
         focal_diversity_of(np.zeros((3, 4)), np.ones((1, 2)))
-
-
-@given(WRONG)
-def test_disagreement_is_the_mean_over_the_pairs(wrong_MN):
-    pairs = [np.mean(a != b) for a, b in itertools.combinations(wrong_MN, 2)]
-    assert mean_disagreement(wrong_MN) == pytest.approx(np.mean(pairs))
-
-
-def test_fleiss_kappa_of_a_table_by_hand_and_at_its_ends():
-    wrong_MN = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 1]])  # of 3 members fail 3, 2, 0, 1
-    # Agreement of the pairs (1 + 1/3 + 1 + 1/3)/4 = 2/3, by accident 1/2: (2/3 - 1/2)/(1 - 1/2).
-    assert fleiss_kappa(wrong_MN) == pytest.approx(1 / 3)
-    assert fleiss_kappa(np.array([[1, 0], [1, 0]])) == 1
-    assert fleiss_kappa(np.array([[1, 0], [0, 1]])) == pytest.approx(-1)
-    assert fleiss_kappa(np.zeros((2, 3))) == 1
-    coins_MN = np.random.default_rng(2).random((8, 20_000)) < 0.3
-    assert fleiss_kappa(coins_MN) == pytest.approx(0, abs=0.01)

@@ -44,23 +44,6 @@ def focal_diversity_of(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarra
     return np.where(size_S1[:, 0] > 1, 1 - mean_S, 0.0)
 
 
-def fleiss_kappa(wrong_MN: np.ndarray) -> float:
-    """-1/(M-1) to 1: how much more than by accident the members are right and wrong together (Fleiss 1971).
-
-    Two categories, right and wrong; 1 where all agree everywhere.
-    """
-    expected = failed(wrong_MN).mean()
-    expected = 2 * expected * (1 - expected)  # the disagreement of two independent members with the mean error
-    return float(1 - mean_disagreement(wrong_MN) / expected) if expected > 0 else 1.0
-
-
-def mean_disagreement(wrong_MN: np.ndarray) -> float:
-    """0 to 1: the share of questions on which one of two members fails and the other does not, mean over the pairs."""
-    fails_MN = failed(wrong_MN)
-    size, count_N = len(fails_MN), fails_MN.sum(0)
-    return float((count_N * (size - count_N)).mean() / (size * (size - 1) / 2)) if size > 1 else 0.0
-
-
 def _moments(fails: np.ndarray, chosen_SM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Σ i and Σ i² over the questions that each member fails, where i of the chosen fail: (S, M) both."""
     if fails.ndim == 3:

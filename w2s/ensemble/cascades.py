@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from w2s.ensemble.tally import tally
 from w2s.opinions import NOT_ASKED, Decision, Fitted, NotApplicable, Opinions, Truth, rightness
 from w2s.records import BadInput
 
@@ -81,16 +82,16 @@ def two_votes(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.nd
     """Shares of the weak vote (N, K), agreement_N (0 to 1; -1 where no weak sample answered), shares of the strong."""
     answer_MN, mask_NK = opinions.answer_MN, opinions.mask_NK
     if meta["by"] == "vote":
-        weak_NK = count_votes(answer_MN[kind_M >= 0], mask_NK)
+        weak_NK = tally(answer_MN[kind_M >= 0], mask_NK.shape[1])
         voters_N = (answer_MN[kind_M >= 0] > (NOT_ASKED if meta["abstentions"] else -1)).sum(0)
     else:
-        each = [winners(count_votes(answer_MN[kind_M == kind], mask_NK)) for kind in range(kind_M.max() + 1)]
+        each = [winners(tally(answer_MN[kind_M == kind], mask_NK.shape[1])) for kind in range(kind_M.max() + 1)]
         weak_NK = np.sum(each, axis=0)
         voters_N = len(each) if meta["abstentions"] else sum(one_NK.any(1) for one_NK in each)
     # Sums in another order of the members differ by rounding, and a threshold is one of these very numbers.
     agreement_N = np.round(weak_NK.max(1, initial=0) / np.maximum(voters_N, 1), 9)
     agreement_N = np.where(weak_NK.any(1), agreement_N, -1)
-    return shares(weak_NK), agreement_N, shares(count_votes(answer_MN[kind_M < 0], mask_NK))
+    return shares(weak_NK), agreement_N, shares(tally(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
 def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
@@ -212,13 +213,6 @@ def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
     reached_N = np.where(found_N, member_N, size - 1)
     asked_MN = (np.arange(size)[:, None] <= reached_N) & (answer_MN != NOT_ASKED)
     return Decision(~answered_MN.any(0), member_N=member_N, asked_MN=asked_MN)
-
-
-def count_votes(answer_MN: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
-    """votes_NK: how many of the members gave each candidate."""
-    rows, size = mask_NK.shape
-    cell_MN = answer_MN.astype(int) + np.arange(rows) * size
-    return np.bincount(cell_MN[answer_MN >= 0], minlength=rows * size).reshape(rows, size).astype(np.float64)
 
 
 def winners(votes_NK: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from w2s.ensemble.stacking import apply_logistic, logistic
+from w2s.ensemble.tally import tally
 from w2s.opinions import NotApplicable, Opinions, Truth, ballots, rightness
 from w2s.records import BadInput, softmax
 
@@ -76,10 +77,7 @@ def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[s
 
 def judged_vote(opinions: Opinions, truth: Truth, weight_MN: np.ndarray) -> np.ndarray:
     """right_N of the vote with weights that may change from question to question; of t best, gold among them, 1/t."""
-    total_NK = np.zeros(opinions.mask_NK.shape)
-    for answer_N, weight_N in zip(opinions.answer_MN, weight_MN, strict=True):
-        voted = np.flatnonzero(answer_N >= 0)
-        total_NK[voted, answer_N[voted]] += weight_N[voted]
+    total_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
     best_NK = (total_NK >= total_NK.max(1, keepdims=True) - 1e-9) & (total_NK > 0)
     hit_N = best_NK[np.arange(len(best_NK)), np.maximum(truth.gold_N, 0)] & (truth.gold_N >= 0)
     return hit_N / np.maximum(best_NK.sum(1), 1)

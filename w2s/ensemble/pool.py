@@ -16,11 +16,10 @@ from w2s.ensemble import cascades, focal, frugal, label_models, routing, stackin
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
+from w2s.ensemble.tally import tally
 from w2s.opinions import ABSTAINED, NOT_ASKED, Ballots, Decision, Fitted, NotApplicable, Opinions, Truth, ballots
 from w2s.records import BadInput
 from w2s.registry import pick
-
-BLOCK = 200_000  # questions tallied at once: the tally of ten million is made in some MB
 
 
 def best_single(opinions: Opinions, truth: Truth) -> Fitted:
@@ -89,20 +88,9 @@ def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots]
 
 def apply_vote(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The shares of the votes; a question without a vote is an abstention."""
-    shares_NK = tally(opinions.answer_MN, fitted.arrays["alpha_M"], opinions.mask_NK.shape[1])
+    shares_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
     silent_N = ~shares_NK.any(1)
     return Decision(silent_N, shares_NK / np.maximum(shares_NK.sum(1, keepdims=True), 1e-300))
-
-
-def tally(answer_MN: np.ndarray, alpha_M: np.ndarray, size: int) -> np.ndarray:
-    """The alphas of the members that voted for each candidate, summed: (N, size)."""
-    total_NK = np.zeros((answer_MN.shape[1], size))
-    for answer_N, alpha in zip(answer_MN, alpha_M, strict=True):
-        for first in range(0, len(answer_N), BLOCK):
-            answer_B = answer_N[first : first + BLOCK]
-            voted = np.flatnonzero(answer_B >= 0)
-            total_NK[first + voted, answer_B[voted]] += alpha
-    return total_NK
 
 
 def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from w2s.ensemble.stacking import apply_logistic, normal, prepare, ranks, solve
+from w2s.ensemble.tally import tally
 from w2s.opinions import Decision, Fitted, Opinions, Truth
 from w2s.records import BadInput
 
@@ -80,9 +81,7 @@ def features(
     and number of candidates.
     """
     answer_MN = opinions.answer_MN
-    member_V, question_V = np.nonzero(answer_MN >= 0)
-    votes_NK = np.zeros(opinions.mask_NK.shape)
-    np.add.at(votes_NK, (question_V, answer_MN[member_V, question_V]), 1)
+    votes_NK = tally(answer_MN, opinions.mask_NK.shape[1])
     row_C, place_C = np.nonzero(votes_NK)
     vote_MC = np.where(answer_MN[:, row_C] < 0, -1, answer_MN[:, row_C] == place_C).astype(np.float32)
     blocks = [vote_MC]

@@ -128,6 +128,40 @@ class TokenWeights:
 
 
 @dataclass(frozen=True)
+class TokenRanks:
+    """How a model ranks the right tokens of written answers, each read with the right ones before it.
+
+    Tokens stand row after row, as in TokenWeights. above_T counts the tokens of the vocabulary that the model puts
+    above the right one, tied_T those level with it, itself among them; logp_T is its log-probability (<= 0).
+    """
+
+    ids: np.ndarray
+    length_N: np.ndarray
+    start_T: np.ndarray
+    end_T: np.ndarray
+    above_T: np.ndarray
+    tied_T: np.ndarray
+    logp_T: np.ndarray
+    vocabulary: int
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class TokenTargets:
+    """Soft targets for written answers: at each token of a committee's own text its most probable next tokens.
+
+    Tokens stand row after row, as in TokenWeights. token_TJ are ids of the tokenizer, prob_TJ (float16) their
+    probabilities, most probable first; what is missing to 1 is the rest of the vocabulary, pooled.
+    """
+
+    ids: np.ndarray
+    length_N: np.ndarray
+    token_TJ: np.ndarray
+    prob_TJ: np.ndarray
+    tokenizer: str
+
+
+@dataclass(frozen=True)
 class Round:
     """What one boosting round found. `stop` is the reason why no further round follows, or None."""
 
@@ -178,7 +212,7 @@ class Metric:
 
 
 Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric)
-Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, PseudoLabels)
+Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, TokenRanks, TokenTargets, PseudoLabels)
 
 
 def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
@@ -256,9 +290,8 @@ def write_arrays(path: Path, record: Arrays) -> None:
 def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
     """The record that `write_arrays` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        return kind(
-            **{f.name: str(file[f.name]) if f.type == "str" else file[f.name] for f in dataclasses.fields(kind)}
-        )
+        plain = {"str": str, "int": int}
+        return kind(**{f.name: plain.get(f.type, np.asarray)(file[f.name]) for f in dataclasses.fields(kind)})
 
 
 def softmax(scores_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

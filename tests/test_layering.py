@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"records", "opinions", "registry", "log", "sandbox", "answers"},
-    {"store", "config", "config_file", "prompts", "grading", "data", "boosting", "ensemble"},
+    {
+        "store",
+        "config",
+        "config_file",
+        "prompts",
+        "grading",
+        "inputs",
+        "behaviour",
+        "candidates",
+        "data",
+        "boosting",
+        "ensemble",
+    },
     {"models"},
     {"workers", "evaluation"},
     {"jobs", "stages", "methods", "pipeline", "execution", "plan"},

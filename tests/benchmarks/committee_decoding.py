@@ -27,6 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from w2s.config import Model
 from w2s.models import committee
+from w2s.models.adapters import Adapter, share
 from w2s.models.generate import generate, pad_left
 from w2s.models.load import Loaded
 
@@ -50,7 +51,7 @@ def make_model(seed: int = 0) -> Loaded:
     return Loaded(module, tokenizer, Model())
 
 
-def make_adapter(base: Loaded, seed: int) -> committee.Adapter:
+def make_adapter(base: Loaded, seed: int) -> Adapter:
     """Updates a tenth as large as the weights: the learners differ and agree about as tuned models do."""
     random = torch.Generator().manual_seed(seed)
     adapter = {}
@@ -72,7 +73,7 @@ def make_separate(seed: int) -> Loaded:
 def contender(name: str) -> list[Loaded | committee.Voice]:
     if name == "shared":
         base = make_model()
-        return committee.share(base, (make_adapter(base, seed) for seed in range(LEARNERS)))
+        return share(base, (make_adapter(base, seed) for seed in range(LEARNERS)))
     return [make_separate(seed) for seed in range(1 if name == "one" else LEARNERS)]
 
 

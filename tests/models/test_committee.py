@@ -1,4 +1,4 @@
-"""Token-mixture decoding, and adapters of one base that share its weights."""
+"""Token-mixture decoding."""
 
 from __future__ import annotations
 
@@ -10,72 +10,18 @@ import pytest
 import torch
 
 from tests.models import tiny
+from tests.models.voices import ALPHA, PROMPTS, logits_of, moved
 from w2s.models import committee
 from w2s.models.batches import encode_prompts
-from w2s.models.committee import MIXTURES, Voice, adapter_of, decode, next_tokens, share
+from w2s.models.committee import MIXTURES, Voice, decode, next_tokens
 from w2s.models.generate import cut, generate, pad_left
-from w2s.models.load import merged
 from w2s.records import BadInput
-
-PROMPTS = ["Which gas do plants take in?", "the moon", "What pulls a falling stone down to the earth and the sun?"]
-ALPHA = [0.7, 1.9, 0.4]
 
 
 @pytest.fixture(scope="module")
 def learners(folder_of):
     """Three GPT-2 of unlike weights and one tokenizer."""
     return [moved(tiny.read(folder_of("gpt2")), seed) for seed in range(3)]
-
-
-def moved(loaded, seed, size=0.1):
-    with torch.no_grad():
-        for at, parameter in enumerate(loaded.module.parameters()):
-            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(100 * seed + at))
-            parameter.add_(size * noise)
-    return loaded
-
-
-def with_adapters(folder, ranks=(2, 4, 4), *, architecture_layers=("0", "1")):
-    """A base with one random adapter of each rank, and the adapters."""
-    import peft
-
-    loaded = tiny.read(folder)
-    torch.manual_seed(3)
-    targets = [
-        name
-        for name, layer in loaded.module.base_model.named_modules()
-        if type(layer).__name__ in ("Linear", "Conv1D") and any(f".{one}." in name for one in architecture_layers)
-    ]
-    for at, rank in enumerate(ranks):
-        config = peft.LoraConfig(r=rank, lora_alpha=3 * rank, target_modules=targets, init_lora_weights=False)
-        config.fan_in_fan_out = loaded.module.config.model_type == "gpt2"
-        peft.inject_adapter_in_model(config, loaded.module, adapter_name=f"a{at}")
-    return loaded, [adapter_of(loaded.module, f"a{at}") for at in range(len(ranks))]
-
-
-def separately(folder, adapter):
-    """The learner as a model of its own: W + down up, as a saved learner holds it."""
-    loaded = tiny.read(folder)
-    for name, (down, up) in adapter.items():
-        weight = loaded.module.get_submodule(name).weight
-        delta = down @ up
-        weight.data += delta if type(loaded.module.get_submodule(name)).__name__ == "Conv1D" else delta.T
-    return loaded
-
-
-def logits_of(voices, prompts=PROMPTS, steps=5):
-    """What a committee hears at each step, when it is told to write the same tokens."""
-    heard = []
-
-    def choose(logits_LBV, luck_B):
-        heard.append(logits_LBV)
-        return torch.full((logits_LBV.shape[1],), 40 + len(heard))
-
-    first = voices[0].loaded
-    tokens_BT, mask_BT = pad_left(encode_prompts(first, prompts), first.pad_id, torch.device("cpu"))
-    with torch.inference_mode():
-        committee.write(voices, tokens_BT, mask_BT, torch.zeros(len(prompts), steps), choose)
-    return torch.stack(heard)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2", "bloom"])
@@ -112,97 +58,6 @@ def test_a_twin_changes_nothing(learners, mixture):
     options = {"mixture": mixture, "max_new_tokens": 10, "temperature": 0.8, "samples": 3}
     alone = decode(learners[:1], PROMPTS, [1.0], **options)
     assert decode([learners[0]] * 2, PROMPTS, [0.25, 0.75], **options) == alone
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2"])
-def test_adapters_of_one_base_speak_as_separate_models_do(folder_of, architecture):
-    loaded, adapters = with_adapters(folder_of(architecture))
-    before = logits_of([Voice(loaded)])
-    voices = share(loaded, adapters)
-    assert [voice.count for voice in voices] == [3]
-    apart = [Voice(separately(folder_of(architecture), adapter)) for adapter in adapters]
-    together_SLBV, apart_SLBV = logits_of(voices), logits_of(apart)
-    assert (apart_SLBV[:, 0] - apart_SLBV[:, 1]).abs().max() > 0.05
-    scale = apart_SLBV.abs().max()
-    assert (together_SLBV - apart_SLBV).abs().max() / max(1, scale) < 1e-5
-    wanted = decode([voice.loaded for voice in apart], PROMPTS, ALPHA, max_new_tokens=12)
-    assert decode(voices, PROMPTS, ALPHA, max_new_tokens=12) == wanted
-    assert torch.equal(logits_of([Voice(loaded)]), before), "the base is left as it was"
-
-
-def test_peft_itself_is_the_witness_of_each_adapter(folder_of):
-    loaded, adapters = with_adapters(folder_of("llama"))
-    together = logits_of(share(loaded, adapters))
-    for at in range(3):
-        for layer in loaded.module.modules():
-            if hasattr(layer, "set_adapter") and hasattr(layer, "lora_A"):
-                layer.set_adapter(f"a{at}")
-        torch.testing.assert_close(logits_of([Voice(loaded)])[:, 0], together[:, at], rtol=1e-5, atol=1e-5)
-
-
-def test_a_learner_of_ours_shares_its_base_as_its_saved_merge_speaks(folder_of):
-    loaded = tiny.read(folder_of("gpt2"), trainable="lora", lora_rank=4)
-    with torch.no_grad():
-        for name, parameter in loaded.module.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
-    alone = tiny.read(folder_of("gpt2"))
-    alone.module.load_state_dict(merged(loaded.module, loaded.module.state_dict()))
-    found = logits_of(share(tiny.read(folder_of("gpt2")), [adapter_of(loaded.module)]))
-    torch.testing.assert_close(found, logits_of([Voice(alone)]), rtol=1e-5, atol=1e-5)
-
-
-def test_sharing_copies_no_weight_of_the_base(folder_of):
-    loaded, adapters = with_adapters(folder_of("llama"))
-    voice = share(loaded, adapters)[0]
-    there = {parameter.data_ptr() for parameter in loaded.module.parameters()}
-    parameters = list(voice.loaded.module.parameters())
-    assert parameters
-    assert all(parameter.data_ptr() in there for parameter in parameters)
-    assert sum(p.numel() for p in parameters) == sum(
-        p.numel() for name, p in loaded.module.named_parameters() if ".lora_" not in name
-    )
-
-
-def test_adapters_may_leave_out_layers_and_the_bare_base_may_be_a_learner(folder_of):
-    loaded, (first, second, _) = with_adapters(folder_of("llama"))
-    half = dict(list(first.items())[:3])
-    found = logits_of(share(loaded, [half, second, {}]))
-    apart = [Voice(separately(folder_of("llama"), adapter)) for adapter in (half, second, {})]
-    torch.testing.assert_close(found, logits_of(apart), rtol=1e-5, atol=1e-5)
-
-
-def test_learners_of_several_kinds_write_together(folder_of, learners):
-    loaded, adapters = with_adapters(folder_of("gpt2"))
-    apart = [separately(folder_of("gpt2"), adapter) for adapter in adapters]
-    alpha = [*ALPHA, 1.1]
-    wanted = decode([*apart, learners[0]], PROMPTS, alpha, max_new_tokens=10)
-    assert decode([*share(loaded, adapters), learners[0]], PROMPTS, alpha, max_new_tokens=10) == wanted
-
-
-def test_rows_that_an_architecture_mixes_are_read_learner_by_learner(folder_of):
-    class Shuffled(torch.nn.Module):
-        """Reads its rows in another order, as a mixture of experts does."""
-
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x):
-            return self.inner(x.flip(0)).flip(0)
-
-    def shuffled():
-        loaded = tiny.read(folder_of("llama"))
-        for layer in loaded.module.model.layers:
-            layer.mlp = Shuffled(layer.mlp)
-        return loaded
-
-    _, adapters = with_adapters(folder_of("llama"))
-    adapters = [{n.replace("mlp.", "mlp.inner."): pair for n, pair in adapter.items()} for adapter in adapters]
-    voices = share(shuffled(), adapters)
-    assert [voice.count for voice in voices] == [1, 1, 1]
-    plain, plain_adapters = with_adapters(folder_of("llama"))
-    torch.testing.assert_close(logits_of(voices), logits_of(share(plain, plain_adapters)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -321,14 +176,6 @@ def test_what_cannot_write_together_is_refused(folder_of, learners):
     other.tokenizer.add_tokens(["sun"])
     with pytest.raises(BadInput, match="tokenizers differ"):
         decode([learners[0], other], PROMPTS, [1.0, 1.0])
-    loaded, adapters = with_adapters(folder_of("llama"), ranks=(2,))
-    with pytest.raises(BadInput, match="no LoRA layer"):
-        adapter_of(loaded.module, "other")
-    with pytest.raises(BadInput, match="no layer"):
-        share(learners[0], adapters)
-    name, (down, up) = next(iter(adapters[0].items()))
-    with pytest.raises(BadInput, match="base's weight"):
-        share(loaded, [{name: (down[:-1], up)}])
 
 
 def test_no_prompts_no_texts(learners):

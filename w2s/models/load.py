@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config import Model
@@ -20,6 +21,10 @@ from w2s.log import say
 from w2s.models import builtin, score
 from w2s.records import BadInput
 
+if TYPE_CHECKING:
+    from w2s.models.adapters import Adapter
+
+ADAPTER, SIDES = "adapter.safetensors", ("down", "up")
 ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.")
 POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.")
 HEADS = re.compile(r"(^|\.)(score|classifier|pre_classifier|classification_head|pooler|lm_head|embed_out)\.")
@@ -103,6 +108,22 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
     loaded.tokenizer.save_pretrained(folder)
     marks = {"model": dataclasses.asdict(loaded.model), "max_tokens": loaded.max_tokens}
     (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
+
+
+def save_adapter(folder: str | Path, adapter: Adapter) -> None:
+    """What a LoRA learner adds to its base, as adapter.safetensors: "<layer>.down" (I, R) and "<layer>.up" (R, O)."""
+    named = {f"{layer}.{side}": part for layer, pair in adapter.items() for side, part in zip(SIDES, pair, strict=True)}
+    save_file({name: part.detach().cpu().contiguous() for name, part in named.items()}, Path(folder) / ADAPTER)
+
+
+def read_adapter(folder: str | Path) -> Adapter:
+    """The adapter that `save_adapter` wrote, for `adapters.share`; BadInput where there is none or it is damaged."""
+    path = Path(folder) / ADAPTER
+    try:
+        parts = load_file(path)
+        return {name[:-5]: (parts[name], parts[name[:-5] + ".up"]) for name in parts if name.endswith(".down")}
+    except (OSError, KeyError, SafetensorError) as error:
+        raise BadInput(f"{path}: not readable: {' '.join(str(error).split())[:300]}") from None
 
 
 def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) -> Loaded:

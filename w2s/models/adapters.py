@@ -1,0 +1,147 @@
+"""Learners that are LoRA adapters of one base speak with one voice: they share its weights, and its forward pass.
+
+The batch is repeated for each of them, the base's layers run once on all rows, and the rows of a learner get its own
+low-rank update. So a committee costs one base plus adapters in memory, and a step at small batches little more than one
+learner's, because it is bound by reading weights.
+
+Letters: L learners, B rows, T tokens, I inputs and O outputs of a layer, R rank.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from w2s.models.committee import Reader, Voice
+from w2s.models.score import same
+from w2s.records import BadInput
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+Adapter = Mapping[str, tuple[Tensor, Tensor]]
+"""What a learner adds to its base: name of a linear layer -> (down_IR, up_RO), its scale in `up`: x W + x down up."""
+
+
+class Grouped(nn.Module):
+    """A linear layer, run once, with a low-rank update (or none) for each of L equal groups of rows."""
+
+    def __init__(self, layer: nn.Module, down_LIR: Tensor | None = None, up_LRO: Tensor | None = None):
+        super().__init__()
+        self.layer, self.weight = layer, layer.weight  # some models ask a layer for its weight
+        self.register_buffer("down_LIR", down_LIR)
+        self.register_buffer("up_LRO", up_LRO)
+
+    def only(self, at: int) -> Grouped:
+        """The layer for one of the groups, around the same memory."""
+        return Grouped(self.layer, self.down_LIR[at : at + 1], self.up_LRO[at : at + 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.down_LIR is None:
+            return times(self.layer, x)
+        count = len(self.down_LIR)
+        plain_LNO = times(self.layer, x).reshape(count, -1, self.up_LRO.shape[-1])
+        low_LNR = torch.bmm(x.reshape(count, -1, x.shape[-1]), self.down_LIR)
+        return plain_LNO.baddbmm_(low_LNR, self.up_LRO).view(*x.shape[:-1], -1)
+
+
+def times(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x). For few rows on a CPU the weight stands first: 8 or 16 then take 0.65 of the time (MKL, float32)."""
+    rows = x.numel() // x.shape[-1]
+    if type(layer) is not nn.Linear or x.device.type != "cpu" or x.dtype != torch.float32 or not 4 <= rows <= 64:
+        return layer(x)
+    out_NO = torch.mm(layer.weight, x.reshape(rows, -1).T.contiguous()).T.contiguous()
+    if layer.bias is not None:
+        out_NO += layer.bias
+    return out_NO.view(*x.shape[:-1], -1)
+
+
+def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
+    """The learners that are `adapters` of `base`, in order, sharing its weights; `base` is left as it is.
+
+    One voice for all of them, or one for each where the architecture does not keep the rows apart (as some mixtures of
+    experts): that is tried on made-up tokens. An adapter that `base` carries is no part of a learner unless given. They
+    may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer that is not
+    there, or has another shape.
+    """
+    layers, others = grouped(base, [dict(adapter) for adapter in adapters])
+    count = len(next(iter(layers.values())).down_LIR)
+
+    def voice(own: dict[str, nn.Module], count: int) -> Voice:
+        return Voice(replace(base, module=copied(base.module, own).eval()), count)
+
+    together = voice(layers | others, count)
+    alone = [voice({path: layer.only(at) for path, layer in layers.items()}, 1) for at in range(count)]
+    with torch.inference_mode(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = base.module.get_input_embeddings().weight.shape[0]
+        tokens_BT = torch.randint(size, (2, 3), device=base.module.device)
+        mask_BT = torch.ones_like(tokens_BT)
+        wanted = torch.cat([Reader(voice).read(tokens_BT, mask_BT) for voice in alone])
+        keeps_apart = same(base, Reader(together).read(tokens_BT, mask_BT), wanted)
+    return [together] if keeps_apart else alone
+
+
+def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
+    """The LoRA adapter `name` that peft has put into a module; BadInput where there is none, or more than A and B."""
+    found = {}
+    for path, layer in module.named_modules():
+        if name in getattr(layer, "lora_embedding_A", ()):
+            raise BadInput(f"adapter {name!r}: {path} is an embedding; allowed: linear layers")
+        if name not in getattr(layer, "lora_A", ()):
+            continue
+        kind = type(layer.base_layer).__name__
+        if kind not in ("Linear", "Conv1D") or name in layer.lora_variant or layer.lora_bias.get(name):
+            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA of a linear layer")
+        if layer.merged:
+            raise BadInput(f"adapter {name!r}: {path} has it merged into the base")
+        down_RI, up_OR = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
+        found[path] = (down_RI.T, up_OR.T * layer.scaling[name])
+    if not found:
+        raise BadInput(f"adapter {name!r}: the model has no LoRA layer of that name")
+    return found
+
+
+def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> tuple[dict[str, Grouped], dict]:
+    """Every layer that an adapter names, with the updates of all, and the other linear layers.
+
+    The dicts are emptied, to hold no adapter twice.
+    """
+    plain = dict(copied(base.module).named_modules())
+    layers = {}
+    for path in list(dict.fromkeys(path for adapter in adapters for path in adapter)):
+        if path not in plain:
+            raise BadInput(f"adapter: the base has no layer {path!r}")
+        weight = plain[path].weight
+        parts = [adapter.pop(path, None) for adapter in adapters]
+        inputs, outputs = next((part[0].shape[0], part[1].shape[1]) for part in parts if part)
+        if sorted((inputs, outputs)) != sorted(weight.shape):
+            raise BadInput(f"adapter: {path} is {inputs} to {outputs}; the base's weight is {tuple(weight.shape)}")
+        count, rank = len(parts), max(part[0].shape[1] for part in parts if part)
+        down_LIR, up_LRO = weight.new_zeros(count, inputs, rank), weight.new_zeros(count, rank, outputs)
+        for down_IR, up_RO, part in zip(down_LIR, up_LRO, parts, strict=True):
+            if part:
+                down_IR[:, : part[0].shape[1]] = part[0]
+                up_RO[: part[1].shape[0]] = part[1]
+        layers[path] = Grouped(plain[path], down_LIR, up_LRO)
+    if not layers:
+        raise BadInput("adapters: there is none, or they are all empty")
+    return layers, {p: Grouped(one) for p, one in plain.items() if type(one) is nn.Linear and p not in layers}
+
+
+def copied(module: nn.Module, layers: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
+    """The tree of modules again around the same weights, with `layers` in place and peft's adapters left out."""
+    if layers and path in layers:
+        return layers[path]
+    if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
+        module = module.base_layer
+    twin = copy.copy(module)
+    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    twin._modules = module._modules | {name: copied(child, layers, inner[name]) for name, child in children.items()}
+    return twin

@@ -25,7 +25,7 @@ LEVELS = [
     },
     {"models"},
     {"workers", "evaluation"},
-    {"jobs", "stages", "methods", "pipeline", "execution", "plan"},
+    {"jobs", "stages", "methods", "story", "written", "pipeline", "execution", "plan"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

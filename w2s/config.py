@@ -101,6 +101,20 @@ class Learner:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Boosting of written answers: every token of an answer has a weight of its own."""
+
+    by: Literal["token", "answer"] = "token"
+    """What is right or wrong: each token, or the answer as a whole, which then shares its weight among its tokens."""
+    window: int = 0
+    """A miss also raises the tokens up to so many places before and behind it."""
+    cap: float | None = None
+    """No token weighs more than so many times the mean. Null: no cap."""
+    count: Literal["all", "final"] = "all"
+    """Which tokens count as right or wrong: all, or those of the final answer behind a solution."""
+
+
+@dataclass(frozen=True)
 class Boosting:
     rounds: int = 10
     booster: dict = field(default_factory=lambda: {"name": "samme"})
@@ -118,10 +132,35 @@ class Boosting:
     """Stop after a round that leaves a smaller effective sample size than this share of the rows, before tempering."""
     patience: int | None = None
     """Stop after so many rounds without a better committee on easy_holdout. Null: run all rounds."""
+    tokens: Tokens = field(default_factory=Tokens)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How answers are written where questions have no choices."""
+
+    max_new_tokens: int = 64
+    stop: list[str] = field(default_factory=list)
+    """Texts that end an answer, beside the model's own end mark."""
+    mixture: Literal["linear", "log_linear"] = "linear"
+    """How a committee mixes its learners' next tokens: the mean of their probabilities, or the geometric mean."""
+    mix: Literal["all", "disagree"] = "all"
+    """Mix at every token, or only where the learners disagree (for sampling: greedily it is the same)."""
+    samples: int = 4
+    """Texts that each learner samples for a question, where a committee votes over whole answers."""
+    temperature: float = 0.7
+    """Of these texts."""
 
 
 @dataclass(frozen=True)
 class Labels:
+    made: Literal["decoded", "distribution", "winner"] = "decoded"
+    """For questions without choices. decoded: the text that the committee writes, its learners mixed token by token;
+    distribution: the same with the committee's probabilities of the `top` next tokens as soft targets; winner: every
+    learner samples whole answers, all score all of them, and the combiner decides."""
+    top: int = 16
+    check_examples: bool = False
+    """For code: only labels whose program passes the examples that stand in the question."""
     combiner: dict = field(default_factory=lambda: {"name": "soft_vote"})
     """How the learners' opinions become one; see `w2s methods combiners`."""
     alphas: dict = field(default_factory=lambda: {"name": "boosting"})
@@ -142,6 +181,8 @@ class Controls:
     floor: bool = True
     uniform: bool = True
     bagged: bool = True
+    answer_level: bool = True
+    """For questions without choices: learners boosted by whole answers, which vote over whole answers."""
     long_learner: bool = True
     naive_student: bool = True
     zero_shot: bool = True
@@ -203,6 +244,7 @@ class Config:
     learners: list[Learner] = field(default_factory=lambda: [Learner()])
     """Weak models, taken in turn by the rounds."""
     boosting: Boosting = field(default_factory=Boosting)
+    writing: Writing = field(default_factory=Writing)
     label: Labels = field(default_factory=Labels)
     student: Learner = field(default_factory=Learner)
     controls: Controls = field(default_factory=Controls)

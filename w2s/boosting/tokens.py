@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from w2s.boosting import adaboost
-from w2s.records import BadInput, Round, TokenWeights, Weights, align
+from w2s.records import BadInput, Round, TokenRanks, TokenTargets, TokenWeights, Weights, align
+
+Tokens = TypeVar("Tokens", TokenWeights, TokenRanks, TokenTargets)
 
 
 def ragged(values_NT: np.ndarray, mask_NT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,13 +200,30 @@ def by_row(weights: TokenWeights) -> tuple[Weights, np.ndarray]:
     return Weights(weights.ids, weight_N), np.divide(weights.weight_T, mass_T, out=equal_T, where=mass_T > 0)
 
 
-def take_rows(weights: TokenWeights, index_N: np.ndarray) -> TokenWeights:
-    """The rows `index_N` (positions, or a mask) with all their tokens and with their weights as they are (sum <= 1)."""
-    index_N = np.arange(len(weights.ids))[index_N]
-    length_N = np.asarray(weights.length_N)
+def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
+    """The rows `index_N` (positions, or a mask) with all their tokens; weights stay as they are (sum <= 1)."""
+    index_N = np.arange(len(record.ids))[index_N]
+    length_N = np.asarray(record.length_N)
     at_T = ranges((np.cumsum(length_N) - length_N)[index_N], length_N[index_N])
-    tokens = {name: getattr(weights, name)[at_T] for name in ("start_T", "end_T", "weight_T")}
-    return TokenWeights(weights.ids[index_N], length_N[index_N], **tokens, tokenizer=weights.tokenizer)
+    names = [f.name for f in dataclasses.fields(record) if f.name.endswith(("_T", "_TJ"))]
+    tokens = {name: getattr(record, name)[at_T] for name in names}
+    return dataclasses.replace(record, ids=record.ids[index_N], length_N=length_N[index_N], **tokens)
+
+
+def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
+    """Records of different rows as one, in the order of `ids`; a ValueError where the ids are not these."""
+    arrays = {
+        f.name: np.concatenate([getattr(one, f.name) for one in parts])
+        for f in dataclasses.fields(parts[0])
+        if f.type == "np.ndarray"
+    }
+    whole = dataclasses.replace(parts[0], **arrays)
+    return take_rows(whole, align(Weights(whole.ids, np.arange(len(whole.ids))), ids).weight_N)
+
+
+def layout(ranks: TokenRanks, weight_T: np.ndarray) -> TokenWeights:
+    """Weights on the tokens that `ranks` speaks of."""
+    return TokenWeights(ranks.ids, ranks.length_N, ranks.start_T, ranks.end_T, weight_T, ranks.tokenizer)
 
 
 def overlapping(weights: TokenWeights, from_N: np.ndarray, to_N: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from w2s.records import (
     Example,
     Predictions,
     PseudoLabels,
+    Round,
     read_arrays,
     read_rows,
     write_arrays,
@@ -46,6 +47,15 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
     answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))
     evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, first.mask_NK.sum(1))
+    return write_voters(here, found, boosted_R, evidence, alphas, accuracy_R, wrong_RN)
+
+
+def write_voters(
+    here: Path, found: Sequence[Round], boosted_R: np.ndarray, evidence: Ballots, alphas: dict, accuracy_R: np.ndarray,
+    wrong_RN: np.ndarray,
+) -> Facts:  # fmt: skip
+    """committee.json: the voters, as many as there are in boosted_R; wrong_RN is that of all rounds on easy_holdout."""
+    used = len(boosted_R)
     alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
         alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so

@@ -12,21 +12,15 @@ from typing import Any
 import numpy as np
 
 from w2s.config import Learner, Runtime
-from w2s.grading import judge
 from w2s.records import (
-    Example,
-    Gold,
-    Outcome,
     Predictions,
     PseudoLabels,
+    TokenWeights,
     Weights,
     align,
     read_arrays,
-    read_rows,
     write_arrays,
-    write_rows,
 )
-from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.store import write_json
 
@@ -67,14 +61,16 @@ def fit(
     steps = None if train.steps is None else train.steps * longer
     learner = dataclasses.replace(learner, train=dataclasses.replace(train, steps=steps, epochs=train.epochs * longer))
     labels = read_arrays(inputs["labels"] / "labels.npz", PseudoLabels)
+    targets, soft = (inputs["labels"] / name for name in ("targets.jsonl", "soft.npz"))
     facts = fit_model(
         here / "fit-0",
         tools,
         learner=learner,
         base=base_folder(inputs, learner),
         seed=seed,
-        examples=inputs["questions"] / f"{split}.jsonl",
+        examples=targets if targets.exists() else inputs["questions"] / f"{split}.jsonl",
         labels=labels,
+        soft=soft if soft.exists() else None,
         is_student=is_student,
     )
     return {"rows": int((labels.weight_N > 0).sum()), **costs([facts])}
@@ -110,16 +106,21 @@ def fit_model(
     seed: int,
     examples: Path,
     labels: PseudoLabels,
-    weights: Weights | None = None,
+    weights: Weights | TokenWeights | None = None,
     weighting: str = "loss",
+    soft: Path | None = None,
     is_student: bool = False,
 ) -> dict[str, Any]:
-    """Run (or find) the finetune job in `folder`; returns what it says of itself: rows, steps, tokens, seconds."""
+    """Run (or find) the finetune job in `folder`; returns what it says of itself: rows, steps, tokens, seconds.
+
+    `examples` have the labels' candidates as choices. `soft`: a file of TokenTargets for them.
+    """
+    by_token = isinstance(weights, TokenWeights)
     if not (folder / "done.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_arrays(folder / "labels.npz", labels)
         if weights is not None:
-            write_arrays(folder / "order.npz", weights)
+            write_arrays(folder / ("tokens.npz" if by_token else "order.npz"), weights)
         job = {
             "worker": "finetune",
             "learner": asdict(learner),
@@ -127,7 +128,9 @@ def fit_model(
             "seed": seed,
             "examples": str(examples),
             "labels": "labels.npz",
-            "order": "order.npz" if weights is not None else None,
+            "order": "order.npz" if weights is not None and not by_token else None,
+            "tokens": "tokens.npz" if by_token else None,
+            "soft": None if soft is None else str(soft),
             "weighting": weighting,
             "runtime": runtime_of(tools.runtime, is_student),
         }
@@ -177,39 +180,6 @@ def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Fa
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:
     return {"tokens": sum(one.get("tokens", 0) for one in facts), "steps": sum(one.get("steps", 0) for one in facts)}
-
-
-def outcomes(
-    here: Path, inputs: Inputs, tools: Tools, *, by: str, suite: str, writing: dict, seed: int, learner: Learner | None
-) -> Facts:
-    """What a language model writes for a suite without choices, judged: programs in the sandbox, answers as text.
-
-    `writing`: samples per task, temperature and max_new_tokens. With `learner` it is the untrained base that writes.
-    """
-    if not (here / "done.json").exists():
-        start = {"model": str(inputs["model"] / "fit-0" / "model")} if learner is None else {
-            "learner": asdict(learner), "path": base_folder(inputs, learner)
-        }  # fmt: skip
-        asked = {"examples": str(inputs[suite] / f"{suite}.jsonl"), "stop": list(STOPS), "seed": seed, **writing}
-        write_json(here / "job.json", {"worker": "sample", **start, **asked, "runtime": asdict(tools.runtime)})
-        tools.run_job(here)
-    texts = {row["id"]: row["texts"] for row in map(json.loads, (here / "samples.jsonl").read_text().splitlines())}
-    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
-    examples = read_rows(inputs[suite] / f"{suite}.jsonl", Example)
-    rows = [(example, gold[example.id], text) for example in examples for text in texts[example.id]]
-    judged = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
-    found = [
-        Outcome(example.id, suite, by, text, correct, status, round(seconds, 3))
-        for (example, _, text), (correct, status, seconds) in zip(rows, judged, strict=True)
-    ]
-    write_rows(here / "outcomes.jsonl", found)
-    facts = {"rows": len(found), "correct": sum(one.correct is True for one in found)}
-    is_code = any(example.task == "code" for example in examples)
-    return facts | ({"sandbox": tier(allow_unsandboxed=tools.runtime.allow_unsandboxed)} if is_code else {})
-
-
-STOPS = ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:")
-"""Texts that begin something other than the answer to a prompt."""
 
 
 def mean_opinion(found: Sequence[Predictions]) -> Predictions:

@@ -75,10 +75,26 @@ def suite_gold(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: 
 
 
 def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Facts:
-    """Gold as targets: all the probability on the right candidate."""
-    labels = as_targets(read_rows(inputs["questions"] / f"{split}.jsonl", Example), answers(inputs["gold"]))
+    """Gold as targets: all the probability on the right candidate.
+
+    Where questions have no choices the right answer is the one candidate: it stands in targets.jsonl.
+    """
+    examples = read_rows(inputs["questions"] / f"{split}.jsonl", Example)
+    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
+    answer = {row.id: gold[row.id].answer for row in examples}
+    if examples[0].task != "choice":
+        examples = [dataclasses.replace(row, choices=(gold_text(row, gold[row.id]),)) for row in examples]
+        write_rows(here / "targets.jsonl", examples)
+        answer = dict.fromkeys(answer, 0)
+    labels = as_targets(examples, answer)
     write_arrays(here / "labels.npz", labels)
     return {"rows": len(labels.ids)}
+
+
+def gold_text(example: Example, gold: Gold) -> str:
+    """The text that should follow the question: the answer, or of a whole program what comes behind the prompt."""
+    text = str(gold.answer)
+    return text.removeprefix(example.prompt) if example.task == "code" else text
 
 
 def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:

@@ -102,9 +102,7 @@ def fit_and_judge(
 
     Also judged_N, the rows whose errors count (None: all), and each model's training facts.
     """
-    fold_N = fold_of(labels.ids, boosting.folds, seed * 1000 + index)
-    out = {"cross_fit": list(range(boosting.folds)), "rotate": [index % boosting.folds], "in_sample": [None]}
-    held_out = out[boosting.errors]
+    fold_N, held_out = folds_of(labels.ids, boosting, index, seed)
     sets = {name: inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
     opinions, facts = [], []
     for at, fold in enumerate(held_out):
@@ -133,6 +131,12 @@ def fit_and_judge(
     merged = joined([one["easy_fit"] for one in opinions])
     judged_N = fold_N == held_out[0] if boosting.errors == "rotate" else None
     return merged, mean_opinion([one["easy_holdout"] for one in opinions]), judged_N, facts
+
+
+def folds_of(ids: np.ndarray, boosting: Boosting, index: int, seed: int) -> tuple[np.ndarray, list[int | None]]:
+    """fold_N of a round, and the fold that each of its models does not train on (None: it trains on all rows)."""
+    out = {"cross_fit": list(range(boosting.folds)), "rotate": [index % boosting.folds], "in_sample": [None]}
+    return fold_of(ids, boosting.folds, seed * 1000 + index), out[boosting.errors]
 
 
 def with_patience(

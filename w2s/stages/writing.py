@@ -1,0 +1,129 @@
+"""Stages that let models write answers, alone or together, and judge what they wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from w2s.candidates import merge_all
+from w2s.config import Learner, Writing
+from w2s.grading import judge
+from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.sandbox import tier
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.models import base_folder
+from w2s.store import write_json
+
+STOPS = ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:")
+"""Texts that begin something other than the answer to a prompt."""
+
+
+def texts(
+    here: Path, inputs: Inputs, tools: Tools, *, on: str, writing: Writing, seed: int, learner: Learner,
+    untrained: bool = False, best_alone: bool = False, one_base: bool = True, samples: int = 1,
+    temperature: float = 0.0, top: int = 0,
+) -> Facts:  # fmt: skip
+    """What a model writes for the set `on`; with a committee as parent its learners write together, token by token.
+
+    Writes SET_texts.jsonl ({"id", "texts", "logps"} a line). `best_alone`: only the committee's best learner;
+    `untrained`: the base of `learner`; `one_base`: all start from it. `top` > 0: also soft.npz, the probabilities of so
+    many next tokens.
+    """
+    models, alphas = [None], [1.0]
+    if not untrained:
+        models, alphas = speakers(inputs, best_alone)
+    if not models:
+        return {"skipped": "the boosting had stopped before this round"}
+    if not (here / "done.json").exists():
+        job = {
+            "worker": "sample",
+            "models": models,
+            "alphas": alphas,
+            "learner": asdict(learner),
+            "path": base_folder(inputs, learner),
+            "base": {"learner": asdict(learner), "path": base_folder(inputs, learner)} if one_base else None,
+            "examples": str(inputs[on if on in inputs else "questions"] / f"{on}.jsonl"),
+            "stop": [*STOPS, *writing.stop],
+            "runtime": asdict(tools.runtime),
+        }
+        how = {"mixture": writing.mixture, "mix": writing.mix, "max_new_tokens": writing.max_new_tokens, "seed": seed}
+        write_json(here / "job.json", {**job, **how, "samples": samples, "temperature": temperature, "top": top})
+        tools.run_job(here)
+    if (here / "samples.jsonl").exists():  # else a killed stage had come so far
+        (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
+    done = json.loads((here / "done.json").read_text())
+    return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}
+
+
+def speakers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:
+    """Who writes: folders of models and the alpha of each. A round's models (one for each fold) share its alpha."""
+    if "committee" not in inputs:
+        models = sorted(inputs["model"].glob("fit-*/model"))
+        return [str(one) for one in models], [1.0] * len(models)
+    voters = json.loads((inputs["committee"] / "committee.json").read_text())
+    alphas = dict(enumerate(voters["alphas"])) if not best_alone else {voters["best_learner"]: 1.0}
+    found = [
+        (str(model), alpha / len(models))
+        for at, alpha in alphas.items()
+        for models in [sorted(inputs[f"round-{voters['rounds'][at]['index']}"].glob("fit-*/model"))]
+        for model in models
+    ]
+    return [model for model, _ in found], [alpha for _, alpha in found]
+
+
+def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Facts:
+    """What was written for the set `on`, judged: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
+    if not (inputs["texts"] / f"{on}_texts.jsonl").exists():
+        return {"skipped": "nothing was written"}
+    said = read_texts(inputs["texts"], on)
+    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
+    examples = read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example)
+    rows = [(example, gold[example.id], text) for example in examples for text in said[example.id]["texts"]]
+    verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    found = [
+        Outcome(example.id, on, by, text, correct, status, round(seconds, 3))
+        for (example, _, text), (correct, status, seconds) in zip(rows, verdicts, strict=True)
+    ]
+    write_rows(here / "outcomes.jsonl", found)
+    facts = {"rows": len(found), "correct": sum(one.correct is True for one in found)}
+    is_code = any(example.task == "code" for example in examples)
+    return facts | ({"sandbox": tier(allow_unsandboxed=tools.runtime.allow_unsandboxed)} if is_code else {})
+
+
+def read_texts(folder: Path, on: str) -> dict[str, dict]:
+    """id -> {"texts", "logps"} of what was written for the set `on`, in its order."""
+    lines = (folder / f"{on}_texts.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: row for row in map(json.loads, lines)}
+
+
+def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
+    """The different answers that the learners sampled for each question of the set `on`, as its choices.
+
+    Answers that are equal are one candidate, and so are programs that behave alike. Writes SET.jsonl.
+    """
+    examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
+    said = [read_texts(path, on) for role, path in sorted(inputs.items()) if role.startswith("texts-")]
+    rows = [(example, [text for one in said for text in one[example.id]["texts"]]) for example in examples]
+    merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    found = [
+        dataclasses.replace(example, choices=tuple(one.texts) or ("",))
+        for example, one in zip(examples, merged, strict=True)
+    ]
+    return {"rows": write_rows(here / f"{on}.jsonl", found), "candidates": sum(len(row.choices) for row in found)}
+
+
+def winners(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
+    """The text of each question's most probable candidate, in the form in which a model's texts are kept."""
+    opinion = read_arrays(inputs["opinion"] / f"{on}.npz", Predictions)
+    choices = {row.id: row.choices for row in read_rows(inputs["candidates"] / f"{on}.jsonl", Example)}
+    best_N = opinion.probs_NK.argmax(1)
+    with np.errstate(divide="ignore"):
+        logp_N = np.log(opinion.probs_NK.max(1))
+    with open(here / f"{on}_texts.jsonl", "w", encoding="utf-8") as file:
+        for key, best, logp in zip(opinion.ids.tolist(), best_N.tolist(), logp_N.tolist(), strict=True):
+            file.write(json.dumps({"id": key, "texts": [choices[key][best]], "logps": [logp]}) + "\n")
+    return {"rows": len(best_N)}

@@ -48,12 +48,8 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     """One suite's metrics; its job folder is named by what made it."""
     examples, gold = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
-    writing = {
-        "samples": config.evaluation.programs,
-        "temperature": config.evaluation.temperature,
-        "max_new_tokens": config.evaluation.max_new_tokens,
-    }
-    recipe = [content_of((examples, gold)), dataclasses.asdict(learner), writing]
+    how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
+    recipe = [content_of((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     here = here.resolve()  # the worker takes other relative paths from the job's folder
     here.mkdir(parents=True, exist_ok=True)
@@ -71,7 +67,6 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})
     tools = Tools(config.runtime, None, None, workers.run)
-    how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     settings = Writing(max_new_tokens=config.evaluation.max_new_tokens)
     texts(here, {suite: here}, tools, on=suite, writing=settings, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)

@@ -156,12 +156,15 @@ RANGES = {
     **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
     **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
-    **dict.fromkeys(("boosting.rounds", "boosting.patience", "label.temperature"), ABOVE_0),
+    **dict.fromkeys(("boosting.rounds", "boosting.patience", "boosting.tokens.cap"), ABOVE_0),
+    **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
+    **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
     **{
         "data.easy_share": BETWEEN,
         "data.near": SHARE,
         "boosting.min_effective_share": SHARE,
         "boosting.least_effective_share": SHARE,
+        "boosting.tokens.window": NOT_BELOW_0,
     },
     **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
 }
@@ -204,6 +207,8 @@ def cross_checks(config: Config) -> list[str]:
         )
     if config.boosting.errors != "in_sample" and config.boosting.folds < 2:
         problems.append(f"boosting.folds: {config.boosting.folds} given; allowed: at least 2")
+    if config.boosting.tokens.window and config.boosting.tokens.by == "answer":
+        problems.append(f"boosting.tokens.window: {config.boosting.tokens.window} given; by: answer allows 0 alone")
     for at, learner in enumerate(config.learners):
         if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
             problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")

@@ -3,6 +3,7 @@
 For a language model an example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the
 prompt and itself but not the others (a tree), so a long prompt is read once and not once per candidate. The last token
 of a candidate predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt.
+Candidates of written answers (tasks answer and code) end with the tokenizer's end token, which choices do not have.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from w2s.prompts import PROMPTS, continuation
-from w2s.records import Example
+from w2s.records import BadInput, Example
 from w2s.registry import pick
 
 if TYPE_CHECKING:
@@ -71,24 +72,42 @@ class Batch:
     at_U: Tensor | None = None
     from_P: Tensor | None = None
     token_P: Tensor | None = None
+    factor_P: Tensor | None = None
+    """What each predicted token's log-probability is multiplied with; None: 1."""
+    soft_PJ: tuple[Tensor, Tensor] | None = None
+    """Ids and probabilities of the tokens that are wanted at each place instead of token_P alone."""
     tokens: int = 0
     """Real tokens, padding apart."""
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
-    """Every example in tokens, in order. Prompts that are too long lose their beginning."""
+    """Every example in tokens, in order. Prompts that are too long lose their beginning, candidates their end."""
+    check_kind(loaded.model.kind, examples)
     words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    prompts = [words(example) for example in examples]
-    choices = [example.choices for example in examples]
-    return ENCODERS[loaded.model.kind](loaded, prompts, choices)
+    return ENCODERS[loaded.model.kind](loaded, [words(example) for example in examples], examples)
 
 
-def encode_lm(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+def check_kind(kind: str, examples: Sequence[Example]) -> None:
+    """BadInput where a kind of model that cannot write is given examples whose answers are written."""
+    if kind != "lm" and any(example.task != "choice" for example in examples):
+        raise BadInput(f"model.kind: {kind!r} given for answers that are written; allowed: lm (only lm writes)")
+
+
+def encode_lm(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     starts = encode_prompts(loaded, prompts)
-    ends = encode_continuations(loaded, prompts, [[continuation(text) for text in texts] for texts in choices])
+    texts = [[continuation(text, example.task) for text in example.choices] for example in examples]
+    ends = encode_continuations(loaded, prompts, texts)
+    last = loaded.tokenizer.eos_token_id
     encoded = []
-    for start, candidates in zip(starts, ends, strict=True):
-        candidates = [one[: loaded.max_tokens] for one in candidates]
+    for start, candidates, example in zip(starts, ends, examples, strict=True):
+        if example.task == "choice":
+            candidates = [(one or [last])[: loaded.max_tokens] for one in candidates]
+        elif last is None:
+            raise BadInput(
+                f"model.path: {loaded.model.path}: its tokenizer has no end token, which answers need to end"
+            )
+        else:
+            candidates = [[*one, last][: loaded.max_tokens] for one in candidates]
         start = start[-(loaded.max_tokens + 1 - max(map(len, candidates))) :]
         if loaded.shares_prompt:
             rows = (pack(start, candidates),)
@@ -110,7 +129,8 @@ def encode_prompts(loaded: Loaded, prompts: list[str]) -> list[list[int]]:
 def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[str]]) -> list[list[list[int]]]:
     """The tokens that each text adds behind its prompt, as lm-eval cuts them: the whole, less the prompt's tokens.
 
-    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own.
+    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own. A text
+    that adds none has none.
     """
     tokenizer = loaded.tokenizer
     flat = [text for row in texts for text in row]
@@ -126,7 +146,7 @@ def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[st
     for prompt, text, whole in zip(owners, flat, wholes, strict=True):
         start = starts[prompt]
         cut.append(whole[len(start) :] if whole[: len(start)] == start else [])
-        cut[-1] = cut[-1] or alone[text] or [tokenizer.eos_token_id]
+        cut[-1] = cut[-1] or alone[text]
     rest = iter(cut)
     return [[next(rest) for _ in row] for row in texts]
 
@@ -156,9 +176,9 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
     return Row(tokens_T, owner_P, begin - 1, from_P, token_P, np.array(positions), np.array(segments))
 
 
-def encode_pair(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row: as two segments where the tokenizer knows a separator, else as one text."""
-    tokenizer = loaded.tokenizer
+    tokenizer, choices = loaded.tokenizer, [example.choices for example in examples]
     flat = [(prompt, text.strip()) for prompt, texts in zip(prompts, choices, strict=True) for text in texts]
     first, second = [list(column) for column in zip(*flat, strict=True)] if flat else ([], [])
     if tokenizer.sep_token_id is None:
@@ -175,8 +195,9 @@ def encode_pair(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[s
     return [Encoded(tuple(whole_row(*next(rest), at) for at in range(len(texts))), len(texts)) for texts in choices]
 
 
-def encode_towers(loaded: Loaded, prompts: list[str], choices: Sequence[Sequence[str]]) -> list[Encoded]:
+def encode_towers(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """A row for the prompt and one for each candidate; a text that comes up again is tokenised once."""
+    choices = [example.choices for example in examples]
     texts = list(dict.fromkeys([*prompts, *(text.strip() for row in choices for text in row)]))
     made = loaded.tokenizer(texts, truncation=True, max_length=loaded.max_tokens)["input_ids"] if texts else []
     rows = dict(zip(texts, made, strict=True))
@@ -232,8 +253,19 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
     return chunks
 
 
-def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None) -> Batch:
-    """Tensors of B examples on the module's device. K = `width`, or the most candidates that one of them has."""
+def collate(
+    loaded: Loaded,
+    encoded: Sequence[Encoded],
+    width: int | None = None,
+    *,
+    factors: Sequence[np.ndarray] | None = None,
+    soft: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Batch:
+    """Tensors of B examples on the module's device. K = `width`, or the most candidates that one of them has.
+
+    For written answers of one candidate each: `factors`, an example's numbers for its tokens (T), and `soft`, the ids
+    and probabilities (T, J) of the tokens that it wants at each place.
+    """
     width = width or max(one.count for one in encoded)
     rows = [row for one in encoded for row in one.rows]
     example_R = np.repeat(np.arange(len(encoded)), [len(one.rows) for one in encoded])
@@ -256,6 +288,8 @@ def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None
             "from_P": np.concatenate([row.from_P for row in rows]) + np.repeat(begin_R, wanted_R),
             "token_P": np.concatenate([row.token_P for row in rows]),
         }
+        if factors is not None:
+            made["factor_P"] = np.concatenate(factors).astype(np.float32)
         # Rows are padded on the right, where no real token of a causal model looks: only a tree needs a mask.
         if any(row.segment_T is not None and row.segment_T[-1] > 1 for row in rows):
             inputs |= tree(rows, length_R)
@@ -273,7 +307,12 @@ def collate(loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None
         both.append({"input_ids": prompts_BT, "attention_mask": mask_BT})
         tokens += int(length_B.sum())
     moved = tuple({key: torch.from_numpy(value).to(device) for key, value in one.items()} for one in both)
-    return Batch(moved, tokens=tokens, **{key: torch.from_numpy(value).to(device) for key, value in made.items()})
+    made = {key: torch.from_numpy(value).to(device) for key, value in made.items()}
+    if soft is not None:
+        token_PJ, prob_PJ = (np.concatenate(column) for column in zip(*soft, strict=True))
+        wanted = torch.from_numpy(token_PJ.astype(np.int64)), torch.from_numpy(prob_PJ.astype(np.float32))
+        made["soft_PJ"] = tuple(one.to(device) for one in wanted)
+    return Batch(moved, tokens=tokens, **made)
 
 
 def pad(rows: Sequence[np.ndarray], length_R: np.ndarray, fill: int) -> np.ndarray:

@@ -1,18 +1,25 @@
 """Losses on candidates' scores.
 
-Each takes scores_BK (any real numbers, -inf where an example has no such candidate), target_BK (rows sum to 1 over the
-candidates) and progress (share of the training that is done, 0 to 1), and returns loss_B, one value per example; the
-trainer weights and averages them. The model's opinion is softmax(scores). Nothing here depends on the other rows of a
-batch, so a micro-batch or a second process changes nothing.
+Each of LOSSES takes scores_BK (any real numbers, -inf where an example has no such candidate), target_BK (rows sum to 1
+over the candidates) and progress (share of the training that is done, 0 to 1), and returns loss_B, one value per
+example; the trainer weights and averages them. The model's opinion is softmax(scores). Nothing here depends on the
+other rows of a batch, so a micro-batch or a second process changes nothing. SEQUENCE_LOSSES are for written answers.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from w2s.records import BadInput, Task
+from w2s.registry import pick
 
 if TYPE_CHECKING:  # names and options are checked before anything runs: torch takes seconds, and methods of tensors do
     from torch import Tensor
+
+NEVER = -1e30
+"""A logit without probability that, unlike -inf, leaves a gradient where there is no other."""
 
 
 def cross_entropy(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
@@ -86,4 +93,40 @@ def ramp(progress: float, warmup_share: float) -> float:
     return 1.0 if warmup_share <= 0 else min(1.0, progress / warmup_share)
 
 
+def pooled(logits_PV: Tensor, token_PJ: Tensor, prob_PJ: Tensor) -> Tensor:
+    """logp_P: the expected log-probability of soft targets; what they leave to 1 is on the rest of the vocabulary.
+
+    sum_j q_j log p_j + q_rest log(1 - sum_j p_j), the log-probability of drawing from the target where all other tokens
+    are one. The rest is summed in log space over the other logits, so that nothing is lost where it is next to nothing.
+    Targets (as float16 keeps them) are divided by their sum where it is above 1, or where there are no other tokens.
+    """
+    rest_P = (1 - prob_PJ.sum(-1)).clamp_min(0.0) * (token_PJ.shape[-1] < logits_PV.shape[-1])
+    total_P = prob_PJ.sum(-1) + rest_P
+    logit_PJ = logits_PV.gather(-1, token_PJ)
+    others_P = logits_PV.scatter(-1, token_PJ, NEVER).logsumexp(-1)
+    all_P = logit_PJ.logsumexp(-1).logaddexp(others_P)
+    logp_P = (prob_PJ * (logit_PJ - all_P[:, None])).sum(-1) + rest_P * (others_P - all_P)
+    return logp_P / total_P
+
+
+def likelihood(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
+    """Negative log-likelihood of whole texts: the cross-entropy with the target distribution over candidate texts.
+
+    For written answers. Scores are log-probabilities of texts already: a text competes with all that could be written,
+    not with the other candidates. Losses that need the model's own answer are not offered: it would have to be written.
+    """
+    return -(target_BK * scores_BK.masked_fill(target_BK == 0, 0.0)).sum(-1)
+
+
 LOSSES = {"cross_entropy": cross_entropy, "confidence": confidence, "product": product, "kl": kl}
+SEQUENCE_LOSSES = {"cross_entropy": likelihood}
+
+
+def pick_loss(spec: Mapping[str, Any], task: Task, *, key: str = "train.loss") -> Callable:
+    """The loss that `spec` asks for, for examples of `task`; a BadInput names what there is."""
+    if task == "choice":
+        return pick(LOSSES, spec, key=key)
+    if spec["name"] in LOSSES and spec["name"] not in SEQUENCE_LOSSES:
+        known = ", ".join(SEQUENCE_LOSSES)
+        raise BadInput(f"{key}: {spec['name']!r} compares choices; for answers that are written it can be: {known}")
+    return pick(SEQUENCE_LOSSES, spec, key=key)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from w2s.models import batches
+from w2s.models import batches, losses
 from w2s.models.batches import Batch
 from w2s.records import Example, Predictions, softmax
 
@@ -48,21 +48,43 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def lm_scores(loaded: Loaded, batch: Batch) -> Tensor:
-    """Sum of the log-probabilities of each candidate's tokens, flat (B·K)."""
+    """Sum of the log-probabilities of each candidate's tokens, times their factors where there are any, flat (B·K).
+
+    With soft targets a token's log-probability is that of what is wanted in its place (`losses.pooled`).
+    """
+    if batch.soft_PJ is not None:
+        logp_P = losses.pooled(token_logits(loaded, batch), *batch.soft_PJ)
+    else:
+        logp_P = wanted_log_probs(loaded, batch)
+    if batch.factor_P is not None:
+        logp_P = logp_P * batch.factor_P
+    return torch.zeros(batch.mask_BK.numel(), device=logp_P.device).index_add(0, batch.owner_P, logp_P)
+
+
+def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
+    """logits_PV in float32 that predict each wanted token, in the batch's order; gradients flow.
+
+    All of them at once, so it is for the caller to keep P times V small. V is the head's width, which may be more than
+    the tokenizer's vocabulary.
+    """
+    hidden_PD = hidden_states(loaded, batch)[batch.from_P]
+    return (loaded.module.get_output_embeddings()(hidden_PD) if loaded.head_alone else hidden_PD).float()
+
+
+def wanted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
+    """logp_P of the wanted tokens; while predicting, at most LOGITS_AT_ONCE logits are held."""
     hidden_UD = hidden_states(loaded, batch)
     vocabulary = loaded.module.config.get_text_config().vocab_size
-    size = batch.mask_BK.numel()
     if torch.is_grad_enabled() or len(hidden_UD) * vocabulary <= LOGITS_AT_ONCE:
-        logp_P = token_log_probs(loaded, hidden_UD, batch.from_P, batch.token_P)
-    else:
-        # The states are in rows and from_P rises with them, but for the prompt's last, which all candidates share.
-        logp_P = torch.empty(len(batch.from_P), device=hidden_UD.device)
-        step = max(1, LOGITS_AT_ONCE // vocabulary)
-        for start in range(0, len(hidden_UD), step):
-            here = (batch.from_P >= start) & (batch.from_P < start + step)
-            part_UD = hidden_UD[start : start + step]
-            logp_P[here] = token_log_probs(loaded, part_UD, batch.from_P[here] - start, batch.token_P[here])
-    return torch.zeros(size, device=logp_P.device).index_add(0, batch.owner_P, logp_P)
+        return token_log_probs(loaded, hidden_UD, batch.from_P, batch.token_P)
+    # The states are in rows and from_P rises with them, but for the prompt's last, which all candidates share.
+    logp_P = torch.empty(len(batch.from_P), device=hidden_UD.device)
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    for start in range(0, len(hidden_UD), step):
+        here = (batch.from_P >= start) & (batch.from_P < start + step)
+        part_UD = hidden_UD[start : start + step]
+        logp_P[here] = token_log_probs(loaded, part_UD, batch.from_P[here] - start, batch.token_P[here])
+    return logp_P
 
 
 def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:

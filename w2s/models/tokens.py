@@ -1,0 +1,85 @@
+"""Written answers token by token: where each token stands, what it weighs in training, what is wanted in its place.
+
+Tokens are those that `batches.encode` makes of an example's only candidate, row after row. T tokens, J soft targets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from w2s.boosting import tokens
+from w2s.models import batches
+from w2s.prompts import PROMPTS, continuation
+from w2s.records import BadInput, Example, TokenWeights
+from w2s.registry import pick
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+
+def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
+    """The tokens of each example's only candidate, with uniform weights: what `encode` makes of it, token for token.
+
+    start_T and end_T are characters of the text as it stands in `choices` and never fall along a row; the space between
+    a prompt and its answer is none of them. The end token stands at the text's end and has no characters. BadInput
+    where the tokenizer does not say where its tokens stand; ValueError where there is not one candidate each.
+    """
+    tokenizer = loaded.tokenizer
+    if not tokenizer.is_fast:
+        raise BadInput(f"model.path: {loaded.model.path}: its tokenizer does not say where its tokens stand (not fast)")
+    many = [example.id for example in examples if len(example.choices) != 1]
+    if many:
+        raise ValueError(f"{len(many)} examples have not one candidate each ({', '.join(many[:3])})")
+    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    prompts = [words(example) for example in examples]
+    texts = [continuation(example.choices[0], example.task) for example in examples]
+    bare = {"add_special_tokens": False, "return_offsets_mapping": True}
+    starts, alone, whole = (
+        tokenizer(some, **bare) for some in (prompts, texts, [p + t for p, t in zip(prompts, texts, strict=True)])
+    )
+    rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
+    places = []
+    for at, (example, made) in enumerate(zip(examples, rows, strict=True)):
+        text = example.choices[0]
+        place_T2 = spans(made, alone, at, 0, 0)
+        if place_T2 is None:  # the tokens that the text adds to its prompt are not those that it has on its own
+            place_T2 = spans(made, whole, at, len(starts["input_ids"][at]), len(prompts[at]))
+        if place_T2 is None:
+            raise ValueError(f"{example.id}: its tokens are not found in its text")
+        if example.task != "code":  # the space in front was not there, what stood around the answer was
+            place_T2 += len(text) - len(text.lstrip()) - 1
+        places.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
+        if len(made) > len(place_T2):
+            places.append(np.full((1, 2), len(text)))
+    length_N = np.array([len(made) for made in rows])
+    start_T, end_T = np.concatenate(places).T
+    ids = np.array([example.id for example in examples])
+    return TokenWeights(ids, length_N, start_T, end_T, tokens.uniform(length_N), fingerprint(tokenizer))
+
+
+def spans(made: list[int], found: Any, at: int, begin: int, offset: int) -> np.ndarray | None:
+    """Where the tokens `made` begin and end in text `at` behind `offset`, if they are its tokens from `begin` on.
+
+    The end token, which the text does not have, is left out; a text may have been cut.
+    """
+    own, place = found["input_ids"][at][begin:], found["offset_mapping"][at][begin:]
+    count = min(len(own), len(made))
+    if made[:count] != own[:count] or len(made) > count + 1:
+        return None
+    return np.array(place[:count], dtype=np.int64).reshape(-1, 2) - offset
+
+
+def fingerprint(tokenizer: Any) -> str:
+    """16 hex digits that two tokenizers share if they cut every text alike and end it with the same token."""
+    if tokenizer.is_fast:
+        made = json.loads(tokenizer.backend_tokenizer.to_str())
+        parts = {key: made.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
+    else:
+        parts = tokenizer.get_vocab()
+    text = json.dumps([parts, tokenizer.eos_token_id], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ from w2s.store import Stage
 from w2s.story import Story, untrained
 
 POOL, TEST = "transfer", "hard_test"
+LABELLERS = ("committee", "floor")  # only their texts become labels, so only they write for the transfer pool
 
 
 def is_written(examples: Sequence[Example]) -> bool:
@@ -59,7 +60,7 @@ class Written(Story):
         """What a model writes for its sets and for every further suite, judged; its opinion on suites with choices."""
         of = learner or (self.config.learners[0] if POOL in sets else self.config.student)
         origin = self.base(of) | ({} if model is None else {"model": model})
-        for on in sets:
+        for on in sets if who in LABELLERS else (TEST,):
             said = self.texts(who, on, origin, of, untrained=model is None)
             if on == POOL:
                 self.opinions[who] = said
@@ -120,7 +121,7 @@ class Written(Story):
         )  # fmt: skip
         together = {"committee": voters, **told, **self.base(config.learners[0])}
         by_vote = who == "answer_level" or (config.label.made == "winner" and not best_alone)
-        for on in (TEST,) if who == "answer_level" else (POOL, TEST):
+        for on in (POOL, TEST) if who in LABELLERS else (TEST,):
             if by_vote:
                 self.vote(who, learners, on, voters)
                 continue

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 from w2s.data.questions import Question, gather, splits_of, text
@@ -76,16 +77,28 @@ def boxed(solution: str) -> str:
 
 
 def gsm8k(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
+    root: Path | None,
+    *,
+    split: str | list[str] = "train",
+    form: Literal["answers", "solutions"] = "answers",
+    limit: int | None = None,
+    level: float | None = None,
 ) -> tuple[list[Example], list[Gold]]:
-    """Grade-school word problems (Cobbe 2021). Level = the number of steps of the published solution. MIT."""
+    """Grade-school word problems (Cobbe 2021). Level = the number of steps of the published solution. MIT.
+
+    form "solutions": the gold is the whole worked solution, which ends in "#### ANSWER" (its <<calculator marks>> left
+    out); right is still who ends in the right answer.
+    """
 
     def fit(row: dict) -> Question:
         steps, mark, answer = text(row, "answer").rpartition("####")
         if not mark or not answer.strip():
             raise ValueError("answer: it must end in '#### ANSWER'")
         count = sum(bool(line.strip()) for line in steps.splitlines())
-        return Question(text(row, "question"), (), answer.strip().replace(",", ""), {"level": float(count)})
+        answer = answer.strip().replace(",", "")
+        if form == "solutions":
+            answer = f"{re.sub('<<.*?>>', '', steps).strip()}\n#### {answer}"
+        return Question(text(row, "question"), (), answer, {"level": float(count)})
 
     parts = (
         (one, rows(root, "gsm8k", [one], ("openai/gsm8k", "main"), one))

@@ -35,7 +35,9 @@ AS_SETS = (
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 
 
-def humaneval(root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None) -> Loaded:
+def humaneval(
+    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
+) -> Loaded:
     """HumanEval (Chen et al. 2021): 164 functions to complete, with hand-written tests."""
     found = rows(root, "humaneval", ["HumanEval"], ("openai/openai_humaneval", None), split)
 
@@ -44,11 +46,16 @@ def humaneval(root: Path | None, *, split: Literal["test"] = "test", limit: int 
         tests = {"kind": "check", "entry_point": entry, "setup": prompt, "test": text(row, "test")}
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
-    return load("humaneval", found, read, split, limit)
+    return load("humaneval", found, read, split, limit, level)
 
 
 def humanevalplus(
-    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, mini: bool = False
+    root: Path | None,
+    *,
+    split: Literal["test"] = "test",
+    limit: int | None = None,
+    level: float | None = None,
+    mini: bool = False,
 ) -> Loaded:
     """HumanEval+ (Liu et al. 2023): HumanEval with many more inputs; `mini` takes the file with fewer of them."""
     names = ["HumanEvalPlus-Mini" if mini else "HumanEvalPlus-NoExtreme", "HumanEvalPlus"]
@@ -59,7 +66,7 @@ def humanevalplus(
         tests = inputs(row, entry, lambda given, _: given) | ({"compare": "root"} if entry == "find_zero" else {})
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
-    return load("humanevalplus", found, read, split, limit)
+    return load("humanevalplus", found, read, split, limit, level)
 
 
 def mbpp(
@@ -67,6 +74,7 @@ def mbpp(
     *,
     split: Literal["train", "validation", "test", "prompt"] = "test",
     limit: int | None = None,
+    level: float | None = None,
     sanitized: bool = False,
 ) -> Loaded:
     """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
@@ -82,10 +90,12 @@ def mbpp(
         tests = asserts([clean(one) for one in row["test_list"]], code, setup, list(row.get("test_imports") or []))
         return f'"""\n{question}\n{tests["asserts"][0]}\n"""\n', code, tests, tests["functions"][0]
 
-    return load("mbpp", found, read, split, limit)
+    return load("mbpp", found, read, split, limit, level)
 
 
-def mbppplus(root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None) -> Loaded:
+def mbppplus(
+    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
+) -> Loaded:
     """MBPP+ (Liu et al. 2023): 378 checked MBPP tasks with many more inputs."""
     names = ["MbppPlus-NoExtreme", "MbppPlus"]
     found = rows(root, "mbppplus", names, ("evalplus/mbppplus", None), split)
@@ -101,18 +111,24 @@ def mbppplus(root: Path | None, *, split: Literal["test"] = "test", limit: int |
             prompt = f'"""\n{prompt}\n{shown.strip().splitlines()[-1]}\n"""\n'
         return prompt, code, tests, entry
 
-    return load("mbppplus", found, read, split, limit)
+    return load("mbppplus", found, read, split, limit, level)
 
 
 def load(
-    source: str, found: Iterator[tuple[str, dict]], read: Callable[[dict], tuple], split: str, limit: int | None
+    source: str,
+    found: Iterator[tuple[str, dict]],
+    read: Callable[[dict], tuple],
+    split: str,
+    limit: int | None,
+    level: float | None,
 ) -> Loaded:
-    """Rows -> records; a row that `read` cannot use is a BadInput that names its place."""
+    """Rows -> records of this level; a row that `read` cannot use is a BadInput that names its place."""
     examples, golds = [], []
     for where, row in itertools.islice(found, limit):
         try:
             prompt, answer, tests, entry = read(row)
             meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
+            meta |= {} if level is None else {"level": level}
             name = example_id(source, prompt)
             examples.append(Example(name, source, "code", prompt, meta=meta))
             golds.append(Gold(name, answer, (tests,)))

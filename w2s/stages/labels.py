@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.behaviour import pass_all
 from w2s.boosting.tokens import gathered
-from w2s.candidates import merge_all, pass_all
+from w2s.candidates import merge_all
 from w2s.ensemble.combiners import votes
 from w2s.ensemble.selection import KEPT, SELECTORS, make_labels
 from w2s.records import (

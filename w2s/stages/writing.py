@@ -18,8 +18,11 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder
 from w2s.store import write_json
 
-STOPS = ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:")
-"""Texts that begin something other than the answer to a prompt."""
+STOPS = {
+    "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),
+    "answer": ("\nQuestion:",),
+}
+"""By task: texts that begin something other than the answer to a prompt."""
 
 
 def texts(
@@ -39,6 +42,7 @@ def texts(
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
     if not (here / "done.json").exists():
+        examples = inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
         job = {
             "worker": "sample",
             "models": models,
@@ -46,8 +50,8 @@ def texts(
             "learner": asdict(learner),
             "path": base_folder(inputs, learner),
             "base": {"learner": asdict(learner), "path": base_folder(inputs, learner)} if one_base else None,
-            "examples": str(inputs[on if on in inputs else "questions"] / f"{on}.jsonl"),
-            "stop": [*STOPS, *writing.stop],
+            "examples": str(examples),
+            "stop": [*STOPS[read_rows(examples, Example)[0].task], *writing.stop],
             "runtime": asdict(tools.runtime),
         }
         how = {"mixture": writing.mixture, "mix": writing.mix, "max_new_tokens": writing.max_new_tokens, "seed": seed}

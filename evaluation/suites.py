@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.metrics import judge, measure, measure_samples, write_metrics
-from w2s.config import Config, Learner, Writing
+from w2s.config import Config, Learner
 from w2s.config_file import from_overrides
 from w2s.data.rows import content_of, read_source
 from w2s.data.sources import SOURCES
@@ -67,8 +67,8 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})
     tools = Tools(config.runtime, None, None, workers.run)
-    settings = Writing(max_new_tokens=config.evaluation.max_new_tokens)
-    texts(here, {suite: here}, tools, on=suite, writing=settings, seed=0, learner=learner, untrained=True, **how)
+    writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}
+    texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)
     tasks: dict[str, list[Outcome]] = defaultdict(list)
     for one in read_rows(here / "outcomes.jsonl", Outcome):

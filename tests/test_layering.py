@@ -78,7 +78,7 @@ def test_every_room_has_a_level():
 ALLOWED = {
     ("methods", "models"): {"w2s.models.losses.LOSSES", "w2s.models.pipelines.PIPELINES"},
     ("evaluation", "jobs"): {"w2s.jobs.Workers"},
-    ("evaluation", "stages"): {"w2s.stages.Tools", "w2s.stages.models.outcomes"},
+    ("evaluation", "stages"): {"w2s.stages.Tools", "w2s.stages.writing.judged", "w2s.stages.writing.texts"},
 }
 
 

@@ -214,7 +214,7 @@ def test_the_ceiling_differs_from_the_student_by_one_parent(config):
 
 def test_only_stages_that_judge_or_make_targets_hold_gold(config):
     """Whoever has a gold folder as a direct parent must be one of the few that may see answers."""
-    may = {"gold_targets", "committee", "outcomes"}
+    may = {"gold_targets", "committee", "judged"}
     for stage in told(config).values():
         if any(parent.name in ("gold", "suite_gold") for parent in stage.parents.values()):
             assert stage.name in may, stage.title

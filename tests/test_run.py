@@ -66,10 +66,10 @@ def test_a_suite_with_choices_and_one_with_programs_are_part_of_the_run(tiny_run
     by_suite = {(one["suite"], one["name"]): one for one in metrics(tiny_run)["metrics"] if one["model"] == "student"}
     assert by_suite["file", "accuracy"]["n"] == 12
     assert by_suite["humaneval", "pass@1"]["n"] == 3
-    outcomes = read_rows(artifact(tiny_run, "student writes humaneval") / "outcomes.jsonl", Outcome)
+    outcomes = read_rows(artifact(tiny_run, "student judged on humaneval") / "outcomes.jsonl", Outcome)
     assert len(outcomes) == 6  # two programs for each of three tasks
     assert all(one.correct is not None and one.status for one in outcomes)
-    assert read_manifest(artifact(tiny_run, "student writes humaneval"))["facts"]["sandbox"]
+    assert read_manifest(artifact(tiny_run, "student judged on humaneval"))["facts"]["sandbox"]
 
 
 def test_every_artifact_is_as_its_manifest_says_and_nothing_is_left_over(tiny_run):

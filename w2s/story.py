@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from w2s.config import Boosting, Config, Learner, Model, Train
+from w2s.config import Boosting, Config, Learner, Model, Tokens, Train
 from w2s.data.rows import content_of, folder_content, suite_name
 from w2s.methods import builtin_recipe
 from w2s.records import BadInput
@@ -142,13 +143,17 @@ class Story:
         """A language model's programs (or free-form answers) for a further suite, judged."""
         asked, gold = self.written[suite]
         evaluation = self.config.evaluation
-        settings = dataclasses.replace(self.config.writing, max_new_tokens=evaluation.max_new_tokens)
         said = self.tell(
             writing.texts, f"{who} writes {suite}", {suite: asked, **origin}, tags={"kind": "texts", "model": who},
-            on=suite, writing=settings, seed=self.seed, learner=learner, **how,
+            on=suite, writing=self.writing(evaluation.max_new_tokens), seed=self.seed, learner=learner, **how,
             samples=evaluation.programs, temperature=evaluation.temperature,
         )  # fmt: skip
         self.judge(who, suite, said, {suite: asked, "gold": gold})
+
+    def writing(self, max_new_tokens: int) -> dict[str, Any]:
+        """How texts are written, one at a time or by several learners."""
+        found = self.config.writing
+        return {"max_new_tokens": max_new_tokens, "stop": found.stop, "mixture": found.mixture, "mix": found.mix}
 
     def judge(self, who: str, on: str, said: Stage, parents: dict[str, Stage]) -> None:
         """What was written, right or wrong. Nothing that is trained descends from this."""
@@ -158,7 +163,8 @@ class Story:
     def boost(self, who: str, boosting: Boosting, labels: Stage) -> None:
         """The rounds, each with the one before as parent, and the committee they make."""
         config, told, shared = self.config, {}, {"questions": self.questions, "labels": labels}
-        recipe = dataclasses.replace(boosting, rounds=1)  # more rounds must not change the ones that are there
+        # More rounds must not change the ones that are there, nor must what weighs tokens.
+        recipe = dataclasses.replace(boosting, rounds=1, tokens=Tokens())
         for index in range(boosting.rounds):
             learner = config.learners[index % len(config.learners)]
             parents = {**shared, **self.base(learner), **self.untrained(boosting, learner)}

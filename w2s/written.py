@@ -78,8 +78,8 @@ class Written(Story):
         bases = {one.model.path for one in self.config.learners}
         said = self.tell(
             writing.texts, f"{who} writes {on}", {"questions": self.questions, **origin},
-            tags={"kind": kind, "model": who}, on=on, writing=self.config.writing, seed=self.seed,
-            learner=untrained(of), one_base=len(bases) == 1 or of is self.config.student, **how,
+            tags={"kind": kind, "model": who}, on=on, writing=self.writing(self.config.writing.max_new_tokens),
+            seed=self.seed, learner=untrained(of), one_base=len(bases) == 1 or of is self.config.student, **how,
         )  # fmt: skip
         if on == TEST and kind == "texts":
             self.judge(who, on, said, {"questions": self.questions, "gold": self.gold[TEST]})
@@ -172,14 +172,16 @@ class Written(Story):
             self.opinions[who], self.candidates[who] = opinion, found
 
     def label(self, who: str, *, shuffled: bool = False) -> Stage:
-        label, name = self.config.label, "shuffled" if shuffled else who
-        parents = {"questions": self.questions, "texts": self.opinions[who]}
+        label, parents, how = self.config.label, {"questions": self.questions}, {}
         if who in self.candidates:
-            parents = {"questions": self.questions, "opinion": self.opinions[who], "candidates": self.candidates[who]}
-        elif label.select["name"] == "agreement":
-            parents |= {f"texts-{at:02}": one for at, one in enumerate(self.members["committee"])}
+            parents |= {"opinion": self.opinions[who], "candidates": self.candidates[who]}
+            how = {"soft": label.soft, "temperature": label.temperature}
+        else:
+            parents["texts"] = self.opinions[who]
+            if label.select["name"] == "agreement":
+                parents |= {f"texts-{at:02}": one for at, one in enumerate(self.members["committee"])}
         return self.tell(
             labels.written_labels, f"labels by {who}" + (", shuffled" if shuffled else ""), parents,
-            tags={"kind": "labels", "model": name}, select=label.select, soft=label.soft, temperature=label.temperature,
-            check_examples=label.check_examples, seed=self.seed, shuffled=shuffled,
+            tags={"kind": "labels", "model": "shuffled" if shuffled else who}, select=label.select,
+            check_examples=label.check_examples, seed=self.seed, shuffled=shuffled, **how,
         )  # fmt: skip

@@ -1,6 +1,7 @@
 """`w2s evaluate`, and programs judged by the path that a run's models take."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ from evaluation.runs import code_metrics
 from evaluation.suites import TEST_SPLIT, evaluate_model
 from tests import spine
 from tests.models import tiny
-from w2s.config import Runtime
+from w2s.config import Learner, Runtime, Writing
 from w2s.data.sources import SOURCES
 from w2s.records import BadInput, Outcome, read_rows, write_rows
 from w2s.registry import options, pick
-from w2s.stages import Tools, models
+from w2s.stages import Tools, writing
 
 
 def writer(text_of):
@@ -22,8 +23,10 @@ def writer(text_of):
     def run_job(folder: Path) -> None:
         job = json.loads((folder / "job.json").read_text())
         rows = [json.loads(line) for line in Path(job["examples"]).read_text().splitlines()]
-        lines = [json.dumps({"id": row["id"], "texts": text_of(row, job["samples"])}) for row in rows]
+        said = {row["id"]: text_of(row, job["samples"]) for row in rows}
+        lines = [json.dumps({"id": key, "texts": texts, "logps": [0.0] * len(texts)}) for key, texts in said.items()]
         (folder / "samples.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / "done.json").write_text(json.dumps({"rows": len(rows)}))
 
     return run_job
 
@@ -31,16 +34,22 @@ def writer(text_of):
 def judged(folder: Path, suite: str, rows, text_of, *, samples: int = 1):
     """(metrics, outcomes) of the stage that judges what a model writes."""
     examples, gold = rows
-    inputs = {name: folder / name for name in (suite, "gold", "model")}
+    inputs = {name: folder / name for name in (suite, "gold", "texts")}
     for path in (*inputs.values(), folder / "here"):
         path.mkdir()
     write_rows(inputs[suite] / f"{suite}.jsonl", examples)
     write_rows(inputs["gold"] / "gold.jsonl", gold)
     tools = Tools(Runtime(), None, None, writer(text_of))
-    writing = {"samples": samples, "temperature": 0.0, "max_new_tokens": 99}
-    facts = models.outcomes(
-        folder / "here", inputs, tools, by="student", suite=suite, writing=writing, seed=0, learner=None
-    )
+    how = {
+        "on": suite,
+        "writing": asdict(Writing()),
+        "seed": 0,
+        "learner": Learner(),
+        "untrained": True,
+        "samples": samples,
+    }
+    writing.texts(inputs["texts"], inputs, tools, **how)
+    facts = writing.judged(folder / "here", inputs, tools, by="student", on=suite)
 
     class Artifact:
         path, tags = folder / "here", {"model": "student", "seed": 0}

@@ -33,8 +33,8 @@ EMPTY, UNCUT = "nothing was written", "its text is not cut into the same tokens 
 
 
 def written_labels(
-    here: Path, inputs: Inputs, tools: Tools, *, select: dict, soft: bool, temperature: float, check_examples: bool,
-    seed: int, shuffled: bool = False,
+    here: Path, inputs: Inputs, tools: Tools, *, select: dict, check_examples: bool, seed: int, shuffled: bool = False,
+    soft: bool = True, temperature: float = 1.0,
 ) -> Facts:  # fmt: skip
     """Labels of the transfer pool's questions without choices: labels.npz over the texts in targets.jsonl.
 

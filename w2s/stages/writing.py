@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from w2s.candidates import merge_all
-from w2s.config import Learner, Writing
+from w2s.config import Learner
 from w2s.grading import judge
 from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.sandbox import tier
@@ -26,15 +26,15 @@ STOPS = {
 
 
 def texts(
-    here: Path, inputs: Inputs, tools: Tools, *, on: str, writing: Writing, seed: int, learner: Learner,
+    here: Path, inputs: Inputs, tools: Tools, *, on: str, writing: dict, seed: int, learner: Learner,
     untrained: bool = False, best_alone: bool = False, one_base: bool = True, samples: int = 1,
     temperature: float = 0.0, top: int = 0,
 ) -> Facts:  # fmt: skip
     """What a model writes for the set `on`; with a committee as parent its learners write together, token by token.
 
-    Writes SET_texts.jsonl ({"id", "texts", "logps"} a line). `best_alone`: only the committee's best learner;
-    `untrained`: the base of `learner`; `one_base`: all start from it. `top` > 0: also soft.npz, the probabilities of so
-    many next tokens.
+    Writes SET_texts.jsonl ({"id", "texts", "logps"} a line). `writing` has max_new_tokens, stop, mixture and mix (see
+    config.Writing). `best_alone`: only the committee's best learner; `untrained`: the base of `learner`; `one_base`:
+    all start from it. `top` > 0: also soft.npz, the probabilities of so many next tokens.
     """
     models, alphas = [None], [1.0]
     if not untrained:
@@ -43,19 +43,23 @@ def texts(
         return {"skipped": "the boosting had stopped before this round"}
     if not (here / "done.json").exists():
         examples = inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
+        start = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
         job = {
             "worker": "sample",
             "models": models,
             "alphas": alphas,
-            "learner": asdict(learner),
-            "path": base_folder(inputs, learner),
-            "base": {"learner": asdict(learner), "path": base_folder(inputs, learner)} if one_base else None,
+            **start,
+            "base": start if one_base else None,
             "examples": str(examples),
-            "stop": [*STOPS[read_rows(examples, Example)[0].task], *writing.stop],
+            **writing,
+            "stop": [*STOPS[read_rows(examples, Example)[0].task], *writing["stop"]],
+            "samples": samples,
+            "temperature": temperature,
+            "top": top,
+            "seed": seed,
             "runtime": asdict(tools.runtime),
         }
-        how = {"mixture": writing.mixture, "mix": writing.mix, "max_new_tokens": writing.max_new_tokens, "seed": seed}
-        write_json(here / "job.json", {**job, **how, "samples": samples, "temperature": temperature, "top": top})
+        write_json(here / "job.json", job)
         tools.run_job(here)
     if (here / "samples.jsonl").exists():  # else a killed stage had come so far
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")

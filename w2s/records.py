@@ -162,6 +162,15 @@ class TokenTargets:
 
 
 @dataclass(frozen=True)
+class Rewards:
+    """What M reward models give each candidate: scores_MNK, any real numbers, nan where there is no candidate."""
+
+    ids: np.ndarray
+    scores_MNK: np.ndarray
+    models: np.ndarray
+
+
+@dataclass(frozen=True)
 class Round:
     """What one boosting round found. `stop` is the reason why no further round follows, or None."""
 
@@ -212,7 +221,7 @@ class Metric:
 
 
 Row = TypeVar("Row", Example, Gold, Round, Outcome, Metric)
-Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, TokenRanks, TokenTargets, PseudoLabels)
+Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, TokenRanks, TokenTargets, Rewards, PseudoLabels)
 
 
 def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:

@@ -17,7 +17,7 @@ from w2s.inputs import UNREADABLE, Given, entry_of, examples_of, spelled
 from w2s.records import BadInput, Example
 from w2s.sandbox import Reply, Unsafe, run_program, tier
 
-TIMEOUT_S, MEMORY_MB = 3.0, 512
+TIMEOUT_S, MEMORY_MB = 2.0, 512
 Item, Found = TypeVar("Item"), TypeVar("Found")
 
 
@@ -113,7 +113,7 @@ def outputs(
 def told(reply: Reply) -> str:
     if reply.status == "ok":
         return spelled(reply.value)
-    return f"{reply.status} {reply.error.split(':')[0] if reply.status == 'exception' else ''}"
+    return f"<{reply.status} {reply.error.split(':')[0]}>" if reply.status == "exception" else f"<{reply.status}>"
 
 
 def runnable(example: Example, text: str) -> str | None:

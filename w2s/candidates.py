@@ -14,6 +14,8 @@ from w2s.records import Example
 
 COMPARISONS = 200  # of expressions, per question; one that took too long counts as SLOW of them
 SLOW = 40
+UNSEEN = ("<not plain", "<too large")
+FAILURES = (*UNSEEN, "<exception", "<timeout", "<memory", "<crashed")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ def merge(
     example: Example,
     texts: Sequence[str],
     *,
-    inputs: int = 16,
+    inputs: int = 32,
     timeout_s: float = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
     allow_unsandboxed: bool = False,
@@ -58,7 +60,7 @@ def merge(
 def merge_all(
     rows: Sequence[tuple[Example, Sequence[str]]],
     *,
-    inputs: int = 16,
+    inputs: int = 32,
     workers: int | None = None,
     timeout_s: float = TIMEOUT_S,
     memory_mb: int = MEMORY_MB,
@@ -119,16 +121,28 @@ def boxed(final: str) -> str:
 def same_programs(example: Example, programs: Sequence[str], inputs: int, limits: dict) -> dict[str, Hashable]:
     """Each program -> what it gives on all calls; where that cannot be seen or nothing can be called, its source."""
     sources = {program: normalised(program) for program in dict.fromkeys(programs) if program}
-    calls = calls_for(example, [program for program in programs if program], count=inputs)
-    if not calls:
+    certain, generated = calls_for(example, [program for program in programs if program], count=inputs)
+    if not certain:
         return sources
-    found = {}
+    given = {}
     for program, source in sources.items():
-        if source not in found:
-            given = outputs(program, entry_of(example), calls, **limits)
-            unseen = any(one.startswith(("not plain", "too large")) for one in given)
-            found[source] = (given, source) if unseen else given
-    return {program: found[source] for program, source in sources.items()}
+        if source not in given:
+            given[source] = outputs(program, entry_of(example), certain + generated, **limits)
+    kept = telling(list(given.values()), len(certain))
+    found = {source: tuple(many[at] for at in kept) for source, many in given.items()}
+    unseen = {source for source, many in found.items() if any(one.startswith(UNSEEN) for one in many)}
+    return {program: (found[source], source if source in unseen else "") for program, source in sources.items()}
+
+
+def telling(outputs: Sequence[tuple[str, ...]], certain: int) -> list[int]:
+    """The calls that programs are compared on: the first `certain`, and those where most sound programs do not fail.
+
+    Where most programs that answer the certain calls fail on a generated one, it is likely ruled out by the task, and
+    how they fail says nothing of it.
+    """
+    sound = [many for many in outputs if not any(one.startswith(FAILURES) for one in many[:certain])]
+    failed = [sum(many[at].startswith(FAILURES) for many in sound) for at in range(len(outputs[0]) if outputs else 0)]
+    return [at for at, count in enumerate(failed) if at < certain or 2 * count <= len(sound)]
 
 
 def normalised(program: str) -> str:

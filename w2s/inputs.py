@@ -47,6 +47,8 @@ def shown_calls(example: Example) -> list[tuple[Given, tuple]]:
     """(arguments, (expected,) or () where the prompt does not say) of each call of the function in the prompt."""
     entry, found = entry_of(example), {}
     prompt = re.sub(r"\n[ \t]*\.\.\. ", "\n", example.prompt)
+    *_, below = re.split(r"(?m)^\s*Examples?\s*:?\s*$", prompt)  # above it, f(1) = 3 may be part of a definition
+    prompt = below if entry and re.search(rf"\b{re.escape(entry)}\s*\(", below) else prompt
     for match in re.finditer(rf"(?<![\w.]){re.escape(entry)}\s*\(", prompt) if entry else ():
         before, after = prompt[: match.start()].rpartition("\n")[2], prompt[match.start() :][:LONGEST_CALL]
         ends = (end.end() for end in re.finditer(r"\)", after))
@@ -94,7 +96,7 @@ def leading_literal(text: str) -> tuple:
         try:
             value = literal(tree)
             encode(value)
-            return (value,) if not re.match(r"['\"\w]", text[end:]) else ()
+            return (value,) if not re.match(r"['\"\w]|[ \t]*[+*/%=]", text[end:]) else ()
         except (*UNREADABLE, NotPlain):
             continue
     return ()
@@ -138,20 +140,29 @@ def parameters(source: str, entry: str) -> list[ast.arg]:
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def generated_inputs(seeds: Sequence[Given], *, count: int = 16, seed: str) -> list[Given]:
+def generated_inputs(seeds: Sequence[Given], *, count: int = 32, seed: str) -> list[Given]:
     """Up to `count` further argument lists of the same types, made by small changes of `seeds` and of one another.
 
     Type-aware mutation in the spirit of EvalPlus (Liu et al. 2023, arXiv 2305.01210, section 2.2), without its
-    contracts: some may be inputs that the task rules out. The same `seed` gives the same inputs.
+    contracts: some may be inputs that the task rules out. A quarter has a part of one argument in place of another, to
+    meet the case that they are equal. The same `seed` gives the same inputs.
     """
     rng, pool = random.Random(seed), [list(one) for one in seeds if one]
+    by_name = {(type(one).__name__, spelled(one)): one for one in leaves(pool)}
+    parts = [by_name[key] for key in sorted(by_name)]
+    equal = [[*one[:at], part, *one[at + 1 :]] for one in pool for at in range(len(one))
+             for part in leaves(one[:at] + one[at + 1 :]) if type(part) is type(one[at])]  # fmt: skip
+    rng.shuffle(equal)
     known, made = {spelled(one) for one in pool}, []
     for _ in range(20 * count if pool else 0):
         if len(made) == count:
             break
-        new = list(rng.choice(pool))
-        for at in {rng.randrange(len(new)) for _ in range(rng.choice((1, 1, 2)))}:
-            new[at] = mutated(new[at], rng)
+        if equal and len(made) < count // 4:
+            new = equal.pop()
+        else:
+            new = list(rng.choice(pool))
+            for at in {rng.randrange(len(new)) for _ in range(rng.choice((1, 1, 2)))}:
+                new[at] = mutated(new[at], rng, parts)
         if spelled(new) not in known:
             known.add(spelled(new))
             made.append(new)
@@ -159,10 +170,25 @@ def generated_inputs(seeds: Sequence[Given], *, count: int = 16, seed: str) -> l
     return made
 
 
-def mutated(value: Any, rng: random.Random) -> Any:
-    """A value of the same type, a small change away; the same value where the type knows no change."""
+def leaves(value: Any) -> Iterator[Any]:
+    """The numbers and texts in a value."""
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from leaves(one)
+    else:
+        yield value
+
+
+def mutated(value: Any, rng: random.Random, parts: Sequence[Any] = ()) -> Any:
+    """A value of the same type, a small change away; the same value where the type knows no change.
+
+    parts: numbers and texts of other arguments, which may take its place (EvalPlus' ingredients).
+    """
+    others = [one for one in parts if type(one) is type(value)]
     if isinstance(value, bool):
         return not value
+    if others and rng.random() < 0.3:
+        return rng.choice(others)
     if isinstance(value, int):
         near = [value + 1, value - 1, value + rng.randint(2, 9), abs(value) // 2, rng.randint(0, 20)]
         return rng.choice([*near, 0, -value, 2 * value + 1 if abs(value) < 10**6 else value - 2])
@@ -173,16 +199,17 @@ def mutated(value: Any, rng: random.Random) -> Any:
     if isinstance(value, list | tuple):
         if value and rng.random() < 0.5:
             at = rng.randrange(len(value))
-            return type(value)([*value[:at], mutated(value[at], rng), *value[at + 1 :]])
+            return type(value)([*value[:at], mutated(value[at], rng, parts), *value[at + 1 :]])
         return changed_sequence(value, rng)
     if isinstance(value, set | frozenset):
         ordered = sorted(value, key=spelled)
-        more = [mutated(rng.choice(ordered), rng)] if ordered else []
+        more = [mutated(rng.choice(ordered), rng, parts)] if ordered else []
         return type(value)(rng.choice([ordered + more, ordered[1:], ordered[: len(ordered) // 2]]))
     if isinstance(value, dict) and value:
         key, other = rng.choice(list(value)), {**value}
         kept = other.pop(key)
-        return rng.choice([other, {**value, key: mutated(kept, rng)}, {**other, mutated(key, rng): kept}])
+        changed = {**value, key: mutated(kept, rng, parts)}
+        return rng.choice([other, changed, {**other, mutated(key, rng, parts): kept}])
     return value
 
 
@@ -233,8 +260,8 @@ def typed(hint: ast.expr, rng: random.Random) -> Any:
     return plain[name]()
 
 
-def calls_for(example: Example, programs: Sequence[str], *, count: int = 16) -> list[Given]:
-    """The argument lists on which programs are compared; [] where no types are known.
+def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> tuple[list[Given], list[Given]]:
+    """(certain, generated) argument lists on which programs are compared; both empty where no types are known.
 
     The prompt's own calls and inputs made from them; without such, inputs made from the annotations of the prompt's
     function, or else of the most frequent head among `programs` (in whatever order they come).
@@ -249,7 +276,7 @@ def calls_for(example: Example, programs: Sequence[str], *, count: int = 16) -> 
             heads[tuple(hints)] += bool(hints) and None not in hints
         ranked = sorted(heads, key=lambda hints: (-heads[hints], str(hints)))
         seeds = typed_inputs(ranked[0] if ranked and heads[ranked[0]] else (), seed=example.id)
-    return [*seeds, *generated_inputs(seeds, count=count, seed=example.id)]
+    return seeds, generated_inputs(seeds, count=count, seed=example.id)
 
 
 def spelled(value: Any) -> str:

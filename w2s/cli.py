@@ -12,6 +12,7 @@ from w2s.records import BadInput
 EXAMPLES = """\
 examples:
   w2s run configs/quickstart.yaml                    the whole chain on the embedded synthetic world
+  w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
   w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
   w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
   w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
@@ -86,7 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
     config = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
     overrides = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
     runs_dir = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})
-    add(run, "run the whole chain, or what is missing of it, and write the report", config, overrides)
+    several = {**overrides[1], "help": "override any key of the config; or further configs"}
+    add(run, "run the whole chain, or what is missing of it, and write the report", config, (overrides[0], several))
     add(plan, "show what would run, without running anything", config, overrides)
     add(
         show,
@@ -191,19 +193,24 @@ LABEL = (
 
 def run(asked: argparse.Namespace) -> None:
     """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
-    no-op."""
+    no-op. Several configs run one after the other, under the same key=value."""
     from w2s.config_file import load
 
-    config = load(asked.config, asked.overrides)  # before the heavy imports: what is wrong is said at once
+    files = [asked.config, *(word for word in asked.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
+    overrides = [word for word in asked.overrides if word not in files]
+    configs = [load(file, overrides) for file in files]  # before the heavy imports: what is wrong is said at once
+    if len({config.name for config in configs}) < len(configs):
+        raise BadInput(f"name: {configs[0].name!r} is the name of several configs; each needs one of its own")
     from evaluation.collect import finish
     from w2s import execution, log
 
-    folder = Path(config.runtime.runs_dir) / config.name
-    log.to_file(folder / "log.jsonl")
-    told = execution.run(config)
-    execution.write_run(config, told, ["w2s", "run", asked.config, *asked.overrides])
-    print(finish(folder))
-    print(f"report: {folder / 'report.html'}")
+    for file, config in zip(files, configs, strict=True):
+        folder = Path(config.runtime.runs_dir) / config.name
+        log.to_file(folder / "log.jsonl")
+        told = execution.run(config)
+        execution.write_run(config, told, ["w2s", "run", file, *overrides])
+        print(finish(folder))
+        print(f"report: {folder / 'report.html'}")
 
 
 def plan(asked: argparse.Namespace) -> None:

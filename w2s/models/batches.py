@@ -269,8 +269,8 @@ def collate(
     width = width or max(one.count for one in encoded)
     rows = [row for one in encoded for row in one.rows]
     example_R = np.repeat(np.arange(len(encoded)), [len(one.rows) for one in encoded])
-    wanted_R = [len(row.owner_P) for row in rows]
-    owner_P = np.concatenate([row.owner_P for row in rows]) + np.repeat(example_R * width, wanted_R)
+    owner_P = np.concatenate([row.owner_P for row in rows])
+    owner_P += np.repeat(example_R * width, [len(row.owner_P) for row in rows])
     mask_BK = np.arange(width) < np.array([one.count for one in encoded])[:, None]
     length_R = np.array([len(row.token_T) for row in rows])
     tokens_RT = pad([row.token_T for row in rows], length_R, loaded.pad_id)
@@ -278,16 +278,7 @@ def collate(
     made = {"mask_BK": mask_BK, "owner_P": owner_P, "last_R": length_R - 1}
     inputs = {"input_ids": tokens_RT}
     if loaded.model.kind == "lm":
-        first_R = np.array([row.first for row in rows])
-        count_R = length_R - first_R
-        row_U = np.repeat(np.arange(len(rows)), count_R)
-        begin_R = np.cumsum(count_R) - count_R
-        made |= {
-            "row_U": row_U,
-            "at_U": np.arange(len(row_U)) - (begin_R - first_R)[row_U],
-            "from_P": np.concatenate([row.from_P for row in rows]) + np.repeat(begin_R, wanted_R),
-            "token_P": np.concatenate([row.token_P for row in rows]),
-        }
+        made |= predicted(rows, length_R)
         if factors is not None:
             made["factor_P"] = np.concatenate(factors).astype(np.float32)
         # Rows are padded on the right, where no real token of a causal model looks: only a tree needs a mask.
@@ -313,6 +304,21 @@ def collate(
         wanted = torch.from_numpy(token_PJ.astype(np.int64)), torch.from_numpy(prob_PJ.astype(np.float32))
         made["soft_PJ"] = tuple(one.to(device) for one in wanted)
     return Batch(moved, tokens=tokens, **made)
+
+
+def predicted(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
+    """Where the states that predict a token stand, and which token follows which of them."""
+    first_R = np.array([row.first for row in rows])
+    count_R = length_R - first_R
+    row_U = np.repeat(np.arange(len(rows)), count_R)
+    begin_R = np.cumsum(count_R) - count_R
+    begin_P = np.repeat(begin_R, [len(row.token_P) for row in rows])
+    return {
+        "row_U": row_U,
+        "at_U": np.arange(len(row_U)) - (begin_R - first_R)[row_U],
+        "from_P": np.concatenate([row.from_P for row in rows]) + begin_P,
+        "token_P": np.concatenate([row.token_P for row in rows]),
+    }
 
 
 def pad(rows: Sequence[np.ndarray], length_R: np.ndarray, fill: int) -> np.ndarray:

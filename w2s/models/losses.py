@@ -122,11 +122,12 @@ LOSSES = {"cross_entropy": cross_entropy, "confidence": confidence, "product": p
 SEQUENCE_LOSSES = {"cross_entropy": likelihood}
 
 
-def pick_loss(spec: Mapping[str, Any], task: Task, *, key: str = "train.loss") -> Callable:
+def pick_loss(spec: Mapping[str, Any] | str, task: Task, *, key: str = "train.loss") -> Callable:
     """The loss that `spec` asks for, for examples of `task`; a BadInput names what there is."""
     if task == "choice":
         return pick(LOSSES, spec, key=key)
-    if spec["name"] in LOSSES and spec["name"] not in SEQUENCE_LOSSES:
+    name = spec if isinstance(spec, str) else spec.get("name")
+    if name in LOSSES and name not in SEQUENCE_LOSSES:
         known = ", ".join(SEQUENCE_LOSSES)
-        raise BadInput(f"{key}: {spec['name']!r} compares choices; for answers that are written it can be: {known}")
+        raise BadInput(f"{key}: {name!r} compares choices; for answers that are written it can be: {known}")
     return pick(SEQUENCE_LOSSES, spec, key=key)

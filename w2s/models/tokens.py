@@ -14,8 +14,9 @@ import numpy as np
 
 from w2s.boosting import tokens
 from w2s.models import batches
+from w2s.models.batches import Encoded
 from w2s.prompts import PROMPTS, continuation
-from w2s.records import BadInput, Example, TokenWeights
+from w2s.records import BadInput, Example, TokenTargets, TokenWeights
 from w2s.registry import pick
 
 if TYPE_CHECKING:
@@ -72,6 +73,45 @@ def spans(made: list[int], found: Any, at: int, begin: int, offset: int) -> np.n
     if made[:count] != own[:count] or len(made) > count + 1:
         return None
     return np.array(place[:count], dtype=np.int64).reshape(-1, 2) - offset
+
+
+def factors(weights: TokenWeights, places: TokenWeights, fit_N: np.ndarray, *, drawn: bool) -> list[np.ndarray]:
+    """What each token's loss is multiplied with (T, for each row of `places`): mean 1 over the tokens trained on.
+
+    `weights` may be of another tokenizer and of more rows; `fit_N` are the positions of the rows to fit on. Where rows
+    are `drawn` by their weights, a factor is the token's share of its row times the mean length of a row, so that both
+    ways expect the same: each token's loss times its weight.
+    """
+    carried = tokens.carry(tokens.take_rows(weights, np.isin(weights.ids, places.ids)), places)
+    length_N = places.length_N
+    if drawn:
+        factor_T = tokens.by_row(carried)[1] * length_N[fit_N].mean()
+    else:
+        factor_T = carried.weight_T * (length_N[fit_N].sum() / tokens.by_row(carried)[0].weight_N[fit_N].sum())
+    return np.split(factor_T, np.cumsum(length_N)[:-1])
+
+
+def soft_targets(soft: TokenTargets, places: TokenWeights) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids and probabilities (T, J) for each row of `places`; BadInput where its tokens are not those of `soft`."""
+    needs = "label.made: distribution needs a student with the learners' tokenizer"
+    if soft.tokenizer != places.tokenizer:
+        raise BadInput(f"{needs}; {places.tokenizer} given, the targets were made with {soft.tokenizer}")
+    soft = tokens.gathered([tokens.take_rows(soft, np.isin(soft.ids, places.ids))], places.ids)
+    other = np.flatnonzero(soft.length_N != places.length_N)
+    if len(other):
+        first = other[0]
+        raise BadInput(
+            f"{needs}; {len(other)} answers have other tokens than their targets ({soft.ids[first]}: "
+            f"{places.length_N[first]}, not {soft.length_N[first]}; does train.max_tokens cut it?)"
+        )
+    ends = np.cumsum(soft.length_N)[:-1]
+    return list(zip(np.split(soft.token_TJ, ends), np.split(soft.prob_TJ, ends), strict=True))
+
+
+def text_lengths(encoded: Sequence[Encoded], target_NK: np.ndarray) -> np.ndarray:
+    """How many tokens each example's text has; of several candidates, the mean under their targets."""
+    counts = [np.bincount(np.concatenate([row.owner_P for row in one.rows]), minlength=one.count) for one in encoded]
+    return np.array([count @ target_K[: len(count)] for count, target_K in zip(counts, target_NK, strict=True)])
 
 
 def fingerprint(tokenizer: Any) -> str:

@@ -3,7 +3,8 @@
 job.json: {"worker": "finetune", "learner": {"model", "train"}, "path": folder or hub name to start from, "seed",
 "examples": examples.jsonl, "labels": labels.npz (PseudoLabels; weight 0 = dropped, rows may be fewer than examples),
 "order": weights.npz or null (Weights of the boosting loop), "weighting": "resample" or "loss", "runtime": {...}}
--> model/ and train.json
+-> model/ and train.json. For written answers (tasks answer, code) also, or null: "tokens": tokens.npz (TokenWeights of
+the loop, in whatever tokenizer, instead of "order") and "soft": soft.npz (TokenTargets).
 """
 
 from __future__ import annotations
@@ -18,11 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from w2s.boosting.tokens import by_row
 from w2s.config import Learner, Runtime, Train, build
-from w2s.models import batches, load, losses, score, train
+from w2s.models import batches, load, losses, score, tokens, train
+from w2s.models.adapters import adapter_of
 from w2s.models.engine import configuration
-from w2s.records import BadInput, Example, PseudoLabels, Weights, align, read_arrays, take
-from w2s.registry import pick
+from w2s.records import (
+    BadInput,
+    Example,
+    PseudoLabels,
+    TokenTargets,
+    TokenWeights,
+    Weights,
+    align,
+    read_arrays,
+    take,
+)
 from w2s.workers.examples import read_examples
 
 
@@ -34,6 +46,8 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     if problems:
         raise BadInput(problems[0])
     examples, labels, order_N = read_labels(folder, job)
+    batches.check_kind(learner.model.kind, examples)
+    loss, held_loss = (losses.pick_loss(one, examples[0].task) for one in (learner.train.loss, "cross_entropy"))
     seed = int(job["seed"])
     if learner.model.kind == "sklearn":
         return fit_pipeline(folder, learner, examples, labels, order_N, seed, world)
@@ -44,29 +58,29 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     encoded = batches.encode(loaded, examples)
     length_N = np.array([one.tokens for one in encoded])
     steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.get("weighting"), learner.train, seed)
-    module, wide = score.Scorer(loaded), labels.target_NK.shape[1]
-
-    def collate(index_B: np.ndarray) -> batches.Batch:
-        return batches.collate(loaded, [encoded[at] for at in index_B], wide)
-
-    seconds = train.timer()
+    factors, soft = read_tokens(folder, job, loaded, examples, fit_N)
+    scale = 1.0 if examples[0].task == "choice" else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
+    held_N, look = held_N[np.argsort(length_N[held_N])], None
+    wide = labels.target_NK.shape[1]
+    if len(held_N):  # how well the labels are met, however training weighs them
+        collate = collator(loaded, encoded, wide, None, soft)
+        look = make_look(collate, labels, held_N, held_loss, scale, world, learner.train.batch)
+    module, seconds = score.Scorer(loaded), train.timer()
     state, weights = train.fit(
         module,
         steps,
-        make_objective(collate, labels.target_NK, learner.train),
+        make_objective(collator(loaded, encoded, wide, factors, soft), labels.target_NK, loss, scale),
         learner.train,
         runtime,
         folder=folder,
         weight_N=weight_N,
-        look=make_look(collate, labels, held_N[np.argsort(length_N[held_N])], world, learner.train.batch)
-        if len(held_N)
-        else None,
+        look=look,
         world=world,
         deepspeed=configuration(runtime, world),
         seed=seed,
     )
-    tokens = int(sum(length_N[step].sum() for step in steps[: state.step]))
-    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": tokens}
+    read = int(sum(length_N[step].sum() for step in steps[: state.step]))
+    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read}
     if world.rank == 0:
         export(loaded, module, weights, learner, job, runtime, folder)
         history = {**summary, **dataclasses.asdict(state), "seconds": seconds()}
@@ -89,11 +103,17 @@ def load_start(learner: Learner, job: dict[str, Any], runtime: Runtime, world: t
 
 
 def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], PseudoLabels, np.ndarray]:
-    """The examples that have a label of weight above 0, in the labels' order, and their boosting weights (or ones)."""
+    """The examples that have a label of weight above 0, in the labels' order, and their boosting weights (or ones).
+
+    Token weights that multiply the loss do so token by token, and the rows are then alike.
+    """
     labels = read_arrays(folder / job["labels"], PseudoLabels)
     order_N = np.ones(len(labels.ids))
     if job.get("order"):
         order_N = align(read_arrays(folder / job["order"], Weights), labels.ids).weight_N
+    if job.get("tokens"):
+        order_N = align(by_row(read_arrays(folder / job["tokens"], TokenWeights))[0], labels.ids).weight_N
+        order_N = order_N if job.get("weighting") == "resample" else (order_N > 0).astype(float)
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
         raise BadInput(f"{job['labels']}: no row is left to train on: every label was dropped")
@@ -102,7 +122,25 @@ def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], Pseud
     missing = [key for key in ids if key not in by_id]
     if missing:
         raise ValueError(f"{job['examples']}: {len(missing)} labelled ids are missing ({', '.join(missing[:3])})")
-    return [by_id[key] for key in ids], take(labels, kept), order_N[kept]
+    examples = [by_id[key] for key in ids]
+    if len({example.task == "choice" for example in examples}) > 1:
+        raise BadInput(f"{job['examples']}: choice questions and written answers together; train on one kind at a time")
+    return examples, take(labels, kept), order_N[kept]
+
+
+def read_tokens(
+    folder: Path, job: dict[str, Any], loaded: load.Loaded, examples: list[Example], fit_N: np.ndarray
+) -> tuple[list[np.ndarray] | None, list[tuple[np.ndarray, np.ndarray]] | None]:
+    """Each example's factors of its tokens (T) and soft targets (ids and probabilities, T, J); None where not asked."""
+    if not job.get("tokens") and not job.get("soft"):
+        return None, None
+    places, factors, soft = tokens.layout(loaded, examples), None, None
+    if job.get("tokens"):
+        weights = read_arrays(folder / job["tokens"], TokenWeights)
+        factors = tokens.factors(weights, places, fit_N, drawn=job.get("weighting") == "resample")
+    if job.get("soft"):
+        soft = tokens.soft_targets(read_arrays(folder / job["soft"], TokenTargets), places)
+    return factors, soft
 
 
 def hold_out(rows: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,18 +171,29 @@ def plan(length_N, label_weight_N, order_N, fit_N, weighting: str | None, settin
     return [drawn[step] for step in steps], factor_N
 
 
-def make_objective(collate: Callable, target_NK: np.ndarray, settings: Train) -> train.Objective:
-    loss = pick(losses.LOSSES, settings.loss, key="train.loss")
+def collator(loaded: load.Loaded, encoded: list, wide: int, factors: list | None, soft: list | None) -> Callable:
+    """Positions of examples -> their batch, `wide` candidates wide."""
 
+    def collate(index_B: np.ndarray) -> batches.Batch:
+        rows, weighed, wanted = (some and [some[at] for at in index_B] for some in (encoded, factors, soft))
+        return batches.collate(loaded, rows, wide, factors=weighed, soft=wanted)
+
+    return collate
+
+
+def make_objective(collate: Callable, target_NK: np.ndarray, loss: Callable, scale: float) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
         scores_BK = call(collate(index_B))
-        return loss(scores_BK, torch.from_numpy(target_NK[index_B]).to(scores_BK), progress=share)
+        return scale * loss(scores_BK, torch.from_numpy(target_NK[index_B]).to(scores_BK), progress=share)
 
     return objective
 
 
-def make_look(collate: Callable, labels: PseudoLabels, held_N: np.ndarray, world: train.World, batch: int) -> Callable:
-    """Cross-entropy on the held-out rows, by their labels' weights; the rows are shared out over the processes."""
+def make_look(
+    collate: Callable, labels: PseudoLabels, held_N: np.ndarray, loss: Callable, scale: float, world: train.World,
+    batch: int,
+) -> Callable:  # fmt: skip
+    """The loss on the held-out rows, by their labels' weights; the rows are shared out over the processes."""
     mine = np.array_split(held_N, max(1, len(held_N) // batch))
     turns = math.ceil(len(mine) / world.size)
 
@@ -155,7 +204,7 @@ def make_look(collate: Callable, labels: PseudoLabels, held_N: np.ndarray, world
             index_B = mine[min(at, len(mine) - 1)]  # every process makes the same calls
             scores_BK = call(collate(index_B))
             target_BK = torch.from_numpy(labels.target_NK[index_B]).to(scores_BK)
-            loss_B = losses.cross_entropy(scores_BK, target_BK).cpu().double()
+            loss_B = scale * loss(scores_BK, target_BK).cpu().double()
             weight_B = torch.from_numpy(labels.weight_N[index_B].astype(float)) * (at < len(mine))
             sums += torch.stack([(weight_B * loss_B).sum(), weight_B.sum()])
         sums = world.sum(sums)
@@ -173,6 +222,9 @@ def export(
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
+    if (learner.model.trainable, learner.model.kind) == ("lora", "lm"):
+        # For a committee that shares its base's weights; what is saved beside it has them merged.
+        load.save_adapter(folder / "model", adapter_of(loaded.module))
 
 
 def fit_pipeline(folder: Path, learner: Learner, examples, labels, order_N, seed: int, world) -> dict[str, Any]:

@@ -28,27 +28,43 @@ from evaluation.contents import (
     Step,
     Vote,
 )
+from evaluation.exports import write_exports
+from evaluation.inspect import shorten
 from evaluation.metrics import (
     Answers,
     calibration_bins,
     write_metrics,
 )
 from evaluation.report import write_report
-from evaluation.runs import SUITE, Run, bins, gold_of, leaks, measure_run, open_run, questions_of
+from evaluation.runs import (
+    SUITE,
+    Run,
+    answer_text,
+    bins,
+    gold_of,
+    measure_run,
+    open_run,
+    questions_of,
+    read_texts,
+    row_weights,
+)
 from evaluation.verdict import verdict
+from w2s.answers import final_answer, normalise
 from w2s.boosting.diagnostics import heaviest_rows
 from w2s.records import (
+    Example,
     Metric,
     Predictions,
     PseudoLabels,
     Round,
-    Weights,
     align,
     read_arrays,
+    read_rows,
 )
 from w2s.store import write_json
 
 SHOWN_BINS = 8
+SHOWN_TEXT = 400  # characters of a written answer
 SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
 
 
@@ -66,6 +82,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     words = verdict(metrics, SUITE)
     write_metrics(known, run.config["name"], words, metrics)
     write_report(report_data(run, answers, metrics), folder)
+    write_exports(run)
     write_json(folder / "report.json", {"stamp": stamp})
     return words
 
@@ -107,7 +124,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         if not any(one["alpha"] > 0 for one in v["rounds"])
     ]
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
-        repeated = sum(len(leaks(run, suite, s)) for s in run.seeds)
+        repeated = sum(len(run.leaked[suite, s]) for s in run.seeds)
         if repeated:
             notes.append(
                 f"{suite}: {repeated} questions repeat one that was trained on and are left out of its numbers"
@@ -116,6 +133,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
     return ReportData(
         run=config["name"],
         suite=SUITE,
+        written=run.written,
         metrics=tuple(metrics),
         synthetic=SYNTHETIC if synthetic else "",
         flow=flow(run, voters),
@@ -130,10 +148,12 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         difficulty_bins=bins(run)[0],
         difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
         calibration=tuple(
-            Calibration(m, tuple(calibration_bins(answers[seed][m], SHOWN_BINS))) for m in shown if m in answers[seed]
+            Calibration(m, tuple(calibration_bins(answers[seed][m], SHOWN_BINS)))
+            for m in shown
+            if m in answers[seed] and answers[seed][m].opinion is not None
         ),
         costs=costs(run),
-        samples=samples(run, seed, answers),
+        samples=samples(run, seed),
         reproduce=reproduce(run),
         notes=tuple(notes),
     )
@@ -150,14 +170,15 @@ def flow(run: Run, voters: Mapping[int, dict[str, Any]]) -> tuple[Step, ...]:
     (questions,) = run.find("questions", seed=seed)
     facts = questions.manifest["facts"]
     (labels,) = run.find("labels", seed=seed, model="committee")
-    kept = labels.manifest["facts"]
+    weight_N = read_arrays(labels.path / "labels.npz", PseudoLabels).weight_N
+    kept = int((weight_N > 0).sum())
     rounds = voters[seed]
     return (
         Step("easy questions", f"{facts['easy_fit']:,}", "with gold"),
         Step("boosting", f"{len(rounds['rounds'])} rounds", rounds["stop"] or "all that were asked for"),
         Step("committee", f"{rounds['used']} learners", f"chosen on {facts['easy_holdout']:,} held-out easy questions"),
         Step("transfer pool", f"{facts['transfer']:,}", "hard, without gold"),
-        Step("pseudo-labels", f"{kept['kept']:,} kept", f"{kept['rows'] - kept['kept']:,} dropped"),
+        Step("pseudo-labels", f"{kept:,} kept", f"{len(weight_N) - kept:,} dropped"),
         Step("student", run.config["student"]["model"]["path"], "trained on the pseudo-labels alone"),
         Step("hard test", f"{facts['hard_test']:,}", "held out"),
     )
@@ -188,12 +209,12 @@ def dependence_of(voters: dict[str, Any]) -> Dependence | None:
 def heaviest(run: Run, seed: int) -> tuple[HeavyRow, ...]:
     """The easy questions that weighed most, with their weight in each round."""
     rounds = [a for a in run.find("round", seed=seed, model="committee") if (a.path / "weights.npz").exists()]
-    weights = [read_arrays(a.path / "weights.npz", Weights) for a in rounds]
+    weights = [row_weights(a.path) for a in rounds]
     ids = weights[0].ids
     weight_RN = np.array([align(one, ids).weight_N for one in weights])
     rows, gold = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed)
     return tuple(
-        HeavyRow(key, rows[key].prompt, rows[key].choices[gold[key]], tuple(weight_R.tolist()), seed)
+        HeavyRow(key, rows[key].prompt, cut(answer_text(rows[key], gold[key])), tuple(weight_R.tolist()), seed)
         for key, weight_R in heaviest_rows(ids, weight_RN, top=8)
     )
 
@@ -203,53 +224,83 @@ def costs(run: Run) -> tuple[Cost, ...]:
     seconds: dict[str, float] = defaultdict(float)
     tokens: dict[str, int] = defaultdict(int)
     for artifact in {a.path: a for a in run.artifacts}.values():
-        who = artifact.tags.get("model", "")
-        kind = "answers" if "opinion" in artifact.tags.get("kind", "") else artifact.name.replace("_", " ")
-        label = kind if kind != "boosting round" else f"{kind}s ({who})"
-        if artifact.name == "fit":
-            label = f"fit {who}"
+        who, kind = artifact.tags.get("model", ""), artifact.tags.get("kind", "")
+        label = artifact.name.replace("_", " ")
+        if kind in ("round", "model"):
+            label = f"boosting rounds ({who})" if kind == "round" else f"fit {who}"
+        elif "opinion" in kind or kind in ("texts", "member_texts"):
+            label = "answers"
         manifest = artifact.manifest
         seconds[label] += manifest["seconds"]
         tokens[label] += manifest["facts"].get("tokens") or 0
     return tuple(Cost(label, seconds[label], tokens[label] or None) for label in seconds if seconds[label] >= 0.05)
 
 
-def samples(run: Run, seed: int, answers: Answers) -> tuple[Sample, ...]:
-    """Questions of the transfer pool with every learner's vote and the label, some of each kind of outcome."""
-    (labels_at,) = run.find("labels", seed=seed, model="committee")
-    labels = read_arrays(labels_at.path / "labels.npz", PseudoLabels)
+def samples(run: Run, seed: int) -> tuple[Sample, ...]:
+    """Questions of the transfer pool with every learner's answer and the label, some of each kind of outcome."""
+    (made,) = run.find("labels", seed=seed, model="committee")
+    labels = read_arrays(made.path / "labels.npz", PseudoLabels)
     rows, gold = questions_of(run, seed, "transfer"), gold_of(run, "transfer", seed)
-    count = run.config["evaluation"]["samples"]
-    right_N = np.array([labels.target_NK[at].argmax() == gold[key] for at, key in enumerate(labels.ids.tolist())])
+    asked = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows
+    count, ids = run.config["evaluation"]["samples"], labels.ids.tolist()
+    choices, best_N = [asked[key].choices for key in ids], labels.target_NK.argmax(1)
+    label_N = [texts[best] if texts else "" for texts, best in zip(choices, best_N, strict=True)]
+    kind_N = np.array([
+        looks_right(rows[key], label, gold[key], kept)
+        for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
+    ])  # fmt: skip
     rng = np.random.default_rng(0)  # the same questions each time the report is written
-    chosen = [rng.permutation(np.flatnonzero(right_N == is_right))[: -(-count // 2)] for is_right in (False, True)]
-    members = run.find("member_opinion", seed=seed)
-    used = read_committee(run, seed)["used"]
-    members = [a for a in members if a.tags["model"].startswith("committee ·")][:used]
-    opinions = [align(read_arrays(a.path / "transfer.npz", Predictions), labels.ids) for a in members]
+    chosen = [rng.permutation(np.flatnonzero(kind_N == kind))[: -(-count // 2)] for kind in (False, True)]
+    heard = votes(run, seed)
     found = []
     for at in np.concatenate(chosen)[:count].tolist():
-        row = rows[str(labels.ids[at])]
-        said = [one.probs_NK[at] for one in opinions]
-        cast = tuple(
-            Vote(f"learner {i + 1}", row.choices[int(p.argmax())], round(float(p.max()), 3)) for i, p in enumerate(said)
-        )
-        target = labels.target_NK[at]
-        label = f"{row.choices[int(target.argmax())]} ({target.max():.2f})"
-        found.append(
-            Sample(row.id, row.prompt, row.choices, cast, label, str(labels.why_N[at]), "", row.choices[gold[row.id]])
-        )
+        row, share, why = rows[ids[at]], labels.target_NK[at].max(), str(labels.why_N[at])
+        label = cut(label_N[at]) if run.written else f"{label_N[at]} ({share:.2f})"
+        why += f", share {share:.2f}" if run.written and len(choices[at]) > 1 else ""
+        cast = tuple(Vote(f"learner {i + 1}", *said[row.id]) for i, said in enumerate(heard))
+        found.append(Sample(row.id, row.prompt, row.choices, cast, label, why, "", cut(answer_text(row, gold[row.id]))))
     return tuple(found)
+
+
+def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool:
+    """Whether a label is right, to show some of both; of programs, which nothing runs here, whether it was kept."""
+    if row.task == "code":
+        return kept
+    return normalise(final_answer(label)) == normalise(final_answer(answer_text(row, answer)))
+
+
+def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:
+    """Of each learner of the committee: its answer to each question of the transfer pool, and its probability."""
+    used, members = read_committee(run, seed)["used"], {}
+    for kind in ("member_opinion", "member_texts"):
+        members[kind] = [a for a in run.find(kind, seed=seed) if a.tags["model"].startswith("committee ·")]
+    opinions = [a.path / "transfer.npz" for a in members["member_opinion"] if (a.path / "transfer.npz").exists()]
+    if not opinions:
+        texts = [read_texts(a.path / "transfer_texts.jsonl") for a in members["member_texts"][:used]]
+        return [{key: (cut(said[0][0]), round(np.exp(said[0][1]), 3)) for key, said in one.items()} for one in texts]
+    rows = questions_of(run, seed, "transfer")
+    for made in run.find("candidates", seed=seed, model="committee"):
+        if (made.path / "transfer.jsonl").exists():
+            rows = {row.id: row for row in read_rows(made.path / "transfer.jsonl", Example)}
+    found = []
+    for opinion in (read_arrays(path, Predictions) for path in opinions[:used]):
+        best = zip(opinion.ids.tolist(), opinion.probs_NK.argmax(1), opinion.probs_NK.max(1), strict=True)
+        found.append({key: (cut(rows[key].choices[at]), round(float(most), 3)) for key, at, most in best})
+    return found
+
+
+def cut(text: str) -> str:
+    """A text for the page: without blank lines around it, its line breaks kept."""
+    return shorten(text.strip("\n").rstrip(), SHOWN_TEXT)
 
 
 def reproduce(run: Run) -> Reproduce:
     manifest = run.artifacts[-1].manifest
-    from w2s.sandbox import tier
-
+    tiers = [artifact.manifest["facts"].get("sandbox") for artifact in run.find("outcomes")]
     return Reproduce(
         command=run.command,
         config=(run.folder / "config.yaml").read_text(),
         versions=manifest["versions"],
         commit=manifest["commit"] or "",
-        sandbox=str(tier()) if run.find("outcomes") else "",
+        sandbox=", ".join(sorted({str(one) for one in tiers if one})),
     )

@@ -113,7 +113,8 @@ class Reproduce:
 class ReportData:
     """Everything that the report shows. A section whose field is empty is left out.
 
-    run: the run's name · suite: the hard suite that the verdict, the ladder and the curve are about · metrics: all of
+    run: the run's name · suite: the hard suite that the verdict, the ladder and the curve are about · written: whether
+    its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of
     them, from `metrics.measure` over all suites · synthetic: a sentence where the questions are made up, else "" ·
     flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names of MODELS
     that the config switched off · difficulty_bins: labels in the order easy to hard (`metrics.difficulty_bins`), with
@@ -123,6 +124,7 @@ class ReportData:
     run: str
     suite: str
     metrics: tuple[Metric, ...]
+    written: bool = False
     synthetic: str = ""
     flow: tuple[Step, ...] = ()
     duplicates: dict[str, int] = field(default_factory=dict)

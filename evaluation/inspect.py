@@ -9,11 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from w2s.records import BadInput, Example, Gold, Predictions, PseudoLabels, Weights, read_arrays, read_rows
+from evaluation.runs import read_texts, row_weights
+from w2s.records import (
+    BadInput,
+    Example,
+    Gold,
+    Outcome,
+    Predictions,
+    PseudoLabels,
+    TokenRanks,
+    read_arrays,
+    read_rows,
+)
 from w2s.store import read_manifest
 
 PREVIEW_ROWS = 3
 WIDTH = 110
+TEXT = 400  # characters of a written answer
 
 
 def find_artifact(name: str, runs_dir: Path) -> Path:
@@ -62,7 +74,7 @@ def describe_row(run: Path, row: str) -> str:
     store = run.parent / "store"
     stages = [{**stage, "path": store / stage["folder"]} for stage in listed]
     lines: list[str] = []
-    for asked in (s for s in stages if s["name"] == "questions"):
+    for asked in of_kind(stages, "questions"):
         for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
             for example in read_rows(asked["path"] / f"{split}.jsonl", Example):
                 if example.id.startswith(row):
@@ -76,25 +88,34 @@ def describe_row(run: Path, row: str) -> str:
 
 def describe_in_seed(example: Example, split: str, seed: int, stages: list[Mapping[str, Any]]) -> list[str]:
     """The story of one question in one seed."""
-    lines = [f"{example.id} · seed {seed} · {split} · {example.source}", f"  {shorten(example.prompt)}"]
-    answer = next(
-        (g.answer for s in stages if s["name"] == "gold" for g in gold_rows(s, split) if g.id == example.id), None
-    )
-    lines += [f"  {'→' if at == answer else ' '} {at}. {shorten(choice)}" for at, choice in enumerate(example.choices)]
-    rounds = [s for s in stages if s["tags"].get("kind") == "round" and s["tags"]["model"] == "committee"]
+    lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
+    answer = next((g.answer for s in of_kind(stages, "gold") for g in gold_rows(s, split) if g.id == example.id), None)
+    if example.task == "choice":
+        marks = [("→" if at == answer else " ", at, shorten(choice)) for at, choice in enumerate(example.choices)]
+        lines += [f"  {mark} {at}. {choice}" for mark, at, choice in marks]
+    elif answer is not None:
+        lines += block(str(answer), "  → ")
     if split == "easy_fit":
-        lines += weight_lines(example.id, rounds)
+        lines += weight_lines(example, of_kind(stages, "round", "committee"))
+    elif example.task == "choice":
+        lines += vote_lines(example.id, split, stages, alphas_of(stages))
     else:
-        lines += vote_lines(example.id, split, stages)
+        lines += text_lines(example.id, split, stages) + candidate_lines(example.id, split, stages)
     if split == "transfer":
-        for stage in (s for s in stages if s["tags"].get("kind") == "labels"):
-            labels = read_arrays(stage["path"] / "labels.npz", PseudoLabels)
-            at = position(labels.ids, example.id)
-            kept = "kept" if labels.weight_N[at] > 0 else "dropped"
-            lines.append(
-                f"  label by {stage['tags']['model']}: {numbers(labels.target_NK[at])}, {kept} ({labels.why_N[at]})"
-            )
+        for stage in of_kind(stages, "labels"):
+            lines += label_lines(example, stage)
     return lines
+
+
+def of_kind(stages: list[Mapping[str, Any]], kind: str, model: str | None = None) -> list[Mapping[str, Any]]:
+    found = [s for s in stages if s["tags"].get("kind") == kind]
+    return [s for s in found if model is None or s["tags"]["model"] == model]
+
+
+def block(text: str, head: str) -> list[str]:
+    """A text as lines behind `head`, the further ones below the first; cut where it is long."""
+    lines = shorten(text.strip("\n").rstrip(), TEXT).splitlines() or ["(nothing)"]
+    return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
 
 
 def gold_rows(stage: Mapping[str, Any], split: str) -> list[Gold]:
@@ -102,24 +123,61 @@ def gold_rows(stage: Mapping[str, Any], split: str) -> list[Gold]:
     return read_rows(stage["path"] / "gold.jsonl", Gold) if is_it else []
 
 
-def weight_lines(key: str, rounds: list[Mapping[str, Any]]) -> list[str]:
+def label_lines(example: Example, stage: Mapping[str, Any]) -> list[str]:
+    """A label of the question, and why it was kept or dropped; of written answers, the most probable one."""
+    labels = read_arrays(stage["path"] / "labels.npz", PseudoLabels)
+    at = position(labels.ids, example.id)
+    target, kept = labels.target_NK[at], f"{'kept' if labels.weight_N[at] > 0 else 'dropped'} ({labels.why_N[at]})"
+    head = f"  label by {stage['tags']['model']}: "
+    if example.task == "choice":
+        return [f"{head}{numbers(target)}, {kept}"]
+    texts = next(r.choices for r in read_rows(stage["path"] / "targets.jsonl", Example) if r.id == example.id)
+    share = f"share {target.max():.3f}, " if len(texts) > 1 else ""
+    return [f"{head}{share}{kept}", *block(texts[int(target.argmax())] if texts else "", "      ")]
+
+
+def weight_lines(example: Example, rounds: list[Mapping[str, Any]]) -> list[str]:
     """Each round's opinion of an easy question, and the weight it then got (1 = as heavy as the average row)."""
-    lines = ["  round   weight after   chose  probabilities (by a model that did not train on it)"]
+    what = "chose  probabilities" if example.task == "choice" else "tokens of the answer that were not the likeliest"
+    lines = [f"  round   weight after   {what} (by a model that did not train on it)"]
     for stage in rounds:
         if not (stage["path"] / "weights.npz").exists():
             break
-        weights = read_arrays(stage["path"] / "weights.npz", Weights)
-        opinion = read_arrays(stage["path"] / "easy_fit.npz", Predictions)
-        weight = weights.weight_N[position(weights.ids, key)] * len(weights.ids)
-        probs = opinion.probs_NK[position(opinion.ids, key)]
-        lines.append(f"  {stage['tags']['index'] + 1:5}   {weight:12.2f}   {probs.argmax():5}  {numbers(probs)}")
+        weights = row_weights(stage["path"])
+        weight = weights.weight_N[position(weights.ids, example.id)] * len(weights.ids)
+        line = f"  {stage['tags']['index'] + 1:5}   {weight:12.2f}   "
+        if example.task == "choice":
+            opinion = read_arrays(stage["path"] / "easy_fit.npz", Predictions)
+            probs = opinion.probs_NK[position(opinion.ids, example.id)]
+            line += f"{probs.argmax():5}  {numbers(probs)}"
+        else:
+            line += missed_tokens(stage["path"] / "easy_fit.npz", example.id)
+        lines.append(line)
     return lines
 
 
-def vote_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> list[str]:
+def missed_tokens(path: Path, key: str) -> str:
+    """'3 of 12': how many of an answer's tokens, each behind the right ones, were not the model's first."""
+    if not path.exists():
+        return ""
+    ranks = read_arrays(path, TokenRanks)
+    at = position(ranks.ids, key)
+    start = int(ranks.length_N[:at].sum())
+    above_T = ranks.above_T[start : start + int(ranks.length_N[at])]
+    return f"{int((above_T > 0).sum())} of {len(above_T)}"
+
+
+def alphas_of(stages: list[Mapping[str, Any]]) -> dict[str, str]:
+    """learner -> its alpha in its committee, as shown."""
+    found = {}
+    for stage in of_kind(stages, "committee"):
+        for at, alpha in enumerate(json.loads((stage["path"] / "committee.json").read_text())["alphas"]):
+            found[f"{stage['tags']['model']} · learner {at + 1}"] = f"{alpha:.3f}"
+    return found
+
+
+def vote_lines(key: str, split: str, stages: list[Mapping[str, Any]], alphas: Mapping[str, str]) -> list[str]:
     """Each learner's alpha and distribution, the committee's, and every other model's."""
-    committee = next(s for s in stages if s["tags"].get("kind") == "committee" and s["tags"]["model"] == "committee")
-    voters = json.loads((committee["path"] / "committee.json").read_text())
     lines = [f"  {'who':28} {'alpha':>6}  chose  probabilities"]
     for stage in stages:
         who, kind = stage["tags"].get("model", ""), stage["tags"].get("kind")
@@ -130,9 +188,44 @@ def vote_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> list[st
             continue
         opinion = read_arrays(path, Predictions)
         probs = opinion.probs_NK[position(opinion.ids, key)]
-        at = int(who.rsplit(" ", 1)[-1]) - 1 if kind == "member_opinion" else -1
-        alpha = f"{voters['alphas'][at]:.3f}" if 0 <= at < voters["used"] else "-"
-        lines.append(f"  {who:28} {alpha:>6}  {probs.argmax():5}  {numbers(probs)}")
+        lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {probs.argmax():5}  {numbers(probs)}")
+    return lines
+
+
+def text_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> list[str]:
+    """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
+    alphas, lines = alphas_of(stages), []
+    verdicts = {
+        stage["tags"]["model"]: next((verdict_of(o) for o in read_rows(path, Outcome) if o.id == key), "-")
+        for stage in of_kind(stages, "outcomes")
+        if stage["tags"]["suite"] == split and (path := stage["path"] / "outcomes.jsonl").exists()
+    }
+    for stage in of_kind(stages, "member_texts") + of_kind(stages, "texts"):
+        who, path = stage["tags"]["model"], stage["path"] / f"{split}_texts.jsonl"
+        if path.exists() and (said := read_texts(path).get(key)):
+            text, logp = said[0]
+            head = f"  {who:28} {alphas.get(who, '-'):>6}  {logp:8.2f}  {verdicts.get(who, '-'):8}  "
+            lines += block(text, head)
+    title = f"  {'who':28} {'alpha':>6}  {'log p':>8}  {'judged':8}  wrote"
+    return [title, *lines] if lines else []
+
+
+def verdict_of(outcome: Outcome) -> str:
+    return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
+
+
+def candidate_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> list[str]:
+    """Where whole answers were voted on: the candidates, and every voter's distribution over them."""
+    lines = []
+    for stage in of_kind(stages, "candidates"):
+        owner, path = stage["tags"]["model"], stage["path"] / f"{split}.jsonl"
+        row = next((r for r in read_rows(path, Example) if r.id == key), None) if path.exists() else None
+        if row is None:
+            continue
+        lines.append(f"  candidates of {owner}:")
+        lines += [line for at, text in enumerate(row.choices) for line in block(text, f"    {at}. ")]
+        voters = [s for s in stages if s["tags"].get("model", "").split(" · ")[0] == owner]
+        lines += vote_lines(key, split, voters, alphas_of(stages))
     return lines
 
 

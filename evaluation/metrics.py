@@ -32,6 +32,7 @@ MODELS = (
     "ceiling",
     "uniform",
     "bagged",
+    "answer_level",
     "long_learner",
     "naive_student",
     "recorded_student",
@@ -51,6 +52,7 @@ PAIRS = (
     ("committee", "best_learner"),
     ("committee", "uniform"),
     ("committee", "bagged"),
+    ("committee", "answer_level"),
     ("committee", "long_learner"),
     ("ceiling", "floor"),
     ("ceiling", "student"),
@@ -93,10 +95,12 @@ def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
-    """One outcome per question (a program that was run, a short answer)."""
-    ids = np.array([one.id for one in outcomes])
-    right_N = np.array([float(one.correct or 0) for one in outcomes])
-    return Judged(ids, right_N, np.array([one.correct is None for one in outcomes], dtype=bool))
+    """Programs that were run and short answers; of several outcomes of a question the first is its answer."""
+    first: dict[str, Outcome] = {}
+    for one in outcomes:
+        first.setdefault(one.id, one)
+    right_N = np.array([float(one.correct or 0) for one in first.values()])
+    return Judged(np.array(list(first)), right_N, np.array([one.correct is None for one in first.values()], dtype=bool))
 
 
 def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None, draws: int = DRAWS) -> list[Metric]:
@@ -176,7 +180,7 @@ def accuracies(one: Suite, bins: Mapping[str, str] | None) -> list[Metric]:
             found.append(one.metric(f"accuracy@{label}", rate(inside)))
     for name, values in (
         ("unjudged", lambda j: j.unjudged_N),
-        ("abstained", lambda j: j.unjudged_N if j.opinion is None else j.opinion.abstained_N),
+        ("abstained", lambda j: np.zeros(len(j.ids)) if j.opinion is None else j.opinion.abstained_N),
     ):
         share = rate(one.scores(values))
         found += [one.metric(name, share)] if share.value else []

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import MODELS, Answers, difficulty_bins, judge, measure, measure_samples
+from evaluation.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
+from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
-from w2s.records import Example, Gold, Metric, Outcome, Predictions, read_arrays, read_rows, take
+from w2s.records import (
+    Example,
+    Gold,
+    Metric,
+    Outcome,
+    Predictions,
+    TokenWeights,
+    Weights,
+    read_arrays,
+    read_rows,
+    take,
+)
 from w2s.store import read_manifest
 
 SUITE = "hard_test"
@@ -41,6 +54,10 @@ class Run:
     config: dict[str, Any]
     command: str
 
+    def outcomes(self, suite: str, **tags: Any) -> list[Artifact]:
+        """Who wrote texts for the suite, judged."""
+        return [a for a in self.find("outcomes", suite=suite, **tags) if (a.path / "outcomes.jsonl").exists()]
+
     def find(self, kind: str, **tags: Any) -> list[Artifact]:
         wanted = {"kind": kind, **tags}
         return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in wanted.items())]
@@ -48,6 +65,17 @@ class Run:
     @property
     def seeds(self) -> list[int]:
         return list(self.config["seeds"])
+
+    @functools.cached_property
+    def written(self) -> bool:
+        """Whether its questions have no choices: everybody writes short answers or programs."""
+        return any(row.task != "choice" for row in questions_of(self, self.seeds[0], SUITE).values())
+
+    @functools.cached_property
+    def leaked(self) -> dict[tuple[str, int], set[str]]:
+        """(further suite, seed) -> its questions that repeat one trained on: they count nowhere."""
+        suites = sorted({a.tags["suite"] for a in self.find("suite")})
+        return {(suite, seed): leaks(self, suite, seed) for suite in suites for seed in self.seeds}
 
 
 def open_run(folder: Path) -> Run:
@@ -67,18 +95,21 @@ def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
     _, bin_of = bins(run)
     metrics = measure(SUITE, answers, bins=bin_of, draws=draws)
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
-        programs = [a for a in run.find("outcomes") if a.tags["suite"] == suite]
-        metrics += code_metrics(suite, programs) if programs else measure(suite, answers_to(run, suite), draws=draws)
+        texts = run.outcomes(suite)
+        metrics += pass_metrics(run, suite, texts) if texts else measure(suite, answers_to(run, suite), draws=draws)
     return answers, metrics
 
 
 def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
-    """seed -> model -> its judged answers to the suite."""
+    """seed -> model -> its judged answers to the suite: outcomes where texts were written for it, else opinions."""
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     for seed in run.seeds:
+        leaked, texts = run.leaked.get((suite, seed), set()), run.outcomes(suite, seed=seed)
+        for artifact in texts:
+            if artifact.tags["model"] in MODELS:
+                found[seed][artifact.tags["model"]] = judge_outcomes(outcomes_of(artifact, leaked))
         gold = gold_of(run, suite, seed)
-        leaked = set() if suite == SUITE else leaks(run, suite, seed)
-        for artifact in run.find("opinion", seed=seed):
+        for artifact in run.find("opinion", seed=seed) if not texts else ():
             path = artifact.path / f"{suite}.npz"
             if artifact.tags["model"] in MODELS and path.exists():
                 opinion = read_arrays(path, Predictions)
@@ -96,19 +127,42 @@ def leaks(run: Run, suite: str, seed: int) -> set[str]:
     return {leak.removed for leak in remove_leaks(rows, trained, near=near)[1]}
 
 
-def code_metrics(suite: str, programs: Sequence[Artifact]) -> list[Metric]:
-    """pass@k of each model over its sampled programs."""
+def outcomes_of(artifact: Artifact, leaked: Container[str] = ()) -> list[Outcome]:
+    return [row for row in read_rows(artifact.path / "outcomes.jsonl", Outcome) if row.id not in leaked]
+
+
+def pass_metrics(run: Run, suite: str, texts: Sequence[Artifact]) -> list[Metric]:
+    """pass@k of each model over the texts (short answers, programs) that it sampled; one not judged has not passed."""
     found: dict[str, dict[int, list[tuple[str, int, int]]]] = defaultdict(dict)
-    for artifact in programs:
+    for artifact in texts:
         tasks: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in read_rows(artifact.path / "outcomes.jsonl", Outcome):
+        for outcome in outcomes_of(artifact, run.leaked.get((suite, artifact.tags["seed"]), ())):
             tasks[outcome.id].append(outcome)
         rows = [(key, len(all_), sum(o.correct is True for o in all_)) for key, all_ in tasks.items()]
         found[artifact.tags["model"]][artifact.tags["seed"]] = rows
     return [metric for model, seeds in found.items() for metric in measure_samples(suite, model, seeds)]
 
 
-def gold_of(run: Run, suite: str, seed: int) -> dict[str, int]:
+def read_texts(path: Path) -> dict[str, list[tuple[str, float]]]:
+    """id -> the texts that were written for it, each with its log-probability."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {row["id"]: list(zip(row["texts"], row["logps"], strict=True)) for row in rows}
+
+
+def row_weights(folder: Path) -> Weights:
+    """What each question weighs after the round in `folder`: where tokens have weights, the sum of its tokens'."""
+    with np.load(folder / "weights.npz", allow_pickle=False) as file:
+        by_token = "weight_T" in file
+    weights = read_arrays(folder / "weights.npz", TokenWeights if by_token else Weights)
+    return by_row(weights)[0] if by_token else weights
+
+
+def answer_text(row: Example, answer: int | str) -> str:
+    """A gold answer in words: the choice, the short answer or the reference program."""
+    return row.choices[int(answer)] if row.task == "choice" else str(answer)
+
+
+def gold_of(run: Run, suite: str, seed: int) -> dict[str, int | str]:
     (artifact,) = run.find("gold", seed=seed, split=suite) or run.find("suite_gold", suite=suite)
     return {row.id: row.answer for row in read_rows(artifact.path / "gold.jsonl", Gold)}
 

@@ -16,6 +16,7 @@ from evaluation.contents import (
     Vote,
 )
 from evaluation.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
+from tests.evaluation.written_runs import Written, write_run
 from w2s.records import Predictions, Round, softmax
 
 SKILLS = {
@@ -26,6 +27,7 @@ SKILLS = {
     "ceiling": 2.1,
     "uniform": 1.0,
     "bagged": 0.86,
+    "answer_level": 0.84,
     "long_learner": 0.9,
     "naive_student": 0.6,
     "recorded_student": 1.2,
@@ -161,3 +163,15 @@ def made_up():
 def make():
     """The two functions above, for tests that need another such run."""
     return made_up_answers, made_up_data
+
+
+@pytest.fixture(params=["answer", "code"])
+def written(request, tmp_path) -> Written:
+    """A finished run of short answers or of programs: no choices."""
+    return write_run(tmp_path, request.param)
+
+
+@pytest.fixture
+def voted(tmp_path) -> Written:
+    """A run of short answers whose labels are the winners of a vote over whole answers."""
+    return write_run(tmp_path, "answer", made="winner")

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.runs import answers_to, code_metrics, gold_of, measure_run, open_run
+from evaluation.runs import answers_to, gold_of, measure_run, open_run, outcomes_of, pass_metrics, row_weights
+from evaluation.verdict import find
+from tests.evaluation.written_runs import RIGHT
 from w2s.records import Outcome, write_rows
 
 
@@ -45,16 +47,56 @@ def test_metrics_are_the_same_however_often_they_are_measured(folder):
     assert len(written) == len(measure_run(run)[1])
 
 
-def test_pass_at_k_counts_programs_by_task(tmp_path):
-    class Artifact:
-        path, tags = tmp_path, {"model": "student", "seed": 0}
+def test_pass_at_k_counts_texts_by_task_and_leaves_out_what_was_trained_on(written):
+    run = open_run(written.folder)
+    assert run.leaked == {("own", 0): {"suite-leak"}}
+    found = {(one.model, one.name): one for one in pass_metrics(run, "own", run.outcomes("own"))}
+    assert found["committee", "pass@1"].value == pytest.approx(1 / 3)
+    assert found["student", "pass@1"].value == pytest.approx(2 / 3)
+    assert found["student", "pass@1"].n == 4
+    assert found["student", "pass@10"].value is None
 
-    right = {"a": (True,) * 10, "b": (True,) * 5 + (False,) * 5, "c": (False,) * 9 + (None,)}
-    write_rows(
-        tmp_path / "outcomes.jsonl",
-        [Outcome(key, "humaneval", "student", "def", ok) for key, both in right.items() for ok in both],
-    )
-    found = {one.name: one for one in code_metrics("humaneval", [Artifact])}
-    assert found["pass@1"].value == pytest.approx((1 + 0.5 + 0) / 3)
-    assert found["pass@10"].value == pytest.approx((1 + 1 + 0) / 3)
-    assert found["pass@1"].n == 3
+
+def test_everybody_writes_answers_to_the_same_questions_and_the_first_counts(written):
+    run = open_run(written.folder)
+    assert run.written
+    (answers,) = answers_to(run, "hard_test").values()
+    assert {model: judged.correct_N.sum() for model, judged in answers.items()} == RIGHT
+    assert all(judged.opinion is None for judged in answers.values())
+    (of_student,) = run.outcomes("hard_test", model="student")
+    again = [Outcome("hard_test-0-0", "hard_test", "student", "x", False)]
+    write_rows(of_student.path / "outcomes.jsonl", [*outcomes_of(of_student), *again])
+    assert answers_to(run, "hard_test")[0]["student"].correct_N.sum() == RIGHT["student"]
+
+
+def test_written_runs_have_every_metric_that_needs_no_probabilities(written):
+    metrics = measure_run(open_run(written.folder))[1]
+    assert find(metrics, "hard_test", "student", "accuracy").value == 6 / 8
+    assert find(metrics, "hard_test", "floor", "unjudged").value == 1 / 8
+    assert find(metrics, "hard_test", "committee", "accuracy_minus_answer_level").value == 1 / 8
+    assert find(metrics, "hard_test", "student", "pgr").value == pytest.approx((6 - 2) / (8 - 2))
+    assert [find(metrics, "hard_test", "committee", f"accuracy@{level}").value for level in (0, 1)] == [1.0, 0.25]
+    assert {one.name for one in metrics}.isdisjoint({"brier", "ece", "abstained", "imitation"})
+
+
+def test_votes_over_candidates_are_no_answers(voted):
+    run = open_run(voted.folder)
+    assert run.find("opinion", model="committee")
+    assert answers_to(run, "hard_test")[0]["committee"].correct_N.sum() == RIGHT["committee"]
+
+
+def test_a_row_weighs_what_its_tokens_weigh_whatever_the_tokenizer(written):
+    run = open_run(written.folder)
+    for index, heavy in ((0, 4), (1, 5)):
+        (artifact,) = run.find("round", index=index)
+        weights = row_weights(artifact.path)
+        assert weights.weight_N.tolist() == pytest.approx(
+            [heavy / (heavy + 5) if at == 1 else 1 / (heavy + 5) for at in range(6)]
+        )
+
+
+def test_rounds_of_choices_weigh_rows(folder):
+    run = open_run(folder)
+    (artifact,) = run.find("round", model="committee", index=0)
+    assert row_weights(artifact.path).weight_N.sum() == pytest.approx(1)
+    assert not run.written

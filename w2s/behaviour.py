@@ -108,6 +108,8 @@ def outputs(
         return tuple(map(told, run_program(program, [(entry, arguments) for arguments in calls], **limits)))
     except Unsafe as error:
         raise BadInput(str(error)) from None
+    except OSError:
+        return ("<not run>",) * len(calls)
 
 
 def told(reply: Reply) -> str:

@@ -7,14 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from w2s.answers import compare, final_answer, plain_text, quantity_of
+from w2s.answers import compare, final_answer, is_maths, plain_text, quantity_of
 from w2s.behaviour import MEMORY_MB, TIMEOUT_S, in_threads, outputs, runnable
 from w2s.inputs import UNREADABLE, calls_for, entry_of
 from w2s.records import Example
 
 COMPARISONS = 200  # of expressions, per question; one that took too long counts as SLOW of them
 SLOW = 40
-UNSEEN = ("<not plain", "<too large")
+UNSEEN = ("<not plain", "<too large", "<not run")
 FAILURES = (*UNSEEN, "<exception", "<timeout", "<memory", "<crashed")
 
 
@@ -99,7 +99,7 @@ def same_answers(finals: Sequence[str]) -> dict[str, str]:
     for kind, many in kinds:
         one = min(many)
         for leader, other in leaders.items():
-            costly = isinstance(kind, str) or isinstance(other, str)
+            costly = (isinstance(kind, str) or isinstance(other, str)) and is_maths(one) and is_maths(leader)
             if costly and left <= 0:
                 continue
             same = compare(boxed(one), boxed(leader))

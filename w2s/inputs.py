@@ -96,7 +96,8 @@ def leading_literal(text: str) -> tuple:
         try:
             value = literal(tree)
             encode(value)
-            return (value,) if not re.match(r"['\"\w]|[ \t]*[+*/%=]", text[end:]) else ()
+            if not re.match(r"(?!\"{3}|'{3})['\"\w]|[ \t]*[+*/%=]", text[end:]):
+                return (value,)
         except (*UNREADABLE, NotPlain):
             continue
     return ()

@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from w2s.config import Model
 from w2s.models import committee
 from w2s.models.adapters import Adapter, share
-from w2s.models.generate import generate, pad_left
+from w2s.models.batches import encode_prompts
+from w2s.models.generate import Reader, Voice, pad_left
 from w2s.models.load import Loaded
 
 LEARNERS, RANK, PROMPT_TOKENS, NEW_TOKENS = 8, 8, 24, 33
@@ -70,7 +71,7 @@ def make_separate(seed: int) -> Loaded:
     return loaded
 
 
-def contender(name: str) -> list[Loaded | committee.Voice]:
+def contender(name: str) -> list[Loaded | Voice]:
     if name == "shared":
         base = make_model()
         return share(base, (make_adapter(base, seed) for seed in range(LEARNERS)))
@@ -79,8 +80,14 @@ def contender(name: str) -> list[Loaded | committee.Voice]:
 
 def writer(name: str, learners: list, prompts: list[str]) -> Callable[[int], object]:
     if name == "one":
-        return lambda new: generate(learners[0], prompts, max_new_tokens=new)
-    return lambda new: committee.decode(learners, prompts, [1.0] * LEARNERS, max_new_tokens=new)
+        module, (tokens_BT, mask_BT) = learners[0].module, prompt_tokens(learners[0], prompts)
+        options = {"attention_mask": mask_BT, "do_sample": False, "pad_token_id": learners[0].pad_id}
+        return lambda new: module.generate(input_ids=tokens_BT, max_new_tokens=new, **options)
+    return lambda new: list(committee.decode(learners, prompts, [1.0] * LEARNERS, max_new_tokens=new))
+
+
+def prompt_tokens(loaded: Loaded, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    return pad_left(encode_prompts(loaded, prompts), loaded.pad_id, loaded.module.device)
 
 
 def make_prompts(count: int) -> list[str]:
@@ -123,14 +130,14 @@ def difference(made: dict[str, list]) -> float:
     """Largest difference of a logit between shared and separate over five steps, per largest logit."""
     tokens_BT, mask_BT = pad_left([[5, 6, 7], [8, 9, 10, 11, 12]], 1, torch.device("cpu"))
 
-    def heard(voices: list[committee.Voice]) -> Iterator[torch.Tensor]:
-        readers, mask, fresh = [committee.Reader(voice) for voice in voices], mask_BT, tokens_BT
+    def heard(voices: list[Voice]) -> Iterator[torch.Tensor]:
+        readers, mask, fresh = [Reader(voice) for voice in voices], mask_BT, tokens_BT
         for step in range(5):
             yield torch.cat([reader.read(fresh, mask) for reader in readers])
             fresh, mask = torch.full((2, 1), 20 + step), torch.nn.functional.pad(mask, (0, 1), value=1)
 
     with torch.inference_mode():
-        pairs = list(zip(heard(made["shared"]), heard([committee.Voice(one) for one in made["separate"]]), strict=True))
+        pairs = list(zip(heard(made["shared"]), heard([Voice(one) for one in made["separate"]]), strict=True))
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 

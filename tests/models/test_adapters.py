@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.models import tiny
-from tests.models.voices import ALPHA, PROMPTS, logits_of, moved, separately, with_adapters
+from tests.models.voices import ALPHA, PROMPTS, logits_of, moved, separately, texts, with_adapters
 from w2s.models.adapters import adapter_of, share
-from w2s.models.committee import Voice, decode
+from w2s.models.generate import Voice
 from w2s.models.load import merged, read_adapter, save_adapter
 from w2s.records import BadInput
 
@@ -24,8 +24,8 @@ def test_adapters_of_one_base_speak_as_separate_models_do(folder_of, architectur
     assert (apart_SLBV[:, 0] - apart_SLBV[:, 1]).abs().max() > 0.05
     scale = apart_SLBV.abs().max()
     assert (together_SLBV - apart_SLBV).abs().max() / max(1, scale) < 1e-5
-    wanted = decode([voice.loaded for voice in apart], PROMPTS, ALPHA, max_new_tokens=12)
-    assert decode(voices, PROMPTS, ALPHA, max_new_tokens=12) == wanted
+    wanted = texts([voice.loaded for voice in apart], PROMPTS, ALPHA, max_new_tokens=12)
+    assert texts(voices, PROMPTS, ALPHA, max_new_tokens=12) == wanted
     assert torch.equal(logits_of([Voice(loaded)]), before), "the base is left as it was"
 
 
@@ -76,8 +76,8 @@ def test_learners_of_several_kinds_write_together(folder_of):
     loaded, adapters = with_adapters(folder_of("gpt2"))
     apart = [separately(folder_of("gpt2"), adapter) for adapter in adapters]
     alpha = [*ALPHA, 1.1]
-    wanted = decode([*apart, one], PROMPTS, alpha, max_new_tokens=10)
-    assert decode([*share(loaded, adapters), one], PROMPTS, alpha, max_new_tokens=10) == wanted
+    wanted = texts([*apart, one], PROMPTS, alpha, max_new_tokens=10)
+    assert texts([*share(loaded, adapters), one], PROMPTS, alpha, max_new_tokens=10) == wanted
 
 
 def test_rows_that_an_architecture_mixes_are_read_learner_by_learner(folder_of):

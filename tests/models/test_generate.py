@@ -1,62 +1,68 @@
-"""Text from a causal language model."""
+"""Rows of tokens continued step by step."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from tests.models import tiny
+from tests.models.voices import PROMPTS, texts, transformers_texts
 from w2s.models import builtin
 from w2s.models.batches import encode_prompts
-from w2s.models.generate import cut, generate
+from w2s.models.generate import Voice, cut, end_marks, write
 
-PROMPTS = ["Which gas do plants take in?", "the moon", "What pulls a falling stone down to the earth and the sun?"]
+
+def greedy(logits_LBV, luck_B):
+    return logits_LBV[0].argmax(-1), logits_LBV[0].log_softmax(-1)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_greedy_text_is_the_argmax_token_by_token_whatever_else_is_in_the_batch(folder_of, architecture):
+def test_greedy_tokens_are_the_argmax_one_by_one_whatever_else_is_in_the_batch(folder_of, architecture):
     loaded = tiny.read(folder_of(architecture))
-    wanted = []
+    wanted, logps = [], []
     for tokens in encode_prompts(loaded, PROMPTS):
         row = list(tokens)
         for _ in range(6):
             with torch.no_grad():
-                row.append(loaded.module(input_ids=torch.tensor([row])).logits[0, -1].argmax().item())
-        wanted.append([loaded.tokenizer.decode(row[len(tokens) :], skip_special_tokens=True)])
-    assert generate(loaded, PROMPTS, max_new_tokens=6) == wanted
+                logp_V = loaded.module(input_ids=torch.tensor([row])).logits[0, -1].log_softmax(-1)
+            row.append(logp_V.argmax().item())
+            logps.append(logp_V.max().item())
+        wanted.append(row[len(tokens) :])
+    with torch.inference_mode():
+        found = write([Voice(loaded)], encode_prompts(loaded, PROMPTS), np.zeros((3, 6)), greedy)
+    assert [one.tokens for one in found] == wanted
+    np.testing.assert_allclose(np.concatenate([one.logp_S for one in found]), logps, atol=1e-4)
 
 
-def test_samples_differ_from_each_other_and_come_again_with_the_seed(folder_of):
+def test_rows_end_at_their_end_mark_and_at_their_own_limit(folder_of):
     loaded = tiny.read(folder_of("gpt2"))
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    one, same, other = (
-        generate(loaded, PROMPTS, max_new_tokens=5, samples=4, temperature=2.0, seed=seed) for seed in (1, 1, 2)
-    )
-    assert torch.equal(torch.get_rng_state(), state)
-    assert one == same != other
-    assert [len(row) for row in one] == [4, 4, 4]
-    assert len(set(one[0])) > 1
+    rows = encode_prompts(loaded, PROMPTS)
+    with torch.inference_mode():
+        whole = [one.tokens for one in write([Voice(loaded)], rows, np.zeros((3, 12)), greedy)]
+        short = write([Voice(loaded)], rows, np.zeros((3, 12)), greedy, limit_B=[1, 12, 5])
+        assert [one.tokens for one in short] == [row[:size] for row, size in zip(whole, (1, 12, 5), strict=True)]
+        end = whole[0][3]
+        loaded.module.generation_config.eos_token_id = [end, 299]
+        ended = write([Voice(loaded)], rows, np.zeros((3, 12)), greedy)
+    assert [one.tokens for one in ended] == [row[: row.index(end) + 1] if end in row else row for row in whole]
+    assert [len(one.logp_S) for one in ended] == [len(one.tokens) for one in ended]
 
 
-def test_greedy_samples_are_alike(folder_of):
-    row = generate(tiny.read(folder_of("gpt2")), PROMPTS[:1], max_new_tokens=4, samples=3)[0]
-    assert len(row) == 3
-    assert len(set(row)) == 1
+def test_the_end_token_that_answers_are_trained_on_is_an_end_mark_too(folder_of):
+    loaded = tiny.read(folder_of("gpt2"))
+    for given, wanted in ((None, [2]), (7, [7, 2]), ([2, 7], [2, 7])):
+        loaded.module.generation_config.eos_token_id = given
+        assert end_marks(loaded) == wanted
 
 
 def test_a_text_ends_before_its_stop(folder_of):
     loaded = tiny.read(folder_of("gpt2"))
-    whole = generate(loaded, PROMPTS, max_new_tokens=10)
+    whole = texts([loaded], PROMPTS, [1.0], max_new_tokens=10)
     stop = whole[0][0][3:5]
-    stopped = generate(loaded, PROMPTS, max_new_tokens=10, stop=[stop])
+    stopped = texts([loaded], PROMPTS, [1.0], max_new_tokens=10, stop=[stop])
     assert stopped == [[cut(text, [stop]) for text in row] for row in whole]
     assert len(stopped[0][0]) <= 3
-
-
-def test_a_long_prompt_makes_room_for_the_text(folder_of):
-    loaded = tiny.read(folder_of("gpt2"))
-    assert loaded.tokenizer(generate(loaded, ["moon " * 500], max_new_tokens=8)[0][0])["input_ids"]
 
 
 def test_cut_takes_the_earliest_stop():
@@ -67,6 +73,8 @@ def test_cut_takes_the_earliest_stop():
 def test_a_tokenizer_of_whole_words_can_stop_too(tmp_path):
     builtin.make("weak", ["red blue green yellow"], tmp_path / "m", 0)
     loaded = tiny.read(tmp_path / "m")
-    whole = generate(loaded, ["red blue"], max_new_tokens=6)
+    whole = texts([loaded], ["red blue"], [1.0], max_new_tokens=6)
+    tokens = transformers_texts(loaded, ["red blue"], max_new_tokens=6)[0]
+    assert whole == [[loaded.tokenizer.decode(tokens, skip_special_tokens=True)]]
     stop = whole[0][0].split()[1]
-    assert generate(loaded, ["red blue"], max_new_tokens=6, stop=[stop]) == [[cut(whole[0][0], [stop])]]
+    assert texts([loaded], ["red blue"], [1.0], max_new_tokens=6, stop=[stop]) == [[cut(whole[0][0], [stop])]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from tests.models import tiny
-from w2s.models import committee
+from w2s.models import generate
 from w2s.models.adapters import adapter_of
 from w2s.models.batches import encode_prompts
-from w2s.models.generate import pad_left
+from w2s.models.committee import Written, decode
 
 PROMPTS = ["Which gas do plants take in?", "the moon", "What pulls a falling stone down to the earth and the sun?"]
 ALPHA = [0.7, 1.9, 0.4]
@@ -56,10 +57,39 @@ def logits_of(voices, prompts=PROMPTS, steps=5):
 
     def choose(logits_LBV, luck_B):
         heard.append(logits_LBV)
-        return torch.full((logits_LBV.shape[1],), 40 + len(heard))
+        return torch.full((logits_LBV.shape[1],), 40 + len(heard)), logits_LBV[0]
 
-    first = voices[0].loaded
-    tokens_BT, mask_BT = pad_left(encode_prompts(first, prompts), first.pad_id, torch.device("cpu"))
     with torch.inference_mode():
-        committee.write(voices, tokens_BT, mask_BT, torch.zeros(len(prompts), steps), choose)
+        generate.write(voices, encode_prompts(voices[0].loaded, prompts), np.zeros((len(prompts), steps)), choose)
     return torch.stack(heard)
+
+
+def written(learners, prompts, alphas, **options) -> list[list[Written]]:
+    """The texts of `decode`, in the order of the prompts and of the samples."""
+    found = sorted((one for part in decode(learners, prompts, alphas, **options) for one in part), key=place)
+    return [[one for one in found if one.prompt == at] for at in range(len(prompts))]
+
+
+def place(one: Written) -> tuple[int, int]:
+    return one.prompt, one.number
+
+
+def texts(learners, prompts, alphas, **options) -> list[list[str]]:
+    return [[one.text for one in row] for row in written(learners, prompts, alphas, **options)]
+
+
+def transformers_texts(loaded, prompts, *, max_new_tokens=20) -> list[list[int]]:
+    """The tokens that transformers' own generate puts behind each prompt, one at a time, without the end mark."""
+    found, ends = [], generate.end_marks(loaded)
+    for row in encode_prompts(loaded, prompts):
+        made = loaded.module.generate(
+            input_ids=torch.tensor([row]),
+            attention_mask=torch.ones(1, len(row), dtype=torch.long),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=loaded.pad_id,
+            eos_token_id=ends or None,
+        )
+        tokens = made[0, len(row) :].tolist()
+        found.append(tokens[:-1] if tokens[-1] in ends else tokens)
+    return found

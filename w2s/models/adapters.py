@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from w2s.models.committee import Reader, Voice
+from w2s.models.generate import Reader, Voice
 from w2s.models.score import same
 from w2s.records import BadInput
 

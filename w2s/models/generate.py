@@ -1,80 +1,156 @@
-"""Text from a causal language model: what the code suites judge, and where sampled answers come from."""
+"""Rows of tokens continued step by step, one cache per learner, whoever chooses the next token.
+
+Letters: L learners, B rows, T tokens, S steps, V vocabulary, J most probable tokens, H heads, R rows of all learners.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-
-from w2s.models.batches import encode_prompts
+from torch import Tensor
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded
 
 
-def generate(
-    loaded: Loaded,
-    prompts: Sequence[str],
+@dataclass(frozen=True)
+class Voice:
+    """A language model that speaks for `count` learners: its rows are the first one's batch, the second one's, ..."""
+
+    loaded: Loaded
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was put behind a row: S tokens, the end mark among them, and what was held probable at each step."""
+
+    tokens: list[int]
+    logp_S: np.ndarray
+    token_SJ: np.ndarray
+    prob_SJ: np.ndarray
+
+
+def write(
+    voices: Sequence[Voice],
+    rows: Sequence[Sequence[int]],
+    luck_BS: np.ndarray,
+    choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     *,
-    max_new_tokens: int = 256,
-    samples: int = 1,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
+    limit_B: Sequence[int] | None = None,
     stop: Sequence[str] = (),
-    batch: int = 16,
-    seed: int = 0,
-) -> list[list[str]]:
-    """`samples` continuations of each prompt, in order, each cut before the first of the `stop` texts.
+    top: int = 0,
+) -> list[Made]:
+    """What choose(logits_LBV, luck_B) -> (token_B, logp_BV) puts behind each row, to the end mark or a `stop` text.
 
-    temperature 0 = greedy, and all samples alike. A text depends on `seed`, its prompt's place and `batch`, and on
-    nothing else: the caller's random state is left as it was. Prompts that are too long lose their beginning, so that
-    max_new_tokens fit behind them.
+    At most S tokens, and limit_B of each row. logp_S is the log-probability of a row's own tokens in logp_BV, and
+    token_SJ, prob_SJ are the `top` most probable ones, the first first.
     """
-    tokenizer, module = loaded.tokenizer, loaded.module
-    # What the model can hold, not what it was trained with: a learner's max_tokens has no room for a program.
-    room = getattr(module.config, "max_position_embeddings", None) or 2**20
-    rows = [row[-max(1, room - max_new_tokens) :] for row in encode_prompts(loaded, list(prompts))]
-    count = 1 if temperature == 0 else samples
-    texts: list[list[str]] = [[] for _ in rows]
-    order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-    module.eval()
-    with torch.random.fork_rng(), torch.inference_mode():
-        torch.manual_seed(seed)
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            tokens_BT, mask_BT = pad_left([rows[at] for at in chosen], loaded.pad_id, module.device)
-            made = module.generate(
-                input_ids=tokens_BT,
-                attention_mask=mask_BT,
-                max_new_tokens=max(1, min(max_new_tokens, room - tokens_BT.shape[1])),
-                do_sample=temperature > 0,
-                num_return_sequences=count,
-                pad_token_id=loaded.pad_id,
-                **({"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}),
-                stopping_criteria=[written(stop, tokenizer, tokens_BT.shape[1])] if stop else [],
-            )
-            found = tokenizer.batch_decode(made[:, tokens_BT.shape[1] :], skip_special_tokens=True)
-            for place, at in enumerate(chosen):
-                texts[at] = [cut(text, stop) for text in found[place * count : (place + 1) * count]]
-    return [row * samples if count < samples else row for row in texts]
+    first = voices[0].loaded
+    device = first.module.device
+    tokens_BT, mask_BT = pad_left(rows, first.pad_id, device)
+    luck_BS = torch.from_numpy(luck_BS).to(device)
+    limit_B = torch.full_like(tokens_BT[:, 0], luck_BS.shape[1]) if limit_B is None else tokens_BT.new_tensor(limit_B)
+    readers, size = [Reader(voice) for voice in voices], vocabulary(voices)
+    ends = torch.tensor(end_marks(first), dtype=torch.long, device=device)
+    open_B, length_B = torch.ones_like(tokens_BT[:, 0], dtype=torch.bool), torch.zeros_like(tokens_BT[:, 0])
+    made_BT, fresh_BT, heard = tokens_BT[:, :0], tokens_BT, []
+    for luck_B in luck_BS.T:
+        parts = [reader.read(fresh_BT, mask_BT) for reader in readers]
+        logits_LBV = parts[0] if len(parts) == 1 else torch.cat([part[..., :size] for part in parts])
+        token_B, logp_BV = choose(logits_LBV, luck_B)
+        most = logp_BV.topk(min(top, logp_BV.shape[1]), -1)
+        heard.append((logp_BV.gather(1, token_B[:, None])[:, 0], most.indices.int(), most.values.exp()))
+        fresh_BT = token_B.where(open_B, first.pad_id)[:, None]
+        made_BT = torch.cat([made_BT, fresh_BT], 1)
+        length_B += open_B
+        open_B = open_B & ~torch.isin(fresh_BT[:, 0], ends) & (length_B < limit_B)
+        if stop:
+            open_B = open_B & ~holds(made_BT, open_B, stop, first.tokenizer)
+        if not open_B.any():
+            break
+        # A row that has ended reads no further, so that its position stays among those that the model has.
+        mask_BT = torch.cat([mask_BT, open_B[:, None].to(mask_BT)], 1)
+    logp_BS, token_BSJ, prob_BSJ = (torch.stack(column, 1).cpu().numpy() for column in zip(*heard, strict=True))
+    made = zip(made_BT.tolist(), length_B.tolist(), logp_BS, token_BSJ, prob_BSJ, strict=True)
+    return [Made(row[:size], *(part[:size] for part in parts)) for row, size, *parts in made]
 
 
-def written(stop: Sequence[str], tokenizer: Any, start: int) -> Callable[..., torch.Tensor]:
-    """Which rows have one of the `stop` texts behind their prompt, which ends at column `start`.
+def end_marks(loaded: Loaded) -> list[int]:
+    """The tokens that end a text: those that transformers' generate takes, and the one that answers are trained on."""
+    settings = getattr(loaded.module, "generation_config", None) or loaded.module.config
+    ends = settings.eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    last = loaded.tokenizer.eos_token_id
+    return ends if last is None or last in ends else [*ends, last]
+
+
+def vocabulary(voices: Sequence[Voice]) -> int:
+    """How many tokens all voices have in their heads; some are wider than the tokenizer, each by its own padding."""
+    return min(voice.loaded.module.config.get_text_config().vocab_size for voice in voices)
+
+
+class Reader:
+    """A voice in the midst of a batch of texts: each of its learners has a cache of its own."""
+
+    def __init__(self, voice: Voice):
+        self.module, self.count = voice.loaded.module.eval(), voice.count
+        known = inspect.signature(self.module.forward).parameters
+        self.numbered = "position_ids" in known  # ALiBi reads positions from the mask
+        self.last_alone = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self.cache: Any = None
+
+    def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
+        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -fresh_BT.shape[1] :]
+        out = self.module(
+            input_ids=fresh_BT.repeat(self.count, 1),
+            attention_mask=mask_BT.repeat(self.count, 1),
+            **({"position_ids": position_BT.repeat(self.count, 1)} if self.numbered else {}),
+            **self.last_alone,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        if self.cache is None:
+            for layer in getattr(out.past_key_values, "layers", ()):
+                if type(layer).__name__ == "DynamicLayer":
+                    layer.update = partial(append, layer)
+        self.cache = out.past_key_values
+        return out.logits[:, -1].unflatten(0, (self.count, -1))
+
+
+def append(layer: Any, keys_RHTD: Tensor, values_RHTD: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    """transformers' DynamicLayer.update with room to grow: its own copies every key and value at every token."""
+    start, rooms = layer.keys.shape[-2], layer.__dict__.setdefault("rooms", {})
+    end = start + keys_RHTD.shape[-2]
+    for name, fresh in (("keys", keys_RHTD), ("values", values_RHTD)):
+        if name not in rooms or end > rooms[name].shape[-2]:
+            rooms[name] = fresh.new_empty(*fresh.shape[:2], end + 32 + end // 4, fresh.shape[-1])
+            rooms[name][:, :, :start] = getattr(layer, name)
+        rooms[name][:, :, start:end] = fresh
+        setattr(layer, name, rooms[name][:, :, :end])
+    return layer.keys, layer.values
+
+
+def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) -> Tensor:
+    """Which of the open rows have just completed one of the `stop` texts.
 
     transformers' own stop_strings read the tokenizer's vocabulary and fail on tokenizers of whole words.
     """
     longest = max(map(len, stop)) + 4  # tokens that a stop text, which has just been completed, can reach back
-
-    def ended(tokens_BT: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        texts = tokenizer.batch_decode(tokens_BT[:, max(start, tokens_BT.shape[1] - longest) :])
-        return torch.tensor([any(one in text for one in stop) for text in texts], device=tokens_BT.device)
-
-    return ended
+    texts = tokenizer.batch_decode(made_BT[open_B, -longest:])
+    found_B = torch.zeros_like(open_B)
+    found_B[open_B] = torch.tensor([any(one in text for one in stop) for text in texts], device=open_B.device)
+    return found_B
 
 
-def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
     longest = max(map(len, rows))
     tokens_BT = torch.tensor([[fill] * (longest - len(row)) + list(row) for row in rows], device=device)

@@ -9,7 +9,7 @@ Rows are shared out over the processes and go to parts/ chunk by chunk, so a kil
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from w2s.config import Learner, Runtime, build
-from w2s.log import progress
 from w2s.models import load, score
 from w2s.models.train import World
-from w2s.records import BadInput, Example, Predictions, align, read_arrays, write_arrays
-from w2s.workers.examples import read_examples
+from w2s.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
+from w2s.workers.parts import drop_parts, make_parts, read_sets
 
 # (examples, chunks to leave out) -> opinions, chunk by chunk
 Judge = Callable[[list[Example], int], Iterator[Predictions]]
@@ -33,29 +32,13 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
     if problems:
         raise BadInput(problems[0])
-    sets = {name: list(read_examples(folder / path)) for name, path in job["examples"].items()}
-    for name, ids in (job.get("only") or {}).items():
-        wanted = set(ids)
-        sets[name] = [example for example in sets[name] if example.id in wanted]
-    for name, examples in sets.items():
-        if not examples:
-            raise BadInput(f"{job['examples'][name]}: there is no example in it")
-    judge = make_judge(folder, job, runtime, world)
-    parts = folder / f"parts-of-{world.size}"
-    parts.mkdir(exist_ok=True)
-    with progress(sum(len(examples[world.rank :: world.size]) for examples in sets.values()), "examples") as advance:
-        for name, examples in sets.items():
-            mine = examples[world.rank :: world.size]
-            there = len(list(parts.glob(f"{name}.{world.rank}.*.npz")))
-            for at, part in enumerate(judge(mine, there), there):
-                write_part(parts / f"{name}.{world.rank}.{at}.npz", part)
-                advance(len(part.ids))
-    world.barrier()
+    sets = read_sets(folder, job)
+    parts = make_parts(folder, sets, world, make_judge(folder, job, runtime, world), save)
     if world.rank == 0:
         for name, examples in sets.items():
-            found = [read_arrays(path, Predictions) for path in sorted(parts.glob(f"{name}.*.npz"))]
+            found = [read_arrays(part / "opinions.npz", Predictions) for part in parts[name]]
             write_part(folder / f"{name}.npz", align(merge(found), np.array([e.id for e in examples])))
-        shutil.rmtree(parts)
+        drop_parts(folder, world)
     return {"rows": {name: len(examples) for name, examples in sets.items()}}
 
 
@@ -73,25 +56,31 @@ def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job["by"])
 
         return judge
-    loaded = open_model(folder, job, runtime, world)
+    loaded = open_model(folder, job.get("model"), job, runtime, world)
     return lambda rows, skip: score.predict(loaded, rows, by=job["by"], skip=skip)
 
 
-def open_model(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> load.Loaded:
-    """The fitted model in the job's "model", or the untrained base of its "learner" and "path"."""
-    if job.get("model") is not None:
-        return load.load_folder(folder / job["model"], device=world.device)
-    learner = build(Learner, job["learner"], "learner", [])
+def open_model(folder: Path, model: str | None, start: dict[str, Any], runtime: Runtime, world: World) -> load.Loaded:
+    """The fitted model in the folder `model`, or the untrained base of the "learner" and "path" in `start`."""
+    if model is not None:
+        return load.load_folder(folder / model, device=world.device)
+    learner = build(Learner, start["learner"], "learner", [])
     return load.load(
-        learner.model,
-        path=job.get("path"),
+        dataclasses.replace(learner.model, trainable="all"),  # what is not trained needs no adapter
+        path=start.get("path"),
         device=world.device,
         max_tokens=learner.train.max_tokens,
         trust_remote_code=runtime.trust_remote_code,
     )
 
 
-def write_part(path: Path, part: Predictions) -> None:
+def save(folder: Path, part: Predictions) -> int:
+    write_arrays(folder / "opinions.npz", part)
+    return len(part.ids)
+
+
+def write_part(path: Path, part: Arrays) -> None:
+    """An array record under its name only when it is whole."""
     partial = path.with_suffix(".partial")
     write_arrays(partial, part)
     partial.replace(path)

@@ -66,9 +66,9 @@ def once(name: str) -> None:
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
     """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
-    from w2s.workers import finetune, predict, pretrain, sample
+    from w2s.workers import finetune, predict, pretrain, rank, sample
 
-    modules = {"finetune": finetune, "predict": predict, "pretrain": pretrain, "sample": sample}
+    modules = {"finetune": finetune, "predict": predict, "pretrain": pretrain, "rank": rank, "sample": sample}
     workers: dict[str, Callable] = {name: module.run for name, module in modules.items()}
     start = time.monotonic()
     try:

@@ -1,0 +1,122 @@
+"""How models rank the right tokens of written answers, alone and mixed, each read with the right ones before it.
+
+Letters: N examples, R stages, P wanted tokens of a chunk, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s.models import batches, generate, score
+from w2s.models.batches import Encoded
+from w2s.models.committee import Mixture, mixture_of
+from w2s.models.generate import Voice
+from w2s.models.tokens import fingerprint, layout
+from w2s.records import BadInput, Example, TokenRanks
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+BATCH_TOKENS = 16384
+PROBABILITIES_AT_ONCE = 2**25
+"""Most numbers of a running mixture (P times V): with what is computed from them about 1 GB in float64."""
+
+
+def rank_chunks(
+    stages: Sequence[Sequence[Loaded]],
+    alpha_R: Sequence[float],
+    examples: Sequence[Example],
+    *,
+    mixture: str = "linear",
+    skip: int = 0,
+) -> Iterator[list[TokenRanks]]:
+    """The ranks under the first stage, the first two mixed, ..., R of them, chunk by chunk (longest examples first).
+
+    A stage is the models of one round, which share its alpha equally; alphas are >= 0, of any scale, the first above 0.
+    Counted are exact ties: equal logits where a single model speaks, else equal log-probabilities of the mixture in
+    float64. A token at whose place something is not a number counts as wrong, with a log-probability of -inf. Each
+    model reads an example's one candidate in its own prompt. Chunks depend on the arguments alone; `skip` leaves out
+    the first so many. BadInput: unlike tokenizers, an alpha out of range, models that cut an answer unlike.
+    """
+    models = [loaded for stage in stages for loaded in stage]
+    check(stages, alpha_R)
+    mixed, vocabulary = mixture_of(mixture), generate.vocabulary([Voice(one) for one in models])
+    encoded = {key(loaded): loaded for loaded in models}
+    encoded = {at: batches.encode(loaded, examples) for at, loaded in encoded.items()}
+    for chunk in plan(encoded[key(models[0])], vocabulary)[skip:]:
+        place = layout(models[0], [examples[at] for at in chunk])
+        here = {at: [rows[n] for n in chunk] for at, rows in encoded.items()}
+        with torch.inference_mode():
+            found = [
+                tuple(one.cpu().numpy() for one in stage) for stage in staged(stages, alpha_R, here, mixed, vocabulary)
+            ]
+        yield [
+            TokenRanks(place.ids, place.length_N, place.start_T, place.end_T, *stage, vocabulary, place.tokenizer)
+            for stage in found
+        ]
+
+
+def staged(
+    stages: Sequence[Sequence[Loaded]],
+    alpha_R: Sequence[float],
+    encoded: dict[tuple, list[Encoded]],
+    mixture: Mixture,
+    vocabulary: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(above_P, tied_P, logp_P) of each stage; of the models' distributions only their running sum is kept."""
+    sum_PV, total, token_P = None, 0.0, None
+    for stage, alpha in zip(stages, alpha_R, strict=True):
+        for loaded in stage if alpha > 0 else ():
+            loaded.module.eval()
+            batch = batches.collate(loaded, encoded[key(loaded)])
+            token_P = batch.token_P if token_P is None else token_P
+            if not torch.equal(token_P, batch.token_P):
+                raise BadInput(f"stages: {loaded.model.path} cuts answers unlike the others (its max_tokens or prompt)")
+            logits_PV = score.token_logits(loaded, batch)[:, :vocabulary]
+            part_PV = mixture.part(logits_PV.double()).mul_(alpha / len(stage))
+            sum_PV = part_PV if sum_PV is None else sum_PV.add_(part_PV)
+        alone, total = not total and len(stage) == 1, total + alpha
+        logp_PV = mixture.log(sum_PV / total)
+        yield ranks(logits_PV if alone else logp_PV, logp_PV, token_P)
+
+
+def ranks(scores_PV: Tensor, logp_PV: Tensor, token_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How many tokens score above each wanted one, how many level with it (itself too), and its log-probability."""
+    right_P1 = scores_PV.gather(1, token_P[:, None])
+    above_P = scores_PV.shape[1] - (scores_PV <= right_P1).sum(1)  # what is not a number is above
+    tied_P = (scores_PV == right_P1).sum(1).clamp(min=1)
+    logp_P = logp_PV.gather(1, token_P[:, None])[:, 0].float()
+    return above_P.int(), tied_P.int(), logp_P.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
+
+
+def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
+    """Chunks of examples that keep to both budgets, of tokens read and of probabilities held."""
+    wanted_N = np.array([sum(len(row.owner_P) for row in one.rows) for one in encoded])
+    size_N = np.maximum([one.tokens for one in encoded], wanted_N * vocabulary * BATCH_TOKENS // PROBABILITIES_AT_ONCE)
+    return batches.plan_chunks(size_N, BATCH_TOKENS)
+
+
+def key(loaded: Loaded) -> tuple:
+    """What, beside the tokenizer, decides how a language model's examples are cut."""
+    return json.dumps(loaded.model.prompt, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
+
+
+def check(stages: Sequence[Sequence[Loaded]], alpha_R: Sequence[float]) -> None:
+    """BadInput unless these models can be mixed with these alphas."""
+    if not stages or not all(stages):
+        raise BadInput("stages: there is none, or one has no model")
+    if len(alpha_R) != len(stages):
+        raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
+    if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
+        raise BadInput(f"alphas: {list(alpha_R)} given; allowed: finite, not negative, the first above 0")
+    for loaded in (loaded for stage in stages for loaded in stage):
+        if loaded.model.kind != "lm":
+            raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
+        if fingerprint(loaded.tokenizer) != fingerprint(stages[0][0].tokenizer):
+            raise BadInput(f"stages: the tokenizer of {loaded.model.path} is not that of the first model")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.collect import finish, report_data
+from evaluation.collect import SHOWN_TEXT, finish, report_data
 from evaluation.runs import bins, measure_run, open_run
+from tests.evaluation.written_runs import POISON, write_run, write_texts
 
 
 @pytest.fixture
@@ -52,3 +53,75 @@ def test_the_report_has_every_part(folder):
     assert data.flow[0].count == "160" or data.flow[0].count == "220"
     assert sum(cost.seconds for cost in data.costs) > 0
     assert data.reproduce.command.startswith("w2s run ")
+
+
+def data_of(folder):
+    run = open_run(folder)
+    return report_data(run, *measure_run(run))
+
+
+def test_the_report_of_written_answers_has_every_part_but_calibration(written):
+    data = data_of(written.folder)
+    assert data.written
+    assert data.calibration == ()
+    assert {step.name: (step.count, step.note) for step in data.flow}["pseudo-labels"] == ("5 kept", "1 dropped")
+    assert [one.validation for one in data.rounds] == [(0.5, 0.75)]
+    assert data.dependence.effective_voters == 1.7
+    assert data.controls_off == ("long_learner",)
+    assert data.heaviest[0].id == "easy_fit-0-1"
+    assert data.heaviest[0].weights == pytest.approx((6 * 4 / 9, 6 * 5 / 10))
+    assert data.heaviest[0].gold == str(written.gold["easy_fit-0-1"].answer).strip()
+    assert data.reproduce.sandbox == "seccomp"
+    assert {"boosting rounds (committee)", "answers", "judged"} <= {cost.stage for cost in data.costs}
+    assert data.notes == ("own: 1 questions repeat one that was trained on and are left out of its numbers",)
+
+
+def test_samples_show_what_the_learners_wrote_the_label_and_the_gold(written):
+    data = data_of(written.folder)
+    assert len({one.id for one in data.samples}) == (4 if written.task == "answer" else 3)
+    for one in data.samples:
+        n = int(one.id.rsplit("-", 1)[1])
+        first, second = one.votes
+        assert (first.learner, first.answer) == ("learner 1", written.text(n, True).rstrip())
+        assert first.probability == pytest.approx(0.607)  # exp(-0.5)
+        assert second.answer == written.text(n, False).rstrip()
+        assert one.label == written.text(n, n % 2 == 0).rstrip()
+        assert one.why == ("the log-probability is low" if n == 5 else "kept")
+        assert one.gold == str(written.gold[one.id].answer).strip()
+        assert one.choices == ()
+    if written.task == "answer":  # right and wrong labels
+        assert {int(one.id[-1]) % 2 for one in data.samples} == {0, 1}
+    else:  # nothing runs programs here: kept and dropped ones
+        assert [one.id for one in data.samples if one.why != "kept"] == ["transfer-0-5"]
+
+
+def test_of_a_vote_over_whole_answers_the_candidates_are_the_votes(voted):
+    for one in data_of(voted.folder).samples:
+        n = int(one.id[-1])
+        assert [(v.answer, v.probability) for v in one.votes] == [
+            (voted.text(n, True), 0.9),
+            (voted.text(n, False), 0.8),
+        ]
+        assert one.why.endswith(", share 0.75" if n % 2 == 0 else ", share 0.88")
+
+
+def test_a_written_run_is_finished_with_its_texts_escaped_and_cut(written):
+    run = open_run(written.folder)
+    path = run.find("member_texts", model="committee · learner 2")[0].path / "transfer_texts.jsonl"
+    long = f"one {POISON}\n    two\n" + "x" * 900
+    write_texts(path, {f"transfer-0-{n}": [long] for n in range(6)})
+    assert finish(written.folder).startswith("the student cannot be told from its committee")
+    html, markdown = ((written.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "<script" not in html
+    assert '<pre class="wrap">one &lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;\n    two\nxxx' in html
+    assert "x" * SHOWN_TEXT not in html + markdown
+    assert f"```\none {POISON}\n    two\nxxx" in markdown  # inside a fence it is text
+    assert "Does it know what it knows?" not in html
+
+
+def test_a_written_run_of_two_seeds_is_told(tmp_path):
+    written = write_run(tmp_path, "answer", seeds=(0, 1))
+    data = data_of(written.folder)
+    assert [one.seed for one in data.rounds] == [0, 1]
+    finish(written.folder)
+    assert "seeds 0, 1" in (written.folder / "report.md").read_text()

@@ -83,3 +83,48 @@ def test_an_id_that_is_nobodys_is_said(store):
 def test_long_lines_are_cut():
     assert shorten("a" * 200, 10) == "a" * 9 + "…"
     assert shorten("ab") == "ab"
+
+
+def test_why_tells_what_everybody_wrote_for_a_question_of_the_pool(written):
+    said = describe_row(written.folder, "transfer-0-1")
+    lines = said.splitlines()
+    assert lines[0] == "transfer-0-1 · seed 0 · transfer · own"
+    assert f"→ {str(written.gold['transfer-0-1'].answer).splitlines()[0]}" in said  # for the person who asks
+    wrote = {line[2:30].strip(): line.split() for line in lines if "committee ·" in line}
+    assert wrote["committee · learner 1"][4:7] == ["0.500", "-0.50", "-"]
+    assert wrote["committee · learner 2"][4] == "0.250"
+    assert wrote["committee · learner 1"][-1] in ("2", "1")
+    assert "  label by committee: kept (kept)" in lines
+    label = lines[lines.index("  label by committee: kept (kept)") + 1]
+    assert label.strip() == written.text(1, False).strip()
+    assert "label by committee: dropped (the log-probability is low)" in describe_row(written.folder, "transfer-0-5")
+
+
+def test_why_gives_a_question_the_weight_of_its_tokens_and_counts_those_missed(written):
+    lines = describe_row(written.folder, "easy_fit-0-1").splitlines()
+    assert [line.split() for line in lines if line.split()[:1] in (["1"], ["2"]) and len(line.split()) == 5] == [
+        ["1", "2.67", "1", "of", "2"],
+        ["2", "3.00", "2", "of", "3"],
+    ]
+
+
+def test_why_shows_everybodys_answer_to_a_hard_question_with_its_verdict(written):
+    lines = describe_row(written.folder, "hard_test-0-7").splitlines()
+    verdicts = {line.split()[0]: line.split()[3] for line in lines if "-0.50" in line}
+    assert verdicts["ceiling"] == "right"
+    assert verdicts["student"] == "wrong"
+    assert verdicts["floor"] == "unjudged"
+    assert "wrote" not in describe_row(written.folder, "easy_holdout-0-0")
+
+
+def test_why_shows_the_candidates_of_a_vote_and_who_voted_for_which(voted):
+    lines = describe_row(voted.folder, "transfer-0-0").splitlines()
+    at = lines.index("  candidates of committee:")
+    assert [line.strip()[:2] for line in lines[at + 1 : at + 3]] == ["0.", "1."]
+    votes = {line[2:30].strip(): line[30:].split() for line in lines[at + 4 : at + 7]}
+    assert votes == {
+        "committee · learner 1": ["0.500", "1", "0.100", "0.900"],
+        "committee · learner 2": ["0.250", "0", "0.800", "0.200"],
+        "committee": ["-", "1", "0.250", "0.750"],
+    }
+    assert "  label by committee: share 0.750, kept (kept)" in lines

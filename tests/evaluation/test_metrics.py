@@ -164,6 +164,14 @@ def test_an_outcome_that_could_not_be_judged_counts_as_wrong_and_is_reported():
     assert find(found, "code", "student", "accuracy").value == 0.5
     assert find(found, "code", "student", "unjudged").value == 0.25
     assert find(found, "code", "student", "brier") is None
+    assert find(found, "code", "student", "abstained") is None
+
+
+def test_the_first_of_several_outcomes_is_the_answer():
+    outcomes = [Outcome(key, "s", "m", "", ok) for key, ok in (("a", False), ("b", True), ("a", True), ("b", False))]
+    judged = judge_outcomes(outcomes)
+    assert judged.ids.tolist() == ["a", "b"]
+    assert judged.correct_N.tolist() == [0, 1]
 
 
 def test_pass_at_k_over_tasks_has_an_interval_and_a_reason_where_samples_are_too_few():

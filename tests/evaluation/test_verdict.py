@@ -1,6 +1,8 @@
 import pytest
 
-from evaluation.verdict import remarks, verdict
+from evaluation.metrics import MODELS
+from evaluation.pictures import LABELS
+from evaluation.verdict import WORDS, remarks, verdict
 from w2s.records import Metric
 
 
@@ -57,6 +59,20 @@ def test_remarks_say_when_boosting_is_not_above_bagging_and_when_a_shortcut_does
     assert "recovers 98% of floor to ceiling; weak labels are hardly needed here" in said
     assert "2.4 points (80% power, 5% level)" in said
     assert "One seed: the intervals cover the questions" in said
+
+
+def test_token_level_against_answer_level_reads_as_a_sentence():
+    said = remarks(
+        [gap("committee", "answer_level", 0.03, 0.01, 0.05), gap("committee", "uniform", 0.01, -0.01, 0.03)], "hard"
+    )
+    assert said == [
+        "Boosting by tokens beats boosting by whole answers by 3.0 points (95% CI 1.0 to 5.0).",
+        "Weighting the learners cannot be told from equal alphas: difference 1.0 points (95% CI -1.0 to 3.0).",
+    ]
+
+
+def test_every_model_has_its_words_and_its_label():
+    assert set(WORDS) == set(MODELS) == set(LABELS)
 
 
 def test_labels_that_teach_no_more_than_shuffled_ones_are_a_warning():

@@ -33,6 +33,22 @@ def test_only_listed_depends_on_the_choices():
     assert [name for name in PROMPTS if PROMPTS[name](EXAMPLE) != PROMPTS[name](other)] == ["listed"]
 
 
+def test_the_candidates_of_a_written_answer_are_in_no_prompt():
+    for task in ("answer", "code"):
+        written = dataclasses.replace(EXAMPLE, task=task, choices=("forty-two",))
+        assert not [name for name in PROMPTS if "forty-two" in PROMPTS[name](written)]
+
+
+CODE = Example("2", "t", "code", "def f(x):\n    return\n")
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_program_goes_on_with_its_own_spaces_on_a_line_of_its_own(name):
+    text = "    return x\n"
+    assert continuation(text, "code") == text
+    assert (PROMPTS[name](CODE) + text).endswith("\n    return x\n")
+
+
 def test_a_prompt_of_several_lines_keeps_them():
-    code = Example("2", "t", "code", "def f(x):\n    return\n")
-    assert plain(code) == "def f(x):\n    return\n"
+    assert plain(CODE) == "def f(x):\n    return\n"
+    assert qa(CODE) == "Question: def f(x):\n    return\nAnswer:\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models import tiny
 from w2s.models import batches
-from w2s.records import Example
+from w2s.records import BadInput, Example
 
 
 @given(
@@ -129,3 +129,44 @@ def test_pairs_are_two_segments_and_the_longer_one_is_cut(folder_of):
 def test_no_example_to_train_on_is_an_error():
     with pytest.raises(ValueError, match="no example"):
         batches.plan_batches([], 4, 1, 0)
+
+
+@pytest.mark.parametrize(("task", "text"), [("answer", "the moon "), ("code", "    return 1\n"), ("code", "")])
+def test_a_written_answer_ends_with_the_end_token_and_a_choice_does_not(folder_of, task, text):
+    loaded = tiny.read(folder_of("gpt2"))
+    prompt = "def f(x):\n" if task == "code" else "What pulls?"
+    row = batches.encode(loaded, [Example("a", "t", task, prompt, (text, "air"))])[0].rows[0]
+    for at, one in enumerate((text, "air")):
+        own = row.token_P[row.owner_P == at].tolist()
+        assert own[-1] == loaded.tokenizer.eos_token_id
+        assert own.count(loaded.tokenizer.eos_token_id) == 1
+        assert loaded.tokenizer.decode(own[:-1]) == (one if task == "code" else " " + one.strip())
+    choice = batches.encode(loaded, [Example("a", "t", "choice", prompt, (text or "x", "air"))])[0].rows[0]
+    assert loaded.tokenizer.eos_token_id not in choice.token_P
+
+
+def test_an_answer_that_is_too_long_loses_its_end_and_the_end_token_with_it(folder_of):
+    loaded = dataclasses.replace(tiny.read(folder_of("gpt2")), max_tokens=6)
+    example = Example("a", "t", "answer", "What pulls?", ("the stone and the moon and the sun",))
+    row = batches.encode(loaded, [example])[0].rows[0]
+    assert len(row.token_P) == 6
+    assert " the stone and the moon".startswith(loaded.tokenizer.decode(row.token_P))
+    assert len(row.token_T) == 6  # the prompt's last token, and all of the answer's but its last
+
+
+def test_a_tokenizer_without_an_end_token_cannot_write(folder_of):
+    loaded = tiny.read(folder_of("gpt2"))
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.bos_token = "[CLS]"
+    endless = dataclasses.replace(loaded, tokenizer=tokenizer)
+    with pytest.raises(BadInput, match=r"^model.path: .*: its tokenizer has no end token"):
+        batches.encode(endless, [Example("a", "t", "answer", "What pulls?", ("air",))])
+    assert len(batches.encode(endless, tiny.examples())) == 3
+
+
+@pytest.mark.parametrize("kind", ["pair", "towers"])
+def test_only_a_language_model_takes_written_answers(folder_of, kind):
+    loaded = tiny.read(folder_of("bert"), kind=kind)
+    with pytest.raises(BadInput, match=f"^model.kind: '{kind}' given for answers that are written; allowed: lm"):
+        batches.encode(loaded, [Example("a", "t", "answer", "What pulls?", ("air", "the moon"))])

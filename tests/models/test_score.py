@@ -164,3 +164,31 @@ def test_the_scorer_is_a_module_with_the_models_own_parameters(folder_of):
     batch = batches.collate(loaded, batches.encode(loaded, tiny.examples()))
     torch.testing.assert_close(scorer(batch), score.scores(loaded, batch))
     assert {id(p) for p in scorer.parameters()} == {id(p) for p in loaded.module.parameters()}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "bloom"])
+def test_the_logits_of_the_wanted_tokens_give_the_scores(folder_of, architecture):
+    loaded = tiny.read(folder_of(architecture))
+    for examples in (tiny.examples(), [dataclasses.replace(one, task="answer") for one in tiny.examples()]):
+        batch = batches.collate(loaded, batches.encode(loaded, examples))
+        with torch.no_grad():
+            logits_PV = score.token_logits(loaded, batch)
+            logp_P = logits_PV.log_softmax(-1)[torch.arange(len(logits_PV)), batch.token_P]
+            wanted = score.lm_scores(loaded, batch)
+        assert logits_PV.dtype == torch.float32
+        found = torch.zeros_like(wanted).index_add(0, batch.owner_P, logp_P)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_factor_multiplies_its_tokens_log_probability(folder_of):
+    loaded = tiny.read(folder_of("llama"))
+    examples = [dataclasses.replace(one, task="answer", choices=one.choices[:1]) for one in tiny.examples()]
+    encoded = batches.encode(loaded, examples)
+    factors = [np.random.default_rng(at).uniform(0, 3, len(e.rows[0].token_P)) for at, e in enumerate(encoded)]
+    batch = batches.collate(loaded, encoded, factors=factors)
+    with torch.no_grad():
+        logp_PV = score.token_logits(loaded, batch).log_softmax(-1)
+        found = score.scores(loaded, batch)[:, 0]
+    logp_P = logp_PV[torch.arange(len(logp_PV)), batch.token_P].numpy()
+    own = np.split(logp_P, np.cumsum([len(one) for one in factors])[:-1])
+    np.testing.assert_allclose(found, [one @ logp for one, logp in zip(factors, own, strict=True)], rtol=1e-4)

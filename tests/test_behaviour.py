@@ -12,7 +12,7 @@ from w2s.inputs import examples_of, generated_inputs, shown_calls, spelled, type
 from w2s.records import Example
 from w2s.sandbox import Unsafe, encode, tier
 
-pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
+pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore:invalid escape sequence")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_examples_of_a_prompt_are_found_in_many_notations(prompt, expected):
     "words",
     ["f(x) == 2", "f(1, y) -> 3", "f(abc) => True", "f(1) is large", "assert not f(1) == 2", "round(f(1), 2) == 1.0",
      "sorted(f(1)) == [1]", "1 + f(1) == 2", "f(1)", "g.f(1) == 2", "off(1) == 2", "f(1) == \"\"unclosed\"",
-     "f(n=1) == 2", "f(1) == 1 + x", "f(1) == open('x')"],
+     "f(n=1) == 2", "f(1) -> 9 - 2 - 3 = 4", "f(1) == 1 + x", "f(1) == open('x')"],
 )  # fmt: skip
 def test_what_is_no_literal_example_is_left_out(words):
     assert examples_of(head(words)) == []

@@ -13,6 +13,7 @@ from w2s.data.sources import SOURCES
 from w2s.records import BadInput, Example
 from w2s.sandbox import Unsafe, tier
 
+pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore:invalid escape sequence")
 QUESTION = Example("q", "made", "answer", "How much?")
 HEAD = 'def largest(numbers, least):\n    """The largest.\n    >>> largest([1, 5, 3], 0)\n    5\n    """\n'
 TASK = Example("t", "made", "code", HEAD, meta={"entry_point": "largest"})
@@ -152,6 +153,11 @@ def test_where_nothing_can_be_called_programs_are_compared_by_source_without_lay
 def test_results_that_cannot_be_seen_keep_programs_apart(walls):
     texts = ["    return (n for n in numbers)", "    return (2 * n for n in numbers)"]
     assert merge(TASK, texts).index == (0, 1)
+
+
+def test_long_results_are_compared_whole(walls):
+    texts = ["    return numbers * 5000 + [1]", "    return 5000 * numbers + [1]", "    return 5000 * numbers + [2]"]
+    assert merge(TASK, texts).index == (0, 0, 1)
 
 
 def test_failures_where_most_fail_are_left_out_of_account():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import concurrent.futures
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -114,7 +115,8 @@ def outputs(
 
 def told(reply: Reply) -> str:
     if reply.status == "ok":
-        return spelled(reply.value)
+        text = spelled(reply.value)
+        return text if len(text) < 1000 else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
     return f"<{reply.status} {reply.error.split(':')[0]}>" if reply.status == "exception" else f"<{reply.status}>"
 
 

@@ -13,7 +13,7 @@ from w2s.inputs import UNREADABLE, calls_for, entry_of
 from w2s.records import Example
 
 COMPARISONS = 200  # of expressions, per question; one that took too long counts as SLOW of them
-SLOW = 40
+SLOW = 100
 UNSEEN = ("<not plain", "<too large", "<not run")
 FAILURES = (*UNSEEN, "<exception", "<timeout", "<memory", "<crashed")
 

@@ -96,7 +96,9 @@ def leading_literal(text: str) -> tuple:
         try:
             value = literal(tree)
             encode(value)
-            if not re.match(r"(?!\"{3}|'{3})['\"\w]|[ \t]*[+*/%=]", text[end:]):
+            if re.match(r"[ \t]*[+*/%=]", text[end:]):  # 100 - 2 - 3 = 95
+                return ()
+            if not re.match(r"(?!\"{3}|'{3})['\"\w]", text[end:]):
                 return (value,)
         except (*UNREADABLE, NotPlain):
             continue

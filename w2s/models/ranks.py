@@ -71,13 +71,13 @@ def staged(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(above_P, tied_P, logp_P) of each stage; of the models' distributions only their running sum is kept."""
     sum_PV, total, token_P = None, 0.0, None
-    for stage, alpha in zip(stages, alpha_R, strict=True):
+    for at, (stage, alpha) in enumerate(zip(stages, alpha_R, strict=True)):
         for loaded in stage if alpha > 0 else ():
             loaded.module.eval()
             batch = batches.collate(loaded, encoded[key(loaded)])
             token_P = batch.token_P if token_P is None else token_P
             if not torch.equal(token_P, batch.token_P):
-                raise BadInput(f"stages: {loaded.model.path} cuts answers unlike the others (its max_tokens or prompt)")
+                raise BadInput(f"stages.{at}: a model cuts answers unlike those before it (by max_tokens or prompt)")
             logits_PV = score.token_logits(loaded, batch)[:, :vocabulary]
             part_PV = mixture.part(logits_PV.double()).mul_(alpha / len(stage))
             sum_PV = part_PV if sum_PV is None else sum_PV.add_(part_PV)
@@ -115,8 +115,8 @@ def check(stages: Sequence[Sequence[Loaded]], alpha_R: Sequence[float]) -> None:
         raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
     if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
         raise BadInput(f"alphas: {list(alpha_R)} given; allowed: finite, not negative, the first above 0")
-    for loaded in (loaded for stage in stages for loaded in stage):
+    for at, loaded in ((at, loaded) for at, stage in enumerate(stages) for loaded in stage):
         if loaded.model.kind != "lm":
             raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
         if fingerprint(loaded.tokenizer) != fingerprint(stages[0][0].tokenizer):
-            raise BadInput(f"stages: the tokenizer of {loaded.model.path} is not that of the first model")
+            raise BadInput(f"stages.{at}: a model has another tokenizer than the first, so they cannot be mixed")

@@ -250,7 +250,8 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
         for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
     ])  # fmt: skip
     rng = np.random.default_rng(0)  # the same questions each time the report is written
-    chosen = [rng.permutation(np.flatnonzero(kind_N == kind))[: -(-count // 2)] for kind in (False, True)]
+    kinds, half = [rng.permutation(np.flatnonzero(kind_N == kind)) for kind in (False, True)], -(-count // 2)
+    chosen = [*(some[:half] for some in kinds), *(some[half:] for some in kinds)]
     heard = votes(run, seed)
     found = []
     for at in np.concatenate(chosen)[:count].tolist():

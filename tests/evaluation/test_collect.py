@@ -78,7 +78,7 @@ def test_the_report_of_written_answers_has_every_part_but_calibration(written):
 
 def test_samples_show_what_the_learners_wrote_the_label_and_the_gold(written):
     data = data_of(written.folder)
-    assert len({one.id for one in data.samples}) == (4 if written.task == "answer" else 3)
+    assert len({one.id for one in data.samples}) == 4
     for one in data.samples:
         n = int(one.id.rsplit("-", 1)[1])
         first, second = one.votes

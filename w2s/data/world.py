@@ -4,18 +4,20 @@ A world has 240 made-up items and 6 attributes; each attribute is an independent
 lists four items in descending order of an attribute; a question asks which of four items ranks highest. The hidden
 difficulty is the gap in rank between the best two: a wide gap is easy. Everything here is synthetic and is labelled so.
 
-Short answers and one-line functions will join as further tasks of the same world.
+Short answers and one-line functions are further tasks of the same world: see `world_tasks`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from w2s.records import Example, Gold, example_id
+from w2s.data import world_tasks
+from w2s.records import Example, Gold, Task, example_id
 
 ITEMS = 240
 ATTRIBUTES = ("weight", "height", "speed", "price", "age", "heat")
@@ -39,8 +41,14 @@ def rankings(world: int) -> np.ndarray:
     return np.stack([rng.permutation(ITEMS) for _ in ATTRIBUTES])
 
 
-def corpus(world: int, lines: int, seed: int = 0) -> Iterator[str]:
-    """Unlabelled text: 'weight : a b c d', four items from the highest down, and a few bare questions."""
+def corpus(world: int, lines: int, seed: int = 0, task: Task = "choice") -> Iterator[str]:
+    """Unlabelled text: 'weight : a b c d', four items from the highest down, and a few bare questions.
+
+    The tasks answer and code share one corpus; it is about their things, not about the items of the choice task.
+    """
+    if task != "choice":
+        yield from world_tasks.corpus(world, item_names(world), lines, seed)
+        return
     rng = np.random.default_rng([world, 3, seed])
     names, rank_AI = np.array(item_names(world)), rankings(world)
     attribute_L, items_LC = draw(rng, lines, np.full(len(ATTRIBUTES), 1 / len(ATTRIBUTES)))
@@ -66,6 +74,7 @@ def draw(rng: np.random.Generator, count: int, mix: np.ndarray) -> tuple[np.ndar
 def world(
     root: Path | None,
     *,
+    task: Task = "choice",
     split: Literal["all", "easy", "hard"] = "all",
     limit: int | None = None,
     level: float | None = None,
@@ -74,31 +83,44 @@ def world(
     hard: int = 6000,
     seed: int = 0,
 ) -> tuple[list[Example], list[Gold]]:
-    """SYNTHETIC: which of four made-up items ranks highest? Level 0 = wide gap (easy), 1 to 29 = 30 minus the gap.
+    """SYNTHETIC: which of four made-up items ranks highest? Level 0 = wide gap (easy), 1 and more = narrow gaps.
 
+    The tasks answer and code ask about two rankings at once, to be written as words or as a function (`world_tasks`).
     The run's seed draws the questions and picks one of `worlds` worlds (seed modulo worlds). `root` is not used.
     """
     index = seed % worlds
     wanted = {"easy": (easy, 0), "hard": (0, hard), "all": (easy, hard)}[split]
-    rng = np.random.default_rng([index, 4, seed])
-    names, rank_AI = item_names(index), rankings(index)
-    examples, gold = [], []
+    rng = np.random.default_rng([index, 4, seed] if task == "choice" else [index, 7, seed])
+    names, rows = item_names(index), []
     for count, is_easy in zip(wanted, (True, False), strict=True):
-        for attribute, items in questions(rng, rank_AI, count, is_easy):
-            ranks = rank_AI[attribute, items]
-            best, second = np.sort(ranks)[:2]
-            words = tuple(names[item] for item in items)
-            prompt = question(attribute, words)
-            meta = {
-                "level": float(0 if is_easy else EASY_GAP - (second - best)) if level is None else level,
-                "subject": ATTRIBUTES[attribute],
-                "synthetic": True,
-                "world": index,
-            }
-            key = example_id(f"world{index}", prompt, words)
-            examples.append(Example(key, "world", "choice", prompt, words, meta))
-            gold.append(Gold(key, int(ranks.argmin())))
-    return examples[:limit], gold[:limit]
+        if task == "choice":
+            rows += choice_questions(index, names, rng, count, is_easy)
+        else:
+            rows += world_tasks.questions(task, index, names, rng, count, is_easy)
+    examples, gold = [example for example, _ in rows[:limit]], [answer for _, answer in rows[:limit]]
+    if level is not None:
+        examples = [dataclasses.replace(one, meta=one.meta | {"level": level}) for one in examples]
+    return examples, gold
+
+
+def choice_questions(
+    index: int, names: Sequence[str], rng: np.random.Generator, count: int, easy: bool
+) -> Iterator[tuple[Example, Gold]]:
+    """`count` different choice questions of world `index`. Level 0 = wide gap, 1 to 29 = EASY_GAP minus the gap."""
+    rank_AI = rankings(index)
+    for attribute, items in questions(rng, rank_AI, count, easy):
+        ranks = rank_AI[attribute, items]
+        best, second = np.sort(ranks)[:2]
+        words = tuple(names[item] for item in items)
+        prompt = question(attribute, words)
+        meta = {
+            "level": float(0 if easy else EASY_GAP - (second - best)),
+            "subject": ATTRIBUTES[attribute],
+            "synthetic": True,
+            "world": index,
+        }
+        key = example_id(f"world{index}", prompt, words)
+        yield Example(key, "world", "choice", prompt, words, meta), Gold(key, int(ranks.argmin()))
 
 
 def questions(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool) -> Iterator[tuple[int, list[int]]]:

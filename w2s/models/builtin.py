@@ -34,6 +34,16 @@ def strong(vocabulary: int) -> GPT2Config:
     return shape(vocabulary, width=64, layers=2, heads=4)
 
 
+def weak_writer(vocabulary: int) -> GPT2Config:
+    """For written answers. Width 10, one layer: about 3.7 thousand parameters with a vocabulary of 190."""
+    return shape(vocabulary, width=10, layers=1, heads=2, positions=48, initializer_range=0.2)
+
+
+def strong_writer(vocabulary: int) -> GPT2Config:
+    """For written answers. Width 64, two layers: about 115 thousand parameters with a vocabulary of 190."""
+    return shape(vocabulary, width=64, layers=2, heads=4, positions=48)
+
+
 def shape(
     vocabulary: int,
     *,
@@ -64,7 +74,7 @@ def shape(
     )
 
 
-BUILTIN = {"weak": weak, "strong": strong}
+BUILTIN = {"weak": weak, "strong": strong, "weak_writer": weak_writer, "strong_writer": strong_writer}
 
 
 def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:

@@ -27,8 +27,18 @@ from w2s.store import write_json
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
     "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
+    "weak_writer": {"task": "answer", "lines": 20_000, "steps": 0},
+    "strong_writer": {
+        "task": "answer",
+        "lines": 150_000,
+        "steps": 1200,
+        "batch": 128,
+        "lr": 4e-3,
+        "warmup_share": 0.03,
+    },
 }
-"""The embedded world's base models: how many lines of its corpus, and for how many steps (0: random weights)."""
+"""The embedded world's base models: how many lines of the corpus of which task (choice where none is named; answer and
+code share one), and for how many steps (0: random weights)."""
 
 
 def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: int, recipe: dict) -> Facts:
@@ -36,9 +46,9 @@ def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: i
     from w2s.data.world import corpus
 
     if not (here / "done.json").exists():
-        lines = list(corpus(world, recipe["lines"]))
+        lines = list(corpus(world, recipe["lines"], task=recipe.get("task", "choice")))
         (here / "corpus.txt").write_text("\n".join(lines) + "\n")
-        steps = {key: value for key, value in recipe.items() if key != "lines"}
+        steps = {key: value for key, value in recipe.items() if key not in ("lines", "task")}
         job = {"worker": "pretrain", "builtin": builtin, "corpus": "corpus.txt", "seed": world, **steps}
         write_json(here / "job.json", {**job, "runtime": asdict(tools.runtime)})
         tools.run_job(here)

@@ -1,0 +1,163 @@
+"""The written tasks of the embedded world: short answers and one-line functions about 120 of its things.
+
+Each of four traits is a random ranking of the things. A question names two traits and four things; the answer names
+the highest thing of each trait, as words or as the arguments of a function. The corpus, which both tasks share, lists
+things in descending order of a trait, and shows what questions and functions look like without telling what is right.
+The hidden difficulty is the narrower of the two gaps in rank between the best two things. Everything is synthetic.
+
+Letters: L questions or lines, C the things of one, A the traits (or the two of a question), I all things.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from w2s.records import Example, Gold, Task, example_id
+from w2s.sandbox import encode
+
+THINGS = 120
+OPERATORS = {"weight": "+", "height": "*", "speed": "%", "price": "|"}
+"""A trait, and what a function does with the argument that is highest in it."""
+TRAITS = tuple(OPERATORS)
+EASY_MIX = (0.4, 0.3, 0.2, 0.1)
+"""Easy questions favour some traits; hard ones are uniform."""
+EASY_GAP = 15
+NAMED = 4
+"""Things that a question names."""
+SHOWN = (2, 3, 5, 7)
+"""The arguments of the example in a function's comment."""
+HIDDEN = ((6, 8, 23, 17), (19, 15, 14, 29), (15, 23, 2, 20), (23, 11, 15, 5), (24, 6, 19, 25), (27, 17, 8, 13))
+"""Arguments that tell any two functions apart that are not the same (a test tries them all)."""
+FUNCTIONS = tuple(
+    itertools.product(itertools.permutations(range(len(TRAITS)), 2), itertools.product(range(NAMED), repeat=2))
+)
+"""Every function there is: its two traits, and the places of the two arguments that it takes."""
+
+Asked = tuple[list[int], list[int], list[int], int]  # two traits, four things, the best thing of each trait, the gap
+
+
+def rankings(world: int) -> np.ndarray:
+    """rank_AI: the rank of each thing (columns; 0 = highest) under each trait (rows)."""
+    rng = np.random.default_rng([world, 5])
+    return np.stack([rng.permutation(THINGS) for _ in TRAITS])
+
+
+def corpus(world: int, names: Sequence[str], lines: int, seed: int = 0) -> Iterator[str]:
+    """Unlabelled text: 'weight : a b c d' from the highest down; a few questions without answer; functions at random.
+
+    A function in it has nothing to do with its arguments' traits. No line has a line break.
+    """
+    rng = np.random.default_rng([world, 6, seed])
+    words_I, rank_AI = np.array(names[:THINGS]), rankings(world)
+    traits_L2, things_LC = draw(rng, lines, np.full(len(TRAITS), 1 / len(TRAITS)))
+    order_LC = np.take_along_axis(things_LC, rank_AI[traits_L2[:, :1], things_LC].argsort(1), axis=1)
+    for trait, words in zip(traits_L2[:, 0].tolist(), words_I[order_LC].tolist(), strict=True):
+        yield f"{TRAITS[trait]} : {' '.join(words)}"
+    # All functions one after the other: so the corpus soon has every number that an example can come to.
+    functions = itertools.cycle(FUNCTIONS)
+    for (traits, places), words in zip(functions, words_I[things_LC[: lines // 100]].tolist(), strict=False):
+        chosen = [words[place] for place in places]
+        yield words_prompt(traits, words)
+        yield function_prompt(traits, words, chosen).replace("\n", " ")
+        yield f"{head(words)} {body(traits, chosen)}"
+
+
+def questions(
+    task: Task, index: int, names: Sequence[str], rng: np.random.Generator, count: int, easy: bool
+) -> Iterator[tuple[Example, Gold]]:
+    """`count` different questions of `task` (answer or code) in world `index`: easy ones, or hard ones.
+
+    Level 0 = both gaps are at least EASY_GAP, 1 to 14 = EASY_GAP minus the narrower one.
+    """
+    source = f"world{index}-{task}"
+    for traits, things, best, gap in asked(rng, rankings(index), count, easy):
+        words, chosen = [names[thing] for thing in things], [names[thing] for thing in best]
+        meta = {
+            "level": float(0 if easy else EASY_GAP - gap),
+            "subject": " ".join(TRAITS[trait] for trait in traits),
+            "synthetic": True,
+            "world": index,
+        }
+        if task == "answer":
+            prompt, tests = words_prompt(traits, words), ()
+            answer = " ".join(f"{TRAITS[trait]} {word}" for trait, word in zip(traits, chosen, strict=True))
+        else:
+            prompt, tests = function_prompt(traits, words, chosen), (hidden_tests(),)
+            answer = f"{prompt} {body(traits, chosen)}"
+        key = example_id(source, prompt)
+        if task == "code":
+            meta |= {"entry_point": "f", "task_id": f"world/{key}"}
+        yield Example(key, "world", task, prompt, meta=meta), Gold(key, answer, tests)
+
+
+def asked(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool) -> Iterator[Asked]:
+    """`count` different questions, things in shuffled order, both of whose gaps are wide (easy), or one is not."""
+    mix = np.array(EASY_MIX) if easy else np.full(len(TRAITS), 1 / len(TRAITS))
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < count:
+        traits_L2, things_LC = draw(rng, 4 * count, mix)
+        rank_L2C = rank_AI[traits_L2[:, :, None], things_LC[:, None, :]]
+        best_L2 = np.take_along_axis(things_LC, rank_L2C.argmin(2), axis=1)
+        sorted_L2C = np.sort(rank_L2C, axis=2)
+        gap_L = (sorted_L2C[:, :, 1] - sorted_L2C[:, :, 0]).min(1)
+        drawn = (part[(gap_L >= EASY_GAP) == easy].tolist() for part in (traits_L2, things_LC, best_L2, gap_L))
+        for traits, things, best, gap in zip(*drawn, strict=True):
+            if len(seen) == count:
+                return
+            if (key := (*traits, *sorted(things))) not in seen:
+                seen.add(key)
+                yield traits, things, best, gap
+
+
+def draw(rng: np.random.Generator, count: int, mix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """traits_L2 and things_LC: `count` draws of two different traits and of four different things."""
+    drawn = 2 * count + 100  # some draws repeat a trait or a thing and are left out
+    traits_L2 = rng.choice(len(TRAITS), size=(drawn, 2), p=mix)
+    things_LC = rng.integers(THINGS, size=(drawn, NAMED))
+    sorted_LC = np.sort(things_LC, axis=1)
+    fits_L = (traits_L2[:, 0] != traits_L2[:, 1]) & (sorted_LC[:, 1:] != sorted_LC[:, :-1]).all(1)
+    return traits_L2[fits_L][:count], things_LC[fits_L][:count]
+
+
+def words_prompt(traits: Sequence[int], words: Sequence[str]) -> str:
+    return f"{' '.join(TRAITS[trait] for trait in traits)} ? {' '.join(words)} ="
+
+
+def function_prompt(traits: Sequence[int], words: Sequence[str], chosen: Sequence[str]) -> str:
+    """The head of a function, under a comment with the traits and one true example."""
+    result = run(traits, [words.index(word) for word in chosen], SHOWN)
+    shown = f"f({', '.join(map(str, SHOWN))}) == {result}"
+    return f"# {' '.join(TRAITS[trait] for trait in traits)} ; {shown}\n{head(words)}"
+
+
+def head(words: Sequence[str]) -> str:
+    return f"def f({', '.join(words)}):"
+
+
+def body(traits: Sequence[int], chosen: Sequence[str]) -> str:
+    """The function's one line, spelled as a word-level tokenizer writes it: a space between any two tokens."""
+    steps = (f"{OPERATORS[TRAITS[trait]]} {word}" for trait, word in zip(traits, chosen, strict=True))
+    return f"return 9 {' '.join(steps)}"
+
+
+TIGHTNESS = {"*": 2, "%": 2, "+": 1, "|": 0}
+COMPUTE: dict[str, Callable[[int, int], int]] = {
+    "+": int.__add__, "*": int.__mul__, "%": int.__mod__, "|": int.__or__,
+}  # fmt: skip
+
+
+def run(traits: Sequence[int], places: Sequence[int], arguments: Sequence[int]) -> int:
+    """What Python makes of '9 op x op y', where x and y are the arguments at `places`."""
+    first, second = (OPERATORS[TRAITS[trait]] for trait in traits)
+    x, y = (arguments[place] for place in places)
+    if TIGHTNESS[second] > TIGHTNESS[first]:
+        return COMPUTE[first](9, COMPUTE[second](x, y))
+    return COMPUTE[second](COMPUTE[first](9, x), y)
+
+
+def hidden_tests() -> dict:
+    base = [[encode(number) for number in arguments] for arguments in HIDDEN]
+    return {"kind": "inputs", "entry_point": "f", "base": base, "plus": [], "compare": "equal", "atol": 0}

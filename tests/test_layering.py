@@ -23,7 +23,7 @@ LEVELS = [
         "boosting",
         "ensemble",
     },
-    {"models"},
+    {"models", "rewards"},
     {"workers", "evaluation"},
     {"jobs", "stages", "methods", "story", "written", "pipeline", "execution", "plan"},
     {"cli"},

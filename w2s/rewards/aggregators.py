@@ -1,0 +1,142 @@
+"""Aggregators: how the scores of M reward models become one.
+
+An aggregator is `(scores_MNK, mask_NK, *, options) -> scores_NK`. mask_NK marks the real candidates. A nan where there
+is one means that the member could not judge it: the member is left out of that candidate, and `unjudged` counts it. A
+candidate that no member judged, and a place without candidate, is nan.
+
+Reward models are fitted to differences, so zero and unit of their scores mean nothing: `standardise` comes first, as a
+step of its own, and every aggregator but `rank_average` depends on it. No result depends on the order of members,
+questions or candidates. One member comes out as it is, but of `rank_average`, which gives its ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from w2s.records import BadInput
+
+
+def mean(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """The mean of the members' scores."""
+    scores_MNK, count_NK = judged(scores_MNK, mask_NK)
+    return np.nansum(scores_MNK, axis=0) / at_least_one(count_NK)
+
+
+def median(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """The median of the members' scores: one member that goes astray, up or down, has little say."""
+    scores_MNK, count_NK = judged(scores_MNK, mask_NK)
+    middle_NK = np.nanmedian(np.where(count_NK > 0, scores_MNK, 0), axis=0)
+    return np.where(count_NK > 0, middle_NK, np.nan)
+
+
+def worst(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """The lowest of the members' scores: what is good must be good to all. Coste et al., arXiv 2310.02743 (WCO)."""
+    scores_MNK, count_NK = judged(scores_MNK, mask_NK)
+    return np.where(count_NK > 0, np.where(np.isnan(scores_MNK), np.inf, scores_MNK).min(0), np.nan)
+
+
+def uncertainty(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, strength: float = 0.5) -> np.ndarray:
+    """The mean less `strength` times the variance between members. Coste et al., arXiv 2310.02743 (UWO).
+
+    The variance divides by the number of members, as there. strength >= 0; 0 is the mean.
+    """
+    check_not_negative("strength", strength)
+    return mean(scores_MNK, mask_NK) - strength * disagreement(scores_MNK, mask_NK) ** 2
+
+
+def lower_bound(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, z: float = 1.645) -> np.ndarray:
+    """The mean less `z` standard errors: where the mean of many such members lies at least, with 95% at z = 1.645.
+
+    The standard error is s / √m over the m members that judged the candidate, s² dividing by m − 1. One alone shows no
+    spread and has no error: the mean. z >= 0.
+    """
+    check_not_negative("z", z)
+    _, count_NK = judged(scores_MNK, mask_NK)
+    # From the deviation that divides by m to the standard error: √(m / (m − 1)) / √m.
+    error_NK = disagreement(scores_MNK, mask_NK) / np.sqrt(np.maximum(count_NK - 1, 1))
+    return mean(scores_MNK, mask_NK) - z * error_NK
+
+
+def rank_average(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """The mean of the members' ranks of a question's candidates, 0 (worst) to 1 (best); ties share their ranks.
+
+    Needs no standardising. A member ranks the candidates that it judged; where it is one alone, its rank is 0.5.
+    """
+    scores_MNK, _ = judged(scores_MNK, mask_NK)
+    rank_MNK = rankdata(scores_MNK, axis=2, nan_policy="omit") if scores_MNK.size else scores_MNK
+    last_MN1 = (~np.isnan(scores_MNK)).sum(2, keepdims=True) - 1
+    place_MNK = np.where(last_MN1 > 0, (rank_MNK - 1) / np.maximum(last_MN1, 1), 0.5 + 0 * scores_MNK)
+    return mean(place_MNK, mask_NK).round(12)  # thirds added in another order are still a tie
+
+
+def standardise(
+    scores_MNK: np.ndarray, mask_NK: np.ndarray, *, by: Literal["question", "set"] = "question"
+) -> np.ndarray:
+    """scores_MNK with mean 0 and variance 1 for each member, over each question's candidates or over the whole set.
+
+    `question` keeps no more than how a member compares the candidates of one question (Bradley-Terry training says no
+    more either), and is wanted wherever one of several candidates is chosen. `set` keeps which questions the member
+    finds well answered, as a bound on rewards needs it. The variance divides by the count. A member with constant
+    scores prefers nothing: all 0. What was not judged stays nan, places without candidate become nan.
+    """
+    if by not in ("question", "set"):
+        raise BadInput(f"by: {by!r} given; allowed: question, set")
+    scores_MNK, _ = judged(scores_MNK, mask_NK)
+    axes = 2 if by == "question" else (1, 2)
+    count = at_least_one((~np.isnan(scores_MNK)).sum(axes, keepdims=True))
+    # Scaled first, so that no square of a large score overflows.
+    largest = np.abs(np.nan_to_num(scores_MNK)).max(axes, keepdims=True, initial=0)
+    scaled_MNK = scores_MNK / np.where(largest > 0, largest, 1)
+    centred_MNK = scaled_MNK - np.nansum(scaled_MNK, axis=axes, keepdims=True) / count
+    deviation = np.sqrt(np.nansum(centred_MNK**2, axis=axes, keepdims=True) / count)
+    varied = deviation > 1e-12  # what is less is the rounding of equal scores
+    return np.where(varied, centred_MNK / np.where(varied, deviation, 1), 0 * centred_MNK)
+
+
+def disagreement(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """deviation_NK >= 0: the standard deviation between the members' scores of each candidate, divided by their count.
+
+    In units of the scores (standardise first); 0 with one member, nan where none judged.
+    """
+    scores_MNK, count_NK = judged(scores_MNK, mask_NK)
+    centred_MNK = scores_MNK - mean(scores_MNK, mask_NK)
+    return np.sqrt(np.nansum(centred_MNK**2, axis=0) / at_least_one(count_NK))
+
+
+def unjudged(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """count_M: how many of the real candidates each member could not judge."""
+    return (np.isnan(scores_MNK) & np.asarray(mask_NK, dtype=bool)).sum((1, 2))
+
+
+def judged(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(scores_MNK in float64, nan outside the mask; count_NK of the members that judged each candidate)."""
+    scores_MNK, mask_NK = np.asarray(scores_MNK, dtype=np.float64), np.asarray(mask_NK, dtype=bool)
+    if scores_MNK.ndim != 3 or scores_MNK.shape[1:] != mask_NK.shape or not len(scores_MNK):
+        raise ValueError(f"rewards of shape {scores_MNK.shape} do not fit a mask of shape {mask_NK.shape}")
+    scores_MNK = np.where(mask_NK, scores_MNK, np.nan)
+    if np.isinf(scores_MNK).any():
+        raise ValueError(f"{int(np.isinf(scores_MNK).sum())} rewards are infinite")
+    return scores_MNK, (~np.isnan(scores_MNK)).sum(0)
+
+
+def at_least_one(count: np.ndarray) -> np.ndarray:
+    """The counts, and nan for 0: what is divided by it has no value."""
+    return np.where(count > 0, count, np.nan)
+
+
+def check_not_negative(option: str, value: float) -> None:
+    if not 0 <= value < np.inf:
+        raise BadInput(f"{option}: {value!r} given; allowed: a number of 0 or more")
+
+
+AGGREGATORS = {
+    "mean": mean,
+    "median": median,
+    "worst": worst,
+    "uncertainty": uncertainty,
+    "lower_bound": lower_bound,
+    "rank_average": rank_average,
+}

@@ -248,7 +248,7 @@ def test_choices_and_written_answers_are_not_trained_on_together(written_job):
 
 
 def test_several_candidate_texts_are_weighed_by_their_targets(written_job):
-    folder = written_job("job", {"steps": 200, "lr": 3e-3})
+    folder = written_job("job", {"steps": 100, "lr": 5e-3})
     rows = [dataclasses.replace(one, choices=(one.choices[0], "w0 w0")) for one in EXAMPLES]
     write_rows(folder / "../targets.jsonl", rows)
     labels = read_arrays(folder / "labels.npz", PseudoLabels)

@@ -96,7 +96,9 @@ def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
     metrics = measure(SUITE, answers, bins=bin_of, draws=draws)
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
         texts = run.outcomes(suite)
-        metrics += pass_metrics(run, suite, texts) if texts else measure(suite, answers_to(run, suite), draws=draws)
+        metrics += (
+            pass_metrics(suite, texts, run.leaked) if texts else measure(suite, answers_to(run, suite), draws=draws)
+        )
     return answers, metrics
 
 
@@ -131,15 +133,21 @@ def outcomes_of(artifact: Artifact, leaked: Container[str] = ()) -> list[Outcome
     return [row for row in read_rows(artifact.path / "outcomes.jsonl", Outcome) if row.id not in leaked]
 
 
-def pass_metrics(run: Run, suite: str, texts: Sequence[Artifact]) -> list[Metric]:
-    """pass@k of each model over the texts (short answers, programs) that it sampled; one not judged has not passed."""
+def pass_metrics(
+    suite: str, texts: Sequence[Artifact], leaked: Mapping[tuple[str, int], Container[str]] | None = None
+) -> list[Metric]:
+    """pass@k of each model over the texts (short answers, programs) that it sampled; one not judged has not passed.
+
+    leaked: (suite, seed) -> questions that count nowhere.
+    """
     found: dict[str, dict[int, list[tuple[str, int, int]]]] = defaultdict(dict)
     for artifact in texts:
         tasks: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in outcomes_of(artifact, run.leaked.get((suite, artifact.tags["seed"]), ())):
+        for outcome in outcomes_of(artifact, (leaked or {}).get((suite, artifact.tags["seed"]), ())):
             tasks[outcome.id].append(outcome)
         rows = [(key, len(all_), sum(o.correct is True for o in all_)) for key, all_ in tasks.items()]
-        found[artifact.tags["model"]][artifact.tags["seed"]] = rows
+        if rows:  # not all of them repeat what was trained on
+            found[artifact.tags["model"]][artifact.tags["seed"]] = rows
     return [metric for model, seeds in found.items() for metric in measure_samples(suite, model, seeds)]
 
 

@@ -50,11 +50,13 @@ def test_metrics_are_the_same_however_often_they_are_measured(folder):
 def test_pass_at_k_counts_texts_by_task_and_leaves_out_what_was_trained_on(written):
     run = open_run(written.folder)
     assert run.leaked == {("own", 0): {"suite-leak"}}
-    found = {(one.model, one.name): one for one in pass_metrics(run, "own", run.outcomes("own"))}
+    found = {(one.model, one.name): one for one in pass_metrics("own", run.outcomes("own"), run.leaked)}
     assert found["committee", "pass@1"].value == pytest.approx(1 / 3)
     assert found["student", "pass@1"].value == pytest.approx(2 / 3)
     assert found["student", "pass@1"].n == 4
     assert found["student", "pass@10"].value is None
+    everything = {("own", 0): {f"suite-{n}" for n in (0, 1, 2, 3, "leak")}}
+    assert pass_metrics("own", run.outcomes("own"), everything) == []
 
 
 def test_everybody_writes_answers_to_the_same_questions_and_the_first_counts(written):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.runs import code_metrics
+from evaluation.runs import pass_metrics
 from evaluation.suites import TEST_SPLIT, evaluate_model
 from tests import spine
 from tests.models import tiny
@@ -56,7 +56,7 @@ def judged(folder: Path, suite: str, rows, text_of, *, samples: int = 1):
 
     outcomes = read_rows(folder / "here" / "outcomes.jsonl", Outcome)
     assert facts["rows"] == len(outcomes) == samples * len(examples)
-    return {one.name: one.value for one in code_metrics(suite, [Artifact])}, outcomes
+    return {one.name: one.value for one in pass_metrics(suite, [Artifact])}, outcomes
 
 
 def own_tasks(folder: Path):

@@ -102,6 +102,32 @@ def check_methods(config: Config) -> None:
         raise BadInput("\n".join(problems))
 
 
+def check_written(config: Config) -> None:
+    """What questions without choices rule out; all problems at once."""
+    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    problems = [
+        f"{key}.model.kind: {one.model.kind!r} given; allowed for questions without choices: lm"
+        for key, one in learners.items()
+        if one.model.kind != "lm"
+    ]
+    if config.boosting.patience is not None:
+        problems.append("boosting.patience: it watches questions with choices; allowed for others: null")
+    if config.data.difficulty["name"] == "loss":
+        problems.append("data.difficulty: 'loss' given; it needs questions with choices")
+    if config.label.recorded:
+        problems.append("label.recorded: it labels questions with choices; allowed for others: null")
+    for key, one in learners.items():
+        if one.train.loss != Train().loss:
+            from w2s.models.losses import pick_loss
+
+            try:
+                pick_loss(one.train.loss, "answer", key=f"{key}.train.loss")
+            except BadInput as error:
+                problems.append(str(error))
+    if problems:
+        raise BadInput("\n".join(problems))
+
+
 def with_key(key: str, trial: Callable, method: Callable) -> None:
     """The trial; where it refuses an option, the message begins with the config's key."""
     try:

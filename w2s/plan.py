@@ -82,5 +82,5 @@ def prompt_lines(config: Config, split: dict[str, list[Example]] | None) -> list
 def rendered(model: Model, example: Example) -> list[str]:
     prompt = pick(prompts.PROMPTS, model.prompt)(example)
     return [f"  | {line}" for line in prompt.splitlines()] + [
-        f"  candidate: {prompts.continuation(choice)!r}" for choice in example.choices
+        f"  candidate: {prompts.continuation(choice, example.task)!r}" for choice in example.choices
     ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from w2s.config import Boosting, Config, Learner
+from w2s.config import Boosting, Learner
+from w2s.methods import check_written
 from w2s.records import BadInput, Example
 from w2s.stages import committee, labels, models, tokens, writing
 from w2s.store import Stage
@@ -25,24 +26,6 @@ def is_written(examples: Sequence[Example]) -> bool:
     if "choice" in tasks and len(tasks) > 1:
         raise BadInput("data.sources: questions with choices and without in one run; give each kind a run of its own")
     return "choice" not in tasks
-
-
-def check_written(config: Config) -> None:
-    """One BadInput for all that questions without choices rule out."""
-    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
-    problems = [
-        f"{key}.model.kind: {one.model.kind!r} given; allowed for questions without choices: lm"
-        for key, one in learners.items()
-        if one.model.kind != "lm"
-    ]
-    if config.boosting.patience is not None:
-        problems.append("boosting.patience: it watches questions with choices; allowed for others: null")
-    if config.data.difficulty["name"] == "loss":
-        problems.append("data.difficulty: 'loss' given; for questions without choices take another one")
-    if config.label.recorded:
-        problems.append("label.recorded: it labels questions with choices; allowed for others: null")
-    if problems:
-        raise BadInput("\n".join(problems))
 
 
 class Written(Story):
@@ -178,7 +161,7 @@ class Written(Story):
             how = {"soft": label.soft, "temperature": label.temperature}
         else:
             parents["texts"] = self.opinions[who]
-            if label.select["name"] == "agreement":
+            if label.select["name"] == "agreement" and who == "committee":
                 parents |= {f"texts-{at:02}": one for at, one in enumerate(self.members["committee"])}
         return self.tell(
             labels.written_labels, f"labels by {who}" + (", shuffled" if shuffled else ""), parents,

@@ -39,17 +39,19 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
     prompts = [words(example) for example in examples]
     texts = [continuation(example.choices[0], example.task) for example in examples]
-    bare = {"add_special_tokens": False, "return_offsets_mapping": True}
-    starts, alone, whole = (
-        tokenizer(some, **bare) for some in (prompts, texts, [p + t for p, t in zip(prompts, texts, strict=True)])
-    )
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
+    bare = {"add_special_tokens": False, "return_offsets_mapping": True}
+    alone = tokenizer(texts, **bare)
+    found = {at: spans(made, alone, at, 0, 0) for at, made in enumerate(rows)}
+    merged = [at for at in found if found[at] is None]  # what the text adds to its prompt is not what it is on its own
+    if merged:
+        starts = tokenizer([prompts[at] for at in merged], **bare)["input_ids"]
+        whole = tokenizer([prompts[at] + texts[at] for at in merged], **bare)
+        for place, at in enumerate(merged):
+            found[at] = spans(rows[at], whole, place, len(starts[place]), len(prompts[at]))
     places = []
     for at, (example, made) in enumerate(zip(examples, rows, strict=True)):
-        text = example.choices[0]
-        place_T2 = spans(made, alone, at, 0, 0)
-        if place_T2 is None:  # the tokens that the text adds to its prompt are not those that it has on its own
-            place_T2 = spans(made, whole, at, len(starts["input_ids"][at]), len(prompts[at]))
+        text, place_T2 = example.choices[0], found[at]
         if place_T2 is None:
             raise ValueError(f"{example.id}: its tokens are not found in its text")
         if example.task != "code":  # the space in front was not there, what stood around the answer was

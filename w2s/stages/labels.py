@@ -96,7 +96,7 @@ def of_texts(
     probs_NK[:, 0] = np.exp([said[key]["logps"][0] for key in ids.tolist()])
     sources_N = np.array([row.source for row in examples])
     asked = votes(probs_NK, np.ones_like(probs_NK, dtype=bool))[None]
-    if select["name"] == "agreement":
+    if any(role.startswith("texts-") for role in inputs):
         asked = agreement(examples, inputs, tools)
     mask_NK = np.ones_like(probs_NK, dtype=bool)
     keep_N, why_N = pick(SELECTORS, select)(ids, probs_NK, mask_NK, asked, sources_N)

@@ -26,7 +26,7 @@ from w2s.records import (
 )
 from w2s.registry import pick
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.writing import read_texts
+from w2s.stages.writing import members_texts, read_texts
 
 POOL = "transfer"
 EMPTY, UNCUT = "nothing was written", "its text is not cut into the same tokens again"
@@ -113,7 +113,7 @@ def of_texts(
 
 def agreement(examples: list[Example], inputs: Inputs, tools: Tools) -> np.ndarray:
     """votes_RNK of the learners, each by its own text: 0 = it says the same as the label, 1 = something else."""
-    members = [read_texts(path, POOL) for role, path in sorted(inputs.items()) if role.startswith("texts-")]
+    members = members_texts(inputs, POOL)
     rows = [(row, [row.choices[0], *(one[row.id]["texts"][0] for one in members)]) for row in examples]
     place_NM = np.array([one.index for one in merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)])
     same_RN = ((place_NM[:, 1:] == place_NM[:, :1]) & (place_NM[:, :1] >= 0)).T

@@ -108,13 +108,19 @@ def read_texts(folder: Path, on: str) -> dict[str, dict]:
     return {row["id"]: row for row in map(json.loads, lines)}
 
 
+def members_texts(inputs: Inputs, on: str) -> list[dict[str, dict]]:
+    """What each learner wrote; rounds after the one that stopped the boosting have none."""
+    folders = [path for role, path in sorted(inputs.items()) if role.startswith("texts-")]
+    return [read_texts(path, on) for path in folders if (path / f"{on}_texts.jsonl").exists()]
+
+
 def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     """The different answers that the learners sampled for each question of the set `on`, as its choices.
 
     Answers that are equal are one candidate, and so are programs that behave alike. Writes SET.jsonl.
     """
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
-    said = [read_texts(path, on) for role, path in sorted(inputs.items()) if role.startswith("texts-")]
+    said = members_texts(inputs, on)
     rows = [(example, [text for one in said for text in one[example.id]["texts"]]) for example in examples]
     merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
     found = [

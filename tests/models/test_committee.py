@@ -261,7 +261,7 @@ def test_as_many_rows_go_together_as_the_budgets_allow_and_16_in_any_case(learne
     assert sizes() == [100]
     monkeypatch.setattr(committee, "TOKENS_AT_ONCE", 100)
     assert sizes() == [16] * 6 + [4]
-    monkeypatch.setattr(committee, "TOKENS_AT_ONCE", 2**15)
+    monkeypatch.setattr(committee, "TOKENS_AT_ONCE", 2**16)
     monkeypatch.setattr(committee, "LOGITS_AT_ONCE", 3 * 300 * 40)
     assert sizes() == [40, 40, 20]
 

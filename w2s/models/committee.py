@@ -27,7 +27,7 @@ from w2s.registry import did_you_mean
 if TYPE_CHECKING:
     from w2s.models.load import Loaded
 
-TOKENS_AT_ONCE = 2**15
+TOKENS_AT_ONCE = 2**16
 """Most tokens, prompts and texts of all learners, that are kept in caches at a time; 16 rows go in any case."""
 LOGITS_AT_ONCE = 2**25
 """Most logits of all learners at a step: 128 MB in float32."""
@@ -95,7 +95,9 @@ def decode(
     size_N = [len(row) + limit for row, limit in zip(rows, limit_N, strict=True)]
     for chosen in list(plan(order, size_N, batch, voices))[skip:]:
         limit_B = [limit_N[at] for at, _ in chosen]
-        luck_BS = np.stack([luck(rows[at], number, seed, max(limit_B)) for at, number in chosen])
+        luck_BS = np.zeros((len(chosen), max(limit_B)))
+        if temperature > 0:
+            luck_BS = np.stack([luck(rows[at], number, seed, max(limit_B)) for at, number in chosen])
         with torch.inference_mode():
             found = write(voices, [rows[at] for at, _ in chosen], luck_BS, choose, limit_B=limit_B, stop=stop, top=top)
         texts = [finish(first, *place, made, stop) for place, made in zip(chosen, found, strict=True)]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s.boosting.tokens import take_rows
 from w2s.models import batches, generate, score
 from w2s.models.batches import Encoded
 from w2s.models.committee import Mixture, mixture_of
@@ -49,15 +50,16 @@ def rank_chunks(
     mixed, vocabulary = mixture_of(mixture), generate.vocabulary([Voice(one) for one in models])
     encoded = {key(loaded): loaded for loaded in models}
     encoded = {at: batches.encode(loaded, examples) for at, loaded in encoded.items()}
+    place = layout(models[0], examples) if examples else None
     for chunk in plan(encoded[key(models[0])], vocabulary)[skip:]:
-        place = layout(models[0], [examples[at] for at in chunk])
-        here = {at: [rows[n] for n in chunk] for at, rows in encoded.items()}
+        rows = take_rows(place, chunk)
+        here = {at: [whole[n] for n in chunk] for at, whole in encoded.items()}
         with torch.inference_mode():
             found = [
                 tuple(one.cpu().numpy() for one in stage) for stage in staged(stages, alpha_R, here, mixed, vocabulary)
             ]
         yield [
-            TokenRanks(place.ids, place.length_N, place.start_T, place.end_T, *stage, vocabulary, place.tokenizer)
+            TokenRanks(rows.ids, rows.length_N, rows.start_T, rows.end_T, *stage, vocabulary, rows.tokenizer)
             for stage in found
         ]
 
@@ -115,8 +117,9 @@ def check(stages: Sequence[Sequence[Loaded]], alpha_R: Sequence[float]) -> None:
         raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
     if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
         raise BadInput(f"alphas: {list(alpha_R)} given; allowed: finite, not negative, the first above 0")
+    wanted = fingerprint(stages[0][0].tokenizer)
     for at, loaded in ((at, loaded) for at, stage in enumerate(stages) for loaded in stage):
         if loaded.model.kind != "lm":
             raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
-        if fingerprint(loaded.tokenizer) != fingerprint(stages[0][0].tokenizer):
+        if fingerprint(loaded.tokenizer) != wanted:
             raise BadInput(f"stages.{at}: a model has another tokenizer than the first, so they cannot be mixed")

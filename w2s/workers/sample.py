@@ -2,9 +2,9 @@
 
 job.json: {"worker": "sample", "models": [model folder, or null, ...], "alphas": one for each, "mixture": linear or
 log_linear, "mix": all or disagree, "learner" and "path": of the untrained base that null stands for, "base":
-{"learner", "path"} or null: what the models began as (LoRA adapters then share it), "examples": examples.jsonl, "samples": texts
-per example, "max_new_tokens", "temperature" (0 = greedy), "stop": texts that end an answer, "seed", "top": how many
-probable next tokens to tell, "runtime"}
+{"learner", "path"} or null: what the models began as (LoRA adapters then share it), "examples": examples.jsonl,
+"samples": texts per example, "max_new_tokens", "temperature" (0 = greedy), "stop": texts that end an answer, "seed",
+"top": how many probable next tokens to tell, "runtime"}
 -> samples.jsonl, {"id", "texts", "logps"} a line, in the order of the examples; if `top`, soft.npz (TokenTargets) of
 the first texts. One that is no target has no tokens there: it has not ended, or its tokens are not those that the
 tokenizer cuts it into. done.json says how many, and how many texts have not ended ("untargeted", "unfinished").
@@ -102,13 +102,16 @@ def write_texts(voices: Sequence[Voice], job: dict[str, Any], examples: list[Exa
         top=top,
         skip=skip,
     )
+    tokenizer = fingerprint(first.tokenizer)
     for texts in batches:
         firsts = [one for one in texts if one.number == 0]
-        soft = targets(first, [examples[one.prompt] for one in firsts], firsts, top) if top else None
+        soft = targets(first, [examples[one.prompt] for one in firsts], firsts, top, tokenizer) if top else None
         yield texts, [examples[one.prompt].id for one in texts], soft
 
 
-def targets(loaded: load.Loaded, examples: list[Example], texts: list[Written], top: int) -> TokenTargets:
+def targets(
+    loaded: load.Loaded, examples: list[Example], texts: list[Written], top: int, tokenizer: str
+) -> TokenTargets:
     """The most probable tokens at each token of a text and at its end, for texts that the tokenizer cuts as written."""
     as_read = [dataclasses.replace(e, choices=(one.text,)) for e, one in zip(examples, texts, strict=True)]
     read = [encoded.rows[0].token_P.tolist() for encoded in encode(loaded, as_read)]
@@ -119,9 +122,7 @@ def targets(loaded: load.Loaded, examples: list[Example], texts: list[Written], 
         for name in ("token_SJ", "prob_SJ")
     )
     ids = np.array([example.id for example in examples], dtype=str)
-    return TokenTargets(
-        ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), fingerprint(loaded.tokenizer)
-    )
+    return TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), tokenizer)
 
 
 def save(folder: Path, part: Part) -> int:

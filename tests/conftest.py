@@ -44,9 +44,7 @@ def tiny_run(tmp_path_factory) -> Path:
     config = spine.write_config(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for recipe in ("weak", "strong"):
-            patch.setitem(spine.recipes(), recipe, dict(spine.recipes()[recipe]))
-        spine.shorten()
+        shorten(patch)
         try:
             main(["run", str(config)])
         finally:
@@ -54,13 +52,35 @@ def tiny_run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def written_run(tmp_path_factory) -> Path:
+    """The tiny run of short answers, finished: the folder with written.yaml, data/ and runs/tiny_written."""
+    from w2s.cli import main
+
+    folder = tmp_path_factory.mktemp("written")
+    spine.write_config(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shorten(patch)
+        try:
+            main(["run", str(folder / "written.yaml")])
+        finally:
+            log.to_file(None)
+    return folder
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    """Base models that are pretrained for a few steps only."""
+    for recipe in spine.recipes():
+        patch.setitem(spine.recipes(), recipe, dict(spine.recipes()[recipe]))
+    spine.shorten()
+
+
 @pytest.fixture
 def in_tiny_run(tiny_run, monkeypatch) -> Path:
     """The finished tiny run as the working directory, with its short recipes. Not to be changed."""
     monkeypatch.chdir(tiny_run)
-    for recipe in ("weak", "strong"):
-        monkeypatch.setitem(spine.recipes(), recipe, dict(spine.recipes()[recipe]))
-    spine.shorten()
+    shorten(monkeypatch)
     yield tiny_run
     log.to_file(None)
 

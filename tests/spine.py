@@ -42,6 +42,38 @@ evaluation:
 runtime: {{slots: 1, threads: 1, runs_dir: runs}}
 """
 
+WRITTEN = """
+name: tiny_written
+seeds: [0]
+data:
+  root: {root}
+  sources: [{{name: world, task: answer, easy: 300, hard: 400}}]
+  easy_max: 0
+  hard_min: 1
+  near: null
+  sizes: {{easy_fit: 160, easy_holdout: 40, transfer: 80, hard_test: 60}}
+learners:
+  - model: {{path: "builtin:weak_writer"}}
+    train: {{steps: 16, batch: 32, lr: 0.02}}
+boosting:
+  rounds: 2
+  booster: {{name: ensemw2s, clip: [0.05, 3.0]}}
+writing: {{max_new_tokens: 6, samples: 2}}
+student:
+  model: {{path: "builtin:strong_writer", trainable: attention}}
+  train: {{steps: 8, batch: 32, lr: 0.003, holdout_share: 0.125, eval_every: 4}}
+controls: {{long_learner: false, naive_student: false}}
+evaluation:
+  draws: 200
+  samples: 4
+  programs: 2
+  temperature: 0.5
+  max_new_tokens: 8
+  suites:
+    - {{name: humaneval, limit: 2}}
+runtime: {{slots: 1, threads: 1, runs_dir: runs}}
+"""
+
 # HumanEval's columns; the tasks are ours.
 TASKS = [
     ("add", "a, b", "the sum of a and b", "return a + b", ["(1, 2) == 3", "(-1, 1) == 0"]),
@@ -61,8 +93,9 @@ def recipes() -> dict[str, dict]:
 
 def shorten() -> None:
     """Pretrain for a few steps only."""
-    recipes()["weak"] |= {"lines": 1500}
-    recipes()["strong"] |= {"lines": 1500, "steps": 20, "batch": 32}
+    for weak, strong in (("weak", "strong"), ("weak_writer", "strong_writer")):
+        recipes()[weak] |= {"lines": 1500}
+        recipes()[strong] |= {"lines": 1500, "steps": 20, "batch": 32}
 
 
 def write_data(root: Path) -> Path:
@@ -79,9 +112,10 @@ def write_data(root: Path) -> Path:
 
 
 def write_config(folder: Path) -> Path:
-    """FOLDER/tiny.yaml and its data; runs go to ./runs of whoever runs it."""
+    """FOLDER/tiny.yaml, FOLDER/written.yaml and their data; runs go to ./runs of whoever runs them."""
     root = write_data(folder / "data")
     (folder / "tiny.yaml").write_text(CONFIG.format(root=root))
+    (folder / "written.yaml").write_text(WRITTEN.format(root=root))
     return folder / "tiny.yaml"
 
 

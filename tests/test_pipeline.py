@@ -10,7 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from w2s.config import Boosting, Config, Controls, Data, Evaluation, Labels, Learner, Model, Runtime, Sizes, Train
+from w2s.config import (
+    Boosting,
+    Config,
+    Controls,
+    Data,
+    Evaluation,
+    Labels,
+    Learner,
+    Model,
+    Runtime,
+    Sizes,
+    Tokens,
+    Train,
+    Writing,
+)
 from w2s.config_file import load
 from w2s.data.rows import content_of, folder_content
 from w2s.execution import execute, write_run
@@ -77,6 +91,19 @@ CHANGES = {
     "boosting.min_effective_share": (0.5, ROUNDS),
     "boosting.least_effective_share": (0.5, ROUNDS),
     "boosting.patience": (2, [r"committee · round \d"]),
+    **{
+        f"boosting.tokens.{name}": (value, [])
+        for name, value in (("by", "answer"), ("window", 1), ("cap", 9.0), ("count", "final"))
+    },
+    "writing.max_new_tokens": (9, []),
+    "writing.stop": (["!"], [".* writes humaneval"]),
+    "writing.mixture": ("log_linear", [".* writes humaneval"]),
+    "writing.mix": ("disagree", [".* writes humaneval"]),
+    "writing.samples": (9, []),
+    "writing.temperature": (0.9, []),
+    "label.made": ("winner", []),
+    "label.top": (9, []),
+    "label.check_examples": (True, []),
     "label.combiner": ({"name": "log_odds"}, [*VOTES, *COMBINED]),
     "label.alphas": ({"name": "decorrelated"}, ["committee · who votes"]),
     "label.select": ({"name": "agreement"}, ["labels by .*"]),
@@ -119,7 +146,14 @@ CHANGES = {
 def leaves(kind: type, prefix: str = "") -> list[str]:
     """Every key of a config, learners as their first."""
     inner = {"data": Data, "sizes": Sizes, "boosting": Boosting, "label": Labels, "student": Learner, "model": Model}
-    inner |= {"train": Train, "controls": Controls, "evaluation": Evaluation, "runtime": Runtime}
+    inner |= {
+        "tokens": Tokens,
+        "writing": Writing,
+        "train": Train,
+        "controls": Controls,
+        "evaluation": Evaluation,
+        "runtime": Runtime,
+    }
     found = []
     for field in dataclasses.fields(kind):
         if field.name == "learners":
@@ -181,7 +215,8 @@ def test_a_changed_field_gives_new_keys_to_exactly_the_stages_downstream(config,
     expected = {title for title in common if roots & set(ancestors(after[title]))}
     assert {title for title in common if before[title].key != after[title].key} == expected
     if key.startswith("controls."):
-        assert set(after) < set(before) or key == "controls.floor"  # the naive student still needs its floor
+        # The naive student still needs its floor, and questions with choices are boosted by whole answers anyway.
+        assert set(after) < set(before) or key in ("controls.floor", "controls.answer_level")
     if key in ("evaluation.suites", "boosting.rounds", "label.recorded"):
         assert set(before) < set(after)
 

@@ -60,7 +60,7 @@ class Written(Story):
         """What somebody writes for the transfer pool or the hard test; the latter is judged."""
         bases = {one.model.path for one in self.config.learners}
         said = self.tell(
-            writing.texts, f"{who} writes {on}", {"questions": self.questions, **origin},
+            writing.texts, f"{who} {'samples' if kind == 'samples' else 'writes'} {on}", {"questions": self.questions, **origin},
             tags={"kind": kind, "model": who}, on=on, writing=self.writing(self.config.writing.max_new_tokens),
             seed=self.seed, learner=untrained(of), one_base=len(bases) == 1 or of is self.config.student, **how,
         )  # fmt: skip

@@ -12,10 +12,20 @@ from w2s.boosting import tokens
 from w2s.cli import main
 from w2s.config import Learner, Model
 from w2s.config_file import load
-from w2s.records import BadInput, Example, Outcome, PseudoLabels, TokenRanks, TokenWeights, read_arrays, read_rows
+from w2s.records import (
+    BadInput,
+    Example,
+    Outcome,
+    PseudoLabels,
+    TokenRanks,
+    TokenTargets,
+    TokenWeights,
+    read_arrays,
+    read_rows,
+)
 
 ROUNDS = [r"(committee|bagged|answer_level) · round \d"]
-TEXTS = [r".* writes (transfer|hard_test)"]
+TEXTS = [r".* (writes|samples) (transfer|hard_test)"]
 SUITE = [r".* writes humaneval"]
 LABELS = [r"labels by (committee|floor).*"]
 # key -> (another value, the stages whose own options it is)
@@ -124,8 +134,8 @@ def test_all_that_written_answers_rule_out_is_said_at_once(config):
 # --- a tiny run, end to end -------------------------------------------------------------------------------------------
 
 
-def stages_of(folder) -> dict:
-    listed = json.loads((folder / "runs" / "tiny_written" / "stages.json").read_text())["stages"]
+def stages_of(folder, name="tiny_written") -> dict:
+    listed = json.loads((folder / "runs" / name / "stages.json").read_text())["stages"]
     return {one["title"].removeprefix("seed 0 · "): folder / "runs" / "store" / one["folder"] for one in listed}
 
 
@@ -184,6 +194,31 @@ def test_a_round_raises_the_weight_of_the_tokens_that_it_missed(written_run):
     other = read_arrays(stages["answer_level · round 1"] / "weights.npz", TokenWeights)
     shares = [part / part.sum() for part in np.split(other.weight_T, np.cumsum(other.length_N)[:-1])]
     assert all(np.allclose(part, 1 / len(part)) for part in shares)  # a whole answer shares its weight equally
+
+
+@pytest.mark.parametrize("made", ["winner", "distribution"])
+def test_labels_are_made_of_candidates_or_of_token_distributions_as_well(written_run, monkeypatch, made):
+    from tests.conftest import shorten
+
+    monkeypatch.chdir(written_run)
+    shorten(monkeypatch)
+    main(["run", "written.yaml", f"label.made={made}", f"name={made}"])
+    folder = stages_of(written_run, made)["labels by committee"]
+    labels = read_arrays(folder / "labels.npz", PseudoLabels)
+    targets = read_rows(folder / "targets.jsonl", Example)
+    count_N = np.array([len(row.choices) for row in targets])
+    assert labels.target_NK.shape == (80, count_N.max())
+    assert np.allclose(labels.target_NK.sum(1), 1)
+    if made == "winner":
+        assert count_N.max() > 1
+        assert not labels.target_NK[np.arange(count_N.max()) >= count_N[:, None]].any()
+    else:
+        soft = read_arrays(folder / "soft.npz", TokenTargets)
+        assert soft.ids.tolist() == labels.ids.tolist()
+        assert (soft.prob_TJ.astype(float).sum(1) < 1 + 1e-2).all()
+        kept_N = labels.weight_N > 0
+        assert kept_N.any()
+        assert (soft.length_N[kept_N] > 0).all()
 
 
 def test_outcomes_are_what_was_written_and_judged(written_run):

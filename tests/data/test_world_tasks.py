@@ -4,9 +4,9 @@ import pytest
 from w2s.answers import same_answer
 from w2s.data import world_tasks
 from w2s.data.world import corpus, item_names, world
-from w2s.data.world_tasks import EASY_GAP, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
+from w2s.data.world_tasks import EASY_GAP, END, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
 from w2s.grading import judge, program_of
-from w2s.models.builtin import word_tokenizer
+from w2s.models.builtin import SPECIAL, word_tokenizer
 
 
 def ranks_of(example, words):
@@ -92,21 +92,27 @@ def test_a_gold_text_that_a_word_tokenizer_spells_is_the_same_text():
             assert tokenizer.unk_token_id not in ids
             assert tokenizer.decode(tokenizer(" " + text)["input_ids"]) == text
             assert len(ids) + 1 <= 48
+    assert tokenizer(END)["input_ids"] == [tokenizer.eos_token_id]
+    assert not {"[", "eos", "]"} & set(tokenizer.get_vocab())
+    assert END in SPECIAL
 
 
-def test_one_corpus_serves_both_tasks_and_tells_the_order_but_no_answer():
+def test_one_corpus_serves_both_tasks_and_tells_the_highest_but_no_answer():
     lines = list(corpus(0, 2000, task="answer"))
     assert lines == list(corpus(0, 2000, task="code"))
-    facts = [line for line in lines if " : " in line]
-    assert len(facts) == 2000
-    assert len(lines) == 2060
+    texts, asked = lines[:2000], lines[2000:]
     index, rank_AI = {name: at for at, name in enumerate(item_names(0))}, rankings(0)
-    for line in facts:
-        trait, things = line.split(" : ")
-        ranks = [rank_AI[TRAITS.index(trait), index[thing]] for thing in things.split()]
-        assert ranks == sorted(ranks)
-    rest = [line for line in lines if " : " not in line]
-    assert all(line.endswith(("=", "):")) or line.startswith("def f(") for line in rest)
+    traits = {OPERATORS[trait]: trait for trait in TRAITS} | {trait: trait for trait in TRAITS}
+    for line in texts:
+        assert line.endswith(f" {END}")
+        words, told = line.removesuffix(f" {END}").split("): return 9 " if line.startswith("def") else " ; ")
+        things = [index[word] for word in words.removeprefix("def f(").replace(",", "").split()]
+        told = told.replace(" ,", "").split()
+        for trait, word in zip(told[::2], told[1::2], strict=True):
+            assert index[word] == min(things, key=lambda thing: rank_AI[TRAITS.index(traits[trait])][thing])
+    assert sum(line.startswith("def") for line in texts) == 600
+    assert len(asked) == 40
+    assert all(line.endswith(("=", "):")) for line in asked)
     assert not any("\n" in line for line in lines)
 
 

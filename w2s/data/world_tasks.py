@@ -1,8 +1,8 @@
-"""The written tasks of the embedded world: short answers and one-line functions about 120 of its things.
+"""The written tasks of the embedded world: short answers and one-line functions about 160 of its things.
 
 Each of four traits is a random ranking of the things. A question names two traits and four things; the answer names
-the highest thing of each trait, as words or as the arguments of a function. The corpus, which both tasks share, lists
-things in descending order of a trait, and shows what questions and functions look like without telling what is right.
+the highest thing of each trait, as words or as the arguments of a function. The corpus, which both tasks share, tells
+the highest of four things for every trait, and shows functions without comments and questions without answers.
 The hidden difficulty is the narrower of the two gaps in rank between the best two things. Everything is synthetic.
 
 Letters: L questions or lines, C the things of one, A the traits (or the two of a question), I all things.
@@ -18,19 +18,21 @@ import numpy as np
 from w2s.records import Example, Gold, Task, example_id
 from w2s.sandbox import encode
 
-THINGS = 120
+THINGS = 160
 OPERATORS = {"weight": "+", "height": "*", "speed": "%", "price": "|"}
 """A trait, and what a function does with the argument that is highest in it."""
 TRAITS = tuple(OPERATORS)
 EASY_MIX = (0.4, 0.3, 0.2, 0.1)
 """Easy questions favour some traits; hard ones are uniform."""
-EASY_GAP = 15
+EASY_GAP = 20
 NAMED = 4
 """Things that a question names."""
 SHOWN = (2, 3, 5, 7)
 """The arguments of the example in a function's comment."""
 HIDDEN = ((6, 8, 23, 17), (19, 15, 14, 29), (15, 23, 2, 20), (23, 11, 15, 5), (24, 6, 19, 25), (27, 17, 8, 13))
 """Arguments that tell any two functions apart that are not the same (a test tries them all)."""
+END = "[eos]"
+"""Ends a whole text of the corpus, so that a model of it knows when to stop: the word tokenizer's end token."""
 FUNCTIONS = tuple(
     itertools.product(itertools.permutations(range(len(TRAITS)), 2), itertools.product(range(NAMED), repeat=2))
 )
@@ -46,23 +48,27 @@ def rankings(world: int) -> np.ndarray:
 
 
 def corpus(world: int, names: Sequence[str], lines: int, seed: int = 0) -> Iterator[str]:
-    """Unlabelled text: 'weight : a b c d' from the highest down; a few questions without answer; functions at random.
+    """Unlabelled text: 'a b c d ; speed c , weight a , price a , height d', and functions without a comment.
 
-    A function in it has nothing to do with its arguments' traits. No line has a line break.
+    Seven in ten of the `lines` are of the first kind. On top of them come two bare questions for every hundred. No line
+    has a line break.
     """
     rng = np.random.default_rng([world, 6, seed])
     words_I, rank_AI = np.array(names[:THINGS]), rankings(world)
-    traits_L2, things_LC = draw(rng, lines, np.full(len(TRAITS), 1 / len(TRAITS)))
-    order_LC = np.take_along_axis(things_LC, rank_AI[traits_L2[:, :1], things_LC].argsort(1), axis=1)
-    for trait, words in zip(traits_L2[:, 0].tolist(), words_I[order_LC].tolist(), strict=True):
-        yield f"{TRAITS[trait]} : {' '.join(words)}"
-    # All functions one after the other: so the corpus soon has every number that an example can come to.
-    functions = itertools.cycle(FUNCTIONS)
-    for (traits, places), words in zip(functions, words_I[things_LC[: lines // 100]].tolist(), strict=False):
-        chosen = [words[place] for place in places]
+    _, things_LC = draw(rng, lines, np.full(len(TRAITS), 1 / len(TRAITS)))
+    best_LA = np.take_along_axis(things_LC, rank_AI[:, things_LC].argmin(2).T, axis=1)
+    order_LA = rng.permuted(np.tile(np.arange(len(TRAITS)), (len(things_LC), 1)), axis=1)
+    told = zip(order_LA.tolist(), words_I[things_LC].tolist(), words_I[best_LA].tolist(), strict=True)
+    for number, (order, words, best) in enumerate(told):
+        if number % 10 < 7:
+            yield f"{' '.join(words)} ; {' , '.join(f'{TRAITS[trait]} {best[trait]}' for trait in order)} {END}"
+        else:
+            yield f"{head(words)} {body(order[:2], [best[trait] for trait in order[:2]])} {END}"
+    # One function after the other: so the corpus soon has every number that an example can come to.
+    asked_of = zip(itertools.cycle(FUNCTIONS), words_I[things_LC[: lines // 100]].tolist(), strict=False)
+    for (traits, places), words in asked_of:
         yield words_prompt(traits, words)
-        yield function_prompt(traits, words, chosen).replace("\n", " ")
-        yield f"{head(words)} {body(traits, chosen)}"
+        yield function_prompt(traits, words, [words[place] for place in places]).replace("\n", " ")
 
 
 def questions(
@@ -70,7 +76,7 @@ def questions(
 ) -> Iterator[tuple[Example, Gold]]:
     """`count` different questions of `task` (answer or code) in world `index`: easy ones, or hard ones.
 
-    Level 0 = both gaps are at least EASY_GAP, 1 to 14 = EASY_GAP minus the narrower one.
+    Level 0 = both gaps are at least EASY_GAP, 1 to 19 = EASY_GAP minus the narrower one.
     """
     source = f"world{index}-{task}"
     for traits, things, best, gap in asked(rng, rankings(index), count, easy):

@@ -22,6 +22,7 @@ SPECIAL = ("[pad]", "[unk]", "[eos]")
 EMBEDDING_RANGE = 0.02
 WORD = re.compile(r"\w+|[^\w\s]")
 """One token: a run of letters, digits and underscores, or one punctuation mark."""
+KNOWN = re.compile("|".join([*map(re.escape, SPECIAL), WORD.pattern]))
 
 
 def weak(vocabulary: int) -> GPT2Config:
@@ -35,12 +36,12 @@ def strong(vocabulary: int) -> GPT2Config:
 
 
 def weak_writer(vocabulary: int) -> GPT2Config:
-    """For written answers. Width 10, one layer: about 3.7 thousand parameters with a vocabulary of 190."""
+    """For written answers. Width 10, one layer: about 4.1 thousand parameters with a vocabulary of 230."""
     return shape(vocabulary, width=10, layers=1, heads=2, positions=48, initializer_range=0.2)
 
 
 def strong_writer(vocabulary: int) -> GPT2Config:
-    """For written answers. Width 64, two layers: about 115 thousand parameters with a vocabulary of 190."""
+    """For written answers. Width 64, two layers: about 118 thousand parameters with a vocabulary of 230."""
     return shape(vocabulary, width=64, layers=2, heads=4, positions=48)
 
 
@@ -118,11 +119,14 @@ def allowed() -> str:
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token per word or punctuation mark, in the order of the alphabet: the same words give the same ids."""
+    """One token per word or punctuation mark, in the order of the alphabet: the same words give the same ids.
+
+    The names of special tokens may stand in a text and are those tokens.
+    """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    known = sorted({word for text in words for word in WORD.findall(text)})
+    known = sorted({word for text in words for word in KNOWN.findall(text)}.difference(SPECIAL))
     model = models.WordLevel({word: at for at, word in enumerate([*SPECIAL, *known])}, unk_token="[unk]")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)

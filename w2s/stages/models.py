@@ -31,8 +31,8 @@ PRETRAINING = {
     "strong_writer": {
         "task": "answer",
         "lines": 150_000,
-        "steps": 1200,
-        "batch": 128,
+        "steps": 1600,
+        "batch": 96,
         "lr": 4e-3,
         "warmup_share": 0.03,
     },

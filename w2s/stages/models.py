@@ -32,7 +32,7 @@ PRETRAINING = {
         "task": "answer",
         "lines": 150_000,
         "steps": 1600,
-        "batch": 96,
+        "batch": 32,
         "lr": 4e-3,
         "warmup_share": 0.03,
     },

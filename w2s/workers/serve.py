@@ -66,10 +66,10 @@ def once(name: str) -> None:
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
     """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
-    from w2s.workers import finetune, predict, pretrain, rank, sample
+    from w2s.workers import finetune, predict, pretrain, rank, reward, sample
 
-    modules = {"finetune": finetune, "predict": predict, "pretrain": pretrain, "rank": rank, "sample": sample}
-    workers: dict[str, Callable] = {name: module.run for name, module in modules.items()}
+    modules = (finetune, predict, pretrain, rank, reward, sample)
+    workers: dict[str, Callable] = {module.__name__.rpartition(".")[2]: module.run for module in modules}
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():

@@ -1,0 +1,337 @@
+"""Reward models that are members of one ensemble: what they share is computed once for a batch.
+
+heads: one body with a linear head for each member (Zhang et al., arXiv 2401.16635; one head is a plain model of kind
+`pair`). adapters: the first n - L of the base's n layers are shared and frozen; in the last L every member has low-rank
+adapters of its own (Hu et al. 2021), and behind them its own copy of all linear layers of the head.
+
+A reward is the classification head's one number for prompt and candidate. Trained by cross-entropy over the two
+candidates of a pair it is Bradley and Terry's: -log sigmoid(r_chosen - r_rejected).
+
+Letters: M members, B examples, K candidates, G rows of tokens, I inputs and O outputs of a layer, R rank.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from w2s.config import Model
+from w2s.models import batches, load, score
+from w2s.models.batches import Batch, Encoded
+from w2s.models.load import Loaded
+from w2s.models.train import set_weights
+from w2s.prompts import PROMPTS
+from w2s.records import BadInput, Example
+from w2s.registry import pick
+
+FILE = "members.safetensors"
+SCALE = 2.0
+"""What an update is multiplied with; as alpha = 2 · rank does for the adapters of `load`."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """What the members are: their kind, how many, and for adapters in how many last layers (None: all) and the rank."""
+
+    kind: Literal["heads", "adapters"] = "heads"
+    members: int = 4
+    layers: int | None = None
+    rank: int = 8
+
+    def __post_init__(self):
+        for key in ("members", "rank"):
+            if getattr(self, key) < 1:
+                raise BadInput(f"{key}: {getattr(self, key)} given; allowed: at least 1")
+
+
+class Low(nn.Module):
+    """A linear layer that is not trained, and a low-rank update that is: x W + SCALE · x down up."""
+
+    def __init__(self, layer: nn.Module, rank: int):
+        super().__init__()
+        self.layer, self.turned = layer, type(layer).__name__ == "Conv1D"  # GPT-2 keeps its weights transposed
+        inputs, outputs = layer.weight.shape if self.turned else layer.weight.T.shape
+        self.down_IR = nn.Parameter(layer.weight.new_zeros(inputs, rank))
+        self.up_RO = nn.Parameter(layer.weight.new_zeros(rank, outputs))
+
+    @property
+    def weight(self) -> Tensor:
+        return self.layer.weight  # some models ask a layer for it
+
+    def merged(self) -> Tensor:
+        """The layer's weight with the update in it."""
+        low_IR, up_RO = (self.down_IR, self.up_RO) if self.turned else (self.up_RO.T, self.down_IR.T)
+        return torch.addmm(self.layer.weight, low_IR, up_RO, alpha=SCALE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A batch has far more rows than R, so predicting it is cheaper to change the weight; bfloat16 would round it.
+        if torch.is_inference_mode_enabled() and x.dtype == torch.float32:
+            weight = self.merged()
+            return nn.functional.linear(x, weight.T if self.turned else weight, self.layer.bias)
+        return self.layer(x) + (x @ self.down_IR) @ self.up_RO * SCALE
+
+
+class Split(nn.Module):
+    """In place of a module, a version of it for each member, each for its own rows: M · G rows come out, by member.
+
+    `first`: G rows come in, which all members have in common; else each has G of M · G. Whatever else the module is
+    given (masks, positions) is about G rows.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], *, first: bool):
+        super().__init__()
+        # Some models ask a layer what kind it is.
+        plain = {
+            key: value for key, value in vars(members[0]).items() if isinstance(value, str | int) and key[0] != "_"
+        }
+        self.__dict__.update(plain)
+        self.members, self.first = nn.ModuleList(members), first
+
+    def forward(self, x: Tensor, *rest, **named):
+        parts = [x] * len(self.members) if self.first else x.chunk(len(self.members))
+        made = [member(part, *rest, **named) for member, part in zip(self.members, parts, strict=True)]
+        return (torch.cat([one[0] for one in made]), *made[0][1:]) if type(made[0]) is tuple else torch.cat(made)
+
+
+class Members(nn.Module):
+    """M reward models as one module: Members(...)(batch) -> scores_MBK. `loaded` is what they were made of."""
+
+    def __init__(self, loaded: Loaded, ensemble: Ensemble, splits: Mapping[str, Split]):
+        super().__init__()
+        self.loaded, self.ensemble, self.splits = loaded, ensemble, dict(splits)
+        self.module = grafted(loaded.module, splits)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """scores_MBK in float32, -inf where there is no candidate; gradients flow to what is trainable."""
+        inputs, count = batch.inputs[0], self.ensemble.members
+        if isinstance(getattr(self.loaded.module, "score", None), nn.Linear):
+            # As in score.pair_scores: the last real token is known from the mask.
+            hidden_GTD = self.module.base_model(**inputs, use_cache=False).last_hidden_state
+            last_G = batch.last_R.repeat(len(hidden_GTD) // len(batch.last_R))
+            logit_MG = self.module.score(hidden_GTD[torch.arange(len(hidden_GTD)), last_G])
+        else:
+            logit_MG = self.module(**inputs).logits
+        logit_MG = logit_MG.float().view(count, -1)
+        flat_MP = logit_MG.new_zeros(count, batch.mask_BK.numel()).index_copy(1, batch.owner_P, logit_MG)
+        return flat_MP.view(count, *batch.mask_BK.shape).masked_fill(~batch.mask_BK, -torch.inf)
+
+    def own(self) -> dict[str, nn.Parameter]:
+        """The parameters that the members do not share with the model they were made of, by name."""
+        shared = {id(parameter) for parameter in self.loaded.module.parameters()}
+        return {name: parameter for name, parameter in self.named_parameters() if id(parameter) not in shared}
+
+    def stacks(self) -> Iterator[list[Low]]:
+        """For each layer that has adapters, those of all members."""
+        for split in self.splits.values():
+            lows = [[one for one in member.modules() if isinstance(one, Low)] for member in split.members]
+            yield from map(list, zip(*lows, strict=True))
+
+
+def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
+    """`ensemble` around a model of kind pair, whose weights it shares.
+
+    The first member's head is the model's own, the others' last layer is drawn from `seed`, as are all adapters, which
+    begin without effect. heads: what was trainable is so still; adapters: the adapters and heads alone. BadInput for
+    another kind of model, and where the architecture has no such layers or does not keep rows apart.
+    """
+    if loaded.model.kind != "pair":
+        raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: pair (a reward model has a head)")
+    last, module = last_layer(loaded), loaded.module
+    if ensemble.kind == "heads":
+        splits = {last: copies(module.get_submodule(last), ensemble.members, first=True)}
+    else:
+        module.requires_grad_(False)
+        splits = adapted(loaded, ensemble)
+    members = Members(loaded, ensemble, splits)
+    check_rows(members)
+    with torch.random.fork_rng(), torch.no_grad():
+        for at in range(ensemble.members):
+            torch.manual_seed(np.random.SeedSequence([seed, at]).generate_state(1, np.uint64).item() >> 1)
+            for lows in members.stacks():
+                nn.init.kaiming_uniform_(lows[at].down_IR.T, a=5**0.5)
+            if at:
+                head = splits[last].members[at]
+                head.weight.normal_(0, getattr(module.config, "initializer_range", 0.02))
+                if head.bias is not None:
+                    head.bias.zero_()
+    return members
+
+
+def adapted(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
+    """The last layers with adapters, and each linear layer of the head, for every member; all alike as yet."""
+    base, module = loaded.module.base_model, loaded.module
+    found = [(p, m) for p, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
+    count = module.config.get_text_config().num_hidden_layers
+    stacks = [path for path, one in found if len(one) == count and len({type(layer) for layer in one}) == 1]
+    # The layers are the outermost such list: a layer may have as many parts.
+    stacks = [path for path in stacks if not any(path.startswith(other + ".") for other in stacks)]
+    if len(stacks) != 1:
+        kind = module.config.model_type
+        raise BadInput(f"kind: 'adapters': the layers of a {kind} model are not found; allowed: heads")
+    wanted = count if ensemble.layers is None else ensemble.layers
+    if not 1 <= wanted <= count:
+        raise BadInput(f"layers: {ensemble.layers} given; allowed: 1 to {count}, as {loaded.model.path} has")
+    prefix = stacks[0] if base is module else f"{module.base_model_prefix}.{stacks[0]}"
+    splits = {}
+    for at in range(count - wanted, count):
+        layer = module.get_submodule(f"{prefix}.{at}")
+        linear = {p: m for p, m in layer.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
+        twins = [
+            grafted(layer, {path: Low(one, ensemble.rank) for path, one in linear.items()})
+            for _ in range(ensemble.members)
+        ]
+        splits[f"{prefix}.{at}"] = Split(twins, first=at == count - wanted)
+    for path, one in module.named_modules():
+        if type(one) is nn.Linear and not path.startswith(prefix + ".") and load.HEADS.search(path + "."):
+            splits[path] = copies(one, ensemble.members, first=False)
+    return splits
+
+
+def copies(layer: nn.Linear, count: int, *, first: bool) -> Split:
+    return Split([copy.deepcopy(layer).requires_grad_(True) for _ in range(count)], first=first)
+
+
+def grafted(module: nn.Module, new: Mapping[str, nn.Module], path: str = "") -> nn.Module:
+    """The tree of modules with the `new` ones in place, by path; whatever holds none of them is the same object."""
+    if path in new:
+        return new[path]
+    if not any(one.startswith(path + "." if path else "") for one in new):
+        return module
+    twin = copy.copy(module)
+    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    twin._modules = module._modules | {name: grafted(child, new, inner[name]) for name, child in children.items()}
+    return twin
+
+
+def last_layer(loaded: Loaded) -> str:
+    """Path of the linear layer whose one output is the reward."""
+    named = loaded.module.named_modules()
+    found = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and load.HEADS.search(p + ".")]
+    if not found:
+        kind = loaded.module.config.model_type
+        raise BadInput(f"model.path: {loaded.model.path}: the head of a {kind} model has no linear layer of one output")
+    return found[-1]
+
+
+def check_rows(members: Members) -> None:
+    """BadInput unless members that are all alike still score as the model they were made of (made-up tokens)."""
+    loaded = members.loaded
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(loaded.module.get_input_embeddings().weight.shape[0], size=size) for size in (5, 3, 4)]
+    encoded = [Encoded(tuple(batches.whole_row(row.tolist(), None, at) for at, row in enumerate(rows)), 3)]
+    wanted = score.reading(loaded, encoded)
+    try:
+        with torch.no_grad():
+            found = members(batches.collate(loaded, encoded))
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError):
+        found = None
+    if wanted is None or not score.same(loaded, found, wanted.expand(members.ensemble.members, -1, -1)):
+        kind, allowed = loaded.module.config.model_type, "heads" if members.ensemble.kind == "adapters" else "BERT, ..."
+        raise BadInput(f"kind: {members.ensemble.kind!r}: a {kind} model cannot share its layers; allowed: {allowed}")
+
+
+def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
+    """Prompt and candidate in one row each, in order; for written answers too, which a reward model only reads."""
+    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    return batches.encode_pair(loaded, [words(example) for example in examples], examples)
+
+
+def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
+    """loss_MB: one of losses.LOSSES for each member by itself."""
+    count, rows, _ = scores_MBK.shape
+    return loss(scores_MBK.flatten(0, 1), target_BK.repeat(count, 1), progress).view(count, rows)
+
+
+def diversity(members: Members) -> Tensor:
+    """How far apart the adapters are, to be maximised: between 1 and the root of M · R, a scalar with a gradient.
+
+    Nuclear norm over Frobenius norm of the members' `down` matrices stacked to (M · R, I), a convex stand-in for the
+    rank, averaged over the layers that have adapters. UP-RLHF (Zhai et al., arXiv 2401.00243), second term of eq. 12.
+    Their first term is the loss of the mean reward; here every member has a loss of its own.
+    """
+    ratios = []
+    for lows in members.stacks():
+        stacked_SI = torch.cat([low.down_IR.T for low in lows]).float()
+        ratios.append(torch.linalg.svdvals(stacked_SI).sum() / stacked_SI.norm())
+    return torch.stack(ratios).mean()
+
+
+def rewards(
+    members: Members, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(positions in `examples`, scores_MNK of these) chunk by chunk, longest first.
+
+    nan where a score is not finite or there is no candidate; K = `width` or the most candidates. The chunks depend only
+    on the examples and `batch_tokens`; `skip` leaves out the first so many.
+    """
+    loaded, encoded = members.loaded, encode(members.loaded, examples)
+    width = width or max((one.count for one in encoded), default=1)
+    members.eval()
+    for chunk in batches.plan_chunks([one.tokens for one in encoded], batch_tokens)[skip:]:
+        scores_MNK = np.full((members.ensemble.members, len(chunk), width), np.nan)
+        some = np.flatnonzero([encoded[at].count > 0 for at in chunk])
+        if len(some):
+            with torch.inference_mode():
+                batch = batches.collate(loaded, [encoded[at] for at in chunk[some]], width)
+                scores_MNK[:, some] = members(batch).double().cpu().numpy()
+        yield chunk, np.where(np.isfinite(scores_MNK), scores_MNK, np.nan)
+
+
+def alone(members: Members, at: int) -> Loaded:
+    """Member number `at` as a model of its own, its adapters merged; it shares no memory."""
+    state = {}
+    for path, split in members.splits.items():
+        for name, one in split.members[at].named_modules():
+            here = ".".join(part for part in (path, name) if part)
+            if isinstance(one, Low):
+                state[f"{here}.weight"] = one.merged()
+            elif one is split.members[at]:
+                state |= {f"{here}.{key}": value for key, value in one._parameters.items() if value is not None}
+    module = copy.deepcopy(members.loaded.module)
+    set_weights(module, {key: value.detach() for key, value in state.items()})
+    return dataclasses.replace(members.loaded, module=module)
+
+
+def save(members: Members, folder: str | Path) -> None:
+    """A folder that `open_members` reads by itself: the shared weights, members.safetensors, tokenizer, w2s.json.
+
+    What w2s.json says stands under "members", so that nothing takes it for a plain model.
+    """
+    folder, loaded = Path(folder), members.loaded
+    load.save(loaded, folder)
+    save_file({name: value.detach().cpu().contiguous() for name, value in members.own().items()}, folder / FILE)
+    marks = {"model": dataclasses.asdict(loaded.model), "max_tokens": loaded.max_tokens}
+    marks = {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}}
+    (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
+
+
+def open_members(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Members:
+    """The ensemble that `save` wrote, or a plain model of kind pair as an ensemble of one."""
+    told = load.read_marks(folder).get("members")
+    if told is None:
+        return join(load.load_folder(folder, device=device, precision=precision), Ensemble("heads", 1))
+    model = dataclasses.replace(Model(**told["model"]), layers=None, trainable="all")
+    how = {"device": device, "precision": precision, "max_tokens": told["max_tokens"]}
+    members = join(load.load(model, path=str(folder), **how), Ensemble(**told["ensemble"]))
+    try:
+        weights = load_file(Path(folder) / FILE)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"{folder}/{FILE}: not readable: {' '.join(str(error).split())[:300]}") from None
+    shapes, wanted = ({name: one.shape for name, one in named.items()} for named in (weights, members.own()))
+    if shapes != wanted:
+        wrong = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+        raise BadInput(f"{folder}/{FILE}: {wrong[0]}: does not fit the model beside it")
+    set_weights(members, weights)
+    return members

@@ -1,0 +1,42 @@
+"""One model whose weights are the mean of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from w2s.models import load
+from w2s.models.tokens import fingerprint
+from w2s.records import BadInput
+
+
+def warm(folders: Sequence[str | Path], out: str | Path) -> None:
+    """The mean of plain models' weights as a plain model in the folder `out`: WARM, weight averaged reward models.
+
+    Ramé et al., arXiv 2401.12187. The mean of models is a model only where they share their start, a head included: let
+    each begin from one folder whose head has been trained a little. One model, or equal ones, come out bit for bit.
+    BadInput where they differ in kind, base, words, shapes or tokenizer.
+    """
+    if not folders:
+        raise BadInput("models: none given; allowed: at least 1")
+    first, total = None, {}
+    for folder in folders:
+        loaded = load.load_folder(folder, precision="float32")
+        first = first or loaded
+        for what, of in COMPARED.items():
+            if of(loaded) != of(first):
+                raise BadInput(f"models: {folder} has another {what} than {folders[0]}; allowed: models of one start")
+        for name, value in loaded.module.state_dict().items():
+            if value.is_floating_point():
+                total[name] = total.get(name, 0) + value.double()
+    state = first.module.state_dict()
+    load.save(first, out, state=state | {name: (one / len(folders)).to(state[name]) for name, one in total.items()})
+
+
+COMPARED = {
+    "kind": lambda loaded: loaded.model.kind,
+    "base": lambda loaded: (loaded.model.path, loaded.model.revision),
+    "prompt": lambda loaded: loaded.model.prompt,
+    "shape": lambda loaded: {name: value.shape for name, value in loaded.module.state_dict().items()},
+    "tokenizer": lambda loaded: fingerprint(loaded.tokenizer),
+}

@@ -73,7 +73,10 @@ def hit(folder: Path, run: subprocess.Popen, kind: str, delay_s: float, how: int
     end = time.monotonic() + delay_s
     while time.monotonic() < end and run.poll() is None:
         time.sleep(0.02)
-    victims = [pid for pid, what in processes(folder).items() if what == kind]
+    # A child that the pipeline has just forked looks like it for a moment.
+    victims = [
+        pid for pid, what in processes(folder).items() if what == kind and (kind != "pipeline" or pid == run.pid)
+    ]
     if run.poll() is not None or not victims:
         return False
     os.kill(random.Random(delay_s).choice(victims), how)

@@ -158,11 +158,12 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
     with torch.random.fork_rng(), torch.no_grad():
         for at in range(ensemble.members):
             torch.manual_seed(np.random.SeedSequence([seed, at]).generate_state(1, np.uint64).item() >> 1)
-            for lows in members.stacks():
-                nn.init.kaiming_uniform_(lows[at].down_IR.T, a=5**0.5)
+            for low in (lows[at] for lows in members.stacks()):
+                # As peft begins; drawn on the CPU, so that a device changes nothing.
+                low.down_IR.copy_((2 * torch.rand(low.down_IR.shape) - 1) / len(low.down_IR) ** 0.5)
             if at:
                 head = splits[last].members[at]
-                head.weight.normal_(0, getattr(module.config, "initializer_range", 0.02))
+                head.weight.copy_(torch.randn(head.weight.shape) * getattr(module.config, "initializer_range", 0.02))
                 if head.bias is not None:
                     head.bias.zero_()
     return members

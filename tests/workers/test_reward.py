@@ -11,33 +11,12 @@ import pytest
 import torch
 
 from tests.models import tiny
+from tests.workers.pairs import PAIRS, make_labels, make_pairs
 from w2s.config import Model
 from w2s.models import batches, load, losses, members, score, train
-from w2s.records import BadInput, Example, PseudoLabels, Rewards, example_id, read_arrays, write_arrays, write_rows
+from w2s.records import BadInput, Example, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers import finetune, reward
 from w2s.workers.serve import run_job
-
-THINGS = ["earth", "moon", "stone", "gas", "plant", "sun", "air", "heat"]
-PAIRS = 24
-
-
-def make_pairs(count: int = PAIRS, seed: int = 0) -> list[Example]:
-    """'How many moon ?' with two answers; the one that names the thing is preferred."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for at in range(count):
-        right, wrong = rng.permutation(THINGS)[:2]
-        texts = [f"one {right}", f"one {wrong}, " + "and more " * int(rng.integers(3))]
-        choices = tuple(texts if at % 2 == 0 else texts[::-1])
-        prompt = f"How many {right} ? ({at})"
-        made.append(Example(example_id("pairs", prompt, choices), "pairs", "choice", prompt, choices))
-    return made
-
-
-def make_labels(examples: list[Example]) -> PseudoLabels:
-    target_NK = np.eye(2)[np.arange(len(examples)) % 2]
-    ids = np.array([example.id for example in examples])
-    return PseudoLabels(ids, target_NK, np.ones(len(ids)), np.full(len(ids), "kept"))
 
 
 @pytest.fixture(scope="module")

@@ -193,7 +193,7 @@ LABEL = (
 
 def run(asked: argparse.Namespace) -> None:
     """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
-    no-op. Several configs run one after the other, under the same key=value."""
+    no-op. Several configs run together, under the same key=value."""
     from w2s.config_file import load
 
     files = [asked.config, *(word for word in asked.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
@@ -204,11 +204,11 @@ def run(asked: argparse.Namespace) -> None:
     from evaluation.collect import finish
     from w2s import execution, log
 
-    for file, config in zip(files, configs, strict=True):
-        folder = Path(config.runtime.runs_dir) / config.name
-        log.to_file(folder / "log.jsonl")
-        told = execution.run(config)
-        execution.write_run(config, told, ["w2s", "run", file, *overrides])
+    folders = [Path(config.runtime.runs_dir) / config.name for config in configs]
+    log.to_file(folders[0] / "log.jsonl")
+    told = execution.run(configs)
+    for file, config, folder, stages in zip(files, configs, folders, told, strict=True):
+        execution.write_run(config, stages, ["w2s", "run", file, *overrides])
         print(finish(folder))
         print(f"report: {folder / 'report.html'}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from w2s.config import Config
@@ -13,25 +13,32 @@ from w2s.config_file import to_yaml
 from w2s.jobs import Workers
 from w2s.log import say
 from w2s.pipeline import build
+from w2s.records import BadInput
 from w2s.store import Stage, Store, write_json
 
 PROGRESS_EVERY_S = 15.0
 THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
-def run(config: Config) -> list[Stage]:
-    """Make every stage that is not there yet, as many at a time as there are slots. Returns the stages."""
-    store = Store(Path(config.runtime.runs_dir) / "store")
+def run(configs: Sequence[Config]) -> list[list[Stage]]:
+    """Make every stage that is not there yet, as many at a time as there are slots. Returns each config's stages."""
+    runtime = configs[0].runtime
+    if any(one.runtime != runtime for one in configs):
+        raise BadInput("runtime: it differs between the configs; those that run together need the same")
+    store = Store(Path(runtime.runs_dir) / "store")
     # When something goes wrong the workers end first, so that no thread waits for their jobs.
     with (
         concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
-        Workers(config.runtime, on_progress=tell_progress()) as workers,
+        Workers(runtime, on_progress=tell_progress()) as workers,
     ):
-        told = build(config, workers.run)
-        todo = [stage for stage in told if not store.done(stage)]
-        say(f"{config.name}: {len(told)} stages, {len(told) - len(todo)} done, {len(todo)} to run")
-        execute(todo, store, pool, workers.slots)
-    return told
+        found = [build(config, workers.run) for config in configs]
+        todo: dict[str, Stage] = {}
+        for config, told in zip(configs, found, strict=True):
+            missing = [stage for stage in told if not store.done(stage)]
+            say(f"{config.name}: {len(told)} stages, {len(told) - len(missing)} done, {len(missing)} to run")
+            todo |= {stage.key: stage for stage in missing if stage.key not in todo}
+        execute(list(todo.values()), store, pool, workers.slots)
+    return found
 
 
 def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, slots: int) -> None:

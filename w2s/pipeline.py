@@ -19,7 +19,7 @@ from w2s.methods import check_methods
 from w2s.stages import Tools
 from w2s.store import Stage
 from w2s.story import Story
-from w2s.written import Written, is_written
+from w2s.written import WrittenStory, is_written
 
 
 def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
@@ -42,7 +42,7 @@ def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
 
 def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -> None:
     """The story of one seed."""
-    story = (Written if is_written(tools.rows(seed)[0]) else Story)(config, seed, tools, tell)
+    story = (WrittenStory if is_written(tools.rows(seed)[0]) else Story)(config, seed, tools, tell)
 
     # 1. Easy questions with gold, hard questions without, and the gold under lock.
     story.split_questions()

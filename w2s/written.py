@@ -28,7 +28,7 @@ def is_written(examples: Sequence[Example]) -> bool:
     return "choice" not in tasks
 
 
-class Written(Story):
+class WrittenStory(Story):
     """`opinions[who]` is what somebody wrote for the transfer pool, or a committee's vote over sampled candidates."""
 
     def split_questions(self) -> None:

@@ -155,7 +155,8 @@ def check(voices: Sequence[Voice], alpha_L: Sequence[float], mix: str) -> None:
         raise BadInput(f"mix: {mix!r} given; allowed: all, disagree")
     words = voices[0].loaded.tokenizer.get_vocab()
     if any(voice.loaded.tokenizer.get_vocab() != words for voice in voices[1:]):
-        raise BadInput("learners: their tokenizers differ, so they cannot write token by token; let each sample")
+        why = "their tokenizers differ, so they cannot write token by token"
+        raise BadInput(f"learners: {why}; label.made: winner lets each sample")
 
 
 def next_tokens(

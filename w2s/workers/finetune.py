@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], Pseud
         order_N = order_N if job.get("weighting") == "resample" else (order_N > 0).astype(float)
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
-        raise BadInput(f"{job['labels']}: no row is left to train on: every label was dropped")
+        why, count = Counter(labels.why_N.tolist()).most_common(1)[0]
+        raise BadInput(f"{job['labels']}: no row is left to train on: every label was dropped ({count} of them: {why})")
     by_id = {example.id: example for example in read_examples(folder / job["examples"])}
     ids = labels.ids[kept].tolist()
     missing = [key for key in ids if key not in by_id]

@@ -59,8 +59,9 @@ class WrittenStory(Story):
     def texts(self, who: str, on: str, origin: dict[str, Stage], of: Learner, *, kind: str = "texts", **how) -> Stage:
         """What somebody writes for the transfer pool or the hard test; the latter is judged."""
         bases = {one.model.path for one in self.config.learners}
+        verb = "samples" if kind == "samples" else "writes"
         said = self.tell(
-            writing.texts, f"{who} {'samples' if kind == 'samples' else 'writes'} {on}", {"questions": self.questions, **origin},
+            writing.texts, f"{who} {verb} {on}", {"questions": self.questions, **origin},
             tags={"kind": kind, "model": who}, on=on, writing=self.writing(self.config.writing.max_new_tokens),
             seed=self.seed, learner=untrained(of), one_base=len(bases) == 1 or of is self.config.student, **how,
         )  # fmt: skip

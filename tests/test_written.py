@@ -12,6 +12,7 @@ from w2s.boosting import tokens
 from w2s.cli import main
 from w2s.config import Learner, Model
 from w2s.config_file import load
+from w2s.pipeline import build
 from w2s.records import (
     BadInput,
     Example,
@@ -129,6 +130,32 @@ def test_all_that_written_answers_rule_out_is_said_at_once(config):
         "boosting.patience",
         "student.train.loss",
     ]
+
+
+def test_only_learners_of_one_base_share_its_weights(config):
+    (one,) = config.learners
+    deeper = dataclasses.replace(one, model=dataclasses.replace(one.model, layers=1))
+    for learners, alike in (([one, one], True), ([one, deeper], False)):
+        found = build(dataclasses.replace(config, learners=learners), run_job=None)
+        stages = {stage.title.removeprefix("seed 0 · "): stage for stage in found}
+        for on in ("transfer", "hard_test", "humaneval"):
+            assert stages[f"committee writes {on}"].section["one_base"] is alike, on
+
+
+def test_how_the_student_is_trained_does_not_change_what_its_base_writes(config):
+    before, after = told(config), told(changed(config, "student.train.lr", 0.5))
+    for title in ("zero_shot writes hard_test", "zero_shot writes humaneval"):
+        assert before[title].key == after[title].key
+    assert before["student writes humaneval"].key != after["student writes humaneval"].key
+
+
+def test_learners_that_write_together_need_the_same_prompt_and_those_that_vote_do_not(config):
+    (one,) = config.learners
+    asked = dataclasses.replace(one, model=dataclasses.replace(one.model, prompt={"name": "qa"}))
+    config = dataclasses.replace(config, learners=[one, asked])
+    with pytest.raises(BadInput, match=r"^learners\.1\.model\.prompt: .* given; allowed: that of learners\.0"):
+        build(config, run_job=None)
+    assert build(changed(config, "label.made", "winner"), run_job=None)
 
 
 # --- a tiny run, end to end -------------------------------------------------------------------------------------------

@@ -110,6 +110,12 @@ def check_written(config: Config) -> None:
         for key, one in learners.items()
         if one.model.kind != "lm"
     ]
+    if config.label.made != "winner":  # learners that write together are asked in the same words
+        problems += [
+            f"learners.{at}.model.prompt: {one.model.prompt} given; allowed: that of learners.0, or label.made: winner"
+            for at, one in enumerate(config.learners)
+            if one.model.prompt != config.learners[0].model.prompt
+        ]
     if config.boosting.patience is not None:
         problems.append("boosting.patience: it watches questions with choices; allowed for others: null")
     if config.data.difficulty["name"] == "loss":

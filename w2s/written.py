@@ -7,6 +7,7 @@ next tokens mixed, or votes over the whole answers that they sampled; texts are 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 
 from w2s.config import Boosting, Learner
@@ -48,7 +49,7 @@ class WrittenStory(Story):
             if on == POOL:
                 self.opinions[who] = said
         for name in self.written:
-            self.write(who, name, of, origin, untrained=model is None)
+            self.write(who, name, untrained(of), origin, untrained=model is None)
         for name, suite in self.suites.items():
             self.tell(
                 models.opinion, f"{who} answers {name}", {name: suite, **origin},
@@ -58,16 +59,21 @@ class WrittenStory(Story):
 
     def texts(self, who: str, on: str, origin: dict[str, Stage], of: Learner, *, kind: str = "texts", **how) -> Stage:
         """What somebody writes for the transfer pool or the hard test; the latter is judged."""
-        bases = {one.model.path for one in self.config.learners}
         verb = "samples" if kind == "samples" else "writes"
         said = self.tell(
             writing.texts, f"{who} {verb} {on}", {"questions": self.questions, **origin},
             tags={"kind": kind, "model": who}, on=on, writing=self.writing(self.config.writing.max_new_tokens),
-            seed=self.seed, learner=untrained(of), one_base=len(bases) == 1 or of is self.config.student, **how,
+            seed=self.seed, learner=untrained(of), one_base=self.one_base() or of is self.config.student, **how,
         )  # fmt: skip
         if on == TEST and kind == "texts":
             self.judge(who, on, said, {"questions": self.questions, "gold": self.gold[TEST]})
         return said
+
+    def one_base(self) -> bool:
+        """Whether all learners begin as the same model, asked in the same words: then their adapters can share it."""
+        models = [one.model for one in self.config.learners]
+        starts = {json.dumps([one.path, one.revision, one.layers, one.prompt], sort_keys=True) for one in models}
+        return len(starts) == 1
 
     def boost(self, who: str, boosting: Boosting, labels: Stage) -> None:
         """The rounds over the tokens of the easy answers, and the committee they make."""
@@ -114,7 +120,8 @@ class WrittenStory(Story):
             if on == POOL:
                 self.opinions[who] = said
         for name in () if by_vote else self.written:
-            self.write(who, name, config.learners[0], together, untrained=False, best_alone=best_alone)
+            how = {"untrained": False, "best_alone": best_alone, "one_base": self.one_base()}
+            self.write(who, name, untrained(config.learners[0]), together, **how)
         if who == "committee":
             self.members[who] = [self.member(who, at, POOL) for at in range(len(told))]
 

@@ -57,7 +57,11 @@ def make_parts(
 
 
 def drop_parts(folder: Path, world: World) -> None:
-    shutil.rmtree(parts_of(folder, world), ignore_errors=True)
+    """All parts or none: a job killed in the midst of it must not find some of them and take them for the first."""
+    dropped = folder / "parts-dropped"
+    shutil.rmtree(dropped, ignore_errors=True)
+    parts_of(folder, world).rename(dropped)
+    shutil.rmtree(dropped, ignore_errors=True)
 
 
 def parts_of(folder: Path, world: World) -> Path:

@@ -11,6 +11,7 @@ from tests.models import tiny as tiny_models
 from tests.models.voices import moved, with_adapters
 from w2s.config import Model
 from w2s.models import batches, builtin, committee, load, score, train
+from w2s.models.adapters import adapter_of
 from w2s.models.tokens import layout
 from w2s.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
 from w2s.workers import sample
@@ -202,6 +203,21 @@ def test_adapters_that_share_their_base_write_what_separate_models_write(job, tm
     soft, same = (read_arrays(folder / "soft.npz", TokenTargets) for folder in (apart, shared))
     np.testing.assert_array_equal(soft.length_N, same.length_N)
     np.testing.assert_allclose(soft.prob_TJ.astype(float), same.prob_TJ.astype(float), atol=2e-3)
+
+
+def test_learners_that_drew_their_own_first_weights_share_no_base(job, tmp_path):
+    builtin.make("weak", [*WORDS, "most ? ="], tmp_path / "base", 0, from_scratch=True)
+    for seed in (1, 2):
+        learner = load.load(Model(path=str(tmp_path / "base"), trainable="lora"), seed=seed)
+        load.save(learner, tmp_path / f"learner-{seed}")
+        load.save_adapter(tmp_path / f"learner-{seed}", adapter_of(learner.module))
+    start = {
+        "learner": {"model": {"path": str(tmp_path / "base"), "trainable": "lora"}},
+        "path": str(tmp_path / "base"),
+    }
+    names = [str(tmp_path / f"learner-{seed}") for seed in (1, 2)]
+    shared, _ = done(job("shared", names, base=start))
+    assert shared == done(job("apart", names))[0]
 
 
 def test_a_killed_job_goes_on_with_the_texts_that_are_missing(job, monkeypatch):

@@ -70,7 +70,8 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
 def open_voices(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> list[Voice]:
     """The job's models; one voice for all of them where they are LoRA adapters of its "base"."""
     paths, base = job["models"], job.get("base")
-    if base and len(paths) > 1 and all(path and (folder / path / load.ADAPTER).exists() for path in paths):
+    adapted = len(paths) > 1 and all(path and (folder / path / load.ADAPTER).exists() for path in paths)
+    if adapted and base and not load.read_marks(base["path"]).get("from_scratch"):  # there each drew its own weights
         adapters = [load.read_adapter(folder / path) for path in paths]
         return share(open_model(folder, None, base, runtime, world), adapters)
     voices = [Voice(open_model(folder, path, job, runtime, world)) for path in paths]

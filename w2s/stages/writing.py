@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from w2s.candidates import merge_all
 from w2s.config import Learner
 from w2s.grading import judge
+from w2s.inputs import entry_of
 from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
@@ -20,9 +22,11 @@ from w2s.store import write_json
 
 STOPS = {
     "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),
+    "program": ("\nif __name__", "\nprint(", "\nassert ", "\nQuestion:"),
     "answer": ("\nQuestion:",),
 }
-"""By task: texts that begin something other than the answer to a prompt."""
+"""Texts that begin something other than the answer to a prompt: a function whose head stands in the prompt (code), a
+whole program with imports and further functions (code whose prompt has no head), or a short answer."""
 
 
 def texts(
@@ -52,7 +56,7 @@ def texts(
             "base": start if one_base else None,
             "examples": str(examples),
             **writing,
-            "stop": [*STOPS[read_rows(examples, Example)[0].task], *writing["stop"]],
+            "stop": [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]],
             "samples": samples,
             "temperature": temperature,
             "top": top,
@@ -65,6 +69,13 @@ def texts(
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
     done = json.loads((here / "done.json").read_text())
     return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}
+
+
+def kind_of(examples: Sequence[Example]) -> str:
+    """Which of STOPS end the answers to these questions."""
+    if examples[0].task == "code" and not all(f"def {entry_of(one)}" in one.prompt for one in examples):
+        return "program"
+    return examples[0].task
 
 
 def speakers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:

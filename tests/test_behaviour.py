@@ -6,9 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from w2s.behaviour import pass_all, passes_examples
+from w2s.behaviour import pass_all, passes_examples, runnable
 from w2s.data.sources import SOURCES
-from w2s.inputs import examples_of, generated_inputs, shown_calls, spelled, typed_inputs
+from w2s.inputs import calls_for, examples_of, generated_inputs, shown_calls, spelled, typed_inputs
 from w2s.records import Example
 from w2s.sandbox import Unsafe, encode, tier
 
@@ -130,6 +130,14 @@ def test_annotations_are_understood(hint, kind):
 def test_annotations_that_are_not_understood_give_nothing():
     assert typed_inputs(["np.ndarray"], seed="x") == typed_inputs([None], seed="x") == typed_inputs([], seed="x") == []
     assert typed_inputs(["int", "Node"], seed="x") == []
+
+
+def test_what_a_model_nests_without_end_is_no_program_and_no_type():
+    asked = Example("a", "s", "code", "Write f.", meta={"entry_point": "f"})
+    for line in ("x" + "[0]" * 900 + " = 1", "def g(x: a" + ".a" * 900 + "): pass", "y = 1" + "+1" * 900):
+        assert runnable(asked, f"def f(x): return x\n{line}\n") is None
+    endless = "def f(x: " + "list[" * 90 + "int" + "]" * 90 + "): return x"
+    assert calls_for(asked, [runnable(asked, endless)]) == ([], [])
 
 
 @given(LITERALS, LITERALS)

@@ -127,6 +127,7 @@ def runnable(example: Example, text: str) -> str | None:
         return None
     try:
         tree = ast.parse(program, "<program>")
+        ast.unparse(tree)  # one that is too deep to be spelled is none
     except UNREADABLE:
         return None
     entry, made = entry_of(example), set()

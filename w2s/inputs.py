@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import itertools
 import math
 import random
 import re
@@ -24,6 +25,7 @@ RELATION = re.compile(
     r"(?:returns?|outputs?|gives?|be|is|equals?)\b(?:\s+equal\s+to)?:?)[ \t`]*"
 )
 LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
+DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
 
 
 def entry_of(example: Example) -> str:
@@ -230,6 +232,9 @@ def changed_sequence(value: Any, rng: random.Random) -> Any:
 def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> list[Given]:
     """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] where one is not understood."""
     rng = random.Random(seed)
+    depths = [itertools.accumulate((one == "[") - (one == "]") for one in str(hint)) for hint in hints]
+    if any(max(depth, default=0) > DEEPEST for depth in depths):  # models repeat themselves: list[list[list[...
+        return []
     try:
         trees = [ast.parse(str(hint), "<program>", "eval").body for hint in hints]
         return [[typed(tree, rng) for tree in trees] for _ in range(count)] if trees else []

@@ -93,6 +93,10 @@ def test_a_long_prompt_loses_its_beginning_and_its_candidates_stay_whole(folder_
         assert len(prompt) + len(own) - 1 <= 20
 
 
+def test_no_examples_are_no_rows(folder_of):
+    assert batches.encode(tiny.read(folder_of("gpt2")), []) == []
+
+
 def test_a_border_that_merges_keeps_the_candidates_text(folder_of):
     """Tokenised whole, 'ca' + 'rbon' has other tokens than 'ca': the continuation is then read on its own."""
     loaded = tiny.read(folder_of("gpt2"))

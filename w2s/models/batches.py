@@ -84,6 +84,8 @@ def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
     """Every example in tokens, in order. Prompts that are too long lose their beginning, candidates their end."""
     check_kind(loaded.model.kind, examples)
     words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    if not examples:  # a process that had none to share in; tokenizers fail on no text at all
+        return []
     return ENCODERS[loaded.model.kind](loaded, [words(example) for example in examples], examples)
 
 

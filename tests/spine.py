@@ -54,7 +54,7 @@ data:
   sizes: {{easy_fit: 160, easy_holdout: 40, transfer: 80, hard_test: 60}}
 learners:
   - model: {{path: "builtin:weak_writer"}}
-    train: {{steps: 16, batch: 32, lr: 0.02}}
+    train: {{steps: 80, batch: 32, lr: 0.02}}
 boosting:
   rounds: 2
   booster: {{name: ensemw2s, clip: [0.05, 3.0]}}

@@ -200,7 +200,7 @@ def test_the_label_of_a_question_is_what_the_committee_wrote_for_it(written_run)
     assert [row["id"] for row in said] == labels.ids.tolist()
     for row, weight in zip(said, labels.weight_N, strict=True):
         assert targets[row["id"]].choices == (row["texts"][0],)
-        assert weight == bool(row["texts"][0].strip())
+        assert weight == (bool(row["texts"][0].strip()) and row["ended"][0])
     dealt = read_rows(stages["labels by committee, shuffled"] / "targets.jsonl", Example)
     assert sorted(row.choices for row in dealt) == sorted(row.choices for row in targets.values())
     assert [row.id for row in dealt] == labels.ids.tolist()

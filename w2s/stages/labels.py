@@ -29,7 +29,8 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.writing import members_texts, read_texts
 
 POOL = "transfer"
-EMPTY, UNCUT = "nothing was written", "its text is not cut into the same tokens again"
+EMPTY, ENDLESS = "nothing was written", "its text did not end"
+UNCUT = "its text is not cut into the same tokens again"
 
 
 def written_labels(
@@ -84,7 +85,7 @@ def of_candidates(inputs: Inputs, select: dict, soft: bool, temperature: float) 
 def of_texts(
     inputs: Inputs, tools: Tools, select: dict
 ) -> tuple[list[Example], PseudoLabels, TokenTargets | None]:  # fmt: skip
-    """The one text that a model or a committee wrote for each question."""
+    """The one text that a model or a committee wrote for each question; one that did not end is no label."""
     said = read_texts(inputs["texts"], POOL)
     examples = [
         dataclasses.replace(row, choices=(said[row.id]["texts"][0],))
@@ -100,8 +101,11 @@ def of_texts(
         asked = agreement(examples, inputs, tools)
     mask_NK = np.ones_like(probs_NK, dtype=bool)
     keep_N, why_N = pick(SELECTORS, select)(ids, probs_NK, mask_NK, asked, sources_N)
-    written_N = np.array([bool(row.choices[0].strip()) for row in examples])
-    keep_N, why_N = keep_N & written_N, np.where(written_N, why_N, EMPTY)
+    for words, right in (
+        (ENDLESS, [said[key]["ended"][0] for key in ids.tolist()]),
+        (EMPTY, [bool(row.choices[0].strip()) for row in examples]),
+    ):
+        keep_N, why_N = keep_N & right, np.where(right, why_N, words)
     soft_targets = None
     if (inputs["texts"] / "soft.npz").exists():
         soft_targets = gathered([read_arrays(inputs["texts"] / "soft.npz", TokenTargets)], ids)

@@ -36,9 +36,9 @@ def texts(
 ) -> Facts:  # fmt: skip
     """What a model writes for the set `on`; with a committee as parent its learners write together, token by token.
 
-    Writes SET_texts.jsonl ({"id", "texts", "logps"} a line). `writing` has max_new_tokens, stop, mixture and mix (see
-    config.Writing). `best_alone`: only the committee's best learner; `untrained`: the base of `learner`; `one_base`:
-    all start from it. `top` > 0: also soft.npz, the probabilities of so many next tokens.
+    Writes SET_texts.jsonl ({"id", "texts", "logps", "ended"} a line). `writing` has max_new_tokens, stop, mixture and
+    mix (see config.Writing). `best_alone`: only the committee's best learner; `untrained`: the base of `learner`;
+    `one_base`: all start from it. `top` > 0: also soft.npz, the probabilities of so many next tokens.
     """
     models, alphas = [None], [1.0]
     if not untrained:
@@ -114,7 +114,7 @@ def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Fac
 
 
 def read_texts(folder: Path, on: str) -> dict[str, dict]:
-    """id -> {"texts", "logps"} of what was written for the set `on`, in its order."""
+    """id -> {"texts", "logps", ...} of what was written for the set `on`, in its order."""
     lines = (folder / f"{on}_texts.jsonl").read_text(encoding="utf-8").splitlines()
     return {row["id"]: row for row in map(json.loads, lines)}
 

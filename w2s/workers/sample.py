@@ -5,9 +5,10 @@ log_linear, "mix": all or disagree, "learner" and "path": of the untrained base 
 {"learner", "path"} or null: what the models began as (LoRA adapters then share it), "examples": examples.jsonl,
 "samples": texts per example, "max_new_tokens", "temperature" (0 = greedy), "stop": texts that end an answer, "seed",
 "top": how many probable next tokens to tell, "runtime"}
--> samples.jsonl, {"id", "texts", "logps"} a line, in the order of the examples; if `top`, soft.npz (TokenTargets) of
-the first texts. One that is no target has no tokens there: it has not ended, or its tokens are not those that the
-tokenizer cuts it into. done.json says how many, and how many texts have not ended ("untargeted", "unfinished").
+-> samples.jsonl, {"id", "texts", "logps", "ended"} a line, in the order of the examples; if `top`, soft.npz
+(TokenTargets) of the first texts. One that is no target has no tokens there: it has not ended, or its tokens are not
+those that the tokenizer cuts it into. done.json says how many, and how many texts have not ended ("untargeted",
+"unfinished").
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
         lines = [json.loads(line) for part in parts for line in (part / "texts.jsonl").read_text().splitlines()]
         found = {(line["id"], line["number"]): line for line in lines}
         told = [[found[example.id, number] for number in range(job["samples"])] for example in examples]
-        columns = [{f"{name}s": [one[name] for one in row] for name in ("text", "logp")} for row in told]
+        fields = {"texts": "text", "logps": "logp", "ended": "ended"}
+        columns = [{name: [one[key] for one in row] for name, key in fields.items()} for row in told]
         made = [json.dumps({"id": e.id, **texts}) + "\n" for e, texts in zip(examples, columns, strict=True)]
         write_whole(folder / "samples.jsonl", "".join(made))
         facts["unfinished"] = sum(not line["ended"] for line in lines)

@@ -144,19 +144,20 @@ def apply(values: dict, override: str, problems: list[str]) -> None:
 
 
 ABOVE_0, SHARE, NOT_BELOW_0, BELOW_1 = "above 0", "from 0 to 1", "0 or more", "from 0 up to, not including, 1"
-BETWEEN = "above 0 and below 1"
+BETWEEN, NOT_BELOW_1 = "above 0 and below 1", "1 or more"
 WITHIN = {
     ABOVE_0: lambda value: value > 0,
     SHARE: lambda value: 0 <= value <= 1,
     NOT_BELOW_0: lambda value: value >= 0,
     BELOW_1: lambda value: 0 <= value < 1,
     BETWEEN: lambda value: 0 < value < 1,
+    NOT_BELOW_1: lambda value: value >= 1,
 }
 RANGES = {
     **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
     **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
-    **dict.fromkeys(("boosting.rounds", "boosting.patience", "boosting.tokens.cap"), ABOVE_0),
+    **dict.fromkeys(("boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
     **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
     **{
@@ -165,6 +166,7 @@ RANGES = {
         "boosting.min_effective_share": SHARE,
         "boosting.least_effective_share": SHARE,
         "boosting.tokens.window": NOT_BELOW_0,
+        "boosting.tokens.cap": NOT_BELOW_1,  # no weight can lie below so many times the mean and all together sum to 1
     },
     **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
 }

@@ -269,12 +269,3 @@ def test_what_cannot_write_is_one_line(job, models, tmp_path):
     refused(job("prompts", ["words-1", None], learner=start), r"model\.prompt")
     (tmp_path / "none.jsonl").write_text("")
     refused(job("none", ["words-0"], examples="../none.jsonl"), r"none\.jsonl: there is no example in it")
-
-
-def test_a_text_that_a_stop_text_ended_is_taught_to_end():
-    token_SJ, prob_SJ = np.array([[5, 6, 7], [8, 2, 9]]), np.array([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2]])
-    stopped = committee.Written(0, 0, "five", [5], -1.0, True, token_SJ, prob_SJ)
-    for end, tokens_J, probs_J in ((2, [8, 2, 9], [0, 1, 0]), (4, [8, 2, 4], [0, 0, 1]), (8, [8, 2, 9], prob_SJ[1])):
-        made_SJ, taught_SJ = sample.ended(stopped, end)
-        assert made_SJ.tolist() == [[5, 6, 7], tokens_J]
-        assert np.array_equal(taught_SJ, [prob_SJ[0], probs_J])

@@ -120,21 +120,12 @@ def targets(
     read = [encoded.rows[0].token_P.tolist() for encoded in encode(loaded, as_read)]
     fits = [one.ended and row[:-1] == one.tokens for one, row in zip(texts, read, strict=True)]
     length_N = np.array([len(row) if fit else 0 for row, fit in zip(read, fits, strict=True)], dtype=np.int64)
-    kept = [ended(one, row[-1]) for one, row, fit in zip(texts, read, fits, strict=True) if fit]
-    token_TJ, prob_TJ = (np.concatenate([np.zeros((0, top)), *(pair[at] for pair in kept)]) for at in (0, 1))
+    token_TJ, prob_TJ = (
+        np.concatenate([np.zeros((0, top)), *(getattr(one, name) for one, fit in zip(texts, fits, strict=True) if fit)])
+        for name in ("token_SJ", "prob_SJ")
+    )
     ids = np.array([example.id for example in examples], dtype=str)
     return TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), tokenizer)
-
-
-def ended(text: Written, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """token_SJ, prob_SJ of a text; one that a stop text ended ends with its end token all the same."""
-    token_SJ, prob_SJ = text.token_SJ.copy(), text.prob_SJ.copy()
-    if token_SJ[-1, 0] != end:  # greedily an end token would have been the most probable one
-        at = int(np.argmax(token_SJ[-1] == end)) if end in token_SJ[-1] else -1
-        token_SJ[-1, at] = end
-        prob_SJ[-1] = 0
-        prob_SJ[-1, at] = 1
-    return token_SJ, prob_SJ
 
 
 def save(folder: Path, part: Part) -> int:

@@ -153,6 +153,48 @@ class Writing:
 
 
 @dataclass(frozen=True)
+class RewardModels:
+    """Models that judge candidates beside the committee; trained where `label.reward` or `student.objective` uses them,
+    and by `w2s rewards`."""
+
+    kind: Literal["separate", "warm", "heads", "adapters"] = "separate"
+    """separate: each member is a model of its own, with a seed of its own; warm: one model, the mean of such members'
+    weights, which start from one trained head; heads: one body with a head for each member; adapters: one frozen body
+    with low-rank adapters for each."""
+    members: int = 4
+    models: list[Learner] = field(default_factory=lambda: [Learner(Model(kind="pair"))])
+    """What members are made of (kind pair); separate ones take several bases in turn."""
+    head_steps: int = 50
+    """For kind warm: steps in which the head that members start from is trained alone."""
+    layers: int | None = None
+    """For kind adapters: the last so many layers have adapters, and the ones below are computed once. Null: all."""
+    rank: int = 8
+    diversity: float = 0.0
+    """For kind adapters: strength of the nuclear-norm term that keeps them apart."""
+    bootstrap: bool = False
+    """For heads and adapters: each member draws its own rows, with replacement."""
+    pairs: dict = field(default_factory=lambda: {"name": "gold"})
+    """What they are trained on; see `w2s methods pairs`."""
+    aggregate: dict = field(default_factory=lambda: {"name": "mean"})
+    """How the members' scores become one; see `w2s methods aggregators`."""
+    standardise: Literal["question", "set", "none"] = "question"
+    """Before that, each member's scores get mean 0 and variance 1 over a question's candidates, or over the set."""
+
+
+@dataclass(frozen=True)
+class LabelReward:
+    """What reward models do to the committee's labels."""
+
+    use: Literal["none", "tilt", "best_of_n"] = "none"
+    """tilt: the committee's probability times exp(strength * reward); best_of_n: the candidate with the highest reward.
+    Written answers need label.made: winner."""
+    strength: float | None = None
+    """Null: chosen on easy_holdout."""
+    accept: dict | None = None
+    """Keep labels whose reward or margin reaches a bound: {of: margin, quantile: 0.3} or {of: reward, least: 0}."""
+
+
+@dataclass(frozen=True)
 class Labels:
     made: Literal["decoded", "distribution", "winner"] = "decoded"
     """For questions without choices. decoded: the text that the committee writes, its learners mixed token by token;
@@ -170,8 +212,15 @@ class Labels:
     soft: bool = True
     """Train on the whole distribution, or on its top candidate alone."""
     temperature: float = 1.0
+    reward: LabelReward = field(default_factory=LabelReward)
     recorded: str | None = None
     """A folder that `w2s combine labels` wrote: one more student is trained on these labels of the transfer pool."""
+
+
+@dataclass(frozen=True)
+class Student(Learner):
+    objective: dict = field(default_factory=lambda: {"name": "sft"})
+    """sft: the labels alone; others go on from there, with preferences or rewards; see `w2s methods objectives`."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +234,8 @@ class Controls:
     """For questions without choices: learners boosted by whole answers, which vote over whole answers."""
     long_learner: bool = True
     naive_student: bool = True
+    unrewarded: bool = True
+    """Where reward models are used: a student without them."""
     zero_shot: bool = True
     easy_gold: bool = True
     ceiling: bool = True
@@ -245,8 +296,9 @@ class Config:
     """Weak models, taken in turn by the rounds."""
     boosting: Boosting = field(default_factory=Boosting)
     writing: Writing = field(default_factory=Writing)
+    rewards: RewardModels = field(default_factory=RewardModels)
     label: Labels = field(default_factory=Labels)
-    student: Learner = field(default_factory=Learner)
+    student: Student = field(default_factory=Student)
     controls: Controls = field(default_factory=Controls)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runtime: Runtime = field(default_factory=Runtime)

@@ -65,18 +65,18 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -
 
     # 3. The committee labels the hard questions; the student learns from these labels alone.
     labels = story.label("committee")
-    story.fit("student", config.student, labels, "transfer")
+    story.fit("student", story.student, labels, "transfer")
 
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:
-        story.fit("naive_student", config.student, story.label("floor"), "transfer")
+        story.fit("naive_student", story.student, story.label("floor"), "transfer")
     if config.label.recorded:
-        story.fit("recorded_student", config.student, story.recorded(), "transfer")
+        story.fit("recorded_student", story.student, story.recorded(), "transfer")
     if config.controls.shuffled:
-        story.fit("shuffled", config.student, story.label("committee", shuffled=True), "transfer")
+        story.fit("shuffled", story.student, story.label("committee", shuffled=True), "transfer")
     if config.controls.easy_gold:
-        story.fit("easy_gold", config.student, easy, "easy_fit")
+        story.fit("easy_gold", story.student, easy, "easy_fit")
     if config.controls.ceiling:
-        story.fit("ceiling", config.student, story.gold_targets("transfer"), "transfer")
+        story.fit("ceiling", story.student, story.gold_targets("transfer"), "transfer")
     if config.controls.zero_shot:
-        story.ask("zero_shot", learner=config.student)
+        story.ask("zero_shot", learner=story.student)

@@ -257,8 +257,10 @@ def align(record: Arrays, ids: np.ndarray) -> Arrays:
 
 def take(record: Arrays, index_N: np.ndarray) -> Arrays:
     """The rows `index_N` (positions, or a mask) of an array record."""
-    changes = {f.name: getattr(record, f.name)[index_N] for f in dataclasses.fields(record) if f.name != "by"}
-    return dataclasses.replace(record, **changes)
+    found = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in ("by", "models")}
+    members_first = {name: value for name, value in found.items() if "_MN" in name}
+    rows = {name: value[index_N] for name, value in found.items() if name not in members_first}
+    return dataclasses.replace(record, **rows, **{name: value[:, index_N] for name, value in members_first.items()})
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

@@ -23,6 +23,8 @@ class Story:
 
     def __init__(self, config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]):
         self.config, self.seed, self.tools, self._tell = config, seed, tools, tell
+        # Without its objective: what it learns from labels is the same whatever comes after.
+        self.student = Learner(config.student.model, config.student.train)
         self.opinions: dict[str, Stage] = {}
         self.rounds: dict[str, dict[str, Stage]] = {}
         self.members: dict[str, list[dict[str, Stage]]] = {}
@@ -106,7 +108,7 @@ class Story:
 
     def fit(self, who: str, learner: Learner, labels: Stage, split: str, *, longer: int = 1) -> Stage:
         """One model on the labels of one split, asked about the suites (and, if a teacher, the transfer pool)."""
-        is_student = learner is self.config.student
+        is_student = learner is self.student
         parents = {"questions": self.questions, "labels": labels, **self.base(learner)}
         model = self.tell(
             models.fit, who, parents, tags={"kind": "model", "model": who},
@@ -134,7 +136,7 @@ class Story:
             )  # fmt: skip
         if speaker:
             self.opinions[who] = found[OWN]
-            who_is = learner or (self.config.learners[0] if "transfer" in sets else self.config.student)
+            who_is = learner or (self.config.learners[0] if "transfer" in sets else self.student)
             for name in self.written if who_is.model.kind == "lm" else ():
                 self.write(who, name, who_is, origin, untrained=learner is not None)
         return found

@@ -42,7 +42,7 @@ class WrittenStory(Story):
         self, who: str, *, model: Stage | None = None, learner: Learner | None = None, sets: tuple[str, ...] = (TEST,),
     ) -> None:  # fmt: skip
         """What a model writes for its sets and for every further suite, judged; its opinion on suites with choices."""
-        of = learner or (self.config.learners[0] if POOL in sets else self.config.student)
+        of = learner or (self.config.learners[0] if POOL in sets else self.student)
         origin = self.base(of) | ({} if model is None else {"model": model})
         for on in sets if who in LABELLERS else (TEST,):
             said = self.texts(who, on, origin, of, untrained=model is None)
@@ -63,7 +63,7 @@ class WrittenStory(Story):
         said = self.tell(
             writing.texts, f"{who} {verb} {on}", {"questions": self.questions, **origin},
             tags={"kind": kind, "model": who}, on=on, writing=self.writing(self.config.writing.max_new_tokens),
-            seed=self.seed, learner=untrained(of), one_base=self.one_base() or of is self.config.student, **how,
+            seed=self.seed, learner=untrained(of), one_base=self.one_base() or of is self.student, **how,
         )  # fmt: skip
         if on == TEST and kind == "texts":
             self.judge(who, on, said, {"questions": self.questions, "gold": self.gold[TEST]})

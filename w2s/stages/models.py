@@ -178,9 +178,9 @@ def ask_model(
 
 
 def base_folder(inputs: Inputs, learner: Learner) -> str:
-    """Where the learner starts from: the pretrained stage of a builtin model, else what the config names."""
-    made = inputs["base"] / "model" if "base" in inputs else None
-    return str(made) if made is not None and made.exists() else learner.model.path
+    """Where the learner starts from: a pretrained builtin model, another stage's model, or what the config names."""
+    made = [inputs["base"] / one for one in ("model", "fit-0/model")] if "base" in inputs else []
+    return next((str(one) for one in made if one.exists()), learner.model.path)
 
 
 def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:

@@ -153,6 +153,25 @@ class Writing:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """`w2s rewards curve`: a policy's samples on hard questions, judged by reward models and by gold.
+
+    The reward models learn from its samples (`writing.samples` and `temperature`) on easy_holdout.
+    """
+
+    policy: Literal["learner", "student"] = "learner"
+    """Who samples: the first learner or the student's base, either fitted on the easy gold."""
+    pairs: int = 100
+    """Pairs of a right and a wrong sample that reward models are trained on, at most one for a question."""
+    questions: int = 300
+    """Questions of hard_test that the policy samples texts for."""
+    samples: int = 64
+    """Texts for each; best-of-n is told for n = 1, 2, 4, ... up to it."""
+    temperature: float = 1.0
+    """Of these texts."""
+
+
+@dataclass(frozen=True)
 class RewardModels:
     """Models that judge candidates beside the committee; trained where `label.reward` or `student.objective` uses them,
     and by `w2s rewards`."""
@@ -179,6 +198,7 @@ class RewardModels:
     """How the members' scores become one; see `w2s methods aggregators`."""
     standardise: Literal["question", "set", "none"] = "question"
     """Before that, each member's scores get mean 0 and variance 1 over a question's candidates, or over the set."""
+    curve: Curve = field(default_factory=Curve)
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ RANGES = {
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
     **dict.fromkeys(("boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
+    **{f"rewards.curve.{name}": ABOVE_0 for name in ("pairs", "questions", "samples", "temperature")},
     **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
     **{
         "data.easy_share": BETWEEN,

@@ -20,8 +20,11 @@ PROGRESS_EVERY_S = 15.0
 THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
-def run(configs: Sequence[Config]) -> list[list[Stage]]:
-    """Make every stage that is not there yet, as many at a time as there are slots. Returns each config's stages."""
+def run(configs: Sequence[Config], tell_seed: Callable | None = None) -> list[list[Stage]]:
+    """Make every stage that is not there yet, as many at a time as there are slots. Returns each config's stages.
+
+    tell_seed: the story of one seed, where it is not the main job's.
+    """
     runtime = configs[0].runtime
     if any(one.runtime != runtime for one in configs):
         raise BadInput("runtime: it differs between the configs; those that run together need the same")
@@ -31,7 +34,7 @@ def run(configs: Sequence[Config]) -> list[list[Stage]]:
         concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
         Workers(runtime, on_progress=tell_progress()) as workers,
     ):
-        found = [build(config, workers.run) for config in configs]
+        found = [build(config, workers.run, tell_seed) for config in configs]
         todo: dict[str, Stage] = {}
         for config, told in zip(configs, found, strict=True):
             missing = [stage for stage in told if not store.done(stage)]

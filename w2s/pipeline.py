@@ -22,8 +22,11 @@ from w2s.story import Story
 from w2s.written import WrittenStory, is_written
 
 
-def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
-    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
+def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable | None = None) -> list[Stage]:
+    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys.
+
+    tell_seed: the story of one seed, where it is another than `chain`.
+    """
     check_methods(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
     tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded)
@@ -36,7 +39,7 @@ def build(config: Config, run_job: Callable[[Path], None]) -> list[Stage]:
         return told.setdefault(stage.key, stage)
 
     for seed in config.seeds:
-        chain(config, seed, tools, tell)
+        (tell_seed or chain)(config, seed, tools, tell)
     return list(told.values())
 
 

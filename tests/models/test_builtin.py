@@ -40,6 +40,17 @@ def test_a_folder_from_scratch_gives_other_weights_for_every_seed_and_the_same_f
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("kind", ["pair", "towers"])
+def test_a_folder_from_scratch_is_a_reward_model_or_an_encoder_as_well(tmp_path, kind):
+    builtin.make("builtin:weak", LINES, tmp_path, 0, from_scratch=True)
+    lm, other = (load.load(Model(path="builtin:weak", kind=one), path=str(tmp_path), seed=1) for one in ("lm", kind))
+    assert torch.equal(lm.module.base_model.wte.weight, other.module.base_model.wte.weight)
+    assert hasattr(other.module, "score") == (kind == "pair")
+    load.save(other, tmp_path / "saved")
+    again = load.load_folder(tmp_path / "saved").module.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in other.module.state_dict().items())
+
+
 def test_a_folder_that_is_not_from_scratch_keeps_its_weights_whatever_the_seed(tmp_path):
     builtin.make("weak", LINES, tmp_path, 0)
     one, two = (

@@ -16,7 +16,7 @@ from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerFast
 
 SPECIAL = ("[pad]", "[unk]", "[eos]")
 EMBEDDING_RANGE = 0.02
@@ -100,16 +100,17 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
     (folder / "w2s.json").write_text(json.dumps({"builtin": name, "from_scratch": from_scratch}) + "\n")
 
 
-def draw(config: GPT2Config, seed: int) -> GPT2LMHeadModel:
+def draw(config: GPT2Config, seed: int, kind: str = "lm") -> PreTrainedModel:
     """Random weights. Embeddings start small: so a narrow model learns faster to tell the words apart."""
     import torch
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 
+    made = {"lm": GPT2LMHeadModel, "pair": GPT2ForSequenceClassification, "towers": GPT2Model}[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = GPT2LMHeadModel(config)
+        module = made(config)
     with torch.no_grad():
-        for table in (module.transformer.wte, module.transformer.wpe):
+        for table in (module.base_model.wte, module.base_model.wpe):
             table.weight.mul_(EMBEDDING_RANGE / config.initializer_range)
     return module
 

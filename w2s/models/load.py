@@ -150,7 +150,7 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if read_marks(source).get("from_scratch"):
-            module = builtin.draw(config, seed).to(dtype)
+            module = builtin.draw(config, seed, model.kind).to(dtype)
         else:
             module = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **where)
     limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)

@@ -172,6 +172,38 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class RewardPool:
+    """Recorded answers of many models, each with its true preference, among which reward models choose."""
+
+    outputs: str | None = None
+    """A folder with outputs.* (columns id, model, text, preference from 0 to 1) and questions.* (id, prompt), or the
+    outputs' file; relative to data.root where there is one. Null: no best-of-n."""
+    instructions: int | None = None
+    """So many instructions, drawn for each seed among those that nothing was trained on. Null: all of these."""
+    probes: list[str] = field(default_factory=list)
+    """Models of the pool that were made to fool judges: each joins the others by itself."""
+
+
+@dataclass(frozen=True)
+class RewardSuites:
+    """`w2s rewards run`: reward models on preference data (`rewards.pairs: {name: preferences, ...}`).
+
+    `rewards.members` separate models are always trained; whatever `rewards.kind` says.
+    """
+
+    suites: list[dict] = field(default_factory=list)
+    """Further preference data to judge on, each {name, options}: alpaca_eval, hh_rlhf, autoj, pandalm, ..."""
+    compare: list[Literal["warm", "heads", "adapters"]] = field(default_factory=list)
+    """Kinds of ensemble beside the separate members."""
+    shared_start: bool = False
+    """The separate members start from one trained head: warm is then their mean, and no other models are trained for
+    it. False: each draws its own head, and warm has members of its own."""
+    held_out: float = 0.25
+    """Share of the pairs, by instruction, that are judged on and never trained on."""
+    pool: RewardPool = field(default_factory=RewardPool)
+
+
+@dataclass(frozen=True)
 class RewardModels:
     """Models that judge candidates beside the committee; trained where `label.reward` or `student.objective` uses them,
     and by `w2s rewards`."""
@@ -199,6 +231,7 @@ class RewardModels:
     standardise: Literal["question", "set", "none"] = "question"
     """Before that, each member's scores get mean 0 and variance 1 over a question's candidates, or over the set."""
     curve: Curve = field(default_factory=Curve)
+    study: RewardSuites = field(default_factory=RewardSuites)
 
 
 @dataclass(frozen=True)

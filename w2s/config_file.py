@@ -20,8 +20,13 @@ COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
 
 
-def load(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
-    """The checked configuration, or one BadInput with a line for each problem."""
+def load(
+    path: str | Path, overrides: typing.Sequence[str] = (), checks: typing.Callable[[Config], list[str]] | None = None
+) -> Config:
+    """The checked configuration, or one BadInput with a line for each problem.
+
+    checks: what keys that depend on each other must satisfy (None: the main job's `cross_checks`).
+    """
     problems: list[str] = []
     values = read(path, problems)
     for key in COMMAND_LINE_ONLY:
@@ -31,7 +36,7 @@ def load(path: str | Path, overrides: typing.Sequence[str] = ()) -> Config:
         apply(values, override, problems)
     config = build(Config, resolve(values, problems), "", problems)
     if not problems:
-        problems.extend(cross_checks(config))
+        problems.extend((checks or cross_checks)(config))
     if problems:
         raise BadInput("\n".join(p if p.startswith(str(path)) else f"{path}: {p}" for p in problems))
     return config
@@ -159,6 +164,8 @@ RANGES = {
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
     **dict.fromkeys(("boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
+    **dict.fromkeys(("rewards.members", "rewards.head_steps"), ABOVE_0),
+    **{"rewards.study.held_out": BETWEEN, "rewards.study.pool.instructions": ABOVE_0},
     **{f"rewards.curve.{name}": ABOVE_0 for name in ("pairs", "questions", "samples", "temperature")},
     **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
     **{
@@ -182,6 +189,7 @@ LEARNER_RANGES = {
 def range_checks(config: Config) -> list[str]:
     """Numbers that are out of their range; null stands for a default and is not checked."""
     learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    learners |= {f"rewards.models.{at}": one for at, one in enumerate(config.rewards.models)}
     asked = [(key, functools.reduce(getattr, key.split("."), config), RANGES[key]) for key in RANGES]
     asked += [
         (f"{who}.{key}", functools.reduce(getattr, key.split("."), one), LEARNER_RANGES[key])
@@ -195,13 +203,19 @@ def range_checks(config: Config) -> list[str]:
     ]
 
 
-def cross_checks(config: Config) -> list[str]:
-    """Ranges, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
+def run_checks(config: Config) -> list[str]:
+    """Ranges, seeds and name: what any run needs."""
     problems = range_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
         problems.append(f"name: {config.name!r} given; allowed: letters, digits, '.', '_', '-' (and not 'store')")
+    return problems
+
+
+def cross_checks(config: Config) -> list[str]:
+    """These, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
+    problems = run_checks(config)
     if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
         problems.append("data: give either easy_share, or both easy_max and hard_min")
     elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:

@@ -24,6 +24,7 @@ def of_training(rewards: RewardModels) -> RewardModels:
     return dataclasses.replace(
         rewards, pairs=plain.pairs, aggregate=plain.aggregate, standardise=plain.standardise, models=rewards.models[:1],
         head_steps=plain.head_steps, curve=plain.curve,
+        study=plain.study,
     )  # fmt: skip
 
 

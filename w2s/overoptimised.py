@@ -1,0 +1,143 @@
+"""The probe for over-optimisation, stage by stage: what reward models choose among a policy's samples, judged by gold.
+
+`tell_probe` is the story of one seed. The reward models learn from the policy's own samples on easy questions, and are
+then asked about its samples on hard ones, whose gold only the grading sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from w2s.config import Config, Evaluation, Learner, RewardModels
+from w2s.methods import unknown_builtin
+from w2s.records import BadInput
+from w2s.stages import Tools, models, overoptimised, rewards
+from w2s.store import Stage
+from w2s.written import TEST, WrittenStory, is_written
+
+EASY, PROBE = "easy_holdout", "probe"
+
+
+def tell_probe(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -> None:
+    """The story of one seed."""
+    if not is_written(tools.rows(seed)[0]):
+        raise BadInput("data.sources: questions with choices given; `rewards curve` needs written answers or code")
+    check_rewards(config.rewards)
+    story = Probe(dataclasses.replace(config, evaluation=Evaluation()), seed, tools, tell)
+    curve = config.rewards.curve
+
+    # 1. The policy, fitted on the easy gold; its samples on easy questions that it has not seen make pairs.
+    story.split_questions()
+    story.fit_policy()
+    pairs = story.pairs(story.samples(EASY, config.writing.samples, config.writing.temperature))
+
+    # 2. Reward models of every kind learn from these pairs.
+    ensembles = {"separate": story.separate(pairs), "heads": story.heads(pairs), "warm": story.warm(pairs)}
+
+    # 3. The policy's samples on hard questions: every reward model scores them, and gold grades them.
+    samples = story.samples(PROBE, curve.samples, curve.temperature)
+    story.judged(samples, ensembles)
+
+
+class Probe(WrittenStory):
+    """The probe's stages as they are told."""
+
+    def fit_policy(self) -> None:
+        """The first learner or the student's base on the easy gold: the main job's `floor` or `easy_gold`."""
+        self.by_student = self.config.rewards.curve.policy == "student"
+        self.policy: Learner = self.student if self.by_student else self.config.learners[0]
+        base = self.base(self.policy)
+        model = self.tell(
+            models.fit, "policy", {"questions": self.questions, "labels": self.gold_targets("easy_fit"), **base},
+            tags={"kind": "model", "model": "policy"},
+            learner=self.policy, seed=self.seed, split="easy_fit", longer=1, is_student=self.by_student,
+        )  # fmt: skip
+        self.origin = {"model": model, **base}
+        self.probe = self.tell(
+            overoptimised.first_questions, "questions of the probe", {"questions": self.questions},
+            tags={"kind": "questions", "split": PROBE}, on=PROBE, split=TEST, count=self.config.rewards.curve.questions,
+        )  # fmt: skip
+
+    def samples(self, on: str, count: int, temperature: float) -> Stage:
+        origin = self.origin | ({PROBE: self.probe} if on == PROBE else {})
+        how = {"kind": "samples", "samples": count, "temperature": temperature}
+        return self.texts("policy", on, origin, self.policy, **how)
+
+    def pairs(self, samples: Stage) -> Stage:
+        """Right samples over wrong ones."""
+        return self.tell(
+            overoptimised.sample_pairs, "pairs of the policy's samples",
+            {"questions": self.questions, "texts": samples, "gold": self.gold["easy"]},
+            tags={"kind": "pairs"}, on=EASY, count=self.config.rewards.curve.pairs, seed=self.seed,
+        )  # fmt: skip
+
+    def separate(self, pairs: Stage) -> list[Stage]:
+        """Members that are models of their own, each with its own seed; several bases take turns."""
+        return [self.member("reward", learner, pairs, at) for at, learner in enumerate(self.learners())]
+
+    def heads(self, pairs: Stage) -> list[Stage]:
+        """One body with a head for each member."""
+        recipe = dataclasses.replace(rewards.of_training(self.config.rewards), kind="heads")
+        return [self.tell(
+            rewards.ensemble, "reward heads", {"labels": pairs, **self.base(recipe.models[0])},
+            tags={"kind": "reward_model", "model": "reward heads"}, rewards=recipe, seed=self.seed,
+        )]  # fmt: skip
+
+    def warm(self, pairs: Stage) -> list[Stage]:
+        """The mean of the weights of members that start from one trained head."""
+        first = self.config.rewards.models[0]
+        head = Learner(
+            dataclasses.replace(first.model, trainable="head"),
+            dataclasses.replace(first.train, steps=self.config.rewards.head_steps),
+        )
+        start = {"base": self.member("warm start", head, pairs, 0)}
+        members = [self.member("warm", first, pairs, at, start) for at in range(self.config.rewards.members)]
+        return [self.tell(
+            rewards.averaged, "warm reward model", {f"model-{at:02}": one for at, one in enumerate(members)},
+            tags={"kind": "reward_model", "model": "reward warm"},
+        )]  # fmt: skip
+
+    def member(self, who: str, learner: Learner, pairs: Stage, at: int, start: dict[str, Stage] | None = None) -> Stage:
+        name = f"{who} {at + 1}"
+        return self.tell(
+            models.fit, name, {"labels": pairs, **(self.base(learner) if start is None else start)},
+            tags={"kind": "reward_model", "model": name},
+            learner=learner, seed=1000 * (self.seed + 1) + at, split="", longer=1, is_student=False,
+        )  # fmt: skip
+
+    def learners(self) -> list[Learner]:
+        """What each member is made of."""
+        given = self.config.rewards
+        return [given.models[at % len(given.models)] for at in range(given.members)]
+
+    def judged(self, samples: Stage, ensembles: dict[str, list[Stage]]) -> None:
+        """The samples' rewards, one stage for each kind of ensemble, and their gold."""
+        texts = self.tell(
+            overoptimised.distinct, "different samples", {"questions": self.questions, PROBE: self.probe,
+            "texts": samples}, tags={"kind": "samples_merged"}, on=PROBE,
+        )  # fmt: skip
+        for kind, members in ensembles.items():
+            parents: dict[str, Any] = {f"model-{at:02}": one for at, one in enumerate(members)}
+            names = [f"{kind} {at + 1}" for at in range(len(members))]
+            self.tell(
+                rewards.scores, f"rewards of the samples · {kind}", {PROBE: texts, **parents},
+                tags={"kind": "rewards", "model": kind}, names=names, sets=(PROBE,),
+            )  # fmt: skip
+        self.tell(
+            overoptimised.graded, "gold of the samples", {PROBE: texts, "gold": self.gold[TEST]},
+            tags={"kind": "sample_gold"}, on=PROBE,
+        )  # fmt: skip
+
+
+def check_rewards(given: RewardModels) -> None:
+    """What the probe needs of its reward models; all problems at once."""
+    problems = [] if given.members >= 2 else [f"rewards.members: {given.members} given; allowed: 2 or more"]
+    for at, one in enumerate(given.models):
+        if one.model.kind != "pair":
+            problems.append(f"rewards.models.{at}.model.kind: {one.model.kind!r} given; allowed: pair")
+        if one.model.path.startswith("builtin:"):
+            problems += unknown_builtin(f"rewards.models.{at}.model.path", one.model.path)
+    if problems:
+        raise BadInput("\n".join(problems))

@@ -29,7 +29,10 @@ KIND = ("pipeline", "launcher", "inner launcher", "rank")
 def start(folder: Path) -> subprocess.Popen:
     """The tiny run as a person starts it; the mark in its environment finds whatever it starts, however deep."""
     env = os.environ | {"W2S_TEST_RUN": str(folder)}
-    return subprocess.Popen(PROGRAM, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        PROGRAM, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job inherits "ignore"
+    )  # fmt: skip
 
 
 def processes(folder: Path) -> dict[int, str]:

@@ -1,0 +1,279 @@
+"""TRL's trainers around our models: the same tokens, optimizer and learning rate as anywhere else here.
+
+DPO reads pairs; GRPO and RLOO read questions, let the student write, and ask a judge. The model that the student begins
+as is the reference that it is held to. TRL (1.16) is a leaf: it is given all it needs, and asked to `.train()`.
+
+Letters: B rows of a batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from w2s.config import Runtime, Train
+from w2s.log import progress
+from w2s.models.batches import encode
+from w2s.models.committee import fitted
+from w2s.models.generate import Voice, cut
+from w2s.models.load import Loaded
+from w2s.models.objectives import Objective
+from w2s.models.train import World, learning_rate, make_optimizer, use_bfloat16
+from w2s.prompts import PROMPTS
+from w2s.records import BadInput, Example
+from w2s.registry import pick
+
+Tokens = dict[str, list[int]]
+"""A pair: "prompt_ids", "chosen_ids" and "rejected_ids"."""
+Judge = Callable[[int, list[str], list[str]], list[float]]
+"""(steps done, ids of the questions, texts) -> rewards, called by every process at once with its own texts."""
+
+
+def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[int]) -> list[Tokens]:
+    """Examples of two candidates in the very tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
+
+    TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
+    """
+
+    made = []
+    for one, best in zip(encode(loaded, examples), best_N, strict=True):
+        first = one.rows[0]
+        prompt = first.token_T[: first.first + 1].tolist()
+        texts = [row.token_P[row.owner_P == at].tolist() for row in one.rows for at in dict.fromkeys(row.owner_P)]
+        texts = [text[: loaded.max_tokens - 1] for text in texts]
+        room = loaded.max_tokens - max(map(len, texts))
+        chosen, rejected = texts[best], texts[1 - best]
+        made.append({"prompt_ids": prompt[-room:], "chosen_ids": chosen, "rejected_ids": rejected})
+    return made
+
+
+def make_trainer(
+    objective: Objective,
+    loaded: Loaded,
+    data: Sequence[Tokens] | Sequence[Example],
+    train: Train,
+    runtime: Runtime,
+    world: World,
+    *,
+    folder: Path,
+    seed: int,
+    deepspeed: dict[str, Any] | None = None,
+    judge: Judge | None = None,
+    max_new_tokens: int = 64,
+    stop: Sequence[str] = (),
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """TRL's trainer, ready for `.train()`, which trains what is trainable in `loaded`; `folder` is for its files.
+
+    `data`: pairs in tokens, or questions to write for, whose texts `judge` rewards and `stop` ends. The reference is
+    read anew from where `loaded` was read. `deepspeed` is a configuration, None = torch alone. Nothing is sent or
+    fetched anywhere. BadInput where the batch cannot be shared out, or there are too few questions for one.
+    """
+    import trl
+    from datasets import Dataset, disable_progress_bars
+    from torch.optim.lr_scheduler import LambdaLR
+    from transformers.trainer_callback import PrinterCallback
+
+    keep_to_oneself()
+    disable_progress_bars()
+    steps = step_count(objective, len(data), train)
+    fields = objective.fields | arguments(train, runtime, world, folder, seed, steps, deepspeed)
+    optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)
+    made = {
+        "model": loaded.module,
+        "processing_class": loaded.tokenizer,
+        "callbacks": list(callbacks),
+        "optimizers": (optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, steps, train))),
+    }
+    if objective.reads == "pairs":
+        # TRL would tokenise texts in its own way: it is given none, and the collator looks the tokens up.
+        rows = [{"prompt": "", "chosen": "", "rejected": "", "row": at} for at in range(len(data))]
+        plain = trl.trainer.dpo_trainer.DataCollatorForPreference(pad_token_id=loaded.pad_id)
+        made["data_collator"] = lambda rows: plain([data[row["row"]] for row in rows])
+        fields |= {"max_length": None}
+    else:
+        rows = [{"prompt": example.id} for example in data]
+        prompts, room = writing_room(loaded, data, max_new_tokens)
+        made["reward_funcs"] = reward_function(judge, stop)
+        fields |= {"max_completion_length": room}
+    config = getattr(trl, f"{objective.trainer}Config")(**fields)
+    trainer = getattr(trl, f"{objective.trainer}Trainer")(args=config, train_dataset=Dataset.from_list(rows), **made)
+    trainer.remove_callback(PrinterCallback)
+    if objective.reads == "rewards":
+        own_tokens(trainer, loaded, prompts, stop)
+        for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
+            count_positions(module)
+    return trainer
+
+
+def step_count(objective: Objective, rows: int, train: Train) -> int:
+    """Steps of the fit; BadInput where TRL would find no whole batch."""
+    if rows * objective.generations < train.batch and objective.generations > 1:
+        allowed = f"at most {rows * objective.generations} ({rows} questions, {objective.generations} texts each)"
+        raise BadInput(f"train.batch: {train.batch} given; allowed: {allowed}")
+    return train.steps or math.ceil(train.epochs * rows * objective.generations / train.batch)
+
+
+def arguments(
+    train: Train, runtime: Runtime, world: World, folder: Path, seed: int, steps: int, deepspeed: dict | None
+) -> dict[str, Any]:
+    """What all three of TRL's configs are given."""
+
+    share, odd = divmod(train.batch, world.size)
+    if odd:
+        raise BadInput(f"train.batch: {train.batch} given; allowed: a multiple of the {world.size} processes")
+    micro = next(size for size in range(min(runtime.micro_batch or share, share), 0, -1) if share % size == 0)
+    if deepspeed is not None:
+        auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
+        auto |= {"gradient_clipping": "auto", "bf16": {"enabled": "auto"}, "steps_per_print": 10**12}
+        deepspeed = deepspeed | auto | {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    return {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": share // micro,
+        "learning_rate": train.lr,
+        "max_grad_norm": train.clip,
+        "seed": seed,
+        "bf16": use_bfloat16(train, world),
+        "use_cpu": world.device.type == "cpu",
+        "gradient_checkpointing": runtime.gradient_checkpointing,
+        "deepspeed": deepspeed,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": world.device.type != "cpu",
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def keep_to_oneself() -> None:
+    """TRL tells its makers that it is used, unless it is told not to before huggingface_hub is imported, or thus."""
+    from huggingface_hub import constants
+
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+
+
+def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
+    """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
+
+    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    prompts, room_N = fitted([Voice(loaded)], [words(example) for example in examples], max_new_tokens)
+    return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
+
+
+def reward_function(judge: Judge, stop: Sequence[str]) -> Callable[..., list[float]]:
+    """`judge` as TRL calls it; the prompts are the questions' ids."""
+
+    def reward(prompts: list[str], completions: list[str], *, trainer_state: Any, **_: Any) -> list[float]:
+        return judge(trainer_state.global_step, prompts, [cut(text, stop) for text in completions])
+
+    return reward
+
+
+def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop: Sequence[str]) -> None:
+    """Our tokens of prompts, and an end where a `stop` text ends; both by two private names of TRL's trainers.
+
+    TRL tokenises prompts with whatever its tokenizer adds to a text, and transformers' own stop strings fail on
+    tokenizers of whole words.
+    """
+    trainer._tokenize_prompts = lambda ids: ([prompts[one] for one in ids], None, {})
+    if not stop:
+        return
+    write = trainer._generate_single_turn
+
+    def stopped(row: list[int]) -> list[int]:
+        whole = loaded.tokenizer.decode(row)
+        if not any(one in whole for one in stop):
+            return row
+        upto = (loaded.tokenizer.decode(row[: at + 1]) for at in range(len(row)))
+        return row[: 1 + next(at for at, text in enumerate(upto) if any(one in text for one in stop))]
+
+    @functools.wraps(write)
+    def write_to_stop(*given: Any, **named: Any) -> Any:
+        made = write(*given, **named)
+        if isinstance(made, tuple):  # GRPO's: with log-probabilities that are None where vLLM does not write
+            return [stopped(row) for row in made[0]], *made[1:]
+        return [stopped(row) for row in made]
+
+    trainer._generate_single_turn = write_to_stop
+
+
+def count_positions(module: torch.nn.Module | None) -> None:
+    """Let `module` count positions from the first real token, as it does while it writes.
+
+    TRL pads prompts on the left and leaves positions to the model, which then counts the padding too (trl 1.16): with
+    learned positions the log-probabilities of short prompts would be those of another place.
+    """
+    if module is None or "position_ids" not in inspect.signature(type(module).forward).parameters:
+        return
+
+    def add(_: torch.nn.Module, given: tuple, named: dict) -> tuple[tuple, dict]:
+        mask_BT, tokens_BT = named.get("attention_mask"), named.get("input_ids")
+        if mask_BT is None or tokens_BT is None or mask_BT.dim() != 2 or named.get("position_ids") is not None:
+            return given, named
+        position_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
+        return given, named | {"position_ids": position_BT}
+
+    module.register_forward_pre_hook(add, with_kwargs=True)
+
+
+def fit(trainer: Any) -> tuple[list[dict[str, float]], int, dict[str, torch.Tensor]]:
+    """Train; (by step: "loss", "reward" or "margin", "kl"), tokens read, and on every process the trained parameters.
+
+    Margins are those of the pairs, times beta, in the mean over a step; kl is in nats per text. BadInput where the loss
+    is no number.
+    """
+    from transformers.trainer_callback import TrainerCallback
+
+    with progress(trainer.args.max_steps, "training steps") as advance:
+
+        class Steps(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                advance()
+
+        trainer.add_callback(Steps())
+        trainer.train()
+    told = [row for row in trainer.state.log_history if "loss" in row]
+    bad = next((row["step"] for row in told if not math.isfinite(row["loss"])), None)
+    if bad is not None:
+        raise BadInput(f"train.lr: the loss is not a number from step {bad} on; a smaller learning rate may help")
+    history = []
+    for row in told:
+        known = {"loss": row["loss"], "reward": row.get("reward"), "margin": row.get("rewards/margins")}
+        if "kl" in row:
+            known["kl"] = row["kl"] * row["completions/mean_length"]
+        history.append({key: value for key, value in known.items() if value is not None})
+    return history, int(told[-1].get("num_tokens", 0)) if told else 0, weights_of(trainer)
+
+
+def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
+    """The trained parameters by name, on the CPU; what ZeRO 3 shared out is gathered, so every process must call it."""
+    shared = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
+    weights = {}
+    for name, parameter in trainer.model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        whole = contextlib.nullcontext()
+        if shared:
+            import deepspeed
+
+            whole = deepspeed.zero.GatheredParameters([parameter])
+        with whole:
+            weights[name] = parameter.detach().float().cpu().clone()
+    if trainer.is_deepspeed_enabled:
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()  # else whatever is read next in this process is shared out as well
+    return weights

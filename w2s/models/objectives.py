@@ -1,0 +1,137 @@
+"""Objectives: what a student learns after its labels, from pairs (dpo), or from rewards of its own texts (grpo, rloo).
+
+An objective is `(*, options) -> Objective`: what TRL is asked for. No torch here; `alignment` makes the trainer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from w2s.config import Learner, Train
+from w2s.records import BadInput
+
+
+@dataclass(frozen=True)
+class Objective:
+    """TRL's trainer (none for sft), the fields of its config, and what of the student's training it replaces."""
+
+    reads: Literal["nothing", "pairs", "rewards"] = "nothing"
+    trainer: Literal["", "DPO", "GRPO", "RLOO"] = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    lr: float | None = None
+
+    @property
+    def generations(self) -> int:
+        """Completions of one question in a step."""
+        return self.fields.get("num_generations", 1)
+
+    def training(self, train: Train) -> Train:
+        """The student's training, with the steps and the learning rate of the objective where it has any."""
+        return replace(train, steps=self.steps or train.steps, lr=self.lr or train.lr)
+
+
+def sft() -> Objective:
+    """The labels alone, by train.loss."""
+    return Objective()
+
+
+def dpo(
+    *,
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+    loss: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid",
+    steps: int | None = None,
+    lr: float | None = None,
+) -> Objective:
+    """Pairs that committee and rewards agree on: -log sigmoid of beta times the margin (arXiv 2305.18290).
+
+    The margin is how much more than the reference the student prefers chosen to rejected, in nats; `beta` > 0 (for ipo
+    its tau, arXiv 2310.12036). `label_smoothing` in [0, 0.5): the share of pairs thought to be the wrong way round;
+    with sigmoid it is conservative DPO (Mitchell 2023), (1 - e) L(margin) + e L(-margin), with robust the unbiased loss
+    of arXiv 2403.00409. `steps`, `lr`: null = those of student.train.
+    """
+    above_zero("beta", beta)
+    if not 0 <= label_smoothing < 0.5:
+        raise BadInput(f"label_smoothing: {label_smoothing} given; allowed: at least 0, below 0.5")
+    if label_smoothing and loss not in ("sigmoid", "robust"):
+        raise BadInput(f"label_smoothing: {label_smoothing} given for loss {loss}; allowed: 0, or loss sigmoid, robust")
+    fields = {"beta": beta, "label_smoothing": label_smoothing, "loss_type": [loss], "loss_weights": None}
+    if label_smoothing and loss == "sigmoid":
+        # TRL's sigmoid loss knows no smoothing (trl 1.16). Its robust loss is ((1 - e) L(m) - e L(-m)) / (1 - 2e), so
+        # 2 (1 - e) L(m) - (1 - 2e) robust is the conservative loss.
+        weights = [2 * (1 - label_smoothing), 2 * label_smoothing - 1]
+        fields |= {"loss_type": ["sigmoid", "robust"], "loss_weights": weights}
+    return Objective("pairs", "DPO", fields, **own(steps, lr))
+
+
+def grpo(
+    *,
+    beta: float = 0.04,
+    generations: int = 4,
+    temperature: float = 1.0,
+    steps: int | None = None,
+    lr: float | None = None,
+) -> Objective:
+    """Rewards of sampled texts, each against the others of its question (arXiv 2402.03300).
+
+    `beta` >= 0 weighs the KL divergence to the reference in the loss, token by token; `generations` texts are sampled
+    of a question at `temperature`. Advantages are divided by their group's deviation; the loss is TRL's default, a mean
+    over all tokens of a step (DAPO, arXiv 2503.14476). `steps`, `lr`: null = those of student.train, whose batch counts
+    texts.
+    """
+    return of_rewards("GRPO", beta, generations, temperature, steps, lr)
+
+
+def rloo(
+    *,
+    beta: float = 0.05,
+    generations: int = 4,
+    temperature: float = 1.0,
+    steps: int | None = None,
+    lr: float | None = None,
+) -> Objective:
+    """Rewards of sampled texts, less the mean reward of the others of its question (arXiv 2402.14740).
+
+    `beta` >= 0 times a text's log-ratio to the reference is taken off its reward; else as grpo.
+    """
+    return of_rewards("RLOO", beta, generations, temperature, steps, lr)
+
+
+def of_rewards(
+    trainer: Literal["GRPO", "RLOO"], beta: float, generations: int, temperature: float, steps: int | None,
+    lr: float | None,
+) -> Objective:  # fmt: skip
+    if beta < 0:
+        raise BadInput(f"beta: {beta} given; allowed: at least 0")
+    if generations < 2:
+        raise BadInput(f"generations: {generations} given; allowed: at least 2 (a text is compared with the others)")
+    above_zero("temperature", temperature)
+    fields = {"beta": beta, "num_generations": generations, "temperature": temperature}
+    return Objective("rewards", trainer, fields, **own(steps, lr))
+
+
+def above_zero(option: str, value: float) -> None:
+    if value <= 0:
+        raise BadInput(f"{option}: {value} given; allowed: above 0")
+
+
+def own(steps: int | None, lr: float | None) -> dict[str, Any]:
+    """What the objective has of its own instead of the student's."""
+    for option, value in (("steps", steps), ("lr", lr)):
+        if value is not None:
+            above_zero(option, value)
+    return {"steps": steps, "lr": lr}
+
+
+def check(objective: Objective, learner: Learner, key: str = "student") -> None:
+    """BadInput where the learner cannot be trained so."""
+    if objective.reads != "nothing" and learner.model.kind != "lm":
+        raise BadInput(f"{key}.model.kind: {learner.model.kind!r} given; allowed with any objective but sft: lm")
+    if learner.train.batch % objective.generations:
+        allowed = f"a multiple of the objective's generations, {objective.generations}"
+        raise BadInput(f"{key}.train.batch: {learner.train.batch} given; allowed: {allowed}")
+
+
+OBJECTIVES = {"sft": sft, "dpo": dpo, "grpo": grpo, "rloo": rloo}

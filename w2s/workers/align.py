@@ -1,0 +1,199 @@
+"""Train a student on from its labels: on pairs (dpo), or on rewards of what it writes itself (grpo, rloo).
+
+job.json: {"worker": "align", "objective": {"name", options}, "learner": {"model", "train"}, "path": folder of the
+student that learned from labels, which is also the reference, "seed", "pairs": {"examples": targets.jsonl of two
+candidates each, "labels": labels.npz} for dpo, "examples": questions.jsonl and "rewards": {"models": [folder of a plain
+model of kind pair, or of an ensemble, ...], "aggregate": {"name", options}, "centre_M", "scale_M": what is taken off a
+member's scores, then what they are divided by (null: 0 and 1)} for the others, "writing": {"max_new_tokens", "stop"},
+"runtime"}
+-> model/, train.json and, with rewards, rollouts.jsonl: a line for each text as it was written, {"step": steps done
+before it, "id", "text", "rewards": by member (null: not judged), "reward": what was learned from}.
+
+An empty text, and one that no member can judge, gets the lowest reward of its batch; done.json counts them. train.json
+tells by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, nats per text
+(rloo: the mean log-ratio; grpo: TRL's estimate, which is never negative).
+
+TRL's checkpoints are pickles and are not used: a job that was killed starts again and, on a CPU, ends the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from w2s.config import Learner, Runtime, build
+from w2s.models import load
+from w2s.models.alignment import Judge, Tokens, fit, make_trainer, pair_tokens
+from w2s.models.engine import configuration
+from w2s.models.members import Members, open_members, rewards
+from w2s.models.objectives import OBJECTIVES, Objective, check
+from w2s.models.train import World, set_weights, timer
+from w2s.records import BadInput, Example
+from w2s.registry import pick
+from w2s.rewards.aggregators import AGGREGATORS
+from w2s.workers.examples import read_examples
+from w2s.workers.finetune import load_start, read_labels
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
+    """Do the job in `folder`; what `done.json` says of it."""
+    objective, learner, runtime = settings(job)
+    seconds, trl_files, writing = timer(), folder / "trl", job.get("writing") or {}
+    counts: dict[str, int] = {}
+    loaded, judge = load_start(learner, job, runtime, world), None
+    if objective.reads == "pairs":
+        data = read_pairs(folder, job, loaded, counts)
+    else:
+        data = list(read_examples(folder / job["examples"]))
+        judge = make_judge(folder, job["rewards"], data, world, counts)
+    trainer = make_trainer(
+        objective, loaded, data, learner.train, runtime, world, folder=trl_files, seed=int(job["seed"]),
+        deepspeed=shared_out(runtime, world), judge=judge,
+        **{key: writing[key] for key in ("max_new_tokens", "stop") if key in writing},
+    )  # fmt: skip
+    history, tokens, weights = fit(trainer)
+    summary = {"rows": len(data), "steps": len(history), "tokens": tokens, **counts}
+    of = "margin" if objective.reads == "pairs" else "reward"
+    quarter = -(-len(history) // 4)
+    for name, part in (("first", history[:quarter]), ("last", history[-quarter:])):
+        summary[f"{of}_{name}"] = float(np.mean([row[of] for row in part]))
+    if world.rank == 0:
+        start = load_start(learner, job, runtime, World())  # TRL has changed the one that was trained
+        set_weights(start.module, weights)
+        load.save(start, folder / "model")
+        by_step = {key: [row[key] for row in history] for key in history[0]}
+        (folder / "train.json").write_text(json.dumps({**summary, **by_step, "seconds": seconds()}))
+        shutil.rmtree(trl_files, ignore_errors=True)
+    return summary
+
+
+def settings(job: dict[str, Any]) -> tuple[Objective, Learner, Runtime]:
+    problems: list[str] = []
+    learner = build(Learner, job["learner"], "learner", problems)
+    runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
+    if problems:
+        raise BadInput(problems[0])
+    objective = pick(OBJECTIVES, job["objective"], key="objective")()
+    learner = dataclasses.replace(learner, train=objective.training(learner.train))
+    check(objective, learner, "learner")
+    wanted = {"nothing": None, "pairs": "pairs", "rewards": "rewards"}[objective.reads]
+    if wanted is None or not job.get(wanted):
+        name = job["objective"]["name"]
+        why = (
+            "it has been trained on its labels already" if wanted is None else f"it needs {wanted}, and there are none"
+        )
+        raise BadInput(f"objective: {name!r} given; {why}")
+    return objective, learner, runtime
+
+
+def shared_out(runtime: Runtime, world: World) -> dict[str, Any] | None:
+    """The DeepSpeed configuration, or None where it would share out nothing: on a CPU, and at stage 0."""
+    values = None if world.device.type == "cpu" else configuration(runtime, world)
+    return values if (values or {}).get("zero_optimization", {}).get("stage", 0) else None
+
+
+def read_pairs(folder: Path, job: dict[str, Any], loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:
+    """The pairs in tokens; those of two equal texts, or without a preference, are left out and counted in "equal"."""
+    examples, labels, _ = read_labels(folder, job["pairs"])
+    odd = next((example for example in examples if len(example.choices) != 2), None)
+    if odd is not None:
+        raise BadInput(f"{job['pairs']['examples']}: {odd.id}: {len(odd.choices)} candidates given; allowed: 2")
+    differ_N = np.array([len({text.strip() for text in example.choices}) == 2 for example in examples])
+    differ_N &= labels.target_NK[:, 0] != labels.target_NK[:, 1]
+    if not differ_N.any():
+        raise BadInput(f"{job['pairs']['examples']}: every pair's texts are equal, or equally good: nothing to prefer")
+    counts["equal"] = int((~differ_N).sum())
+    kept = [example for example, differ in zip(examples, differ_N, strict=True) if differ]
+    return pair_tokens(loaded, kept, labels.target_NK[differ_N].argmax(1).tolist())
+
+
+def make_judge(
+    folder: Path, told: dict[str, Any], examples: list[Example], world: World, counts: dict[str, int]
+) -> Judge:
+    """The reward of texts for the questions in `examples`; rank 0 writes the rollouts, and counts in "unjudged"."""
+    models = [open_members(folder / path, device=world.device) for path in told["models"]]
+    members = sum(one.ensemble.members for one in models)
+    centre_M, scale_M = (
+        np.array(told.get(key) or [default] * members, dtype=float)
+        for key, default in (("centre_M", 0), ("scale_M", 1))
+    )
+    if not (centre_M.shape == scale_M.shape == (members,) and np.isfinite(centre_M).all() and (scale_M > 0).all()):
+        raise BadInput(f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, centre_M alike")
+    aggregate = pick(AGGREGATORS, told["aggregate"], key="rewards.aggregate")
+    by_id = {example.id: example for example in examples}
+    counts["unjudged"] = 0
+    (folder / ROLLOUTS).unlink(missing_ok=True)
+
+    def judge(step: int, ids: list[str], texts: list[str]) -> list[float]:
+        asked = [dataclasses.replace(by_id[key], choices=(text,)) for key, text in zip(ids, texts, strict=True)]
+        scores_MB = (member_scores(models, asked) - centre_M[:, None]) / scale_M[:, None]
+        # All processes' texts: a question's may lie in two of them, and the lowest reward is that of the whole batch.
+        parts = gather((ids, texts, scores_MB), world)
+        ids_B, texts_B = ([one for part in parts for one in part[at]] for at in (0, 1))
+        scores_MB = np.concatenate([part[2] for part in parts], axis=1)
+        reward_B = compare(scores_MB, ids_B, aggregate)
+        known_B = np.isfinite(reward_B) & np.array([bool(text.strip()) for text in texts_B])
+        reward_B = np.where(known_B, reward_B, reward_B[known_B].min() if known_B.any() else 0.0)
+        counts["unjudged"] += int((~known_B).sum())
+        if world.rank == 0:
+            rows = zip(ids_B, texts_B, scores_MB.T.tolist(), reward_B.tolist(), strict=True)
+            lines = [json.dumps(line_of(step, *row), ensure_ascii=False) + "\n" for row in rows]
+            with open(folder / ROLLOUTS, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        before = sum(len(part[0]) for part in parts[: world.rank])
+        return reward_B[before : before + len(ids)].tolist()
+
+    return judge
+
+
+def line_of(step: int, key: str, text: str, scores_M: list[float], reward: float) -> dict[str, Any]:
+    known = [None if np.isnan(one) else one for one in scores_M]
+    return {"step": step, "id": key, "text": text, "rewards": known, "reward": reward}
+
+
+def member_scores(models: list[Members], examples: list[Example]) -> np.ndarray:
+    """scores_MB of examples with one candidate each, the members of all models one after the other."""
+    found = []
+    for members in models:
+        scores_MB = np.full((members.ensemble.members, len(examples)), np.nan)
+        for index, scores_MNK in rewards(members, examples, width=1):
+            scores_MB[:, index] = scores_MNK[..., 0]
+        found.append(scores_MB)
+    return np.concatenate(found)
+
+
+def compare(scores_MB: np.ndarray, ids_B: list[str], aggregate: Any) -> np.ndarray:
+    """reward_B: the texts of one question are its candidates, as where labels are made."""
+    _, row_B = np.unique(ids_B, return_inverse=True)
+    places = collections.defaultdict(itertools.count)
+    place_B = np.array([next(places[key]) for key in ids_B])
+    mask_NK = np.zeros((row_B.max() + 1, place_B.max() + 1), dtype=bool)
+    mask_NK[row_B, place_B] = True
+    scores_MNK = np.full((len(scores_MB), *mask_NK.shape), np.nan)
+    scores_MNK[:, row_B, place_B] = scores_MB
+    return aggregate(scores_MNK, mask_NK)[row_B, place_B]
+
+
+def gather(mine: Any, world: World) -> list[Any]:
+    """What every process has, in their order."""
+    if world.size == 1:
+        return [mine]
+    found: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(found, mine)
+    return found
+
+
+if __name__ == "__main__":
+    from w2s.workers.serve import once
+
+    once("align")

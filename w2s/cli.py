@@ -22,6 +22,7 @@ examples:
   w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts and pass@k
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
+  w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
 """
 
 COMBINE = """\
@@ -36,11 +37,13 @@ examples:
   w2s combine --config pool.yaml                               the same keys in a file; flags go over them
 """
 
+TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run")}
+
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `w2s`. Bad input: its lines on standard error, exit 2. A failed job: exit 1."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["combine"] and words[1:2] in (["apply"], ["labels"]):
+    if tuple(words[:2]) in TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
     asked, rest = parser.parse_known_args(words)
@@ -118,6 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(combine, "turn recorded answers of many models into the best one opinion", *COMBINE_ARGUMENTS)
     add(combine_apply, "a fitted combiner on new questions", *APPLY_ARGUMENTS)
     add(combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *APPLY_ARGUMENTS, *LABEL)
+    add(rewards_run, "train reward models on preference data, and judge them", config, overrides)
     add(methods, "list the methods of a table, or all tables", ("table", {"nargs": "?"}))
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
@@ -305,6 +309,25 @@ def combine_labels(asked: argparse.Namespace) -> None:
 
 def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
     return Path(asked.folder), Path(asked.outputs), Path(asked.questions) if asked.questions else None
+
+
+def rewards_run(asked: argparse.Namespace) -> None:
+    """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
+    recorded answers of many models (keys: rewards and rewards.study). The same command again goes on, or is a no-op."""
+    from w2s import preferring
+    from w2s.config_file import load
+
+    config = load(asked.config, asked.overrides, preferring.checks)
+    story = preferring.story(config)
+    from evaluation.preferences_report import finish
+    from w2s import execution, log
+
+    folder = Path(config.runtime.runs_dir) / config.name
+    log.to_file(folder / "log.jsonl")
+    (told,) = execution.run([config], story)
+    execution.write_run(config, told, ["w2s", "rewards", "run", asked.config, *asked.overrides])
+    print(finish(folder))
+    print(f"report: {folder / 'report.html'}")
 
 
 def methods(asked: argparse.Namespace) -> None:

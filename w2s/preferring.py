@@ -1,0 +1,226 @@
+"""THE STORY of reward models on preference data: pairs by people or a judge, ensembles, and whom they prefer.
+
+`story` reads the pairs and returns the story of one seed, which only declares stages, as in `pipeline`. What was
+preferred in the held-out pairs, the suites and the pool stands in stages that no reward model descends from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from w2s.config import Config, Learner
+from w2s.config_file import run_checks
+from w2s.data.preferences import PREFERENCES
+from w2s.data.rows import content_of
+from w2s.methods import unknown_builtin
+from w2s.prompts import PROMPTS
+from w2s.records import BadInput, Example, Gold
+from w2s.registry import pick
+from w2s.rewards.aggregators import AGGREGATORS
+from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.stages import Tools, models, preferences, rewards
+from w2s.stages.preferences import HELD_OUT, POOL
+from w2s.store import Stage
+from w2s.story import UNSEEDED, Story
+
+SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
+
+
+class Data(NamedTuple):
+    """What was read, once for all seeds."""
+
+    pairs: Drawn
+    suites: dict[str, tuple[list[Example], list[Gold]]]
+    pool: preferences.Pool | None
+
+
+def story(config: Config) -> Callable[[Config, int, Tools, Callable[..., Stage]], None]:
+    """Reads the data; what it returns tells the stages of one seed. Whatever cannot be read is a BadInput."""
+    study, root = config.rewards.study, Path(config.data.root) if config.data.root else None
+    suites = {}
+    for at, spec in enumerate(study.suites):
+        found = pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")(root)
+        suites[suite_name(spec)] = (found.examples, found.gold)
+    pool = preferences.read_answers(study.pool, root) if study.pool.outputs else None
+    data = Data(pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root), suites, pool)
+    return lambda config, seed, tools, tell: chain(config, seed, tools, tell, data)
+
+
+def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], data: Data) -> None:
+    """The story of one seed."""
+    told = Preferring(config, seed, tools, tell, data)
+
+    # 1. Pairs to learn from, and sets to be judged on, with instructions that training has not seen.
+    pairs = told.cut_pairs()
+    told.add_suites()
+    if data.pool is not None:
+        told.add_pool()
+
+    # 2. Reward models: separate ones, which may share their start, and the other kinds of ensemble.
+    compare = config.rewards.study.compare
+    start = told.start(pairs) if WARM in compare or config.rewards.study.shared_start else None
+    shared = start if config.rewards.study.shared_start else None
+    ensembles = {SEPARATE: told.fit_members(SEPARATE, pairs, shared)}
+    if WARM in compare:
+        ensembles[WARM] = told.averaged(
+            ensembles[SEPARATE] if shared else told.fit_members("warm member", pairs, start)
+        )
+    ensembles |= {kind: told.shared(kind, pairs) for kind in (HEADS, ADAPTERS) if kind in compare}
+
+    # 3. Everyone scores every set.
+    for kind, found in ensembles.items():
+        told.score(kind, found)
+
+
+class Preferring(Story):
+    """The stages of one seed as they are told; `sets` holds what reward models are asked about."""
+
+    def __init__(self, config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], data: Data):
+        super().__init__(config, seed, tools, tell)
+        self.data, self.sets = data, {}
+
+    def put(self, work: Callable, title: str, rows: Mapping[str, Any], *, tags: dict, **choices: Any) -> Stage:
+        """A stage that writes rows which were read already; their hash is among the choices."""
+        return self.tell(update_wrapper(partial(work, **rows), work), title, {}, tags=tags, **choices)
+
+    def cut_pairs(self) -> Stage:
+        suites = {name: rows for name, (rows, _) in self.data.suites.items()}
+        drawn, near = self.data.pairs, self.config.data.near
+        self.cut = preferences.cut(drawn, self.config.rewards.study.held_out, suites, near, self.seed)
+        gold = {
+            key: int(target_K.argmax()) for key, target_K in zip(drawn.labels.ids, drawn.labels.target_NK, strict=True)
+        }
+        held = [Gold(row.id, gold[row.id]) for row in self.cut.held_out]
+        content = content_of((self.cut.fit, [Gold(row.id, gold[row.id]) for row in self.cut.fit]))
+        rows = {"rows": self.cut, "labels": drawn.labels}
+        tags = {"kind": "pairs", "removed": self.cut.removed, "counts": drawn.counts}
+        held_content = content_of((self.cut.held_out, held))
+        self.sets[HELD_OUT] = self.put(
+            preferences.pairs, "pairs", rows, tags=tags, content=content + content_of((self.cut.held_out, []))
+        )
+        self.put(
+            preferences.preferred, f"preferred of {HELD_OUT}", {"gold": held}, tags={"kind": "gold", "set": HELD_OUT},
+            name=HELD_OUT, content=held_content,
+        )  # fmt: skip
+        return self.sets[HELD_OUT]
+
+    def add_suites(self) -> None:
+        for name, (rows, gold) in self.data.suites.items():
+            tags, content = {"set": name, "seed": UNSEEDED}, content_of((rows, gold))
+            self.sets[name] = self.put(
+                preferences.judged_pairs, name, {"rows": rows}, tags={"kind": "suite", **tags}, name=name,
+                content=content_of((rows, [])),
+            )  # fmt: skip
+            self.put(
+                preferences.preferred, f"preferred of {name}", {"gold": gold}, tags={"kind": "gold", **tags},
+                name=name, content=content,
+            )  # fmt: skip
+
+    def add_pool(self) -> None:
+        """The instructions of the pool that this seed trains nothing on."""
+        asked = self.config.rewards.study.pool
+        found = preferences.untrained(
+            self.data.pool, self.cut.fit, asked.instructions, self.config.data.near, self.seed
+        )
+        words, tags = content_of((found.examples, [])), {"kind": POOL, "counts": found.counts}
+        known = hashlib.sha256(words.encode() + found.preference_NK.tobytes()).hexdigest()[:16]
+        rows = {"rows": found}
+        self.sets[POOL] = self.put(preferences.pool, "pool of answers", rows, tags=tags, content=words)
+        self.put(
+            preferences.pool_preferences, "preferences of the pool", rows, tags={"kind": "pool_gold"}, content=known
+        )
+
+    def fit_one(self, who: str, learner: Learner, pairs: Stage, at: int, start: Stage | None = None) -> Stage:
+        """A reward model of its own. Every member of a seed draws another seed."""
+        base = self.base(learner) if start is None else {"base": start}
+        return self.tell(
+            models.fit, who, {"labels": pairs, **base}, tags={"kind": "reward_model", "model": who},
+            learner=learner, seed=1000 * (self.seed + 1) + at, split="", longer=1, is_student=False,
+        )  # fmt: skip
+
+    def start(self, pairs: Stage) -> Stage:
+        """The model with its head trained alone, from which members start whose weights are averaged."""
+        first = self.config.rewards.models[0]
+        head = dataclasses.replace(first.model, trainable="head")
+        train = dataclasses.replace(first.train, steps=self.config.rewards.head_steps)
+        return self.fit_one("reward start", Learner(head, train), pairs, 0)
+
+    def fit_members(self, who: str, pairs: Stage, start: Stage | None) -> dict[str, Stage]:
+        """name -> model; several bases take turns."""
+        given = self.config.rewards
+        name = "reward" if who == SEPARATE else who
+        return {
+            f"{name} {at + 1}": self.fit_one(f"{name} {at + 1}", given.models[at % len(given.models)], pairs, at, start)
+            for at in range(given.members)
+        }
+
+    def averaged(self, members: Mapping[str, Stage]) -> dict[str, Stage]:
+        parents = {f"model-{at:02}": one for at, one in enumerate(members.values())}
+        tags = {"kind": "reward_model", "model": WARM}
+        return {WARM: self.tell(rewards.averaged, "mean of the reward models' weights", parents, tags=tags)}
+
+    def shared(self, kind: str, pairs: Stage) -> dict[str, Stage]:
+        """Members on one body: heads, or adapters."""
+        trimmed = rewards.of_training(dataclasses.replace(self.config.rewards, kind=kind))
+        if kind == HEADS:  # these are of adapters
+            trimmed = dataclasses.replace(trimmed, layers=None, rank=8, diversity=0.0)
+        return {kind: self.tell(
+            rewards.ensemble, f"reward models on one body: {kind}", {"labels": pairs, **self.base(trimmed.models[0])},
+            tags={"kind": "reward_model", "model": kind}, rewards=trimmed, seed=1000 * (self.seed + 1),
+        )}  # fmt: skip
+
+    def score(self, kind: str, found: Mapping[str, Stage]) -> None:
+        """One stage for each set, so that a further set adds stages only."""
+        parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+        for name, asked in self.sets.items():
+            self.tell(
+                rewards.scores, f"{kind} scores {name}", {name: asked, **parents},
+                tags={"kind": "rewards", "model": kind, "set": name}, names=list(found), sets=(name,),
+            )  # fmt: skip
+
+
+def suite_name(spec: Mapping[str, Any]) -> str:
+    """The set's name; a file's is its own."""
+    return Path(str(spec["path"])).name.split(".")[0] if "path" in spec else str(spec.get("name"))
+
+
+def checks(config: Config) -> list[str]:
+    """Everything in the config that this run cannot work with; nothing is read."""
+    given, problems = config.rewards, run_checks(config)
+
+    def known(table: Mapping[str, Callable], spec: dict, key: str) -> None:
+        try:
+            pick(table, spec, key=key)
+        except BadInput as error:
+            problems.append(str(error))
+
+    if given.pairs.get("name") != "preferences":
+        problems.append(f"rewards.pairs: {given.pairs.get('name')!r} given; allowed here: preferences, with a source")
+    else:
+        known(PAIRS, given.pairs, "rewards.pairs")
+        known(PREFERENCES, given.pairs.get("source") or {}, "rewards.pairs.source")
+    for at, spec in enumerate(given.study.suites):
+        known(PREFERENCES, spec, f"rewards.study.suites.{at}")
+    known(AGGREGATORS, given.aggregate, "rewards.aggregate")
+    names = [HELD_OUT, POOL, *map(suite_name, given.study.suites)]
+    problems += [
+        f"rewards.study.suites: {name!r} is there twice, or taken"
+        for name in sorted({one for one in names if names.count(one) > 1})
+    ]
+    for at, one in enumerate(given.models):
+        key = f"rewards.models.{at}.model"
+        if one.model.kind != "pair":
+            problems.append(f"{key}.kind: {one.model.kind!r} given; allowed: pair (a reward model has a head)")
+        if one.model.path.startswith("builtin:"):
+            problems += unknown_builtin(f"{key}.path", one.model.path)
+        known(PROMPTS, one.model.prompt, f"{key}.prompt")
+    alike = {(one.model.path, one.model.revision, one.model.layers) for one in given.models}
+    if len(alike) > 1 and (given.study.shared_start or WARM in given.study.compare):
+        why = "warm and shared_start need members with one tokenizer and one head"
+        problems.append(f"rewards.models: {len(alike)} different bases given; allowed: 1 ({why})")
+    return problems

@@ -1,0 +1,222 @@
+"""Stages of preference data: pairs to learn from and held-out ones, further sets of pairs, and recorded answers to
+choose among. What was preferred stands in stages of its own, so that no reward model has a judged set's as ancestor.
+
+Reading happens when the story is told, since the rows are part of the keys; the stages write them down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from w2s.config import RewardPool
+from w2s.data.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
+from w2s.data.duplicates import remove_leaks
+from w2s.data.preferences import group_of, hashed, split_by_group
+from w2s.data.reading import SUFFIXES, find
+from w2s.records import BadInput, Example, Gold, PseudoLabels, align, example_id, take, write_arrays, write_rows
+from w2s.registry import did_you_mean
+from w2s.rewards.pairs import Drawn
+from w2s.stages import Facts, Inputs, Tools
+
+HELD_OUT, POOL = "held_out", "pool"
+ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}
+FEWEST = 2  # ordinary answers that an instruction of the pool needs
+
+
+class Cut(NamedTuple):
+    """The pairs of one seed. removed: how many pairs training lost because a set that is judged has their instruction,
+    or one near it, by set."""
+
+    fit: list[Example]
+    held_out: list[Example]
+    removed: dict[str, int]
+
+
+class Pool(NamedTuple):
+    """Instructions with the answers of K models each: examples (their choices) and preference_NK, nan behind the last.
+
+    meta of an example: group, models (of its choices, in their order). counts: answers, empty, and instructions few
+    (with fewer than two ordinary answers).
+    """
+
+    examples: list[Example]
+    preference_NK: np.ndarray
+    counts: dict[str, int]
+
+
+def cut(drawn: Drawn, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int) -> Cut:
+    """Pairs to fit on and held-out ones, no instruction in both, and none to fit on that a suite has too.
+
+    near: instructions whose words are so much alike (Jaccard, see data.duplicates) count as one.
+    """
+    by_id = {row.id: row for row in drawn.examples}
+    split = split_by_group(drawn.examples, {"fit": 1 - held_out, HELD_OUT: held_out}, seed)
+    fit, held = ([by_id[key] for key in split[name].tolist()] for name in ("fit", HELD_OUT))
+    removed = {}
+    for name, judged in {HELD_OUT: held, **suites}.items():
+        groups = {str(row.meta["group"]) for row in judged}
+        apart = [row for row in fit if str(row.meta["group"]) not in groups]
+        kept = {row.id for row in remove_leaks(bare(apart), bare(judged), near=near)[0]}
+        removed[name], fit = len(fit) - len(kept), [row for row in apart if row.id in kept]
+    if not fit:
+        raise BadInput(f"rewards.pairs: all {len(drawn.examples)} pairs have instructions that a suite has too")
+    return Cut(fit, held, removed)
+
+
+def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float | None, seed: int) -> Pool:
+    """The pool's instructions that are not trained on, nor near one that is; `count` of them, as the seed draws."""
+    groups = {str(row.meta["group"]) for row in fit}
+    apart = [row for row in pool.examples if row.meta["group"] not in groups]
+    kept = {row.id for row in remove_leaks(bare(apart), bare(fit), near=near)[0]}
+    order = sorted(
+        (at for at, row in enumerate(pool.examples) if row.id in kept),
+        key=lambda at: hashed(str(seed), pool.examples[at].id),
+    )
+    if len(order) < (count or 1):
+        raise BadInput(
+            f"rewards.study.pool.instructions: {count or 1} asked for; {len(order)} of {len(pool.examples)} are not "
+            "trained on (a larger rewards.study.held_out leaves more)"
+        )
+    chosen = np.array(order[:count])
+    counts = {**pool.counts, "trained": len(pool.examples) - len(order)}
+    return Pool([pool.examples[at] for at in chosen], pool.preference_NK[chosen], counts)
+
+
+def bare(rows: Sequence[Example]) -> list[Example]:
+    """The instructions alone: which two answers stand beside one says nothing about leaks."""
+    return [dataclasses.replace(row, task="answer", choices=()) for row in rows]
+
+
+# --- reading recorded answers ----------------------------------------------------------------------------------------
+
+
+def read_answers(asked: RewardPool, root: Path | None) -> Pool:
+    """All answers of the pool. What cannot be read, and a probe that is no model of it, is a BadInput.
+
+    Left out and counted: empty answers, and instructions that fewer than two ordinary models answered.
+    """
+    place = (root or Path()) / asked.outputs
+    if not place.exists():
+        raise BadInput(f"rewards.study.pool.outputs: there is no file or folder {place}")
+    answers = open_source(find(place, ["outputs"]) if place.is_dir() else place, ANSWERS, list(ANSWERS))
+    prompts = read_prompts(place if place.is_dir() else place.parent)
+    found: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    counts = Counter(answers=0, empty=0)
+    models = set()
+    for where, row in rows_of(answers):
+        key, model, text, preference = (row[name] for name in ANSWERS)
+        if key not in prompts:
+            raise BadInput(f"{where}: id: {key!r} is no question's id")
+        if not model:
+            raise BadInput(f"{where}: model: missing; allowed: a text")
+        if preference is None or not 0 <= preference <= 1:
+            raise BadInput(f"{where}: preference: {preference!r} given; allowed: 0 to 1")
+        counts["answers"] += 1
+        models.add(model)
+        if (text or "").strip():
+            found[key].append((model, text.strip(), preference))
+        else:
+            counts["empty"] += 1
+    for probe in asked.probes:
+        if probe not in models:
+            known = f"{did_you_mean(probe, models)}; the pool has {len(models)} models"
+            raise BadInput(f"rewards.study.pool.probes: {probe!r} is no model of {place}{known}")
+    return pool_of(prompts, found, asked.probes, counts, place)
+
+
+def pool_of(
+    prompts: Mapping[str, str], found: Mapping[str, list[tuple[str, str, float]]], probes: Sequence[str],
+    counts: Counter, place: Path,
+) -> Pool:  # fmt: skip
+    examples, preferences = [], []
+    for key, rows in found.items():
+        rows = sorted(rows)
+        if len({model for model, _, _ in rows}) < len(rows):
+            twice = next(model for model, many in Counter(one for one, _, _ in rows).items() if many > 1)
+            raise BadInput(f"{place}: question {key}: model {twice!r} is there twice; allowed: once")
+        if sum(model not in probes for model, _, _ in rows) < FEWEST:
+            counts["few"] += 1
+            continue
+        texts = tuple(text for _, text, _ in rows)
+        meta: dict[str, Any] = {"group": group_of(prompts[key]), "models": [model for model, _, _ in rows]}
+        examples.append(Example(example_id(POOL, prompts[key], texts), POOL, "choice", prompts[key], texts, meta))
+        preferences.append([preference for _, _, preference in rows])
+    if not examples:
+        raise BadInput(f"rewards.study.pool.outputs: {place} has no instruction with {FEWEST} ordinary answers")
+    preference_NK = np.full((len(examples), max(map(len, preferences))), np.nan)
+    for at, values in enumerate(preferences):
+        preference_NK[at, : len(values)] = values
+    return Pool(examples, preference_NK, dict(counts))
+
+
+def read_prompts(folder: Path) -> dict[str, str]:
+    """id -> instruction, of the questions.* in the folder."""
+    path = next((folder / f"questions{one}" for one in SUFFIXES if (folder / f"questions{one}").is_file()), None)
+    if path is None:
+        raise BadInput(f"rewards.study.pool.outputs: {folder} has no questions.* (columns id, prompt)")
+    found = {}
+    for where, row in rows_of(
+        open_source(path, {name: QUESTIONS[name] for name in ("id", "prompt")}, ["id", "prompt"])
+    ):
+        if not row["id"] or not (row["prompt"] or "").strip():
+            raise BadInput(f"{where}: {'prompt' if row['id'] else 'id'}: missing; allowed: a text")
+        found[row["id"]] = row["prompt"].strip()
+    return found
+
+
+def rows_of(source: Source):
+    """(where, row) of a table that is small enough for objects."""
+    at = 0
+    for batch in source.batches(list(source.columns)):
+        columns = {name: plain(batch[name]).to_pylist() for name in source.columns}
+        for values in zip(*columns.values(), strict=True):
+            at += 1
+            yield f"{source.name}: row {at}", dict(zip(columns, values, strict=True))
+
+
+def plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: Cut, labels: PseudoLabels, content: str) -> Facts:
+    """targets.jsonl with labels.npz to fit on; held_out.jsonl without labels. `content` is the hash of all three."""
+    fit_N = np.isin(labels.ids, [row.id for row in rows.fit])
+    ids = np.array([row.id for row in rows.fit])
+    write_rows(here / "targets.jsonl", rows.fit)
+    write_arrays(here / "labels.npz", align(take(labels, fit_N), ids))
+    write_rows(here / f"{HELD_OUT}.jsonl", rows.held_out)
+    return {"rows": len(rows.fit), HELD_OUT: len(rows.held_out)}
+
+
+def judged_pairs(
+    here: Path, inputs: Inputs, tools: Tools, *, rows: Sequence[Example], name: str, content: str
+) -> Facts:
+    """NAME.jsonl: pairs of a further set, without what was preferred."""
+    return {"rows": write_rows(here / f"{name}.jsonl", rows)}
+
+
+def preferred(here: Path, inputs: Inputs, tools: Tools, *, gold: Sequence[Gold], name: str, content: str) -> Facts:
+    """gold.jsonl: which choice of each pair of the set `name` was preferred."""
+    return {"rows": write_rows(here / "gold.jsonl", gold)}
+
+
+def pool(here: Path, inputs: Inputs, tools: Tools, *, rows: Pool, content: str) -> Facts:
+    """pool.jsonl: instructions with all answers as choices, without what is known of them."""
+    return {"rows": write_rows(here / f"{POOL}.jsonl", rows.examples), **rows.counts}
+
+
+def pool_preferences(here: Path, inputs: Inputs, tools: Tools, *, rows: Pool, content: str) -> Facts:
+    """preference.npz: ids and preference_NK of the pool's answers."""
+    ids = np.array([row.id for row in rows.examples])
+    np.savez(here / "preference.npz", ids=ids, preference_NK=rows.preference_NK)
+    return {"rows": len(ids)}

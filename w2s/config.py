@@ -169,6 +169,9 @@ class Curve:
     """Texts for each; best-of-n is told for n = 1, 2, 4, ... up to it."""
     temperature: float = 1.0
     """Of these texts."""
+    optimised: list[str] = field(default_factory=lambda: ["member", "mean", "worst", "uncertainty"])
+    """Where student.objective is grpo or rloo: the aggregators that RL has as its reward, a run for each; member = one
+    reward model."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,15 @@ from typing import Any
 from w2s.config import Config, Evaluation, Learner, RewardModels
 from w2s.methods import unknown_builtin
 from w2s.records import BadInput
-from w2s.stages import Tools, models, overoptimised, rewards
+from w2s.rewards.aggregators import AGGREGATORS
+from w2s.stages import Tools, align, models, overoptimised, rewards
 from w2s.store import Stage
-from w2s.written import TEST, WrittenStory, is_written
+from w2s.written import POOL, TEST, WrittenStory, is_written
 
 EASY, PROBE = "easy_holdout", "probe"
+RL = ("grpo", "rloo")
+MEMBER = "member"
+"""One reward model, among the ways of making a reward of several."""
 
 
 def tell_probe(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -> None:
@@ -39,6 +43,10 @@ def tell_probe(config: Config, seed: int, tools: Tools, tell: Callable[..., Stag
     # 3. The policy's samples on hard questions: every reward model scores them, and gold grades them.
     samples = story.samples(PROBE, curve.samples, curve.temperature)
     story.judged(samples, ensembles)
+
+    # 4. If asked: the policy learns from these rewards, by RL, and gold grades what it writes meanwhile.
+    if config.student.objective["name"] in RL:
+        story.reinforced(ensembles["separate"])
 
 
 class Probe(WrittenStory):
@@ -130,6 +138,38 @@ class Probe(WrittenStory):
             tags={"kind": "sample_gold"}, on=PROBE,
         )  # fmt: skip
 
+    def reinforced(self, members: list[Stage]) -> None:
+        """The policy trained on the transfer pool's questions, once for each way in which rewards become one."""
+        said = self.samples(POOL, self.config.writing.samples, self.config.writing.temperature)
+        texts = self.tell(
+            overoptimised.distinct,
+            f"different samples of {POOL}",
+            {"questions": self.questions, "texts": said},
+            on=POOL,
+        )
+        given = self.config.rewards
+        for way in given.curve.optimised:
+            judges = members[:1] if way == MEMBER else members
+            models = {f"model-{at:02}": one for at, one in enumerate(judges)}
+            scored = self.tell(
+                rewards.scores, f"rewards of samples of {POOL} · {way}", {POOL: texts, **models},
+                names=[f"separate {at + 1}" for at in range(len(judges))], sets=(POOL,),
+            )  # fmt: skip
+            parents = {"model": self.origin["model"], "questions": self.questions, "scores": scored}
+            parents |= {f"judge-{at:02}": one for at, one in enumerate(judges)}
+            trained = self.tell(
+                align.align, f"policy, {self.config.student.objective['name']} on {way}", parents,
+                tags={"kind": "align", "model": way}, objective=self.config.student.objective, learner=self.policy,
+                seed=self.seed, aggregate={"name": "mean" if way == MEMBER else way},
+                standardised=given.standardise != "none",
+                writing={"max_new_tokens": self.config.writing.max_new_tokens, "stop": self.config.writing.stop},
+            )  # fmt: skip
+            self.tell(
+                overoptimised.graded_rollouts, f"gold of what it wrote · {way}",
+                {"align": trained, "questions": self.questions, "gold": self.gold[POOL]},
+                tags={"kind": "rollout_gold", "model": way}, on=POOL,
+            )  # fmt: skip
+
 
 def check_rewards(given: RewardModels) -> None:
     """What the probe needs of its reward models; all problems at once."""
@@ -139,5 +179,9 @@ def check_rewards(given: RewardModels) -> None:
             problems.append(f"rewards.models.{at}.model.kind: {one.model.kind!r} given; allowed: pair")
         if one.model.path.startswith("builtin:"):
             problems += unknown_builtin(f"rewards.models.{at}.model.path", one.model.path)
+    for way in given.curve.optimised:
+        if way not in (MEMBER, *AGGREGATORS):
+            allowed = ", ".join((MEMBER, *AGGREGATORS))
+            problems.append(f"rewards.curve.optimised: {way!r} given; allowed: {allowed}")
     if problems:
         raise BadInput("\n".join(problems))

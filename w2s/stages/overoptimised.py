@@ -6,6 +6,7 @@ Letters: N questions, S samples of each, D different texts among them.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def distinct(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     """
     said = read_texts(inputs["texts"], on)
     examples, place_NS = [], []
-    for one in read_rows(inputs[on] / f"{on}.jsonl", Example):
+    for one in read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example):
         texts = list(dict.fromkeys(text for text in said[one.id]["texts"] if text.strip()))
         at = {text: place for place, text in enumerate(texts)}
         examples.append(dataclasses.replace(one, choices=tuple(texts)))
@@ -84,6 +85,31 @@ def graded(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
         gold_ND[at, : len(found)] = [np.nan if correct is None else float(correct) for correct in found]
     np.savez(here / "gold.npz", ids=np.array([one.id for one in examples]), gold_ND=gold_ND)
     return {"rows": len(examples), "texts": len(rows), "unjudged": len(rows) - int(np.isfinite(gold_ND).sum())}
+
+
+def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
+    """What the parent `align` wrote while it learned, graded: rollouts.npz, a row for each text, and the KL by step.
+
+    step_T; gold_T: 1 right, 0 wrong or empty, nan could not be judged; reward_T: what was learned from; kl_S: of the
+    student from its start, nats per text, before each step.
+    """
+    folder, gold = inputs["align"] / "fit-0", read_gold(inputs["gold"])
+    by_id = {row.id: row for row in read_rows(inputs["questions"] / f"{on}.jsonl", Example)}
+    lines = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
+    different = list(dict.fromkeys((line["id"], line["text"]) for line in lines))
+    rows = [(by_id[key], gold[key], text) for key, text in different]
+    verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    correct = {one: found for one, (found, _, _) in zip(different, verdicts, strict=True)}
+    gold_T = [correct[line["id"], line["text"]] for line in lines]
+    kl_S = json.loads((folder / "train.json").read_text())["kl"]
+    np.savez(
+        here / "rollouts.npz",
+        step_T=np.array([line["step"] for line in lines]),
+        gold_T=np.array([np.nan if one is None else float(one) for one in gold_T]),
+        reward_T=np.array([line["reward"] for line in lines], dtype=float),
+        kl_S=np.array(kl_S, dtype=float),
+    )
+    return {"rows": len(lines), "texts": len(rows), "unjudged": sum(one is None for one in gold_T)}
 
 
 def read_gold(folder: Path) -> dict[str, Gold]:

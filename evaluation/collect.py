@@ -38,6 +38,7 @@ from evaluation.metrics import (
 from evaluation.report import write_report
 from evaluation.runs import (
     SUITE,
+    Artifact,
     Run,
     answer_text,
     bins,
@@ -129,7 +130,8 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
             notes.append(
                 f"{suite}: {repeated} questions repeat one that was trained on and are left out of its numbers"
             )
-    shown = ("floor", "committee", "student", "ceiling")
+    notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)]
+    shown = ("floor", "committee", "rewarded", "student", "ceiling")
     return ReportData(
         run=config["name"],
         suite=SUITE,
@@ -164,12 +166,27 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
     return json.loads((artifact.path / "committee.json").read_text())
 
 
+def reward_notes(run: Run, seed: int) -> list[str]:
+    """How rewards were used, what they are like on easy_holdout, and how far the members agree."""
+    found = []
+    for artifact in run.find("opinion", seed=seed, model="rewarded"):
+        told = json.loads((artifact.path / "rewards.json").read_text())
+        how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
+        right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in told["accuracy"].items())
+        words = f"rewards in labels: {how}; right on held-out easy questions: {right}"
+        if told["agreement"] is not None:
+            words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
+        unjudged = sum(sum(count) for count in told["unjudged"].values())
+        found.append(words + (f"; {unjudged:,} candidates could not be judged" if unjudged else ""))
+    return found
+
+
 def flow(run: Run, voters: Mapping[int, dict[str, Any]]) -> tuple[Step, ...]:
     """The boxes, with the first seed's counts."""
     seed = run.seeds[0]
     (questions,) = run.find("questions", seed=seed)
     facts = questions.manifest["facts"]
-    (labels,) = run.find("labels", seed=seed, model="committee")
+    labels = labels_of(run, seed)
     weight_N = read_arrays(labels.path / "labels.npz", PseudoLabels).weight_N
     kept = int((weight_N > 0).sum())
     rounds = voters[seed]
@@ -182,6 +199,11 @@ def flow(run: Run, voters: Mapping[int, dict[str, Any]]) -> tuple[Step, ...]:
         Step("student", run.config["student"]["model"]["path"], "trained on the pseudo-labels alone"),
         Step("hard test", f"{facts['hard_test']:,}", "held out"),
     )
+
+
+def labels_of(run: Run, seed: int) -> Artifact:
+    """The labels that the student learned from: the committee's, tilted by rewards where there are any."""
+    return [*run.find("labels", seed=seed, model="rewarded"), *run.find("labels", seed=seed, model="committee")][0]
 
 
 def duplicates(run: Run) -> dict[str, int]:
@@ -228,6 +250,8 @@ def costs(run: Run) -> tuple[Cost, ...]:
         label = artifact.name.replace("_", " ")
         if kind in ("round", "model"):
             label = f"boosting rounds ({who})" if kind == "round" else f"fit {who}"
+        elif kind == "reward_model":
+            label = "reward models"
         elif "opinion" in kind or kind in ("texts", "member_texts"):
             label = "answers"
         manifest = artifact.manifest
@@ -238,7 +262,7 @@ def costs(run: Run) -> tuple[Cost, ...]:
 
 def samples(run: Run, seed: int) -> tuple[Sample, ...]:
     """Questions of the transfer pool with every learner's answer and the label, some of each kind of outcome."""
-    (made,) = run.find("labels", seed=seed, model="committee")
+    made = labels_of(run, seed)
     labels = read_arrays(made.path / "labels.npz", PseudoLabels)
     rows, gold = questions_of(run, seed, "transfer"), gold_of(run, "transfer", seed)
     asked = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows

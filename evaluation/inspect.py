@@ -17,6 +17,7 @@ from w2s.records import (
     Outcome,
     Predictions,
     PseudoLabels,
+    Rewards,
     TokenRanks,
     read_arrays,
     read_rows,
@@ -101,6 +102,7 @@ def describe_in_seed(example: Example, split: str, seed: int, stages: list[Mappi
         lines += vote_lines(example.id, split, stages, alphas_of(stages))
     else:
         lines += text_lines(example.id, split, stages) + candidate_lines(example.id, split, stages)
+    lines += reward_lines(example.id, split, stages)
     if split == "transfer":
         for stage in of_kind(stages, "labels"):
             lines += label_lines(example, stage)
@@ -227,6 +229,34 @@ def candidate_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> li
         voters = [s for s in stages if s["tags"].get("model", "").split(" · ")[0] == owner]
         lines += vote_lines(key, split, voters, alphas_of(stages))
     return lines
+
+
+def reward_lines(key: str, split: str, stages: list[Mapping[str, Any]]) -> list[str]:
+    """Each reward model's scores of the question's candidates, these as one, and the committee's opinion with them."""
+    lines = []
+    for stage in of_kind(stages, "rewards"):
+        path = stage["path"] / f"{split}.npz"
+        if path.exists():
+            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates"]
+            lines += score_lines(read_arrays(path, Rewards), key)
+    for stage in of_kind(stages, "opinion", "rewarded") if lines else ():
+        path = stage["path"] / f"{split}_rewards.npz"
+        if path.exists():
+            lines += score_lines(read_arrays(path, Rewards), key)
+            opinion = read_arrays(stage["path"] / f"{split}.npz", Predictions)
+            probs = opinion.probs_NK[position(opinion.ids, key)]
+            strength = json.loads((stage["path"] / "rewards.json").read_text())["strength"]
+            how = "best of n" if strength is None else f"tilted, strength {strength:g}"
+            lines.append(f"  {how:28} {'':>6}  {probs.argmax():5}  {numbers(probs)}")
+    return lines
+
+
+def score_lines(rewards: Rewards, key: str) -> list[str]:
+    """A line for each model's (or aggregate's) scores; nan is a candidate that could not be judged, or is none."""
+    found = rewards.scores_MNK[:, position(rewards.ids, key)]
+    best_M = np.where(np.isnan(found), -np.inf, found).argmax(1).tolist()
+    named = zip(rewards.models.tolist(), best_M, found, strict=True)
+    return [f"  {model:28} {'':>6}  {best:5}  {numbers(scores)}" for model, best, scores in named]
 
 
 def position(ids: np.ndarray, key: str) -> int:

@@ -28,6 +28,7 @@ MODELS = (
     "floor",
     "best_learner",
     "committee",
+    "rewarded",
     "student",
     "ceiling",
     "uniform",
@@ -36,6 +37,8 @@ MODELS = (
     "long_learner",
     "naive_student",
     "recorded_student",
+    "sft_student",
+    "unrewarded",
     "zero_shot",
     "easy_gold",
     "shuffled",
@@ -45,6 +48,9 @@ PAIRS = (
     ("student", "floor"),
     ("student", "naive_student"),
     ("student", "recorded_student"),
+    ("student", "sft_student"),
+    ("student", "unrewarded"),
+    ("student", "rewarded"),
     ("student", "zero_shot"),
     ("student", "easy_gold"),
     ("student", "shuffled"),
@@ -54,11 +60,18 @@ PAIRS = (
     ("committee", "bagged"),
     ("committee", "answer_level"),
     ("committee", "long_learner"),
+    ("rewarded", "committee"),
     ("ceiling", "floor"),
     ("ceiling", "student"),
     ("ceiling", "easy_gold"),
 )
-TEACHERS = {"student": "committee", "naive_student": "floor"}
+TEACHERS = {
+    "student": ("rewarded", "committee"),
+    "sft_student": ("rewarded", "committee"),
+    "unrewarded": ("committee",),
+    "naive_student": ("floor",),
+}
+"""Whose labels a student learned from: the first of these that the run has."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
 
@@ -120,7 +133,8 @@ def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = No
     for student in TEACHERS:
         if student in models:
             found += recovered(suite, answers, student, models, draws)
-            found += imitations(suite, answers, student, draws) if TEACHERS[student] in models else []
+            teacher = next((one for one in TEACHERS[student] if one in models), None)
+            found += imitations(suite, answers, student, teacher, draws) if teacher else []
     return found
 
 
@@ -241,12 +255,12 @@ def recovered(suite: str, answers: Answers, student: str, models: Sequence[str],
     return [three.metric("pgr", ratio(three.scores(), [1, -1, 0], [0, -1, 1], unclear=NOT_APART, draws=draws))]
 
 
-def imitations(suite: str, answers: Answers, student: str, draws: int) -> list[Metric]:
+def imitations(suite: str, answers: Answers, student: str, teacher: str, draws: int) -> list[Metric]:
     """How far a student copies its teacher: disagreement, and the share of its teacher's wrong answers that it repeats.
 
     Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates.
     """
-    both = Suite(suite, answers, (student, TEACHERS[student]), draws)
+    both = Suite(suite, answers, (student, teacher), draws)
     pairs = [both.judged(seed) for seed in both.seeds]
     if not pairs or any(one.opinion is None for pair in pairs for one in pair):
         return []

@@ -30,11 +30,14 @@ LABELS = {
     "long_learner": "one long learner",
     "naive_student": "student of the floor",
     "recorded_student": "student of recorded labels",
+    "rewarded": "committee with rewards",
+    "sft_student": "student before RL or DPO",
+    "unrewarded": "student without rewards",
     "zero_shot": "base, untouched",
     "easy_gold": "base on easy gold",
     "shuffled": "shuffled labels",
 }
-LADDER = ("floor", "committee", "student", "ceiling")
+LADDER = ("floor", "committee", "rewarded", "student", "ceiling")
 
 
 def canvas(height: float, columns: int = 1, **spacing: float):

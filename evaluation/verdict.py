@@ -10,6 +10,7 @@ WORDS = {
     "floor": "the floor",
     "best_learner": "its best single learner",
     "committee": "its committee",
+    "rewarded": "its committee, tilted by rewards",
     "student": "the student",
     "ceiling": "the ceiling",
     "uniform": "equal alphas",
@@ -18,6 +19,8 @@ WORDS = {
     "long_learner": "one learner trained as long",
     "naive_student": "a student of the floor",
     "recorded_student": "a student of the recorded labels",
+    "sft_student": "itself before its objective",
+    "unrewarded": "a student without rewards",
     "zero_shot": "its untouched base",
     "easy_gold": "its base on the easy gold alone",
     "shuffled": "a student of shuffled labels",
@@ -41,7 +44,7 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
         beaten += f"; PGR is undefined: {pgr.reason}"
     elif pgr is not None:
         beaten += f"; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
-    return beaten + untaught(metrics, suite)
+    return beaten + untaught(metrics, suite) + brought(metrics, suite)
 
 
 def untaught(metrics: Sequence[Metric], suite: str) -> str:
@@ -49,6 +52,18 @@ def untaught(metrics: Sequence[Metric], suite: str) -> str:
     gaps = {other: find(metrics, suite, "student", f"accuracy_minus_{other}") for other in ("zero_shot", "shuffled")}
     level = [WORDS[other] for other, gap in gaps.items() if gap is not None and gap.low is not None and gap.low <= 0]
     return f"; but it is not shown to be above {' or '.join(level)}" if level else ""
+
+
+def brought(metrics: Sequence[Metric], suite: str) -> str:
+    """What rewards and the student's objective brought, a gain or none, where the run has them."""
+    found = ""
+    for other, gain in (("unrewarded", "rewards in labels"), ("sft_student", "its objective")):
+        gap = find(metrics, suite, "student", f"accuracy_minus_{other}")
+        if gap is not None and gap.value is not None:
+            what = "a gain" if gap.low > 0 else "a loss" if gap.high < 0 else "no gain that can be told"
+            amount = f"{points(gap.value)} points (95% CI {points(gap.low)} to {points(gap.high)})"
+            found += f"; {gain} brought {what}: {amount}"
+    return found
 
 
 def compared(gap: Metric, other: str, *, brief: bool = False) -> str:
@@ -74,6 +89,9 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
         ("committee", "answer_level", "boosting by tokens"),
         ("committee", "uniform", "weighting the learners"),
         ("committee", "long_learner", "the committee"),
+        ("rewarded", "committee", "the committee tilted by rewards"),
+        ("student", "unrewarded", "the student"),
+        ("student", "sft_student", "the student"),
         ("student", "naive_student", "the student"),
         ("student", "zero_shot", "the student"),
         ("student", "easy_gold", "the student"),

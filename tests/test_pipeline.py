@@ -14,13 +14,19 @@ from w2s.config import (
     Boosting,
     Config,
     Controls,
+    Curve,
     Data,
     Evaluation,
+    LabelReward,
     Labels,
     Learner,
     Model,
+    RewardModels,
+    RewardPool,
+    RewardSuites,
     Runtime,
     Sizes,
+    Student,
     Tokens,
     Train,
     Writing,
@@ -67,6 +73,26 @@ TRAIN_CHANGES = {
     "precision": "float32",
 }
 ONLY_TRAINING = set(TRAIN_CHANGES) - {"max_tokens"}
+REWARD_CHANGES = {
+    "kind": "heads",
+    "members": 3,
+    "models": [Learner(Model(path="builtin:weak", kind="pair"))],
+    "head_steps": 7,
+    "layers": 1,
+    "rank": 3,
+    "diversity": 0.1,
+    "bootstrap": True,
+    "pairs": {"name": "committee"},
+    "aggregate": {"name": "median"},
+    "standardise": "set",
+    **{f"curve.{field.name}": 7 for field in dataclasses.fields(Curve) if field.name != "policy"},
+    "curve.policy": "student",
+    "study.suites": [{"name": "autoj"}],
+    "study.compare": ["warm"],
+    "study.shared_start": True,
+    "study.held_out": 0.5,
+    **{"study.pool.outputs": "answers", "study.pool.instructions": 7, "study.pool.probes": ["null"]},
+}
 # key -> (another value, the stages whose own options it is, as patterns of their titles)
 CHANGES = {
     "name": ("other", []),
@@ -110,6 +136,10 @@ CHANGES = {
     "label.soft": (False, ["labels by .*"]),
     "label.temperature": (0.5, ["labels by .*"]),
     "label.recorded": ("recorded", []),  # one more student
+    # Nobody's own in a run without rewards; tests/test_rewarded.py has one with them.
+    **{f"rewards.{name}": (value, []) for name, value in REWARD_CHANGES.items()},
+    **{f"label.reward.{name}": (value, []) for name, value in (("strength", 2.0), ("accept", {"quantile": 0.1}))},
+    "label.reward.use": ("none", []),
     **{
         f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ("trainable", "lora_rank") else []))
         for name, value in MODEL_CHANGES.items()
@@ -118,6 +148,7 @@ CHANGES = {
         f"student.train.{name}": (value, STUDENTS + (ZERO_SHOT if name == "max_tokens" else []))
         for name, value in TRAIN_CHANGES.items()
     },
+    "student.objective": ({"name": "dpo"}, []),
     **{f"controls.{field.name}": (False, []) for field in dataclasses.fields(Controls)},
     "evaluation.suites": (
         [{"name": "humaneval", "limit": 3}, {"name": "file", "path": "own.jsonl"}, {"name": "world"}],
@@ -145,7 +176,8 @@ CHANGES = {
 
 def leaves(kind: type, prefix: str = "") -> list[str]:
     """Every key of a config, learners as their first."""
-    inner = {"data": Data, "sizes": Sizes, "boosting": Boosting, "label": Labels, "student": Learner, "model": Model}
+    inner = {"data": Data, "sizes": Sizes, "boosting": Boosting, "label": Labels, "student": Student, "model": Model}
+    inner |= {"rewards": RewardModels, "reward": LabelReward, "curve": Curve, "study": RewardSuites, "pool": RewardPool}
     inner |= {
         "tokens": Tokens,
         "writing": Writing,
@@ -216,7 +248,8 @@ def test_a_changed_field_gives_new_keys_to_exactly_the_stages_downstream(config,
     assert {title for title in common if before[title].key != after[title].key} == expected
     if key.startswith("controls."):
         # The naive student still needs its floor, and questions with choices are boosted by whole answers anyway.
-        assert set(after) < set(before) or key in ("controls.floor", "controls.answer_level")
+        same = ("controls.floor", "controls.answer_level", "controls.unrewarded")
+        assert set(after) < set(before) or key in same
     if key in ("evaluation.suites", "boosting.rounds", "label.recorded"):
         assert set(before) < set(after)
 
@@ -249,7 +282,7 @@ def test_the_ceiling_differs_from_the_student_by_one_parent(config):
 
 def test_only_stages_that_judge_or_make_targets_hold_gold(config):
     """Whoever has a gold folder as a direct parent must be one of the few that may see answers."""
-    may = {"gold_targets", "committee", "judged"}
+    may = {"gold_targets", "committee", "judged", "reward_pairs", "tilted"}
     for stage in told(config).values():
         if any(parent.name in ("gold", "suite_gold") for parent in stage.parents.values()):
             assert stage.name in may, stage.title

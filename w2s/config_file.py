@@ -13,7 +13,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from w2s.config import Config, Sizes, build
+from w2s.config import Config, Learner, Sizes, build
 from w2s.records import BadInput
 
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
@@ -164,7 +164,8 @@ RANGES = {
     **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
     **dict.fromkeys(("boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
-    **dict.fromkeys(("rewards.members", "rewards.head_steps"), ABOVE_0),
+    **{f"rewards.{name}": ABOVE_0 for name in ("members", "head_steps", "layers", "rank")},
+    **dict.fromkeys(("rewards.diversity", "label.reward.strength"), NOT_BELOW_0),
     **{"rewards.study.held_out": BETWEEN, "rewards.study.pool.instructions": ABOVE_0},
     **{f"rewards.curve.{name}": ABOVE_0 for name in ("pairs", "questions", "samples", "temperature")},
     **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
@@ -188,12 +189,10 @@ LEARNER_RANGES = {
 
 def range_checks(config: Config) -> list[str]:
     """Numbers that are out of their range; null stands for a default and is not checked."""
-    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
-    learners |= {f"rewards.models.{at}": one for at, one in enumerate(config.rewards.models)}
     asked = [(key, functools.reduce(getattr, key.split("."), config), RANGES[key]) for key in RANGES]
     asked += [
         (f"{who}.{key}", functools.reduce(getattr, key.split("."), one), LEARNER_RANGES[key])
-        for who, one in learners.items()
+        for who, one in all_learners(config).items()
         for key in LEARNER_RANGES
     ]
     return [
@@ -201,6 +200,33 @@ def range_checks(config: Config) -> list[str]:
         for key, value, allowed in asked
         if value is not None and not WITHIN[allowed](value)
     ]
+
+
+def all_learners(config: Config) -> dict[str, Learner]:
+    """Config key -> whatever is trained on candidates."""
+    found = {f"learners.{at}": one for at, one in enumerate(config.learners)}
+    found |= {f"rewards.models.{at}": one for at, one in enumerate(config.rewards.models)}
+    return found | {"student": config.student}
+
+
+def reward_checks(config: Config) -> list[str]:
+    """What reward models and their use in the main job rule out."""
+    wanted, use = config.rewards, config.label.reward
+    problems = [
+        f"rewards.models.{at}.model.kind: {one.model.kind!r} given; allowed: pair"
+        for at, one in enumerate(wanted.models)
+        if one.model.kind != "pair"
+    ]
+    if wanted.kind != "separate" and len(wanted.models) > 1:
+        problems.append(f"rewards.models: {len(wanted.models)} given; kind: {wanted.kind} allows 1, which all begin as")
+    for key, kinds in (("diversity", ("adapters",)), ("bootstrap", ("heads", "adapters"))):
+        if getattr(wanted, key) and wanted.kind not in kinds:
+            problems.append(f"rewards.{key}: {getattr(wanted, key)} given; it needs kind: {' or '.join(kinds)}")
+    if use.strength is not None and use.use != "tilt":
+        problems.append(f"label.reward.strength: {use.strength} given; it needs label.reward.use: tilt")
+    if use.accept is not None and use.use == "none":
+        problems.append(f"label.reward.accept: {use.accept} given; it needs label.reward.use: tilt or best_of_n")
+    return problems
 
 
 def run_checks(config: Config) -> list[str]:
@@ -231,9 +257,10 @@ def cross_checks(config: Config) -> list[str]:
             problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
     if config.student.model.kind == "sklearn":
         problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
-    for key, one in [*((f"learners.{at}", one) for at, one in enumerate(config.learners)), ("student", config.student)]:
+    for key, one in all_learners(config).items():
         if one.train.patience and not one.train.holdout_share:
             problems.append(f"{key}.train.patience: {one.train.patience} given; it needs train.holdout_share above 0")
+    problems += reward_checks(config)
     named = [spec.get("name") for spec in config.evaluation.suites]
     problems += [
         f"evaluation.suites: {name!r} is there twice"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,19 @@ import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
 from w2s.config import Config, Train
+from w2s.config_file import all_learners
 from w2s.data.difficulty import DIFFICULTY
+from w2s.data.preferences import PREFERENCES
 from w2s.data.sources import SOURCES
 from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.combiners import COMBINERS
 from w2s.ensemble.selection import SELECTORS
 from w2s.prompts import PROMPTS
-from w2s.records import BadInput
+from w2s.records import BadInput, Example
 from w2s.registry import describe, did_you_mean, options, pick, summary
+from w2s.rewards.aggregators import AGGREGATORS
+from w2s.rewards.pairs import PAIRS
+from w2s.rewards.tilt import accepted
 from w2s.stages.models import PRETRAINING
 
 
@@ -45,6 +51,9 @@ TABLES = {
     "combiners": COMBINERS,
     "alphas": ALPHAS,
     "selectors": SELECTORS,
+    "pairs": PAIRS,
+    "preferences": PREFERENCES,
+    "aggregators": AGGREGATORS,
     "combine": None,
     "losses": None,
     "pipelines": None,
@@ -79,8 +88,12 @@ def check_methods(config: Config) -> None:
         ("combiners", config.label.combiner, "label.combiner"),
         ("alphas", config.label.alphas, "label.alphas"),
         ("selectors", config.label.select, "label.select"),
+        ("pairs", config.rewards.pairs, "rewards.pairs"),
+        ("aggregators", config.rewards.aggregate, "rewards.aggregate"),
     ]
-    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    if config.label.reward.accept is not None:
+        asked.append(("accept", {**config.label.reward.accept, "name": "accept"}, "label.reward.accept"))
+    learners = all_learners(config)
     for key, learner in learners.items():
         asked.append(("prompts", learner.model.prompt, f"{key}.model.prompt"))
         if learner.train.loss != Train().loss:
@@ -90,7 +103,7 @@ def check_methods(config: Config) -> None:
     problems = []
     for name, spec, key in asked:
         try:
-            method = pick(table(name), spec, key=key)
+            method = pick(ACCEPT if name == "accept" else table(name), spec, key=key)
             if name in TRIALS:
                 with_key(key, TRIALS[name], method)
         except BadInput as error:
@@ -98,6 +111,8 @@ def check_methods(config: Config) -> None:
     for key, learner in learners.items():
         if learner.model.path.startswith("builtin:") and learner.model.kind != "sklearn":
             problems += unknown_builtin(f"{key}.model.path", learner.model.path)
+        if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
+            problems.append(f"{key}.model.prompt: 'listed' given; a pair has not all of a question's choices")
     if problems:
         raise BadInput("\n".join(problems))
 
@@ -120,6 +135,8 @@ def check_written(config: Config) -> None:
         problems.append("boosting.patience: it watches questions with choices; allowed for others: null")
     if config.data.difficulty["name"] == "loss":
         problems.append("data.difficulty: 'loss' given; it needs questions with choices")
+    if config.label.reward.use != "none" and config.label.made != "winner":
+        problems.append(f"label.reward.use: {config.label.reward.use!r} given; written answers need label.made: winner")
     if config.label.recorded:
         problems.append("label.recorded: it labels questions with choices; allowed for others: null")
     for key, one in learners.items():
@@ -149,7 +166,19 @@ TRIALS: dict[str, Callable] = {
     "boosters": lambda method: method(0.3, 0.5, 0.4),
     "combiners": lambda method: method(PROBS_RNK, MASK_NK, np.ones(1), None),
     "selectors": lambda method: method(IDS, PROBS_RNK[0], MASK_NK, PROBS_RNK, IDS),
+    "pairs": lambda method: try_pairs(method),
+    "aggregators": lambda method: method(PROBS_RNK, MASK_NK),
+    "accept": lambda method: method(PROBS_RNK[0], MASK_NK, PROBS_RNK[0]),
 }
+ACCEPT = {"accept": accepted}
+
+
+def try_pairs(method: functools.partial) -> None:
+    """The options of a method of PAIRS; of preferences, which would be read, those of the source."""
+    if method.func is PAIRS["preferences"]:
+        pick(PREFERENCES, method.keywords["source"], key="source")
+    else:
+        method([Example(key, "trial", "choice", key, ("a", "b")) for key in IDS], np.eye(2))
 
 
 def unknown_builtin(key: str, path: str) -> list[str]:

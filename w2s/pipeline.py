@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from w2s import rewarded
 from w2s.config import Config
 from w2s.data.rows import rows_of, suite_rows_of
 from w2s.methods import check_methods
@@ -29,7 +30,9 @@ def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable |
     """
     check_methods(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
-    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded)
+    tools = Tools(
+        config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded, rewarded.preferences_of(config)
+    )
     told: dict[str, Stage] = {}
 
     def tell(work: Callable, title: str, parents: Mapping[str, Stage], tags: dict[str, Any], **choices: Any) -> Stage:
@@ -66,17 +69,20 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -
     if config.controls.long_learner:
         story.fit("long_learner", config.learners[0], easy, "easy_fit", longer=config.boosting.rounds)
 
-    # 3. The committee labels the hard questions; the student learns from these labels alone.
-    labels = story.label("committee")
-    story.fit("student", story.student, labels, "transfer")
+    # 3. The committee, tilted by reward models if asked, labels the hard questions; the student learns from these
+    # labels alone.
+    teacher = rewarded.teacher(story)
+    story.fit("student", story.student, story.label(teacher), "transfer")
 
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:
         story.fit("naive_student", story.student, story.label("floor"), "transfer")
+    if config.controls.unrewarded and teacher != "committee":
+        story.fit("unrewarded", story.student, story.label("committee"), "transfer")
     if config.label.recorded:
         story.fit("recorded_student", story.student, story.recorded(), "transfer")
     if config.controls.shuffled:
-        story.fit("shuffled", story.student, story.label("committee", shuffled=True), "transfer")
+        story.fit("shuffled", story.student, story.label(teacher, shuffled=True), "transfer")
     if config.controls.easy_gold:
         story.fit("easy_gold", story.student, easy, "easy_fit")
     if config.controls.ceiling:

@@ -11,6 +11,7 @@ from w2s.config import Boosting, Config, Learner, Model, Tokens, Train
 from w2s.data.rows import content_of, folder_content, suite_name
 from w2s.methods import builtin_recipe
 from w2s.records import BadInput
+from w2s.rewarded import REWARDED
 from w2s.stages import Tools, committee, models, questions, rounds, writing
 from w2s.store import Stage
 
@@ -26,6 +27,7 @@ class Story:
         # Without its objective: what it learns from labels is the same whatever comes after.
         self.student = Learner(config.student.model, config.student.train)
         self.opinions: dict[str, Stage] = {}
+        self.voters: dict[str, Stage] = {}
         self.rounds: dict[str, dict[str, Stage]] = {}
         self.members: dict[str, list[dict[str, Stage]]] = {}
         self.suites: dict[str, Stage] = {}
@@ -210,6 +212,7 @@ class Story:
             tags={"kind": "committee", "model": who},
             combiner=self.config.label.combiner, alphas=alphas, rounds=len(told),
         )  # fmt: skip
+        self.voters[who] = voters
         for name in (OWN, *self.suites):
             opinions = {f"opinion-{at}": asked[name] for at, asked in enumerate(self.members[learners])}
             found = self.tell(
@@ -220,12 +223,37 @@ class Story:
             if not name:
                 self.opinions[who] = found
 
+    def candidates_of(self, on: str) -> dict[str, Stage]:
+        """The parents that hold the candidates of a set; those of choice questions stand in the questions."""
+        return {"questions": self.questions}
+
+    def opinion_on(self, on: str) -> Stage:
+        """The committee's opinion on a set: transfer, hard_test or easy_holdout, which its rounds were asked about."""
+        if on != "easy_holdout":
+            return self.opinions["committee"]
+        rounds = {f"opinion-{at}": one for at, one in enumerate(self.rounds["committee"].values())}
+        return self.tell(
+            committee.combined, f"committee answers {on}", {"committee": self.voters["committee"], **rounds},
+            tags={"kind": "opinion", "model": "committee"}, by="committee", combiner=self.config.label.combiner,
+            sets=(on,),
+        )  # fmt: skip
+
+    def answers_of(self, who: str, opinion: Stage) -> None:
+        """Somebody has this opinion on the transfer pool and the hard test."""
+        self.opinions[who] = opinion
+
+    def accept(self, who: str) -> dict[str, Any]:
+        """Only where rewards had a say do they also accept or reject."""
+        bound = self.config.label.reward.accept if who == REWARDED else None
+        return {"accept": bound} if bound else {}
+
     def label(self, who: str, *, shuffled: bool = False) -> Stage:
         title = f"labels by {who}" + (", shuffled" if shuffled else "")
         parents, label = {"questions": self.questions, "opinion": self.opinions[who]}, self.config.label
         return self.tell(
             committee.pseudo_labels, title, parents, tags={"kind": "labels", "model": "shuffled" if shuffled else who},
             select=label.select, soft=label.soft, temperature=label.temperature, seed=self.seed, shuffled=shuffled,
+            **self.accept(who),
         )  # fmt: skip
 
 

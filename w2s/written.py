@@ -109,11 +109,12 @@ class WrittenStory(Story):
             tags={"kind": "committee", "model": who},
             alphas=alphas or config.label.alphas, mixture=config.writing.mixture, rounds=len(told),
         )  # fmt: skip
+        self.voters[who] = voters
         together = {"committee": voters, **told, **self.base(config.learners[0])}
         by_vote = who == "answer_level" or (config.label.made == "winner" and not best_alone)
         for on in (POOL, TEST) if who in LABELLERS else (TEST,):
             if by_vote:
-                self.vote(who, learners, on, voters)
+                self.vote(who, learners, on)
                 continue
             top = config.label.top if config.label.made == "distribution" and on == POOL else 0
             said = self.texts(who, on, together, config.learners[0], best_alone=best_alone, top=top)
@@ -132,41 +133,63 @@ class WrittenStory(Story):
         kind = "samples" if how else "member_texts"
         return self.texts(f"{learners} · learner {at + 1}", on, origin, of, kind=kind, **how)
 
-    def vote(self, who: str, learners: str, on: str, voters: Stage) -> None:
-        """Each learner samples answers, all score all of them, and the combiner decides."""
-        told, config = self.rounds[learners], self.config
-        how = {"samples": config.writing.samples, "temperature": config.writing.temperature}
-        sampled = {f"texts-{at:02}": self.member(learners, at, on, **how) for at in range(len(told))}
-        found = self.tell(
-            writing.candidates, f"{who} · candidates of {on}", {"questions": self.questions, **sampled},
+    def sampled(self, who: str, learners: str, on: str) -> Stage:
+        """The different answers that each learner's samples come to."""
+        how = {"samples": self.config.writing.samples, "temperature": self.config.writing.temperature}
+        told = {f"texts-{at:02}": self.member(learners, at, on, **how) for at in range(len(self.rounds[learners]))}
+        return self.tell(
+            writing.candidates, f"{who} · candidates of {on}", {"questions": self.questions, **told},
             tags={"kind": "candidates", "model": who}, on=on,
         )  # fmt: skip
+
+    def vote(self, who: str, learners: str, on: str) -> None:
+        """Each learner samples answers, all score all of them, and the combiner decides."""
+        opinion, found = self.voted_on(who, learners, on)
+        self.answer(who, on, opinion, found)
+        if on != TEST:
+            self.opinions[who], self.candidates[who] = opinion, found
+
+    def voted_on(self, who: str, learners: str, on: str) -> tuple[Stage, Stage]:
+        """The learners' vote over the candidates of a set, and these."""
+        found, config = self.sampled(who, learners, on), self.config
         opinions = {
             f"opinion-{at}": self.tell(
                 models.opinion, f"{who} · learner {at + 1} scores {on}", {on: found, "model": one},
                 tags={"kind": "member_opinion", "model": f"{who} · learner {at + 1}"},
                 by=f"{who} · learner {at + 1}", sets=(on,), learner=None,
             )
-            for at, one in enumerate(told.values())
+            for at, one in enumerate(self.rounds[learners].values())
         }  # fmt: skip
         opinion = self.tell(
-            committee.combined, f"{who} votes on {on}", {"committee": voters, **opinions},
+            committee.combined, f"{who} votes on {on}", {"committee": self.voters[who], **opinions},
             tags={"kind": "opinion", "model": who}, by=who, combiner=config.label.combiner, sets=(on,),
         )  # fmt: skip
+        return opinion, found
+
+    def answer(self, who: str, on: str, opinion: Stage, found: Stage) -> None:
+        """The most probable candidates as texts; those for the hard test are judged."""
         said = self.tell(
             writing.winners, f"{who} answers {on}", {"opinion": opinion, "candidates": found},
             tags={"kind": "texts", "model": who}, on=on,
         )  # fmt: skip
         if on == TEST:
             self.judge(who, on, said, {"questions": self.questions, "gold": self.gold[TEST]})
-        else:
-            self.opinions[who], self.candidates[who] = opinion, found
+
+    def candidates_of(self, on: str) -> dict[str, Stage]:
+        return {on: self.sampled("committee", "committee", on)}
+
+    def opinion_on(self, on: str) -> Stage:
+        return self.voted_on("committee", "committee", on)[0]
+
+    def answers_of(self, who: str, opinion: Stage) -> None:
+        self.opinions[who], self.candidates[who] = opinion, self.candidates_of(POOL)[POOL]
+        self.answer(who, TEST, opinion, self.candidates_of(TEST)[TEST])
 
     def label(self, who: str, *, shuffled: bool = False) -> Stage:
         label, parents, how = self.config.label, {"questions": self.questions}, {}
         if who in self.candidates:
             parents |= {"opinion": self.opinions[who], "candidates": self.candidates[who]}
-            how = {"soft": label.soft, "temperature": label.temperature}
+            how = {"soft": label.soft, "temperature": label.temperature, **self.accept(who)}
         else:
             parents["texts"] = self.opinions[who]
             if label.select["name"] == "agreement" and who == "committee":

@@ -82,7 +82,7 @@ def accepted(
     if of not in ("reward", "margin"):
         raise BadInput(f"of: {of!r} given; allowed: reward, margin")
     if (least is None) == (quantile is None):
-        raise BadInput("accept: give either least or quantile")
+        raise BadInput("least: give either it or quantile")
     if quantile is not None and not 0 <= quantile <= 1:
         raise BadInput(f"quantile: {quantile!r} given; allowed: 0 to 1")
     best_NK = votes(probs_NK, mask_NK)

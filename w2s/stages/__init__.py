@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w2s.config import Runtime
 from w2s.records import Example, Gold
+
+if TYPE_CHECKING:
+    from w2s.rewards.pairs import Drawn
 
 Inputs = Mapping[str, Path]
 Facts = dict[str, Any]
@@ -30,3 +33,5 @@ class Tools:
     run_job: Callable[[Path], None]
     recorded: Path | None = None
     """The folder of recorded labels, where the run has one."""
+    preferences: Callable[[], Drawn] | None = None
+    """The preference pairs that reward models are trained on, where they are."""

@@ -19,12 +19,15 @@ from w2s.records import (
     Example,
     Predictions,
     PseudoLabels,
+    Rewards,
     Round,
+    align,
     read_arrays,
     read_rows,
     write_arrays,
 )
 from w2s.registry import pick
+from w2s.rewards.tilt import accepted
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.rounds import gold_of, read_round, stack, staged
 from w2s.store import write_json
@@ -99,9 +102,12 @@ def combined(
 
 def pseudo_labels(
     here: Path, inputs: Inputs, tools: Tools, *, select: dict, soft: bool, temperature: float, seed: int,
-    shuffled: bool = False,
+    shuffled: bool = False, accept: dict | None = None,
 ) -> Facts:  # fmt: skip
-    """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random."""
+    """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random.
+
+    `accept`: only labels whose rewards reach a bound (rewards.tilt.accepted).
+    """
     found = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
     path = inputs["opinion"] / "transfer_votes.npz"
@@ -112,6 +118,7 @@ def pseudo_labels(
         votes_RNK = votes(found.probs_NK, found.mask_NK)[None]
     sources_N = np.array([source[key] for key in found.ids.tolist()])
     keep_N, why_N = pick(SELECTORS, select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
+    keep_N, why_N = accepted_of(keep_N, why_N, found, inputs, accept)
     why_N = np.where(found.abstained_N, "the committee abstained", why_N)
     labels = make_labels(
         found.ids,
@@ -126,6 +133,17 @@ def pseudo_labels(
         labels = shuffle(labels, found.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)
     return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum())}
+
+
+def accepted_of(
+    keep_N: np.ndarray, why_N: np.ndarray, opinion: Predictions, inputs: Inputs, accept: dict | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(keep_N, why_N) of the selected labels that the rewards accept as well."""
+    if accept is None:
+        return keep_N, why_N
+    rewards = align(read_arrays(inputs["opinion"] / "transfer_rewards.npz", Rewards), opinion.ids)
+    good_N, reason_N = accepted(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
+    return keep_N & good_N, np.where(keep_N, reason_N, why_N)
 
 
 def shuffle(labels: PseudoLabels, count_N: np.ndarray, seed: int) -> PseudoLabels:

@@ -26,6 +26,7 @@ from w2s.records import (
 )
 from w2s.registry import pick
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.committee import accepted_of
 from w2s.stages.writing import members_texts, read_texts
 
 POOL = "transfer"
@@ -35,16 +36,17 @@ UNCUT = "its text is not cut into the same tokens again"
 
 def written_labels(
     here: Path, inputs: Inputs, tools: Tools, *, select: dict, check_examples: bool, seed: int, shuffled: bool = False,
-    soft: bool = True, temperature: float = 1.0,
+    soft: bool = True, temperature: float = 1.0, accept: dict | None = None,
 ) -> Facts:  # fmt: skip
     """Labels of the transfer pool's questions without choices: labels.npz over the texts in targets.jsonl.
 
     With a parent `opinion` the labels are its distribution over the sampled candidates; else each question has the one
     text that its parent `texts` wrote, whose confidence is the text's probability, and (`label.made: distribution`) the
-    committee's next tokens in soft.npz. `shuffled` deals texts and targets to other questions at random.
+    committee's next tokens in soft.npz. `shuffled` deals texts and targets to other questions at random. `accept`: only
+    labels whose rewards reach a bound (rewards.tilt.accepted).
     """
     if "opinion" in inputs:
-        examples, labels = of_candidates(inputs, select, soft, temperature)
+        examples, labels = of_candidates(inputs, select, soft, temperature, accept)
         soft_targets = None
     else:
         examples, labels, soft_targets = of_texts(inputs, tools, select)
@@ -67,7 +69,9 @@ def written_labels(
     return {"rows": len(examples), "kept": int((labels.weight_N > 0).sum()), **size}
 
 
-def of_candidates(inputs: Inputs, select: dict, soft: bool, temperature: float) -> tuple[list[Example], PseudoLabels]:
+def of_candidates(
+    inputs: Inputs, select: dict, soft: bool, temperature: float, accept: dict | None
+) -> tuple[list[Example], PseudoLabels]:
     """The committee's distribution over the answers that its learners sampled."""
     found = read_arrays(inputs["opinion"] / f"{POOL}.npz", Predictions)
     by_id = {row.id: row for row in read_rows(inputs["candidates"] / f"{POOL}.jsonl", Example)}
@@ -76,6 +80,7 @@ def of_candidates(inputs: Inputs, select: dict, soft: bool, temperature: float) 
         votes_RNK = file["votes_RNK"]
     sources_N = np.array([row.source for row in examples])
     keep_N, why_N = pick(SELECTORS, select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
+    keep_N, why_N = accepted_of(keep_N, why_N, found, inputs, accept)
     written_N = np.array([any(text.strip() for text in row.choices) for row in examples])
     why_N = np.where(written_N, why_N, EMPTY)
     how = {"soft": soft, "temperature": temperature}

@@ -1,0 +1,116 @@
+"""The stages of reward models as one seed tells them: their pairs, their training, their scores, what these do.
+
+What differs between questions with choices and without is the story's: `candidates_of(on)`, the parents that hold a
+set's candidates, `opinion_on(on)`, the committee's opinion of them, and `answers_of(who, opinion)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from w2s.config import Config, Learner
+from w2s.data.rows import content_of
+from w2s.registry import pick
+from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.stages import models, reward_labels, rewards
+from w2s.stages.reward_labels import FIT, HOLDOUT, POOL, TEST
+from w2s.store import Stage
+
+if TYPE_CHECKING:
+    from w2s.story import Story
+
+REWARDED = "rewarded"
+
+
+def preferences_of(config: Config) -> Callable[[], Drawn] | None:
+    """Reads the preference pairs that reward models are trained on, once; None where they are of another kind."""
+    if config.rewards.pairs["name"] != "preferences":
+        return None
+    root = Path(config.data.root) if config.data.root else None
+    return cache(lambda: pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root))
+
+
+def teacher(story: Story) -> str:
+    """Who labels the transfer pool: the committee, or the committee that rewards have tilted."""
+    config = story.config
+    if config.label.reward.use == "none":
+        return "committee"
+    parents = {name: story.opinion_on(name) for name in (POOL, TEST, HOLDOUT)}
+    parents |= {"scores": scores(story), "gold": story.gold["easy"]}
+    candidates = story.candidates_of(HOLDOUT)
+    parents |= {"candidates": candidates[HOLDOUT]} if HOLDOUT in candidates else candidates
+    story.answers_of(REWARDED, story.tell(
+        reward_labels.tilted, "the committee, tilted by rewards", parents, tags={"kind": "opinion", "model": REWARDED},
+        by=REWARDED, aggregate=config.rewards.aggregate, standardised=config.rewards.standardise,
+        use=config.label.reward.use, strength=config.label.reward.strength,
+    ))  # fmt: skip
+    return REWARDED
+
+
+def scores(story: Story) -> Stage:
+    """What the reward models say of the candidates of every set that needs it."""
+    found, sets = reward_models(story), (HOLDOUT, POOL, TEST)
+    parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+    for name in sets:
+        parents |= story.candidates_of(name)
+    return story.tell(
+        rewards.scores, "rewards of candidates", parents, tags={"kind": "rewards"}, names=list(found), sets=sets
+    )
+
+
+def reward_models(story: Story) -> dict[str, Stage]:
+    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs."""
+    wanted, labels, seed = story.config.rewards, pairs(story), 1000 * (story.seed + 1)
+    if wanted.kind in ("heads", "adapters"):
+        learner = wanted.models[0]
+        return {"rewards": story.tell(
+            rewards.ensemble, f"reward models, {wanted.kind}", {"labels": labels, **story.base(learner)},
+            tags={"kind": "reward_model", "model": "rewards"}, rewards=rewards.of_training(wanted), seed=seed,
+        )}  # fmt: skip
+    start = None
+    if wanted.kind == "warm":
+        start = fit(story, "the head of reward models", head_of(wanted.models[0], wanted.head_steps), labels, seed)
+    found = {
+        f"reward {at + 1}": fit(
+            story, f"reward model {at + 1}" + (", warm" if start else ""), wanted.models[at % len(wanted.models)],
+            labels, seed + at, start,
+        )
+        for at in range(wanted.members)
+    }  # fmt: skip
+    if wanted.kind == "separate":
+        return found
+    parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+    tags = {"kind": "reward_model", "model": "reward mean"}
+    return {"reward mean": story.tell(rewards.averaged, "the mean of reward models", parents, tags=tags)}
+
+
+def fit(story: Story, title: str, learner: Learner, labels: Stage, seed: int, start: Stage | None = None) -> Stage:
+    """One reward model by itself, from its base or from another one."""
+    parents = {"labels": labels, **({"base": start} if start else story.base(learner))}
+    tags = {"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")}
+    return story.tell(models.fit, title, parents, tags=tags, learner=learner, seed=seed, split="pairs")
+
+
+def head_of(learner: Learner, steps: int) -> Learner:
+    """The learner that trains its head alone, for so many steps."""
+    model, train = learner.model, learner.train
+    train = dataclasses.replace(train, steps=steps, holdout_share=0.0, patience=None)
+    return Learner(dataclasses.replace(model, trainable="head"), train)
+
+
+def pairs(story: Story) -> Stage:
+    """What reward models are trained on."""
+    method, title, tags = story.config.rewards.pairs, "pairs for reward models", {"kind": "pairs"}
+    if method["name"] == "preferences":
+        found = story.tools.preferences()
+        content = content_of((found.examples, found.labels.target_NK.tolist()))
+        return story.tell(reward_labels.reward_pairs, title, {}, tags=tags, method=method, content=content)
+    on = FIT if method["name"] == "gold" else POOL
+    evidence = {"gold": story.gold["easy"]} if on == FIT else {"opinion": story.opinion_on(POOL)}
+    candidates = story.candidates_of(on)
+    parents = evidence | ({"candidates": candidates[on]} if on in candidates else candidates)
+    return story.tell(reward_labels.reward_pairs, title, parents, tags=tags, method=method)

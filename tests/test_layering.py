@@ -25,7 +25,19 @@ LEVELS = [
     },
     {"models", "rewards"},
     {"workers", "evaluation"},
-    {"jobs", "stages", "methods", "story", "written", "rewarded", "pipeline", "execution", "plan", "preferring"},
+    {
+        "jobs",
+        "stages",
+        "methods",
+        "story",
+        "written",
+        "rewarded",
+        "pipeline",
+        "execution",
+        "plan",
+        "preferring",
+        "overoptimised",
+    },
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

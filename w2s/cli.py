@@ -37,7 +37,7 @@ examples:
   w2s combine --config pool.yaml                               the same keys in a file; flags go over them
 """
 
-TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run")}
+TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("rewards", "curve")}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -122,6 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(combine_apply, "a fitted combiner on new questions", *APPLY_ARGUMENTS)
     add(combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *APPLY_ARGUMENTS, *LABEL)
     add(rewards_run, "train reward models on preference data, and judge them", config, overrides)
+    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", config, overrides)
     add(methods, "list the methods of a table, or all tables", ("table", {"nargs": "?"}))
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
@@ -328,6 +329,24 @@ def rewards_run(asked: argparse.Namespace) -> None:
     execution.write_run(config, told, ["w2s", "rewards", "run", asked.config, *asked.overrides])
     print(finish(folder))
     print(f"report: {folder / 'report.html'}")
+
+
+def rewards_curve(asked: argparse.Namespace) -> None:
+    """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
+    (student.objective: grpo or rloo) against RL steps. The same command again goes on, or is a no-op."""
+    from w2s import overoptimised
+    from w2s.config_file import load
+
+    config = load(asked.config, asked.overrides, overoptimised.checks)
+    from evaluation.overoptimisation_report import finish
+    from w2s import execution, log
+
+    folder = Path(config.runtime.runs_dir) / config.name
+    log.to_file(folder / "log.jsonl")
+    (told,) = execution.run([config], overoptimised.tell_probe)
+    execution.write_run(config, told, ["w2s", "rewards", "curve", asked.config, *asked.overrides])
+    print(finish(folder))
+    print(f"report: {folder / 'curve.html'}")
 
 
 def methods(asked: argparse.Namespace) -> None:

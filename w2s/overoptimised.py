@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from w2s.config import Config, Evaluation, Learner, RewardModels
-from w2s.methods import unknown_builtin
+from w2s.config import Config, Evaluation, Learner
+from w2s.config_file import cross_checks
 from w2s.records import BadInput
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.stages import Tools, align, models, overoptimised, rewards
@@ -28,7 +28,6 @@ def tell_probe(config: Config, seed: int, tools: Tools, tell: Callable[..., Stag
     """The story of one seed."""
     if not is_written(tools.rows(seed)[0]):
         raise BadInput("data.sources: questions with choices given; `rewards curve` needs written answers or code")
-    check_rewards(config.rewards)
     story = Probe(dataclasses.replace(config, evaluation=Evaluation()), seed, tools, tell)
     curve = config.rewards.curve
 
@@ -171,17 +170,14 @@ class Probe(WrittenStory):
             )  # fmt: skip
 
 
-def check_rewards(given: RewardModels) -> None:
-    """What the probe needs of its reward models; all problems at once."""
-    problems = [] if given.members >= 2 else [f"rewards.members: {given.members} given; allowed: 2 or more"]
-    for at, one in enumerate(given.models):
-        if one.model.kind != "pair":
-            problems.append(f"rewards.models.{at}.model.kind: {one.model.kind!r} given; allowed: pair")
-        if one.model.path.startswith("builtin:"):
-            problems += unknown_builtin(f"rewards.models.{at}.model.path", one.model.path)
-    for way in given.curve.optimised:
-        if way not in (MEMBER, *AGGREGATORS):
-            allowed = ", ".join((MEMBER, *AGGREGATORS))
-            problems.append(f"rewards.curve.optimised: {way!r} given; allowed: {allowed}")
-    if problems:
-        raise BadInput("\n".join(problems))
+def checks(config: Config) -> list[str]:
+    """What keys that depend on each other must satisfy."""
+    given, allowed = config.rewards, (MEMBER, *AGGREGATORS)
+    problems = cross_checks(config)
+    if given.members < 2:
+        problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
+    return problems + [
+        f"rewards.curve.optimised: {way!r} given; allowed: {', '.join(allowed)}"
+        for way in given.curve.optimised
+        if way not in allowed
+    ]

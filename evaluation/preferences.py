@@ -170,7 +170,7 @@ def parts_of(asked: Mapping[int, Asked]) -> dict[str, dict[int, np.ndarray]]:
     edges = [int(one) for one in np.quantile(differences, np.linspace(0, 1, LENGTH_BINS + 1))] if differences else [0]
     for (low, high), longer in itertools.product(itertools.pairwise(edges), (True, False)):
         last = high == edges[-1]
-        words = f"{'longer' if longer else 'shorter'} text preferred, by {low} to {high - (not last)} characters"
+        words = f"length: {'longer' if longer else 'shorter'} by {low} to {high - (not last)}"
         place[words] = lambda row, gold, low=low, high=high, last=last, longer=longer: (
             low <= abs(row.meta["length_difference"]) < high + last
             and (row.meta["length_difference"] > 0) == ((gold == 0) == longer)
@@ -210,10 +210,13 @@ def agreements(asked: Mapping[int, Asked], told: Teller) -> list[Metric]:
         right = {seed: one.points[who] for seed, one in asked.items()}
         found.append(told(who, "accuracy@unanimous", right, rows=masks))
         found.append(told(who, "accuracy@divided", right, rows={s: ~mask_N for s, mask_N in masks.items()}))
-    longer = {seed: (np.diff(one.scores[LENGTH])[:, 0] > 0).astype(int) for seed, one in asked.items()}
+    gaps = {seed: np.diff(one.scores[LENGTH])[:, 0] for seed, one in asked.items()}
     for name in [MEMBER, *combined(list(next(iter(asked.values())).scores))]:
-        names = {seed: member_names(one.members) if name == MEMBER else [name] for seed, one in asked.items()}
-        sides = {s: np.mean([points(one.scores[n], longer[s]) for n in names[s]], axis=0) for s, one in asked.items()}
+        sides = {}
+        for seed, one in asked.items():
+            names = member_names(one.members) if name == MEMBER else [name]
+            side_N = np.mean([points(one.scores[n], (gaps[seed] > 0).astype(int)) for n in names], axis=0)
+            sides[seed] = np.where(gaps[seed] == 0, 0.5, side_N)
         found.append(told(name, "prefers_longer", sides))
     return found
 

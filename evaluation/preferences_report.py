@@ -15,6 +15,7 @@ from evaluation.collect import costs, read_stamp, reproduce
 from evaluation.metrics import write_metrics
 from evaluation.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
 from evaluation.pool_pictures import name_ends
+from evaluation.pool_report import signed
 from evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
 from evaluation.report import render
 from evaluation.runs import Run, open_run
@@ -38,7 +39,7 @@ NAMES = {
     ORACLE: "the true preference",
 }
 DRAWN = (MEMBER, "mean", "worst", "warm", "heads", LENGTH, RANDOM)
-BRIEF = (MEMBER, "mean", "worst", "warm", "heads", "adapters", LENGTH)  # columns of the narrower tables
+BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the tables of parts
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
@@ -198,7 +199,8 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
         "singles": singles,
         "best": best,
         "get": lambda suite, model, name: table.get((suite, model, name)),
-        "parts": {suite: parts_of(metrics, suite) for suite in sets},
+        "parts": (parts := {suite: parts_of(metrics, suite) for suite in sets}),
+        "subsets": {suite: any(part.startswith("subset: ") for part in found) for suite, found in parts.items()},
         "matrix": measured.agreement_matrix(sets[HELD_OUT]).tolist(),
         "sizes": sizes,
         "probes": study["pool"]["probes"] if sizes else [],
@@ -218,10 +220,6 @@ def parts_of(metrics: Sequence[Metric], suite: str) -> list[str]:
     """The parts of a set that have numbers of their own, as their metrics name them."""
     asked = (one.name.partition("@")[2] for one in metrics if one.suite == suite and one.model == MEMBER)
     return [part for part in asked if part]
-
-
-def signed(metric: Metric) -> str:
-    return f"{100 * metric.value:+.1f}"
 
 
 def curve(metrics: Sequence[Metric], sizes: Sequence[int]) -> str:

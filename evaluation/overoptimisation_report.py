@@ -25,6 +25,7 @@ from w2s.rewards.best_of_n import doublings, kl
 from w2s.store import write_json
 
 PROBE = "probe"
+SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one reward model"}
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
@@ -213,7 +214,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
         top = int(np.argmax(y))
         if what == "gold" and 0 < top < len(y) - 1:
             axis.plot(x[top], y[top], "o", color=colour, ms=4.5, mec=PAPER, mew=0.8, zorder=4)
-        ends.append((y[-1], name_of(way), colour))
+        ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
     name_ends(axis, ends)
     axis.set_xticks(x, [str(n) for n in sizes])
     axis.grid(axis="y", color=FAINT, lw=0.6)
@@ -256,7 +257,7 @@ def rl_curve(get: Callable[..., Metric | None], ways: Sequence[str], steps: Sequ
                     x, *([scale * getattr(m, e) for m in line] for e in ("low", "high")), color=colour, alpha=0.1, lw=0
                 )
             axis.plot(x, y, color=colour, lw=2 if way == MEMBER else 1.1, marker="o", ms=2.5)
-            ends.append((y[-1], name_of(way), colour))
+            ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
         axis.set_title("gold, %" if what == "gold" else "its reward", loc="left", size=11, color=INK, pad=8)
         axis.grid(axis="y", color=FAINT, lw=0.6)
         if what == "reward":

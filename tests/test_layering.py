@@ -32,6 +32,7 @@ LEVELS = [
         "story",
         "written",
         "rewarded",
+        "aligned",
         "pipeline",
         "execution",
         "plan",
@@ -91,6 +92,7 @@ ALLOWED = {
     ("methods", "models"): {
         "w2s.models.losses.LOSSES",
         "w2s.models.losses.pick_loss",
+        "w2s.models.objectives",
         "w2s.models.pipelines.PIPELINES",
     },
     ("evaluation", "jobs"): {"w2s.jobs.Workers"},

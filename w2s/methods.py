@@ -17,6 +17,7 @@ from w2s.data.sources import SOURCES
 from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.combiners import COMBINERS
 from w2s.ensemble.selection import SELECTORS
+from w2s.models import objectives
 from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
 from w2s.registry import describe, did_you_mean, options, pick, summary
@@ -54,6 +55,7 @@ TABLES = {
     "pairs": PAIRS,
     "preferences": PREFERENCES,
     "aggregators": AGGREGATORS,
+    "objectives": objectives.OBJECTIVES,
     "combine": None,
     "losses": None,
     "pipelines": None,
@@ -90,6 +92,7 @@ def check_methods(config: Config) -> None:
         ("selectors", config.label.select, "label.select"),
         ("pairs", config.rewards.pairs, "rewards.pairs"),
         ("aggregators", config.rewards.aggregate, "rewards.aggregate"),
+        ("objectives", config.student.objective, "student.objective"),
     ]
     if config.label.reward.accept is not None:
         asked.append(("accept", {**config.label.reward.accept, "name": "accept"}, "label.reward.accept"))
@@ -108,6 +111,7 @@ def check_methods(config: Config) -> None:
                 with_key(key, TRIALS[name], method)
         except BadInput as error:
             problems.append(str(error))
+    problems += misfits(config)
     for key, learner in learners.items():
         if learner.model.path.startswith("builtin:") and learner.model.kind != "sklearn":
             problems += unknown_builtin(f"{key}.model.path", learner.model.path)
@@ -168,6 +172,7 @@ TRIALS: dict[str, Callable] = {
     "selectors": lambda method: method(IDS, PROBS_RNK[0], MASK_NK, PROBS_RNK, IDS),
     "pairs": lambda method: try_pairs(method),
     "aggregators": lambda method: method(PROBS_RNK, MASK_NK),
+    "objectives": lambda method: method(),
     "accept": lambda method: method(PROBS_RNK[0], MASK_NK, PROBS_RNK[0]),
 }
 ACCEPT = {"accept": accepted}
@@ -179,6 +184,19 @@ def try_pairs(method: functools.partial) -> None:
         pick(PREFERENCES, method.keywords["source"], key="source")
     else:
         method([Example(key, "trial", "choice", key, ("a", "b")) for key in IDS], np.eye(2))
+
+
+def misfits(config: Config) -> list[str]:
+    """Where the student cannot be trained by its objective; an objective that is wrong in itself is told elsewhere."""
+    try:
+        objective = pick(objectives.OBJECTIVES, config.student.objective)()
+    except BadInput:
+        return []
+    try:
+        objectives.check(objective, config.student)
+    except BadInput as error:
+        return [str(error)]
+    return []
 
 
 def unknown_builtin(key: str, path: str) -> list[str]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from w2s import rewarded
+from w2s import aligned, rewarded
 from w2s.config import Config
 from w2s.data.rows import rows_of, suite_rows_of
 from w2s.methods import check_methods
@@ -70,9 +70,9 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -
         story.fit("long_learner", config.learners[0], easy, "easy_fit", longer=config.boosting.rounds)
 
     # 3. The committee, tilted by reward models if asked, labels the hard questions; the student learns from these
-    # labels alone.
+    # labels, and if asked goes on from there.
     teacher = rewarded.teacher(story)
-    story.fit("student", story.student, story.label(teacher), "transfer")
+    aligned.student(story, story.label(teacher))
 
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:

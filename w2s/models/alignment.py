@@ -94,10 +94,8 @@ def make_trainer(
         "optimizers": (optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, steps, train))),
     }
     if objective.reads == "pairs":
-        # TRL would tokenise texts in its own way: it is given none, and the collator looks the tokens up.
         rows = [{"prompt": "", "chosen": "", "rejected": "", "row": at} for at in range(len(data))]
-        plain = trl.trainer.dpo_trainer.DataCollatorForPreference(pad_token_id=loaded.pad_id)
-        made["data_collator"] = lambda rows: plain([data[row["row"]] for row in rows])
+        made["data_collator"] = collator(loaded, data)
         fields |= {"max_length": None}
     else:
         rows = [{"prompt": example.id} for example in data]
@@ -112,6 +110,14 @@ def make_trainer(
         for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
             count_positions(module)
     return trainer
+
+
+def collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Looks a row's tokens up: TRL would tokenise texts in its own way, and is given none."""
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    plain = DataCollatorForPreference(pad_token_id=loaded.pad_id)
+    return lambda rows: plain([data[row["row"]] for row in rows])
 
 
 def step_count(objective: Objective, rows: int, train: Train) -> int:
@@ -229,11 +235,11 @@ def count_positions(module: torch.nn.Module | None) -> None:
     module.register_forward_pre_hook(add, with_kwargs=True)
 
 
-def fit(trainer: Any) -> tuple[list[dict[str, float]], int, dict[str, torch.Tensor]]:
+def fit(trainer: Any) -> tuple[list[dict[str, float | None]], int, dict[str, torch.Tensor]]:
     """Train; (by step: "loss", "reward" or "margin", "kl"), tokens read, and on every process the trained parameters.
 
-    Margins are those of the pairs, times beta, in the mean over a step; kl is in nats per text. BadInput where the loss
-    is no number.
+    Margins are those of the pairs, times beta, in the mean over a step; kl is in nats per text, None where beta is 0.
+    BadInput where the loss is no number.
     """
     from transformers.trainer_callback import TrainerCallback
 
@@ -251,10 +257,11 @@ def fit(trainer: Any) -> tuple[list[dict[str, float]], int, dict[str, torch.Tens
         raise BadInput(f"train.lr: the loss is not a number from step {bad} on; a smaller learning rate may help")
     history = []
     for row in told:
-        known = {"loss": row["loss"], "reward": row.get("reward"), "margin": row.get("rewards/margins")}
-        if "kl" in row:
-            known["kl"] = row["kl"] * row["completions/mean_length"]
-        history.append({key: value for key, value in known.items() if value is not None})
+        if "reward" in row:  # without a reference (beta 0) the divergence is not known
+            kl = row["kl"] * row["completions/mean_length"] if "kl" in row else None
+            history.append({"loss": row["loss"], "reward": row["reward"], "kl": kl})
+        else:
+            history.append({"loss": row["loss"], "margin": row["rewards/margins"]})
     return history, int(told[-1].get("num_tokens", 0)) if told else 0, weights_of(trainer)
 
 

@@ -10,7 +10,7 @@ member's scores, then what they are divided by (null: 0 and 1)} for the others, 
 before it, "id", "text", "rewards": by member (null: not judged), "reward": what was learned from}.
 
 An empty text, and one that no member can judge, gets the lowest reward of its batch; done.json counts them. train.json
-tells by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, nats per text
+tells by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, in nats per text
 (rloo: the mean log-ratio; grpo: TRL's estimate, which is never negative).
 
 TRL's checkpoints are pickles and are not used: a job that was killed starts again and, on a CPU, ends the same.

@@ -62,8 +62,7 @@ def samples_of(run: Run, seed: int) -> Samples:
         gold_ND = np.nan_to_num(file["gold_ND"])
     found = {
         one.tags["model"]: align(read_arrays(one.path / f"{PROBE}.npz", Rewards), ids).scores_MNK
-        for one in run.find("rewards", seed=seed)
-        if one.tags.get("model")
+        for one in run.find("rewards", seed=seed, set=PROBE)
     }
     kinds = {kind: np.array([spread(one_ND, place_NS, np.nan) for one_ND in scores]) for kind, scores in found.items()}
     return Samples(ids, spread(gold_ND, place_NS, 0.0), kinds)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
+from w2s import rewarded
 from w2s.config import Config, Evaluation, Learner
 from w2s.config_file import cross_checks
 from w2s.records import BadInput
@@ -37,7 +37,7 @@ def tell_probe(config: Config, seed: int, tools: Tools, tell: Callable[..., Stag
     pairs = story.pairs(story.samples(EASY, config.writing.samples, config.writing.temperature))
 
     # 2. Reward models of every kind learn from these pairs.
-    ensembles = {"separate": story.separate(pairs), "heads": story.heads(pairs), "warm": story.warm(pairs)}
+    ensembles = story.ensembles(pairs)
 
     # 3. The policy's samples on hard questions: every reward model scores them, and gold grades them.
     samples = story.samples(PROBE, curve.samples, curve.temperature)
@@ -80,94 +80,63 @@ class Probe(WrittenStory):
             tags={"kind": "pairs"}, on=EASY, count=self.config.rewards.curve.pairs, seed=self.seed,
         )  # fmt: skip
 
-    def separate(self, pairs: Stage) -> list[Stage]:
-        """Members that are models of their own, each with its own seed; several bases take turns."""
-        return [self.member("reward", learner, pairs, at) for at, learner in enumerate(self.learners())]
+    def ensembles(self, pairs: Stage) -> dict[str, dict[str, Stage]]:
+        """kind -> name -> its reward models; kinds of one base have the first."""
+        given, found = self.config.rewards, {}
+        for kind in ("separate", "heads", "warm"):
+            bases = given.models if kind == "separate" else given.models[:1]
+            found[kind] = rewarded.reward_models(self, dataclasses.replace(given, kind=kind, models=bases), pairs)
+        return found
 
-    def heads(self, pairs: Stage) -> list[Stage]:
-        """One body with a head for each member."""
-        recipe = dataclasses.replace(rewards.of_training(self.config.rewards), kind="heads")
-        return [self.tell(
-            rewards.ensemble, "reward heads", {"labels": pairs, **self.base(recipe.models[0])},
-            tags={"kind": "reward_model", "model": "reward heads"}, rewards=recipe, seed=self.seed,
-        )]  # fmt: skip
-
-    def warm(self, pairs: Stage) -> list[Stage]:
-        """The mean of the weights of members that start from one trained head."""
-        first = self.config.rewards.models[0]
-        head = Learner(
-            dataclasses.replace(first.model, trainable="head"),
-            dataclasses.replace(first.train, steps=self.config.rewards.head_steps),
-        )
-        start = {"base": self.member("warm start", head, pairs, 0)}
-        members = [self.member("warm", first, pairs, at, start) for at in range(self.config.rewards.members)]
-        return [self.tell(
-            rewards.averaged, "warm reward model", {f"model-{at:02}": one for at, one in enumerate(members)},
-            tags={"kind": "reward_model", "model": "reward warm"},
-        )]  # fmt: skip
-
-    def member(self, who: str, learner: Learner, pairs: Stage, at: int, start: dict[str, Stage] | None = None) -> Stage:
-        name = f"{who} {at + 1}"
-        return self.tell(
-            models.fit, name, {"labels": pairs, **(self.base(learner) if start is None else start)},
-            tags={"kind": "reward_model", "model": name},
-            learner=learner, seed=1000 * (self.seed + 1) + at, split="", longer=1, is_student=False,
-        )  # fmt: skip
-
-    def learners(self) -> list[Learner]:
-        """What each member is made of."""
-        given = self.config.rewards
-        return [given.models[at % len(given.models)] for at in range(given.members)]
-
-    def judged(self, samples: Stage, ensembles: dict[str, list[Stage]]) -> None:
+    def judged(self, samples: Stage, ensembles: dict[str, dict[str, Stage]]) -> None:
         """The samples' rewards, one stage for each kind of ensemble, and their gold."""
         texts = self.tell(
-            overoptimised.distinct, "different samples", {"questions": self.questions, PROBE: self.probe,
-            "texts": samples}, tags={"kind": "samples_merged"}, on=PROBE,
+            overoptimised.distinct, "different samples", {PROBE: self.probe, "texts": samples},
+            tags={"kind": "samples_merged"}, on=PROBE,
         )  # fmt: skip
         for kind, members in ensembles.items():
-            parents: dict[str, Any] = {f"model-{at:02}": one for at, one in enumerate(members)}
-            names = [f"{kind} {at + 1}" for at in range(len(members))]
-            self.tell(
-                rewards.scores, f"rewards of the samples · {kind}", {PROBE: texts, **parents},
-                tags={"kind": "rewards", "model": kind}, names=names, sets=(PROBE,),
-            )  # fmt: skip
+            self.scores(kind, members, texts, PROBE)
         self.tell(
             overoptimised.graded, "gold of the samples", {PROBE: texts, "gold": self.gold[TEST]},
             tags={"kind": "sample_gold"}, on=PROBE,
         )  # fmt: skip
 
-    def reinforced(self, members: list[Stage]) -> None:
+    def scores(self, who: str, members: dict[str, Stage], texts: Stage, on: str) -> Stage:
+        """What reward models say of a set's different texts."""
+        return self.tell(
+            rewards.scores, f"rewards of samples of {on} · {who}", {on: texts, **numbered("model", members)},
+            tags={"kind": "rewards", "model": who, "set": on}, names=list(members), sets=(on,),
+        )  # fmt: skip
+
+    def reinforced(self, members: dict[str, Stage]) -> None:
         """The policy trained on the transfer pool's questions, once for each way in which rewards become one."""
         said = self.samples(POOL, self.config.writing.samples, self.config.writing.temperature)
         texts = self.tell(
-            overoptimised.distinct,
-            f"different samples of {POOL}",
-            {"questions": self.questions, "texts": said},
+            overoptimised.distinct, f"different samples of {POOL}", {"questions": self.questions, "texts": said},
             on=POOL,
-        )
-        given = self.config.rewards
+        )  # fmt: skip
+        objective, given, writing = self.config.student.objective, self.config.rewards, self.config.writing
         for way in given.curve.optimised:
-            judges = members[:1] if way == MEMBER else members
-            models = {f"model-{at:02}": one for at, one in enumerate(judges)}
-            scored = self.tell(
-                rewards.scores, f"rewards of samples of {POOL} · {way}", {POOL: texts, **models},
-                names=[f"separate {at + 1}" for at in range(len(judges))], sets=(POOL,),
-            )  # fmt: skip
-            parents = {"model": self.origin["model"], "questions": self.questions, "scores": scored}
-            parents |= {f"judge-{at:02}": one for at, one in enumerate(judges)}
+            judges = dict(list(members.items())[:1]) if way == MEMBER else members
+            scores = self.scores("separate" if way != MEMBER else MEMBER, judges, texts, POOL)
             trained = self.tell(
-                align.align, f"policy, {self.config.student.objective['name']} on {way}", parents,
-                tags={"kind": "align", "model": way}, objective=self.config.student.objective, learner=self.policy,
-                seed=self.seed, aggregate={"name": "mean" if way == MEMBER else way},
-                standardised=given.standardise != "none",
-                writing={"max_new_tokens": self.config.writing.max_new_tokens, "stop": self.config.writing.stop},
+                align.align, f"policy, {objective['name']} on {way}",
+                {"model": self.origin["model"], "questions": self.questions, "scores": scores,
+                 **numbered("judge", judges)},
+                tags={"kind": "align", "model": way}, objective=objective, learner=self.policy, seed=self.seed,
+                aggregate={"name": "mean" if way == MEMBER else way}, standardised=given.standardise != "none",
+                writing={"max_new_tokens": writing.max_new_tokens, "stop": writing.stop},
             )  # fmt: skip
             self.tell(
                 overoptimised.graded_rollouts, f"gold of what it wrote · {way}",
                 {"align": trained, "questions": self.questions, "gold": self.gold[POOL]},
                 tags={"kind": "rollout_gold", "model": way}, on=POOL,
             )  # fmt: skip
+
+
+def numbered(role: str, stages: dict[str, Stage]) -> dict[str, Stage]:
+    """The stages as parents: ROLE-00, ROLE-01, ..."""
+    return {f"{role}-{at:02}": one for at, one in enumerate(stages.values())}
 
 
 def checks(config: Config) -> list[str]:

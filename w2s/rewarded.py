@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s.config import Config, Learner
+from w2s.config import Config, Learner, RewardModels
 from w2s.data.rows import content_of
 from w2s.registry import pick
 from w2s.rewards.pairs import PAIRS, Drawn
@@ -62,9 +62,14 @@ def scores(story: Story) -> Stage:
     )
 
 
-def reward_models(story: Story) -> dict[str, Stage]:
-    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs."""
-    wanted, labels, seed = story.config.rewards, pairs(story), 1000 * (story.seed + 1)
+def reward_models(
+    story: Story, wanted: RewardModels | None = None, labels: Stage | None = None
+) -> dict[str, Stage]:  # fmt: skip
+    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs.
+
+    wanted, labels: other ones than the config's and their pairs.
+    """
+    wanted, labels, seed = wanted or story.config.rewards, labels or pairs(story), 1000 * (story.seed + 1)
     if wanted.kind in ("heads", "adapters"):
         learner = wanted.models[0]
         return {"rewards": story.tell(

@@ -90,7 +90,22 @@ def test_the_strength_that_the_labels_were_made_with_is_found():
     assert found.strength == 2
     assert found.rows == 4000
     by_hand = np.log(probs_NK[np.arange(4000), gold_N]).mean()
-    assert found.likelihood_G[0] == pytest.approx(by_hand)
+    assert found.likelihood_G[0] >= by_hand
+    plain = choose_strength(probs_NK, mask_NK, rewards_NK, gold_N, temperatures=[1.0])
+    assert plain.likelihood_G[0] == pytest.approx(by_hand)
+
+
+def test_rewards_that_only_make_an_unsure_committee_surer_get_no_strength():
+    rng = np.random.default_rng(0)
+    mask_NK, gold_N = np.ones((2000, 4), dtype=bool), rng.integers(4, size=2000)
+    right_NK = np.arange(4) == gold_N[:, None]
+    score_NK = rng.normal(size=(2000, 4)) + 3 * right_NK
+    probs_NK = softmax(0.4 * score_NK, mask_NK)  # right far more often than it says
+    rewards_NK = score_NK + 2 * rng.normal(size=(2000, 4))  # the same, and noise
+    assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N, temperatures=[1.0]).strength > 0
+    assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N).strength == 0
+    knowing_NK = rng.normal(size=(2000, 4)) + 3 * right_NK  # as good as the committee, with errors of its own
+    assert choose_strength(probs_NK, mask_NK, knowing_NK, gold_N).strength > 0
 
 
 @settings(max_examples=30)
@@ -100,7 +115,7 @@ def test_rewards_that_say_nothing_or_the_contrary_get_no_strength(seed):
     gold_N = np.argmax(np.where(mask_NK & (probs_NK > 0), -rewards_NK, -np.inf), axis=1)
     assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N).strength == 0
     assert choose_strength(probs_NK, mask_NK, 0 * rewards_NK, gold_N, grid=[1, 2]).strength == 0
-    assert choose_strength(probs_NK, mask_NK, -rewards_NK, gold_N, grid=[1, 50]).strength == 50
+    assert choose_strength(probs_NK, mask_NK, -rewards_NK, gold_N, grid=[1, 50], temperatures=[1]).strength == 50
 
 
 def test_a_question_that_gives_gold_no_probability_does_not_decide():

@@ -12,10 +12,13 @@ from w2s.ensemble.selection import explain
 from w2s.records import BadInput
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
 class Chosen(NamedTuple):
     """The strength that was chosen, and the mean log-likelihood of gold (nats) at each strength of the grid.
+
+    Each at its best temperature.
 
     rows: how many questions decided; the others give gold no probability, which no tilt can change.
     """
@@ -43,10 +46,13 @@ def choose_strength(
     gold_N: np.ndarray,
     *,
     grid: Sequence[float] = STRENGTHS,
+    temperatures: Sequence[float] = TEMPERATURES,
 ) -> Chosen:
     """The strength of `grid` under which validation questions' right candidates (gold_N) are the most likely.
 
-    0 is always in the grid, and among equals the smaller strength wins: rewards that do not help do nothing.
+    Each strength is judged at the temperature that suits it best: a committee that is right more often than it says
+    would else gain from any reward that makes it surer, and lose accuracy by it. 0 is always in the grid, and among
+    equals the smaller strength wins: rewards that do not help do nothing.
     """
     gold_N, rows_N = np.asarray(gold_N, dtype=int), np.arange(len(gold_N))
     if not len(gold_N):
@@ -57,8 +63,11 @@ def choose_strength(
     possible_N = np.asarray(probs_NK)[rows_N, gold_N] > 0
     if not possible_N.any():
         return Chosen(0.0, grid_G, np.full(len(grid_G), -np.inf), 0)
-    log_GN = np.array([log_tilted(probs_NK, mask_NK, rewards_NK, one)[rows_N, gold_N] for one in grid_G])
-    likelihood_G = log_GN[:, possible_N].mean(1)
+    rows_N, gold_N = rows_N[possible_N], gold_N[possible_N]
+    likelihood_G = np.array([
+        max(log_normalised(log_NK / one)[rows_N, gold_N].mean() for one in temperatures)
+        for log_NK in (log_tilted(probs_NK, mask_NK, rewards_NK, strength) for strength in grid_G)
+    ])  # fmt: skip
     best = np.argmax(likelihood_G >= likelihood_G.max() - 1e-12)  # what is less is rounding: the first, so the smallest
     return Chosen(float(grid_G[best]), grid_G, likelihood_G, int(possible_N.sum()))
 
@@ -120,5 +129,10 @@ def log_tilted(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray
     behind_NK = np.where(possible_NK, rewards_NK - highest_N1, 0)
     with np.errstate(divide="ignore", over="ignore"):
         log_NK = np.log(np.where(possible_NK, probs_NK, 0)) + strength * behind_NK
+    return log_normalised(log_NK)
+
+
+def log_normalised(log_NK: np.ndarray) -> np.ndarray:
+    """Rows of log-probabilities, shifted so that their exponentials sum to 1."""
     most_N1 = log_NK.max(1, keepdims=True)
     return log_NK - most_N1 - np.log(np.exp(log_NK - most_N1).sum(1, keepdims=True))

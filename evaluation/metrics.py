@@ -51,6 +51,7 @@ PAIRS = (
     ("student", "sft_student"),
     ("student", "unrewarded"),
     ("student", "rewarded"),
+    ("sft_student", "unrewarded"),
     ("student", "zero_shot"),
     ("student", "easy_gold"),
     ("student", "shuffled"),

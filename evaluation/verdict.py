@@ -57,8 +57,9 @@ def untaught(metrics: Sequence[Metric], suite: str) -> str:
 def brought(metrics: Sequence[Metric], suite: str) -> str:
     """What rewards and the student's objective brought, a gain or none, where the run has them."""
     found = ""
-    for other, gain in (("unrewarded", "rewards in labels"), ("sft_student", "its objective")):
-        gap = find(metrics, suite, "student", f"accuracy_minus_{other}")
+    taught = "student" if find(metrics, suite, "sft_student", "accuracy") is None else "sft_student"
+    for model, other, gain in ((taught, "unrewarded", "rewards in labels"), ("student", "sft_student", "objective")):
+        gap = find(metrics, suite, model, f"accuracy_minus_{other}")
         if gap is not None and gap.value is not None:
             what = "a gain" if gap.low > 0 else "a loss" if gap.high < 0 else "no gain that can be told"
             amount = f"{points(gap.value)} points (95% CI {points(gap.low)} to {points(gap.high)})"

@@ -11,6 +11,7 @@ from evaluation.collect import finish
 from evaluation.inspect import describe_row
 from tests.conftest import shorten
 from tests.test_pipeline import ancestors, changed, told
+from w2s import log
 from w2s.cli import main
 from w2s.config import Learner, Model, Train
 from w2s.config_file import load
@@ -188,16 +189,46 @@ def stages_of(folder, name) -> dict:
     return {one["title"].removeprefix("seed 0 · "): folder / "runs" / "store" / one["folder"] for one in listed}
 
 
-def run(folder, monkeypatch, config: str, name: str, *overrides: str) -> dict:
-    monkeypatch.chdir(folder)
-    shorten(monkeypatch)
-    main(["run", config, f"name={name}", *overrides])
-    return stages_of(folder, name)
+PLAIN = "{{model: {{path: 'builtin:{0}', kind: pair}}, train: {{steps: 6, batch: 32, lr: 0.02}}}}"
+TILT = """
+base: tiny.yaml
+name: rewarded
+rewards: {members: 2, models: [%s]}
+label: {reward: {use: tilt, strength: 0.5, accept: {of: margin, quantile: 0.25}}}
+"""
+KIND = """
+base: tiny.yaml
+name: KIND
+rewards: {kind: KIND, members: 2, head_steps: 3, models: [%s]}
+label: {reward: {use: best_of_n}}
+controls: {unrewarded: false, shuffled: false, long_learner: false, naive_student: false}
+"""
+KINDS = ("warm", "heads", "adapters")
 
 
-def test_a_tilted_committee_labels_the_pool_and_the_report_says_what_that_brought(tiny_run, monkeypatch):
-    stages = run(tiny_run, monkeypatch, "tiny.yaml", "rewarded", *REWARDED, "label.reward.strength=0.5",
-                 "label.reward.accept={of: margin, quantile: 0.25}")  # fmt: skip
+def run(folder, *arguments: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shorten(patch)
+        try:
+            main(["run", *arguments])
+        finally:
+            log.to_file(None)
+
+
+@pytest.fixture(scope="module")
+def rewarded_runs(tiny_run):
+    """Runs of the tiny config with each kind of ensemble, made together."""
+    texts = {"rewarded": TILT % PLAIN.format("weak")}
+    texts |= {kind: KIND.replace("KIND", kind) % PLAIN.format("strong") for kind in KINDS}
+    for name, text in texts.items():
+        (tiny_run / f"{name}.yaml").write_text(text)
+    run(tiny_run, *(f"{name}.yaml" for name in texts))
+    return tiny_run
+
+
+def test_a_tilted_committee_labels_the_pool_and_the_report_says_what_that_brought(rewarded_runs):
+    tiny_run, stages = rewarded_runs, stages_of(rewarded_runs, "rewarded")
     pairs = read_rows(stages["pairs for reward models"] / "targets.jsonl", Example)
     assert len(pairs) == 3 * 160
     told = json.loads((stages["the committee, tilted by rewards"] / "rewards.json").read_text())
@@ -229,11 +260,9 @@ def test_a_tilted_committee_labels_the_pool_and_the_report_says_what_that_brough
     assert all(words in shown for words in ("reward 2", "together (mean)", "tilted, strength 0.5", "label by rewarded"))
 
 
-@pytest.mark.parametrize("kind", ["warm", "heads", "adapters"])
-def test_every_kind_of_ensemble_makes_labels(tiny_run, monkeypatch, kind):
-    strong = WEAK_PAIR.replace("builtin:weak", "builtin:strong")
-    stages = run(tiny_run, monkeypatch, "tiny.yaml", kind, strong, "rewards.members=2", f"rewards.kind={kind}",
-                 "rewards.head_steps=3", "label.reward.use=best_of_n")  # fmt: skip
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_ensemble_makes_labels(rewarded_runs, kind):
+    stages = stages_of(rewarded_runs, kind)
     found = read_arrays(stages["rewards of candidates"] / "transfer.npz", Rewards)
     assert len(found.models) == (1 if kind == "warm" else 2)
     opinion = read_arrays(stages["the committee, tilted by rewards"] / "transfer.npz", Predictions)
@@ -242,9 +271,11 @@ def test_every_kind_of_ensemble_makes_labels(tiny_run, monkeypatch, kind):
     assert opinion.probs_NK.max(1).min() == 1
 
 
-def test_written_answers_are_sampled_judged_and_tilted(written_run, monkeypatch):
+def test_written_answers_are_sampled_judged_and_tilted(written_run):
     pair = WEAK_PAIR.replace("builtin:weak", "builtin:weak_writer")
-    stages = run(written_run, monkeypatch, "written.yaml", "rewarded", pair, *REWARDED[1:], "label.made=winner")
+    off = [f"controls.{name}=false" for name in ("unrewarded", "shuffled", "answer_level", "bagged")]
+    run(written_run, "written.yaml", "name=rewarded", pair, *REWARDED[1:], "label.made=winner", *off)
+    stages = stages_of(written_run, "rewarded")
     pairs = read_rows(stages["pairs for reward models"] / "targets.jsonl", Example)
     sampled = {row.id: row.choices for row in read_rows(stages["committee · candidates of easy_fit"] / "easy_fit.jsonl",
                                                         Example)}  # fmt: skip

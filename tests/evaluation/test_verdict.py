@@ -71,6 +71,17 @@ def test_token_level_against_answer_level_reads_as_a_sentence():
     ]
 
 
+def test_what_rewards_and_an_objective_brought_is_said_whatever_it_is():
+    won = gap("student", "committee", 0.09, 0.07, 0.11)
+    nothing, lost = gap("student", "unrewarded", 0.01, -0.01, 0.03), gap("student", "sft_student", -0.05, -0.08, -0.02)
+    assert verdict([won, nothing], "hard").endswith(
+        "; rewards in labels brought no gain that can be told: 1.0 points (95% CI -1.0 to 3.0)"
+    )
+    assert verdict([won, lost], "hard").endswith("; objective brought a loss: -5.0 points (95% CI -8.0 to -2.0)")
+    gained = gap("student", "unrewarded", 0.05, 0.02, 0.08)
+    assert "rewards in labels brought a gain: 5.0 points" in verdict([won, gained], "hard")
+
+
 def test_every_model_has_its_words_and_its_label():
     assert set(WORDS) == set(MODELS) == set(LABELS)
 

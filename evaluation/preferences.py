@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.statistics import Scores, contrast, wilson
+from evaluation.statistics import Interval, Scores, contrast, wilson
 from w2s.records import Example, Metric, Rewards
 from w2s.registry import pick
 from w2s.rewards import best_of_n
@@ -335,6 +335,8 @@ def picked(
             for at, n in enumerate(sizes):
                 scores = [Scores(ids[s], np.clip(share_SN[at], 0, 1)[:, None]) for s, share_SN in by_seed.items()]
                 one = contrast(scores, [1.0], draws=draws)
+                if name == RANDOM:  # known, not estimated
+                    one = Interval(1 / n, None, None, one.n)
                 what = f"picked:{probe}@{n}"
                 found.append(Metric(POOL, name, what, one.value, one.low, one.high, one.n, tuple(by_seed)))
     return found

@@ -31,14 +31,22 @@ NAMES = {
     "uncertainty": "mean less variance",
     "lower_bound": "lower confidence bound",
     "rank_average": "rank average",
-    "warm": "mean of weights (WARM)",
+    "warm": "WARM (mean of weights)",
     "heads": "heads on one body",
     "adapters": "adapters on one body",
     LENGTH: "the longer text",
     RANDOM: "a coin",
     ORACLE: "the true preference",
 }
-DRAWN = (MEMBER, "mean", "worst", "warm", "heads", LENGTH, RANDOM)
+DRAWN = {
+    MEMBER: "one of them",
+    "mean": "mean",
+    "worst": "worst case",
+    "warm": "WARM",
+    "heads": "heads",
+    LENGTH: "longest",
+}
+DRAWN |= {RANDOM: "at random"}  # names at the ends of lines
 BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the tables of parts
 
 
@@ -203,6 +211,7 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
         "subsets": {suite: any(part.startswith("subset: ") for part in found) for suite, found in parts.items()},
         "matrix": measured.agreement_matrix(sets[HELD_OUT]).tolist(),
         "sizes": sizes,
+        "shown": [*sizes[:-1:2], *sizes[-1:]],
         "probes": study["pool"]["probes"] if sizes else [],
         "chosen": [*dict.fromkeys([MEMBER, BEST, *(r for r in rows if r != RANDOM), *singles, RANDOM, ORACLE])],
         "pairs": [one.tags | {"rows": one.manifest["facts"]} for one in run.find("pairs")],
@@ -226,7 +235,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int]) -> str:
     """True preference of the pick against n, which stand as far apart as their divergence from drawing one answer."""
     figure, (axis,) = canvas(3.0, left=0.09, right=0.7, top=0.97, bottom=0.17)
     x, ends = [kl(n) for n in sizes], []
-    for name in DRAWN:
+    for name, words in DRAWN.items():
         line = [find(metrics, POOL, name, f"preference@{n}") for n in sizes]
         if None in line:
             continue
@@ -236,7 +245,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int]) -> str:
             axis.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
         dashes = (0, (4, 2.5)) if name in (LENGTH, RANDOM) else "-"
         axis.plot(x, [100 * one.value for one in line], color=colour, lw=2 if name == "mean" else 1.1, ls=dashes)
-        ends.append((100 * line[-1].value, NAMES.get(name, name), colour))
+        ends.append((100 * line[-1].value, words, colour))
     name_ends(axis, ends)
     axis.set_xticks(x, [str(n) for n in sizes])
     axis.grid(axis="y", color=FAINT, lw=0.6)

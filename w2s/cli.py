@@ -246,6 +246,8 @@ def report(asked: argparse.Namespace) -> None:
 
     folders = [run_folder(name, asked.runs_dir) for name in asked.runs]
     if len(folders) == 1:
+        if is_of_rewards(folders[0]):
+            from evaluation.preferences_report import finish
         print(finish(folders[0], again=True))
         print(f"report: {folders[0] / 'report.html'}")
     else:
@@ -367,6 +369,11 @@ def env(asked: argparse.Namespace) -> None:
     print(
         json.dumps(facts, indent=1) if not sys.stdout.isatty() else "\n".join(f"{k:14} {v}" for k, v in facts.items())
     )
+
+
+def is_of_rewards(folder: Path) -> bool:
+    """Whether the run is one of `w2s rewards run`."""
+    return json.loads((folder / "stages.json").read_text())["command"].startswith("w2s rewards run")
 
 
 def run_folder(name: str, runs_dir: str) -> Path:

@@ -167,8 +167,9 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
 
 
 def reward_notes(run: Run, seed: int) -> list[str]:
-    """How rewards were used, what they are like on easy_holdout, and how far the members agree."""
-    found = []
+    """How rewards were used, what they are like on easy_holdout, how far members agree, and what they know already."""
+    found, config = [], run.config
+    begins_alike = config["student"]["model"]["path"] in [one["model"]["path"] for one in config["rewards"]["models"]]
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
         told = json.loads((artifact.path / "rewards.json").read_text())
         how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
@@ -178,6 +179,11 @@ def reward_notes(run: Run, seed: int) -> list[str]:
             words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
         unjudged = sum(sum(count) for count in told["unjudged"].values())
         found.append(words + (f"; {unjudged:,} candidates could not be judged" if unjudged else ""))
+        if begins_alike and config["rewards"]["pairs"]["name"] == "gold":
+            found.append(
+                "the reward models begin as the student's base and learn from the easy gold: what they bring is to be "
+                "measured against that base on the easy gold alone"
+            )
     return found
 
 

@@ -269,6 +269,9 @@ def test_every_kind_of_ensemble_makes_labels(rewarded_runs, kind):
     rewards_NK = read_arrays(stages["the committee, tilted by rewards"] / "transfer_rewards.npz", Rewards).scores_MNK[0]
     assert (opinion.probs_NK.argmax(1) == rewards_NK.argmax(1)).all()
     assert opinion.probs_NK.max(1).min() == 1
+    report = (rewarded_runs / "runs" / kind / "report.md").read_text()
+    assert "the best of n alone" in report
+    assert "begin as the student's base and learn from the easy gold" in report
 
 
 def test_written_answers_are_sampled_judged_and_tilted(written_run):

@@ -316,7 +316,8 @@ def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
 
 def rewards_run(asked: argparse.Namespace) -> None:
     """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
-    recorded answers of many models (keys: rewards and rewards.study). The same command again goes on, or is a no-op."""
+    recorded answers of many models (keys: rewards and rewards.study; rewards.study.pool.outputs=FOLDER: best-of-n among
+    answers that are recorded there, in columns id, model, text, preference). The same command again goes on."""
     from w2s import preferring
     from w2s.config_file import load
 

@@ -104,8 +104,12 @@ def verdict(metrics: Sequence[Metric], suite: str, most: int) -> str:
 
 def better(metrics: Sequence[Metric], suite: str) -> list[Metric]:
     """The ways that are shown to turn down less than one reward model."""
+    return [one for one in gaps_to_member(metrics, suite) if one.high < 0]
+
+
+def gaps_to_member(metrics: Sequence[Metric], suite: str) -> list[Metric]:
     gaps = [one for one in metrics if one.suite == suite and one.name == "turn_down_minus_member"]
-    return [one for one in gaps if one.high is not None and one.high < 0]
+    return [one for one in gaps if one.high is not None]
 
 
 def amount(one: Metric, *, flip: bool = False) -> str:
@@ -122,10 +126,12 @@ def name_of(way: str) -> str:
 
 def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[str]:
     """What an honest reader asks next."""
-    clear = {one.model for one in better(metrics, SUITE)}
+    clear = {one.model for one in gaps_to_member(metrics, SUITE) if one.low > 0 or one.high < 0}
     ways = ways_in(metrics, SUITE)
     vague = [name_of(way) for way in ways if way != MEMBER and way not in clear]
-    said = [f"not shown to turn down less than one reward model: {', '.join(vague)}"] if vague else []
+    said = [f"not to be told from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
+    more = [one for one in gaps_to_member(metrics, SUITE) if one.low > 0]
+    said += [f"{name_of(one.model)} turns down by {amount(one)} more than one reward model" for one in more]
     last = [one for one in metrics if one.suite == SUITE and one.name == "last_minus_member" and one.low > 0]
     if last:
         best = max(last, key=lambda one: one.value)
@@ -244,7 +250,7 @@ def drops(metrics: Sequence[Metric]) -> str:
 
 def rl_curve(get: Callable[..., Metric | None], ways: Sequence[str], steps: Sequence[int], against: str) -> str:
     """Gold (%) and the reward that RL had, side by side, against steps or against the root of the KL."""
-    figure, axes = canvas(2.6, 2, left=0.08, right=0.78, top=0.87, bottom=0.2, wspace=0.25)
+    figure, axes = canvas(2.6, 2, left=0.08, right=0.78, top=0.87, bottom=0.2, wspace=0.35)
     for axis, (what, scale) in zip(axes, (("gold", 100), ("reward", 1)), strict=True):
         ends = []
         for way in ways:

@@ -105,6 +105,21 @@ def test_the_student_never_descends_from_the_gold_of_hard_questions(config, writ
     assert gold == {"easy"}
 
 
+def test_preference_pairs_are_known_by_their_content_and_bring_no_gold_of_the_run(config, tmp_path):
+    own = tmp_path / "data" / "pairs.jsonl"
+    rows = [{"prompt": f"p{at}", "chosen": "yes", "rejected": f"no {at}"} for at in range(9)]
+    config = changed(config, "rewards.pairs", {"name": "preferences", "source": {"name": "file", "path": own.name}})
+    keys = []
+    for some in (rows, rows, rows[1:]):
+        own.write_text("".join(json.dumps(row) + "\n" for row in some))
+        keys.append(told(config)["pairs for reward models"].key)
+    assert keys[0] == keys[1] != keys[2]
+    assert not told(config)["reward model 1"].parents["labels"].parents
+    own.unlink()
+    with pytest.raises(BadInput, match="there is no file"):
+        told(config)
+
+
 def test_members_of_the_mean_start_from_one_head_and_differ_in_their_seeds(config):
     stages = told(changed(config, "rewards.kind", "warm"))
     members = [stages[f"reward model {n}, warm"] for n in (1, 2)]

@@ -53,7 +53,8 @@ def test_methods_are_listed_with_their_options(capsys):
     assert "shrinkage: a number (default 1.0)" in capsys.readouterr().out
     assert fails(capsys, "methods", "booster") == (2, [
         "w2s: table: 'booster' is not known (did you mean 'boosters'?); it can be: sources, difficulty, prompts, "
-        "boosters, combiners, alphas, selectors, pairs, preferences, aggregators, objectives, combine, losses, pipelines"
+        "boosters, combiners, alphas, selectors, pairs, preferences, aggregators, objectives, "
+        "combine, losses, pipelines"
     ])  # fmt: skip
 
 

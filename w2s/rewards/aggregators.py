@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from w2s.records import BadInput
 
@@ -65,6 +64,8 @@ def rank_average(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
 
     Needs no standardising. A member ranks the candidates that it judged; where it is one alone, its rank is 0.5.
     """
+    from scipy.stats import rankdata  # half a second, which only this aggregator should cost
+
     scores_MNK, _ = judged(scores_MNK, mask_NK)
     rank_MNK = rankdata(scores_MNK, axis=2, nan_policy="omit") if scores_MNK.size else scores_MNK
     last_MN1 = (~np.isnan(scores_MNK)).sum(2, keepdims=True) - 1

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from evaluation.pool_files import with_features
-from w2s.config import build
 from w2s.config_file import apply as override
 from w2s.config_file import from_overrides, read
 from w2s.data.defects import pool_notes
@@ -23,7 +22,7 @@ from w2s.ensemble.pool import ALL, FAMILIES, METHODS
 from w2s.log import say
 from w2s.opinions import NOT_ASKED, Opinions, Truth
 from w2s.records import BadInput, Example, Gold
-from w2s.registry import did_you_mean, fits, pick
+from w2s.registry import build, did_you_mean, fits, pick
 
 
 @dataclass(frozen=True)

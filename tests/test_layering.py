@@ -14,6 +14,8 @@ LEVELS = [
         "store",
         "config",
         "config_file",
+        "config_studies",
+        "flags",
         "prompts",
         "grading",
         "inputs",

@@ -7,43 +7,14 @@ import json
 import sys
 from pathlib import Path
 
+from w2s import flags
 from w2s.records import BadInput
-
-EXAMPLES = """\
-examples:
-  w2s run configs/quickstart.yaml                    the whole chain on the embedded synthetic world
-  w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
-  w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
-  w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
-  w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
-  w2s why runs/quickstart 1a2b                       how one question got its label
-  w2s report runs/quickstart runs/five               two runs side by side
-  w2s evaluate FOLDER arc_challenge humaneval data.root=DIR
-  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts and pass@k
-  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
-  w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
-  w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
-"""
-
-COMBINE = """\
-OUTPUTS is parquet, jsonl or csv with a row for each answer (columns id, model, answer; optional: sample, correct,
-score, probs, cost, text, visible_pass), a folder with outputs.* and questions.*, lm-eval's samples_*.jsonl, or evalplus
-sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
-
-examples:
-  w2s combine OUTPUTS --questions QUESTIONS                    every method but RL-Focal (minutes: --methods all,focal)
-  w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
-  w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
-  w2s combine --config pool.yaml                               the same keys in a file; flags go over them
-"""
-
-TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("rewards", "curve")}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `w2s`. Bad input: its lines on standard error, exit 2. A failed job: exit 1."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if tuple(words[:2]) in TWO_WORDS:
+    if tuple(words[:2]) in flags.TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
     asked, rest = parser.parse_known_args(words)
@@ -72,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="w2s",
         description="Weak-to-strong training: boosted weak models supervise a stronger one.",
-        epilog=EXAMPLES,
+        epilog=flags.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -80,120 +51,30 @@ def make_parser() -> argparse.ArgumentParser:
     def add(command, words: str, *arguments: tuple[str, dict]) -> None:
         name = command.__name__.replace("_", " ")
         sub = commands.add_parser(
-            name, help=words, description=command.__doc__, epilog=COMBINE if name == "combine" else None,
+            name, help=words, description=command.__doc__, epilog=flags.COMBINING if name == "combine" else None,
             formatter_class=argparse.RawDescriptionHelpFormatter if name == "combine" else argparse.HelpFormatter,
         )  # fmt: skip
-        for name, settings in arguments:
-            sub.add_argument(name, **settings)
+        for flag, settings in arguments:
+            sub.add_argument(flag, **settings)
         sub.set_defaults(command=command)
 
-    config = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
-    overrides = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
-    runs_dir = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})
-    several = {**overrides[1], "help": "override any key of the config; or further configs"}
-    add(run, "run the whole chain, or what is missing of it, and write the report", config, (overrides[0], several))
-    add(plan, "show what would run, without running anything", config, overrides)
+    add(run, "run the whole chain, or what is missing of it, and write the report", flags.CONFIG, flags.SEVERAL)
+    add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES)
+    add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
+    add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
+    add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.RUNS_DIR)
+    add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES)
+    add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
+    add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
+    add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
     add(
-        show,
-        "show what an artifact of the store is and holds",
-        ("artifact", {"help": "its folder, or the start of its name"}),
-        runs_dir,
+        combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *flags.APPLY, *flags.LABEL
     )
-    add(
-        why,
-        "how a question got its label",
-        ("run", {"help": "a run's folder or name"}),
-        ("row", {"help": "the question's id, or its beginning"}),
-        runs_dir,
-    )
-    add(
-        report,
-        "write a run's report again, or compare runs side by side",
-        ("runs", {"nargs": "+", "help": "folders or names of runs"}),
-        runs_dir,
-    )
-    suites = (
-        "suites",
-        {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"},
-    )
-    add(evaluate, "judge one model on held-out suites", ("model", {"help": "hub name, or local folder"}), suites)
-    add(judge, "judge samples that were written elsewhere, by a suite", *JUDGE_ARGUMENTS)
-    add(combine, "turn recorded answers of many models into the best one opinion", *COMBINE_ARGUMENTS)
-    add(combine_apply, "a fitted combiner on new questions", *APPLY_ARGUMENTS)
-    add(combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *APPLY_ARGUMENTS, *LABEL)
-    add(rewards_run, "train reward models on preference data, and judge them", config, overrides)
-    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", config, overrides)
-    add(methods, "list the methods of a table, or all tables", ("table", {"nargs": "?"}))
+    add(rewards_run, "train reward models on preference data, and judge them", flags.CONFIG, flags.OVERRIDES)
+    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", flags.CONFIG, flags.OVERRIDES)
+    add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
-
-
-def names(text: str) -> list[str]:
-    """A flag's list: names parted by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def prices(text: str) -> dict[str, float]:
-    """A flag's mapping: pattern=dollars, parted by commas."""
-    try:
-        return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
-
-
-def counts(text: str) -> list[int]:
-    """A flag's list: whole numbers above 0, parted by commas."""
-    found = [int(one) if one.isdecimal() else 0 for one in names(text)]
-    if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, parted by commas")
-    return found
-
-
-JUDGE_ARGUMENTS = (
-    ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
-    ("--suite", {"required": True, "metavar": "NAME", "help": "humaneval, humanevalplus, mbpp, mbppplus, gsm8k, ..."}),
-    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
-    ("--out", {"metavar": "FILE", "help": "a verdict for each sample; default runs/judge/NAME-SUITE.jsonl"}),
-    ("--k", {"type": counts, "help": "of pass@k (default 1,10, where there are so many samples)"}),
-    (
-        "--timeout",
-        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "of one program (default 3, HumanEval's own)"},
-    ),
-    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs though there is no sandbox here"}),
-)
-QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
-ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
-COMBINE_ARGUMENTS = (
-    ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
-    QUESTIONS,
-    ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
-    ("--suite", {"metavar": "NAME", "help": "the suite that evalplus samples are judged by, e.g. humanevalplus"}),
-    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
-    ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
-    ("--groups", {"type": names, "help": "only the questions of these groups"}),
-    ("--costs", {"type": prices, "help": "dollars per answer, where none were recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
-    ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
-    ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
-    ("--online", {"action": "store_true", "default": None, "help": "also judge with labels revealed one by one"}),
-    ENCODER,
-    ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
-    ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
-)
-APPLY_ARGUMENTS = (
-    ("folder", {"help": "what `w2s combine` wrote"}),
-    ("outputs", {"help": "the new questions' recorded outputs"}),
-    QUESTIONS,
-    ("--method", {"help": "a fitted method (default: the winner)"}),
-    ENCODER,
-    ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
-)
-LABEL = (
-    ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),
-    ("--keep-share", {"type": float, "help": "of the selectors that keep a share"}),
-    ("--threshold", {"type": float, "help": "of the selector agreement"}),
-    ("--hard", {"action": "store_true", "help": "the best candidate alone as target, in place of the distribution"}),
-    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 sharper"}),
-)
 
 
 def run(asked: argparse.Namespace) -> None:

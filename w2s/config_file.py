@@ -13,8 +13,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from w2s.config import Config, Learner, Sizes, build
+from w2s.config import Config, Learner, Sizes
 from w2s.records import BadInput
+from w2s.registry import build
 
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)

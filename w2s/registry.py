@@ -5,6 +5,7 @@ A table is a plain dict {name: function} at the foot of the file that defines th
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -93,3 +94,31 @@ def describe(annotation: Any) -> str:
 def summary(method: Callable) -> str:
     """The first docstring line: what `w2s methods` prints."""
     return (inspect.getdoc(method) or "").split("\n")[0]
+
+
+def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
+    """`values` as a dataclass of `kind`, every misfit added to `problems`."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        problems.append(f"{key}: {values!r} given; allowed: a mapping")
+        return kind()
+    hints = typing.get_type_hints(kind)
+    chosen = {}
+    for name, value in values.items():
+        here = f"{key}.{name}" if key else str(name)
+        if name not in hints:
+            problems.append(f"{here}: there is no such key{did_you_mean(name, hints)}")
+        elif dataclasses.is_dataclass(hints[name]):
+            chosen[name] = build(hints[name], value, here, problems)
+        elif typing.get_origin(hints[name]) is list and dataclasses.is_dataclass(typing.get_args(hints[name])[0]):
+            (inner,) = typing.get_args(hints[name])
+            items = value if isinstance(value, list) else []
+            if not items:
+                problems.append(f"{here}: {value!r} given; allowed: a list of at least one {inner.__name__.lower()}")
+            chosen[name] = [build(inner, item, f"{here}.{at}", problems) for at, item in enumerate(items)]
+        elif not fits(value, hints[name]):
+            problems.append(f"{here}: {value!r} given; allowed: {describe(hints[name])}")
+        else:
+            chosen[name] = value
+    return kind(**chosen)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from w2s.config import RewardPool
+from w2s.config_studies import RewardPool
 from w2s.data.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
 from w2s.data.duplicates import remove_leaks
 from w2s.data.preferences import group_of, hashed, split_by_group

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from w2s.boosting.tokens import by_row
-from w2s.config import Learner, Runtime, Train, build
+from w2s.config import Learner, Runtime, Train
 from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.engine import configuration
@@ -36,6 +36,7 @@ from w2s.records import (
     read_arrays,
     take,
 )
+from w2s.registry import build
 from w2s.workers.examples import read_examples
 
 

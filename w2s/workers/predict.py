@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config import Learner, Runtime, build
+from w2s.config import Learner, Runtime
 from w2s.models import load, score
 from w2s.models.train import World
 from w2s.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
+from w2s.registry import build
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 
 # (examples, chunks to leave out) -> opinions, chunk by chunk

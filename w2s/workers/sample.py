@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.tokens import gathered
-from w2s.config import Runtime, build
+from w2s.config import Runtime
 from w2s.models import load
 from w2s.models.adapters import share
 from w2s.models.batches import encode
@@ -32,7 +32,7 @@ from w2s.models.tokens import fingerprint
 from w2s.models.train import World
 from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
-from w2s.registry import pick
+from w2s.registry import build, pick
 from w2s.workers.examples import read_examples
 from w2s.workers.parts import drop_parts, make_parts
 from w2s.workers.predict import open_model, write_part

@@ -1,0 +1,114 @@
+"""What commands can be told: their arguments, with the words of `--help`."""
+
+from __future__ import annotations
+
+import argparse
+
+EXAMPLES = """\
+examples:
+  w2s run configs/quickstart.yaml                    the whole chain on the embedded synthetic world
+  w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
+  w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
+  w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
+  w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
+  w2s why runs/quickstart 1a2b                       how one question got its label
+  w2s report runs/quickstart runs/five               two runs side by side
+  w2s evaluate FOLDER arc_challenge humaneval data.root=DIR
+  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts and pass@k
+  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
+  w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
+  w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
+"""
+
+COMBINING = """\
+OUTPUTS is parquet, jsonl or csv with a row for each answer (columns id, model, answer; optional: sample, correct,
+score, probs, cost, text, visible_pass), a folder with outputs.* and questions.*, lm-eval's samples_*.jsonl, or evalplus
+sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
+
+examples:
+  w2s combine OUTPUTS --questions QUESTIONS                    every method but RL-Focal (minutes: --methods all,focal)
+  w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
+  w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
+  w2s combine --config pool.yaml                               the same keys in a file; flags go over them
+"""
+
+TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("rewards", "curve")}
+
+
+def names(text: str) -> list[str]:
+    """A flag's list: names parted by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def prices(text: str) -> dict[str, float]:
+    """A flag's mapping: pattern=dollars, parted by commas."""
+    try:
+        return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
+
+
+def counts(text: str) -> list[int]:
+    """A flag's list: whole numbers above 0, parted by commas."""
+    found = [int(one) if one.isdecimal() else 0 for one in names(text)]
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, parted by commas")
+    return found
+
+
+CONFIG = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
+OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
+SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
+RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})
+ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
+RUN = ("run", {"help": "a run's folder or name"})
+ROW = ("row", {"help": "the question's id, or its beginning"})
+RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
+MODEL = ("model", {"help": "hub name, or local folder"})
+SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
+TABLE = ("table", {"nargs": "?"})
+JUDGE = (
+    ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
+    ("--suite", {"required": True, "metavar": "NAME", "help": "humaneval, humanevalplus, mbpp, mbppplus, gsm8k, ..."}),
+    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
+    ("--out", {"metavar": "FILE", "help": "a verdict for each sample; default runs/judge/NAME-SUITE.jsonl"}),
+    ("--k", {"type": counts, "help": "of pass@k (default 1,10, where there are so many samples)"}),
+    (
+        "--timeout",
+        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "of one program (default 3, HumanEval's own)"},
+    ),
+    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs though there is no sandbox here"}),
+)
+QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
+ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
+COMBINE = (
+    ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
+    QUESTIONS,
+    ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
+    ("--suite", {"metavar": "NAME", "help": "the suite that evalplus samples are judged by, e.g. humanevalplus"}),
+    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
+    ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
+    ("--groups", {"type": names, "help": "only the questions of these groups"}),
+    ("--costs", {"type": prices, "help": "dollars per answer, where none were recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
+    ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
+    ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
+    ("--online", {"action": "store_true", "default": None, "help": "also judge with labels revealed one by one"}),
+    ENCODER,
+    ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
+    ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
+)
+APPLY = (
+    ("folder", {"help": "what `w2s combine` wrote"}),
+    ("outputs", {"help": "the new questions' recorded outputs"}),
+    QUESTIONS,
+    ("--method", {"help": "a fitted method (default: the winner)"}),
+    ENCODER,
+    ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
+)
+LABEL = (
+    ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),
+    ("--keep-share", {"type": float, "help": "of the selectors that keep a share"}),
+    ("--threshold", {"type": float, "help": "of the selector agreement"}),
+    ("--hard", {"action": "store_true", "help": "the best candidate alone as target, in place of the distribution"}),
+    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 sharper"}),
+)

@@ -14,7 +14,6 @@ from w2s.config import (
     Boosting,
     Config,
     Controls,
-    Curve,
     Data,
     Evaluation,
     LabelReward,
@@ -22,8 +21,6 @@ from w2s.config import (
     Learner,
     Model,
     RewardModels,
-    RewardPool,
-    RewardSuites,
     Runtime,
     Sizes,
     Student,
@@ -32,6 +29,7 @@ from w2s.config import (
     Writing,
 )
 from w2s.config_file import load
+from w2s.config_studies import Curve, RewardPool, RewardSuites
 from w2s.data.rows import content_of, folder_content
 from w2s.execution import execute, write_run
 from w2s.pipeline import build
@@ -148,7 +146,7 @@ CHANGES = {
         f"student.train.{name}": (value, STUDENTS + (ZERO_SHOT if name == "max_tokens" else []))
         for name, value in TRAIN_CHANGES.items()
     },
-    "student.objective": ({"name": "dpo"}, []),
+    "student.objective": ({"name": "dpo"}, ["student answers.*", "student writes .*"]),  # of another student
     **{f"controls.{field.name}": (False, []) for field in dataclasses.fields(Controls)},
     "evaluation.suites": (
         [{"name": "humaneval", "limit": 3}, {"name": "file", "path": "own.jsonl"}, {"name": "world"}],

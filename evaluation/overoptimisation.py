@@ -109,8 +109,8 @@ def measure_best_of_n(
     gold@n, proxy@n (in the unit of `by`), peak (n with the most gold), turn_down (gold at the peak - gold at the last
     n), turn_down_minus_member, gain (gold at the peak - gold at n = 1), last_minus_member, and ranked (see `ranked`).
 
-    The peak that a difference is taken at is chosen on the other half of the questions (by their ids, over all seeds):
-    chosen on the same ones it would always lie above the last n.
+    The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
+    seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
     """
     told = {seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by).items()}
             for seed, one in seeds.items()}  # fmt: skip
@@ -151,20 +151,24 @@ def measure_best_of_n(
 
 
 def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """For each seed's questions, the place of the peak that the other half of all questions has. Seeds count alike.
+    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has.
 
-    A question is in the same half in every seed. Where a half is empty, the other chooses for itself.
+    A seed's reward models are the same for both halves, and would choose for themselves; one seed alone has only its
+    own. A question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses.
     """
     odd = [np.array([in_second_half(key) for key in ids.tolist()]) for ids, _ in seeds]
-    best = {}
-    for half in (False, True):
-        means = [
-            gold_NL[odd_N == half].mean(0)
-            for (_, gold_NL), odd_N in zip(seeds, odd, strict=True)
-            if (odd_N == half).any()
-        ]
-        best[half] = int(np.mean(means, axis=0).round(12).argmax()) if means else None
-    return [np.array([best[not one] if best[not one] is not None else best[one] for one in odd_N]) for odd_N in odd]
+    found = []
+    for at, odd_N in enumerate(odd):
+        others = [one for one in range(len(seeds)) if one != at] or [at]
+        best = {half: best_place([seeds[one][1][odd[one] == half] for one in others]) for half in (False, True)}
+        found.append(np.array([best[not one] if best[not one] is not None else best[one] for one in odd_N]))
+    return found
+
+
+def best_place(golds: Sequence[np.ndarray]) -> int | None:
+    """The size with the most gold, seeds (gold_NL) alike; None where there is no question."""
+    means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
+    return int(np.mean(means, axis=0).round(12).argmax()) if means else None
 
 
 def in_second_half(key: str) -> bool:

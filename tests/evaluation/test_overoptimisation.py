@@ -156,6 +156,25 @@ def test_a_peak_is_chosen_on_the_other_half_of_the_questions():
     assert (again[::-1] == place_N).all()
 
 
+def test_no_seed_has_a_say_in_its_own_peak():
+    """A seed's reward models are the same for both halves of its questions: their luck would choose for itself."""
+    ids = np.array([f"q{at}" for at in range(40)])
+    peaked = [np.tile(np.eye(3)[place], (40, 1)) for place in (0, 1, 1)]
+    for found, expected in zip(crossed_peaks([(ids, one) for one in peaked]), (1, 0, 0), strict=True):
+        # The first seed sees two peaks at 1; each of the others sees one at 0 and one at 1, and takes the first.
+        assert (found == expected).all()
+
+
+def test_luck_of_reward_models_is_no_turn_down():
+    rng, found = np.random.default_rng(5), []
+    ids = np.array([f"q{at}" for at in range(60)])
+    for _ in range(60):
+        seeds = [(ids, np.tile(0.5 + rng.normal(0, 0.05, 6).cumsum(), (60, 1))) for _ in range(4)]
+        places = crossed_peaks(seeds)
+        found += [gold_NL[0, place_N[0]] - gold_NL[0, -1] for (_, gold_NL), place_N in zip(seeds, places, strict=True)]
+    assert abs(np.mean(found)) < 0.015
+
+
 def rollouts(gold_SB: np.ndarray, reward_SB: np.ndarray) -> Rollouts:
     """As many texts at every step."""
     steps, batch = gold_SB.shape

@@ -253,9 +253,11 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
 
 
 def over_runs(way: str, name: str, value: Mapping[int, float]) -> Metric:
-    """The mean over training runs with its t interval; one run has none."""
-    value_S = np.array(list(value.values()))
-    mean, seeds = float(value_S.mean()), tuple(value)
+    """The mean over training runs with its t interval; one run has none, and nan in any is no number."""
+    value_S, seeds = np.array(list(value.values())), tuple(value)
+    if np.isnan(value_S).any():
+        return Metric(RL, way, name, None, None, None, 0, seeds, "not known in every training run")
+    mean = float(value_S.mean())
     if len(value_S) < 2:
         return Metric(RL, way, name, mean, None, None, 1, seeds, "one training run has no interval")
     half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / np.sqrt(len(value_S)))

@@ -143,7 +143,7 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
     ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}
     told = ", ".join(f"{name_of(way)} {points(one.value)}%" for way, one in ranked.items() if one.value is not None)
     said.append(f"a right sample is put above a wrong one of its question: {told}")
-    if run.find("rollout_gold"):
+    if MEMBER in ways_in(metrics, RL):
         steps = [int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name.startswith("gold@")]
         said.append(f"by RL: {verdict(metrics, RL, max(steps))}")
     pairs = [one.manifest["facts"] for one in run.find("pairs")]
@@ -176,8 +176,10 @@ def content_of(run: Run, metrics: list[Metric], sizes: Sequence[int], words: str
     drawn = {"gold": curve(metrics, sizes, "gold"), "proxy": curve(metrics, sizes, "proxy"), "drops": drops(metrics)}
     steps = sorted({int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name[:5] == "gold@"})
     if steps:
-        drawn |= {"rl_steps": rl_curve(get, ways_in(metrics, RL), steps, "steps")}
-        drawn |= {"rl_kl": rl_curve(get, ways_in(metrics, RL), steps, "kl")}
+        ways = ways_in(metrics, RL)
+        drawn |= {"rl_steps": rl_curve(get, ways, steps, "steps")}
+        if all(get(way, f"kl@{step}", RL).value is not None for way in ways for step in steps):
+            drawn |= {"rl_kl": rl_curve(get, ways, steps, "kl")}
     return {
         "run": run.config["name"],
         "seeds": run.seeds,

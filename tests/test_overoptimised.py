@@ -10,9 +10,10 @@ import pytest
 from tests.conftest import shorten
 from w2s import log
 from w2s.cli import main
+from w2s.config import RewardModels
 from w2s.data.world import item_names
 from w2s.records import BadInput, Example, Gold, PseudoLabels, Rewards, read_arrays, read_rows, write_rows
-from w2s.stages import Tools, overoptimised
+from w2s.stages import Tools, overoptimised, rewards
 
 CONFIG = """
 name: probe
@@ -175,6 +176,22 @@ def test_the_same_command_again_does_nothing(probe_run, monkeypatch, capsys):
     assert pages == (probe_run / "runs" / "probe" / "curve.html").stat().st_mtime_ns
 
 
+def test_rl_on_an_ensemble_alone_has_a_report_too(probe_run, monkeypatch):
+    monkeypatch.chdir(probe_run)
+    shorten(monkeypatch)
+    try:
+        main(["rewards", "curve", "probe.yaml", "name=alone", "rewards.curve.optimised=[worst]"])
+    finally:
+        log.to_file(None)
+    assert "worst case" in (probe_run / "runs" / "alone" / "curve.html").read_text()
+
+
+def test_heads_have_nothing_of_adapters():
+    heads = RewardModels(kind="heads")
+    asked = dataclasses.replace(heads, diversity=0.1, rank=3, layers=2)
+    assert rewards.of_training(asked) == rewards.of_training(heads)
+
+
 def test_nothing_that_scores_or_trains_has_seen_the_gold_of_the_hard_questions(probe_run):
     listed = json.loads((probe_run / "runs" / "probe" / "stages.json").read_text())["stages"]
     by_folder = {one["folder"]: one for one in listed}
@@ -198,10 +215,10 @@ def test_members_have_seeds_and_scores_of_their_own(probe_run):
     scored = [one for one in listed if one["tags"].get("kind") == "rewards" and one["tags"]["set"] == "probe"]
     counts = {}
     for one in scored:
-        rewards = read_arrays(store / one["folder"] / "probe.npz", Rewards)
-        counts[one["tags"]["model"]] = len(rewards.models)
-        if len(rewards.models) > 1:
-            assert not np.allclose(np.nan_to_num(rewards.scores_MNK[0]), np.nan_to_num(rewards.scores_MNK[1]))
+        said = read_arrays(store / one["folder"] / "probe.npz", Rewards)
+        counts[one["tags"]["model"]] = len(said.models)
+        if len(said.models) > 1:
+            assert not np.allclose(np.nan_to_num(said.scores_MNK[0]), np.nan_to_num(said.scores_MNK[1]))
     assert counts == {"separate": 2, "heads": 2, "warm": 1}
 
 
@@ -213,13 +230,19 @@ def test_members_have_seeds_and_scores_of_their_own(probe_run):
         ("rewards.curve.samples=0", "rewards.curve.samples: 0 given; allowed: above 0"),
         ("rewards.models.0.model.kind=lm", "rewards.models.0.model.kind: 'lm' given; allowed: pair"),
         ("data.sources=[{name: world}]", "data.sources: questions with choices given"),
+        ("student.objective={name: dpo}", "student.objective: 'dpo' given; allowed here: sft (no RL), grpo, rloo"),
+        ("rewards.curve.optimised=[]", "rewards.curve.optimised: none given; rloo needs at least one of member"),
+        (
+            "rewards.curve.policy=learner; student.objective.generations=5; student.train.batch=40",
+            "learners.0.train.batch: 32 given; allowed: a multiple of the objective's generations, 5",
+        ),
     ],
 )
 def test_bad_input_is_one_line(override, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        main(["rewards", "curve", "probe.yaml", override])
+        main(["rewards", "curve", "probe.yaml", *override.split("; ")])
     log.to_file(None)
     assert ended.value.code == 2
     assert words in capsys.readouterr().err

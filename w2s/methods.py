@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
-from w2s.config import Config, Train
+from w2s.config import Config, Learner, Train
 from w2s.config_file import all_learners
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.preferences import PREFERENCES
@@ -186,14 +186,14 @@ def try_pairs(method: functools.partial) -> None:
         method([Example(key, "trial", "choice", key, ("a", "b")) for key in IDS], np.eye(2))
 
 
-def misfits(config: Config) -> list[str]:
-    """Where the student cannot be trained by its objective; an objective that is wrong in itself is told elsewhere."""
+def misfits(config: Config, learner: Learner | None = None, key: str = "student") -> list[str]:
+    """Where the student (or `learner`) cannot be trained by student.objective; what is wrong in that is told elsewhere."""
     try:
         objective = pick(objectives.OBJECTIVES, config.student.objective)()
     except BadInput:
         return []
     try:
-        objectives.check(objective, config.student)
+        objectives.check(objective, learner or config.student, key)
     except BadInput as error:
         return [str(error)]
     return []

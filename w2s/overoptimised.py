@@ -12,6 +12,7 @@ from collections.abc import Callable
 from w2s import rewarded
 from w2s.config import Config, Evaluation, Learner
 from w2s.config_file import cross_checks
+from w2s.methods import misfits
 from w2s.records import BadInput
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.stages import Tools, align, models, overoptimised, rewards
@@ -142,7 +143,13 @@ def numbered(role: str, stages: dict[str, Stage]) -> dict[str, Stage]:
 def checks(config: Config) -> list[str]:
     """What keys that depend on each other must satisfy."""
     given, allowed = config.rewards, (MEMBER, *AGGREGATORS)
-    problems = cross_checks(config)
+    problems, by = cross_checks(config), config.student.objective["name"]
+    if by == "dpo":
+        problems.append("student.objective: 'dpo' given; allowed here: sft (no RL), grpo, rloo")
+    elif by in RL and not given.curve.optimised:
+        problems.append(f"rewards.curve.optimised: none given; {by} needs at least one of {', '.join(allowed)}")
+    elif by in RL and given.curve.policy == "learner":  # the student's own fit is checked with the methods
+        problems += misfits(config, config.learners[0], "learners.0")
     if given.members < 2:
         problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
     return problems + [

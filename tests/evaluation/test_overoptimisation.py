@@ -1,5 +1,6 @@
 """Over-optimisation in numbers: against brute force over subsets, and what must hold whatever the scores."""
 
+import dataclasses
 import itertools
 
 import hypothesis.extra.numpy as arrays
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.metrics import write_metrics
 from evaluation.overoptimisation import (
     RL,
     SUITE,
@@ -208,3 +210,13 @@ def test_gold_that_falls_while_the_reward_rises_turns_down():
     assert find(found, RL, "worst", "turn_down_minus_member").high < 0
     alone = measure_rl({MEMBER: {0: ways[MEMBER][0]}}, parts=5)
     assert find(alone, RL, MEMBER, "turn_down").low is None
+
+
+def test_without_a_reference_the_divergence_is_no_number_and_can_be_written_down(tmp_path):
+    one = rollouts(np.ones((4, 2)), np.ones((4, 2)))
+    seeds = {seed: dataclasses.replace(one, kl_S=np.full(4, np.nan)) for seed in (0, 1)}
+    found = measure_rl({MEMBER: seeds}, parts=2)
+    kl = find(found, RL, MEMBER, "kl@4")
+    assert (kl.value, kl.reason) == (None, "not known in every training run")
+    assert find(found, RL, MEMBER, "gold@4").value == 1
+    write_metrics(tmp_path / "metrics.json", "run", "verdict", found)

@@ -21,6 +21,8 @@ from w2s.store import write_json
 def of_training(rewards: RewardModels) -> RewardModels:
     """What training a shared ensemble depends on: how scores are used later must not change its key."""
     plain = RewardModels()
+    if rewards.kind == "heads":  # these are of adapters
+        rewards = dataclasses.replace(rewards, layers=plain.layers, rank=plain.rank, diversity=plain.diversity)
     return dataclasses.replace(
         rewards, pairs=plain.pairs, aggregate=plain.aggregate, standardise=plain.standardise, models=rewards.models[:1],
         head_steps=plain.head_steps, curve=plain.curve,

@@ -186,6 +186,23 @@ def test_rl_on_an_ensemble_alone_has_a_report_too(probe_run, monkeypatch):
     assert "worst case" in (probe_run / "runs" / "alone" / "curve.html").read_text()
 
 
+def test_a_finished_curve_can_be_reported_again_and_asked_about_a_question(probe_run, monkeypatch, capsys):
+    monkeypatch.chdir(probe_run)
+    run = probe_run / "runs" / "probe"
+    before = (run / "curve.html").read_bytes()
+    (run / "curve.html").unlink()
+    main(["report", "probe"])
+    assert (run / "curve.html").read_bytes() == before
+    assert not (run / "report.html").exists()
+    assert "curve.html" in capsys.readouterr().out
+    asked = next(run.parent.glob("store/first_questions-*/probe.jsonl"))
+    main(["why", "probe", read_rows(asked, Example)[0].id])
+    assert "hard_test" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["report", "probe", "probe"])
+    assert "a run of `w2s rewards curve`" in capsys.readouterr().err
+
+
 def test_heads_have_nothing_of_adapters():
     heads = RewardModels(kind="heads")
     asked = dataclasses.replace(heads, diversity=0.1, rank=3, layers=2)

@@ -125,13 +125,21 @@ def report(asked: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences."""
     from evaluation.collect import compare, finish
 
-    folders = [run_folder(name, asked.runs_dir) for name in asked.runs]
+    folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
+    studies = [study_of(folder) for folder in folders]
     if len(folders) == 1:
-        if is_of_rewards(folders[0]):
+        if studies[0] == "run":
             from evaluation.preferences_report import finish
+        elif studies[0] == "curve":
+            from evaluation.overoptimisation_report import finish
+
+            page = "curve.html"
         print(finish(folders[0], again=True))
-        print(f"report: {folders[0] / 'report.html'}")
+        print(f"report: {folders[0] / page}")
     else:
+        for folder, study in zip(folders, studies, strict=True):
+            if study:
+                raise BadInput(f"{folder}: a run of `w2s rewards {study}`; compared side by side are runs of `w2s run`")
         print(f"report: {compare(folders)}")
 
 
@@ -253,9 +261,10 @@ def env(asked: argparse.Namespace) -> None:
     )
 
 
-def is_of_rewards(folder: Path) -> bool:
-    """Whether the run is one of `w2s rewards run`."""
-    return json.loads((folder / "stages.json").read_text())["command"].startswith("w2s rewards run")
+def study_of(folder: Path) -> str | None:
+    """`run` or `curve` where the run is one of `w2s rewards`; None where it is of `w2s run`."""
+    words = json.loads((folder / "stages.json").read_text())["command"].split()
+    return words[2] if words[:2] == ["w2s", "rewards"] else None
 
 
 def run_folder(name: str, runs_dir: str) -> Path:

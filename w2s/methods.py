@@ -187,7 +187,7 @@ def try_pairs(method: functools.partial) -> None:
 
 
 def misfits(config: Config, learner: Learner | None = None, key: str = "student") -> list[str]:
-    """Where the student (or `learner`) cannot be trained by student.objective; what is wrong in that is told elsewhere."""
+    """Where the student (or `learner`) cannot be trained by its objective; what is wrong in that is told elsewhere."""
     try:
         objective = pick(objectives.OBJECTIVES, config.student.objective)()
     except BadInput:

@@ -65,7 +65,7 @@ class Probe(WrittenStory):
         self.origin = {"model": model, **base}
         self.probe = self.tell(
             overoptimised.first_questions, "questions of the probe", {"questions": self.questions},
-            tags={"kind": "questions", "split": PROBE}, on=PROBE, split=TEST, count=self.config.rewards.curve.questions,
+            tags={"kind": "probe_questions"}, on=PROBE, split=TEST, count=self.config.rewards.curve.questions,
         )  # fmt: skip
 
     def samples(self, on: str, count: int, temperature: float) -> Stage:

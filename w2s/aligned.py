@@ -23,12 +23,16 @@ def student(story: Story, labels: Stage) -> None:
     if objective["name"] == "sft":
         story.fit("student", story.student, labels, POOL)
         return
+    by_choice = not is_written(story.tools.rows(story.seed)[0])
+    if by_choice and objective["name"] == "dpo" and story.student.model.prompt["name"] == "listed":
+        # Its pairs would list the chosen text and the rejected one alone, the chosen one always first.
+        raise BadInput("student.model.prompt: 'listed' given with dpo; a pair has not all of a question's choices")
     model = story.fit(SFT, story.student, labels, POOL)
     how = {"objective": objective, "learner": story.student, "seed": story.seed}
     if objective["name"] == "dpo":
         parents = {"model": model, "pairs": agreed_pairs(story)}
     else:
-        if not is_written(story.tools.rows(story.seed)[0]):
+        if by_choice:
             raise BadInput(
                 f"student.objective: {objective['name']!r} given; allowed for questions with choices: sft, dpo "
                 "(what the student would write is no choice)"

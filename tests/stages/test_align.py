@@ -182,6 +182,7 @@ def test_rewards_reach_a_student_that_writes(configs):
     (["student.objective={name: dpo, label_smoothing: 0.5}"], "student.objective.label_smoothing: 0.5 given"),
     (["student.objective={name: rloo, generations: 5}"], "student.train.batch: 32 given; allowed: a multiple"),
     (["student.objective={name: dpo}", "student.model.kind=pair"], "student.model.kind: 'pair' given; allowed with"),
+    (["student.objective={name: dpo}", "student.model.prompt={name: listed}"], "'listed' given with dpo; a pair has"),
 ])  # fmt: skip
 def test_an_objective_that_cannot_be_is_refused_before_anything_runs(configs, changes, words):
     with pytest.raises(BadInput) as error:

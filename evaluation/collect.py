@@ -179,6 +179,9 @@ def reward_notes(run: Run, seed: int) -> list[str]:
             words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
         unjudged = sum(sum(count) for count in told["unjudged"].values())
         found.append(words + (f"; {unjudged:,} candidates could not be judged" if unjudged else ""))
+        leaked = sum(one.manifest["facts"].get("leaked", 0) for one in run.find("pairs", seed=seed))
+        if leaked:
+            found.append(f"{leaked:,} preference pairs are about questions that rewards are asked about: left out")
         if begins_alike and config["rewards"]["pairs"]["name"] == "gold":
             found.append(
                 "the reward models begin as the student's base and learn from the easy gold: what they bring is to be "

@@ -113,7 +113,10 @@ def pairs(story: Story) -> Stage:
     if method["name"] == "preferences":
         found = story.tools.preferences()
         content = content_of((found.examples, found.labels.target_NK.tolist()))
-        return story.tell(reward_labels.reward_pairs, title, {}, tags=tags, method=method, content=content)
+        return story.tell(
+            reward_labels.reward_pairs, title, {"questions": story.questions}, tags=tags, method=method,
+            content=content, near=story.config.data.near,
+        )  # fmt: skip
     on = FIT if method["name"] == "gold" else POOL
     evidence = {"gold": story.gold["easy"]} if on == FIT else {"opinion": story.opinion_on(POOL)}
     candidates = story.candidates_of(on)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.data.duplicates import remove_leaks
 from w2s.ensemble.combiners import votes
 from w2s.grading import judge
 from w2s.records import (
+    BadInput,
     Example,
     Gold,
     Predictions,
@@ -20,29 +22,34 @@ from w2s.records import (
     candidate_mask,
     read_arrays,
     read_rows,
+    take,
     write_arrays,
     write_rows,
 )
 from w2s.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
-from w2s.rewards.pairs import PAIRS
+from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
 from w2s.rewards.tilt import tilted as tilt
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.preferences import bare
 from w2s.stages.questions import gold_text
 from w2s.store import write_json
 
 FIT, HOLDOUT, POOL, TEST = "easy_fit", "easy_holdout", "transfer", "hard_test"
 
 
-def reward_pairs(here: Path, inputs: Inputs, tools: Tools, *, method: dict, content: str | None = None) -> Facts:
+def reward_pairs(
+    here: Path, inputs: Inputs, tools: Tools, *, method: dict, content: str | None = None, near: float | None = None
+) -> Facts:  # fmt: skip
     """What reward models are trained on: targets.jsonl (two choices each) and labels.npz.
 
-    Written questions have the parent `candidates`. `content` is the hash of a preference set's pairs.
+    Written questions have the parent `candidates`. `content` is the hash of a preference set's pairs; those whose
+    prompt is a question that the run labels or is judged on, or (see data.duplicates) is `near` one, are left out.
     """
     draw, where = pick(PAIRS, method, key="rewards.pairs"), inputs.get("candidates", inputs.get("questions"))
     if method["name"] == "preferences":
-        found = tools.preferences()
+        found = without_leaks(tools.preferences(), where, near)
     elif method["name"] == "gold":
         examples = read_rows(where / f"{FIT}.jsonl", Example)
         found = draw(*with_gold(examples, right_candidates(examples, inputs["gold"], tools), inputs["gold"]))
@@ -55,6 +62,17 @@ def reward_pairs(here: Path, inputs: Inputs, tools: Tools, *, method: dict, cont
     write_rows(here / "targets.jsonl", found.examples)
     write_arrays(here / "labels.npz", found.labels)
     return {"rows": len(found.examples), **found.counts}
+
+
+def without_leaks(found: Drawn, questions: Path, near: float | None) -> Drawn:
+    """The pairs about questions that rewards are not asked about; the others are counted as `leaked`."""
+    asked = [row for on in (HOLDOUT, POOL, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
+    kept = {row.id for row in remove_leaks(bare(found.examples), bare(asked), near=near)[0]}
+    if not kept:
+        raise BadInput(f"rewards.pairs: all {len(found.examples)} pairs are about questions of the run itself")
+    kept_N = np.isin(found.labels.ids, list(kept))
+    counts = {**found.counts, "leaked": len(found.examples) - len(kept)}
+    return Drawn([row for row in found.examples if row.id in kept], take(found.labels, kept_N), counts)
 
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:

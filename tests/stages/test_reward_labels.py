@@ -74,7 +74,7 @@ def test_preference_pairs_about_questions_that_rewards_are_asked_about_are_left_
     for at, name in enumerate(("easy_holdout", "transfer", "hard_test")):
         write_rows(answers / f"{name}.jsonl", [Example(name, "own", "answer", f"What is the name of {at} ?")])
     said = ["what is the  name of 1 ?", "What is the name of 2 ?", "Who are you ?"]
-    rows = [(Example(text, "own", "choice", text), "yes", "no") for text in said]
+    rows = [(Example(text, "own", "answer", text), "yes", "no") for text in said]
     given = dataclasses.replace(tools, preferences=lambda: drawn("preferred", rows, {}))
     how = {"method": {"name": "preferences", "source": {"name": "hh_rlhf"}}, "content": "x"}
     facts = reward_pairs(tmp_path, {"questions": answers}, given, **how)

@@ -19,7 +19,7 @@ from evaluation.pool_report import signed
 from evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
 from evaluation.report import render
 from evaluation.runs import Run, open_run
-from evaluation.verdict import compared, find, sentence
+from evaluation.verdict import compared, find, points, sentence
 from w2s.records import Example, Gold, Metric, Rewards, align, read_arrays, read_rows
 from w2s.rewards.best_of_n import kl
 from w2s.store import write_json
@@ -151,6 +151,12 @@ def remarks(run: Run, metrics: Sequence[Metric]) -> list[str]:
     for suite in [one for one in suites_of(metrics) if one not in (HELD_OUT, POOL)]:
         gap = find(metrics, suite, "mean", f"accuracy_minus_{LENGTH}")
         said.append(f"on {suite} the mean {compared(gap, 'preferring the longer text')}")
+    alike = find(metrics, HELD_OUT, "separate", "agreement")
+    if alike is not None:
+        share = f"{points(alike.value)}% (95% CI {points(alike.low)} to {points(alike.high)})"
+        said.append(
+            f"two separate reward models order {share} of the held-out pairs alike: no aggregator can change these"
+        )
     for kind, what in (("warm", "the mean of the weights"), ("heads", "heads on one body"), ("adapters", "adapters")):
         gap = find(metrics, HELD_OUT, kind, "accuracy_minus_mean")
         if gap is not None:
@@ -217,6 +223,7 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
         "pairs": [one.tags | {"rows": one.manifest["facts"]} for one in run.find("pairs")],
         "pools": [one.tags | {"rows": one.manifest["facts"]} for one in run.find(POOL)],
         "name": lambda model: NAMES.get(model, model),
+        "short": lambda model: DRAWN.get(model, NAMES.get(model, model)),
         "costs": [one for one in costs(run) if one.seconds >= 1],
         "reproduce": reproduce(run),
         "standardise": run.config["rewards"]["standardise"],

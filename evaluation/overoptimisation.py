@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -18,6 +19,7 @@ from scipy.special import stdtrit
 from evaluation.preferences import MEMBER
 from evaluation.statistics import DRAWS, Interval, Scores, contrast
 from w2s.records import Metric
+from w2s.registry import pick
 from w2s.rewards import best_of_n
 from w2s.rewards.aggregators import AGGREGATORS, standardise
 
@@ -50,15 +52,20 @@ class Chosen:
     ranked_N: np.ndarray
 
 
-def ways_of(samples: Samples, by: str) -> dict[str, list[np.ndarray]]:
-    """way -> its proxies (N, S): one for each reward model of `member`, else one. by: rewards.standardise."""
+def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = None) -> dict[str, list[np.ndarray]]:
+    """way -> its proxies (N, S): one for each reward model of `member`, else one.
+
+    by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
+    """
+    given = aggregate or {"name": "mean"}
     mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
     scores = {
         kind: standardise(scores_MNS, mask_NS, by=by) if by != "none" else scores_MNS
         for kind, scores_MNS in samples.kinds.items()
     }
     found = {MEMBER: list(scores["separate"])}
-    found |= {name: [aggregate(scores["separate"], mask_NS)] for name, aggregate in AGGREGATORS.items()}
+    methods = {name: pick(AGGREGATORS, given if name == given["name"] else name) for name in AGGREGATORS}
+    found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
     return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
 
 
@@ -102,8 +109,9 @@ def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
 
 
 def measure_best_of_n(
-    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int], draws: int = DRAWS
-) -> list[Metric]:
+    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int], draws: int = DRAWS,
+    aggregate: Mapping[str, Any] | None = None,
+) -> list[Metric]:  # fmt: skip
     """Every number of the curve against best-of-n, as metrics of the suite `best_of_n`, model = way.
 
     gold@n, proxy@n (in the unit of `by`), peak (n with the most gold), turn_down (gold at the peak - gold at the last
@@ -112,7 +120,7 @@ def measure_best_of_n(
     The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
     seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
     """
-    told = {seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by).items()}
+    told = {seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by, aggregate).items()}
             for seed, one in seeds.items()}  # fmt: skip
     ways = list(dict.fromkeys(way for found in told.values() for way in found))
     peaks = {way: crossed_peaks([(one.ids, told[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}

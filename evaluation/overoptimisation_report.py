@@ -38,7 +38,8 @@ def finish(folder: Path, *, again: bool = False) -> str:
         return json.loads(known.read_text())["verdict"]
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    how = {"by": run.config["rewards"]["standardise"], "draws": run.config["evaluation"]["draws"]}
+    how = {key: run.config["rewards"][of] for key, of in (("by", "standardise"), ("aggregate", "aggregate"))}
+    how |= {"draws": run.config["evaluation"]["draws"]}
     metrics = measure_best_of_n(seeds, sizes=sizes, **how)
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []

@@ -120,12 +120,15 @@ class Probe(WrittenStory):
         for way in given.curve.optimised:
             judges = dict(list(members.items())[:1]) if way == MEMBER else members
             scores = self.scores("separate" if way != MEMBER else MEMBER, judges, texts, POOL)
+            aggregate = {"name": "mean" if way == MEMBER else way}
+            if way == given.aggregate["name"]:
+                aggregate = given.aggregate
             trained = self.tell(
                 align.align, f"policy, {objective['name']} on {way}",
                 {"model": self.origin["model"], "questions": self.questions, "scores": scores,
                  **numbered("judge", judges)},
                 tags={"kind": "align", "model": way}, objective=objective, learner=self.policy, seed=self.seed,
-                aggregate={"name": "mean" if way == MEMBER else way}, standardised=given.standardise != "none",
+                aggregate=aggregate, standardised=given.standardise != "none",
                 writing={"max_new_tokens": writing.max_new_tokens, "stop": writing.stop},
             )  # fmt: skip
             self.tell(

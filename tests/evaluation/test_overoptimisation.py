@@ -220,3 +220,10 @@ def test_without_a_reference_the_divergence_is_no_number_and_can_be_written_down
     assert (kl.value, kl.reason) == (None, "not known in every training run")
     assert find(found, RL, MEMBER, "gold@4").value == 1
     write_metrics(tmp_path / "metrics.json", "run", "verdict", found)
+
+
+@given(scored())
+def test_an_aggregator_has_the_options_that_the_config_gives_it(samples):
+    plain, given_none = (ways_of(samples, "none", one) for one in (None, {"name": "uncertainty", "strength": 0.0}))
+    np.testing.assert_array_equal(given_none["uncertainty"], plain["mean"])
+    np.testing.assert_array_equal(given_none["lower_bound"], plain["lower_bound"])

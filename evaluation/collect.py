@@ -174,7 +174,9 @@ def reward_notes(run: Run, seed: int) -> list[str]:
         told = json.loads((artifact.path / "rewards.json").read_text())
         how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
         right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in told["accuracy"].items())
-        words = f"rewards in labels: {how}; right on held-out easy questions: {right}"
+        chose = told["use"] == "tilt" and config["label"]["reward"]["strength"] is None
+        where = "held-out easy questions" + (", on which the strength was chosen" if chose else "")
+        words = f"rewards in labels: {how}; right on {where}: {right}"
         if told["agreement"] is not None:
             words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
         unjudged = sum(sum(count) for count in told["unjudged"].values())

@@ -7,13 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from evaluation.collect import finish
+from evaluation.collect import finish, reward_notes
 from evaluation.inspect import describe_row
+from evaluation.runs import Artifact, Run
 from tests.conftest import shorten
 from tests.test_pipeline import ancestors, changed, told
 from w2s import log
 from w2s.cli import main
-from w2s.config import Learner, Model, Train
+from w2s.config import Config, LabelReward, Labels, Learner, Model, Train
 from w2s.config_file import load
 from w2s.records import BadInput, Example, Predictions, PseudoLabels, Rewards, read_arrays, read_rows
 from w2s.rewards.tilt import tilted
@@ -310,3 +311,14 @@ def test_written_answers_are_sampled_judged_and_tilted(written_run):
     assert finish(written_run / "runs" / "rewarded")
     metrics = json.loads((written_run / "runs" / "rewarded" / "metrics.json").read_text())["metrics"]
     assert [one["n"] for one in metrics if (one["model"], one["name"]) == ("rewarded", "accuracy")] == [60]
+
+
+@pytest.mark.parametrize(("strength", "chose"), [(None, True), (0.5, False)])
+def test_the_report_says_where_the_strength_was_chosen(tmp_path, strength, chose):
+    told_by = {"use": "tilt", "strength": 0.5, "accuracy": {"rewarded": 0.9}, "agreement": None, "unjudged": {}}
+    (tmp_path / "store" / "tilted").mkdir(parents=True)
+    (tmp_path / "store" / "tilted" / "rewards.json").write_text(json.dumps(told_by))
+    artifact = Artifact("tilted", tmp_path / "store" / "tilted", {"kind": "opinion", "model": "rewarded", "seed": 0})
+    config = dataclasses.asdict(Config(label=Labels(reward=LabelReward(use="tilt", strength=strength))))
+    (words,) = reward_notes(Run(tmp_path, (artifact,), config, "w2s run"), 0)
+    assert ("on which the strength was chosen" in words) is chose

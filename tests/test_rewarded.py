@@ -320,5 +320,5 @@ def test_the_report_says_where_the_strength_was_chosen(tmp_path, strength, chose
     (tmp_path / "store" / "tilted" / "rewards.json").write_text(json.dumps(told_by))
     artifact = Artifact("tilted", tmp_path / "store" / "tilted", {"kind": "opinion", "model": "rewarded", "seed": 0})
     config = dataclasses.asdict(Config(label=Labels(reward=LabelReward(use="tilt", strength=strength))))
-    (words,) = reward_notes(Run(tmp_path, (artifact,), config, "w2s run"), 0)
+    words, *_ = reward_notes(Run(tmp_path, (artifact,), config, "w2s run"), 0)
     assert ("on which the strength was chosen" in words) is chose

@@ -169,7 +169,6 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
 def reward_notes(run: Run, seed: int) -> list[str]:
     """How rewards were used, what they are like on easy_holdout, how far members agree, and what they know already."""
     found, config = [], run.config
-    begins_alike = config["student"]["model"]["path"] in [one["model"]["path"] for one in config["rewards"]["models"]]
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
         told = json.loads((artifact.path / "rewards.json").read_text())
         how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
@@ -184,7 +183,8 @@ def reward_notes(run: Run, seed: int) -> list[str]:
         leaked = sum(one.manifest["facts"].get("leaked", 0) for one in run.find("pairs", seed=seed))
         if leaked:
             found.append(f"{leaked:,} preference pairs are about questions that rewards are asked about: left out")
-        if begins_alike and config["rewards"]["pairs"]["name"] == "gold":
+        bases = [one["model"]["path"] for one in config["rewards"]["models"]]
+        if config["student"]["model"]["path"] in bases and config["rewards"]["pairs"]["name"] == "gold":
             found.append(
                 "the reward models begin as the student's base and learn from the easy gold: what they bring is to be "
                 "measured against that base on the easy gold alone"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -233,14 +234,16 @@ def run(folder, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def rewarded_runs(tiny_run):
-    """Runs of the tiny config with each kind of ensemble, made together."""
+def rewarded_runs(tiny_run, tmp_path_factory):
+    """Runs of the tiny config with each kind of ensemble, made together from a copy of the tiny run."""
     texts = {"rewarded": TILT % PLAIN.format("weak")}
     texts |= {kind: KIND.replace("KIND", kind) % PLAIN.format("strong") for kind in KINDS}
+    folder = tmp_path_factory.mktemp("rewarded") / "copy"
+    shutil.copytree(tiny_run, folder)
     for name, text in texts.items():
-        (tiny_run / f"{name}.yaml").write_text(text)
-    run(tiny_run, *(f"{name}.yaml" for name in texts))
-    return tiny_run
+        (folder / f"{name}.yaml").write_text(text)
+    run(folder, *(f"{name}.yaml" for name in texts))
+    return folder
 
 
 def test_a_tilted_committee_labels_the_pool_and_the_report_says_what_that_brought(rewarded_runs):

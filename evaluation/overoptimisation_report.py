@@ -213,6 +213,8 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
     # Ranks have a unit of their own.
     for way in [one for one in ways_in(metrics, SUITE) if what == "gold" or one != "rank_average"]:
         line = [find(metrics, SUITE, way, f"{what}@{n}") for n in sizes]
+        if any(one.value is None for one in line):  # nothing was scored
+            continue
         colour, y = ACCENT if way == MEMBER else INK, [scale * one.value for one in line]
         if way in (MEMBER, "worst"):
             axis.fill_between(

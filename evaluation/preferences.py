@@ -205,7 +205,7 @@ def agreements(asked: Mapping[int, Asked], told: Teller) -> list[Metric]:
         masks = {seed: np.abs(order_MN.sum(0)) == len(order_MN) for seed, order_MN in orders.items()}
         found.append(told(kind, "unanimous", {seed: mask_N.astype(float) for seed, mask_N in masks.items()}))
         spread = {seed: disagreement_of(one.members[kind]) for seed, one in asked.items()}
-        found.append(told(kind, "disagreement", spread, top=np.finfo(np.float32).max))
+        found.append(told(kind, "disagreement", spread, top=max(one.max() for one in spread.values()) or 1.0))
         who = "mean" if kind == SEPARATE else kind
         right = {seed: one.points[who] for seed, one in asked.items()}
         found.append(told(who, "accuracy@unanimous", right, rows=masks))

@@ -225,14 +225,16 @@ def test_how_scores_are_used_retrains_nothing(here):
     before = told()
     assert told("rewards.standardise=question", "rewards.aggregate={name: worst}") == before
     assert told("rewards.study.pool.outputs=null").items() < before.items()
-    fitted = {title: key for title, key in told("rewards.members=3").items() if "reward 1" in title or title == "heads"}
+    fitted = {title: key for title, key in told("rewards.members=3").items() if title.endswith("reward model 1, warm")}
+    assert fitted
     assert fitted.items() <= before.items()
 
 
 def test_members_without_a_shared_start_draw_their_own_heads_and_the_mean_has_members_of_its_own(here):
     titles = told("rewards.study.shared_start=false")
-    assert {"seed 0 · reward 1", "seed 0 · warm member 1", "seed 0 · reward start"} <= set(titles)
-    assert titles["seed 0 · reward 1"] != told()["seed 0 · reward 1"]
+    first, head = "seed 0 · reward model 1", "seed 0 · the head of reward models"
+    assert {first, f"{first}, warm", head} <= set(titles)
+    assert first not in told()
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(here, tmp_path):
@@ -278,6 +280,10 @@ def test_what_is_wrong_is_said_in_one_line(here):
     assert "rewards.study.held_out" in refusal("rewards.study.held_out=1")
     assert "did you mean 'pool'" in refusal("rewards.study.pol=null")
     assert "builtin:" in refusal(f"{model}.path=builtin:strongg")
+    assert "it needs rewards.study.compare: adapters" in refusal("rewards.layers=2")
+    assert "it needs rewards.study.compare: heads or adapters" in refusal(
+        "rewards.bootstrap=true", "rewards.study.compare=[warm]"
+    )
 
 
 def test_a_pool_that_cannot_be_used_is_said_in_one_line(here):

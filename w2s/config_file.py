@@ -13,7 +13,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from w2s.config import Config, Learner, Sizes
+from w2s.config import Config, Learner, RewardModels, Sizes
+from w2s.config_studies import RewardSuites
 from w2s.records import BadInput
 from w2s.registry import build
 
@@ -220,14 +221,22 @@ def reward_checks(config: Config) -> list[str]:
     ]
     if wanted.kind != "separate" and len(wanted.models) > 1:
         problems.append(f"rewards.models: {len(wanted.models)} given; kind: {wanted.kind} allows 1, which all begin as")
-    for key, kinds in (("diversity", ("adapters",)), ("bootstrap", ("heads", "adapters"))):
-        if getattr(wanted, key) and wanted.kind not in kinds:
-            problems.append(f"rewards.{key}: {getattr(wanted, key)} given; it needs kind: {' or '.join(kinds)}")
+    problems += kind_checks(wanted, [wanted.kind], "kind")
     if use.strength is not None and use.use != "tilt":
         problems.append(f"label.reward.strength: {use.strength} given; it needs label.reward.use: tilt")
     if use.accept is not None and use.use == "none":
         problems.append(f"label.reward.accept: {use.accept} given; it needs label.reward.use: tilt or best_of_n")
     return problems
+
+
+def kind_checks(wanted: RewardModels, kinds: typing.Sequence[str], key: str) -> list[str]:
+    """Options of kinds of ensemble that are not among the `kinds`, which stand under `key`."""
+    needs = {"layers": ("adapters",), "diversity": ("adapters",), "bootstrap": ("heads", "adapters")}
+    return [
+        f"rewards.{option}: {getattr(wanted, option)} given; it needs {key}: {' or '.join(allowed)}"
+        for option, allowed in needs.items()
+        if getattr(wanted, option) and not set(allowed) & set(kinds)
+    ]
 
 
 def run_checks(config: Config) -> list[str]:
@@ -244,7 +253,8 @@ def cross_checks(config: Config) -> list[str]:
     """These, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
     problems = run_checks(config)
     if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
-        problems.append("data: give either easy_share, or both easy_max and hard_min")
+        hint = " (rewards.study alone: `w2s rewards run`)" if config.rewards.study != RewardSuites() else ""
+        problems.append(f"data: give either easy_share, or both easy_max and hard_min{hint}")
     elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:
         problems.append(
             f"data.hard_min: {config.data.hard_min} given; allowed: above data.easy_max ({config.data.easy_max})"

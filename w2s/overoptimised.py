@@ -105,7 +105,7 @@ class Probe(WrittenStory):
     def scores(self, who: str, members: dict[str, Stage], texts: Stage, on: str) -> Stage:
         """What reward models say of a set's different texts."""
         return self.tell(
-            rewards.scores, f"rewards of samples of {on} · {who}", {on: texts, **numbered("model", members)},
+            rewards.scores, f"rewards of samples of {on} · {who}", {on: texts, **rewarded.numbered("model", members)},
             tags={"kind": "rewards", "model": who, "set": on}, names=list(members), sets=(on,),
         )  # fmt: skip
 
@@ -126,7 +126,7 @@ class Probe(WrittenStory):
             trained = self.tell(
                 align.align, f"policy, {objective['name']} on {way}",
                 {"model": self.origin["model"], "questions": self.questions, "scores": scores,
-                 **numbered("judge", judges)},
+                 **rewarded.numbered("judge", judges)},
                 tags={"kind": "align", "model": way}, objective=objective, learner=self.policy, seed=self.seed,
                 aggregate=aggregate, standardised=given.standardise != "none",
                 writing={"max_new_tokens": writing.max_new_tokens, "stop": writing.stop},
@@ -136,11 +136,6 @@ class Probe(WrittenStory):
                 {"align": trained, "questions": self.questions, "gold": self.gold[POOL]},
                 tags={"kind": "rollout_gold", "model": way}, on=POOL,
             )  # fmt: skip
-
-
-def numbered(role: str, stages: dict[str, Stage]) -> dict[str, Stage]:
-    """The stages as parents: ROLE-00, ROLE-01, ..."""
-    return {f"{role}-{at:02}": one for at, one in enumerate(stages.values())}
 
 
 def checks(config: Config) -> list[str]:

@@ -13,8 +13,9 @@ from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from w2s.config import Config, Learner
-from w2s.config_file import run_checks
+from w2s import rewarded
+from w2s.config import Config
+from w2s.config_file import kind_checks, run_checks
 from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import content_of
 from w2s.methods import unknown_builtin
@@ -23,7 +24,7 @@ from w2s.records import BadInput, Example, Gold
 from w2s.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS, Drawn
-from w2s.stages import Tools, models, preferences, rewards
+from w2s.stages import Tools, preferences, rewards
 from w2s.stages.preferences import HELD_OUT, POOL
 from w2s.store import Stage
 from w2s.story import UNSEEDED, Story
@@ -62,15 +63,17 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], d
         told.add_pool()
 
     # 2. Reward models: separate ones, which may share their start, and the other kinds of ensemble.
-    compare = config.rewards.study.compare
-    start = told.start(pairs) if WARM in compare or config.rewards.study.shared_start else None
-    shared = start if config.rewards.study.shared_start else None
-    ensembles = {SEPARATE: told.fit_members(SEPARATE, pairs, shared)}
+    given, compare, start = config.rewards, config.rewards.study.compare, None
+    if WARM in compare or given.study.shared_start:
+        start = rewarded.start_of(told, given, pairs)
+    ensembles = {SEPARATE: rewarded.separate(told, given, pairs, start if given.study.shared_start else None)}
     if WARM in compare:
-        ensembles[WARM] = told.averaged(
-            ensembles[SEPARATE] if shared else told.fit_members("warm member", pairs, start)
-        )
-    ensembles |= {kind: told.shared(kind, pairs) for kind in (HEADS, ADAPTERS) if kind in compare}
+        same = given.study.shared_start
+        members = ensembles[SEPARATE] if same else rewarded.separate(told, given, pairs, start)
+        ensembles[WARM] = rewarded.averaged(told, members)
+    for kind in (HEADS, ADAPTERS):
+        if kind in compare:
+            ensembles[kind] = rewarded.joint(told, dataclasses.replace(given, kind=kind), pairs)
 
     # 3. Everyone scores every set.
     for kind, found in ensembles.items():
@@ -135,48 +138,9 @@ class Preferring(Story):
             preferences.pool_preferences, "preferences of the pool", rows, tags={"kind": "pool_gold"}, content=known
         )
 
-    def fit_one(self, who: str, learner: Learner, pairs: Stage, at: int, start: Stage | None = None) -> Stage:
-        """A reward model of its own. Every member of a seed draws another seed."""
-        base = self.base(learner) if start is None else {"base": start}
-        return self.tell(
-            models.fit, who, {"labels": pairs, **base}, tags={"kind": "reward_model", "model": who},
-            learner=learner, seed=1000 * (self.seed + 1) + at, split="", longer=1, is_student=False,
-        )  # fmt: skip
-
-    def start(self, pairs: Stage) -> Stage:
-        """The model with its head trained alone, from which members start whose weights are averaged."""
-        first = self.config.rewards.models[0]
-        head = dataclasses.replace(first.model, trainable="head")
-        train = dataclasses.replace(first.train, steps=self.config.rewards.head_steps)
-        return self.fit_one("reward start", Learner(head, train), pairs, 0)
-
-    def fit_members(self, who: str, pairs: Stage, start: Stage | None) -> dict[str, Stage]:
-        """name -> model; several bases take turns."""
-        given = self.config.rewards
-        name = "reward" if who == SEPARATE else who
-        return {
-            f"{name} {at + 1}": self.fit_one(f"{name} {at + 1}", given.models[at % len(given.models)], pairs, at, start)
-            for at in range(given.members)
-        }
-
-    def averaged(self, members: Mapping[str, Stage]) -> dict[str, Stage]:
-        parents = {f"model-{at:02}": one for at, one in enumerate(members.values())}
-        tags = {"kind": "reward_model", "model": WARM}
-        return {WARM: self.tell(rewards.averaged, "mean of the reward models' weights", parents, tags=tags)}
-
-    def shared(self, kind: str, pairs: Stage) -> dict[str, Stage]:
-        """Members on one body: heads, or adapters."""
-        trimmed = rewards.of_training(dataclasses.replace(self.config.rewards, kind=kind))
-        if kind == HEADS:  # these are of adapters
-            trimmed = dataclasses.replace(trimmed, layers=None, rank=8, diversity=0.0)
-        return {kind: self.tell(
-            rewards.ensemble, f"reward models on one body: {kind}", {"labels": pairs, **self.base(trimmed.models[0])},
-            tags={"kind": "reward_model", "model": kind}, rewards=trimmed, seed=1000 * (self.seed + 1),
-        )}  # fmt: skip
-
     def score(self, kind: str, found: Mapping[str, Stage]) -> None:
         """One stage for each set, so that a further set adds stages only."""
-        parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+        parents = rewarded.numbered("model", found)
         for name, asked in self.sets.items():
             self.tell(
                 rewards.scores, f"{kind} scores {name}", {name: asked, **parents},
@@ -191,7 +155,8 @@ def suite_name(spec: Mapping[str, Any]) -> str:
 
 def checks(config: Config) -> list[str]:
     """Everything in the config that this run cannot work with; nothing is read."""
-    given, problems = config.rewards, run_checks(config)
+    given = config.rewards
+    problems = run_checks(config) + kind_checks(given, given.study.compare, "rewards.study.compare")
 
     def known(table: Mapping[str, Callable], spec: dict, key: str) -> None:
         try:

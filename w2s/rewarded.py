@@ -7,7 +7,7 @@ set's candidates, `opinion_on(on)`, the committee's opinion of them, and `answer
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,9 +52,10 @@ def teacher(story: Story) -> str:
 
 
 def scores(story: Story) -> Stage:
-    """What the reward models say of the candidates of every set that needs it."""
-    found, sets = reward_models(story), (HOLDOUT, POOL, TEST)
-    parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+    """What the reward models say of the candidates: an objective needs the pool's, labels need three sets'."""
+    found = reward_models(story)
+    sets = (POOL,) if story.config.label.reward.use == "none" else (HOLDOUT, POOL, TEST)
+    parents = numbered("model", found)
     for name in sets:
         parents |= story.candidates_of(name)
     return story.tell(
@@ -62,35 +63,54 @@ def scores(story: Story) -> Stage:
     )
 
 
-def reward_models(
-    story: Story, wanted: RewardModels | None = None, labels: Stage | None = None
-) -> dict[str, Stage]:  # fmt: skip
+def reward_models(story: Story, wanted: RewardModels | None = None, labels: Stage | None = None) -> dict[str, Stage]:
     """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs.
 
     wanted, labels: other ones than the config's and their pairs.
     """
-    wanted, labels, seed = wanted or story.config.rewards, labels or pairs(story), 1000 * (story.seed + 1)
+    wanted, labels = wanted or story.config.rewards, labels or pairs(story)
     if wanted.kind in ("heads", "adapters"):
-        learner = wanted.models[0]
-        return {"rewards": story.tell(
-            rewards.ensemble, f"reward models, {wanted.kind}", {"labels": labels, **story.base(learner)},
-            tags={"kind": "reward_model", "model": "rewards"}, rewards=rewards.of_training(wanted), seed=seed,
-        )}  # fmt: skip
-    start = None
-    if wanted.kind == "warm":
-        start = fit(story, "the head of reward models", head_of(wanted.models[0], wanted.head_steps), labels, seed)
-    found = {
+        return joint(story, wanted, labels)
+    if wanted.kind == "separate":
+        return separate(story, wanted, labels)
+    return averaged(story, separate(story, wanted, labels, start_of(story, wanted, labels)))
+
+
+def separate(story: Story, wanted: RewardModels, labels: Stage, start: Stage | None = None) -> dict[str, Stage]:
+    """Members that are models of their own, each with its seed; several bases take turns, or all begin as `start`."""
+    return {
         f"reward {at + 1}": fit(
             story, f"reward model {at + 1}" + (", warm" if start else ""), wanted.models[at % len(wanted.models)],
-            labels, seed + at, start,
+            labels, first_seed(story) + at, start,
         )
         for at in range(wanted.members)
     }  # fmt: skip
-    if wanted.kind == "separate":
-        return found
-    parents = {f"model-{at:02}": one for at, one in enumerate(found.values())}
+
+
+def start_of(story: Story, wanted: RewardModels, labels: Stage) -> Stage:
+    """The model with its head trained alone, which members begin as whose weights are averaged."""
+    head = head_of(wanted.models[0], wanted.head_steps)
+    return fit(story, "the head of reward models", head, labels, first_seed(story))
+
+
+def averaged(story: Story, members: Mapping[str, Stage]) -> dict[str, Stage]:
+    """The mean of the members' weights (WARM)."""
+    parents = numbered("model", members)
     tags = {"kind": "reward_model", "model": "reward mean"}
     return {"reward mean": story.tell(rewards.averaged, "the mean of reward models", parents, tags=tags)}
+
+
+def joint(story: Story, wanted: RewardModels, labels: Stage) -> dict[str, Stage]:
+    """Members on one body: heads, or adapters."""
+    return {"rewards": story.tell(
+        rewards.ensemble, f"reward models, {wanted.kind}", {"labels": labels, **story.base(wanted.models[0])},
+        tags={"kind": "reward_model", "model": "rewards"}, rewards=rewards.of_training(wanted), seed=first_seed(story),
+    )}  # fmt: skip
+
+
+def first_seed(story: Story) -> int:
+    """The first member's; the others count up from it."""
+    return 1000 * (story.seed + 1)
 
 
 def fit(story: Story, title: str, learner: Learner, labels: Stage, seed: int, start: Stage | None = None) -> Stage:
@@ -105,6 +125,11 @@ def head_of(learner: Learner, steps: int) -> Learner:
     model, train = learner.model, learner.train
     train = dataclasses.replace(train, steps=steps, holdout_share=0.0, patience=None)
     return Learner(dataclasses.replace(model, trainable="head"), train)
+
+
+def numbered(role: str, stages: Mapping[str, Stage]) -> dict[str, Stage]:
+    """The stages as parents: ROLE-00, ROLE-01, ..."""
+    return {f"{role}-{at:02}": one for at, one in enumerate(stages.values())}
 
 
 def pairs(story: Story) -> Stage:

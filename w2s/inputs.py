@@ -25,6 +25,7 @@ RELATION = re.compile(
     r"(?:returns?|outputs?|gives?|be|is|equals?)\b(?:\s+equal\s+to)?:?)[ \t`]*"
 )
 LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
+DECIMAL = 10**4000  # larger whole numbers are spelled in base 16, since Python bounds decimal digits
 DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
 
 
@@ -290,7 +291,7 @@ def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> 
 def spelled(value: Any) -> str:
     """A text that is the same for values that are equal, floats to 8 places and 9 digits (rounding is transitive)."""
     if isinstance(value, bool | int):
-        return repr(int(value)) if abs(value) < 10**4000 else hex(value)
+        return repr(int(value)) if abs(value) < DECIMAL else hex(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             return repr(value)

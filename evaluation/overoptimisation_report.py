@@ -25,6 +25,7 @@ from w2s.rewards.best_of_n import doublings, kl
 from w2s.store import write_json
 
 PROBE = "probe"
+FLOOR = 0.03  # a policy that is hardly ever right, or hardly ever wrong, shows no curve
 SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one reward model"}
 
 
@@ -139,6 +140,9 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
         said.append(
             f"best of {sizes[-1]} by {name_of(best.model)} has {amount(best)} more gold than by one reward model"
         )
+    first = find(metrics, SUITE, MEMBER, f"gold@{sizes[0]}")
+    if not FLOOR < first.value < 1 - FLOOR:
+        said.append(f"the policy is right on {points(first.value)}% of its samples: little can turn down there")
     gain = find(metrics, SUITE, MEMBER, "gain")
     said.append(f"before that, one reward model gains {amount(gain)} over a sample at random, at its peak")
     ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}

@@ -96,7 +96,10 @@ def name_ends(axis, ends: Sequence[tuple[float, str, str]]) -> None:
     """(height, name, colour) of each line: its name beside its end, moved apart where lines end together."""
     low, high = axis.get_ylim()
     ends = sorted(ends)
-    for (_, name, colour), y in zip(ends, apart([end[0] for end in ends], 0.072 * (high - low)), strict=True):
+    heights = np.array(apart([end[0] for end in ends], 0.072 * (high - low)))
+    heights -= max(heights.max(initial=high) - high, 0)
+    heights += max(low - heights.min(initial=low), 0)
+    for (_, name, colour), y in zip(ends, heights, strict=True):
         across = axis.get_yaxis_transform()
         axis.text(1.03, y, plain(short(name, 20)), transform=across, color=colour, size=10, va="center")
     axis.set_ylim(low, high)

@@ -109,7 +109,8 @@ def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str
     gaps = [(name, other) for name in [*combined(names), MEMBER] for other in against if name != other]
     gaps += [(name, "mean") for name in combined(names) if name != "mean"]
     for name, other in gaps:
-        found.append(told(name, f"accuracy_minus_{other}", {s: t[name] - t[other] for s, t in tables.items()}, 2.0))
+        gap = {seed: table[name] - table[other] for seed, table in tables.items()}
+        found.append(told(name, f"accuracy_minus_{other}", gap, signed=True))
     for part, rows in parts_of(asked).items():
         found += [told(name, f"accuracy@{part}", {s: t[name] for s, t in tables.items()}, rows=rows) for name in names]
         if not part.startswith("subset: "):
@@ -124,10 +125,10 @@ class Teller:
         self.suite, self.asked, self.draws = suite, asked, draws
 
     def __call__(
-        self, model: str, name: str, values: Mapping[int, np.ndarray], top: float = 1.0,
+        self, model: str, name: str, values: Mapping[int, np.ndarray], *, top: float = 1.0, signed: bool = False,
         rows: Mapping[int, np.ndarray] | None = None,
     ) -> Metric:  # fmt: skip
-        """`top`: the most a value can be; 2 stands for a difference, from -1 to 1. rows: seed -> a mask of pairs."""
+        """`top`: the most a value can be; signed: and -top the least, else 0. rows: seed -> a mask of pairs."""
         scores, ids = [], set()
         for seed, value_N in values.items():
             one = self.asked[seed]
@@ -137,11 +138,9 @@ class Teller:
                 ids |= {one.examples[at].id for at in np.flatnonzero(kept_N)}
         if not scores:
             return Metric(self.suite, model, name, None, None, None, 0, tuple(self.asked), "no pair")
-        if top == 2.0:  # two columns, so that the interval is cut where a difference ends
+        if signed:  # two columns, so that the interval is cut where a difference ends
             scores = [Scores(one.ids, np.column_stack([one.values_NM[:, 0], np.zeros(len(one.ids))])) for one in scores]
-            found = contrast(scores, [1.0, -1.0], draws=self.draws)
-        else:
-            found = contrast(scores, [1.0], top=top, draws=self.draws)
+        found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top, draws=self.draws)
         return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.asked))
 
 

@@ -60,7 +60,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
         return json.loads(known.read_text())["verdict"]
     sets, pools = read_sets(run), read_pools(run)
     metrics = measure(run, sets, pools)
-    words = verdict(metrics)
+    words = verdict(metrics, headline(run))
     write_metrics(known, run.config["name"], words, metrics)
     content = content_of(run, sets, metrics, words)
     render("preferences.html", content, folder)
@@ -138,43 +138,57 @@ def measure(run: Run, sets: Mapping[str, Mapping[int, Asked]], pools: Mapping[in
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def verdict(metrics: Sequence[Metric]) -> str:
-    """One sentence: the mean of the members against one of them, and against the longer text, on held-out pairs."""
-    over, length = (find(metrics, HELD_OUT, "mean", f"accuracy_minus_{other}") for other in (MEMBER, LENGTH))
-    said = f"on held-out instructions the mean of the reward models {compared(over, 'one of them')}"
+def headline(run: Run) -> str:
+    """The aggregator that the config asks for; all are measured."""
+    return run.config["rewards"]["aggregate"]["name"]
+
+
+def verdict(metrics: Sequence[Metric], by: str) -> str:
+    """One sentence: the members as one against one of them, and against the longer text, on held-out pairs."""
+    over, length = (find(metrics, HELD_OUT, by, f"accuracy_minus_{other}") for other in (MEMBER, LENGTH))
+    said = f"on held-out instructions the {NAMES.get(by, by)} of the reward models {compared(over, 'one of them')}"
     return f"{said}, and {compared(length, 'preferring the longer text')}"
 
 
 def remarks(run: Run, metrics: Sequence[Metric]) -> list[str]:
     """What an honest reader asks next."""
-    said, study = [], run.config["rewards"]["study"]
+    said, study, by = [], run.config["rewards"]["study"], headline(run)
+    what = NAMES.get(by, by)
     for suite in [one for one in suites_of(metrics) if one not in (HELD_OUT, POOL)]:
-        gap = find(metrics, suite, "mean", f"accuracy_minus_{LENGTH}")
-        said.append(f"on {suite} the mean {compared(gap, 'preferring the longer text')}")
+        gap = find(metrics, suite, by, f"accuracy_minus_{LENGTH}")
+        said.append(f"on {suite} the {what} {compared(gap, 'preferring the longer text')}")
     alike = find(metrics, HELD_OUT, "separate", "agreement")
     if alike is not None:
         share = f"{points(alike.value)}% (95% CI {points(alike.low)} to {points(alike.high)})"
         said.append(
             f"two separate reward models order {share} of the held-out pairs alike: no aggregator can change these"
         )
-    for kind, what in (("warm", "the mean of the weights"), ("heads", "heads on one body"), ("adapters", "adapters")):
+    for kind, whose in (("warm", "the mean of the weights"), ("heads", "heads on one body"), ("adapters", "adapters")):
         gap = find(metrics, HELD_OUT, kind, "accuracy_minus_mean")
         if gap is not None:
-            said.append(f"{what} {compared(gap, 'the mean of the scores')}, on held-out instructions")
+            said.append(f"{whose} {compared(gap, 'the mean of the scores')}, on held-out instructions")
     sizes = sizes_of(metrics)
     if sizes:
-        gap = find(metrics, POOL, "mean", f"preference@{sizes[-1]}_minus_{RANDOM}")
+        random, longest = (find(metrics, POOL, by, f"preference@{sizes[-1]}_minus_{one}") for one in (RANDOM, LENGTH))
         said.append(
-            f"best of {sizes[-1]} answers by the mean {compared(gap, 'an answer at random')}, in true preference"
+            f"in true preference, best of {sizes[-1]} answers by the {what} {compared(random, 'an answer at random')}, "
+            f"and {compared(longest, 'the longest answer')}"
         )
-        gap = find(metrics, POOL, "mean", f"preference@{sizes[-1]}_minus_{LENGTH}")
-        said.append(f"and {compared(gap, 'the longest answer')}")
     if study["shared_start"]:
         said.append("the separate reward models share the head they start from; their mean of weights is made of them")
+    lost = left_out(run.find("pairs")[0].tags["counts"])
+    if lost:
+        said.append(f"rows of the preference data that make no pair are left out: {lost}")
     missing = sum(one.value for one in metrics if one.name == "unjudged")
     if missing:
         said.append(f"{missing:.0f} scores were not finite: who has none for a text gives its pair half a point")
     return [sentence(words) for words in said]
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Rows that make no pair, by why: '3 equal, 1 empty of 40'."""
+    why = [f"{count:,} {what}" for what, count in counts.items() if count and what not in ("rows", "kept", "pairs")]
+    return f"{', '.join(why)} of {counts['rows']:,}" if why else ""
 
 
 def suites_of(metrics: Sequence[Metric]) -> list[str]:
@@ -212,6 +226,7 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
         "kinds": list(next(iter(sets[HELD_OUT].values())).members),
         "singles": singles,
         "best": best,
+        "headline": headline(run),
         "get": lambda suite, model, name: table.get((suite, model, name)),
         "parts": (parts := {suite: parts_of(metrics, suite) for suite in sets}),
         "subsets": {suite: any(part.startswith("subset: ") for part in found) for suite, found in parts.items()},
@@ -228,7 +243,7 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
         "reproduce": reproduce(run),
         "standardise": run.config["rewards"]["standardise"],
         "signed": signed,
-        "pictures": {"curve": curve(metrics, sizes)} if sizes else {},
+        "pictures": {"curve": curve(metrics, sizes, headline(run))} if sizes else {},
     }
 
 
@@ -238,20 +253,20 @@ def parts_of(metrics: Sequence[Metric], suite: str) -> list[str]:
     return [part for part in asked if part]
 
 
-def curve(metrics: Sequence[Metric], sizes: Sequence[int]) -> str:
+def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
     """True preference of the pick against n, which stand as far apart as their divergence from drawing one answer."""
     figure, (axis,) = canvas(3.0, left=0.09, right=0.7, top=0.97, bottom=0.17)
     x, ends = [kl(n) for n in sizes], []
-    for name, words in DRAWN.items():
+    for name, words in ({by: NAMES.get(by, by)} | DRAWN).items():
         line = [find(metrics, POOL, name, f"preference@{n}") for n in sizes]
         if None in line:
             continue
-        colour = ACCENT if name == "mean" else SOFT if name in (LENGTH, RANDOM) else INK
-        if name == "mean":
+        colour = ACCENT if name == by else SOFT if name in (LENGTH, RANDOM) else INK
+        if name == by:
             low, high = ([100 * getattr(one, edge) for one in line] for edge in ("low", "high"))
             axis.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
         dashes = (0, (4, 2.5)) if name in (LENGTH, RANDOM) else "-"
-        axis.plot(x, [100 * one.value for one in line], color=colour, lw=2 if name == "mean" else 1.1, ls=dashes)
+        axis.plot(x, [100 * one.value for one in line], color=colour, lw=2 if name == by else 1.1, ls=dashes)
         ends.append((100 * line[-1].value, words, colour))
     name_ends(axis, ends)
     axis.set_xticks(x, [str(n) for n in sizes])

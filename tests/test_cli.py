@@ -29,7 +29,7 @@ def test_help_is_printed(capsys, words):
 def test_every_command_of_the_readme_is_there():
     commands = next(action for action in make_parser()._actions if action.choices).choices
     combining = {"combine", "combine apply", "combine labels"}
-    rewards = {"rewards run", "rewards curve"}
+    rewards = {"rewards", "rewards run", "rewards curve"}
     alone = {"run", "plan", "show", "why", "report", "evaluate", "judge", "methods", "env"}
     assert set(commands) == alone | combining | rewards
     assert all(parser.description for parser in commands.values())

@@ -273,7 +273,7 @@ def test_what_is_wrong_is_said_in_one_line(here):
         "rewards.study.suites=[{name: file, path: theirs.jsonl}, {name: file, path: theirs.jsonl}]"
     )
     assert "allowed: pair" in refusal(f"{model}.kind=lm")
-    assert "one tokenizer and one head" in refusal(
+    assert "need members of one base" in refusal(
         "rewards.models=[{model: {path: a, kind: pair}}, {model: {path: b, kind: pair}}]"
     )
     assert "allowed here: preferences" in refusal("rewards.pairs={name: gold}")

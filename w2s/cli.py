@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *flags.APPLY, *flags.LABEL
     )
+    add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
     add(rewards_run, "train reward models on preference data, and judge them", flags.CONFIG, flags.OVERRIDES)
     add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", flags.CONFIG, flags.OVERRIDES)
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
@@ -201,6 +202,14 @@ def combine_labels(asked: argparse.Namespace) -> None:
 
 def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
     return Path(asked.folder), Path(asked.outputs), Path(asked.questions) if asked.questions else None
+
+
+def rewards(asked: argparse.Namespace) -> None:
+    """Reward models by themselves, one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards curve
+    CONFIG` for over-optimisation; `--help` behind either tells its keys. In the main job: label.reward and
+    student.objective of `w2s run`."""
+    given = " ".join(asked.study) or "nothing"
+    raise BadInput(f"rewards: {given!r} given; allowed: run, curve (each takes a config and has --help)")
 
 
 def rewards_run(asked: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import math
 import re
 import typing
 from pathlib import Path
@@ -239,9 +241,31 @@ def kind_checks(wanted: RewardModels, kinds: typing.Sequence[str], key: str) -> 
     ]
 
 
+def folder_checks(config: Config) -> list[str]:
+    """Models in local folders: that they are there, and that they are as deep as asked for."""
+    problems = []
+    for key, one in all_learners(config).items():
+        path, layers = one.model.path, one.model.layers
+        file = Path(path) / "config.json"
+        if one.model.kind == "sklearn" or not file.is_file():
+            if one.model.kind != "sklearn" and path.startswith((".", "/", "~")):
+                problems.append(f"{key}.model.path: {path}: there is no such folder, or it has no config.json")
+        elif layers is not None and layers > (depth := depth_of(file)):
+            problems.append(f"{key}.model.layers: {layers} given; allowed: at most {depth}, as {path} has")
+    return problems
+
+
+def depth_of(file: Path) -> float:
+    """The layers of a model by its config.json; infinite where that does not say."""
+    try:
+        return json.loads(file.read_text())["num_hidden_layers"]
+    except (ValueError, KeyError, TypeError):  # whoever reads the model says what is wrong with it
+        return math.inf
+
+
 def run_checks(config: Config) -> list[str]:
-    """Ranges, seeds and name: what any run needs."""
-    problems = range_checks(config)
+    """Ranges, seeds, name and local models: what any run needs."""
+    problems = range_checks(config) + folder_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
@@ -253,7 +277,8 @@ def cross_checks(config: Config) -> list[str]:
     """These, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
     problems = run_checks(config)
     if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
-        hint = " (rewards.study alone: `w2s rewards run`)" if config.rewards.study != RewardSuites() else ""
+        of_study = config.rewards.study != RewardSuites() or config.rewards.pairs.get("name") == "preferences"
+        hint = " (reward models by themselves: `w2s rewards run`)" if of_study else ""
         problems.append(f"data: give either easy_share, or both easy_max and hard_min{hint}")
     elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:
         problems.append(

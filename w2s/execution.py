@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,5 +106,5 @@ def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
         }
         for s in told
     ]
-    write_json(folder / "stages.json", {"command": " ".join(command), "stages": listed, "cores": os.cpu_count()})
+    write_json(folder / "stages.json", {"command": shlex.join(command), "stages": listed, "cores": os.cpu_count()})
     return folder

@@ -18,6 +18,7 @@ examples:
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
   w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
+  w2s rewards curve configs/rewards/overoptimisation.yaml          gold against what reward models choose
 """
 
 COMBINING = """\
@@ -57,6 +58,7 @@ def counts(text: str) -> list[int]:
 
 
 CONFIG = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
+STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "which study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})

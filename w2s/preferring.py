@@ -184,8 +184,12 @@ def checks(config: Config) -> list[str]:
         if one.model.path.startswith("builtin:"):
             problems += unknown_builtin(f"{key}.path", one.model.path)
         known(PROMPTS, one.model.prompt, f"{key}.prompt")
+    if given.members < 2:
+        problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
+    if len(set(given.study.compare)) < len(given.study.compare):
+        problems.append(f"rewards.study.compare: {given.study.compare} given; allowed: each kind once")
     alike = {(one.model.path, one.model.revision, one.model.layers) for one in given.models}
-    if len(alike) > 1 and (given.study.shared_start or WARM in given.study.compare):
-        why = "warm and shared_start need members with one tokenizer and one head"
+    if len(alike) > 1 and (given.study.shared_start or given.study.compare):
+        why = "shared_start and rewards.study.compare need members of one base"
         problems.append(f"rewards.models: {len(alike)} different bases given; allowed: 1 ({why})")
     return problems

@@ -57,6 +57,31 @@ def test_a_tie_of_the_set_is_half_a_point_for_everyone_and_is_counted():
     assert told(metrics, PAIRS, "ties").value == 2
 
 
+@given(st.integers(0, 10**6))
+def test_members_of_opposite_minds_are_a_tie_for_whoever_aggregates_them(seed):
+    rng = np.random.default_rng(seed)
+    apart_N2 = rng.normal(size=(9, 2)) * 10.0 ** rng.integers(-3, 4, (9, 1))
+    scores_MN2 = np.stack([apart_N2, apart_N2[:, ::-1] * 7 + 3])
+    rewards = {"separate": Rewards(np.arange(9).astype(str), scores_MN2, np.array(["0", "1"]))}
+    by_question = {"by": "question", "aggregate": {"name": "mean"}}
+    scores, _ = measured.proxies(rewards, np.ones((9, 2), bool), np.ones((9, 2)), **by_question)
+    for name in ("mean", "median", "worst", "uncertainty", "lower_bound", "rank_average"):
+        assert measured.points(scores[name], np.zeros(9, int)).tolist() == [0.5] * 9, name
+
+
+@pytest.mark.parametrize("scores_MN2", [
+    [[[2, 0]] * 4, [[0, 2]] * 4],
+    [[[1, 0]] * 4, [[1, 0]] * 4],
+    [[[9, 0], [1, 0], [0, 1], [0, 0]], [[0, 1], [1, 0], [0, 9], [3, 0]]],
+])  # fmt: skip
+def test_the_interval_of_the_members_disagreement_holds_its_value(scores_MN2):
+    one = asked(FOUR, [0, 1, 0, 1], scores_MN2)
+    found = told(measured.measure_pairs("s", {0: one}, None, 100), "separate", "disagreement")
+    spread_N = measured.disagreement_of(one.members["separate"])
+    assert found.value == pytest.approx(spread_N.mean())
+    assert 0 <= found.low <= found.value <= found.high
+
+
 def test_accuracies_and_differences_of_four_pairs_by_hand():
     # Member 1 is right on all, member 2 on the first two; the longer text is preferred in pairs 0, 1 and 3.
     gold = [0, 1, 1, 1]

@@ -66,7 +66,7 @@ def parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
+        raise BadInput(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from None
     except RecursionError:
         raise BadInput(f"{where}: not usable JSON (nested too deeply)") from None
 

@@ -91,10 +91,13 @@ def standardise(
     # Scaled first, so that no square of a large score overflows.
     largest = np.abs(np.nan_to_num(scores_MNK)).max(axes, keepdims=True, initial=0)
     scaled_MNK = scores_MNK / np.where(largest > 0, largest, 1)
-    centred_MNK = scaled_MNK - np.nansum(scaled_MNK, axis=axes, keepdims=True) / count
+    centred_MNK = scaled_MNK
+    for _ in range(2):  # the second time what the first rounded away
+        centred_MNK = centred_MNK - np.nansum(centred_MNK, axis=axes, keepdims=True) / count
     deviation = np.sqrt(np.nansum(centred_MNK**2, axis=axes, keepdims=True) / count)
     varied = deviation > 1e-12  # what is less is the rounding of equal scores
-    return np.where(varied, centred_MNK / np.where(varied, deviation, 1), 0 * centred_MNK)
+    even_MNK = np.where(varied, centred_MNK / np.where(varied, deviation, 1), 0 * centred_MNK)
+    return even_MNK.round(12)  # so that two members who are of opposite minds about a pair cancel out
 
 
 def disagreement(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

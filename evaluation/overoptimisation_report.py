@@ -142,7 +142,7 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
         )
     first = find(metrics, SUITE, MEMBER, f"gold@{sizes[0]}")
     if not FLOOR < first.value < 1 - FLOOR:
-        said.append(f"the policy is right on {points(first.value)}% of its samples: little can turn down there")
+        said.insert(0, f"the policy is right on {points(first.value)}% of its samples: there is little to turn down")
     gain = find(metrics, SUITE, MEMBER, "gain")
     said.append(f"before that, one reward model gains {amount(gain)} over a sample at random, at its peak")
     ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}

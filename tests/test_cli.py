@@ -18,7 +18,7 @@ def fails(capsys, *words: str) -> tuple[int, list[str]]:
     return caught.value.code, capsys.readouterr().err.splitlines()
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["evaluate", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["rewards", "--help"], ["rewards", "run", "--help"]])
 def test_help_is_printed(capsys, words):
     with pytest.raises(SystemExit) as caught:
         main(words)
@@ -36,7 +36,17 @@ def test_every_command_of_the_readme_is_there():
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["rn"], ["run"], ["evaluate", "m"], ["why", "run"], ["plan", "--seed", "3", "x"]]
+    "words",
+    [
+        [],
+        ["rn"],
+        ["run"],
+        ["rewards"],
+        ["rewards", "walk"],
+        ["evaluate", "m"],
+        ["why", "run"],
+        ["plan", "--seed", "3", "x"],
+    ],
 )
 def test_a_command_that_is_not_understood_exits_2(capsys, words):
     code, lines = fails(capsys, *words)

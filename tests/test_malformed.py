@@ -149,7 +149,7 @@ OVERRIDES = {
 # Rows of the user's own file behind two good ones: (line, what the message must say)
 ROWS = {
     "no JSON": ("{'prompt': 1}", "not JSON"),
-    "half a row": ('{"prompt": "p", "answer": ', "not JSON"),
+    "half a row": ('{"prompt": "p", "answer": ', "not JSON (Expecting value at character 27)"),
     "a list": ('["p", "a"]', "a row must be a mapping of columns, list given"),
     "a number": ("7", "a row must be a mapping of columns, int given"),
     "nothing": ("null", "a row must be a mapping of columns, NoneType given"),

@@ -280,6 +280,13 @@ def test_what_is_wrong_is_said_in_one_line(here):
     assert "rewards.study.held_out" in refusal("rewards.study.held_out=1")
     assert "did you mean 'pool'" in refusal("rewards.study.pol=null")
     assert "builtin:" in refusal(f"{model}.path=builtin:strongg")
+    assert "rewards.models.0.model.layers: 99 given; allowed: at most" in refusal(f"{model}.layers=99")
+    assert "rewards.layers: 9 given; allowed: at most" in refusal(
+        "rewards.layers=9", "rewards.study.compare=[adapters]"
+    )
+    assert "rewards.models.0.model.path: ./no: there is no such folder" in refusal(f"{model}.path=./no")
+    assert "rewards.members: 1 given" in refusal("rewards.members=1")
+    assert "allowed: each kind once" in refusal("rewards.study.compare=[warm, warm]")
     assert "it needs rewards.study.compare: adapters" in refusal("rewards.layers=2")
     assert "it needs rewards.study.compare: heads or adapters" in refusal(
         "rewards.bootstrap=true", "rewards.study.compare=[warm]"

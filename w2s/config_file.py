@@ -243,23 +243,24 @@ def kind_checks(wanted: RewardModels, kinds: typing.Sequence[str], key: str) -> 
 
 def folder_checks(config: Config) -> list[str]:
     """Models in local folders: that they are there, and that they are as deep as asked for."""
-    problems = []
+    problems, wanted = [], config.rewards
+    asked = [(f"{key}.model.layers", one.model, one.model.layers) for key, one in all_learners(config).items()]
+    asked += [("rewards.layers", one.model, wanted.layers) for one in wanted.models[:1]]
+    for key, model, layers in asked:
+        if layers is not None and layers > (depth := min(depth_of(model.path), model.layers or math.inf)):
+            problems.append(f"{key}: {layers} given; allowed: at most {depth}, as {model.path} has")
     for key, one in all_learners(config).items():
-        path, layers = one.model.path, one.model.layers
-        file = Path(path) / "config.json"
-        if one.model.kind == "sklearn" or not file.is_file():
-            if one.model.kind != "sklearn" and path.startswith((".", "/", "~")):
-                problems.append(f"{key}.model.path: {path}: there is no such folder, or it has no config.json")
-        elif layers is not None and layers > (depth := depth_of(file)):
-            problems.append(f"{key}.model.layers: {layers} given; allowed: at most {depth}, as {path} has")
+        path, is_local = one.model.path, one.model.kind != "sklearn" and one.model.path.startswith((".", "/", "~"))
+        if is_local and not (Path(path) / "config.json").is_file():
+            problems.append(f"{key}.model.path: {path}: there is no such folder, or it has no config.json")
     return problems
 
 
-def depth_of(file: Path) -> float:
+def depth_of(folder: str) -> float:
     """The layers of a model by its config.json; infinite where that does not say."""
     try:
-        return json.loads(file.read_text())["num_hidden_layers"]
-    except (ValueError, KeyError, TypeError):  # whoever reads the model says what is wrong with it
+        return int(json.loads((Path(folder) / "config.json").read_text())["num_hidden_layers"])
+    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the model says what is wrong with it
         return math.inf
 
 

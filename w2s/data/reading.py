@@ -74,7 +74,7 @@ def parse(text: str, where: str) -> Any:
 def json_lines(path: Path) -> Iterator[Row]:
     for number, line in lines(path):
         if line.strip():
-            yield mapping(parse(line, f"{path}:{number}"), f"{path}:{number}")
+            yield mapping(parse(line.rstrip("\r\n"), f"{path}:{number}"), f"{path}:{number}")
 
 
 def json_document(path: Path) -> Iterator[Row]:

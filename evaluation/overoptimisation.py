@@ -21,7 +21,7 @@ from evaluation.statistics import DRAWS, Interval, Scores, contrast
 from w2s.records import Metric
 from w2s.registry import pick
 from w2s.rewards import best_of_n
-from w2s.rewards.aggregators import AGGREGATORS, standardise
+from w2s.rewards.aggregators import AGGREGATORS, spec_of, standardise
 
 SUITE, RL = "best_of_n", "rl"
 PARTS = 10
@@ -64,7 +64,7 @@ def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = Non
         for kind, scores_MNS in samples.kinds.items()
     }
     found = {MEMBER: list(scores["separate"])}
-    methods = {name: pick(AGGREGATORS, given if name == given["name"] else name) for name in AGGREGATORS}
+    methods = {name: pick(AGGREGATORS, spec_of(name, given)) for name in AGGREGATORS}
     found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
     return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
 

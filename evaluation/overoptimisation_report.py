@@ -16,7 +16,7 @@ from evaluation.overoptimisation import RL, SUITE, Rollouts, Samples, measure_be
 from evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
 from evaluation.pool_pictures import name_ends
 from evaluation.preferences import MEMBER
-from evaluation.preferences_report import NAMES
+from evaluation.preferences_report import NAMES, how_of
 from evaluation.report import render
 from evaluation.runs import Run, open_run
 from evaluation.verdict import find, points, sentence
@@ -39,9 +39,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
         return json.loads(known.read_text())["verdict"]
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    how = {key: run.config["rewards"][of] for key, of in (("by", "standardise"), ("aggregate", "aggregate"))}
-    how |= {"draws": run.config["evaluation"]["draws"]}
-    metrics = measure_best_of_n(seeds, sizes=sizes, **how)
+    metrics = measure_best_of_n(seeds, sizes=sizes, draws=run.config["evaluation"]["draws"], **how_of(run))
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])

@@ -1,6 +1,7 @@
 """`w2s rewards run`: all of it with tiny encoders, what stages depend on, leaks, and what is wrong with a config."""
 
 import json
+import shlex
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from evaluation.preferences_report import left_out
 from tests.models import tiny
 from w2s import log, preferring
 from w2s.cli import main
@@ -234,7 +236,21 @@ def test_members_without_a_shared_start_draw_their_own_heads_and_the_mean_has_me
     titles = told("rewards.study.shared_start=false")
     first, head = "seed 0 · reward model 1", "seed 0 · the head of reward models"
     assert {first, f"{first}, warm", head} <= set(titles)
+    assert titles[first] not in told().values()
     assert first not in told()
+
+
+def test_the_asked_for_aggregator_leads_the_report_whose_command_can_be_pasted(here):
+    words = ["rewards", "run", "study.yaml", "rewards.aggregate={name: worst}", "name=by_worst"]
+    main(words)
+    found = json.loads((here / "runs/by_worst/metrics.json").read_text())
+    assert found["verdict"].startswith("on held-out instructions the worst case of the reward models ")
+    assert shlex.split(json.loads((here / "runs/by_worst/stages.json").read_text())["command"]) == ["w2s", *words]
+
+
+def test_rows_that_make_no_pair_are_told_by_why():
+    assert left_out({"rows": 1000, "kept": 990, "equal": 9, "empty": 1, "ties": 0}) == "9 equal, 1 empty of 1,000"
+    assert left_out({"rows": 3, "kept": 3, "equal": 0}) == ""
 
 
 def test_a_killed_run_goes_on_with_what_is_missing(here, tmp_path):

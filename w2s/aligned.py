@@ -37,9 +37,8 @@ def student(story: Story, labels: Stage) -> None:
                 f"student.objective: {objective['name']!r} given; allowed for questions with choices: sft, dpo "
                 "(what the student would write is no choice)"
             )
-        judges = rewarded.reward_models(story).values()
         parents = {"model": model, "questions": story.questions, "scores": rewarded.scores(story)}
-        parents |= {f"judge-{at:02}": one for at, one in enumerate(judges)}
+        parents |= rewarded.numbered("judge", rewarded.reward_models(story))
         how |= {
             "aggregate": config.rewards.aggregate,
             "standardised": config.rewards.standardise != "none",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import math
 import re
 import typing
 from pathlib import Path
@@ -241,32 +239,9 @@ def kind_checks(wanted: RewardModels, kinds: typing.Sequence[str], key: str) -> 
     ]
 
 
-def folder_checks(config: Config) -> list[str]:
-    """Models in local folders: that they are there, and that they are as deep as asked for."""
-    problems, wanted = [], config.rewards
-    asked = [(f"{key}.model.layers", one.model, one.model.layers) for key, one in all_learners(config).items()]
-    asked += [("rewards.layers", one.model, wanted.layers) for one in wanted.models[:1]]
-    for key, model, layers in asked:
-        if layers is not None and layers > (depth := min(depth_of(model.path), model.layers or math.inf)):
-            problems.append(f"{key}: {layers} given; allowed: at most {depth}, as {model.path} has")
-    for key, one in all_learners(config).items():
-        path, is_local = one.model.path, one.model.kind != "sklearn" and one.model.path.startswith((".", "/", "~"))
-        if is_local and not (Path(path) / "config.json").is_file():
-            problems.append(f"{key}.model.path: {path}: there is no such folder, or it has no config.json")
-    return problems
-
-
-def depth_of(folder: str) -> float:
-    """The layers of a model by its config.json; infinite where that does not say."""
-    try:
-        return int(json.loads((Path(folder) / "config.json").read_text())["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the model says what is wrong with it
-        return math.inf
-
-
 def run_checks(config: Config) -> list[str]:
-    """Ranges, seeds, name and local models: what any run needs."""
-    problems = range_checks(config) + folder_checks(config)
+    """Ranges, seeds and name: what any run needs."""
+    problems = range_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):

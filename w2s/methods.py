@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
-from w2s.config import Config, Learner, Train
+from w2s.config import Config, Learner, Model, Train
 from w2s.config_file import all_learners
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.preferences import PREFERENCES
@@ -17,7 +18,7 @@ from w2s.data.sources import SOURCES
 from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.combiners import COMBINERS
 from w2s.ensemble.selection import SELECTORS
-from w2s.models import objectives
+from w2s.models import folders, objectives
 from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
 from w2s.registry import describe, did_you_mean, options, pick, summary
@@ -112,9 +113,10 @@ def check_methods(config: Config) -> None:
         except BadInput as error:
             problems.append(str(error))
     problems += misfits(config)
+    for one in config.rewards.models[:1]:
+        problems += too_deep("rewards.layers", config.rewards.layers, one.model)
     for key, learner in learners.items():
-        if learner.model.path.startswith("builtin:") and learner.model.kind != "sklearn":
-            problems += unknown_builtin(f"{key}.model.path", learner.model.path)
+        problems += unknown_model(f"{key}.model", learner.model)
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
             problems.append(f"{key}.model.prompt: 'listed' given; a pair has not all of a question's choices")
     if problems:
@@ -199,12 +201,25 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
     return []
 
 
-def unknown_builtin(key: str, path: str) -> list[str]:
-    name = path.removeprefix("builtin:")
-    if name in PRETRAINING:
+def unknown_model(key: str, model: Model) -> list[str]:
+    """A builtin model that there is not, a folder without a model, or more layers than it has."""
+    if model.kind == "sklearn":
         return []
-    known = ", ".join(f"builtin:{one}" for one in PRETRAINING)
-    return [f"{key}: {path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
+    name = model.path.removeprefix("builtin:")
+    if name != model.path and name not in PRETRAINING:
+        known = ", ".join(f"builtin:{one}" for one in PRETRAINING)
+        return [f"{key}.path: {model.path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
+    if why := folders.absent(model.path):
+        return [f"{key}.path: {why}"]
+    return too_deep(f"{key}.layers", model.layers, model)
+
+
+def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
+    """More layers than the model has, or than are left of it."""
+    most = min(folders.depth(model.path), model.layers or math.inf)
+    if layers is None or layers <= most:
+        return []
+    return [f"{key}: {layers} given; allowed: at most {most}, as {model.path} has"]
 
 
 def builtin_recipe(name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from w2s.config import Config, Evaluation, Learner
 from w2s.config_file import cross_checks
 from w2s.methods import misfits
 from w2s.records import BadInput
-from w2s.rewards.aggregators import AGGREGATORS
+from w2s.rewards.aggregators import AGGREGATORS, spec_of
 from w2s.stages import Tools, align, models, overoptimised, rewards
 from w2s.store import Stage
 from w2s.written import POOL, TEST, WrittenStory, is_written
@@ -120,9 +120,7 @@ class Probe(WrittenStory):
         for way in given.curve.optimised:
             judges = dict(list(members.items())[:1]) if way == MEMBER else members
             scores = self.scores("separate" if way != MEMBER else MEMBER, judges, texts, POOL)
-            aggregate = {"name": "mean" if way == MEMBER else way}
-            if way == given.aggregate["name"]:
-                aggregate = given.aggregate
+            aggregate = spec_of("mean" if way == MEMBER else way, given.aggregate)
             trained = self.tell(
                 align.align, f"policy, {objective['name']} on {way}",
                 {"model": self.origin["model"], "questions": self.questions, "scores": scores,

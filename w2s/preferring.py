@@ -18,11 +18,9 @@ from w2s.config import Config
 from w2s.config_file import kind_checks, run_checks
 from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import content_of
-from w2s.methods import unknown_builtin
-from w2s.prompts import PROMPTS
+from w2s.methods import check_methods
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.stages import Tools, preferences, rewards
 from w2s.stages.preferences import HELD_OUT, POOL
@@ -63,13 +61,13 @@ def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], d
         told.add_pool()
 
     # 2. Reward models: separate ones, which may share their start, and the other kinds of ensemble.
-    given, compare, start = config.rewards, config.rewards.study.compare, None
-    if WARM in compare or given.study.shared_start:
+    given, start = config.rewards, None
+    compare, shared = given.study.compare, given.study.shared_start
+    if WARM in compare or shared:
         start = rewarded.start_of(told, given, pairs)
-    ensembles = {SEPARATE: rewarded.separate(told, given, pairs, start if given.study.shared_start else None)}
+    ensembles = {SEPARATE: rewarded.separate(told, given, pairs, start if shared else None)}
     if WARM in compare:
-        same = given.study.shared_start
-        members = ensembles[SEPARATE] if same else rewarded.separate(told, given, pairs, start)
+        members = ensembles[SEPARATE] if shared else rewarded.separate(told, given, pairs, start)
         ensembles[WARM] = rewarded.averaged(told, members)
     for kind in (HEADS, ADAPTERS):
         if kind in compare:
@@ -154,24 +152,16 @@ def suite_name(spec: Mapping[str, Any]) -> str:
 
 
 def checks(config: Config) -> list[str]:
-    """Everything in the config that this run cannot work with; nothing is read."""
+    """Everything in the config that this run cannot work with; no data are read."""
     given = config.rewards
     problems = run_checks(config) + kind_checks(given, given.study.compare, "rewards.study.compare")
-
-    def known(table: Mapping[str, Callable], spec: dict, key: str) -> None:
-        try:
-            pick(table, spec, key=key)
-        except BadInput as error:
-            problems.append(str(error))
-
     if given.pairs.get("name") != "preferences":
         problems.append(f"rewards.pairs: {given.pairs.get('name')!r} given; allowed here: preferences, with a source")
-    else:
-        known(PAIRS, given.pairs, "rewards.pairs")
-        known(PREFERENCES, given.pairs.get("source") or {}, "rewards.pairs.source")
     for at, spec in enumerate(given.study.suites):
-        known(PREFERENCES, spec, f"rewards.study.suites.{at}")
-    known(AGGREGATORS, given.aggregate, "rewards.aggregate")
+        try:
+            pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")
+        except BadInput as error:
+            problems.append(str(error))
     names = [HELD_OUT, POOL, *map(suite_name, given.study.suites)]
     problems += [
         f"rewards.study.suites: {name!r} is there twice, or taken"
@@ -181,9 +171,10 @@ def checks(config: Config) -> list[str]:
         key = f"rewards.models.{at}.model"
         if one.model.kind != "pair":
             problems.append(f"{key}.kind: {one.model.kind!r} given; allowed: pair (a reward model has a head)")
-        if one.model.path.startswith("builtin:"):
-            problems += unknown_builtin(f"{key}.path", one.model.path)
-        known(PROMPTS, one.model.prompt, f"{key}.prompt")
+    try:
+        check_methods(config)
+    except BadInput as error:
+        problems += str(error).splitlines()
     if given.members < 2:
         problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
     if len(set(given.study.compare)) < len(given.study.compare):

@@ -18,7 +18,7 @@ from torch import nn
 
 from w2s.config import Model
 from w2s.log import say
-from w2s.models import builtin, score
+from w2s.models import builtin, folders, score
 from w2s.records import BadInput
 
 if TYPE_CHECKING:
@@ -246,8 +246,8 @@ def read_marks(folder: str | Path) -> dict:
 @contextlib.contextmanager
 def readable(source: str) -> Iterator[None]:
     """What goes wrong while transformers reads `source`, as one line."""
-    if (source.startswith((".", "/", "~")) or Path(source).exists()) and not (Path(source) / "config.json").is_file():
-        raise BadInput(f"model.path: {source}: there is no such folder, or it has no config.json")
+    if why := folders.absent(source):
+        raise BadInput(f"model.path: {why}")
     try:
         yield
     except BadInput:

@@ -11,7 +11,8 @@ questions or candidates. One member comes out as it is, but of `rank_average`, w
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 
@@ -98,6 +99,11 @@ def standardise(
     varied = deviation > 1e-12  # what is less is the rounding of equal scores
     even_MNK = np.where(varied, centred_MNK / np.where(varied, deviation, 1), 0 * centred_MNK)
     return even_MNK.round(12)  # so that two members who are of opposite minds about a pair cancel out
+
+
+def spec_of(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The aggregator `name`, with the options of `given` (rewards.aggregate) where that names it."""
+    return given if name == given["name"] else {"name": name}
 
 
 def disagreement(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

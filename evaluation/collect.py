@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import compare as comparison
-from evaluation.contents import (
+from w2s.answers import final_answer, normalise
+from w2s.boosting.diagnostics import heaviest_rows
+from w2s.evaluation import compare as comparison
+from w2s.evaluation.contents import (
     Calibration,
     Cost,
     Dependence,
@@ -28,15 +30,15 @@ from evaluation.contents import (
     Step,
     Vote,
 )
-from evaluation.exports import write_exports
-from evaluation.inspect import shorten
-from evaluation.metrics import (
+from w2s.evaluation.exports import write_exports
+from w2s.evaluation.inspect import shorten
+from w2s.evaluation.metrics import (
     Answers,
     calibration_bins,
     write_metrics,
 )
-from evaluation.report import write_report
-from evaluation.runs import (
+from w2s.evaluation.report import write_report
+from w2s.evaluation.runs import (
     SUITE,
     Artifact,
     Run,
@@ -49,9 +51,7 @@ from evaluation.runs import (
     read_texts,
     row_weights,
 )
-from evaluation.verdict import verdict
-from w2s.answers import final_answer, normalise
-from w2s.boosting.diagnostics import heaviest_rows
+from w2s.evaluation.verdict import verdict
 from w2s.records import (
     Example,
     Metric,

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import pool_curves, pool_judging
-from evaluation.pool_asked import Asked, read_asked
-from evaluation.pool_files import check_folder, write_predictions
-from evaluation.pool_judging import Judged
-from evaluation.pool_report import PICKED, render, table
-from evaluation.statistics import Interval, contrast, rate, smallest_difference
 from w2s.ensemble import bounds
 from w2s.ensemble.pool import FAMILIES, METHODS, fit
+from w2s.evaluation import pool_curves, pool_judging
+from w2s.evaluation.pool_asked import Asked, read_asked
+from w2s.evaluation.pool_files import check_folder, write_predictions
+from w2s.evaluation.pool_judging import Judged
+from w2s.evaluation.pool_report import PICKED, render, table
+from w2s.evaluation.statistics import Interval, contrast, rate, smallest_difference
 from w2s.log import say
 from w2s.opinions import ABSTAINED, NOT_ASKED, Fitted, NotApplicable, Opinions, Truth, ballots, write_fitted
 from w2s.records import BadInput

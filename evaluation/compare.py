@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import pictures
-from evaluation.contents import ReportData
-from evaluation.metrics import MODELS, Answers
-from evaluation.report import render
-from evaluation.statistics import Scores, contrast
-from evaluation.verdict import find, sentence, verdict
+from w2s.evaluation import pictures
+from w2s.evaluation.contents import ReportData
+from w2s.evaluation.metrics import MODELS, Answers
+from w2s.evaluation.report import render
+from w2s.evaluation.statistics import Scores, contrast
+from w2s.evaluation.verdict import find, sentence, verdict
 
 
 def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> None:

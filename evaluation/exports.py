@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import MODELS
-from evaluation.runs import SUITE, Artifact, Run, gold_of, outcomes_of, questions_of
+from w2s.evaluation.metrics import MODELS
+from w2s.evaluation.runs import SUITE, Artifact, Run, gold_of, outcomes_of, questions_of
 from w2s.grading import program_of
 from w2s.prompts import continuation
 from w2s.records import Example, Outcome, Predictions, read_arrays, read_rows

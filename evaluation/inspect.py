@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.runs import read_texts, row_weights
+from w2s.evaluation.runs import read_texts, row_weights
 from w2s.records import (
     BadInput,
     Example,

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import measure_samples
-from evaluation.suites import TEST_SPLIT
 from w2s.data.logs import LINES, logs_in
 from w2s.data.reading import file_rows
 from w2s.data.sources import SOURCES
+from w2s.evaluation.metrics import measure_samples
+from w2s.evaluation.suites import TEST_SPLIT
 from w2s.grading import judge, parses, program_of
 from w2s.log import progress, say
 from w2s.records import BadInput, Example, Gold

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.statistics import DRAWS, Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
 from w2s.boosting.adaboost import wrongness
+from w2s.evaluation.statistics import DRAWS, Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
 from w2s.records import Metric, Outcome, Predictions, align
 
 MODELS = (

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from evaluation.preferences import MEMBER
-from evaluation.statistics import DRAWS, Interval, Scores, contrast
+from w2s.evaluation.preferences import MEMBER
+from w2s.evaluation.statistics import DRAWS, Interval, Scores, contrast
 from w2s.records import Metric
 from w2s.registry import pick
 from w2s.rewards import best_of_n

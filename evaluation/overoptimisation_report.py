@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.collect import SYNTHETIC, costs, read_stamp, reproduce
-from evaluation.metrics import write_metrics
-from evaluation.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
-from evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
-from evaluation.pool_pictures import name_ends
-from evaluation.preferences import MEMBER
-from evaluation.preferences_report import NAMES, how_of
-from evaluation.report import render
-from evaluation.runs import Run, open_run
-from evaluation.verdict import find, points, sentence
+from w2s.evaluation.collect import SYNTHETIC, costs, read_stamp, reproduce
+from w2s.evaluation.metrics import write_metrics
+from w2s.evaluation.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
+from w2s.evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
+from w2s.evaluation.pool_pictures import name_ends
+from w2s.evaluation.preferences import MEMBER
+from w2s.evaluation.preferences_report import NAMES, how_of
+from w2s.evaluation.report import render
+from w2s.evaluation.runs import Run, open_run
+from w2s.evaluation.verdict import find, points, sentence
 from w2s.records import Metric, Rewards, align, read_arrays
 from w2s.rewards.best_of_n import doublings, kl
 from w2s.store import write_json

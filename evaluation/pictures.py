@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from evaluation.verdict import points
+from w2s.evaluation.verdict import points
 from w2s.records import Metric
 
 # Stand-ins that occur nowhere else -> what the page calls them.

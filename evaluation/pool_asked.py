@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.pool_files import with_features
 from w2s.config_file import apply as override
 from w2s.config_file import from_overrides, read
 from w2s.data.defects import pool_notes
@@ -19,6 +18,7 @@ from w2s.data.outputs import read_pool
 from w2s.data.rows import read_source
 from w2s.data.sources import SOURCES
 from w2s.ensemble.pool import ALL, FAMILIES, METHODS
+from w2s.evaluation.pool_files import with_features
 from w2s.log import say
 from w2s.opinions import NOT_ASKED, Opinions, Truth
 from w2s.records import BadInput, Example, Gold

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.pool_judging import Judged, scores
-from evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.ensemble import bounds, dependence, frontier
 from w2s.ensemble.tally import tally
+from w2s.evaluation.pool_judging import Judged, scores
+from w2s.evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.opinions import Ballots, Opinions, Truth
 
 MOST_MEMBERS = 40  # as many as a picture can name

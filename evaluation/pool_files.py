@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.pool_judging import answers_of
 from w2s.data.outputs import read_pool
 from w2s.ensemble.pool import apply
 from w2s.ensemble.selection import SELECTORS, make_labels
+from w2s.evaluation.pool_judging import answers_of
 from w2s.opinions import (
     ABSTAINED,
     NOT_RECORDED,

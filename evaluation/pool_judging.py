@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.statistics import Scores
 from w2s.ensemble import focal, hedge
 from w2s.ensemble.pool import apply, fit
+from w2s.evaluation.statistics import Scores
 from w2s.log import progress
 from w2s.opinions import Decision, NotApplicable, Opinions, Truth, rightness, spent
 from w2s.records import BadInput

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import escape
 
-from evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, apart, canvas, plain, svg
+from w2s.evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, apart, canvas, plain, svg
 
 MOST_MEMBERS = 40  # rows of the heat map whose names can still be read
 MOST_NUMBERS = 60  # points of a line

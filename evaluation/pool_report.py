@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import pool_pictures as pictures
-from evaluation.report import duration, fill
-from evaluation.verdict import compared, points, sentence
+from w2s.evaluation import pool_pictures as pictures
+from w2s.evaluation.report import duration, fill
+from w2s.evaluation.verdict import compared, points, sentence
 from w2s.records import Metric
 
 BEST = "the best single model"

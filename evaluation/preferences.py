@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evaluation.statistics import Interval, Scores, contrast, wilson
+from w2s.evaluation.statistics import Interval, Scores, contrast, wilson
 from w2s.records import Example, Metric, Rewards
 from w2s.registry import pick
 from w2s.rewards import best_of_n

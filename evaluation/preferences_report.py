@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import preferences as measured
-from evaluation.collect import costs, read_stamp, reproduce
-from evaluation.metrics import write_metrics
-from evaluation.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
-from evaluation.pool_pictures import name_ends
-from evaluation.pool_report import signed
-from evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
-from evaluation.report import render
-from evaluation.runs import Run, open_run
-from evaluation.verdict import compared, find, points, sentence
+from w2s.evaluation import preferences as measured
+from w2s.evaluation.collect import costs, read_stamp, reproduce
+from w2s.evaluation.metrics import write_metrics
+from w2s.evaluation.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
+from w2s.evaluation.pool_pictures import name_ends
+from w2s.evaluation.pool_report import signed
+from w2s.evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
+from w2s.evaluation.report import render
+from w2s.evaluation.runs import Run, open_run
+from w2s.evaluation.verdict import compared, find, points, sentence
 from w2s.records import Example, Gold, Metric, Rewards, align, read_arrays, read_rows
 from w2s.rewards.best_of_n import kl
 from w2s.store import write_json

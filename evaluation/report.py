@@ -14,10 +14,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from evaluation import pictures
-from evaluation.contents import ReportData
-from evaluation.metrics import PAIRS
-from evaluation.verdict import edge, find, points, remarks, sentence, verdict
+from w2s.evaluation import pictures
+from w2s.evaluation.contents import ReportData
+from w2s.evaluation.metrics import PAIRS
+from w2s.evaluation.verdict import edge, find, points, remarks, sentence, verdict
 from w2s.records import Metric
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
+from w2s.evaluation.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
 from w2s.records import (
     Example,
     Gold,

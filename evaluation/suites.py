@@ -9,11 +9,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides
 from w2s.data.rows import content_of, read_source
 from w2s.data.sources import SOURCES
+from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
 from w2s.log import say
 from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows

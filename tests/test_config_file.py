@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from evaluation.pool_asked import asked_of
 from w2s import config_file as configs
 from w2s import overoptimised, preferring
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides, load, to_yaml
+from w2s.evaluation.pool_asked import asked_of
 from w2s.records import BadInput
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))

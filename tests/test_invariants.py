@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.metrics import measure
 from tests import spine
 from tests.models import tiny
 from w2s.config_file import load
 from w2s.data.splits import split
+from w2s.evaluation.metrics import measure
 from w2s.grading import grade
 from w2s.models import losses
 from w2s.models.train import World, fit

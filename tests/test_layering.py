@@ -75,9 +75,7 @@ def imports(path: Path, *, at_the_top: bool = False) -> set[str]:
 
 def rooms_imported(path: Path) -> set[str]:
     names = [name.split(".") for name in imports(path)]
-    return {
-        "evaluation" if n[0] == "evaluation" else n[1] for n in names if n[0] in ("w2s", "evaluation") and len(n) > 1
-    }
+    return {n[1] for n in names if n[0] == "w2s" and len(n) > 1}
 
 
 def short(path: Path) -> str:
@@ -138,11 +136,7 @@ def test_level_4_starts_workers_by_name_only(path):
 
 
 def test_only_the_command_line_imports_both_packages():
-    both = [
-        short(path)
-        for path in FILES
-        if path.parts[-2] != "evaluation" and "evaluation" in {n.split(".")[0] for n in imports(path)}
-    ]
+    both = [short(path) for path in FILES if path.parts[-2] != "evaluation" and "evaluation" in rooms_imported(path)]
     assert both == ["w2s/cli.py"]
 
 

@@ -8,15 +8,15 @@ import shutil
 import numpy as np
 import pytest
 
-from evaluation.collect import finish, reward_notes
-from evaluation.inspect import describe_row
-from evaluation.runs import Artifact, Run
 from tests.conftest import shorten
 from tests.test_pipeline import ancestors, changed, told
 from w2s import log
 from w2s.cli import main
 from w2s.config import Config, LabelReward, Labels, Learner, Model, Train
 from w2s.config_file import load
+from w2s.evaluation.collect import finish, reward_notes
+from w2s.evaluation.inspect import describe_row
+from w2s.evaluation.runs import Artifact, Run
 from w2s.records import BadInput, Example, Predictions, PseudoLabels, Rewards, read_arrays, read_rows
 from w2s.rewards.tilt import tilted
 

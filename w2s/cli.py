@@ -88,8 +88,8 @@ def run(asked: argparse.Namespace) -> None:
     configs = [load(file, overrides) for file in files]  # before the heavy imports: what is wrong is said at once
     if len({config.name for config in configs}) < len(configs):
         raise BadInput(f"name: {configs[0].name!r} is the name of several configs; each needs one of its own")
-    from evaluation.collect import finish
     from w2s import execution, log
+    from w2s.evaluation.collect import finish
 
     folders = [Path(config.runtime.runs_dir) / config.name for config in configs]
     log.to_file(folders[0] / "log.jsonl")
@@ -110,29 +110,29 @@ def plan(asked: argparse.Namespace) -> None:
 
 def show(asked: argparse.Namespace) -> None:
     """What made an artifact, what it holds, and the first rows of its records."""
-    from evaluation.inspect import describe_artifact
+    from w2s.evaluation.inspect import describe_artifact
 
     print(describe_artifact(asked.artifact, Path(asked.runs_dir)))
 
 
 def why(asked: argparse.Namespace) -> None:
     """Every learner's vote and alpha, the question's weight by round, the label it got, and why."""
-    from evaluation.inspect import describe_row
+    from w2s.evaluation.inspect import describe_row
 
     print(describe_row(run_folder(asked.run, asked.runs_dir), asked.row))
 
 
 def report(asked: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences."""
-    from evaluation.collect import compare, finish
+    from w2s.evaluation.collect import compare, finish
 
     folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
     studies = [study_of(folder) for folder in folders]
     if len(folders) == 1:
         if studies[0] == "run":
-            from evaluation.preferences_report import finish
+            from w2s.evaluation.preferences_report import finish
         elif studies[0] == "curve":
-            from evaluation.overoptimisation_report import finish
+            from w2s.evaluation.overoptimisation_report import finish
 
             page = "curve.html"
         print(finish(folders[0], again=True))
@@ -146,7 +146,7 @@ def report(asked: argparse.Namespace) -> None:
 
 def evaluate(asked: argparse.Namespace) -> None:
     """Judge a model on suites: accuracy for questions with choices, pass@1 for code (run in the sandbox)."""
-    from evaluation.suites import evaluate_model
+    from w2s.evaluation.suites import evaluate_model
 
     suites = [word for word in asked.suites if "=" not in word]
     print(evaluate_model(asked.model, suites, [word for word in asked.suites if "=" in word]))
@@ -154,7 +154,7 @@ def evaluate(asked: argparse.Namespace) -> None:
 
 def judge(asked: argparse.Namespace) -> None:
     """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
-    from evaluation.judging import judge_file
+    from w2s.evaluation.judging import judge_file
 
     if not 0 < asked.timeout < float("inf"):
         raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
@@ -167,8 +167,8 @@ def combine(asked: argparse.Namespace) -> None:
     """Judge every way of combining recorded answers on held-out questions, and keep the fitted combiners."""
     import shlex
 
-    from evaluation.combine import combine as combine_pool
-    from evaluation.pool_asked import asked_of
+    from w2s.evaluation.combine import combine as combine_pool
+    from w2s.evaluation.pool_asked import asked_of
 
     flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
     flags += ("repeats", "seed", "online", "encoder", "out")
@@ -183,7 +183,7 @@ def combine(asked: argparse.Namespace) -> None:
 
 def combine_apply(asked: argparse.Namespace) -> None:
     """One answer to each new question, by a combiner that `w2s combine` fitted."""
-    from evaluation.pool_files import apply_fitted
+    from w2s.evaluation.pool_files import apply_fitted
 
     out = Path(asked.out or Path(asked.folder) / "applied.parquet")
     print(apply_fitted(*places_of(asked), out, method=asked.method, encoder=asked.encoder))
@@ -191,7 +191,7 @@ def combine_apply(asked: argparse.Namespace) -> None:
 
 def combine_labels(asked: argparse.Namespace) -> None:
     """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
-    from evaluation.pool_files import label
+    from w2s.evaluation.pool_files import label
 
     select = {"name": asked.select, "keep_share": asked.keep_share, "threshold": asked.threshold}
     select = {key: value for key, value in select.items() if value is not None}
@@ -221,8 +221,8 @@ def rewards_run(asked: argparse.Namespace) -> None:
 
     config = load(asked.config, asked.overrides, preferring.checks)
     story = preferring.story(config)
-    from evaluation.preferences_report import finish
     from w2s import execution, log
+    from w2s.evaluation.preferences_report import finish
 
     folder = Path(config.runtime.runs_dir) / config.name
     log.to_file(folder / "log.jsonl")
@@ -239,8 +239,8 @@ def rewards_curve(asked: argparse.Namespace) -> None:
     from w2s.config_file import load
 
     config = load(asked.config, asked.overrides, overoptimised.checks)
-    from evaluation.overoptimisation_report import finish
     from w2s import execution, log
+    from w2s.evaluation.overoptimisation_report import finish
 
     folder = Path(config.runtime.runs_dir) / config.name
     log.to_file(folder / "log.jsonl")

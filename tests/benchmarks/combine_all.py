@@ -15,8 +15,8 @@ import warnings
 
 import numpy as np
 
-from evaluation.pool_judging import each
 from w2s.ensemble.pool import ALL, apply, fit
+from w2s.evaluation.pool_judging import each
 from w2s.opinions import NotApplicable, Opinions, Truth, rightness
 from w2s.records import softmax
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.contents import (
+from tests.evaluation.written_runs import Written, write_run
+from w2s.evaluation.contents import (
     Calibration,
     Cost,
     Dependence,
@@ -15,8 +16,7 @@ from evaluation.contents import (
     Step,
     Vote,
 )
-from evaluation.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
-from tests.evaluation.written_runs import Written, write_run
+from w2s.evaluation.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
 from w2s.records import Predictions, Round, softmax
 
 SKILLS = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.collect import SHOWN_TEXT, finish, report_data
-from evaluation.runs import bins, measure_run, open_run
 from tests.evaluation.written_runs import POISON, write_run, write_texts
+from w2s.evaluation.collect import SHOWN_TEXT, finish, report_data
+from w2s.evaluation.runs import bins, measure_run, open_run
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.pool_asked import without_gaps
 from tests.ensemble.pools import made_up
 from w2s.cli import main
+from w2s.evaluation.pool_asked import without_gaps
 from w2s.opinions import read_fitted
 from w2s.records import PseudoLabels, read_arrays
 

@@ -6,7 +6,7 @@ The band is 93.5 to 97%: rates and differences of whole numbers jump, and 2,000 
 import numpy as np
 import pytest
 
-from evaluation.statistics import Scores, contrast, rate
+from w2s.evaluation.statistics import Scores, contrast, rate
 
 SETS = 2000
 SIZES = [50, 200, 1000]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import judging
-from evaluation.exports import choice_sample, write_exports, write_lm_eval
-from evaluation.runs import answers_to, measure_run, open_run
-from evaluation.verdict import find
 from tests.evaluation.written_runs import RIGHT, write_run
 from w2s.data.outputs import read_pool
+from w2s.evaluation import judging
+from w2s.evaluation.exports import choice_sample, write_exports, write_lm_eval
+from w2s.evaluation.runs import answers_to, measure_run, open_run
+from w2s.evaluation.verdict import find
 from w2s.grading import grade
 from w2s.records import Example, read_rows
 from w2s.sandbox import Unsafe, tier

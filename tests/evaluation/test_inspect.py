@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.inspect import describe_artifact, describe_row, find_artifact, shorten
+from w2s.evaluation.inspect import describe_artifact, describe_row, find_artifact, shorten
 from w2s.records import BadInput, Example, Predictions, PseudoLabels, read_arrays, read_rows
 
 RUNS = Path("runs")

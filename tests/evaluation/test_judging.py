@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import judging
 from tests import spine
 from w2s.cli import main
+from w2s.evaluation import judging
 from w2s.sandbox import Unsafe, tier
 
 RIGHT = ["    return a + b\n", "    return items[-1]\n", "    return n % 2 == 0\n"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.metrics import (
+from w2s.evaluation.metrics import (
     MODELS,
     calibration_error,
     difficulty_bins,
@@ -15,7 +15,7 @@ from evaluation.metrics import (
     measure_samples,
     write_metrics,
 )
-from evaluation.verdict import find
+from w2s.evaluation.verdict import find
 from w2s.records import Outcome, Predictions, softmax
 
 

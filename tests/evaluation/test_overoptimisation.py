@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.metrics import write_metrics
-from evaluation.overoptimisation import (
+from w2s.evaluation.metrics import write_metrics
+from w2s.evaluation.overoptimisation import (
     RL,
     SUITE,
     Rollouts,
@@ -24,8 +24,8 @@ from evaluation.overoptimisation import (
     ranked,
     ways_of,
 )
-from evaluation.preferences import MEMBER
-from evaluation.verdict import find
+from w2s.evaluation.preferences import MEMBER
+from w2s.evaluation.verdict import find
 from w2s.rewards.aggregators import AGGREGATORS
 
 QUESTIONS, TEXTS = 6, 5

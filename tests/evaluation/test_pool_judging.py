@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from evaluation import pool_curves, pool_judging
 from tests.ensemble.pools import made_up
+from w2s.evaluation import pool_curves, pool_judging
 from w2s.opinions import Truth
 from w2s.records import BadInput
 

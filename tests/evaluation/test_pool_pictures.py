@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import pool_pictures as pictures
+from w2s.evaluation import pool_pictures as pictures
 
 POISON = "<script>alert('x')</script> & $x_1$ \"q\""
 

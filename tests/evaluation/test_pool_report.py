@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.pool_report import PICKED, SINGLE, dollars, render, scale_of, signed, table, verdict_of
+from w2s.evaluation.pool_report import PICKED, SINGLE, dollars, render, scale_of, signed, table, verdict_of
 
 POISON = "<script>alert('x')</script> $x_1$ \x1b[31m </svg> {{ 7 * 7 }}"
 HEADINGS = [

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import preferences as measured
-from evaluation.preferences import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Asked, Pool
-from evaluation.statistics import Scores, contrast
+from w2s.evaluation import preferences as measured
+from w2s.evaluation.preferences import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Asked, Pool
+from w2s.evaluation.statistics import Scores, contrast
 from w2s.records import Example, Rewards, example_id
 
 HOW = {"by": "set", "aggregate": {"name": "mean"}}

@@ -5,10 +5,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evaluation.compare import compare
-from evaluation.contents import Dependence, ReportData, from_json, to_json
-from evaluation.metrics import MODELS
-from evaluation.report import block, cell, duration, write_report
+from w2s.evaluation.compare import compare
+from w2s.evaluation.contents import Dependence, ReportData, from_json, to_json
+from w2s.evaluation.metrics import MODELS
+from w2s.evaluation.report import block, cell, duration, write_report
 from w2s.records import Metric
 
 POISON = "<script>alert('x')</script> | `code` ![p](http://evil.example/p.png) $x_1$ </svg>"

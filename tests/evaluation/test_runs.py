@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.runs import answers_to, gold_of, measure_run, open_run, outcomes_of, pass_metrics, row_weights
-from evaluation.verdict import find
 from tests.evaluation.written_runs import RIGHT
+from w2s.evaluation.runs import answers_to, gold_of, measure_run, open_run, outcomes_of, pass_metrics, row_weights
+from w2s.evaluation.verdict import find
 from w2s.records import Outcome, write_rows
 
 

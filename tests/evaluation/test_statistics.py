@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from evaluation.statistics import (
+from w2s.evaluation.statistics import (
     Scores,
     bootstrap_means,
     contrast,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.runs import pass_metrics
-from evaluation.suites import TEST_SPLIT, evaluate_model
 from tests import spine
 from tests.models import tiny
 from w2s.config import Learner, Runtime, Writing
 from w2s.data.sources import SOURCES
+from w2s.evaluation.runs import pass_metrics
+from w2s.evaluation.suites import TEST_SPLIT, evaluate_model
 from w2s.records import BadInput, Outcome, read_rows, write_rows
 from w2s.registry import options, pick
 from w2s.stages import Tools, writing

@@ -1,8 +1,8 @@
 import pytest
 
-from evaluation.metrics import MODELS
-from evaluation.pictures import LABELS
-from evaluation.verdict import WORDS, remarks, verdict
+from w2s.evaluation.metrics import MODELS
+from w2s.evaluation.pictures import LABELS
+from w2s.evaluation.verdict import WORDS, remarks, verdict
 from w2s.records import Metric
 
 

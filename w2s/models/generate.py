@@ -144,9 +144,11 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
     transformers' own stop_strings read the tokenizer's vocabulary and fail on tokenizers of whole words.
     """
     longest = max(map(len, stop)) + 4  # tokens that a stop text, which has just been completed, can reach back
-    texts = tokenizer.batch_decode(made_BT[open_B, -longest:])
+    # Row by row: what batch_decode says of no rows changes with transformers' releases.
+    texts = [tokenizer.decode(row) for row in made_BT[open_B, -longest:]]
     found_B = torch.zeros_like(open_B)
-    found_B[open_B] = torch.tensor([any(one in text for one in stop) for text in texts], device=open_B.device)
+    found = [any(one in text for one in stop) for text in texts]
+    found_B[open_B] = torch.tensor(found, dtype=torch.bool, device=open_B.device)
     return found_B
 
 

@@ -57,6 +57,23 @@ def counts(text: str) -> list[int]:
     return found
 
 
+def count(text: str) -> int:
+    """A flag's whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: a whole number above 0")
+    return int(text)
+
+
+class Version(argparse.Action):
+    """The version, and the commit in a checkout; looked up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
+        from w2s.store import git_commit, versions
+
+        commit = f" (commit {git_commit()})" if git_commit() else ""
+        parser.exit(message=f"w2s {versions().get('w2s', 'not installed')}{commit}\n")
+
+
 CONFIG = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
 STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "which study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
@@ -66,6 +83,8 @@ ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
 ROW = ("row", {"help": "the question's id, or its beginning"})
 RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
+LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: of every set the first N questions by id"})
+FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite by id"})
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 TABLE = ("table", {"nargs": "?"})

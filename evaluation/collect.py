@@ -53,7 +53,7 @@ from w2s.evaluation.runs import (
     row_weights,
 )
 from w2s.evaluation.student import write_student
-from w2s.evaluation.verdict import verdict
+from w2s.evaluation.verdict import sentence, verdict
 from w2s.records import (
     Example,
     Metric,
@@ -121,11 +121,11 @@ def compare(folders: Sequence[Path]) -> Path:
 def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> ReportData:
     seed = run.seeds[0]
     config, hard = run.config, questions_of(run, seed, SUITE)
-    synthetic = any(row.meta.get("synthetic") for row in hard.values())
+    doubts = [sentence(smoke(config["limit"]))] if config.get("limit") else []
+    doubts += [SYNTHETIC] if any(row.meta.get("synthetic") for row in hard.values()) else []
     off = [name for name, on in config["controls"].items() if not on]
     voters = {s: read_committee(run, s) for s in run.seeds}
-    notes = [words] if (words := smoke(config.get("limit"))) else []
-    notes += [f"seed {s}: {v['warning']}" for s, v in voters.items() if v["warning"]]
+    notes = [f"seed {s}: {v['warning']}" for s, v in voters.items() if v["warning"]]
     notes += [
         f"seed {s}: no round beat its reference, so the first learner stands alone"
         for s, v in voters.items()
@@ -144,7 +144,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         suite=SUITE,
         written=run.written,
         metrics=tuple(metrics),
-        synthetic=SYNTHETIC if synthetic else "",
+        synthetic=" ".join(doubts),
         flow=flow(run, voters),
         duplicates=duplicates(run),
         controls_off=tuple(off),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config import Model
-from w2s.config_file import smoke
 from w2s.evaluation.contents import ReportData
 from w2s.evaluation.report import fill
 from w2s.evaluation.runs import Run, questions_of
@@ -81,7 +80,6 @@ def card(run: Run, data: ReportData) -> str:
         "data": data,
         "pictures": {},
         "verdict": sentence(verdict(data.metrics, data.suite)),
-        "marks": [*filter(None, (smoke(config.get("limit")), data.synthetic))],
         "flow": {step.name: step for step in data.flow},
         "path": model.path,
         "base_model": model.path if HUB_NAME.fullmatch(model.path) and not Path(model.path).exists() else "",

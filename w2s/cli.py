@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from w2s import flags
@@ -52,9 +53,12 @@ def make_parser() -> argparse.ArgumentParser:
     def add(command, summary: str, *arguments: tuple[str, dict]) -> None:
         name = command.__name__.replace("_", " ")
         sub = commands.add_parser(
-            name, help=summary, description=command.__doc__, epilog=flags.COMBINING if name == "combine" else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter if name == "combine" else argparse.HelpFormatter,
-        )  # fmt: skip
+            name,
+            help=summary,
+            description=textwrap.fill(" ".join(command.__doc__.split()), 100),
+            epilog=flags.EPILOGS.get(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for flag, settings in arguments:
             sub.add_argument(flag, **settings)
         words = next((name for name, settings in arguments if settings.get("nargs") in ("*", "+")), None)
@@ -169,7 +173,9 @@ def judge(asked: argparse.Namespace) -> None:
         raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
     root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
     limits = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits))
+    print(
+        judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits, limit=asked.limit)
+    )
 
 
 def combine(asked: argparse.Namespace) -> None:

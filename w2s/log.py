@@ -69,15 +69,14 @@ def to_pipe(message: dict[str, Any]) -> None:
 
 
 Advance = Callable[..., None]
-Show = Callable[[int, int, str], None]
+Show = Callable[..., None]
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Advance]:
-    """Shows how far `what` is; gives `advance(n=1, note="")`, which may be called from any thread."""
-    done = 0
+def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
+    """Shows how far `what` is, `done` already; gives `advance(n=1, note="")`, to be called from any thread."""
     with shown(what) as show:
-        show(0, total, "")
+        show(done, total)
 
         def advance(n: int = 1, note: str = "") -> None:
             nonlocal done
@@ -90,22 +89,22 @@ def progress(total: int, what: str) -> Iterator[Advance]:
 
 @contextmanager
 def shown(what: str) -> Iterator[Show]:
-    """Gives `show(done, total, note)`; an empty note leaves the one before.
+    """Gives `show(done, total, note="")`; an empty note leaves the one before.
 
     Rate and time left count from the first call, where a job may already have been half done.
     """
     if not is_main():
-        yield lambda done, total, note: None
+        yield lambda done, total, note="": None
         return
     if os.environ.get("W2S_PIPE"):
         send = _every(PIPE_EVERY_S, to_pipe, at_once=True)  # so that whoever shows it knows where it began
-        yield lambda done, total, note: send({"progress": done, "of": total, "note": note})
+        yield lambda done, total, note="": send({"progress": done, "of": total, "note": note})
         return
     live = sys.stderr.isatty()
     words, line = _told(), _every(PLAIN_EVERY_S, write_down if live else say)
     with _bar(what) if live else nullcontext() as update:
 
-        def show(done: int, total: int, note: str) -> None:
+        def show(done: int, total: int, note: str = "") -> None:
             told = words(done, total, note)
             if update is not None:
                 update(total=max(total, 1), completed=done, told=told)

@@ -71,7 +71,6 @@ rewards:
     shared_start: true
     suites: [{{name: file, path: theirs.jsonl}}]
     pool: {{outputs: answers, instructions: 4, probes: [fool]}}
-evaluation: {{draws: 100}}
 runtime: {{slots: 1, threads: 1, runs_dir: runs}}
 """
 

@@ -248,8 +248,6 @@ class Evaluation:
     """Further held-out suites beside hard_test, each a source {name, options}."""
     bins: int = 5
     """Points of the easy-to-hard curve."""
-    draws: int = 10_000
-    """Bootstrap draws behind each interval."""
     samples: int = 12
     """Questions shown in the report."""
     programs: int = 1

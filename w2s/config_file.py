@@ -208,7 +208,7 @@ WITHIN = {
 RANGES = {
     **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
     **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
-    **{f"evaluation.{name}": ABOVE_0 for name in ("draws", "bins", "programs", "max_new_tokens")},
+    **{f"evaluation.{name}": ABOVE_0 for name in ("bins", "programs", "max_new_tokens")},
     **dict.fromkeys(("limit", "boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
     **{f"rewards.{name}": ABOVE_0 for name in ("members", "head_steps", "layers", "rank")},

@@ -197,10 +197,20 @@ def _check(scores: Sequence[Scores]) -> int:
     """How many different questions there are; an empty set and a question twice in one seed are refused."""
     if not scores or any(not len(one.ids) for one in scores):
         raise ValueError("an empty set has no accuracy")
-    for one in scores:
-        if len(one.ids) != len(one.values_NM) or len(np.unique(one.ids)) != len(one.ids):
-            raise ValueError("each question must have one row")
-    return len(np.unique(np.concatenate([one.ids for one in scores])))
+    different = {id(one.ids): one.ids for one in scores}.values()
+    repeated = any(not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) < len(ids) for ids in different)
+    if repeated or any(len(one.ids) != len(one.values_NM) for one in scores):
+        raise ValueError("each question must have one row")
+    return _places(scores)[0]
+
+
+def _places(scores: Sequence[Scores]) -> tuple[int, np.ndarray]:
+    """How many different questions there are, and which_J: the place of each seed's rows, in turn, among them."""
+    ids = scores[0].ids
+    if all(one.ids is ids for one in scores):  # where it is one array nothing need be sorted: a second per million
+        return len(ids), np.tile(np.arange(len(ids)), len(scores))
+    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
+    return len(ids_U), which_J
 
 
 def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tuple[float, float, float]]:
@@ -232,11 +242,14 @@ def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tupl
 
 def _by_question(scores: Sequence[Scores]) -> np.ndarray:
     """rows_UM: each different question's part in the mean over seeds, so that the mean of the rows is that mean."""
-    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    rows_UM = np.zeros((len(ids_U), scores[0].values_NM.shape[1]))
-    parts = [one.values_NM * (len(ids_U) / (len(one.ids) * len(scores))) for one in scores]
-    np.add.at(rows_UM, which_J, np.concatenate(parts))
-    return rows_UM
+    size, which_J = _places(scores)
+    parts = [one.values_NM * (size / (len(one.ids) * len(scores))) for one in scores]
+    return _sums(size, which_J, np.concatenate(parts))
+
+
+def _sums(size: int, which_J: np.ndarray, values_JM: np.ndarray) -> np.ndarray:
+    """The values of each place, summed: (size, M)."""
+    return np.array([np.bincount(which_J, values_J, size) for values_J in values_JM.T]).T
 
 
 def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -247,9 +260,8 @@ def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.nda
     residual_JM = np.concatenate(
         [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
     )
-    _, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    by_item_UM = np.zeros((which_J.max() + 1, residual_JM.shape[1]))
-    np.add.at(by_item_UM, which_J, residual_JM)
+    size, which_J = _places(scores)
+    by_item_UM = _sums(size, which_J, residual_JM)
     item_MM = by_item_UM.T @ by_item_UM
     mean_SM = np.array([one.values_NM.mean(0) for one in scores])
     centred_SM = mean_SM - mean_SM.mean(0)

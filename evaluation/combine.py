@@ -15,6 +15,7 @@ from w2s.ensemble.pool import FAMILIES, METHODS, fit
 from w2s.evaluation import pool_curves, pool_judging
 from w2s.evaluation.pool_asked import Asked, read_asked
 from w2s.evaluation.pool_files import check_folder, write_predictions
+from w2s.evaluation.pool_forecast import feasible
 from w2s.evaluation.pool_judging import Judged
 from w2s.evaluation.pool_report import PICKED, render, table
 from w2s.evaluation.statistics import Interval, contrast, rate, smallest_difference
@@ -32,7 +33,10 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     check_folder(asked.folder)
     opinions, truth, notes = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
+    named = [one if isinstance(one, str) else one["name"] for one in asked.methods]
+    specs, infeasible = feasible(specs, named, opinions, truth, asked.repeats)
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
+    left_out |= infeasible
     found = without_needless(asked, found, left_out)
     report = describe(asked, found, left_out, opinions, truth, command)
     report["remarks"] = [*notes, *report["remarks"]]
@@ -110,7 +114,9 @@ def describe(
         curves["by_number"] = pool_curves.by_number(known, gold, [half[rows_N] for half in halves], evidence)
     pair = scores(winner, columns, rows_N, "best_single")
     return {
-        "command": command, "outputs": str(asked.outputs), "questions": len(opinions.ids), "judged": int(rows_N.sum()),
+        "command": command, "outputs": outputs_of(asked, opinions), "unit": asked.unit,
+        "log": {"metrics": asked.metric, "filters": asked.filter},
+        "questions": len(opinions.ids), "judged": int(rows_N.sum()),
         "members": opinions.members.tolist(), "repeats": asked.repeats, "seed": asked.seed, "winner": winner,
         "remarks": remarks(asked, rows_N, curves.get("correlation"), tail),
         "methods": sorted(methods, key=lambda one: -one["accuracy"][0]),
@@ -124,6 +130,11 @@ def describe(
         "online": None,
         "groups": groups(columns[winner].mean(0), columns.get("plurality"), opinions, truth, rows_N),
     }  # fmt: skip
+
+
+def outputs_of(asked: Asked, opinions: Opinions) -> str:
+    """The outputs' name, wherever it is shown marked as cut."""
+    return asked.outputs + (f" (the first {len(opinions.ids):,} questions)" if asked.limit else "")
 
 
 def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth: Truth) -> list[dict[str, Any]]:

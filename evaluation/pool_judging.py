@@ -195,6 +195,4 @@ def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.nda
 def scores(columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
     """Columns of (R, N) as the statistics want them: one `Scores` for each repeat, all of the same questions."""
     at = np.flatnonzero(rows_N)
-    return [
-        Scores(at, np.array([one[repeat][at] for one in columns_RN]).T) for repeat in range(len(columns_RN[0]))
-    ]
+    return [Scores(at, np.array([one[repeat][at] for one in columns_RN]).T) for repeat in range(len(columns_RN[0]))]

@@ -186,7 +186,7 @@ def combine(asked: argparse.Namespace) -> None:
     from w2s.evaluation.pool_asked import asked_of
 
     flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
-    flags += ("repeats", "seed", "online", "encoder", "out")
+    flags += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
     given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
     places = [word for word in asked.outputs if "=" not in word]
     if len(places) > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from w2s.data.columns import OUTPUTS, QUESTIONS, Source, rows_source
 from w2s.data.harness import lm_eval_rows
-from w2s.data.reading import Row, file_rows
+from w2s.data.reading import Problems, Row, file_rows
 from w2s.grading import judge
 from w2s.records import BadInput, Example, Gold
 
@@ -37,8 +37,8 @@ def log_sources(
         return None
     name = str(path)
     return (
-        rows_source(name, lambda: enumerated(name, questions), QUESTIONS, ["id"]),
-        rows_source(name, lambda: enumerated(name, outputs), OUTPUTS, ["id", "model"]),
+        rows_source(name, enumerated(name, questions), QUESTIONS, ["id"], Problems()),
+        rows_source(name, enumerated(name, outputs), OUTPUTS, ["id", "model"], Problems()),
     )
 
 

@@ -32,7 +32,6 @@ QUESTIONS = {"id": TEXT, "group": TEXT, "prompt": TEXT, "choices": TEXTS, "gold"
 OUTPUTS = {"id": TEXT, "model": TEXT, "sample": WHOLE, "answer": TEXT, "correct": NUMBER, "score": NUMBER}
 OUTPUTS |= {"probs": NUMBERS, "cost": NUMBER, "text": TEXT, "visible_pass": NUMBER, "quality": NUMBER}
 FEW = ("model", "answer", "group")  # few distinct texts: read as codes
-SPOKEN = ("prompt", "answer", "text")  # what a model was asked or said: any text is one
 ALLOWED = {
     TEXT: "a text",
     TEXTS: "a list of texts",
@@ -149,7 +148,8 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
                 raise ValueError
             if not isinstance(value, str):
                 return str(int(value) if float(value).is_integer() else value)
-            return value if value.isascii() else whole(value, name in SPOKEN)
+            value.encode()  # a file's name can hold half a surrogate pair, which is no text
+            return value
         if wanted in (TEXTS, NUMBERS):
             value = json.loads(value) if isinstance(value, str) else value
             if not isinstance(value, list):
@@ -164,11 +164,6 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
         return float(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
         raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[wanted]}") from None
-
-
-def whole(text: str, spoken: bool) -> str:
-    """Text as UTF-8 can hold it: half a surrogate pair becomes U+FFFD where it was `spoken`, elsewhere a ValueError."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace" if spoken else "strict")
 
 
 def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:

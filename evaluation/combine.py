@@ -15,6 +15,7 @@ from w2s.ensemble.pool import FAMILIES, METHODS, fit
 from w2s.evaluation import pool_curves, pool_judging
 from w2s.evaluation.pool_asked import Asked, read_asked
 from w2s.evaluation.pool_files import check_folder, write_predictions
+from w2s.evaluation.pool_forecast import feasible
 from w2s.evaluation.pool_judging import Judged
 from w2s.evaluation.pool_report import PICKED, render, table
 from w2s.evaluation.statistics import Interval, contrast, rate, smallest_difference
@@ -32,7 +33,10 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     check_folder(asked.folder)
     opinions, truth, notes = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
+    named = [one if isinstance(one, str) else one["name"] for one in asked.methods]
+    specs, infeasible = feasible(specs, named, opinions, truth, asked.repeats)
     found, left_out = pool_judging.judge(specs, opinions, truth, repeats=asked.repeats, seed=asked.seed)
+    left_out |= infeasible
     found = without_needless(asked, found, left_out)
     report = describe(asked, found, left_out, opinions, truth, command)
     report["remarks"] = [*notes, *report["remarks"]]
@@ -85,15 +89,15 @@ def describe(
     rows_N = pool_judging.common(found)
     if not rows_N.any():
         raise BadInput("methods: there is no question on which all of them can be judged; ask for one family at a time")
-    halves = [pool_judging.split(opinions, truth, asked.seed + repeat) for repeat in range(asked.repeats)]
+    halves = pool_judging.splits(opinions, truth, asked.repeats, asked.seed)
     columns = {one.name: one.right_RN for one in found}
-    methods = [row_of(one, columns, opinions, rows_N) for one in found]
+    methods = [row_of(one, columns, rows_N) for one in found]
     winner = max(methods, key=lambda one: one["accuracy"][0])["name"]
     curves = {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
     columns[PICKED] = pool_judging.picked(found, halves, rows_N)
     methods.append({
         "name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "abstained": None, "cost": None,
-        "asked": None, "seconds": 0.0, **against(PICKED, columns, opinions, rows_N),
+        "asked": None, "seconds": 0.0, **against(PICKED, columns, rows_N),
     })  # fmt: skip
     for one in methods:
         for key in ("over_hull", "over_hull_all"):
@@ -108,9 +112,11 @@ def describe(
         curves["correlation"] = pool_curves.correlation(evidence, known.members)
         curves["agreement"] = pool_curves.agreement(opinions, truth, rows_N)
         curves["by_number"] = pool_curves.by_number(known, gold, [half[rows_N] for half in halves], evidence)
-    pair = scores(winner, columns, opinions, rows_N, "best_single")
+    pair = scores(winner, columns, rows_N, "best_single")
     return {
-        "command": command, "outputs": str(asked.outputs), "questions": len(opinions.ids), "judged": int(rows_N.sum()),
+        "command": command, "outputs": outputs_of(asked, opinions), "unit": asked.unit,
+        "log": {"metrics": asked.metric, "filters": asked.filter},
+        "questions": len(opinions.ids), "judged": int(rows_N.sum()),
         "members": opinions.members.tolist(), "repeats": asked.repeats, "seed": asked.seed, "winner": winner,
         "remarks": remarks(asked, rows_N, curves.get("correlation"), tail),
         "methods": sorted(methods, key=lambda one: -one["accuracy"][0]),
@@ -126,6 +132,11 @@ def describe(
     }  # fmt: skip
 
 
+def outputs_of(asked: Asked, opinions: Opinions) -> str:
+    """The outputs' name, wherever it is shown marked as cut."""
+    return asked.outputs + (f" (the first {len(opinions.ids):,} questions)" if asked.limit else "")
+
+
 def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth: Truth) -> list[dict[str, Any]]:
     """The online protocol's table, best first; best_single is the best member in hindsight."""
     focal = next((spec for spec in specs if spec["name"] == "rl_focal"), None)
@@ -133,11 +144,11 @@ def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth:
     options = None if focal is None else {key: value for key, value in focal.items() if key in shared}
     columns = pool_judging.judge_online(opinions, truth, focal_options=options, repeats=asked.repeats, seed=asked.seed)
     rows_N = np.isfinite(next(iter(columns.values()))).all(0)
-    rows = [{"name": name, **against(name, columns, opinions, rows_N)} for name in columns]
+    rows = [{"name": name, **against(name, columns, rows_N)} for name in columns]
     return sorted(rows, key=lambda one: -one["accuracy"][0])
 
 
-def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:
+def row_of(one: Judged, columns: dict, rows_N: np.ndarray) -> dict[str, Any]:
     """One method's line of the ranked table."""
     cost = None if one.cost_RN is None else 1000 * float(one.cost_RN[:, rows_N].mean())
     return {
@@ -145,7 +156,7 @@ def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -
         "family": next(family for family, members in FAMILIES.items() if one.name in members),
         "summary": summary(METHODS[one.name]),
         "options": one.options,
-        **against(one.name, columns, opinions, rows_N),
+        **against(one.name, columns, rows_N),
         "abstained": float(one.abstained_N[rows_N].mean()),
         "cost": cost,
         "asked": float(one.asked_RN[:, rows_N].mean()),
@@ -153,18 +164,18 @@ def row_of(one: Judged, columns: dict, opinions: Opinions, rows_N: np.ndarray) -
     }
 
 
-def scores(name: str, columns: dict, opinions: Opinions, rows_N: np.ndarray, other: str | None = None) -> list:
+def scores(name: str, columns: dict, rows_N: np.ndarray, other: str | None = None) -> list:
     """One column, or two for a paired difference, as the statistics want them."""
     named = [columns[name]] if other is None else [columns[name], columns[other]]
-    return pool_judging.scores(opinions.ids, named, rows_N)
+    return pool_judging.scores(named, rows_N)
 
 
-def against(name: str, columns: dict, opinions: Opinions, rows_N: np.ndarray) -> dict[str, Any]:
+def against(name: str, columns: dict, rows_N: np.ndarray) -> dict[str, Any]:
     """accuracy, and over_best and over_plurality: paired differences; None for a method against itself."""
-    found = {"accuracy": values(rate(scores(name, columns, opinions, rows_N)))}
+    found = {"accuracy": values(rate(scores(name, columns, rows_N)))}
     for key, other in (("over_best", "best_single"), ("over_plurality", "plurality")):
         there = other in columns and other != name
-        found[key] = values(contrast(scores(name, columns, opinions, rows_N, other), [1, -1])) if there else None
+        found[key] = values(contrast(scores(name, columns, rows_N, other), [1, -1])) if there else None
     return found
 
 
@@ -178,7 +189,7 @@ def singles(known: Opinions, gold: Truth) -> list[dict[str, Any]]:
     for at, name in enumerate(known.members.tolist()):
         right_N, answer_N = np.nan_to_num(gold.right_MN[at]), known.answer_MN[at]
         cost = None if known.cost_MN is None else 1000 * float(np.nan_to_num(known.cost_MN[at]).mean())
-        interval = rate(pool_judging.scores(known.ids, [right_N[None]], np.ones(len(known.ids), dtype=bool)))
+        interval = rate(pool_judging.scores([right_N[None]], np.ones(len(known.ids), dtype=bool)))
         not_asked = float((answer_N == NOT_ASKED).mean())
         rows.append({
             "name": name, "accuracy": values(interval), "abstained": float((answer_N == ABSTAINED).mean()),

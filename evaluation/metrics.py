@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from w2s.boosting.adaboost import wrongness
-from w2s.evaluation.statistics import DRAWS, Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
+from w2s.evaluation.statistics import Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
 from w2s.records import Metric, Outcome, Predictions, align
 
 MODELS = (
@@ -117,7 +117,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
     return Judged(np.array(list(first)), right_N, np.array([one.correct is None for one in first.values()], dtype=bool))
 
 
-def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None, draws: int = DRAWS) -> list[Metric]:
+def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None) -> list[Metric]:
     """Every metric of one suite. `bins` maps an id to the label of its bin of difficulty."""
     answers = {seed: in_one_order(models) for seed, models in answers.items()}
     if not answers or not all(answers.values()):
@@ -126,16 +126,16 @@ def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = No
     models += sorted({model for seed in answers.values() for model in seed} - set(MODELS))  # w2s evaluate: any name
     found = []
     for model in models:
-        one = Suite(suite, answers, (model,), draws)
+        one = Suite(suite, answers, (model,))
         found += accuracies(one, bins) + calibrations(one)
     for model, other in PAIRS:
         if model in models and other in models:
-            found += differences(Suite(suite, answers, (model, other), draws))
+            found += differences(Suite(suite, answers, (model, other)))
     for student in TEACHERS:
         if student in models:
-            found += recovered(suite, answers, student, models, draws)
+            found += recovered(suite, answers, student, models)
             teacher = next((one for one in TEACHERS[student] if one in models), None)
-            found += imitations(suite, answers, student, teacher, draws) if teacher else []
+            found += imitations(suite, answers, student, teacher) if teacher else []
     return found
 
 
@@ -146,7 +146,6 @@ class Suite:
     suite: str
     answers: Answers
     models: tuple[str, ...]
-    draws: int = DRAWS
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -206,7 +205,7 @@ def calibrations(one: Suite) -> list[Metric]:
     """Brier score (sum over candidates, 0 to 2) and expected calibration error in 15 bins of equal mass."""
     if any(judged.opinion is None for seed in one.seeds for judged in one.judged(seed)):
         return []
-    brier = contrast(one.scores(brier_score), [1.0], top=2.0, draws=min(one.draws, 2000))
+    brier = contrast(one.scores(brier_score), [1.0], top=2.0)
     # No interval: a resample of a calibrated model looks uncalibrated, so its bootstrap is biased upwards.
     ece = np.mean([calibration_error(one.judged(seed)[0]) for seed in one.seeds])
     return [one.metric("brier", brier), one.metric("ece", Interval(float(ece), None, None, brier.n))]
@@ -237,7 +236,7 @@ def differences(both: Suite) -> list[Metric]:
         nothing = Interval(None, None, None, 0, "no seed has both")
         return [both.metric(f"accuracy_minus_{name}", nothing)]
     scores = both.scores()
-    gap = contrast(scores, [1.0, -1.0], draws=both.draws)
+    gap = contrast(scores, [1.0, -1.0])
     least = smallest_difference(scores, [1.0, -1.0])
     why = None if least is not None else "the two never differ"
     return [
@@ -246,22 +245,22 @@ def differences(both: Suite) -> list[Metric]:
     ]
 
 
-def recovered(suite: str, answers: Answers, student: str, models: Sequence[str], draws: int) -> list[Metric]:
+def recovered(suite: str, answers: Answers, student: str, models: Sequence[str]) -> list[Metric]:
     """PGR = (student - floor) / (ceiling - floor), paired by question over all three."""
     missing = [model for model in ("floor", "ceiling") if model not in models]
-    three = Suite(suite, answers, (student, "floor", "ceiling"), draws)
+    three = Suite(suite, answers, (student, "floor", "ceiling"))
     if missing or not three.seeds:
         why = f"no {' and no '.join(missing)} in this run" if missing else "no seed has all three"
         return [Metric(suite, student, "pgr", None, None, None, 0, (), why)]
-    return [three.metric("pgr", ratio(three.scores(), [1, -1, 0], [0, -1, 1], unclear=NOT_APART, draws=draws))]
+    return [three.metric("pgr", ratio(three.scores(), [1, -1, 0], [0, -1, 1], unclear=NOT_APART))]
 
 
-def imitations(suite: str, answers: Answers, student: str, teacher: str, draws: int) -> list[Metric]:
+def imitations(suite: str, answers: Answers, student: str, teacher: str) -> list[Metric]:
     """How far a student copies its teacher: disagreement, and the share of its teacher's wrong answers that it repeats.
 
     Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates.
     """
-    both = Suite(suite, answers, (student, teacher), draws)
+    both = Suite(suite, answers, (student, teacher))
     pairs = [both.judged(seed) for seed in both.seeds]
     if not pairs or any(one.opinion is None for pair in pairs for one in pair):
         return []
@@ -275,9 +274,7 @@ def imitations(suite: str, answers: Answers, student: str, teacher: str, draws: 
         expected += (1 - pupil.correct_N.mean()) * (1 / others_N[wrong_N]).sum()
         wrong += int(wrong_N.sum())
     found = [both.metric("disagreement", rate(differ))]
-    found.append(
-        both.metric("imitation", ratio(copies, [1, 0], [0, 1], unclear="the teacher hardly errs", draws=draws))
-    )
+    found.append(both.metric("imitation", ratio(copies, [1, 0], [0, 1], unclear="the teacher hardly errs")))
     if wrong:
         found.append(both.metric("imitation_if_independent", Interval(float(expected / wrong), None, None, wrong)))
     return found
@@ -326,8 +323,11 @@ def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple
     return tuple(named.values()), {i: named[b] for i, b in zip(ids, which_N.tolist(), strict=True)}
 
 
-def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric]) -> None:
-    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths)."""
+def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric], *, limit: int | None = None) -> None:
+    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths).
+
+    limit: how many questions of a set there were at most, where that was limited.
+    """
     rank = {model: at for at, model in enumerate(MODELS)}
     rows = []
     for one in sorted(metrics, key=lambda m: (m.suite, rank.get(m.model, len(rank)), m.model, m.name)):
@@ -335,5 +335,6 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric])
         for field in ("value", "low", "high"):
             row[field] = None if row[field] is None else round(float(row[field]), 6) + 0.0  # no -0.0
         rows.append(row)
-    text = json.dumps({"run": run, "verdict": verdict, "metrics": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+    told = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8")

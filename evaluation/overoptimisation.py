@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from w2s.evaluation.preferences import MEMBER
-from w2s.evaluation.statistics import DRAWS, Interval, Scores, contrast
+from w2s.evaluation.statistics import Interval, Scores, contrast
 from w2s.records import Metric
 from w2s.registry import pick
 from w2s.rewards import best_of_n
@@ -109,7 +109,7 @@ def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
 
 
 def measure_best_of_n(
-    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int], draws: int = DRAWS,
+    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int],
     aggregate: Mapping[str, Any] | None = None,
 ) -> list[Metric]:  # fmt: skip
     """Every number of the curve against best-of-n, as metrics of the suite `best_of_n`, model = way.
@@ -140,21 +140,21 @@ def measure_best_of_n(
 
     for way in ways:
         for at, n in enumerate(sizes):
-            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: told[s][w].gold_NL[:, a]), [1], draws=draws))
+            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: told[s][w].gold_NL[:, a]), [1]))
             of_proxy = [(one.ids, told[seed][way].proxy_NL[:, at]) for seed, one in seeds.items()]
-            tell(way, f"proxy@{n}", mean_of_any(of_proxy, draws))
-        tell(way, "ranked", mean_of_any([(one.ids, told[seed][way].ranked_N) for seed, one in seeds.items()], draws))
+            tell(way, f"proxy@{n}", mean_of_any(of_proxy))
+        tell(way, "ranked", mean_of_any([(one.ids, told[seed][way].ranked_N) for seed, one in seeds.items()]))
         mean_L = np.mean([told[seed][way].gold_NL.mean(0) for seed in seeds], axis=0)
         n = len(np.unique(np.concatenate([one.ids for one in seeds.values()])))
         tell(way, "peak", Interval(float(sizes[int(mean_L.round(12).argmax())]), None, None, n))
         first, last = (lambda s, a=at, w=way: told[s][w].gold_NL[:, a] for at in (0, -1))
         member = lambda s: told[s][MEMBER].gold_NL[:, -1]  # noqa: E731
-        tell(way, "turn_down", contrast(rows(at_peak(way), last), [1, -1], draws=draws))
-        tell(way, "gain", contrast(rows(at_peak(way), first), [1, -1], draws=draws))
+        tell(way, "turn_down", contrast(rows(at_peak(way), last), [1, -1]))
+        tell(way, "gain", contrast(rows(at_peak(way), first), [1, -1]))
         if way != MEMBER:
             four = rows(at_peak(way), last, at_peak(MEMBER), member)
-            tell(way, "turn_down_minus_member", contrast(four, [1, -1, -1, 1], draws=draws))
-            tell(way, "last_minus_member", contrast(rows(last, member), [1, -1], draws=draws))
+            tell(way, "turn_down_minus_member", contrast(four, [1, -1, -1, 1]))
+            tell(way, "last_minus_member", contrast(rows(last, member), [1, -1]))
     return found
 
 
@@ -184,7 +184,7 @@ def in_second_half(key: str) -> bool:
     return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
 
 
-def mean_of_any(seeds: Sequence[tuple[np.ndarray, np.ndarray]], draws: int = DRAWS) -> Interval:
+def mean_of_any(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
     """The mean of any numbers (N) with its interval; nan are left out. Shifted to begin at 0, as `contrast` needs."""
     known = [(ids[np.isfinite(value_N)], value_N[np.isfinite(value_N)]) for ids, value_N in seeds]
     if any(not len(ids) for ids, _ in known):
@@ -193,7 +193,7 @@ def mean_of_any(seeds: Sequence[tuple[np.ndarray, np.ndarray]], draws: int = DRA
     top = max(value_N.max() for _, value_N in known) - low
     if top < 1e-9:
         return Interval(float(low), float(low), float(low), sum(len(ids) for ids, _ in known))
-    found = contrast([Scores(ids, value_N[:, None] - low) for ids, value_N in known], [1], top=top, draws=draws)
+    found = contrast([Scores(ids, value_N[:, None] - low) for ids, value_N in known], [1], top=top)
     return Interval(found.value + low, found.low + low, found.high + low, found.n)
 
 

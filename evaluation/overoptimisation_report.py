@@ -39,7 +39,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
         return json.loads(known.read_text())["verdict"]
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    metrics = measure_best_of_n(seeds, sizes=sizes, draws=run.config["evaluation"]["draws"], **how_of(run))
+    metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])

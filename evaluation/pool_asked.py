@@ -44,6 +44,14 @@ class Asked:
     """Only the questions of these groups (tasks, subjects); [] is all."""
     costs: dict = field(default_factory=dict)
     """US dollars of one answer, by member or by pattern (`gpt-4*: 0.01`), where they were not recorded; first match."""
+    unit: str = "$"
+    """What costs are counted in, recorded or given, for example tokens or seconds."""
+    metric: list[str] = field(default_factory=list)
+    """Of lm-eval logs the metric that says right or wrong, the preferred first; [] prefers exact_match, acc, ..."""
+    filter: list[str] = field(default_factory=list)
+    """Of lm-eval logs the filter whose answers count, the preferred first; [] takes the one that finds most answers."""
+    limit: int | None = None
+    """A smoke run: the first so many questions by id."""
     repeats: int = 5
     """How often the questions are cut into halves anew."""
     seed: int = 0
@@ -56,7 +64,8 @@ class Asked:
 
     @property
     def folder(self) -> Path:
-        return Path(self.out or Path("runs") / "combine" / Path(self.outputs).resolve().stem)
+        name = Path(self.outputs).resolve().stem + (f"-limit-{self.limit}" if self.limit else "")
+        return Path(self.out or Path("runs") / "combine" / name)
 
 
 def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]) -> tuple[Asked, list[dict[str, Any]]]:
@@ -64,6 +73,8 @@ def asked_of(config: str | None, flags: dict[str, Any], overrides: Sequence[str]
     problems: list[str] = []
     values = {} if config is None else read(config, problems)
     asked = build(Asked, {**values, **flags}, "", problems)
+    if asked.limit is not None and asked.limit < 1:
+        problems.append(f"limit: {asked.limit} given; allowed: a whole number above 0")
     if asked.seed < 0:
         problems.append(f"seed: {asked.seed} given; allowed: 0 and above")
     if not asked.outputs:
@@ -112,7 +123,9 @@ def read_asked(asked: Asked) -> tuple[Opinions, Truth, list[str]]:
     """The pool, cut to the groups asked for, with costs and features as asked; and notes on its gaps and labels."""
     questions = Path(asked.questions) if asked.questions else None
     suite = suite_of(asked.suite, asked.data_root) if asked.suite else None
-    opinions, truth = read_pool(Path(asked.outputs), questions, models=asked.models, suite=suite)
+    notes: list[str] = []
+    log = {"suite": suite, "metrics": asked.metric, "filters": asked.filter, "notes": notes}
+    opinions, truth = read_pool(Path(asked.outputs), questions, models=asked.models, **log)
     unknown = set(asked.groups) - set(opinions.group_N.tolist())
     if unknown:
         one, known = sorted(unknown)[0], sorted(set(opinions.group_N.tolist()))
@@ -120,8 +133,14 @@ def read_asked(asked: Asked) -> tuple[Opinions, Truth, list[str]]:
     if asked.groups:
         rows_N = np.isin(opinions.group_N, asked.groups)
         opinions, truth = opinions.questions(rows_N), truth.questions(rows_N)
+    if asked.limit and asked.limit < len(opinions.ids):
+        notes.insert(0, f"a smoke run: the first {asked.limit:,} of {len(opinions.ids):,} questions by id")
+        rows = np.sort(np.argsort(opinions.ids, kind="stable")[: asked.limit])
+        opinions, truth = opinions.questions(rows), truth.questions(rows)
+    for note in notes:
+        say(note)
     opinions = with_costs(opinions, asked.costs)
-    notes = pool_notes(opinions, truth)
+    notes += pool_notes(opinions, truth)
     return with_features(without_gaps(opinions), asked.encoder), truth, notes
 
 

@@ -13,6 +13,7 @@ from w2s.data.outputs import read_pool
 from w2s.ensemble.pool import apply
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.evaluation.pool_judging import answers_of
+from w2s.log import say
 from w2s.opinions import (
     ABSTAINED,
     NOT_RECORDED,
@@ -42,7 +43,7 @@ def apply_fitted(
     write_predictions(out, [(name, answers_of(decision, opinions), right_N)], opinions)
     lines = [f"{name}: {len(opinions.ids):,} questions, {int(decision.abstained_N.sum()):,} without an answer"]
     if cost_N is not None:
-        lines.append(f"cost: ${1000 * cost_N.mean():.4g} per 1,000 questions")
+        lines.append(f"cost: {1000 * cost_N.mean():.4g} {written(folder).get('unit', '$')} per 1,000 questions")
     judged_N = np.isfinite(right_N)
     if judged_N.any():
         lines.append(f"right: {100 * right_N[judged_N].mean():.1f}% of {int(judged_N.sum()):,} questions with gold")
@@ -96,17 +97,21 @@ def decide(
     folder: Path, outputs: Path, questions: Path | None, method: str | None, encoder: str | None
 ) -> tuple[str, Opinions, Truth, Decision]:
     """The fitted method of a combine folder, its pool of new outputs, and what it answers."""
-    report = folder / "combine.json"
-    if not report.is_file():
-        raise BadInput(f"{folder}: no combine.json there; it is written by `w2s combine`")
+    report, notes = written(folder), []
     known = sorted(path.stem for path in (folder / "fitted").glob("*.npz"))
-    name = method or winner(report)
+    name = method or report.get("winner")
+    if name is None:
+        raise BadInput(f"{folder / 'combine.json'}: not what `w2s combine` wrote; name a method with --method")
     if name not in known:
         raise BadInput(
             f"method: {name!r} was not fitted there{did_you_mean(name, known)}; there are: {', '.join(known)}"
         )
     fitted = read_fitted(folder / "fitted" / f"{name}.npz")
-    opinions, truth = read_pool(outputs, questions, members=fitted.members.tolist())
+    opinions, truth = read_pool(
+        outputs, questions, members=fitted.members.tolist(), notes=notes, **report.get("log", {})
+    )
+    for note in notes:
+        say(note)
     # Where nothing says whether an answer was right, a group without answers has abstained.
     silent_MN = (opinions.answer_MN == NOT_RECORDED) & ~np.isfinite(truth.right_MN)
     opinions = dataclasses.replace(opinions, answer_MN=np.where(silent_MN, ABSTAINED, opinions.answer_MN))
@@ -117,12 +122,16 @@ def decide(
         raise BadInput(f"{outputs}: {name} cannot be applied: {reason}") from None
 
 
-def winner(report: Path) -> str:
-    """The method that did best, as combine.json tells."""
+def written(folder: Path) -> dict:
+    """What `w2s combine` wrote of its findings; {} where it cannot be read."""
+    report = folder / "combine.json"
+    if not report.is_file():
+        raise BadInput(f"{folder}: no combine.json there; it is written by `w2s combine`")
     try:
-        return json.loads(report.read_text(encoding="utf-8"))["winner"]
-    except (ValueError, KeyError, TypeError):
-        raise BadInput(f"{report}: not what `w2s combine` wrote; name a method with --method") from None
+        found = json.loads(report.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_folder(folder: Path) -> None:

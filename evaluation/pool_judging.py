@@ -57,17 +57,21 @@ def judge(
         raise BadInput(f"repeats: {repeats!r} given; allowed: a whole number above 0")
     if truth.known_N.sum() < 4:
         raise BadInput(f"questions: {truth.known_N.sum()} of {len(truth.ids)} can be judged; at least 4 are needed")
-    halves = [split(opinions, truth, seed + repeat) for repeat in range(repeats)]
+    halves = splits(opinions, truth, repeats, seed)
     specs = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
+    running: list[str] = []
     with progress(len(specs), "methods") as advance:
 
         def judged(spec: dict[str, Any]) -> Judged | NotApplicable:
+            running.append(spec["name"])
+            advance(0, note=f"in work: {', '.join(running)}")
             try:
                 return judge_one(spec, opinions, truth, halves)
             except NotApplicable as reason:
                 return reason
             finally:
-                advance(note=spec["name"])
+                running.remove(spec["name"])
+                advance(note=f"in work: {', '.join(running) or 'none'}")
 
         found = each(judged, specs)
     left_out = {s["name"]: str(one) for s, one in zip(specs, found, strict=True) if isinstance(one, NotApplicable)}
@@ -78,7 +82,7 @@ def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
     from threadpoolctl import threadpool_limits
 
-    # The libraries' own threads would fight over the same cores, and wait for each other by spinning.
+    # BLAS' own threads would fight over the same cores, and wait for each other by spinning.
     with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         return list(workers.map(work, items))
 
@@ -96,14 +100,13 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
         for rows, fitted in zip((half, ~half), two, strict=True):
             here, gold = opinions.questions(rows), truth.questions(rows)
             own = apply(fitted, here)
-            right_RN[repeat, rows], asked_RN[repeat, rows] = rightness(own, gold), own.asked_MN.sum(0)
-            cost_RN[repeat, rows] = np.nan if here.cost_MN is None else spent(own, here)
+            asked_RN[repeat, rows] = own.asked_MN.sum(0)
+            right_RN[repeat, rows], cost_RN[repeat, rows] = chosen = outcome(own, here, gold)
             for point in range(len(points)):
                 # A fit with more points than another gives up some in between.
                 taken = round(point * (len(fitted.points) - 1) / max(len(points) - 1, 1))
-                decision = own if taken == fitted.point else apply(fitted, here, taken)
-                right_PRN[point, repeat, rows] = rightness(decision, gold)
-                cost_PRN[point, repeat, rows] = np.nan if here.cost_MN is None else spent(decision, here)
+                other = chosen if taken == fitted.point else outcome(apply(fitted, here, taken), here, gold)
+                right_PRN[point, repeat, rows], cost_PRN[point, repeat, rows] = other
             if repeat == 0:
                 for whole, part in zip(told, (own.abstained_N, *answers_of(own, here)), strict=True):
                     whole[rows] = part
@@ -113,6 +116,11 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
     return Judged(
         spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *told, seconds=seconds
     )
+
+
+def outcome(decision: Decision, here: Opinions, gold: Truth) -> tuple[np.ndarray, np.ndarray | float]:
+    """right_N and cost_N; NaN for costs that were not recorded."""
+    return rightness(decision, gold), np.nan if here.cost_MN is None else spent(decision, here)
 
 
 def judge_online(
@@ -150,15 +158,19 @@ def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarr
     return found_N, np.where(found_N >= 0, decision.probs_NK[rows, best_N], np.nan), np.full(size, -1)
 
 
-def split(opinions: Opinions, truth: Truth, seed: int) -> np.ndarray:
-    """half_N, true for a random half of each group's judgeable questions; it depends on the ids, not on their order."""
-    rng, half_N = np.random.default_rng(seed), np.zeros(len(opinions.ids), dtype=bool)
+def splits(opinions: Opinions, truth: Truth, repeats: int, seed: int) -> list[np.ndarray]:
+    """half_N of each repeat, true for a random half of each group's judgeable questions; by id, not by their order."""
     order = np.argsort(opinions.ids, kind="stable")
-    shuffled = order[rng.permutation(len(order))]
-    # Dealt alternately within each group; a stable sort by group keeps the random order inside it.
-    dealt = shuffled[np.lexsort((~truth.known_N[shuffled], opinions.group_N[shuffled]))]
-    half_N[dealt[rng.integers(2) :: 2]] = True
-    return half_N
+    _, group_N = np.unique(opinions.group_N.astype(str), return_inverse=True)
+    dealt_N = 2 * group_N + ~truth.known_N
+    halves = []
+    for repeat in range(repeats):
+        rng, half_N = np.random.default_rng(seed + repeat), np.zeros(len(order), dtype=bool)
+        shuffled = order[rng.permutation(len(order))]
+        # Dealt alternately within each group; a stable sort by group keeps the random order inside it.
+        half_N[shuffled[np.argsort(dealt_N[shuffled], kind="stable")][rng.integers(2) :: 2]] = True
+        halves.append(half_N)
+    return halves
 
 
 def common(found: Sequence[Judged]) -> np.ndarray:
@@ -180,9 +192,7 @@ def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.nda
     return best_RN
 
 
-def scores(ids: np.ndarray, columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
-    """Columns of (R, N) as the statistics want them: one `Scores` for each repeat."""
-    return [
-        Scores(ids[rows_N], np.array([one[repeat][rows_N] for one in columns_RN]).T)
-        for repeat in range(len(columns_RN[0]))
-    ]
+def scores(columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
+    """Columns of (R, N) as the statistics want them: one `Scores` for each repeat, all of the same questions."""
+    at = np.flatnonzero(rows_N)
+    return [Scores(at, np.array([one[repeat][at] for one in columns_RN]).T) for repeat in range(len(columns_RN[0]))]

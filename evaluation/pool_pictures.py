@@ -1,6 +1,6 @@
 """Pictures of `w2s combine`'s page, drawn as `pictures` draws: inline SVG in the page's own colours.
 
-They take the parts of combine.json under "curves": shares from 0 to 1, US dollars per 1,000 questions. The names of
+They take the parts of combine.json under "curves": shares from 0 to 1, costs per 1,000 questions. The names of
 members and methods may come from anywhere: they are escaped here.
 """
 
@@ -105,8 +105,8 @@ def name_ends(axis, ends: Sequence[tuple[float, str, str]]) -> None:
     axis.set_ylim(low, high)
 
 
-def cost(curve: dict[str, Any], winner: str) -> str:
-    """Accuracy against dollars (log): single models and their hull, methods as dots or lines, the winner's intervals.
+def cost(curve: dict[str, Any], winner: str, unit: str) -> str:
+    """Accuracy against cost (log): single models and their hull, methods as dots or lines, the winner's intervals.
 
     Named, as far as there is room: the winner, the methods that no other method beats at their price, and the models
     on the hull. '' where nothing has a price.
@@ -118,7 +118,7 @@ def cost(curve: dict[str, Any], winner: str) -> str:
         return ""
     least = min(paid) / 2  # on a log axis, what costs nothing stands at the left edge
     figure, (axis,) = canvas(3.6, left=0.07, right=0.99, top=0.98, bottom=0.14)
-    dollar_axis(axis, least, max(paid))
+    cost_axis(axis, least, max(paid))
     draw_hull(axis, hull, least)
     for one in curve["singles"]:
         axis.plot(max(one["cost"], least), 100 * one["accuracy"], "o", color=SOFT, ms=4, mfc="none", mew=0.9)
@@ -129,7 +129,7 @@ def cost(curve: dict[str, Any], winner: str) -> str:
     labels += [(one["name"], one) for one in curve["singles"] if [one["cost"], one["accuracy"]] in hull]
     axis.margins(y=0.1)
     axis.grid(axis="y", color=FAINT, lw=0.6)
-    axis.set_xlabel("US dollars per 1,000 questions", color=SOFT, size=10)
+    axis.set_xlabel(f"{plain(unit)} per 1,000 questions", color=SOFT, size=10)
     colours = {winner: ACCENT} | {name: INK for name in best if name != winner}
     spots = [(max(p["cost"], least), 100 * p["accuracy"], name, colours.get(name, SOFT)) for name, p in labels]
     name_points(axis, spots)
@@ -154,7 +154,7 @@ def where_ahead(points: Sequence[dict[str, Any]], hull: Sequence[Sequence[float]
     return max(points, key=lambda p: (p["accuracy"] - np.interp(p["cost"], x, y), p["accuracy"]))
 
 
-def dollar_axis(axis, least: float, most: float) -> None:
+def cost_axis(axis, least: float, most: float) -> None:
     axis.set_xscale("log")
     axis.set_xlim(least / 1.15, max(most, 4 * least) * 1.3)
     steps = (1,) if most > 300 * least else (1, 2, 5)
@@ -165,7 +165,7 @@ def dollar_axis(axis, least: float, most: float) -> None:
 
 
 def draw_hull(axis, corners: Sequence[Sequence[float]], least: float) -> None:
-    """Mixing two models at random is a straight line in dollars, so a bent one on a log axis."""
+    """Mixing two models at random is a straight line in costs, so a bent one on a log axis."""
     for (x, y), (x_next, y_next) in pairwise(corners):
         x_T = np.geomspace(max(x, least), max(x_next, least), 40)
         y_T = np.interp(x_T, [x, x_next], [y, y_next])

@@ -24,7 +24,7 @@ MOST_ROWS = 40  # of singles and groups; the rest can be unfolded
 
 def render(found: dict[str, Any]) -> str:
     """The whole page, in one file that asks for nothing: `found` is the content of combine.json."""
-    found = {"online": [], "groups": [], "bounds": None} | printable(found)
+    found = {"online": [], "groups": [], "bounds": None, "unit": "$"} | printable(found)
     methods, winner = found["methods"], winner_of(found)
     best = next((method["accuracy"][0] for method in methods if method["name"] == SINGLE), None)
     content = {
@@ -44,7 +44,7 @@ def render(found: dict[str, Any]) -> str:
         "most_lines": pictures.MOST_LINES,
         "smallest_group": min([max(one["n"], 1) for one in found["groups"]], default=1),
         "signed": signed,
-        "dollars": dollars,
+        "price": price,
         "options": options_of,
         "has_gap": has_gap,
         "value_of": value_of,
@@ -62,7 +62,7 @@ def draw(found: dict[str, Any]) -> dict[str, str]:
     if by_number and by_number["number"] and by_number["lines"]:
         drawn["by_number"] = pictures.by_number(by_number, found["winner"])
     if curves.get("cost"):
-        drawn["cost"] = pictures.cost(curves["cost"], found["winner"])
+        drawn["cost"] = pictures.cost(curves["cost"], found["winner"], found.get("unit", "$"))
     if correlation and len(correlation["members"]) > 2:  # of two, the text says all
         drawn["correlation"] = pictures.correlation(correlation["members"], correlation["phi"])
     if curves.get("agreement"):
@@ -186,7 +186,8 @@ def table(found: dict[str, Any], rows: int = 15) -> str:
     """For the terminal: the verdict, the first `rows` methods in aligned columns, and what was left out."""
     found = printable(found)
     columns, methods = columns_of(found), found["methods"]
-    names = {"over_plurality": "vs plurality", "abstained": "abstained", "asked": "asked", "cost": "$/1,000"}
+    names = {"over_plurality": "vs plurality", "abstained": "abstained", "asked": "asked"}
+    names["cost"] = f"{found.get('unit', '$')}/1,000"
     names["over_hull"] = "vs hull at its price"
     head = ["", "method", "right, %", "95% interval", "vs best single", "95% interval"]
     lines = [[*head, *(names.get(name, "time") for name in columns)]]
@@ -237,7 +238,7 @@ def value_of(method: dict[str, Any], column: str) -> str:
         "over_hull_all": lambda: gap_words(value),
         "abstained": lambda: f"{100 * value:.1f}%",
         "asked": lambda: f"{value:.1f}",
-        "cost": lambda: dollars(value),
+        "cost": lambda: price(value),
         "seconds": lambda: duration(value),
     }
     return shown[column]()
@@ -254,8 +255,8 @@ def signed(share: float) -> str:
     return "0.0" if shown in ("+0.0", "-0.0") else shown
 
 
-def dollars(value: float | None) -> str:
-    """Two decimals, or two digits where that is less than ten cents."""
+def price(value: float | None) -> str:
+    """Two decimals, or two digits where that is less than a tenth."""
     if value is None:
         return "–"
     return f"{value:,.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"

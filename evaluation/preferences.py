@@ -95,13 +95,13 @@ def combined(names: Sequence[str]) -> list[str]:
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str] | None, draws: int) -> list[Metric]:
+def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str] | None) -> list[Metric]:
     """Every metric of one set over its seeds. `best`: by seed, the member that did best on other pairs."""
     tables = {seed: one.points for seed, one in asked.items()}
     if best is not None:
         tables = {seed: {BEST: table[best[seed]], **table} for seed, table in tables.items()}
     names = list(next(iter(tables.values())))
-    told = Teller(suite, asked, draws)
+    told = Teller(suite, asked)
     found = [told(name, "accuracy", {s: t[name] for s, t in tables.items()}) for name in names]
     count = len({row.id for one in asked.values() for row in one.examples})
     found.append(Metric(suite, RANDOM, "accuracy", 0.5, *wilson(count / 2, count), count, tuple(asked)))
@@ -121,8 +121,8 @@ def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str
 class Teller:
     """Makes the metrics of one set: values by pair become a mean with its interval over instructions and seeds."""
 
-    def __init__(self, suite: str, asked: Mapping[int, Asked], draws: int):
-        self.suite, self.asked, self.draws = suite, asked, draws
+    def __init__(self, suite: str, asked: Mapping[int, Asked]):
+        self.suite, self.asked = suite, asked
 
     def __call__(
         self, model: str, name: str, values: Mapping[int, np.ndarray], *, top: float = 1.0, signed: bool = False,
@@ -140,7 +140,7 @@ class Teller:
             return Metric(self.suite, model, name, None, None, None, 0, tuple(self.asked), "no pair")
         if signed:  # two columns, so that the interval is cut where a difference ends
             scores = [Scores(one.ids, np.column_stack([one.values_NM[:, 0], np.zeros(len(one.ids))])) for one in scores]
-        found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top, draws=self.draws)
+        found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top)
         return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.asked))
 
 
@@ -264,9 +264,7 @@ def best_members(held_out: Mapping[int, Asked]) -> dict[int, str]:
 # --- the pool --------------------------------------------------------------------------------------------------------
 
 
-def measure_pool(
-    pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping[int, str], draws: int, **how: Any
-) -> list[Metric]:
+def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping[int, str], **how: Any) -> list[Metric]:
     """Best-of-n among the ordinary models' answers, and how often each probe is picked when it joins them.
 
     preference@n: the expected true preference of the pick. picked:PROBE@n: how likely the probe is picked when it is
@@ -288,7 +286,7 @@ def measure_pool(
 
     def tell(name: str, what: str, values: Mapping[int, np.ndarray], weight=(1.0,)) -> Metric:
         scores = [Scores(pools[s].ids, np.reshape(values[s], (len(weight), -1)).T) for s in seeds]
-        one = contrast(scores, list(weight), draws=draws)
+        one = contrast(scores, list(weight))
         return Metric(POOL, name, what, one.value, one.low, one.high, one.n, seeds)
 
     for name, (at, n) in itertools.product(names, enumerate(sizes)):
@@ -297,7 +295,7 @@ def measure_pool(
             if other != name and n > 1:
                 both = {s: np.array([by_seed[s][name][at], by_seed[s][other][at]]) for s in seeds}
                 found.append(tell(name, f"preference@{n}_minus_{other}", both, (1.0, -1.0)))
-    return [*found, *picked(pools, ordinary, probes, sizes, best, draws, how)]
+    return [*found, *picked(pools, ordinary, probes, sizes, best, how)]
 
 
 def everyone(one: Pool, mask_NK: np.ndarray, best: str, how: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -308,7 +306,7 @@ def everyone(one: Pool, mask_NK: np.ndarray, best: str, how: Mapping[str, Any]) 
 
 def picked(
     pools: Mapping[int, Pool], ordinary: Mapping[int, np.ndarray], probes: Sequence[str], sizes: Sequence[int],
-    best: Mapping[int, str], draws: int, how: Mapping[str, Any],
+    best: Mapping[int, str], how: Mapping[str, Any],
 ) -> list[Metric]:  # fmt: skip
     """How often each probe is picked as one of n, of whom the others are ordinary; where it has no answer, no row."""
     found = []
@@ -333,7 +331,7 @@ def picked(
         for name, by_seed in values.items():
             for at, n in enumerate(sizes):
                 scores = [Scores(ids[s], np.clip(share_SN[at], 0, 1)[:, None]) for s, share_SN in by_seed.items()]
-                one = contrast(scores, [1.0], draws=draws)
+                one = contrast(scores, [1.0])
                 if name == RANDOM:  # known, not estimated
                     one = Interval(1 / n, None, None, one.n)
                 what = f"picked:{probe}@{n}"

@@ -125,13 +125,13 @@ def widened(rewards: Rewards, like_NK: np.ndarray) -> Rewards:
 
 def measure(run: Run, sets: Mapping[str, Mapping[int, Asked]], pools: Mapping[int, Pool]) -> list[Metric]:
     """Every metric. The best member is chosen on the held-out pairs, so it is judged on everything but these."""
-    draws, best = run.config["evaluation"]["draws"], measured.best_members(sets[HELD_OUT])
+    best = measured.best_members(sets[HELD_OUT])
     found = []
     for suite, asked in sets.items():
-        found += measured.measure_pairs(suite, asked, None if suite == HELD_OUT else best, draws)
+        found += measured.measure_pairs(suite, asked, None if suite == HELD_OUT else best)
     if pools:
         probes = run.config["rewards"]["study"]["pool"]["probes"]
-        found += measured.measure_pool(pools, probes, best, draws, **how_of(run))
+        found += measured.measure_pool(pools, probes, best, **how_of(run))
     return found
 
 

@@ -90,15 +90,12 @@ def open_run(folder: Path) -> Run:
 
 def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
     """Everybody's answers to hard_test, and every metric of every suite."""
-    draws = run.config["evaluation"]["draws"]
     answers = answers_to(run, SUITE)
     _, bin_of = bins(run)
-    metrics = measure(SUITE, answers, bins=bin_of, draws=draws)
+    metrics = measure(SUITE, answers, bins=bin_of)
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
         texts = run.outcomes(suite)
-        metrics += (
-            pass_metrics(suite, texts, run.leaked) if texts else measure(suite, answers_to(run, suite), draws=draws)
-        )
+        metrics += pass_metrics(suite, texts, run.leaked) if texts else measure(suite, answers_to(run, suite))
     return answers, metrics
 
 

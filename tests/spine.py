@@ -31,7 +31,6 @@ student:
   train: {{steps: 8, batch: 32, lr: 0.003, holdout_share: 0.125, eval_every: 4}}
 controls: {{long_learner: false, naive_student: false}}
 evaluation:
-  draws: 200
   samples: 4
   programs: 2
   temperature: 0.5
@@ -64,7 +63,6 @@ student:
   train: {{steps: 8, batch: 32, lr: 0.003, holdout_share: 0.125, eval_every: 4}}
 controls: {{long_learner: false, naive_student: false}}
 evaluation:
-  draws: 200
   samples: 4
   programs: 2
   temperature: 0.5

@@ -111,7 +111,7 @@ CONFIGS = {
     "an unknown control": ("controls: {celing: false}", "controls.celing: there is no such key (did you mean 'ceiling'?)"),
     "a suite": ("evaluation: {suites: [{name: human_eval}]}", "evaluation.suites.0: 'human_eval' is not known (did you mean"),
     "a suite twice": ("evaluation: {suites: [{name: world}, {name: world}]}", "evaluation.suites: 'world' is there twice"),
-    "no draws": ("evaluation: {draws: 0}", "evaluation.draws: 0 given; allowed: above 0"),
+    "no bins": ("evaluation: {bins: 0}", "evaluation.bins: 0 given; allowed: above 0"),
     "a cold sampler": ("evaluation: {temperature: -1}", "evaluation.temperature: -1 given; allowed: 0 or more"),
     "no slots": ("runtime: {slots: 0}", "runtime.slots: 0 given; allowed: above 0"),
     "slots by name": ("runtime: {slots: all}", "runtime.slots: 'all' given; allowed: a whole number or null"),

@@ -38,7 +38,6 @@ rewards:
   models: [{model: {path: "builtin:strong_writer", kind: pair}, train: {steps: 4, batch: 8, lr: 0.002}}]
   head_steps: 2
   curve: {policy: student, pairs: 8, questions: 20, samples: 4, temperature: 1.2, optimised: [member, worst]}
-evaluation: {draws: 200}
 runtime: {slots: 1, threads: 1, runs_dir: runs}
 """
 

@@ -153,7 +153,6 @@ CHANGES = {
         [],
     ),
     "evaluation.bins": (7, []),
-    "evaluation.draws": (77, []),
     "evaluation.samples": (3, []),
     "evaluation.programs": (5, [".* writes humaneval"]),
     "evaluation.temperature": (0.9, [".* writes humaneval"]),

@@ -248,8 +248,6 @@ class Evaluation:
     """Further held-out suites beside hard_test, each a source {name, options}."""
     bins: int = 5
     """Points of the easy-to-hard curve."""
-    draws: int = 10_000
-    """Bootstrap draws behind each interval."""
     samples: int = 12
     """Questions shown in the report."""
     programs: int = 1
@@ -291,6 +289,9 @@ class Config:
     """The run's folder under runtime.runs_dir."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """The whole chain is repeated with each; intervals cover them."""
+    limit: int | None = None
+    """A smoke run (`--limit N`): of every set the first N questions by id, and every training passes over its set once.
+    The name gets -limit-N. Null: everything."""
     data: Data = field(default_factory=Data)
     learners: list[Learner] = field(default_factory=lambda: [Learner()])
     """Weak models, taken in turn by the rounds."""

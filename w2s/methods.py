@@ -27,6 +27,9 @@ from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accepted
 from w2s.stages.models import PRETRAINING
 
+VOCABULARY_LINES = 20_000
+"""Lines of a corpus that have all of its words."""
+
 
 def table(name: str) -> dict[str, Callable]:
     """A table by name. Those that bring torch or scikit-learn with them are imported only when they are asked for."""
@@ -222,6 +225,10 @@ def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
     return [f"{key}: {layers} given; allowed: at most {most}, as {model.path} has"]
 
 
-def builtin_recipe(name: str) -> dict[str, Any]:
-    """How builtin:`name` is pretrained."""
-    return PRETRAINING[name]
+def builtin_recipe(name: str, limit: int | None = None) -> dict[str, Any]:
+    """How builtin:`name` is pretrained; in a smoke run on `limit` lines, of as many as make its vocabulary."""
+    recipe = PRETRAINING[name]
+    if not limit or not recipe["steps"]:
+        return recipe
+    steps = min(recipe["steps"], math.ceil(limit / recipe["batch"]))
+    return recipe | {"lines": min(recipe["lines"], VOCABULARY_LINES), "steps": steps}

@@ -58,6 +58,8 @@ class Opinions:
 
     def questions(self, rows: np.ndarray) -> Opinions:
         """These questions alone (positions or a mask)."""
+        if rows.dtype == bool and rows.all():
+            return self  # no copy: a million questions of ten members take a quarter of a GB
         found = {
             f.name: _cut(getattr(self, f.name), rows, f.name.split("_")[-1])
             for f in dataclasses.fields(self)

@@ -228,7 +228,8 @@ CHOICE = "allowed: the index of a choice, 0 to 2, or null"
 BAD_OUTPUTS = {
     "a row twice": (
         GIVEN + GIVEN[3:5],
-        "row 12: question q4, model b, sample 0 is there twice; allowed: once (and 1 more)",
+        "row 12: question q4, model b, sample 0 is there twice; allowed: once",
+        "row 13: question q5, model b, sample 0 is there twice; allowed: once",
     ),
     "an answer beyond the choices": (changed(0, answer="3"), f"row 1: answer: '3' given; {CHOICE}"),
     "a letter for an index": (changed(0, answer="B"), f"row 1: answer: 'B' given; {CHOICE}"),
@@ -249,25 +250,36 @@ BAD_OUTPUTS = {
         [*GIVEN, {"id": "q1", "model": "c"}, {"id": "q2", "model": "c", "answer": ""}],
         "row 12: model 'c' has no answer in any row",
     ),
-    "two faults of which the first is named": (
-        [{**row, "cost": -1.0} if at else {**row, "answer": "x"} for at, row in enumerate(GIVEN)],
+    "several faults": (
+        [{**GIVEN[0], "answer": "x"}, {**GIVEN[1], "cost": -1.0}, {**GIVEN[3], "id": "q9"}],
         "row 1: answer: 'x' given",
+        "row 2: cost: -1 given; allowed: US dollars, 0 or more, or null",
+        "row 3: id: q9 is no question's id",
     ),
-    "a fault many times": (
-        [{**row, "cost": -1.0} for row in GIVEN],
-        "row 1: cost: -1 given; allowed: US dollars, 0 or more, or null (and 10 more)",
+    "a fault many times, and another behind it": (
+        [{**GIVEN[0], "sample": at, "cost": -1.0} for at in range(30)] + [{**GIVEN[3], "id": "q9"}],
+        *(f"row {at}: cost: -1 given; allowed: US dollars, 0 or more, or null" for at in range(1, 20)),
+        "row 31: id: q9 is no question's id",
+        "... and 11 more problems",
+    ),
+    "two models without any answer": (
+        [*GIVEN, {"id": "q1", "model": "c"}, {"id": "q1", "model": "d"}],
+        "row 12: model 'c' has no answer in any row",
+        "row 13: model 'd' has no answer in any row",
     ),
 }
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
 @pytest.mark.parametrize("case", BAD_OUTPUTS)
-def test_bad_outputs_are_one_line_with_file_and_row(tmp_path, case, suffix):
-    rows, said = BAD_OUTPUTS[case]
+def test_bad_outputs_are_one_line_each_with_file_and_row(tmp_path, case, suffix):
+    rows, *said = BAD_OUTPUTS[case]
     with pytest.raises(BadInput) as caught:
         pool(tmp_path, given=rows, suffix=suffix)
-    assert f"outputs{suffix}: {said}" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    lines = str(caught.value).split("\n")
+    assert len(lines) == len(said)
+    for line, words in zip(lines, said, strict=True):
+        assert (words if words.startswith("...") else f"outputs{suffix}: {words}") in line
 
 
 BAD_QUESTIONS = {

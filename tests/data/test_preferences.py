@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.data.preferences import PREFERENCES, split_by_group
+from w2s.data.pairs import split_by_group
+from w2s.data.preferences import PREFERENCES
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import pick, summary
 

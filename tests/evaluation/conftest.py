@@ -59,11 +59,11 @@ def made_up_answers(seeds=(0, 1, 2, 3, 4), n=400, shift=0.0):
     return answers, difficulty
 
 
-def made_up_data(answers, difficulty, *, run="quickstart", draws=2000, poison=""):
+def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
     """A full ReportData; `poison` is put into every text that a data set or a model could have written."""
     rng = np.random.default_rng(9)
     labels, bins = difficulty_bins(difficulty)
-    metrics = measure("hard qa", answers, bins=bins, draws=draws)
+    metrics = measure("hard qa", answers, bins=bins)
     metrics += measure_samples(
         "functions", "student", {0: [(f"f{i}", 5, int(rng.integers(6))) for i in range(60)]}, ks=(1, 10)
     )
@@ -159,7 +159,7 @@ def made_up_data(answers, difficulty, *, run="quickstart", draws=2000, poison=""
 def made_up():
     """(answers, difficulty, ReportData) of a run that never happened."""
     answers, difficulty = made_up_answers(n=120)
-    return answers, difficulty, made_up_data(answers, difficulty, draws=300)
+    return answers, difficulty, made_up_data(answers, difficulty)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""95% intervals cover what they say: 2,000 simulated sets and more, of 50, 200 and 1,000 questions each.
+"""95% intervals cover what they say: 2,000 simulated sets and more, of 50, 200 and 1,000 questions each, and of 3 to
+100 tasks with a share of passes each.
 
 The band is 93.5 to 97%: rates and differences of whole numbers jump, and 2,000 sets show 94 to 96% where it is 95%.
 """
@@ -6,6 +7,7 @@ The band is 93.5 to 97%: rates and differences of whole numbers jump, and 2,000 
 import numpy as np
 import pytest
 
+from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.statistics import Scores, contrast, rate
 
 SETS = 2000
@@ -78,6 +80,55 @@ def test_of_models_that_hardly_ever_differ_the_interval_covers_too_much_rather_t
 def test_intervals_of_a_paired_difference_of_shared_points_cover(n):
     rng, hits = np.random.default_rng(0), 0
     for _ in range(SETS):
-        found = contrast([Scores(np.arange(n), shared_points(rng, n))], [-1.0, 1.0], draws=2000)
+        found = contrast([Scores(np.arange(n), shared_points(rng, n))], [-1.0, 1.0])
         hits += found.low <= 0.05 <= found.high
     assert LOW <= hits / SETS <= HIGH
+
+
+FEW = [3, 5, 10, 20, 100]
+
+
+def passes(rng, mean, spread, n, samples=10):
+    """How many of each task's samples pass; its own rate is drawn around `mean`, the lower `spread` the further."""
+    return rng.binomial(samples, rng.beta(mean * spread, (1 - mean) * spread, n))
+
+
+@pytest.mark.parametrize("n", FEW)
+@pytest.mark.parametrize("spread", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("mean", [0.02, 0.1, 0.5])
+def test_intervals_of_pass_at_1_over_few_tasks_cover(n, mean, spread):
+    rng, hits, wide = np.random.default_rng(0), 0, 0.0
+    for _ in range(SETS):
+        counts = [(str(at), 10, int(one)) for at, one in enumerate(passes(rng, mean, spread, n))]
+        (found,) = measure_samples("tasks", "model", {0: counts}, ks=(1,))
+        hits += found.low <= mean <= found.high
+        wide += (found.high - found.low) / SETS
+    assert hits / SETS >= LOW
+    if n == 100:  # and no wider than needed where there are many
+        assert wide <= 1.15 * 2 * 1.96 * np.sqrt(mean * (1 - mean) * (1 / 10 + 0.9 / (1 + spread)) / n) + 0.02
+
+
+@pytest.mark.parametrize("n", FEW)
+@pytest.mark.parametrize(("first", "second"), [(0.1, 0.1), (0.05, 0.15), (0.8, 0.9)])
+def test_intervals_of_a_difference_of_shares_over_few_tasks_cover(n, first, second):
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(SETS):
+        values_NM = np.stack([passes(rng, mean, 1.0, n) / 10 for mean in (first, second)], axis=1)
+        found = contrast([Scores(np.arange(n), values_NM)], [-1.0, 1.0])
+        hits += found.low <= second - first <= found.high
+    assert hits / SETS >= LOW
+
+
+@pytest.mark.parametrize("n", FEW)
+@pytest.mark.parametrize("shared", [False, True], ids=["own tasks", "shared tasks"])
+def test_intervals_of_shares_over_few_tasks_and_several_seeds_cover(n, shared):
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(SETS):
+        rate_SN = rng.beta(0.1, 0.9, (1 if shared else 3, n)).repeat(3 if shared else 1, axis=0)
+        told = [
+            Scores(np.arange(n) + (0 if shared else n * seed), rng.binomial(10, rate_N)[:, None] / 10)
+            for seed, rate_N in enumerate(rate_SN)
+        ]
+        found = contrast(told, [1.0])
+        hits += found.low <= 0.1 <= found.high
+    assert hits / SETS >= LOW

@@ -123,7 +123,7 @@ def test_a_student_that_copies_its_committee_imitates_it_fully():
 
 def test_independent_errors_imitate_as_often_as_expected():
     run = a_run(seeds=range(6), n=400, committee=0.8, student=0.8)
-    found = measure("s", run, draws=500)
+    found = measure("s", run)
     expected = find(found, "s", "student", "imitation_if_independent").value
     assert find(found, "s", "student", "imitation").value == pytest.approx(expected, abs=0.04)
 
@@ -184,9 +184,9 @@ def test_pass_at_k_over_tasks_has_an_interval_and_a_reason_where_samples_are_too
 
 
 def test_metrics_json_is_the_same_bytes_whatever_the_order(tmp_path):
-    found = measure("hard", a_run(), draws=200)
+    found = measure("hard", a_run())
     write_metrics(tmp_path / "a.json", "run", "verdict", found)
-    write_metrics(tmp_path / "b.json", "run", "verdict", measure("hard", a_run(), draws=200)[::-1])
+    write_metrics(tmp_path / "b.json", "run", "verdict", measure("hard", a_run())[::-1])
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     read = json.loads((tmp_path / "a.json").read_text())
     assert list(read) == ["run", "verdict", "metrics"]

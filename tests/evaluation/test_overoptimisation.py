@@ -106,10 +106,10 @@ def test_a_perfect_proxy_never_turns_down_and_its_opposite_falls_all_the_way(sam
 
 def test_the_metrics_of_a_perfect_proxy_and_of_its_opposite():
     gold_NS = np.random.default_rng(0).integers(2, size=(60, 8)).astype(float)
-    right = measure_best_of_n({0: simple(gold_NS[None], gold_NS)}, by="none", sizes=[1, 2, 4, 8], draws=200)
+    right = measure_best_of_n({0: simple(gold_NS[None], gold_NS)}, by="none", sizes=[1, 2, 4, 8])
     assert find(right, SUITE, MEMBER, "turn_down").value <= 1e-9
     assert find(right, SUITE, MEMBER, "ranked").value == 1
-    wrong = measure_best_of_n({0: simple(-gold_NS[None], gold_NS)}, by="none", sizes=[1, 2, 4, 8], draws=200)
+    wrong = measure_best_of_n({0: simple(-gold_NS[None], gold_NS)}, by="none", sizes=[1, 2, 4, 8])
     assert find(wrong, SUITE, MEMBER, "peak").value == 1
     assert find(wrong, SUITE, MEMBER, "gain").value == 0
     drop = find(wrong, SUITE, MEMBER, "turn_down")
@@ -123,7 +123,7 @@ def test_members_that_err_apart_turn_down_less_under_the_worst_case():
     gold_NS = (rng.random((200, 16)) < 0.5).astype(float)
     fooled_MNS = (rng.random((4, 200, 16)) < 0.1) & (gold_NS == 0)
     proxy_MNS = gold_NS + 0.3 * rng.standard_normal((4, 200, 16)) + 4 * fooled_MNS
-    found = measure_best_of_n({0: simple(proxy_MNS, gold_NS)}, by="question", sizes=[1, 2, 4, 8, 16], draws=200)
+    found = measure_best_of_n({0: simple(proxy_MNS, gold_NS)}, by="question", sizes=[1, 2, 4, 8, 16])
     assert find(found, SUITE, MEMBER, "turn_down").low > 0
     assert find(found, SUITE, "worst", "turn_down_minus_member").high < 0
     assert find(found, SUITE, "worst", "last_minus_member").low > 0
@@ -137,7 +137,7 @@ def test_several_seeds_are_pooled_and_every_number_says_which():
         scores_MNS = gold_NS + rng.standard_normal((2, 30, 4))
         ids = np.array([f"s{seed} q{at}" for at in range(30)])
         seeds[seed] = Samples(ids, gold_NS, dict.fromkeys(("separate", "heads", "warm"), scores_MNS))
-    found = measure_best_of_n(seeds, by="question", sizes=[1, 2, 4], draws=200)
+    found = measure_best_of_n(seeds, by="question", sizes=[1, 2, 4])
     assert {one.seeds for one in found} == {(3, 5)}
     assert {one.model for one in found} == {MEMBER, *AGGREGATORS, "heads", "warm"}
     first = find(found, SUITE, MEMBER, "gold@1")

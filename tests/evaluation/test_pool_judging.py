@@ -13,14 +13,14 @@ from w2s.records import BadInput
 
 def test_a_half_is_half_of_every_group_and_depends_on_the_ids_alone():
     opinions, truth = made_up(questions=301, groups=7)
-    half_N = pool_judging.split(opinions, truth, 3)
+    half_N = pool_judging.splits(opinions, truth, 1, 3)[0]
     for group in np.unique(opinions.group_N):
         inside = half_N[opinions.group_N == group]
         assert abs(2 * inside.sum() - len(inside)) <= 1
     order = np.random.default_rng(0).permutation(301)
-    again_N = pool_judging.split(opinions.questions(order), truth.questions(order), 3)
+    again_N = pool_judging.splits(opinions.questions(order), truth.questions(order), 1, 3)[0]
     np.testing.assert_array_equal(again_N, half_N[order])
-    assert (pool_judging.split(opinions, truth, 4) != half_N).any()
+    assert (pool_judging.splits(opinions, truth, 1, 4)[0] != half_N).any()
 
 
 def test_no_question_is_judged_by_a_fit_that_saw_it(monkeypatch):
@@ -50,7 +50,7 @@ def test_the_best_single_is_chosen_on_the_other_half():
     opinions, truth = made_up(questions=400, abstain=0.0)
     (best,), _ = pool_judging.judge(["best_single"], opinions, truth, repeats=2)
     for repeat in range(2):
-        half = pool_judging.split(opinions, truth, repeat)
+        half = pool_judging.splits(opinions, truth, 1, repeat)[0]
         for rows, others in ((half, ~half), (~half, half)):
             chosen = truth.right_MN[:, others].mean(1).argmax()
             np.testing.assert_array_equal(best.right_RN[repeat, rows], truth.right_MN[chosen, rows])
@@ -60,7 +60,7 @@ def test_picked_takes_on_each_half_what_did_best_on_the_other():
     opinions, truth = made_up(questions=100)
     found, _ = pool_judging.judge(["plurality", "best_single"], opinions, truth, repeats=1)
     found[0].right_RN[:], found[1].right_RN[:] = 0.0, 0.0
-    half = pool_judging.split(opinions, truth, 0)
+    half = pool_judging.splits(opinions, truth, 1, 0)[0]
     found[0].right_RN[0, half], found[1].right_RN[0, ~half] = 1.0, 1.0
     right_RN = pool_judging.picked(found, [half], np.ones(100, dtype=bool))
     # The method that was perfect on one half is used on the other, where it is always wrong: no luck is kept.

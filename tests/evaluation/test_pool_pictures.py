@@ -37,7 +37,7 @@ def drawn_with(name):
     number = {"number": [1, 2, 3], "lines": {name: [0.5, 0.6, None], "plurality": [0.5, 0.4, 0.3]}, "floor": [0.5] * 3}
     return {
         "number": pictures.by_number(number, name),
-        "cost": pictures.cost(a_cost_curve([(name, 3.0, 0.75), ("other", 1.0, 0.6)]), name),
+        "cost": pictures.cost(a_cost_curve([(name, 3.0, 0.75), ("other", 1.0, 0.6)]), name, "$"),
         "correlation": pictures.correlation([name, "b", "c", "d"], phi),
         "agreement": pictures.agreement(some_agreement()),
     }
@@ -91,20 +91,22 @@ def test_lines_without_any_value_are_no_picture():
 
 def test_nothing_with_a_price_is_no_picture_and_what_is_free_stands_at_the_left():
     curve = a_cost_curve([("free", 0.0, 0.6)])
-    assert "free" in words_of(pictures.cost(curve, "free"))
+    assert "free" in words_of(pictures.cost(curve, "free", "$"))
     for one in curve["singles"]:
         one["cost"] = 0.0
-    assert pictures.cost(curve, "free") == ""
+    assert pictures.cost(curve, "free", "$") == ""
 
 
 def test_the_winner_is_named_however_crowded_its_place_is():
     crowd = [(f"method {at}", 3.0 + at / 100, 0.7 + (at % 7) / 1000) for at in range(200)]
-    assert "the winner" in words_of(pictures.cost(a_cost_curve([*crowd, ("the winner", 3.5, 0.703)]), "the winner"))
+    assert "the winner" in words_of(
+        pictures.cost(a_cost_curve([*crowd, ("the winner", 3.5, 0.703)]), "the winner", "$")
+    )
 
 
 def test_names_do_not_overlap_in_the_picture_of_costs():
     crowd = [(f"method number {at}", 0.5 + at / 10, 0.6 + at / 100) for at in range(12)]
-    picture = pictures.cost(a_cost_curve(crowd), "method number 11")
+    picture = pictures.cost(a_cost_curve(crowd), "method number 11", "$")
     found = [word for word in words_of(picture) if word.startswith("method")]
     assert 2 <= len(found) <= 12
     assert len(set(found)) == len(found)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.evaluation.pool_report import PICKED, SINGLE, dollars, render, scale_of, signed, table, verdict_of
+from w2s.evaluation.pool_report import PICKED, SINGLE, price, render, scale_of, signed, table, verdict_of
 
 POISON = "<script>alert('x')</script> $x_1$ \x1b[31m </svg> {{ 7 * 7 }}"
 HEADINGS = [
@@ -317,4 +317,4 @@ def test_differences_carry_their_sign_and_nothing_has_none(share, words):
 
 @pytest.mark.parametrize(("value", "words"), [(None, "–"), (0.0, "0.00"), (0.0123, "0.012"), (1234.5, "1,234.50")])
 def test_prices_read_well(value, words):
-    assert dollars(value) == words
+    assert price(value) == words

@@ -100,7 +100,7 @@ def test_the_same_data_give_the_same_bytes(made_up, pages, tmp_path):
 
 def test_text_of_unknown_origin_stays_text(made_up, make, tmp_path):
     answers, difficulty, _ = made_up
-    data = make[1](answers, difficulty, draws=50, poison=POISON)
+    data = make[1](answers, difficulty, poison=POISON)
     names = tuple(name + POISON for name in data.dependence.names)
     data = dataclasses.replace(data, run="run" + POISON, dependence=dataclasses.replace(data.dependence, names=names))
     write_report(data, tmp_path)
@@ -166,8 +166,8 @@ def test_runs_side_by_side_are_paired_where_they_share_questions(made_up, make, 
     better, difficulty = make[0](n=120, shift=0.2)
     other, difficulty_other = make[0](seeds=(7, 8), n=120)
     two, three = (
-        make[1](better, difficulty, run="two", draws=50),
-        make[1](other, difficulty_other, run="three", draws=50),
+        make[1](better, difficulty, run="two"),
+        make[1](other, difficulty_other, run="three"),
     )
     compare([(data, answers), (two, better), (three, other), (two, None)], tmp_path)
     markdown = (tmp_path / "compare.md").read_text()

@@ -33,7 +33,7 @@ seeds: {seeds}
 data: {{near: null, difficulty: {{name: level}}}}
 student: {{model: {{path: "builtin:strong"}}}}
 controls: {{answer_level: true, long_learner: false}}
-evaluation: {{draws: 200, bins: 5, samples: 4}}
+evaluation: {{bins: 5, samples: 4}}
 """
 
 

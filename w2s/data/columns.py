@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from w2s.data.reading import SUFFIXES, Row, file_rows
+from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, quoted
 from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
@@ -44,11 +44,15 @@ BATCH_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types."""
+    """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types.
+
+    unused: the names of columns that are there and mean nothing to us.
+    """
 
     name: str
     columns: tuple[str, ...]
     batches: Callable[..., Iterator[pa.RecordBatch]]
+    unused: tuple[str, ...] = ()
 
 
 def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
@@ -58,7 +62,8 @@ def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[st
     if not path.name.endswith(SUFFIXES):
         raise BadInput(f"{path}: not a known kind of file; allowed: {' '.join(SUFFIXES)}")
     if path.suffix != ".parquet":
-        return rows_source(str(path), lambda: file_rows(path), types, required)
+        problems = Problems()
+        return rows_source(str(path), file_rows(path, problems), types, required, problems)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
@@ -76,28 +81,42 @@ def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[st
         except (pa.ArrowException, OSError) as error:
             raise BadInput(f"{path}: not readable Parquet ({str(error).splitlines()[0]})") from None
 
-    return Source(str(path), tuple(columns), batches)
+    return Source(str(path), tuple(columns), batches, tuple(n for n in file.schema_arrow.names if n not in types))
 
 
 def rows_source(
-    name: str, rows: Callable[[], Iterable[Row]], types: dict[str, pa.DataType], required: Sequence[str]
+    name: str, rows: Iterable[Row], types: dict[str, pa.DataType], required: Sequence[str], problems: Problems
 ) -> Source:
-    """A table of rows, (where, mapping) each; `rows` is called for every reading."""
-    first = next(iter(rows()), None)
-    if first is None:
+    """A table of rows, (where, mapping) each, kept as columns; values that cannot be read join the other `problems`.
+
+    They are told at once, for `problems` is checked at the end of the rows.
+    """
+    found, parts, unused = iter(rows), [], ()
+    while part := list(itertools.islice(found, 1 << 16)):  # as Python objects they take much more room than as columns
+        if not parts:
+            check_required(name, part[0][1], required)
+            unused = tuple(column for column in part[0][1] if column not in types)
+        arrays = [
+            pa.array([value_or_problem(where, n, row.get(n), wanted, problems) for where, row in part], wanted)
+            for n, wanted in types.items()
+        ]
+        parts.append(pa.RecordBatch.from_arrays(arrays, list(types)))
+    problems.tell()
+    if not parts:
         raise BadInput(f"{name}: the file has no rows")
-    check_required(name, first[1], required)
+    table = pa.Table.from_batches(parts)
 
     def batches(names: Sequence[str], size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        # Rows as Python objects take much more room than columns, whatever size is asked for.
-        found = iter(rows())
-        while part := list(itertools.islice(found, min(size, 1 << 16))):
-            arrays = [
-                pa.array([value_of(where, n, row.get(n), types[n]) for where, row in part], types[n]) for n in names
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, list(names))
+        return iter(table.select(list(names)).combine_chunks().to_batches(size))
 
-    return Source(name, tuple(types), batches)
+    return Source(name, tuple(types), batches, unused)
+
+
+def value_or_problem(where: str, name: str, value: Any, wanted: pa.DataType, problems: Problems) -> Any:
+    try:
+        return value_of(where, name, value, wanted)
+    except BadInput as problem:
+        problems.add(problem)
 
 
 def check_required(name: str, found: Iterable[str], required: Sequence[str]) -> None:
@@ -127,7 +146,10 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
         if wanted == TEXT:
             if isinstance(value, bool | list | dict):
                 raise ValueError
-            return value if isinstance(value, str) else str(int(value) if float(value).is_integer() else value)
+            if not isinstance(value, str):
+                return str(int(value) if float(value).is_integer() else value)
+            value.encode()  # a file's name can hold half a surrogate pair, which is no text
+            return value
         if wanted in (TEXTS, NUMBERS):
             value = json.loads(value) if isinstance(value, str) else value
             if not isinstance(value, list):
@@ -140,8 +162,8 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
             return int(value)
         value = {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value
         return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BadInput(f"{where}: {name}: {value!r} given; allowed: {ALLOWED[wanted]}") from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[wanted]}") from None
 
 
 def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
@@ -173,7 +195,7 @@ def shared_tuples(lists: pa.ListArray) -> np.ndarray:
     found, seen = np.empty(len(lists), object), {}
     for start in range(0, len(lists), BATCH_ROWS):
         part = lists.slice(start, BATCH_ROWS)
-        length, flat = len(part[0] or ()), part.flatten()
+        length, flat = pc.list_value_length(part)[0].as_py(), part.flatten()
         if part.null_count == 0 and length and pc.all(pc.equal(pc.list_value_length(part), length)).as_py():
             code_NK = flat.dictionary_encode().indices.to_numpy().reshape(-1, length)
             if (code_NK == code_NK[0]).all():  # the same choices everywhere, as in the largest sets
@@ -186,7 +208,9 @@ def shared_tuples(lists: pa.ListArray) -> np.ndarray:
 
 
 def indices(texts: Sequence[str]) -> np.ndarray:
-    """The whole number that each text is, -9 where it is none; one more at the end, -9, for code -1."""
-    return np.array(
-        [int(t) if t and t.isascii() and t.isdigit() and len(t) < 5 else -9 for t in [*texts, ""]], np.int16
-    )
+    """The whole number that each text is, -9 where it is none; one more at the end, -9, for code -1.
+
+    Where a column of whole numbers has gaps, pandas writes 1.0 for 1.
+    """
+    whole = [(text or "").removesuffix(".0") for text in [*texts, ""]]
+    return np.array([int(t) if t.isascii() and t.isdigit() and len(t) < 5 else -9 for t in whole], np.int16)

@@ -27,6 +27,9 @@ def read_pool(
     samples: bool = True,
     wanted: Sequence[str] | None = None,
     suite: tuple[list[Example], list[Gold]] | None = None,
+    metrics: Sequence[str] = (),
+    filters: Sequence[str] = (),
+    notes: list[str] | None = None,
 ) -> tuple[Opinions, Truth]:
     """What a pool of models answered, and what is known about right and wrong.
 
@@ -43,11 +46,18 @@ def read_pool(
     choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
     NOT_RECORDED, else ABSTAINED.
 
-    Whatever cannot be read is a BadInput of one line with file and row.
+    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `harness`). notes: what a
+    reader should know of how a log was read is added to it.
+
+    What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
     """
     if odd := sorted(set(wanted or ()) - set(OPTIONAL)):
         raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
-    asked, given = sources(Path(outputs), questions and Path(questions), suite)
+    logs = suite, metrics, filters, [] if notes is None else notes
+    asked, given = sources(Path(outputs), questions and Path(questions), *logs)
+    for source in (asked, given) if notes is not None else ():
+        if source.unused:
+            notes.append(f"{source.name}: columns that are not used: {', '.join(source.unused)}")
     pool = read_questions(asked, wanted)
     drawn = read_members(given, models, members, samples)
     cells = read_answers(given, pool, drawn, wanted)
@@ -56,13 +66,11 @@ def read_pool(
     return finish(pool, drawn, cells)
 
 
-def sources(
-    outputs: Path, questions: Path | None, suite: tuple[list[Example], list[Gold]] | None
-) -> tuple[Source, Source]:
-    """The tables of questions and of outputs behind a path."""
+def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Source]:
+    """The tables of questions and of outputs behind a path; `logs`: what `log_sources` wants beside the path."""
     if not outputs.exists():
         raise BadInput(f"{outputs}: there is no such file or folder")
-    if found := log_sources(outputs, suite):
+    if found := log_sources(outputs, *logs):
         return found
     if outputs.is_dir():
         outputs = find(outputs, ["outputs"])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from w2s.data.reading import Row
+from w2s.data.reading import Problems, Row, some
 from w2s.records import BadInput, Example, Gold, example_id
 from w2s.registry import did_you_mean
 
@@ -30,19 +30,20 @@ def gather(
     *,
     limit: int | None,
     level: float | None,
+    problems: Problems | None = None,
 ) -> tuple[list[Example], list[Gold]]:
     """The questions of some splits, each once.
 
     parts: (split, rows) in order. fit: row -> Question, None for a published row that is known to be unusable
     (logged). A row that comes again, word for word, is kept once, in the most held-out of its splits; its meta
     `repeats` counts the others. `limit` draws a fixed sample of that many questions (those whose ids, which are
-    hashes, come first), so that a file sorted by subject is not cut off in the middle. A row that does not fit, no
-    rows, and fewer rows than `limit` are each a BadInput.
+    hashes, come first), so that a file sorted by subject is not cut off in the middle. Rows that do not fit are a
+    BadInput together, after the `problems` that reading had; so are no rows, and fewer rows than `limit`.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"{source}: limit: {limit} given; it must be at least 1")
     kept: dict[str, tuple[Example, Gold]] = {}
-    unusable = 0
+    problems, unusable = problems or Problems(), 0
     names = []
     for split, rows in parts:
         names.append(split)
@@ -52,12 +53,12 @@ def gather(
                 if question is None:
                     unusable += 1
                     continue
-                example, gold = records(source, split, where, question, level)
+                keep_once(kept, *records(source, split, where, question, level))
             except KeyError as error:
-                raise BadInput(f"{where}: column {error} is missing; it has: {', '.join(map(str, row))}") from None
+                problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
             except (TypeError, ValueError, AttributeError, IndexError) as error:
-                raise BadInput(f"{where}: {error}") from None
-            keep_once(kept, example, gold)
+                problems.add(f"{where}: {error}")
+    problems.tell()
     if unusable:
         log.warning("%s: %d published rows are unusable and left out", source, unusable)
     if len(kept) < (limit or 1):

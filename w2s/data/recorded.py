@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -32,22 +32,27 @@ Members = dict[tuple[str, int], int]  # (model, sample) -> its place
 
 @dataclass
 class Faults:
-    """Rows that cannot be used, by kind: where the first stands, what is wrong with it, and how many there are."""
+    """Rows that cannot be used, by kind: (row, what is wrong) of the first MOST, and how many there are."""
 
     name: str
-    kinds: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    kinds: dict[str, tuple[list[tuple[int, str]], int]] = field(default_factory=dict)
+    MOST: ClassVar[int] = 20
 
     def add(self, kind: str, rows: np.ndarray, say: Callable[[int], str]) -> None:
-        """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first alone."""
+        """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first ones alone."""
         if len(rows):
-            row, text, count = self.kinds.get(kind) or (int(rows[0]), say(0), 0)
-            self.kinds[kind] = row, text, count + len(rows)
+            told, count = self.kinds.get(kind, ([], 0))
+            told += [(int(row), say(at)) for at, row in enumerate(rows[: self.MOST - len(told)])]
+            self.kinds[kind] = told, count + len(rows)
 
     def check(self) -> None:
-        """BadInput with the fault that comes first in the file, if there is any."""
-        if self.kinds:
-            row, text, count = min(self.kinds.values())
-            raise BadInput(f"{self.name}: row {row + 1}: {text}{f' (and {count - 1:,} more)' if count > 1 else ''}")
+        """BadInput with the faults that come first in the file, the first of every kind among them, and a count."""
+        ranked = [(at > 0, row, text) for told, _ in self.kinds.values() for at, (row, text) in enumerate(told)]
+        if ranked:
+            shown = sorted((row, text) for _, row, text in sorted(ranked)[: self.MOST])
+            more = sum(count for _, count in self.kinds.values()) - len(shown)
+            lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
+            raise BadInput("\n".join([*lines, *([f"... and {more:,} more problems"] if more else [])]))
 
 
 @dataclass
@@ -311,13 +316,12 @@ def check_silent(source: Source, pool: Questions, members: Members, cells: Cells
         answer_N = cells.answer_MN[at]
         silent = (answer_N < 0).all() and (able_N | (answer_N == NOT_ASKED)).all()
         quiet[model] = quiet.get(model, True) and bool(silent)
-    silent_models, start = {model for model, silent in quiet.items() if silent}, 0
-    for batch in source.batches(["model"]) if silent_models else ():
+    silent, faults, start = {model for model, silent in quiet.items() if silent}, Faults(source.name), 0
+    for batch in source.batches(["model"]) if silent else ():
         codes, names = coded(batch["model"])
-        row = np.flatnonzero(np.isin(codes, [names.index(model) for model in silent_models.intersection(names)]))
-        if len(row):
-            model = names[codes[row[0]]]
-            raise BadInput(
-                f"{source.name}: row {start + row[0] + 1}: model {model!r} has no answer in any row; allowed: 1"
-            )
+        for model in sorted(silent.intersection(names)):
+            silent.remove(model)
+            row = start + np.flatnonzero(codes == names.index(model))[:1]
+            faults.add(model, row, lambda _, m=model: f"model {m!r} has no answer in any row; allowed: 1 and more")
         start += len(batch)
+    faults.check()

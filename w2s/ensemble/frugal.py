@@ -65,7 +65,7 @@ def frugal(
     arrays |= {"list_P3": np.where(list_P3 < 0, -1, np.searchsorted(used, list_P3)), "budget_P": budget_P}
     arrays |= {"threshold_P2": found["threshold_C2"][chosen]}
     arrays |= {"quality_P": found["quality_C"][chosen], "cost_P": found["cost_C"][chosen]}
-    points_P = tuple(f"at most ${spend:.3g}" for spend in budget_P)
+    points_P = tuple(f"at most {spend:.3g}" for spend in budget_P)
     return Fitted("frugal", opinions.members[used], arrays, {}, points_P, point)
 
 

@@ -196,7 +196,7 @@ def fit_router(
     if opinions.cost_MN is None:
         names = [f"{paid:.1%} to {opinions.members[0]}" for paid in paid_P]
     else:
-        names = [f"${1000 * paid:#.3g} per 1,000" for paid in paid_P]
+        names = [f"{1000 * paid:#.3g} per 1,000" for paid in paid_P]
     kept = sorted({name: at for at, name in reversed(list(enumerate(names)))}.values())
     arrays["price_P"] = price_P[kept]
     member_PN = np.stack([choose(unseen_MN, cost_MN, price) for price in price_P[kept]])

@@ -32,6 +32,7 @@ def gradient_boosted(
     candidates (Friedman 2001, in the histogram form of scikit-learn). Its out-of-fold features come from `FOLDS` folds.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
 
     for name, value in (("trees", trees), ("leaves", leaves - 1), ("least_rows", least_rows)):
         if value < 1:
@@ -57,7 +58,10 @@ def gradient_boosted(
         max_iter=trees, learning_rate=learning_rate, max_leaf_nodes=leaves, min_samples_leaf=least_rows,
         l2_regularization=5.0, early_stopping=False, random_state=seed,
     )  # fmt: skip
-    model.fit(features_CF, gold_N[row_C] == place_C)
+    # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
+    # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        model.fit(features_CF, gold_N[row_C] == place_C)
     return Fitted("gradient_boosted", opinions.members, {**arrays, **plain(model)})
 
 

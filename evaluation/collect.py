@@ -54,6 +54,7 @@ from w2s.evaluation.runs import (
 )
 from w2s.evaluation.student import write_student
 from w2s.evaluation.verdict import sentence, verdict
+from w2s.log import say
 from w2s.records import (
     Example,
     Metric,
@@ -82,6 +83,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     there = all((folder / name).exists() for name in ("metrics.json", "report.html", "student/README.md"))
     if not again and there and stamp == read_stamp(folder):
         return json.loads(known.read_text())["verdict"]
+    say(f"{run.config['name']}: measuring, and writing the report")
     answers, metrics = measure_run(run)
     limit = run.config.get("limit")
     words = "; ".join(filter(None, (smoke(limit), verdict(metrics, SUITE))))

@@ -119,19 +119,19 @@ def test_a_key_from_further_inside_is_named_with_its_whole_path(write):
     assert problems(write("lr: 3\n" + GOOD))[0].endswith(f"lr: there is no such key (did you mean {keys}?)")
 
 
-def test_a_smoke_run_takes_one_pass_of_every_training_and_has_a_name_of_its_own(write):
+def test_a_smoke_run_has_a_name_of_its_own_and_trains_for_a_few_steps(write):
     text = """
     name: whole
-    learners: [{train: {steps: 250, batch: 128, epochs: 3}}, {train: {epochs: 0.5}}]
-    student: {train: {steps: 2, batch: 64}, objective: {name: dpo, steps: 90}}
-    rewards: {models: [{model: {kind: pair}, train: {steps: 40, batch: 100}}]}
+    learners: [{train: {steps: 250, epochs: 3}}, {train: {epochs: 0.5}}]
+    student: {train: {steps: 7}, objective: {name: dpo, steps: 900}}
+    rewards: {models: [{model: {kind: pair}, train: {steps: 400}}], head_steps: 500}
     """
     path = write(GOOD + textwrap.dedent(text))
     found = load(path, ["limit=200"])
     assert (found.name, found.limit) == ("whole-limit-200", 200)
-    assert [(one.train.steps, one.train.epochs) for one in found.learners] == [(2, 1), (None, 0.5)]
-    assert (found.student.train.steps, found.student.objective) == (2, {"name": "dpo", "steps": 4})
-    assert (found.rewards.models[0].train.steps, found.rewards.head_steps) == (2, 2)
+    assert [(one.train.steps, one.train.epochs) for one in found.learners] == [(100, 3), (None, 0.5)]
+    assert (found.student.train.steps, found.student.objective) == (7, {"name": "dpo", "steps": 100})
+    assert (found.rewards.models[0].train.steps, found.rewards.head_steps) == (100, 100)
     assert load(write(to_yaml(found), "again.yaml")) == found
     assert configs.limited(load(path)) == load(path)
     assert configs.smoke(None) == ""

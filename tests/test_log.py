@@ -61,31 +61,38 @@ def clock(monkeypatch):
 
 def test_progress_without_a_terminal_is_a_plain_line_now_and_then_with_rate_and_time_left(capsys, clock):
     with log.progress(400, "training steps") as advance:
-        advance(3, note="loss 0.50")
-        clock.now += 12
-        advance(117, note="loss 0.31")
+        clock.now += 30  # of loading, which is no measure of the steps
+        advance(20, note="loss 0.50")
+        clock.now += 10
+        advance(100, note="loss 0.31")
         clock.now += 1
-        advance(100)
-        clock.now += 27
-        advance(100)  # the last note is still the newest
+        advance(50)
+        clock.now += 29
+        advance(150)  # the last note is still the newest
         advance(80)
     assert capsys.readouterr().err.splitlines() == [
+        "training steps: 20 of 400 (5%), loss 0.50",
         "training steps: 120 of 400 (30%), 10 per second, 28.0 s left, loss 0.31",
-        "training steps: 320 of 400 (80%), 8.0 per second, 10.0 s left, loss 0.31",
+        "training steps: 320 of 400 (80%), 7.5 per second, 10.7 s left, loss 0.31",
     ]
 
 
-def test_what_was_done_before_counts_in_no_rate(capsys, clock):
-    with log.progress(1000, "training steps", done=900) as advance:
-        clock.now += 20
-        advance(10)
-    with log.shown("a job that goes on") as show:
-        show(50, 100, "")
-        clock.now += 600
-        show(60, 100, "")
-    assert capsys.readouterr().err.splitlines() == [
-        "training steps: 910 of 1,000 (91%), 30 per minute, 3 min 0 s left",
-        "a job that goes on: 60 of 100 (60%), 1.0 per minute, 40 min 0 s left",
+def test_the_pace_is_that_of_the_last_minute_and_what_was_done_before_is_no_part_of_it(capsys, clock):
+    with log.progress(10_000, "training steps", done=9000) as advance:
+        for steps in (10, *[10] * 30, *[1] * 70):  # ten a second, then one
+            advance(steps)
+            clock.now += 1
+    with log.shown("slow") as show:
+        for done in (50, 51, 52, 53):
+            show(done, 100)
+            clock.now += 600
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "training steps: 9,110 of 10,000 (91%), 10 per second, 1 min 29 s left"
+    assert "1.0 per second" in said[-4]
+    assert said[-3:] == [
+        "slow: 51 of 100 (51%)",
+        "slow: 52 of 100 (52%), 6.0 per hour, 8 h 0 min left",
+        "slow: 53 of 100 (53%), 6.0 per hour, 7 h 50 min left",
     ]
 
 
@@ -112,14 +119,15 @@ def test_on_a_terminal_progress_is_a_live_line_and_in_the_log_file_a_plain_one(t
     monkeypatch.setattr(log.sys.stderr, "isatty", lambda: True, raising=False)
     log.to_file(tmp_path / "log.jsonl")
     with log.progress(400, "training steps") as advance:
+        advance(20)
         clock.now += 20
-        advance(100)
+        advance(80)
         (task,) = log._bars.tasks
         assert (task.completed, task.total) == (100, 400)
-        assert task.fields["told"] == "100 of 400 (25%), 5.0 per second, 1 min 0 s left"
+        assert task.fields["told"] == "100 of 400 (25%), 4.0 per second, 1 min 15 s left"
     (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
-    assert line["text"] == "training steps: 100 of 400 (25%), 5.0 per second, 1 min 0 s left"
-    assert "100 of 400 (25%), 5.0 per second, 1 min 0 s left\n" not in capsys.readouterr().err
+    assert line["text"] == "training steps: 100 of 400 (25%), 4.0 per second, 1 min 15 s left"
+    assert "100 of 400 (25%), 4.0 per second, 1 min 15 s left\n" not in capsys.readouterr().err
 
 
 def test_progress_of_a_worker_goes_to_its_pipe_from_where_it_began(capsys, clock, monkeypatch):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
 import re
 import typing
 from pathlib import Path
@@ -22,6 +21,7 @@ from w2s.registry import build
 
 COMMAND_LINE = "command line"
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
+SMOKE_STEPS = 100
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
 
 
@@ -59,29 +59,31 @@ def checked(
 
 
 def limited(config: Config) -> Config:
-    """With `limit`, a smoke run's: no training takes more than one pass over its set, and the name says so."""
-    limit, rewards = config.limit, config.rewards
-    if not limit:
+    """With `limit`, a smoke run's: no training takes more than SMOKE_STEPS, and the name says so.
+
+    Trainings that are counted in epochs shrink with their sets.
+    """
+    if not config.limit:
         return config
 
-    def once(steps: Any, batch: int) -> Any:
-        return min(steps, math.ceil(limit / batch)) if isinstance(steps, int) else steps
-
     def smoked(one: Any) -> Any:
-        steps = once(one.train.steps, one.train.batch)
-        return dataclasses.replace(
-            one, train=dataclasses.replace(one.train, steps=steps, epochs=min(one.train.epochs, 1))
-        )
+        return dataclasses.replace(one, train=dataclasses.replace(one.train, steps=smoke_steps(one.train.steps)))
 
-    student, models = smoked(config.student), [smoked(one) for one in rewards.models]
-    objective = {key: once(v, student.train.batch) if key == "steps" else v for key, v in student.objective.items()}
+    student, rewards = smoked(config.student), config.rewards
+    objective = {key: smoke_steps(value) if key == "steps" else value for key, value in student.objective.items()}
     return dataclasses.replace(
         config,
-        name=config.name.removesuffix(f"-limit-{limit}") + f"-limit-{limit}",
+        name=config.name.removesuffix(f"-limit-{config.limit}") + f"-limit-{config.limit}",
         learners=[smoked(one) for one in config.learners],
         student=dataclasses.replace(student, objective=objective),
-        rewards=dataclasses.replace(rewards, models=models, head_steps=once(rewards.head_steps, models[0].train.batch)),
+        rewards=dataclasses.replace(
+            rewards, models=[smoked(one) for one in rewards.models], head_steps=smoke_steps(rewards.head_steps)
+        ),
     )
+
+
+def smoke_steps(steps: Any) -> Any:
+    return min(steps, SMOKE_STEPS) if isinstance(steps, int) else steps
 
 
 def smoke(limit: int | None) -> str:
@@ -89,7 +91,7 @@ def smoke(limit: int | None) -> str:
     if not limit:
         return ""
     return (
-        f"smoke run: of every set the first {limit:,} questions by id, each training one pass; "
+        f"smoke run: of every set the first {limit:,} questions by id, no training longer than {SMOKE_STEPS} steps; "
         "its numbers say that everything runs, and no more"
     )
 

@@ -7,6 +7,7 @@ plain line every ten seconds, and these lines are in the log file either way; in
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from typing import Any
 MARK = "w2s: "  # what a worker's lines for the pipeline begin with
 PLAIN_EVERY_S = 10.0
 PIPE_EVERY_S = 0.5
+PACE_OF_S = 60.0
 
 _lock = threading.RLock()
 _file: Path | None = None
@@ -91,7 +93,7 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
 def shown(what: str) -> Iterator[Show]:
     """Gives `show(done, total, note="")`; an empty note leaves the one before.
 
-    Rate and time left count from the first call, where a job may already have been half done.
+    The first call says where it begins, which may be half-way.
     """
     if not is_main():
         yield lambda done, total, note="": None
@@ -114,16 +116,24 @@ def shown(what: str) -> Iterator[Show]:
 
 
 def _told() -> Callable[[int, int, str], str]:
-    """'120 of 400 (30%), 12 per second, 23 s left, loss 0.31'."""
-    first: tuple[int, float] | None = None
+    """'120 of 400 (30%), 12 per second, 23 s left, loss 0.31', at the pace of the last minute.
+
+    The first thing done only starts the clock: loading and compiling came before it.
+    """
+    begun: int | None = None
+    pace: collections.deque[tuple[float, int]] = collections.deque()
     last = ""
 
     def words(done: int, total: int, note: str) -> str:
-        nonlocal first, last
-        first, last = first or (done, time.monotonic()), note or last
-        speed = (done - first[0]) / max(time.monotonic() - first[1], 1e-9)
+        nonlocal begun, last
+        begun, last, now = done if begun is None else begun, note or last, time.monotonic()
+        if done > begun and (not pace or now - pace[-1][0] >= 1):
+            pace.append((now, done))
+        while len(pace) > 2 and now - pace[0][0] > PACE_OF_S:
+            pace.popleft()
         told = [f"{done:,} of {total:,} ({done / max(total, 1):.0%})"]
-        if done > first[0]:
+        if pace and done > pace[0][1]:
+            speed = (done - pace[0][1]) / max(now - pace[0][0], 1e-9)
             told += [rate(speed)] + ([f"{duration((total - done) / speed)} left"] if done < total else [])
         return ", ".join([*told, *([last] if last else [])])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
 from w2s.config import Config, Learner, Model, Train
-from w2s.config_file import all_learners
+from w2s.config_file import all_learners, smoke_steps
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.preferences import PREFERENCES
 from w2s.data.sources import SOURCES
@@ -226,9 +226,8 @@ def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
 
 
 def builtin_recipe(name: str, limit: int | None = None) -> dict[str, Any]:
-    """How builtin:`name` is pretrained; in a smoke run on `limit` lines, of as many as make its vocabulary."""
+    """How builtin:`name` is pretrained; with a `limit`, as in any smoke run, for a few steps."""
     recipe = PRETRAINING[name]
-    if not limit or not recipe["steps"]:
+    if not limit:
         return recipe
-    steps = min(recipe["steps"], math.ceil(limit / recipe["batch"]))
-    return recipe | {"lines": min(recipe["lines"], VOCABULARY_LINES), "steps": steps}
+    return recipe | {"lines": min(recipe["lines"], VOCABULARY_LINES), "steps": smoke_steps(recipe["steps"])}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from w2s.data.answer_column import Choices, Reading, place_of, read_as, shown
 from w2s.data.layouts import families, filled, name_unused, plain, plain_rows, say_once
-from w2s.data.questions import Question, gather, labelled
+from w2s.data.questions import Question, gather
 from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
 from w2s.records import BadInput, Example, Gold
 
@@ -233,20 +233,23 @@ def choices_of(layout: Layout, row: Mapping[str, Any]) -> Choices:
 
 def one_cell(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     """(labels or None, texts) of a cell that holds all choices."""
-    try:
-        if isinstance(value, str):
+    if isinstance(value, str):
+        try:
             value = literal(value) if value.lstrip()[:1] in ("[", "{") else value.split("|")
-        if isinstance(value, Mapping) and not {"label", "text"} <= set(value):
-            return list(value), list(value.values())
-        if isinstance(value, Mapping) or (value and all(isinstance(one, Mapping) for one in value)):
-            return labelled(value)
-    except KeyError:
-        raise ValueError(f"{column}: each needs a label and a text") from None
-    except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith("choices:") else f"{column}: {error}") from None
-    if value is not None and not isinstance(value, list | tuple):
-        raise ValueError(f"{column}: a list of texts is wanted, {type(value).__name__} given")
-    return None, list(value or ())
+        except ValueError as error:
+            raise ValueError(f"{column}: {error}") from None
+    labels, texts = None, [] if value is None else value
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        labels, texts = [[one.get(key) for one in value] for key in ("label", "text")]
+    elif isinstance(value, Mapping):
+        labels, texts = list(value), list(value.values())
+        if {"label", "text"} <= set(value):
+            labels, texts = value["label"], value["text"]
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f"{column}: a list of texts is wanted, {type(texts).__name__} given")
+    if labels is not None and (not isinstance(labels, list | tuple) or len(labels) != len(texts) or None in labels):
+        raise ValueError(f"{column}: each needs a label and a text")
+    return labels, list(texts)
 
 
 def readings_of(

@@ -146,8 +146,8 @@ def coding_of(rows: Sequence[Row], spelled: Mapping[str, str]) -> Coding:
     if found and not meaning:
         where, label = next(iter(found.values()))
         raise BadInput(
-            f"{where}: {label}: the file does not say what {shown(found)} mean; the option coding does, for example "
-            "coding: {first: 0, second: 1, tie: 2}"
+            f"{where}: {label}: nothing in the file says which text is meant by {shown(found)}; the option coding "
+            "does, for example coding: {first: 0, second: 1, tie: 2}"
         )
     return meaning
 

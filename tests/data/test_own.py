@@ -167,10 +167,10 @@ def test_indices_are_read_from_where_they_count_or_the_count_is_asked_for(first,
     ]
     sure = any(place == (0 if first == 0 else count - 1) for count, place in zip(counts, places, strict=True))
     if sure:
-        assert read_as("a file", "answer", rows, start=None, asked=None) == f"index_from_{first}"
+        assert read_as("answer", rows, start=None, asked=None) == f"index_from_{first}"
     else:
         with pytest.raises(BadInput, match="say which it is, answers: index_from_0 or index_from_1"):
-            read_as("a file", "answer", rows, start=None, asked=None)
+            read_as("answer", rows, start=None, asked=None)
 
 
 LOST = {  # columns that nobody reads as choices, and yet they are
@@ -222,9 +222,7 @@ def test_a_question_may_have_fewer_choices_than_the_file_has_columns(tmp_path):
     rows[2] |= {"C": "", "D": " "}
     assert own(tmp_path, rows, "mine.csv")[0][2].choices == ("Whale", "Shark")
     rows[2] |= {"C": "Frog", "B": ""}
-    assert refusal(tmp_path, rows, "mine.csv").endswith(
-        "mine.csv:4: A: a list of texts is wanted, and none may be empty"
-    )
+    assert refusal(tmp_path, rows, "mine.csv").endswith("mine.csv:4: A: each must be a text that is not empty")
 
 
 BAD = {

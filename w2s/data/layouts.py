@@ -56,7 +56,7 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def name_unused(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> None:
-    """One line that names the columns that nothing is made of."""
-    if unused := [name for key, name in spelled.items() if key not in used]:
-        say_once(f"{place}: columns not read: {some(unused)}")
+def unread(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> list[str]:
+    """A line that names the columns that nothing is made of, where there are any."""
+    unused = [name for key, name in spelled.items() if key not in used]
+    return [f"{place}: columns not read: {some(unused)}"] if unused else []

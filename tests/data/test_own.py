@@ -75,6 +75,11 @@ LAYOUTS = {  # what a row looks like, from prompt, choices and the right place
         "Correct Answer": f"option {g + 1}",
     },
     "a quiz, from 1": lambda q, c, g: {"question": q, **each([f"option{n}" for n in range(1, 5)], c), "answer": g + 1},
+    "marks around letters": lambda q, c, g: {
+        "Question:": q,
+        **each(["(A)", "(B)", "(C)", "(D)"], c),
+        "Answer": LETTERS[g],
+    },
     "camel case": lambda q, c, g: {"question": q, **each([f"option{n}" for n in "ABCD"], c), "correctAnswer": c[g]},
 }
 
@@ -97,6 +102,7 @@ SPELLINGS = {
     "a letter with a dot": lambda c, g: f"{LETTERS[g]}.",
     "a letter in brackets": lambda c, g: f" ({LETTERS[g]}) ",
     "a letter with a bracket": lambda c, g: f"{LETTERS[g]})",
+    "a letter, a dash and the text": lambda c, g: f"{LETTERS[g]} - {c[g]}",
     "a bold letter": lambda c, g: f"**{LETTERS[g]}**",
     "option and a letter": lambda c, g: f"Option {LETTERS[g]}",
     "a letter and the text": lambda c, g: f"{LETTERS[g]}) {c[g]}",
@@ -233,6 +239,9 @@ BAD = {
     "an endless answer": ({"answer": "x" * 5000}, "..."),
     "choices that are a number": ({"choices": 4}, "choices: a list of texts is wanted, int given"),
     "choices as NumPy prints them": ({"choices": "['Venus' 'Mars']"}, "choices: 1 given"),
+    "choices that something else parts": ({"choices": "Venus; Mars"}, "choices: 1 given (| parts them in a text)"),
+    "two letters": ({"answer": "A, B"}, "answer: 'A, B' given"),
+    "a missing number": ({"answer": float("nan")}, "answer: a text or a number is wanted, float given"),
     "choices that call": ({"choices": "[exit(1)]"}, "choices: it begins with [ but is neither JSON nor a Python"),
     "choices without labels": ({"choices": [{"text": "Venus"}, {"text": "Mars"}]}, "each needs a label and a text"),
     "one label twice": (
@@ -265,6 +274,12 @@ def test_answers_that_contradict_each_other_are_refused_in_one_row_and_counted_o
     assert [record.getMessage() for record in caplog.records] == [
         "mine: answered otherwise than before, left out: mine.jsonl:5, mine.jsonl:6, mine.jsonl:8"
     ]
+
+
+def test_long_texts_are_read_in_linear_time(tmp_path):
+    for text in ("answer" + " " * 200_000 + "!", "(" * 200_000, "A" + " " * 200_000 + ")"):
+        rows = [{"prompt": q, "choices": [text, "B"], "answer": text} for q, _, _ in QUESTIONS]
+        assert [one.answer for one in own(tmp_path, rows)[1]] == [0] * 4
 
 
 def test_columns_that_differ_in_spelling_alone_are_refused(tmp_path):

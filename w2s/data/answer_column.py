@@ -12,7 +12,7 @@ from w2s.records import BadInput
 
 # "B", "B.", "(B)", "Option B", "B) the text of B"
 MARKED = re.compile(
-    r"(?:(?:option|choice|answer)\b\s*:?\s*)?[(\[*]*(\w{1,12})[)\].:*]*(?:(?<=[)\].:])\s*(\S.*))?", re.I | re.S
+    r"(?:(?:option|choice|answer)\b[\s:]*)?[(\[*]*(\w{1,12})\s*[)\].:,*–-]*(?:(?<=[)\].:,–-])\s*(\S.*))?", re.I | re.S
 )
 Reading = Literal["letter", "text", "index_from_0", "index_from_1"]
 

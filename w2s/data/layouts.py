@@ -19,8 +19,8 @@ say_once = lru_cache(maxsize=256)(say)  # a file may be read for every seed
 
 @lru_cache(maxsize=1 << 14)
 def plain(name: str) -> str:
-    """A column's name without case and separators: "Option A", option_a and optionA are one."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """A column's name without case, separators and marks around it: "Option A", option_a and (optionA) are one."""
+    return re.sub(r"[\s_-]+", "", name.strip("()[].:* ")).casefold()
 
 
 def plain_rows(rows: Iterable[Row]) -> tuple[list[Row], dict[str, str]]:

@@ -23,7 +23,8 @@ LISTS = {"choices": 0, "options": None, "endings": 0, "alternatives": None, "ans
 STEMS = ("", "option", "opt", "op", "choice", "ending", "sol", "alternative", "answeroption", "answer", "ans")
 ANSWERS = (
     *("answer", "answerkey", "answeridx", "answerindex", "correctanswer", "correctoption", "correctchoice"),
-    *("correctindex", "correctidx", "correct", "cop", "label", "gold", "target", "key"),
+    *("correctindex", "correctidx", "correctanswerindex", "correct", "answerletter", "rightanswer", "ans"),
+    *("cop", "label", "goldlabel", "gold", "target", "key"),
 )
 WRONG = re.compile(r"(distractor|incorrect|wrong|false).*")
 
@@ -204,7 +205,7 @@ def answer_of(column: str, value: Any) -> Any:
     """The one answer; a list of one, as several publishers have it, is that one."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
-    if isinstance(value, list | dict) or value is None:
+    if isinstance(value, list | dict) or value is None or value != value:
         raise ValueError(f"{column}: a text or a number is wanted, {type(value).__name__} given")
     return value
 
@@ -225,7 +226,8 @@ def choices_of(layout: Layout, row: Mapping[str, Any]) -> Choices:
     if not all(filled(one) and isinstance(one, str | int | float) for one in texts):
         raise ValueError(f"{column}: each must be a text that is not empty")
     if len(texts) < 2:
-        raise ValueError(f"{column}: {len(texts)} given; a choice question needs at least 2")
+        parted = " (| parts them in a text)" if isinstance(row.get(layout.listed), str) else ""
+        raise ValueError(f"{column}: {len(texts)} given{parted}; a choice question needs at least 2")
     marks = [] if labels else string.ascii_lowercase
     places = [(plain(str(mark)), at) for names in (marks, labels or layout.family) for at, mark in enumerate(names)]
     if labels and len(dict(places)) < len(labels):

@@ -21,7 +21,7 @@ META = {"dataset": "subset", "subset": "subset", "split": "split"}  # column -> 
 WRITERS = (("generator1", "generator2"), ("modela", "modelb"))
 SIDES = {"first": 0, "second": 1, "tie": None}
 WORDS = {"first": 0, "left": 0, "a>b": 0, "a>>b": 0, "second": 1, "right": 1, "b>a": 1, "b>>a": 1}
-WORDS |= dict.fromkeys(("tie", "tie(bothbad)", "bothbad", "both", "neither", "draw", "equal", "same", "a=b"))
+WORDS |= dict.fromkeys(("tie", "tie (bothbad)", "bothbad", "both", "neither", "draw", "equal", "same", "a=b"))
 NAMED = re.compile(r"(model|assistant|player|system|option|" + "|".join(STEMS) + r")?([ab]|\d)")
 MESSAGES = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 ROLES = {"user": "Human", "human": "Human", "assistant": "Assistant", "gpt": "Assistant", "system": "System"}
@@ -160,8 +160,9 @@ def side_of(code: float | str, ends: set[tuple[str, str]]) -> int | str | None:
     """What a label says by itself: a word, a side's letter, or the name of a column; 'unknown' for all else."""
     if isinstance(code, float):
         return "unknown"
-    if plain(code) in WORDS:
-        return WORDS[plain(code)]
+    for said in (code, plain(code)):
+        if said in WORDS:
+            return WORDS[said]
     named = NAMED.fullmatch(plain(code))
     if named is None:
         return "unknown"

@@ -17,6 +17,7 @@ from w2s.records import BadInput
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 LONGEST = 1 << 30  # bytes of a line
 SWOLLEN, ROOM = 200, 1 << 26  # gzip makes text 3 to 30 times smaller, a bomb 1000 times
+csv.field_size_limit(1 << 26)  # a long article is a field; the module's own limit is 128 KiB
 Row = tuple[str, dict[str, Any]]  # where it stands ("path:line"), and its columns
 
 

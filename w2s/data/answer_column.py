@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from w2s.data.layouts import filled, plain, say_once
+from w2s.data.layouts import filled, plain
 from w2s.data.reading import quoted
 from w2s.records import BadInput
 
 # "B", "B.", "(B)", "Option B", "B) the text of B"
 MARKED = re.compile(
-    r"(?:(?:option|choice|answer)\b\s*:?\s*)?[(\[*]*(\w{1,12})[)\].:*]*(?:(?<=[)\].:])\s*(\S.*))?", re.I | re.S
+    r"(?:(?:option|choice|answer)\b[\s:]*)?[(\[*]*(\w{1,12})\s*[)\].:,*–-]*(?:(?<=[)\].:,–-])\s*(\S.*))?", re.I | re.S
 )
 Reading = Literal["letter", "text", "index_from_0", "index_from_1"]
 
@@ -76,7 +76,7 @@ def allowed(reading: Reading, count: int) -> str:
 
 
 def read_as(
-    place: object, column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None, asked: Reading | None
+    column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None, asked: Reading | None
 ) -> Reading:
     """The one way that fits all rows (where, choices, answer), else the one that fits most; the others are misfits.
 
@@ -104,8 +104,6 @@ def read_as(
                 f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {means}, and both fit every row: say which it is, "
                 f"answers: {first} or {way}"
             )
-    if first.startswith("index"):
-        say_once(f"{place}: {column}: read as an {first.replace('_', ' ')}")
     return first
 
 

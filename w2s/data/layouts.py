@@ -19,8 +19,8 @@ say_once = lru_cache(maxsize=256)(say)  # a file may be read for every seed
 
 @lru_cache(maxsize=1 << 14)
 def plain(name: str) -> str:
-    """A column's name without case and separators: "Option A", option_a and optionA are one."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """A column's name without case, separators and marks around it: "Option A", option_a and (optionA) are one."""
+    return re.sub(r"[\s_-]+", "", name.strip("()[].:* ")).casefold()
 
 
 def plain_rows(rows: Iterable[Row]) -> tuple[list[Row], dict[str, str]]:
@@ -56,7 +56,7 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def name_unused(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> None:
-    """One line that names the columns that nothing is made of."""
-    if unused := [name for key, name in spelled.items() if key not in used]:
-        say_once(f"{place}: columns not read: {some(unused)}")
+def unread(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> list[str]:
+    """A line that names the columns that nothing is made of, where there are any."""
+    unused = [name for key, name in spelled.items() if key not in used]
+    return [f"{place}: columns not read: {some(unused)}"] if unused else []

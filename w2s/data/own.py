@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2s.data.answer_column import Choices, Reading, place_of, read_as, shown
-from w2s.data.layouts import families, filled, name_unused, plain, plain_rows, say_once
-from w2s.data.questions import Question, gather, labelled
+from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
+from w2s.data.questions import Question, gather
 from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
 from w2s.records import BadInput, Example, Gold
 
@@ -23,7 +23,8 @@ LISTS = {"choices": 0, "options": None, "endings": 0, "alternatives": None, "ans
 STEMS = ("", "option", "opt", "op", "choice", "ending", "sol", "alternative", "answeroption", "answer", "ans")
 ANSWERS = (
     *("answer", "answerkey", "answeridx", "answerindex", "correctanswer", "correctoption", "correctchoice"),
-    *("correctindex", "correctidx", "correct", "cop", "label", "gold", "target", "key"),
+    *("correctindex", "correctidx", "correctanswerindex", "correct", "answerletter", "rightanswer", "ans"),
+    *("cop", "label", "goldlabel", "gold", "target", "key"),
 )
 WRONG = re.compile(r"(distractor|incorrect|wrong|false).*")
 
@@ -79,9 +80,9 @@ def file(
     try:
         rows, spelled = plain_rows((where, unnested(row)) for where, row in file_rows(place, problems))
         rows = [(where, row) for where, row in rows if wanted is None or row.get("split") in wanted]
-        layout = layout_of(place, rows, spelled)
+        layout, notes = layout_of(place, rows, spelled)
         found = [(where, cells_of(layout, row)) for where, row in rows]
-        readings = [readings_of(place, layout, found, at, None if at else answers) for at in range(len(layout.answers))]
+        readings = [reading_of(layout, found, at, None if at else answers) for at in range(len(layout.answers))]
     except BadInput as error:
         problems.add(error)
         problems.tell()
@@ -93,6 +94,11 @@ def file(
 
     source = Path(path).name.split(".")[0]
     examples, gold = gather(source, [("all", found)], fit, limit=limit, level=level, problems=problems)
+    for name, reading in zip(layout.answers, readings, strict=True):
+        if reading.startswith("index") and examples[0].choices:
+            notes.append(f"{place}: {layout.spelled[name]}: read as an {reading.replace('_', ' ')}")
+    for note in notes:  # not before: what is refused leaves no log
+        say_once(note)
     if missing := sorted(set(wanted or ()) - {example.meta["split"] for example in examples}):
         raise BadInput(f"{place}: split: {', '.join(missing)} asked for, no such row found")
     return examples, gold
@@ -107,8 +113,8 @@ def unnested(row: dict[str, Any]) -> dict[str, Any]:
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> Layout:
-    """Which columns hold what, for the file as a whole; columns that nothing is made of are named once."""
+def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
+    """Which columns hold what, for the file as a whole, and lines that say what a reader would not expect."""
     present = [key for key in spelled if any(filled(row.get(key)) for _, row in rows)]
     listed = next((name for name in LISTS if name in present), None)
     by_stem = {} if listed else families(present)
@@ -121,13 +127,11 @@ def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> Layo
     answers = answers[:1] + [name for name in answers[1:] if name.startswith(("answer", "correct"))]
     prompt = next((name for name in PROMPTS if name in spelled), "prompt")
     before = [name for name in BEFORE if name in present and prompt != "prompt"][:1]
-    if before:
-        say_once(f"{place}: {spelled[before[0]]} stands before {spelled[prompt]}: both are the prompt")
     used = {prompt, *before, *answers, *family, listed, "id", "level", "split", *PUBLIC}
     if not (listed or family):
         refuse_lost_choices(place, rows, spelled, [key for key in present if key not in used])
-    name_unused(place, spelled, used)
-    return Layout(spelled, listed, family, answers)
+    notes = [f"{place}: {spelled[one]} stands before {spelled[prompt]}: both are the prompt" for one in before]
+    return Layout(spelled, listed, family, answers), notes + unread(place, spelled, used)
 
 
 def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, str], spare: Sequence[str]) -> None:
@@ -182,7 +186,7 @@ def meta_of(row: Mapping[str, Any]) -> dict[str, Any]:
     meta = {key: row[key] for key in ("split", *PUBLIC) if filled(row.get(key))}
     if filled(row.get("id")):
         meta["row"] = str(row["id"])
-    if filled(row.get("level")):
+    if row.get("level") not in (None, ""):
         meta["level"] = number(row["level"])
     return meta
 
@@ -201,7 +205,7 @@ def answer_of(column: str, value: Any) -> Any:
     """The one answer; a list of one, as several publishers have it, is that one."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
-    if isinstance(value, list | dict) or value is None:
+    if isinstance(value, list | dict) or value is None or value != value:
         raise ValueError(f"{column}: a text or a number is wanted, {type(value).__name__} given")
     return value
 
@@ -217,12 +221,13 @@ def choices_of(layout: Layout, row: Mapping[str, Any]) -> Choices:
     labels, texts = None, [row.get(name) for name in layout.family]
     if layout.listed:
         labels, texts = one_cell(row.get(layout.listed), column)
-    while texts and not filled(texts[-1]):  # a question may have fewer choices than the file has columns
+    while texts and not filled(texts[-1]) and (layout.family or labels):  # fewer choices than the file has places
         texts.pop()
     if not all(filled(one) and isinstance(one, str | int | float) for one in texts):
-        raise ValueError(f"{column}: a list of texts is wanted, and none may be empty")
+        raise ValueError(f"{column}: each must be a text that is not empty")
     if len(texts) < 2:
-        raise ValueError(f"{column}: {len(texts)} given; a choice question needs at least 2")
+        parted = " (| parts them in a text)" if isinstance(row.get(layout.listed), str) else ""
+        raise ValueError(f"{column}: {len(texts)} given{parted}; a choice question needs at least 2")
     marks = [] if labels else string.ascii_lowercase
     places = [(plain(str(mark)), at) for names in (marks, labels or layout.family) for at, mark in enumerate(names)]
     if labels and len(dict(places)) < len(labels):
@@ -233,28 +238,31 @@ def choices_of(layout: Layout, row: Mapping[str, Any]) -> Choices:
 
 def one_cell(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     """(labels or None, texts) of a cell that holds all choices."""
-    try:
-        if isinstance(value, str):
+    if isinstance(value, str):
+        try:
             value = literal(value) if value.lstrip()[:1] in ("[", "{") else value.split("|")
-        if isinstance(value, Mapping) and not {"label", "text"} <= set(value):
-            return list(value), list(value.values())
-        if isinstance(value, Mapping) or (value and all(isinstance(one, Mapping) for one in value)):
-            return labelled(value)
-    except KeyError:
-        raise ValueError(f"{column}: each needs a label and a text") from None
-    except ValueError as error:
-        raise ValueError(str(error) if str(error).startswith("choices:") else f"{column}: {error}") from None
-    if value is not None and not isinstance(value, list | tuple):
-        raise ValueError(f"{column}: a list of texts is wanted, {type(value).__name__} given")
-    return None, list(value or ())
+        except ValueError as error:
+            raise ValueError(f"{column}: {error}") from None
+    labels, texts = None, [] if value is None else value
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        labels, texts = [[one.get(key) for one in value] for key in ("label", "text")]
+    elif isinstance(value, Mapping):
+        labels, texts = list(value), list(value.values())
+        if {"label", "text"} <= set(value):
+            labels, texts = value["label"], value["text"]
+    if not isinstance(texts, list | tuple):
+        raise ValueError(f"{column}: a list of texts is wanted, {type(texts).__name__} given")
+    if labels is not None and (not isinstance(labels, list | tuple) or len(labels) != len(texts) or None in labels):
+        raise ValueError(f"{column}: each needs a label and a text")
+    return labels, list(texts)
 
 
-def readings_of(
-    place: Path, layout: Layout, found: Sequence[tuple[str, Cells | ValueError]], column: int, asked: Reading | None
+def reading_of(
+    layout: Layout, found: Sequence[tuple[str, Cells | ValueError]], column: int, asked: Reading | None
 ) -> Reading:
     rows = [(where, one.choices, one.answers[column]) for where, one in found if isinstance(one, Cells)]
     name = layout.answers[column]
-    return read_as(place, layout.spelled[name], rows, start=layout.start(name), asked=asked)
+    return read_as(layout.spelled[name], rows, start=layout.start(name), asked=asked)
 
 
 def question_of(layout: Layout, cells: Cells, readings: Sequence[Reading]) -> Question:

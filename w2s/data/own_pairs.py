@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from w2s.data.layouts import families, filled, name_unused, plain, plain_rows
+from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
 from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, pairs_of
 from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
 from w2s.records import BadInput
@@ -21,7 +21,7 @@ META = {"dataset": "subset", "subset": "subset", "split": "split"}  # column -> 
 WRITERS = (("generator1", "generator2"), ("modela", "modelb"))
 SIDES = {"first": 0, "second": 1, "tie": None}
 WORDS = {"first": 0, "left": 0, "a>b": 0, "a>>b": 0, "second": 1, "right": 1, "b>a": 1, "b>>a": 1}
-WORDS |= dict.fromkeys(("tie", "tie(bothbad)", "bothbad", "both", "neither", "draw", "equal", "same", "a=b"))
+WORDS |= dict.fromkeys(("tie", "tie (bothbad)", "bothbad", "both", "neither", "draw", "equal", "same", "a=b"))
 NAMED = re.compile(r"(model|assistant|player|system|option|" + "|".join(STEMS) + r")?([ab]|\d)")
 MESSAGES = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
 ROLES = {"user": "Human", "human": "Human", "assistant": "Assistant", "gpt": "Assistant", "system": "System"}
@@ -58,13 +58,17 @@ def file(
     except BadInput as error:
         problems.add(error)
         problems.tell()
-    used = {one for _, row in rows for one in columns_of(tuple(row))}
-    name_unused(place, spelled, used | {*PROMPTS, *META, "group", *WRITERS[0], *WRITERS[1]})
-    source = Path(path).name.split(".")[0]
-    parts = [("all", "", rows)]
-    return pairs_of(
-        source, parts, lambda row: pair_of(row, spelled, meaning), limit=limit, ties=ties, seed=seed, problems=problems
-    )
+
+    def fit(row: dict[str, Any]) -> Pair:
+        return pair_of(row, spelled, meaning)
+
+    source, parts = Path(path).name.split(".")[0], [("all", "", rows)]
+    pairs = pairs_of(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
+    used = {one for _, row in rows for one in (*columns_of(tuple(row)), *asked(row))}
+    used |= {*META, "group", *WRITERS[0], *WRITERS[1]}
+    for note in unread(place, spelled, used):  # not before: what is refused leaves no log
+        say_once(note)
+    return pairs
 
 
 @lru_cache(maxsize=256)
@@ -87,7 +91,7 @@ def pair_of(row: Mapping[str, Any], spelled: Mapping[str, str], meaning: Coding)
         if (code := code_of(row[label])) not in meaning:
             raise ValueError(f"{spelled[label]}: {quoted(row[label])} given; allowed: {shown(meaning)}")
         preferred = meaning[code]
-    elif isinstance(row[first], str) and ANSWER in row[first] and not set(PROMPTS) & set(row):
+    elif isinstance(row[first], str) and ANSWER in row[first] and not asked(row):
         return dialogue(row)
     (before, one), (again, other) = (last_turn(row[name], spelled[name]) for name in (first, second))
     if before != again:
@@ -146,8 +150,8 @@ def coding_of(rows: Sequence[Row], spelled: Mapping[str, str]) -> Coding:
     if found and not meaning:
         where, label = next(iter(found.values()))
         raise BadInput(
-            f"{where}: {label}: the file does not say what {shown(found)} mean; the option coding does, for example "
-            "coding: {first: 0, second: 1, tie: 2}"
+            f"{where}: {label}: nothing in the file says which text is meant by {shown(found)}; the option coding "
+            "does, for example coding: {first: 0, second: 1, tie: 2}"
         )
     return meaning
 
@@ -156,8 +160,9 @@ def side_of(code: float | str, ends: set[tuple[str, str]]) -> int | str | None:
     """What a label says by itself: a word, a side's letter, or the name of a column; 'unknown' for all else."""
     if isinstance(code, float):
         return "unknown"
-    if plain(code) in WORDS:
-        return WORDS[plain(code)]
+    for said in (code, plain(code)):
+        if said in WORDS:
+            return WORDS[said]
     named = NAMED.fullmatch(plain(code))
     if named is None:
         return "unknown"
@@ -200,14 +205,20 @@ def last_turn(value: Any, column: str) -> tuple[Turns, str]:
     return turns[:-1], turns[-1][1]
 
 
+def asked(row: Mapping[str, Any]) -> list[str]:
+    """The columns of the prompt: one of PROMPTS, and an input beside an instruction."""
+    names = [name for name in PROMPTS if name in row]
+    return names[:2] if names[:2] == ["instruction", "input"] else names[:1]
+
+
 def prompt_of(row: Mapping[str, Any], before: Turns, spelled: Mapping[str, str]) -> tuple[str, str | None]:
     """(prompt, what opens the dialogue, where it has several turns)."""
-    name = next((name for name in PROMPTS if name in row), None)
+    name, *beside = asked(row) or [None]
     if name is None and not before:
         raise ValueError(is_missing("prompt", row, spelled))
     given = turns_of(row[name], spelled[name]) if name else before
     if given is None:
-        extra = row.get("input") if name == "instruction" and filled(row.get("input")) else ""
+        extra = row["input"] if beside and filled(row["input"]) else ""
         if not isinstance(extra, str):
             raise ValueError(f"{spelled['input']}: a text is wanted, {type(extra).__name__} given")
         if not before:

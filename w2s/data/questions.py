@@ -43,7 +43,7 @@ def gather(
     if limit is not None and limit < 1:
         raise BadInput(f"{source}: limit: {limit} given; it must be at least 1")
     kept: dict[str, tuple[Example, Gold]] = {}
-    problems, unusable = problems or Problems(), 0
+    problems, unusable, contradicted = problems or Problems(), 0, []
     names = []
     for split, rows in parts:
         names.append(split)
@@ -53,12 +53,15 @@ def gather(
                 if question is None:
                     unusable += 1
                     continue
-                keep_once(kept, *records(source, split, where, question, level))
+                if not keep_once(kept, *records(source, split, where, question, level)):
+                    contradicted.append(where.split("/")[-1])
             except KeyError as error:
                 problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
             except (TypeError, ValueError, AttributeError, IndexError) as error:
                 problems.add(f"{where}: {error}")
     problems.tell()
+    if contradicted:
+        log.warning("%s: answered otherwise than before, left out: %s", source, some(contradicted))
     if unusable:
         log.warning("%s: %d published rows are unusable and left out", source, unusable)
     if len(kept) < (limit or 1):
@@ -92,19 +95,19 @@ def distinct(choices: Sequence[str], answer: int | str) -> tuple[tuple[str, ...]
     return once, once.index(texts[int(answer)])
 
 
-def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> None:
-    """Adds a question, or counts it as a repeat of the one that is there."""
+def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> bool:
+    """Adds a question, or counts it as a repeat of the one that is there; False where the two have other answers."""
     if example.id not in kept:
         kept[example.id] = example, gold
-        return
+        return True
     first, first_gold = kept[example.id]
     repeats = first.meta.get("repeats", 0) + 1
-    if HELD_OUT.get(example.meta["split"], 0) > HELD_OUT.get(first.meta["split"], 0):
+    held_out = HELD_OUT.get(example.meta["split"], 0) > HELD_OUT.get(first.meta["split"], 0)
+    if held_out:
         kept[example.id] = example, gold
         first = example
-    elif gold != first_gold:
-        log.warning("%s: %r is answered in two ways; the first is kept", first.source, first.prompt[:60])
     first.meta["repeats"] = repeats
+    return held_out or gold == first_gold
 
 
 def splits_of(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:

@@ -6,18 +6,18 @@ import ast
 import csv
 import gzip
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from w2s.records import BadInput
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 LONGEST = 1 << 30  # bytes of a line
 SWOLLEN, ROOM = 200, 1 << 26  # gzip makes text 3 to 30 times smaller, a bomb 1000 times
+csv.field_size_limit(1 << 26)  # a long article is a field; the module's own limit is 128 KiB
 Row = tuple[str, dict[str, Any]]  # where it stands ("path:line"), and its columns
 
 
@@ -91,21 +91,11 @@ def sound(found: Iterator[tuple[str, dict[str, Any] | BadInput]], problems: Prob
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line.
-
-    What is not UTF-8 or not whole gzip is a BadInput with the line, and so are a line of more than LONGEST bytes and a
-    .gz that unpacks to more than SWOLLEN times its size (and more than ROOM bytes): a bomb is not read to its end.
-    """
-    number, packed = 0, path.name.endswith(".gz")
+    """(number from 1, text) of each line; what is not UTF-8 or not whole gzip is a BadInput with the line."""
+    number = 0
     try:
-        left = max(ROOM, SWOLLEN * path.stat().st_size) if packed else math.inf
-        with (gzip.open if packed else open)(path, "rb") as file:
-            while line := file.readline(min(left, LONGEST) + 1):
-                number, left = number + 1, left - len(line)
-                if left < 0:
-                    raise BadInput(f"{path}:{number}: it unpacks to more than {SWOLLEN} times its size; not read")
-                if len(line) > LONGEST:
-                    raise BadInput(f"{path}:{number}: the line is longer than {LONGEST >> 20} MiB; not read")
+        with open(path, "rb") as file:
+            for number, line in enumerate(unpacked(path, file) if path.name.endswith(".gz") else file, 1):
                 if number == 1 and b"\0" in line:
                     raise BadInput(f"{path}:1: not UTF-8 (it looks like UTF-16); save the file as UTF-8")
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -116,6 +106,18 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
         raise BadInput(f"{path}:{number + 1}: the gzip data are damaged ({error})") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def unpacked(path: Path, packed: BinaryIO) -> Iterator[bytes]:
+    """The lines of a .gz. A bomb, which is more than SWOLLEN times its size and more than ROOM bytes, is a BadInput."""
+    left = max(ROOM, SWOLLEN * path.stat().st_size)
+    with gzip.open(packed) as file:
+        while line := file.readline(min(left, LONGEST) + 1):
+            left -= len(line)
+            if left < 0 or len(line) > LONGEST:
+                limit = f"{SWOLLEN} times its size" if left < 0 else f"{LONGEST >> 20} MiB in one line"
+                raise BadInput(f"{path}: it unpacks to more than {limit} and is not read further")
+            yield line
 
 
 def first_line(path: Path) -> str:
@@ -158,9 +160,10 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
     if first_line(path).startswith("["):
         yield from json_document(path)
         return
+    start = f"{path}:"
     for number, line in lines(path):
         if line.strip():
-            where = f"{path}:{number}"
+            where = f"{start}{number}"
             try:
                 row = parse(line.rstrip("\r\n"), where)
             except BadInput as error:
@@ -197,20 +200,16 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
             raise BadInput(f"{path}:{reader.line_num}: the header has the column {twice[0]!r} twice")
         names = [name or f"Unnamed: {at}" for at, name in enumerate(header)]
         nameless = [at for at, name in enumerate(header) if at and not name]
+        start = f"{path}:"
         for values in reader:
-            if not "".join(values).strip():
-                continue
-            where = f"{path}:{reader.line_num}"
-            if len(values) != len(names):
+            where = f"{start}{reader.line_num}"
+            if len(values) == len(names) and any(values):
+                row = dict(zip(names, values, strict=True))
+                strays = [at + 1 for at in nameless if row.pop(names[at]).strip()]
+                yield where, BadInput(f"{where}: column {strays[0]} holds a text, and has no name") if strays else row
+            elif "".join(values).strip():
                 count = f"{len(values)} columns; the header has {len(names)}"
                 yield where, BadInput(f"{where}: {count} (separated by {separator!r})")
-            elif strays := [at for at in nameless if values[at].strip()]:
-                yield where, BadInput(f"{where}: column {strays[0] + 1} is not empty and has no name in the header")
-            else:
-                row = dict(zip(names, values, strict=True))
-                for at in nameless:
-                    del row[names[at]]
-                yield where, row
     except csv.Error as error:
         raise BadInput(f"{path}:{reader.line_num}: not CSV ({error})") from None
 

@@ -37,6 +37,7 @@ from w2s.evaluation.metrics import (
     calibration_bins,
     write_metrics,
 )
+from w2s.evaluation.pictures import LADDER
 from w2s.evaluation.report import write_report
 from w2s.evaluation.runs import (
     SUITE,
@@ -51,6 +52,7 @@ from w2s.evaluation.runs import (
     read_texts,
     row_weights,
 )
+from w2s.evaluation.shown import below_chance, hard_answers, training
 from w2s.evaluation.verdict import verdict
 from w2s.records import (
     Example,
@@ -101,15 +103,19 @@ def read_stamp(folder: Path) -> str | None:
         return None
 
 
-def compare(folders: Sequence[Path]) -> Path:
-    """Several runs side by side; compare.html lies beside the first run's report."""
+def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Several runs side by side: compare.html and compare.md in `out`, or in compare/RUN+RUN beside the first run."""
     found = []
     for folder in folders:
         run = open_run(folder)
         answers, metrics = measure_run(run)
         found.append((report_data(run, answers, metrics), answers))
-    comparison.compare(found, folders[0])
-    return folders[0] / "compare.html"
+    names = "+".join(folder.name for folder in folders)
+    if len(names) > 200:  # a file's name ends at 255 bytes
+        names = f"{names[:200]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    out = out or folders[0].parent / "compare" / names
+    comparison.compare(found, out)
+    return out / "compare.html"
 
 
 def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> ReportData:
@@ -131,7 +137,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
                 f"{suite}: {repeated} questions repeat one that was trained on and are left out of its numbers"
             )
     notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)]
-    shown = ("floor", "committee", "rewarded", "student", "ceiling")
+    notes += [words for s in run.seeds for words in below_chance(answers, s)]
     return ReportData(
         run=config["name"],
         suite=SUITE,
@@ -151,11 +157,13 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
         calibration=tuple(
             Calibration(m, tuple(calibration_bins(answers[seed][m], SHOWN_BINS)))
-            for m in shown
+            for m in LADDER
             if m in answers[seed] and answers[seed][m].opinion is not None
         ),
         costs=costs(run),
+        answers=hard_answers(run, answers, seed),
         samples=samples(run, seed),
+        training=training(run),
         reproduce=reproduce(run),
         notes=tuple(notes),
     )
@@ -245,11 +253,12 @@ def heaviest(run: Run, seed: int) -> tuple[HeavyRow, ...]:
     weights = [row_weights(a.path) for a in rounds]
     ids = weights[0].ids
     weight_RN = np.array([align(one, ids).weight_N for one in weights])
-    rows, gold = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed)
-    return tuple(
-        HeavyRow(key, rows[key].prompt, cut(answer_text(rows[key], gold[key])), tuple(weight_R.tolist()), seed)
-        for key, weight_R in heaviest_rows(ids, weight_RN, top=8)
-    )
+    rows, gold, found = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed), []
+    for key, weight_R in heaviest_rows(ids, weight_RN, top=8):
+        alike = int(np.isclose(weight_RN * len(ids), weight_R[:, None]).all(0).sum())
+        answer = cut(answer_text(rows[key], gold[key]))
+        found.append(HeavyRow(key, rows[key].prompt, answer, tuple(weight_R.tolist()), seed, alike))
+    return tuple(found)
 
 
 def costs(run: Run) -> tuple[Cost, ...]:
@@ -260,7 +269,7 @@ def costs(run: Run) -> tuple[Cost, ...]:
         who, kind = artifact.tags.get("model", ""), artifact.tags.get("kind", "")
         label = artifact.name.replace("_", " ")
         if kind in ("round", "model"):
-            label = f"boosting rounds ({who})" if kind == "round" else f"fit {who}"
+            label = f"boosting rounds ({who})" if kind == "round" else f"fit {who.replace('_', ' ')}"
         elif kind == "reward_model":
             label = "reward models"
         elif "opinion" in kind or kind in ("texts", "member_texts"):
@@ -294,7 +303,7 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
         label = cut(label_N[at]) if run.written else f"{label_N[at]} ({share:.2f})"
         why += f", share {share:.2f}" if run.written and len(choices[at]) > 1 else ""
         cast = tuple(Vote(f"learner {i + 1}", *said[row.id]) for i, said in enumerate(heard))
-        found.append(Sample(row.id, row.prompt, row.choices, cast, label, why, "", cut(answer_text(row, gold[row.id]))))
+        found.append(Sample(row.id, row.prompt, row.choices, cast, label, why, cut(answer_text(row, gold[row.id]))))
     return tuple(found)
 
 

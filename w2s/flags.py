@@ -65,7 +65,10 @@ RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their stor
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
 ROW = ("row", {"help": "the question's id, or its beginning"})
-RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
+REPORT = (
+    ("runs", {"nargs": "+", "help": "folders or names of runs"}),
+    ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"}),
+)
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 TABLE = ("table", {"nargs": "?"})

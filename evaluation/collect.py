@@ -31,7 +31,6 @@ from w2s.evaluation.contents import (
     Vote,
 )
 from w2s.evaluation.exports import write_exports
-from w2s.evaluation.inspect import shorten
 from w2s.evaluation.metrics import (
     Answers,
     calibration_bins,
@@ -52,7 +51,7 @@ from w2s.evaluation.runs import (
     read_texts,
     row_weights,
 )
-from w2s.evaluation.shown import below_chance, hard_answers, training
+from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.evaluation.verdict import verdict
 from w2s.records import (
     Example,
@@ -67,7 +66,6 @@ from w2s.records import (
 from w2s.store import write_json
 
 SHOWN_BINS = 8
-SHOWN_TEXT = 400  # characters of a written answer
 SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
 
 
@@ -332,11 +330,6 @@ def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:
         best = zip(opinion.ids.tolist(), opinion.probs_NK.argmax(1), opinion.probs_NK.max(1), strict=True)
         found.append({key: (cut(rows[key].choices[at]), round(float(most), 3)) for key, at, most in best})
     return found
-
-
-def cut(text: str) -> str:
-    """A text for the page: without blank lines around it, its line breaks kept."""
-    return shorten(text.strip("\n").rstrip(), SHOWN_TEXT)
 
 
 def reproduce(run: Run) -> Reproduce:

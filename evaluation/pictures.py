@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from w2s.evaluation.contents import Training
 from w2s.evaluation.verdict import points
+from w2s.log import printable
 from w2s.records import Metric
 
 # Stand-ins that occur nowhere else -> what the page calls them.
@@ -155,7 +156,7 @@ def training(fits: Sequence[Training]) -> str:
 
 PANELS = {
     "loss": ("loss", 1),
-    "agreement": ("as the held-out labels, %", 100),
+    "agreement": ("answers as held-out labels, %", 100),
     "reward": ("reward", 1),
     "margin": ("margin", 1),
     "kl": ("KL from its start, nats", 1),
@@ -164,7 +165,7 @@ PANELS = {
 
 
 def learners(rounds: Sequence[Training]) -> str:
-    """The loss of each round's learner by step, the later the darker."""
+    """The loss of each round's learner by step, the later the stronger."""
     figure, (axis,) = canvas(2.1, left=0.09, right=0.86, top=0.88, bottom=0.2)
     for at, one in enumerate(rounds):
         (line,) = curve_over_steps(axis, one.loss, ACCENT if at == len(rounds) - 1 else INK, 1)
@@ -250,8 +251,8 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
 
 
 def plain(text: str) -> str:
-    """A given name, whose dollar signs matplotlib must not take for mathematics."""
-    return text.replace("$", r"\$")
+    """A given name as matplotlib can draw it, whose dollar signs it must not take for mathematics."""
+    return printable(text).replace("$", r"\$")
 
 
 def cell(corner: tuple[float, float], colour: str, strength: float):

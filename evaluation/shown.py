@@ -1,4 +1,4 @@
-"""What a report shows beside its numbers: how models learned, what they answered, and why an odd number is right."""
+"""What a report shows beside its numbers: how models learned, what they answered, and what explains an odd number."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from w2s.evaluation.statistics import wilson
 from w2s.evaluation.verdict import WORDS
 from w2s.records import Example
 
-TEXT = 400  # characters of a written answer
+SHOWN_TEXT = 400  # characters of a written answer
 POINTS = 80  # of a curve
 
 
@@ -80,8 +80,7 @@ def hard_answers(run: Run, answers: Answers, seed: int) -> tuple[Sample, ...]:
     for key in chosen[: run.config["evaluation"]["samples"]]:
         votes = [Vote(model, *said[model][key], key in right[model]) for model in said if key in said[model]]
         row = rows[key]
-        shown = shorten(answer_text(row, gold[key]).strip("\n").rstrip(), TEXT)
-        found.append(Sample(key, row.prompt, row.choices, tuple(votes), gold=shown))
+        found.append(Sample(key, row.prompt, row.choices, tuple(votes), gold=cut(answer_text(row, gold[key]))))
     return tuple(found)
 
 
@@ -92,10 +91,15 @@ def said_by(
     if judged.opinion is None:
         (artifact,) = run.outcomes(SUITE, model=model, seed=seed)
         texts = {one.id: one.text for one in reversed(outcomes_of(artifact))}  # of several, the first
-        return {key: (shorten(text.strip("\n").rstrip(), TEXT), None) for key, text in texts.items()}
+        return {key: (cut(text), None) for key, text in texts.items()}
     given_N, most_N = answer_given(judged), judged.opinion.probs_NK.max(1)
     told = zip(judged.ids.tolist(), given_N.tolist(), most_N.tolist(), strict=True)
     return {key: (rows[key].choices[at] if at >= 0 else "(abstained)", most) for key, at, most in told}
+
+
+def cut(text: str) -> str:
+    """A text for the page: without blank lines around it, its line breaks kept."""
+    return shorten(text.strip("\n").rstrip(), SHOWN_TEXT)
 
 
 # --- doubts ----------------------------------------------------------------------------------------------------------

@@ -24,6 +24,8 @@ PIPE_EVERY_S = 0.5
 # Control characters but tab and newline, what turns the direction of writing, and halves of characters.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+UNSHOWN = "�"
+
 _lock = threading.RLock()
 _file: Path | None = None
 _bars: Any = None  # one rich display for all threads: rich refuses a second one
@@ -43,7 +45,7 @@ def to_file(path: Path | None) -> None:
 
 def printable(text: str) -> str:
     """A text of a model or a file, with � for whatever would steer a terminal or could not be written."""
-    return STEERING.sub("�", text.replace("\r\n", "\n"))
+    return STEERING.sub(UNSHOWN, text.replace("\r\n", "\n"))
 
 
 def tell(*words: object, **how: Any) -> None:

@@ -197,10 +197,13 @@ def _check(scores: Sequence[Scores]) -> int:
     """How many different questions there are; an empty set and a question twice in one seed are refused."""
     if not scores or any(not len(one.ids) for one in scores):
         raise ValueError("an empty set has no accuracy")
-    for one in scores:
-        if len(one.ids) != len(one.values_NM) or len(np.unique(one.ids)) != len(one.ids):
-            raise ValueError("each question must have one row")
-    return len(np.unique(np.concatenate([one.ids for one in scores])))
+    first = scores[0].ids
+    different = [first, *(one.ids for one in scores[1:] if not np.array_equal(one.ids, first))]
+    if any(len(one.ids) != len(one.values_NM) for one in scores) or any(
+        len(np.unique(ids)) != len(ids) for ids in different
+    ):
+        raise ValueError("each question must have one row")
+    return len(first) if len(different) == 1 else len(np.unique(np.concatenate(different)))
 
 
 def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tuple[float, float, float]]:
@@ -232,11 +235,18 @@ def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tupl
 
 def _by_question(scores: Sequence[Scores]) -> np.ndarray:
     """rows_UM: each different question's part in the mean over seeds, so that the mean of the rows is that mean."""
+    rows_UM = _summed(scores, [one.values_NM / (len(one.ids) * len(scores)) for one in scores])
+    return len(rows_UM) * rows_UM
+
+
+def _summed(scores: Sequence[Scores], values_SNM: Sequence[np.ndarray]) -> np.ndarray:
+    """sums_UM: the seeds' values of each different question."""
+    first = scores[0].ids
+    if all(np.array_equal(one.ids, first) for one in scores[1:]):  # one seed, or the same questions: nothing to look up
+        return np.sum(values_SNM, axis=0)
     ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    rows_UM = np.zeros((len(ids_U), scores[0].values_NM.shape[1]))
-    parts = [one.values_NM * (len(ids_U) / (len(one.ids) * len(scores))) for one in scores]
-    np.add.at(rows_UM, which_J, np.concatenate(parts))
-    return rows_UM
+    columns_MJ = np.concatenate(values_SNM).T
+    return np.stack([np.bincount(which_J, column_J, minlength=len(ids_U)) for column_J in columns_MJ], axis=1)
 
 
 def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -244,14 +254,12 @@ def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.nda
 
     The last is var_question - var_both: 0 where no question occurs in two seeds.
     """
-    residual_JM = np.concatenate(
-        [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
-    )
-    _, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    by_item_UM = np.zeros((which_J.max() + 1, residual_JM.shape[1]))
-    np.add.at(by_item_UM, which_J, residual_JM)
-    item_MM = by_item_UM.T @ by_item_UM
     mean_SM = np.array([one.values_NM.mean(0) for one in scores])
+    residual_SNM = [
+        (one.values_NM - mean_M) / (len(one.ids) * len(scores)) for one, mean_M in zip(scores, mean_SM, strict=True)
+    ]
+    by_item_UM = _summed(scores, residual_SNM)
+    item_MM = by_item_UM.T @ by_item_UM
     centred_SM = mean_SM - mean_SM.mean(0)
     seed_MM = centred_SM.T @ centred_SM / (len(scores) * max(len(scores) - 1, 1))
-    return seed_MM, item_MM, item_MM - residual_JM.T @ residual_JM
+    return seed_MM, item_MM, item_MM - sum(one_NM.T @ one_NM for one_NM in residual_SNM)

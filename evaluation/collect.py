@@ -131,9 +131,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
         repeated = sum(len(run.leaked[suite, s]) for s in run.seeds)
         if repeated:
-            notes.append(
-                f"{suite}: {repeated} questions repeat one that was trained on and are left out of its numbers"
-            )
+            notes.append(f"questions of {suite} that repeat one trained on, left out of its numbers: {repeated:,}")
     notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)]
     notes += [words for s in run.seeds for words in below_chance(answers, s)]
     return ReportData(

@@ -74,7 +74,7 @@ def test_the_report_of_written_answers_has_every_part_but_calibration(written):
     assert data.heaviest[0].gold == str(written.gold["easy_fit-0-1"].answer).strip()
     assert data.reproduce.sandbox == "seccomp"
     assert {"boosting rounds (committee)", "answers", "judged"} <= {cost.stage for cost in data.costs}
-    assert data.notes == ("own: 1 questions repeat one that was trained on and are left out of its numbers",)
+    assert data.notes == ("questions of own that repeat one trained on, left out of its numbers: 1",)
 
 
 def test_samples_show_what_the_learners_wrote_the_label_and_the_gold(written):

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import RIGHT
+from w2s.evaluation.collect import finish
 from w2s.evaluation.metrics import judge
 from w2s.evaluation.runs import SUITE, answers_to, gold_of, open_run, questions_of
 from w2s.evaluation.shown import POINTS, below_chance, hard_answers, thinned, training
 from w2s.records import Predictions
+from w2s.store import write_json
 
 
 @pytest.fixture
@@ -30,6 +32,28 @@ def test_the_students_training_and_every_rounds_are_read_with_losses_and_agreeme
 
 def test_a_run_without_records_of_its_training_has_no_curves(written):
     assert training(open_run(written.folder)) == ()
+
+
+@pytest.mark.parametrize("gain", ["reward", "margin"])
+def test_a_student_that_goes_on_by_an_objective_has_its_panels_after_that_of_its_labels(written, gain):
+    looks = {"losses": [2.0, 1.0], "looks": [[1, 1.5], [2, 1.4]], "agreements": [None, None]}
+    steps = {"loss": [0.1, 0.2, 0.1], gain: [0.0, 0.5, 0.7], "kl": [None] * 3}
+    for model, told in (("sft_student", looks), ("student", steps)):
+        path = written.add("fit", kind="model", model=model, seed=0) / "fit-0"
+        path.mkdir()
+        write_json(path / "train.json", told)
+    write_json(written.folder / "stages.json", {"command": "w2s run written.yaml", "stages": written.stages})
+    first, then = training(open_run(written.folder))
+    assert (first.who, first.held_loss, first.agreement) == ("sft_student", ((1, 1.5), (2, 1.4)), ())
+    assert (then.loss, getattr(then, gain), then.kl) == (
+        ((1, 0.1), (2, 0.2), (3, 0.1)),
+        ((1, 0.0), (2, 0.5), (3, 0.7)),
+        (),
+    )
+    finish(written.folder)
+    html = (written.folder / "report.html").read_text()
+    assert "Training of sft student" in html
+    assert f">{gain}</text>" in html
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, POINTS, POINTS + 1, 1000])

@@ -32,12 +32,12 @@ from w2s.evaluation.contents import (
     Vote,
 )
 from w2s.evaluation.exports import write_exports
-from w2s.evaluation.inspect import shorten
 from w2s.evaluation.metrics import (
     Answers,
     calibration_bins,
     write_metrics,
 )
+from w2s.evaluation.pictures import LADDER
 from w2s.evaluation.report import write_report
 from w2s.evaluation.runs import (
     SUITE,
@@ -52,6 +52,7 @@ from w2s.evaluation.runs import (
     read_texts,
     row_weights,
 )
+from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.evaluation.student import write_student
 from w2s.evaluation.verdict import sentence, verdict
 from w2s.log import say
@@ -68,7 +69,6 @@ from w2s.records import (
 from w2s.store import write_json
 
 SHOWN_BINS = 8
-SHOWN_TEXT = 400  # characters of a written answer
 SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
 
 
@@ -109,15 +109,19 @@ def read_stamp(folder: Path) -> str | None:
         return None
 
 
-def compare(folders: Sequence[Path]) -> Path:
-    """Several runs side by side; compare.html lies beside the first run's report."""
+def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """Several runs side by side: compare.html and compare.md in `out`, or in compare/RUN+RUN beside the first run."""
     found = []
     for folder in folders:
         run = open_run(folder)
         answers, metrics = measure_run(run)
         found.append((report_data(run, answers, metrics), answers))
-    comparison.compare(found, folders[0])
-    return folders[0] / "compare.html"
+    names = "+".join(folder.name for folder in folders)
+    if len(names) > 200:  # a file's name ends at 255 bytes
+        names = f"{names[:200]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
+    out = out or folders[0].parent / "compare" / names
+    comparison.compare(found, out)
+    return out / "compare.html"
 
 
 def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> ReportData:
@@ -136,11 +140,9 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
     for suite in sorted({a.tags["suite"] for a in run.find("suite")}):
         repeated = sum(len(run.leaked[suite, s]) for s in run.seeds)
         if repeated:
-            notes.append(
-                f"{suite}: {repeated} questions repeat one that was trained on and are left out of its numbers"
-            )
+            notes.append(f"questions of {suite} that repeat one trained on, left out of its numbers: {repeated:,}")
     notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)]
-    shown = ("floor", "committee", "rewarded", "student", "ceiling")
+    notes += [words for s in run.seeds for words in below_chance(answers, s)]
     return ReportData(
         run=config["name"],
         suite=SUITE,
@@ -160,11 +162,13 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
         calibration=tuple(
             Calibration(m, tuple(calibration_bins(answers[seed][m], SHOWN_BINS)))
-            for m in shown
+            for m in LADDER
             if m in answers[seed] and answers[seed][m].opinion is not None
         ),
         costs=costs(run),
+        answers=hard_answers(run, answers, seed),
         samples=samples(run, seed),
+        training=training(run),
         reproduce=reproduce(run),
         notes=tuple(notes),
     )
@@ -254,11 +258,12 @@ def heaviest(run: Run, seed: int) -> tuple[HeavyRow, ...]:
     weights = [row_weights(a.path) for a in rounds]
     ids = weights[0].ids
     weight_RN = np.array([align(one, ids).weight_N for one in weights])
-    rows, gold = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed)
-    return tuple(
-        HeavyRow(key, rows[key].prompt, cut(answer_text(rows[key], gold[key])), tuple(weight_R.tolist()), seed)
-        for key, weight_R in heaviest_rows(ids, weight_RN, top=8)
-    )
+    rows, gold, found = questions_of(run, seed, "easy_fit"), gold_of(run, "easy", seed), []
+    for key, weight_R in heaviest_rows(ids, weight_RN, top=8):
+        alike = int(np.isclose(weight_RN * len(ids), weight_R[:, None]).all(0).sum())
+        answer = cut(answer_text(rows[key], gold[key]))
+        found.append(HeavyRow(key, rows[key].prompt, answer, tuple(weight_R.tolist()), seed, alike))
+    return tuple(found)
 
 
 def costs(run: Run) -> tuple[Cost, ...]:
@@ -269,7 +274,7 @@ def costs(run: Run) -> tuple[Cost, ...]:
         who, kind = artifact.tags.get("model", ""), artifact.tags.get("kind", "")
         label = artifact.name.replace("_", " ")
         if kind in ("round", "model"):
-            label = f"boosting rounds ({who})" if kind == "round" else f"fit {who}"
+            label = f"boosting rounds ({who})" if kind == "round" else f"fit {who.replace('_', ' ')}"
         elif kind == "reward_model":
             label = "reward models"
         elif "opinion" in kind or kind in ("texts", "member_texts"):
@@ -303,7 +308,7 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
         label = cut(label_N[at]) if run.written else f"{label_N[at]} ({share:.2f})"
         why += f", share {share:.2f}" if run.written and len(choices[at]) > 1 else ""
         cast = tuple(Vote(f"learner {i + 1}", *said[row.id]) for i, said in enumerate(heard))
-        found.append(Sample(row.id, row.prompt, row.choices, cast, label, why, "", cut(answer_text(row, gold[row.id]))))
+        found.append(Sample(row.id, row.prompt, row.choices, cast, label, why, cut(answer_text(row, gold[row.id]))))
     return tuple(found)
 
 
@@ -332,11 +337,6 @@ def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:
         best = zip(opinion.ids.tolist(), opinion.probs_NK.argmax(1), opinion.probs_NK.max(1), strict=True)
         found.append({key: (cut(rows[key].choices[at]), round(float(most), 3)) for key, at, most in best})
     return found
-
-
-def cut(text: str) -> str:
-    """A text for the page: without blank lines around it, its line breaks kept."""
-    return shorten(text.strip("\n").rstrip(), SHOWN_TEXT)
 
 
 def reproduce(run: Run) -> Reproduce:

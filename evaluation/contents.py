@@ -48,13 +48,30 @@ class Dependence:
 
 @dataclass(frozen=True)
 class HeavyRow:
-    """A question that boosting kept coming back to. `weights`: its weight x N by round, so 1 is an average row."""
+    """A question that boosting kept coming back to. `weights`: its weight x N by round, so 1 is an average row;
+    `alike`: how many questions have these weights in every round."""
 
     id: str
     prompt: str
     gold: str
     weights: tuple[float, ...]
     seed: int | None = None
+    alike: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a fit went, by what was measured: (step, value). `who`: a model, or 'round 3' of the committee; held_loss and
+    agreement (0 to 1): on labels held out from it; reward, margin and kl: of a student that goes on by an objective."""
+
+    who: str
+    seed: int
+    loss: tuple[tuple[int, float], ...] = ()
+    held_loss: tuple[tuple[int, float], ...] = ()
+    agreement: tuple[tuple[int, float], ...] = ()
+    reward: tuple[tuple[int, float], ...] = ()
+    margin: tuple[tuple[int, float], ...] = ()
+    kl: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Vote:
-    """One learner's answer to a question and the probability (0 to 1) that it gave it."""
+    """One model's answer to a question, the probability (0 to 1) that it gave it, and whether it is right."""
 
     learner: str
     answer: str
     probability: float | None = None
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,6 @@ class Sample:
     votes: tuple[Vote, ...] = ()
     label: str = ""
     why: str = ""
-    student: str = ""
     gold: str = ""
 
 
@@ -118,7 +135,8 @@ class ReportData:
     `metrics.measure` over all suites · synthetic: a sentence where the questions are made up or the run is a smoke run,
     else "" · flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names
     of MODELS that the config switched off · difficulty_bins: labels in the order easy to hard
-    (`metrics.difficulty_bins`), with difficulty_name saying what they count · notes: warnings, one sentence each.
+    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what models answered to the suite
+    · samples: labels of the pool · notes: warnings of the run, one sentence each.
     """
 
     run: str
@@ -136,7 +154,9 @@ class ReportData:
     difficulty_name: str = "difficulty, easy to hard"
     calibration: tuple[Calibration, ...] = ()
     costs: tuple[Cost, ...] = ()
+    answers: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()
+    training: tuple[Training, ...] = ()
     reproduce: Reproduce = field(default_factory=Reproduce)
     notes: tuple[str, ...] = ()
 

@@ -10,7 +10,9 @@ import io
 import re
 from collections.abc import Sequence
 
+from w2s.evaluation.contents import Training
 from w2s.evaluation.verdict import points
+from w2s.log import printable
 from w2s.records import Metric
 
 # Stand-ins that occur nowhere else -> what the page calls them.
@@ -122,27 +124,6 @@ def ladder(metrics: dict[str, Metric]) -> str:
     return svg(figure, "Accuracy of every model with its 95 percent interval")
 
 
-def forest(metrics: Sequence[Metric]) -> str:
-    """Paired differences around 0; what cannot be told from 0 is grey."""
-    height = 0.6 + 0.29 * len(metrics)
-    figure, (axis,) = canvas(height, left=0.51, right=0.87, top=0.995, bottom=0.44 / height)
-    axis.axvline(0, color=SOFT, lw=0.8, zorder=0)
-    for at, one in enumerate(metrics):
-        other = one.name.removeprefix("accuracy_minus_")
-        clear = one.low > 0 or one.high < 0
-        colour = (ACCENT if (one.model, other) == ("student", "committee") else INK) if clear else SOFT
-        interval(axis, -at, one, colour, size=5)
-        across = axis.get_yaxis_transform()
-        label = f"{one.model.replace('_', ' ')} − {LABELS.get(other, other)}"
-        axis.text(-0.04, -at, label, transform=across, ha="right", va="center", color=colour, size=10)
-        signed = f"{100 * one.value:+.1f}".replace("-", "−")
-        axis.text(1.05, -at, signed, transform=across, ha="left", va="center", color=colour, size=10.5)
-    axis.set_ylim(-len(metrics) + 0.4, 0.6)
-    axis.set_yticks([])
-    axis.set_xlabel("points of accuracy, paired by question", color=SOFT, size=10)
-    return svg(figure, "Paired differences with their 95 percent intervals")
-
-
 def interval(axis, y: float, one: Metric, colour: str, *, size: float) -> None:
     axis.plot([100 * one.low, 100 * one.high], [y, y], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
     axis.plot(100 * one.value, y, "o", color=colour, ms=size, mec=PAPER, mew=0.8)
@@ -158,6 +139,60 @@ def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
         axis.set_ylim(min(0, low), high * 1.05)
     axes[0].set_xlabel("round", color=SOFT, size=10, loc="left")
     return svg(figure, "Error, alpha and effective sample size by round")
+
+
+def training(fits: Sequence[Training]) -> str:
+    """How one model's fits went, a panel for what was measured: a line per seed; on held-out labels in the accent."""
+    told = [panel for panel in PANELS if any(getattr(one, panel) for one in fits)][:3]
+    figure, axes = canvas(1.85, len(told), left=0.085, right=0.99, top=0.8, bottom=0.22, wspace=0.3)
+    for panel, axis in zip(told, axes, strict=True):
+        for one in fits:
+            curve_over_steps(axis, getattr(one, panel), INK if panel != "agreement" else ACCENT, PANELS[panel][1])
+            if panel == "loss":
+                curve_over_steps(axis, one.held_loss, ACCENT, 1)
+        over_steps(axis, PANELS[panel][0])
+    return svg(figure, f"Training of {fits[0].who.replace('_', ' ')}")
+
+
+PANELS = {
+    "loss": ("loss", 1),
+    "agreement": ("answers as held-out labels, %", 100),
+    "reward": ("reward", 1),
+    "margin": ("margin", 1),
+    "kl": ("KL from its start, nats", 1),
+}
+"""What is measured -> its words, and what it is multiplied by."""
+
+
+def learners(rounds: Sequence[Training]) -> str:
+    """The loss of each round's learner by step, the later the stronger."""
+    figure, (axis,) = canvas(2.1, left=0.09, right=0.86, top=0.88, bottom=0.2)
+    for at, one in enumerate(rounds):
+        (line,) = curve_over_steps(axis, one.loss, ACCENT if at == len(rounds) - 1 else INK, 1)
+        line.set_alpha(0.25 + 0.6 * (at + 1) / len(rounds))
+    over_steps(axis, "loss")
+    ends = [rounds[0], rounds[-1]] if len(rounds) > 1 else [rounds[0]]
+    low, high = axis.get_ylim()
+    at_y = apart([one.loss[-1][1] for one in sorted(ends, key=lambda one: one.loss[-1][1])], 0.1 * (high - low))
+    for one, y in zip(sorted(ends, key=lambda one: one.loss[-1][1]), at_y, strict=True):
+        colour = ACCENT if one is rounds[-1] else INK
+        axis.text(1.02, y, one.who, transform=axis.get_yaxis_transform(), color=colour, size=10, va="center")
+    return svg(figure, "Training of the learners, round by round")
+
+
+def curve_over_steps(axis, told: Sequence[tuple[int, float]], colour: str, times: float):
+    marked = {"marker": "o", "ms": 2.5} if len(told) < 25 else {}
+    return axis.plot([step for step, _ in told], [times * value for _, value in told], color=colour, lw=1.1, **marked)
+
+
+def over_steps(axis, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(title, loc="left", size=10.5, color=INK, pad=8)
+    axis.set_xlabel("step", color=SOFT, size=10, loc="left")
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(axis="y", color=FAINT, lw=0.6)
 
 
 def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
@@ -216,8 +251,8 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
 
 
 def plain(text: str) -> str:
-    """A given name, whose dollar signs matplotlib must not take for mathematics."""
-    return text.replace("$", r"\$")
+    """A given name as matplotlib can draw it, whose dollar signs it must not take for mathematics."""
+    return printable(text).replace("$", r"\$")
 
 
 def cell(corner: tuple[float, float], colour: str, strength: float):

@@ -1,6 +1,7 @@
 """report.html and report.md: what a run found, on one page that needs nothing else.
 
-The text of questions, answers and configs comes from outside: jinja2 escapes it in both files.
+The text of questions, answers and configs comes from outside: jinja2 escapes it in both files, without control
+characters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from w2s.evaluation import pictures
 from w2s.evaluation.contents import ReportData
 from w2s.evaluation.metrics import PAIRS
 from w2s.evaluation.verdict import edge, find, points, remarks, sentence, verdict
-from w2s.log import duration
+from w2s.log import duration, printable
 from w2s.records import Metric
 
 
@@ -26,7 +27,8 @@ def write_report(data: ReportData, folder: Path) -> None:
     """report.html (self-contained, offline, no scripts) and report.md in `folder`."""
     on_suite = [m for m in data.metrics if m.suite == data.suite and m.value is not None]
     accuracy = {m.model: m for m in on_suite if m.name == "accuracy"}
-    gaps = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
+    pairs = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
+    gaps = [gap for gap in pairs if gap is not None]
     content = {
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),
@@ -34,24 +36,31 @@ def write_report(data: ReportData, folder: Path) -> None:
         "ladder": [accuracy[m] for m in pictures.LABELS if m in accuracy],
         "steps": sum(m in accuracy for m in pictures.LADDER),
         "curve": curve_of(data),
+        "signed": lambda share: f"{100 * share:+.1f}",
         "stops": stops(data),
-        "gaps": [gap for gap in gaps if gap is not None],
+        "coming_back": coming_back(data),
+        "gaps": gaps,
+        "span": (min([0.0, *(gap.low for gap in gaps)]), max([0.01, *(gap.high for gap in gaps)])),
+        "trained": [one for one in data.training if not one.who.startswith("round ") and one.held_loss],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
         "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
         "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
     }
-    render("report.html", {**content, "pictures": draw(data, accuracy, content["gaps"])}, folder)
+    render("report.html", {**content, "pictures": draw(data, accuracy)}, folder)
     render("report.md", {**content, "pictures": {}}, folder)
 
 
-def draw(data: ReportData, accuracy: dict[str, Metric], gaps: Sequence[Metric]) -> dict[str, str]:
+def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
     """Every picture that the data allow, by the name of its section."""
     drawn = {}
     if accuracy:
         drawn["ladder"] = pictures.ladder(accuracy)
-    if gaps:
-        drawn["gaps"] = pictures.forest(gaps)
+    for who in sorted({one.who for one in data.training if not one.who.startswith("round ")}):
+        drawn[f"training {who}"] = pictures.training([one for one in data.training if one.who == who])
+    learned = [one for one in data.training if one.who.startswith("round ") and one.loss]
+    if learned:
+        drawn["learners"] = pictures.learners([one for one in learned if one.seed == learned[0].seed])
     told = [one for one in data.rounds if one.rounds]
     if told:
         drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in told])
@@ -87,6 +96,26 @@ def stops(data: ReportData) -> dict[str, list[int]]:
     return found
 
 
+def coming_back(data: ReportData) -> str:
+    """Why the heaviest questions weigh the same, where they do."""
+    alike = data.heaviest[0].alike if data.heaviest else 0
+    shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
+    return (
+        f"{alike:,} questions share the highest weight in every round, since the learners were right and wrong about "
+        f"them in the same rounds{shown}."
+    )
+
+
+def every(told: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
+    """At most `most` points of a curve, the last among them."""
+    return list(told[:: -max(1, -(-len(told) // most))])[::-1]
+
+
+def at_step(told: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
+    """A curve's value at a step, or at the first point behind it; nothing where it has ended."""
+    return next((f"{times * value:.3g}" for at, value in told if at >= step), "")
+
+
 def other_suites(data: ReportData) -> dict[str, list[Metric]]:
     """What the other suites say, in one table each: accuracy and pass@k."""
     wanted = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
@@ -104,8 +133,9 @@ def fill(name: str, content: dict[str, Any]) -> str:
     """The template `name` beside this file, filled. All text is escaped but the pictures."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
+    )  # fmt: skip
     page.filters |= {
         "points": lambda share: typeset(points(share)),
         "typeset": typeset,
@@ -113,6 +143,8 @@ def fill(name: str, content: dict[str, Any]) -> str:
         "seconds": duration,
         "sentence": sentence,
         "edge": edge,
+        "every": every,
+        "at_step": at_step,
         "spark": lambda values: Markup(pictures.sparkline(values)),
         "cell": cell,
         "block": block,

@@ -2,8 +2,11 @@
 
 import json
 import threading
+import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from w2s import log
 
@@ -24,6 +27,19 @@ def test_a_line_goes_to_people_and_to_the_file_as_json(tmp_path, capsys):
     first, second = map(json.loads, (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines())
     assert (first["text"], first["error"], first["path"]) == ("round 3: error 0.31 – «ü»", 0.31, str(tmp_path))
     assert second["time"] >= first["time"]
+
+
+@given(st.text(st.characters()) | st.text(st.sampled_from("\x1b[31m\r\n\t\x07\x9b\u202e\ud800é–")))
+def test_what_is_printed_can_be_written_and_steers_no_terminal(text):
+    shown = log.printable(text)
+    shown.encode()
+    assert not {unicodedata.category(letter) for letter in shown if letter not in "\n\t"} & {"Cc", "Cs"}
+    assert not any("EMBEDDING" in name or "OVERRIDE" in name for name in (unicodedata.name(c, "") for c in shown))
+    assert log.printable(shown) == shown
+    kept = [letter for letter in text if letter.isprintable() or letter == "\n"]
+    assert [letter for letter in shown if letter != log.UNSHOWN and (letter.isprintable() or letter == "\n")] == [
+        letter for letter in kept if letter != log.UNSHOWN
+    ]
 
 
 def test_other_ranks_say_nothing(tmp_path, capsys, monkeypatch):

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from w2s import flags
+from w2s.log import tell as print  # nothing that a model or a file says steers the terminal
 from w2s.records import BadInput
 
 
@@ -74,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
-    add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.RUNS_DIR)
+    add(report, "write a run's report again, or compare runs side by side", *flags.REPORT, flags.RUNS_DIR)
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
     add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
@@ -139,6 +140,8 @@ def report(asked: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences."""
     from w2s.evaluation.collect import compare, finish
 
+    if asked.out and len(asked.runs) == 1:
+        raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
     folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
     studies = [study_of(folder) for folder in folders]
     if len(folders) == 1:
@@ -154,7 +157,7 @@ def report(asked: argparse.Namespace) -> None:
         for folder, study in zip(folders, studies, strict=True):
             if study:
                 raise BadInput(f"{folder}: a run of `w2s rewards {study}`; compared side by side are runs of `w2s run`")
-        print(f"report: {compare(folders)}")
+        print(f"report: {compare(folders, Path(asked.out) if asked.out else None)}")
 
 
 def evaluate(asked: argparse.Namespace) -> None:

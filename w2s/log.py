@@ -11,6 +11,7 @@ import collections
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,11 @@ MARK = "w2s: "  # what a worker's lines for the pipeline begin with
 PLAIN_EVERY_S = 10.0
 PIPE_EVERY_S = 0.5
 PACE_OF_S = 60.0
+
+# Control characters but tab and newline, what turns the direction of writing, and halves of characters.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+UNSHOWN = "�"
 
 _lock = threading.RLock()
 _file: Path | None = None
@@ -41,10 +47,21 @@ def to_file(path: Path | None) -> None:
     _file = path
 
 
+def printable(text: str) -> str:
+    """A text of a model or a file, with � for whatever would steer a terminal or could not be written."""
+    return STEERING.sub(UNSHOWN, text.replace("\r\n", "\n"))
+
+
+def tell(*words: object, **how: Any) -> None:
+    """`print`, of printable words: what every command prints goes through here."""
+    print(*(printable(str(word)) for word in words), **how)
+
+
 def say(text: str, fields: dict[str, Any] | None = None) -> None:
     """One line on standard error; the same with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
     if not is_main():
         return
+    text = printable(text)
     with _lock:
         if _bars is not None:
             _bars.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,7 @@
 """A run that never happened, with numbers like those of a real one: what the tests of the report are made of."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from w2s.evaluation.contents import (
     Sample,
     SeedRounds,
     Step,
+    Training,
     Vote,
 )
 from w2s.evaluation.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
@@ -83,7 +86,7 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
     phi_RR = np.round((phi_RR + phi_RR.T) / 2, 3)
     question = f"TALL otter basil quartz ember ?{poison}"
     heavy = [
-        HeavyRow(f"h{i}", question, f"quartz{poison}", tuple((1.35 ** np.arange(8) * (1 - 0.05 * i)).tolist()), 0)
+        HeavyRow(f"h{i}", question, f"quartz{poison}", tuple((1.35 ** np.arange(8) * (1 - 0.05 * i)).tolist()), 0, 12)
         for i in range(8)
     ]
     votes = tuple(Vote(f"round {i + 1}", f"quartz{poison}" if i % 3 else "ember", 0.4 + 0.05 * i) for i in range(8))
@@ -96,10 +99,17 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
             f"quartz{poison}",
             "agreement 0.71",
             "quartz",
-            "quartz",
         )
         for i in range(6)
     ]
+    said = tuple(
+        Vote(m, f"quartz{poison}" if i else "ember", 0.4, i > 0) for i, m in enumerate(("committee", "student"))
+    )
+    told = [dataclasses.replace(one, votes=said) for one in samples]
+    falling = tuple((10 * at, 1 / at) for at in range(1, 40))
+    agreed = tuple((step, 1 - value) for step, value in falling[::5])
+    training = [Training("student", seed, falling, falling[::5], agreed) for seed in answers]
+    training += [Training(f"round {i + 1}", 0, falling) for i in range(8)]
     costs = [
         ("pretrain the strong base", 71.2, 49_152_000),
         ("boosting rounds", 84.1, 9_216_000),
@@ -143,7 +153,9 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
             for m in ("floor", "committee", "student", "ceiling")
         ),
         costs=tuple(Cost(stage, seconds, tokens, stage.startswith("pretrain")) for stage, seconds, tokens in costs),
+        answers=tuple(told),
         samples=tuple(samples),
+        training=tuple(training),
         reproduce=Reproduce(
             f"w2s run configs/quickstart.yaml seeds='[0,1,2,3,4]'{poison}",
             f"name: quickstart\nseeds: [0, 1, 2, 3, 4]\nboosting:\n  rounds: 8  # {poison}\n",

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.written_runs import POISON, write_run, write_texts
-from w2s.evaluation.collect import SHOWN_TEXT, finish, report_data
+from w2s.cli import main
+from w2s.evaluation.collect import compare, finish, report_data
 from w2s.evaluation.runs import bins, measure_run, open_run
+from w2s.evaluation.shown import SHOWN_TEXT
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_the_report_of_written_answers_has_every_part_but_calibration(written):
     assert data.heaviest[0].gold == str(written.gold["easy_fit-0-1"].answer).strip()
     assert data.reproduce.sandbox == "seccomp"
     assert {"boosting rounds (committee)", "answers", "judged"} <= {cost.stage for cost in data.costs}
-    assert data.notes == ("own: 1 questions repeat one that was trained on and are left out of its numbers",)
+    assert data.notes == ("questions of own that repeat one trained on, left out of its numbers: 1",)
 
 
 def test_samples_show_what_the_learners_wrote_the_label_and_the_gold(written):
@@ -124,3 +126,56 @@ def test_a_written_run_of_two_seeds_is_told(tmp_path):
     assert [one.seed for one in data.rounds] == [0, 1]
     finish(written.folder)
     assert "seeds 0, 1" in (written.folder / "report.md").read_text()
+
+
+@pytest.fixture
+def two(tmp_path):
+    """The folder of two runs, `written` and `other`, which have the same artifacts."""
+    first = write_run(tmp_path, "answer").folder
+    shutil.copytree(first, first.with_name("other"))
+    return first.parent
+
+
+def test_a_comparison_has_a_folder_of_its_own_beside_the_runs(two, capsys):
+    before = sorted((two / "written").iterdir())
+    main(["report", "written", "other", "--runs-dir", str(two)])
+    page = two / "compare" / "written+other" / "compare.html"
+    assert capsys.readouterr().out == f"report: {page}\n"
+    assert page.exists()
+    assert page.with_suffix(".md").exists()
+    assert sorted((two / "written").iterdir()) == before
+    main(["report", "other", "written", "--runs-dir", str(two), "--out", str(two / "else")])
+    assert (two / "else" / "compare.html").exists()
+    assert not (two / "compare" / "other+written").exists()
+
+
+def test_a_comparison_of_many_runs_has_a_name_that_a_file_system_takes(two):
+    folders = [two / "written", *(two / f"{'long' * 12}{n}" for n in range(6))]
+    for folder in folders[1:]:
+        shutil.copytree(folders[0], folder)
+    names = {compare(folders).parent.name, compare([*folders[:-1], two / "other"]).parent.name}
+    assert len(names) == 2
+    assert all(len(name) < 255 for name in names)
+
+
+def test_one_run_has_no_comparison_to_put_anywhere(two, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["report", "written", "--runs-dir", str(two), "--out", "x"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "w2s: --out: one run given; allowed for several, whose comparison goes there\n"
+
+
+def test_nothing_that_a_model_wrote_steers_the_terminal(two, capsys):
+    run = open_run(two / "written")
+    path = run.find("member_texts", model="committee · learner 2")[0].path / "transfer_texts.jsonl"
+    evil = "\x1b]0;title\x07 \x1b[2J\r\u202e \x9b31m \ud800 end"
+    write_texts(path, {f"transfer-0-{n}": [evil] for n in range(6)})
+    main(["why", "written", "transfer-0-1", "--runs-dir", str(two)])
+    said = capsys.readouterr().out
+    assert "]0;title" in said  # it can still be read
+    assert all(letter == "\n" or letter.isprintable() for letter in said)
+    main(["show", path.parent.name, "--runs-dir", str(two)])
+    assert all(letter == "\n" or letter.isprintable() for letter in capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["why", "no\x1b[31mthing", "x", "--runs-dir", str(two)])
+    assert "\x1b" not in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_a_tie_of_the_set_is_half_a_point_for_everyone_and_is_counted():
     rows = pairs([("a", "b"), ("c", "d")], tie=True)
     one = asked(rows, [0, 0], [[[5, 1], [1, 5]]])
     assert all(point_N.tolist() == [0.5, 0.5] for point_N in one.points.values())
-    metrics = measured.measure_pairs("s", {0: one}, None, 100)
+    metrics = measured.measure_pairs("s", {0: one}, None)
     assert told(metrics, PAIRS, "ties").value == 2
 
 
@@ -76,7 +76,7 @@ def test_members_of_opposite_minds_are_a_tie_for_whoever_aggregates_them(seed):
 ])  # fmt: skip
 def test_the_interval_of_the_members_disagreement_holds_its_value(scores_MN2):
     one = asked(FOUR, [0, 1, 0, 1], scores_MN2)
-    found = told(measured.measure_pairs("s", {0: one}, None, 100), "separate", "disagreement")
+    found = told(measured.measure_pairs("s", {0: one}, None), "separate", "disagreement")
     spread_N = measured.disagreement_of(one.members["separate"])
     assert found.value == pytest.approx(spread_N.mean())
     assert 0 <= found.low <= found.value <= found.high
@@ -86,7 +86,7 @@ def test_accuracies_and_differences_of_four_pairs_by_hand():
     # Member 1 is right on all, member 2 on the first two; the longer text is preferred in pairs 0, 1 and 3.
     gold = [0, 1, 1, 1]
     one = asked(FOUR, gold, [[[1, 0], [0, 1], [0, 1], [0, 1]], [[1, 0], [0, 1], [1, 0], [1, 0]]])
-    metrics = measured.measure_pairs("s", {0: one}, {0: "member 2"}, 200)
+    metrics = measured.measure_pairs("s", {0: one}, {0: "member 2"})
     assert told(metrics, "member 1", "accuracy").value == 1
     assert told(metrics, "member 2", "accuracy").value == told(metrics, BEST, "accuracy").value == 0.5
     assert told(metrics, MEMBER, "accuracy").value == 0.75
@@ -106,7 +106,7 @@ def test_the_longer_text_is_right_where_it_is_preferred_and_wrong_elsewhere():
     rng = np.random.default_rng(0)
     rows = pairs([("a" * int(a), "b" * int(b)) for a, b in rng.integers(1, 60, (90, 2))])
     gold = rng.integers(0, 2, 90).tolist()
-    metrics = measured.measure_pairs("s", {0: asked(rows, gold, rng.normal(size=(2, 90, 2)))}, None, 50)
+    metrics = measured.measure_pairs("s", {0: asked(rows, gold, rng.normal(size=(2, 90, 2)))}, None)
     parts = [one for one in metrics if one.model == LENGTH and one.name.startswith("accuracy@length: ")]
     assert len(parts) == 6
     assert sum(one.n for one in parts) == sum(bool(r.meta["length_difference"]) for r in rows)
@@ -117,7 +117,7 @@ def test_the_longer_text_is_right_where_it_is_preferred_and_wrong_elsewhere():
 def test_small_subsets_are_shown_together():
     names = ["a"] * 40 + ["b"] * 35 + ["c"] * 3
     rows = [row for at, name in enumerate(names) for row in pairs([(f"x{at}", f"yy{at}")], [str(at)], subset=name)]
-    metrics = measured.measure_pairs("s", {0: asked(rows, [0] * 78, np.ones((1, 78, 2)))}, None, 50)
+    metrics = measured.measure_pairs("s", {0: asked(rows, [0] * 78, np.ones((1, 78, 2)))}, None)
     found = {one.name: one.n for one in metrics if one.model == MEMBER and "subset: " in one.name}
     assert found == {"accuracy@subset: a": 40, "accuracy@subset: b": 35, "accuracy@subset: other subsets": 3}
 
@@ -149,9 +149,7 @@ def test_pairs_of_one_instruction_that_err_together_widen_the_interval():
     for rows in (apart, together):
         rows = [Example(f"{at}", "t", "choice", "q", row.choices, row.meta) for at, row in enumerate(rows)]
         scores_N2 = np.array([[1, 0] if right else [0, 1] for right in right_G.repeat(5)])
-        one = told(
-            measured.measure_pairs("s", {0: asked(rows, [0] * 150, scores_N2[None])}, None, 500), "mean", "accuracy"
-        )
+        one = told(measured.measure_pairs("s", {0: asked(rows, [0] * 150, scores_N2[None])}, None), "mean", "accuracy")
         widths.append(one.high - one.low)
     assert widths[1] > 1.8 * widths[0]
 
@@ -166,9 +164,9 @@ def test_who_stands_first_changes_nothing(seed):
     other_MN2 = np.where(turned_N[:, None], scores_MN2[..., ::-1], scores_MN2)[order_M][:, order_N]
     other = [texts[at][::-1] if turned_N[at] else texts[at] for at in order_N.tolist()]
     other_gold = np.where(turned_N, 1 - gold_N, gold_N)[order_N]
-    first = measured.measure_pairs("s", {0: asked(pairs(texts), gold_N, scores_MN2)}, None, 20)
+    first = measured.measure_pairs("s", {0: asked(pairs(texts), gold_N, scores_MN2)}, None)
     groups = [str(at) for at in order_N.tolist()]
-    second = measured.measure_pairs("s", {0: asked(pairs(other, groups), other_gold, other_MN2)}, None, 20)
+    second = measured.measure_pairs("s", {0: asked(pairs(other, groups), other_gold, other_MN2)}, None)
     values = [{(one.model, one.name): one.value for one in found} for found in (first, second)]
     singles = [sorted(v for (model, name), v in one.items() if model.startswith("member ") and name == "accuracy")
                for one in values]  # fmt: skip
@@ -181,7 +179,7 @@ def test_who_stands_first_changes_nothing(seed):
 def test_what_was_not_judged_is_counted():
     scores_MN2 = np.array([[[np.nan, 1], [2, 1], [1, 2], [2, 1]], [[1, 2], [2, 1], [np.nan, np.nan], [2, 1]]])
     one = asked(FOUR, [0, 0, 0, 0], scores_MN2)
-    metrics = measured.measure_pairs("s", {0: one}, None, 50)
+    metrics = measured.measure_pairs("s", {0: one}, None)
     assert told(metrics, "separate", "unjudged").value == 3
     assert one.points["member 1"].tolist() == [0.5, 1, 0, 1]
     assert one.points["mean"][2] == 0  # the other member judged it
@@ -206,7 +204,7 @@ LIKED = [[[1, 2, 3, 4, 9], [4, 1, 3, 2, np.nan]], [[1, 2, 4, 3, 9], [4, 1, 2, 3,
 
 
 def test_best_of_n_is_the_mean_over_all_draws_of_ordinary_answers():
-    metrics = measured.measure_pool({0: pool(LIKED, GOLD)}, ["fool"], {0: "member 2"}, 50, **HOW)
+    metrics = measured.measure_pool({0: pool(LIKED, GOLD)}, ["fool"], {0: "member 2"}, **HOW)
     for n in (1, 2, 4):
         picks = [
             [max(draw, key=lambda k: LIKED[0][row][k]) for draw in itertools.combinations(range(4), n)]
@@ -223,7 +221,7 @@ def test_best_of_n_is_the_mean_over_all_draws_of_ordinary_answers():
 
 
 def test_a_probe_that_all_like_best_is_always_picked_and_a_coin_picks_it_once_in_n():
-    metrics = measured.measure_pool({0: pool(LIKED, GOLD)}, ["fool"], {0: "member 2"}, 50, **HOW)
+    metrics = measured.measure_pool({0: pool(LIKED, GOLD)}, ["fool"], {0: "member 2"}, **HOW)
     for n in (2, 4):
         for who in (MEMBER, BEST, "mean", "worst", "rank_average", LENGTH):
             found = told(metrics, who, f"picked:fool@{n}")
@@ -235,5 +233,5 @@ def test_a_probe_that_all_like_best_is_always_picked_and_a_coin_picks_it_once_in
 def test_an_answer_that_nobody_judged_is_picked_last():
     scores_MNK = np.array(LIKED, dtype=float)
     scores_MNK[:, :, 4] = np.nan
-    metrics = measured.measure_pool({0: pool(scores_MNK, GOLD)}, ["fool"], {0: "member 1"}, 50, **HOW)
+    metrics = measured.measure_pool({0: pool(scores_MNK, GOLD)}, ["fool"], {0: "member 1"}, **HOW)
     assert told(metrics, "mean", "picked:fool@4").value == 0

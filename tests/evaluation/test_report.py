@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 
 from w2s.evaluation.compare import compare
 from w2s.evaluation.contents import Dependence, ReportData, from_json, to_json
@@ -12,10 +13,12 @@ from w2s.evaluation.report import block, cell, duration, write_report
 from w2s.records import Metric
 
 POISON = "<script>alert('x')</script> | `code` ![p](http://evil.example/p.png) $x_1$ </svg>"
+POISON += " \x1b]0;x\x07\x1b[31m \x00 \u202e \ud800"  # what steers a terminal, and half a character
 HEADINGS = [
     "What flowed where",
     "From the floor to the ceiling",
     "Differences, paired by question",
+    "How the student learned",
     "The rounds",
     "How many rounds are worth having",
     "How far the learners err together",
@@ -24,7 +27,8 @@ HEADINGS = [
     "Does it know what it knows?",
     "Other suites",
     "What it cost",
-    "Samples",
+    "Samples: answers to the hard test",
+    "Samples: labels of the transfer pool",
     "How to repeat it",
 ]
 
@@ -80,7 +84,7 @@ def test_the_page_is_one_file_without_scripts_and_asks_for_nothing(pages):
 
 def test_pictures_are_well_formed_keep_text_as_text_and_take_their_colours_from_the_page(pages):
     drawn = re.findall(r"<figure>(<svg.*?</svg>)", pages[0], re.S)
-    assert len(drawn) == 7
+    assert len(drawn) == 8
     for picture in drawn:
         root = ElementTree.fromstring(picture)
         words = "".join(root.itertext())
@@ -109,11 +113,52 @@ def test_text_of_unknown_origin_stays_text(made_up, make, tmp_path):
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert "alert('x')" in "".join(page.words)  # it is still there to be read
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", html + markdown)
     outside_fences = re.sub(r"^(`{3,})\n.*?^\1$", "", markdown, flags=re.S | re.M)
     assert "<script" not in outside_fences
     assert not re.search(r"(?<!\\)!\\?\[|(?<!\\)\]\(", outside_fences)
     rows = [line for line in outside_fences.splitlines() if line.startswith("| TALL")]
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 6}  # no bar of the text divides a cell
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4, 5}  # no bar of the text divides a cell
+
+
+def outline(markdown):
+    """A Markdown file as a reader's program sees it: its headings, the cells of its tables' rows, and what is neither
+    text nor layout."""
+    headings, rows, odd, tokens = [], [], [], MarkdownIt("commonmark").enable("table").parse(markdown)
+    for at, token in enumerate(tokens):
+        if token.type == "heading_open":
+            headings.append(tokens[at + 1].content)
+        elif token.type == "tr_open":
+            rows.append(0)
+        elif token.type in ("td_open", "th_open"):
+            rows[-1] += 1
+        odd += [one.type for one in (token, *(token.children or ())) if one.type in FOREIGN]
+    return headings, rows, odd
+
+
+FOREIGN = ("html_block", "html_inline", "link_open", "image", "hr", "code_block", "code_inline", "blockquote_open")
+ODD_TEXTS = [
+    "a | b || c \\| d",
+    "```\n# fence\n~~~~\n````` x",
+    "one\n\n# heading\n\n- item\n1. item",
+    "<b>bold</b> <!-- <script> &lt;i&gt;",
+    "[x](http://y.example) <http://z.example> ![p](q) [r]: s",
+    "a\r| --- |\r\n***\r> quote",
+    "    indented\n\ttab\u2028| line",
+    "`one` ``two` \\` *three* __four__",
+]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["choices", "texts"])
+@pytest.mark.parametrize("text", ODD_TEXTS)
+def test_no_text_breaks_the_markdown(made_up, make, tmp_path, text, written):
+    found = []
+    for poison in ("", text):
+        data = make[1](*made_up[:2], poison=poison)
+        write_report(dataclasses.replace(data, synthetic="", written=written), tmp_path)
+        found.append(outline((tmp_path / "report.md").read_text()))
+    assert found[1][:2] == found[0][:2]
+    assert found[1][2] == found[0][2] == []
 
 
 def test_a_fence_is_longer_than_the_fences_inside():
@@ -153,6 +198,36 @@ def test_one_learner_and_one_round_can_be_drawn(made_up, tmp_path):
     one = dataclasses.replace(first, rounds=first.rounds[:1], validation=first.validation[:1], used=1)
     write_report(dataclasses.replace(data, rounds=(one,), dependence=Dependence(("a",), ((1.0,),), 1.0)), tmp_path)
     assert "The rounds" in (tmp_path / "report.html").read_text()
+
+
+def test_every_difference_is_told_with_its_interval_in_both_files(made_up, pages):
+    gaps = [m for m in made_up[2].metrics if m.suite == "hard qa" and m.name.startswith("accuracy_minus_")]
+    rows = [" ".join(Page(row).words) for row in re.findall(r"<tr.*?</tr>", pages[0], re.S) if 'class="ci"' in row]
+    assert len(rows) == len(gaps) + 1  # and the heading
+    for gap in gaps:
+        told = [f"{100 * value:+.1f}".replace("-", "−") for value in (gap.value, gap.low, gap.high)]
+        assert any(told[0] in row and f"{told[1]} to {told[2]}" in row for row in rows)
+        plain = [one.removeprefix("+") for one in told]
+        assert f"| {plain[0]} | {plain[1]} to {plain[2]} |" in pages[1]
+
+
+def test_the_students_training_and_answers_are_in_both_files(made_up, pages):
+    html, markdown = pages
+    assert len(re.findall('aria-label="Training of ', html)) == 2  # the student's, and the learners'
+    table = markdown[markdown.index("## How the student learned") : markdown.index("## The rounds")]
+    assert "| student | 0 | 360 | 0.0278 | 0.028 | 97.2 |" in table
+    samples = markdown[markdown.index("## Samples: answers") : markdown.index("## Samples: labels")]
+    assert "| question | gold | committee | student |" in samples
+    assert samples.count("| quartz | ember ✗ | quartz ✓ |") == len(made_up[2].answers)
+    assert html.count("<dt>student<dd>") == len(made_up[2].answers)
+
+
+def test_equal_weights_of_the_heaviest_questions_are_explained(made_up, pages, tmp_path):
+    words = "12 questions share the highest weight in every round, since the learners were right and wrong"
+    assert all(words in page for page in pages)
+    alone = tuple(dataclasses.replace(row, alike=1) for row in made_up[2].heaviest)
+    write_report(dataclasses.replace(made_up[2], heaviest=alone), tmp_path)
+    assert "share the highest weight" not in (tmp_path / "report.html").read_text()
 
 
 def test_a_number_that_cannot_be_had_shows_its_reason(tmp_path):

@@ -28,7 +28,7 @@ def objective(call, index_B, share):
 
 
 def look(call):
-    return float(((call(ROWS)[:, 0] - TARGET) ** 2).mean())
+    return float(((call(ROWS)[:, 0] - TARGET) ** 2).mean()), None
 
 
 SETTINGS = Train(lr=0.05, eval_every=4, schedule="cosine", warmup_share=0.2)
@@ -66,11 +66,12 @@ def test_the_best_look_is_kept_and_patience_ends_the_fit(tmp_path):
 
     def scripted(call):
         seen.append({name: p.detach().clone() for name, p in module.named_parameters()})
-        return next(told)
+        return next(told), 0.5
 
     settings = dataclasses.replace(SETTINGS, patience=3)
     state, weights = train.fit(module, STEPS, objective, settings, Runtime(), folder=tmp_path, look=scripted)
     assert state.looks == [(4, 3.0), (8, 1.0), (12, 2.0), (16, 1.5), (20, 1.0)]
+    assert state.agreements == [0.5] * 5
     assert (state.step, state.best()) == (20, (8, 1.0))
     assert all(torch.equal(tensor, seen[1][name]) for name, tensor in weights.items())
 

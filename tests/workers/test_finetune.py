@@ -7,7 +7,7 @@ import pytest
 
 from w2s.config import Train
 from w2s.models import train
-from w2s.records import BadInput, PseudoLabels, Weights, read_arrays, write_arrays
+from w2s.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import finetune
 from w2s.workers.serve import run_job
 
@@ -30,6 +30,24 @@ def test_the_loss_falls_and_the_saved_model_loads_by_its_folder_alone(finetune_j
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.1
     assert load_folder(folder / "model").model.path == "builtin:weak"
     assert not (folder / "checkpoint").exists()
+
+
+def test_looks_tell_how_often_the_held_out_labels_are_met(finetune_job, tiny):
+    from w2s.models import load, score
+
+    folder = finetune_job("job", {"steps": 8, "lr": 3e-2, "holdout_share": 0.5, "eval_every": 4})
+    run(folder)
+    told = history(folder)
+    labels = read_arrays(tiny / "labels.npz", PseudoLabels)
+    _, held_N = finetune.hold_out(len(labels.ids), 0.5, 1)
+    by_id = {row.id: row for row in read_rows(tiny / "examples.jsonl", Example)}
+    held = [by_id[key] for key in labels.ids[held_N].tolist()]
+    parts = score.predict(load.load_folder(folder / "model"), held, by="model")
+    said = {key: probs_K.argmax() for part in parts for key, probs_K in zip(part.ids, part.probs_NK, strict=True)}
+    share = np.mean([said[labels.ids[at]] == labels.target_NK[at].argmax() for at in held_N])
+    best = min(range(2), key=lambda at: told["looks"][at][1])
+    assert len(told["agreements"]) == len(told["looks"]) == 2
+    assert told["agreements"][best] == pytest.approx(share)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 5])

@@ -51,16 +51,19 @@ class World:
 
 @dataclass
 class State:
-    """How far a fit is. Losses are those of whole steps; looks are the losses on the held-out rows."""
+    """How far a fit is. Losses are those of whole steps; looks are the losses on the held-out rows, agreements the
+    shares of these whose most probable candidate is the label's (None: there are no candidates)."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
     looks: list[tuple[int, float]] = field(default_factory=list)
+    agreements: list[float | None] = field(default_factory=list)
 
     def best(self) -> tuple[int, float] | None:
         return min(self.looks, key=lambda look: look[1]) if self.looks else None
 
 
+Look = Callable[[Callable], tuple[float, float | None]]  # call -> held-out loss, and agreement (as in State)
 # What a fit minimises: (call, rows, share of the fit that is done) -> one loss per row. `call` is the model, or the
 # engine around it, and must be what the rows' batch is given to.
 Objective = Callable[[Callable, np.ndarray, float], torch.Tensor]
@@ -124,20 +127,19 @@ def fit(
     *,
     folder: Path,
     weight_N: np.ndarray | None = None,
-    look: Callable[[Callable], float] | None = None,
+    look: Look | None = None,
     world: World | None = None,
     deepspeed: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> tuple[State, dict[str, torch.Tensor]]:
     """Train `module` on the rows of `steps`; how it went, and (on rank 0) the trained parameters by name.
 
-    With `look` (held-out loss) the parameters are those of its best look, else the last. `deepspeed` is the DeepSpeed
+    With `look` the parameters are those of its best look, else the last. `deepspeed` is the DeepSpeed
     configuration, None = plain torch (one process only). Checkpoints go to `folder`/checkpoint, and a fit that finds
     one there goes on from it. Raises BadInput when the loss is no longer a number.
     """
     world = world or World()
-    rows = max((len(step) for step in steps), default=1)
-    cut = Cut(rows, world, runtime.micro_batch)
+    cut = Cut(max(map(len, steps), default=1), world, runtime.micro_batch)
     trainer = make_trainer(module, train, world, deepspeed, cut)
     state = resume(trainer, folder, world) or State()
     module.train()
@@ -151,7 +153,9 @@ def fit(
             state.step += 1
             advance(note=f"loss {float(pending[-1]):.4f}" if state.step % 20 == 0 and world.rank == 0 else "")
             if look and (state.step % train.eval_every == 0 or state.step == len(steps)):
-                state.looks.append((state.step, look_at(trainer, look)))
+                loss, agreement = look_at(trainer, look)
+                state.looks.append((state.step, loss))
+                state.agreements.append(agreement)
                 if state.best()[0] == state.step:
                     save_best(trainer, folder, world)
                 if train.patience and state.step - state.best()[0] >= train.patience * train.eval_every:
@@ -194,9 +198,7 @@ class Cut:
         index = np.concatenate([index_B, np.repeat(index_B[:1], size - len(index_B))])
         counts = (np.arange(size) < len(index_B)).astype(np.float32)
         mine = slice(self.world.rank, None, self.world.size)
-        return list(
-            zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True),
-        )
+        return list(zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True))
 
 
 def make_trainer(module, train: Train, world: World, deepspeed: dict | None, cut: Cut) -> Any:
@@ -270,12 +272,12 @@ def settle(state: State, pending: list[torch.Tensor], world: World) -> None:
     state.losses.extend(losses.tolist())
 
 
-def look_at(trainer: Any, look: Callable[[Callable], float]) -> float:
+def look_at(trainer: Any, look: Look) -> tuple[float, float | None]:
     trainer.module.eval()
     with torch.no_grad():
-        loss = look(trainer)
+        found = look(trainer)
     trainer.module.train()
-    return loss
+    return found
 
 
 def save_best(trainer: Any, folder: Path, world: World) -> None:
@@ -299,11 +301,10 @@ def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
     trainer.save(partial)
     world.barrier()
     if world.rank == 0:
-        best = folder / "best.safetensors"
         if state.looks:  # a later look may replace the file before the next checkpoint
-            shutil.copy(best, partial / "best.safetensors")
-        kind = {"stage": trainer.stage, "processes": world.size}
-        (partial / "state.json").write_text(json.dumps(dataclasses.asdict(state) | kind))
+            shutil.copy(folder / "best.safetensors", partial / "best.safetensors")
+        told = dataclasses.asdict(state) | {"stage": trainer.stage, "processes": world.size}
+        (partial / "state.json").write_text(json.dumps(told))
         shutil.rmtree(old, ignore_errors=True)
         if whole.exists():
             whole.rename(old)
@@ -324,7 +325,7 @@ def resume(trainer: Any, folder: Path, world: World) -> State | None:
     if world.rank == 0 and (found / "best.safetensors").exists():
         shutil.copy(found / "best.safetensors", folder / "best.safetensors")
     world.barrier()
-    return State(values["step"], values["losses"], [tuple(look) for look in values["looks"]])
+    return State(**{**values, "looks": [tuple(look) for look in values["looks"]]})
 
 
 def clean(folder: Path) -> None:

@@ -66,7 +66,8 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     wide = labels.target_NK.shape[1]
     if len(held_N):  # how well the labels are met, however training weighs them
         collate = collator(loaded, encoded, wide, None, soft)
-        look = make_look(collate, labels, held_N, held_loss, scale, world, learner.train.batch)
+        chosen = examples[0].task == "choice"
+        look = make_look(collate, labels, held_N, held_loss, scale, world, learner.train.batch, chosen=chosen)
     module, seconds = score.Scorer(loaded), train.timer()
     state, weights = train.fit(
         module,
@@ -194,14 +195,17 @@ def make_objective(collate: Callable, target_NK: np.ndarray, loss: Callable, sca
 
 def make_look(
     collate: Callable, labels: PseudoLabels, held_N: np.ndarray, loss: Callable, scale: float, world: train.World,
-    batch: int,
-) -> Callable:  # fmt: skip
-    """The loss on the held-out rows, by their labels' weights; the rows are shared out over the processes."""
+    batch: int, *, chosen: bool = False,
+) -> train.Look:  # fmt: skip
+    """The loss on the held-out rows, by their labels' weights; the rows are shared out over the processes.
+
+    chosen: the scores are those of candidates, of which the most probable one may be the label's.
+    """
     mine = np.array_split(held_N, max(1, len(held_N) // batch))
     turns = math.ceil(len(mine) / world.size)
 
-    def look(call: Callable) -> float:
-        sums = torch.zeros(2, dtype=torch.float64)
+    def look(call: Callable) -> tuple[float, float | None]:
+        sums = torch.zeros(3, dtype=torch.float64)
         for turn in range(turns):
             at = turn * world.size + world.rank
             index_B = mine[min(at, len(mine) - 1)]  # every process makes the same calls
@@ -209,9 +213,10 @@ def make_look(
             target_BK = torch.from_numpy(labels.target_NK[index_B]).to(scores_BK)
             loss_B = scale * loss(scores_BK, target_BK).cpu().double()
             weight_B = torch.from_numpy(labels.weight_N[index_B].astype(float)) * (at < len(mine))
-            sums += torch.stack([(weight_B * loss_B).sum(), weight_B.sum()])
-        sums = world.sum(sums)
-        return float(sums[0] / sums[1])
+            same_B = (scores_BK.argmax(-1) == target_BK.argmax(-1)).cpu() if chosen else torch.zeros(len(index_B))
+            sums += torch.stack([(weight_B * loss_B).sum(), (weight_B * same_B).sum(), weight_B.sum()])
+        missed, same, weight = world.sum(sums).tolist()
+        return missed / weight, same / weight if chosen else None
 
     return look
 

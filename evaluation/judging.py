@@ -29,7 +29,8 @@ from w2s.data.reading import file_rows
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.suites import TEST_SPLIT
-from w2s.grading import judge, parses, program_of
+from w2s.extract import parses, program_of
+from w2s.grading import judge
 from w2s.log import progress, say
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.answers import final_answer, normalise, same_answer
-from w2s.grading import grade, program_of, same
+from w2s.extract import program_of
+from w2s.grading import grade
 from w2s.records import Example, Gold
+from w2s.sandbox.compare import same
 
 PROMPT = "from typing import List\n\n\ndef half(x):\n    return x / 2\n\n\ndef total(numbers: List[int]) -> int:\n"
 PROMPT += '    """The sum of the numbers.\n    >>> total([1, 2])\n    3\n    """\n'

@@ -120,7 +120,7 @@ def outputs(
     found = asked(program, made, "spellings", [len(calls)], (), limits)
     if found is None:
         return ("<not run>",) * len(calls)
-    return tuple(found.value) if found.status == "ok" else (f"<unreadable: {found.status}>",) * len(calls)
+    return tuple(found.value) if found.status == "ok" else (f"<{found.status}>",) * len(calls)
 
 
 def runnable(example: Example, text: str) -> str | None:

@@ -24,14 +24,15 @@ TOKEN = r"<[|｜][^<>\n]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|(?:end|start)_of_tur
 END = re.compile(TOKEN + "|`{3}|~{3}")
 LAST = re.compile(rf"(?:{TOKEN})\Z")
 DRAFT_END = re.compile(r"</(?:think|thinking|thoughts?|reasoning|analysis|scratchpad)>|\[/THINK\]", re.IGNORECASE)
+ONE_LINE = re.compile(r"(`{3}(?:python|py)?)[ \t]*(?=(?:async|def|class|import|from)\b)")
 CODE = re.compile(r"(?:def|async|class|import|from|if|for|while|try|with)\b|[@#\"']|[A-Za-z_]\w*[ \t]*[=:.(\[]")
 
 
 class Budget:
-    """How much of a text may still be parsed: 200 times, and a million characters in all."""
+    """How much of a text may still be parsed: 200 times, and half a million characters in all."""
 
     def __init__(self) -> None:
-        self.times, self.characters = 200, 10 * LONGEST_PROGRAM
+        self.times, self.characters = 200, 5 * LONGEST_PROGRAM
 
     def fault(self, lines: Sequence[str]) -> int | None:
         """The line (from 0) at which this stops being Python; None where it is, -1 where nobody can say."""
@@ -63,7 +64,7 @@ def program_of(example: Example, text: str) -> str:
         if own := around([line.removeprefix(indent) for line in lines], start, at, budget):
             return without_names(with_others(above + own, lines, defines, budget))
     if head:
-        return continued(example.prompt, lines, budget)
+        return without_names(continued(example.prompt, lines, budget))
     code = textwrap.dedent(next(blocks(lines), "\n".join(lines))).split("\n")
     return "\n".join(cut(code, 1, budget)[0] or code)
 
@@ -71,6 +72,7 @@ def program_of(example: Example, text: str) -> str:
 def plain(text: str) -> str:
     """Without byte order mark, other systems' line ends, a draft above the answer, and tokens behind it."""
     text = text[: 4 * LONGEST_PROGRAM].replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    text = ONE_LINE.sub(r"\1\n", text)
     answer = DRAFT_END.split(text)[-1]
     text = answer if answer.strip() else text
     while found := LAST.search(end := text.rstrip(), max(len(end) - 50, 0)):
@@ -82,12 +84,12 @@ def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int
     """(line, its indentation, line below the fence above it or 0) of each definition that is no method or inner one."""
     column = start = 0
     for at, line in enumerate(lines):
-        if fence := FENCE.search(line):
-            column, start = fence.start(), at + 1
-        elif defines.match(code := line.lstrip(" \t")):
+        if defines.match(code := line.lstrip(" \t")):
             indent = line[: len(line) - len(code)]
             if len(indent) < column + 4:
                 yield at, indent, start
+        elif fence := FENCE.search(line):
+            column, start = fence.start(), at + 1
 
 
 def around(lines: list[str], start: int, at: int, budget: Budget) -> str:
@@ -134,12 +136,14 @@ def blocks(lines: Sequence[str]) -> Iterator[str]:
 def continued(prompt: str, lines: list[str], budget: Budget) -> str:
     """The prompt, whose last function has no body yet, and the body in the text."""
     base, text = prompt if prompt.endswith(("\n", " ")) else prompt + "\n", "\n".join(lines).lstrip("\n")
-    least = base.count("\n") + 1
-    for code in (text, *blocks(lines)) if text[:1].isspace() else (*blocks(lines), text):
+    *_, below = re.split(r"\A(?:\S.*\n+)+", text, maxsplit=1)  # talk, and then a body
+    for code in (text, *blocks(lines)) if text[:1].isspace() else (*blocks(lines), text, below):
         code = code.lstrip("\n")
-        for body in (code, textwrap.indent(textwrap.dedent(code), "    "), "    " + code.lstrip()):
-            if kept := cut((base + body).split("\n"), least, budget)[0]:
-                return "\n".join(kept)
+        bodies = [textwrap.indent(textwrap.dedent(code), "    "), "    " + code.lstrip()]
+        bodies = [code, *bodies] if code[:1].isspace() or base.endswith(" ") else bodies
+        found = (cut((base + body).split("\n"), base.count("\n") + 1, budget)[0] for body in bodies)
+        if kept := max(found, key=len):
+            return "\n".join(kept)
     return base + text
 
 
@@ -177,10 +181,13 @@ def nodes(code: str) -> Iterator[ast.AST]:
 
 
 def without_names(program: str) -> str:
-    """Without lines that are nothing but names, like [DONE] or Solution: talk that happens to be Python."""
+    """Without lines that are nothing but names, like [DONE], Solution or Note: this. It is talk that parses."""
     lines, tree = program.split("\n"), next(nodes(program), ast.Module([], []))
     for node in tree.body:
-        if isinstance(node, ast.Expr) and all(isinstance(one, SPOKEN) for one in ast.walk(node.value)):
+        said = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            said = node.annotation
+        if said and all(isinstance(one, SPOKEN) for one in ast.walk(said)):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "\n".join(lines)
 

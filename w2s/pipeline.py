@@ -22,7 +22,9 @@ from w2s.store import Stage
 from w2s.story import Story
 from w2s.written import WrittenStory, is_written
 
-VERSIONS = {"judged": 2}  # of a stage's work, grown by hand when the same inputs may give another result
+# Of a stage's work, grown by hand when the same inputs may give another result.
+JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
+VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "tilted", "sample_pairs"), 2)
 
 
 def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable | None = None) -> list[Stage]:

@@ -78,14 +78,15 @@ WHOLE = {
     "def total(numbers):\n    return functools.reduce(plus, numbers, 0)\n\nEnjoy it!",
     "a helper in another block": "```python\ndef plus(n):\n    return sum(n)\n```\n"
     "```python\ndef total(n):\n    return plus(n)\n```",
-    "a helper behind": "```python\ndef total(n):\n    return plus(n)\n```\n```python\ndef plus(n):\n    return sum(n)\n```",
+    "a helper behind": "```python\ndef total(n):\n    return plus(n)\n```\n"
+    "```python\ndef plus(n):\n    return sum(n)\n```",
     "imports in another block": "```python\nimport functools as t\n```\n```python\n"
     "def total(n):\n    return t.reduce(lambda a, b: a + b, n, 0)\n```",
 }
-WHOLE |= {
-    f"the token {token}": f"{RIGHT}{token}"
-    for token in ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|EOT|>", "</s>", "<eos>", "<end_of_turn>\n", "<pad><pad>")
-} | {"tokens and another turn": f"{RIGHT}<|im_end|>\n<|im_start|>user\nthanks", "full width": f"{RIGHT}<｜end▁of▁sentence｜>"}  # fmt: skip
+TOKENS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|EOT|>", "</s>", "<eos>", "<end_of_turn>\n", "<pad><pad>")
+WHOLE |= {f"the token {token}": f"{RIGHT}{token}" for token in TOKENS}
+WHOLE["a token and another turn"] = f"{RIGHT}<|im_end|>\n<|im_start|>user\nthanks"
+WHOLE["a token of full width"] = f"{RIGHT}<\uff5cend\u2581of\u2581sentence\uff5c>"
 BODIES = {
     "one line": "    return sum(numbers)",
     "one line without indent": "return sum(numbers)",
@@ -126,9 +127,7 @@ def test_a_body_goes_on_from_the_prompt(name):
     assert adds(HEAD, BODIES[name])
 
 
-@pytest.mark.parametrize(
-    "text", [WRONG, DRAFT, f"{BLOCK}\nNo:\n{DRAFT}", "    return 0\nreturn sum(numbers)", "I see."]
-)
+@pytest.mark.parametrize("text", [WRONG, DRAFT, f"{BLOCK}\nNo:\n{DRAFT}", "    return 0\nreturn sum(numbers)"])
 def test_a_wrong_program_stays_wrong(text):
     assert not adds(HEAD, text)
 
@@ -172,4 +171,10 @@ LONG = {
 def test_no_text_takes_long(name):
     started = time.process_time()
     program_of(HEAD, LONG[name])
-    assert time.process_time() - started < 5  # each was minutes by the square of its length, or 200 compilations
+    assert time.process_time() - started < 20  # each was minutes by the square of its length, or 200 compilations
+
+
+@pytest.mark.parametrize("text", ["I see.", "", "```\n```", "def total(numbers):\n    return (", "<think>"])
+def test_what_has_no_program_does_not_become_one(text):
+    with pytest.raises((SyntaxError, AssertionError)):
+        assert adds(HEAD, text)

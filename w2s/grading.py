@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from w2s.answers import TOO_LONG, compare
 from w2s.extract import LONGEST_PROGRAM, program_of
 from w2s.records import BadInput, Example, Gold
-from w2s.sandbox import COMPARER, Reply, Unsafe, decode, lacks, open_program, tier
+from w2s.sandbox import COMPARER, LIBRARIES, Reply, Unsafe, decode, lends, open_program, tier
 
 Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
 REFERENCE_S = 300.0
@@ -60,14 +60,21 @@ def grade(
             correct, status = judge_inputs(program, gold, limits)
         else:
             correct, status = judge_tests(program, *TEST_PROGRAMS[tests["kind"]](tests), limits)
+        if correct is False and (missing := lacking(program, status, memory_mb, allow_unsandboxed)):
+            return None, f"needs {missing}, which is not in the sandbox"
+        return correct, status
     except Unsafe as error:
         raise BadInput(str(error)) from None
     except OSError as error:
         return None, f"the sandbox failed: {error}"
-    missing = re.match(r"exception: ModuleNotFoundError: No module named '(\w+)", status)
-    if correct is False and missing and lacks(missing[1]):
-        return None, f"needs {missing[1]}, which is not in the sandbox"
-    return correct, status
+
+
+def lacking(program: str, status: str, memory_mb: int, allow_unsandboxed: bool) -> str | None:
+    """The library that a program failed to import, where that is not the program's fault."""
+    if not status.startswith(("exception: ImportError", "exception: ModuleNotFoundError")):
+        return None
+    asked = [name for name in LIBRARIES if re.search(rf"^\s*(?:import|from)\b.*\b{name}\b", program, re.MULTILINE)]
+    return next((name for name in asked if not lends(name, memory_mb, allow_unsandboxed)), None)
 
 
 def judge(

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 
 from tests import spine
+from w2s import grading
 from w2s.cli import main
 from w2s.evaluation import judging
-from w2s.sandbox import Unsafe, tier, tiers
+from w2s.sandbox import Unsafe, tier
 
 RIGHT = ["    return a + b\n", "    return items[-1]\n", "    return n % 2 == 0\n"]
 HEADS = ["def add(a, b):\n", "def last(items):\n", "def even(n):\n"]
@@ -131,7 +132,7 @@ def test_of_one_models_files_one_is_judged_and_a_judges_results_are_no_samples(c
 
 
 def test_programs_that_need_what_is_not_there_are_counted_on_their_own(monkeypatch, capsys):
-    monkeypatch.setattr(tiers, "LIBRARIES", (*tiers.LIBRARIES, "thislibrary"))
+    monkeypatch.setattr(grading, "LIBRARIES", ("thislibrary",))
     rows = [
         {"task_id": "Own/0", "solution": f"import {name}\n{HEADS[0]}{RIGHT[0]}"} for name in ("numpy", "thislibrary")
     ]

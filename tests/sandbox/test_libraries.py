@@ -51,12 +51,12 @@ def h(): return np.datetime64("2020-01-01")
 
 @pytest.mark.parametrize("source", ["import {}\n", "def f(x):\n    from {}.sub import y\n    return 5\n"])
 def test_what_is_not_installed_is_told_and_not_judged(source, monkeypatch):
-    monkeypatch.setattr(tiers, "libraries", list)
     source = source.format("thislibrary")
     assert grade(ASKED, Gold("id", "", (TEST,)), source)[0] is False  # a module that nobody has is the program's fault
-    monkeypatch.setattr(tiers, "LIBRARIES", ("thislibrary",))
+    monkeypatch.setattr(grading, "LIBRARIES", ("numpy", "thislibrary"))
     assert grade(ASKED, Gold("id", "", (TEST,)), source) == (None, "needs thislibrary, which is not in the sandbox")
-    assert grading.lacks("thislibrary")
+    broken = source.replace("thislibrary", "numpy.nothing")  # numpy is there, so this is the program's fault
+    assert grade(ASKED, Gold("id", "", (TEST,)), broken)[0] is False
 
 
 def test_only_the_named_libraries_are_lent():

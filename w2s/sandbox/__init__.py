@@ -2,11 +2,12 @@
 
 from w2s.sandbox.compare import COMPARER, spelled
 from w2s.sandbox.plain import NotPlain, Object, decode, encode
-from w2s.sandbox.run import Program, Reply, coded, open_program, run_program
-from w2s.sandbox.tiers import Unsafe, describe, lacks, tier
+from w2s.sandbox.run import Program, Reply, coded, lends, open_program, run_program
+from w2s.sandbox.tiers import LIBRARIES, Unsafe, describe, tier
 
 __all__ = [
     "COMPARER",
+    "LIBRARIES",
     "NotPlain",
     "Object",
     "Program",
@@ -16,7 +17,7 @@ __all__ = [
     "decode",
     "describe",
     "encode",
-    "lacks",
+    "lends",
     "open_program",
     "run_program",
     "spelled",

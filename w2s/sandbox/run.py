@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from w2s.sandbox import child
 from w2s.sandbox.plain import decode, encode
-from w2s.sandbox.tiers import Warm, tier
+from w2s.sandbox.tiers import START_S, Warm, tier
 
 Status = Literal["ok", "exception", "timeout", "memory", "crashed", "too large", "not plain"]
 Call = Sequence[Any]  # (function, arguments) or (function, arguments, keyword arguments)
@@ -283,6 +284,14 @@ def run_program(
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "output_bytes": output_bytes}
     with open_program(source, **limits, allow_unsandboxed=allow_unsandboxed) as program:
         return list(program.calls(calls))
+
+
+@functools.cache
+def lends(library: str, memory_mb: int, allow_unsandboxed: bool) -> bool:
+    """Whether a program with so much memory can import one of LIBRARIES here, found by trying once."""
+    limits = {"timeout_s": START_S, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
+    with open_program(f"import {library}", **limits) as program:
+        return program.loaded.status == "ok"
 
 
 def borrow(mode: str) -> Warm:

@@ -149,11 +149,6 @@ def libraries() -> list[str]:
     return found
 
 
-def lacks(library: str) -> bool:
-    """Whether programs may expect this library and it is not installed here."""
-    return library in LIBRARIES and library not in map(os.path.basename, libraries())
-
-
 def bubblewrap(reads: list[str], hidden: list[str]) -> list[str]:
     """The bwrap command line. The loader and its libraries are bound too, because Python starts inside."""
     python = interpreter()

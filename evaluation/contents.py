@@ -135,8 +135,8 @@ class ReportData:
     `metrics.measure` over all suites · synthetic: a sentence where the questions are made up or the run is a smoke run,
     else "" · flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names
     of MODELS that the config switched off · difficulty_bins: labels in the order easy to hard
-    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what models answered to the suite
-    · samples: labels of the pool · notes: warnings of the run, one sentence each.
+    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what models answered to the
+    suite · samples: labels of the pool · notes: warnings of the run, one sentence each.
     """
 
     run: str

@@ -26,7 +26,7 @@ import numpy as np
 
 from w2s.evaluation.metrics import MODELS
 from w2s.evaluation.runs import SUITE, Artifact, Run, gold_of, outcomes_of, questions_of
-from w2s.grading import program_of
+from w2s.extract import program_of
 from w2s.prompts import continuation
 from w2s.records import Example, Outcome, Predictions, read_arrays, read_rows
 

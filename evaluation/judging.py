@@ -24,18 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s.data.logs import LINES, logs_in
+from w2s.data.logs import LINES, logs_in, model_of
 from w2s.data.reading import file_rows
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.suites import TEST_SPLIT
-from w2s.grading import judge, parses, program_of
+from w2s.extract import parses, program_of
+from w2s.grading import judge
 from w2s.log import progress, say
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean
 
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
 TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}
+JUDGE = 2  # grows whenever the same text may get another verdict than before
 LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
 
 
@@ -123,7 +125,7 @@ def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]
     found: dict[str, Task] = {}
     for example, gold in zip(examples, golds, strict=True):
         limits = timeout_s if example.task == "code" else 0
-        recipe = json.dumps([suite, gold.answer, gold.tests, example.prompt, limits], sort_keys=True)
+        recipe = json.dumps([JUDGE, suite, gold.answer, gold.tests, example.prompt, limits], sort_keys=True)
         for name in (names := names_of(suite, example)):
             found[name] = Task(names[0], example, gold, hashlib.sha256(recipe.encode()).hexdigest())
     return found
@@ -196,7 +198,7 @@ def sample_of(
         text = str(text)
     if not isinstance(text, str):
         raise BadInput(f"{where}: {column or columns[0]}: {text!r} given; allowed: a text ({' or '.join(columns)})")
-    model = str(row.get("model") or file.name.removesuffix(".gz").rsplit(".", 1)[0])
+    model = str(row.get("model") or model_of(file))
     number = row.get("sample")
     if number is None:
         number = seen[task.name, model]

@@ -8,9 +8,9 @@ from hypothesis import given
 
 from w2s.behaviour import pass_all, passes_examples, runnable
 from w2s.data.sources import SOURCES
-from w2s.inputs import calls_for, examples_of, generated_inputs, shown_calls, spelled, typed_inputs
+from w2s.inputs import calls_for, examples_of, generated_inputs, shown_calls, typed_inputs
 from w2s.records import Example
-from w2s.sandbox import Unsafe, encode, tier
+from w2s.sandbox import Unsafe, encode, spelled, tier
 
 pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore:invalid escape sequence")
 

@@ -90,34 +90,32 @@ FORGERIES = {
         import sys
         runner = sys.modules["w2s.sandbox.child"]
         runner.encode = lambda *a, **k: {"int": "0x7"}
-        runner.send = lambda channel, message, most=0: channel.sendall(bytes([0, 0, 0, 2]) + b"{}")
+        runner.send = lambda channel, kind, body=b"": channel.sendall(bytes([0, 0, 0, 1, 1]) + b"7")
         def total(numbers): return 7
     """,
     "frames written ahead": """
         import json, os
         frame = json.dumps({"status": "ok", "value": 7}).encode()
-        os.write(3, (len(frame).to_bytes(4, "big") + frame) * 9)
+        os.write(3, (len(frame).to_bytes(4, "big") + b"\\1" + frame) * 9)
         def total(numbers): return 7
     """,
     "a verdict written on every descriptor": """
-        import json, os
-        frame = json.dumps({"status": "ok", "value": None, "correct": True}).encode()
+        import os
         for fd in range(64):
-            try: os.write(fd, len(frame).to_bytes(4, "big") + frame)
+            try: os.write(fd, bytes([0, 0, 0, 4, 1]) + b"null")
             except OSError: pass
         def total(numbers): return 0
     """,
     "a call of the judge's functions": """
-        import json, os
-        frame = json.dumps({"outside": "check", "args": [], "kwargs": {}}).encode()
-        os.write(3, len(frame).to_bytes(4, "big") + frame)
+        import os
+        frame = bytes([0, 0, 0, 1]) + b'[["check", [], {}, false]]'
+        os.write(3, len(frame).to_bytes(4, "big") + bytes([8]) + frame)
         def total(numbers): return 0
     """,
     "an object's number for a value": """
-        import json, os
+        import os
         def total(numbers):
-            frame = json.dumps({"status": "ok", "value": {"object": 0}}).encode()
-            os.write(3, len(frame).to_bytes(4, "big") + frame)
+            os.write(3, bytes([0, 0, 0, 13, 1]) + b'{"object": 0}')
             os._exit(0)
     """,
     "the frames of the caller": """
@@ -157,8 +155,7 @@ FORGERIES = {
     "a thread that answers": """
         import json, os, threading, time
         def spam():
-            frame = json.dumps({"status": "ok", "value": 90}).encode()
-            while True: os.write(3, len(frame).to_bytes(4, "big") + frame)
+            while True: os.write(3, bytes([0, 0, 0, 2, 1]) + b"90")
         threading.Thread(target=spam, daemon=True).start()
         def total(numbers): time.sleep(0.2); return 90
     """,

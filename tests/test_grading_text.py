@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.answers import final_answer, normalise, same_answer
-from w2s.grading import grade, program_of, same
+from w2s.grading import grade
 from w2s.records import Example, Gold
-
-PROMPT = "from typing import List\n\n\ndef half(x):\n    return x / 2\n\n\ndef total(numbers: List[int]) -> int:\n"
-PROMPT += '    """The sum of the numbers.\n    >>> total([1, 2])\n    3\n    """\n'
+from w2s.sandbox.compare import same
 
 
 @pytest.mark.parametrize(
@@ -117,39 +115,3 @@ def test_an_empty_short_answer_is_wrong():
 def test_the_gold_of_another_example_is_refused():
     with pytest.raises(ValueError, match="id is graded with the gold of other"):
         grade(Example("id", "made", "answer", "How many?"), Gold("other", "4"), "4")
-
-
-# --- from text to program ----
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "    return sum(numbers)",
-        "    return sum(numbers)\n\nThis adds the numbers up.",
-        "return sum(numbers)",
-        "```python\ndef total(numbers: List[int]) -> int:\n    return sum(numbers)\n```",
-        "Sure!\n\n```py\nimport os\n```\nand then\n```\ndef total(numbers):\n    return sum(numbers)\n```\nDone.",
-        "```python\ndef total(numbers):\n    return sum(numbers)",
-        "```\n    return sum(numbers)\n```",
-        "def total(numbers):\n    return sum(numbers)\n\nprint(total([1]))\nThat is it!",
-        "    t = 0\n    for n in numbers:\n        t += n\n    return t\n\n\ndef main():\n    pass",
-        "    return sum(numbers)\r\n",
-    ],
-)
-def test_a_program_is_found_in_what_models_write(text):
-    example = Example("id", "made", "code", PROMPT, meta={"entry_point": "total"})
-    space: dict = {}
-    exec(program_of(example, text), space)
-    assert space["total"]([2, 3]) == 5
-
-
-def test_a_question_in_words_does_not_become_part_of_the_program():
-    prompt = '"""\nWrite a function.\nassert total([1]) == 1\n"""\n'
-    example = Example("id", "made", "code", prompt, meta={"entry_point": "total"})
-    assert "assert" not in program_of(example, "def total(n):\n    return sum(n)")
-
-
-@given(st.text(alphabet="`py\n def():retun 1", max_size=80))
-def test_any_text_gives_some_program(text):
-    assert isinstance(program_of(Example("id", "made", "code", PROMPT, meta={"entry_point": "total"}), text), str)

@@ -17,6 +17,7 @@ LEVELS = [
         "config_studies",
         "flags",
         "prompts",
+        "extract",
         "grading",
         "inputs",
         "behaviour",

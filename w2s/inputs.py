@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import collections
 import itertools
-import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from w2s.data.programs import literal
 from w2s.records import Example
-from w2s.sandbox import NotPlain, encode
+from w2s.sandbox import NotPlain, encode, spelled
 
 Given = list[Any]  # the arguments of a call
 UNREADABLE = (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError, OverflowError)
@@ -25,7 +24,6 @@ RELATION = re.compile(
     r"(?:returns?|outputs?|gives?|be|is|equals?)\b(?:\s+equal\s+to)?:?)[ \t`]*"
 )
 LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
-DECIMAL = 10**4000  # larger whole numbers are spelled in base 16, since Python bounds decimal digits
 DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
 
 
@@ -286,23 +284,3 @@ def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> 
         ranked = sorted(heads, key=lambda hints: (-heads[hints], str(hints)))
         seeds = typed_inputs(ranked[0] if ranked and heads[ranked[0]] else (), seed=example.id)
     return seeds, generated_inputs(seeds, count=count, seed=example.id)
-
-
-def spelled(value: Any) -> str:
-    """A text that is the same for values that are equal, floats to 8 places and 9 digits (rounding is transitive)."""
-    if isinstance(value, bool | int):
-        return repr(int(value)) if abs(value) < DECIMAL else hex(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return repr(value)
-        near = round(value, 8) + 0.0  # no negative zero
-        return str(int(near)) if near.is_integer() and abs(near) < 1e15 else f"{near:.9g}"
-    if isinstance(value, complex):
-        return f"complex({spelled(value.real)}, {spelled(value.imag)})" if value.imag else spelled(value.real)
-    if isinstance(value, list | tuple):
-        return f"{type(value).__name__}({', '.join(map(spelled, value))})"
-    if isinstance(value, set | frozenset):
-        return f"set({', '.join(sorted(map(spelled, value)))})"
-    if isinstance(value, dict):
-        return f"dict({', '.join(sorted(f'{spelled(key)}: {spelled(one)}' for key, one in value.items()))})"
-    return repr(value)

@@ -22,6 +22,10 @@ from w2s.store import Stage
 from w2s.story import Story
 from w2s.written import WrittenStory, is_written
 
+# Of a stage's work, grown by hand when the same inputs may give another result.
+JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
+VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "tilted", "sample_pairs"), 2)
+
 
 def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable | None = None) -> list[Stage]:
     """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys.
@@ -38,7 +42,8 @@ def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable |
     def tell(work: Callable, title: str, parents: Mapping[str, Stage], tags: dict[str, Any], **choices: Any) -> Stage:
         section = json.loads(json.dumps(choices, default=dataclasses.asdict))
         name = tags.pop("name", work.__name__)
-        stage = Stage(name, title, section, dict(parents), partial(work, tools=tools, **choices), tags=tags)
+        version = VERSIONS.get(work.__name__, 1)
+        stage = Stage(name, title, section, dict(parents), partial(work, tools=tools, **choices), version, tags)
         return told.setdefault(stage.key, stage)
 
     for seed in config.seeds:

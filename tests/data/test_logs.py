@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from w2s.data.logs import logs_in, model_of
 from w2s.data.outputs import read_pool
 from w2s.opinions import ABSTAINED, NOT_ASKED, NOT_RECORDED
 from w2s.records import BadInput, Example, Gold
@@ -329,6 +330,35 @@ def test_evalplus_samples_are_judged_in_the_sandbox(tmp_path):
     assert opinions.output_MN[1, 0] == "    return a + b\n"
     one, _ = read_pool(tmp_path / "mixed.jsonl", suite=SUITE)
     assert one.members.tolist() == ["mixed#0", "mixed#1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "read", "models"),
+    [
+        (["m.jsonl", "m-sanitized.jsonl"], ["m-sanitized.jsonl"], ["m"]),
+        (["m-sanitized.jsonl"], ["m-sanitized.jsonl"], ["m"]),
+        (["m.raw.jsonl"], ["m.raw.jsonl"], ["m"]),
+        (["m.jsonl.gz", "m-sanitized.jsonl.gz", "m.raw.jsonl.gz"], ["m-sanitized.jsonl.gz"], ["m"]),
+        (["m-sanitized_calibrated.jsonl", "m-sanitized.jsonl"], ["m-sanitized_calibrated.jsonl"], ["m"]),
+        (["s.jsonl", "s.jsonl_results.jsonl"], ["s.jsonl"], ["s"]),
+        (["s_results.jsonl", "s.jsonl", "s_eval_results.jsonl"], ["s.jsonl"], ["s"]),
+        (["m_eval_results.json", "m.jsonl", "m-sanitized_eval_results.json"], ["m.jsonl"], ["m"]),
+        (["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"], ["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"],
+         ["gpt-4.1", "gpt-4", "raw"]),
+        (["a/m.jsonl", "a/m-sanitized.jsonl", "b/n.jsonl"], ["a/m-sanitized.jsonl", "b/n.jsonl"], ["m", "n"]),
+    ],
+)  # fmt: skip
+def test_a_model_has_one_file_and_what_is_left_out_is_said(names, read, models, tmp_path, capsys):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}\n")
+    found = logs_in(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found] == sorted(read)
+    assert [model_of(path) for path in found] == models
+    left_out = {name for name in names if name not in read and not name.endswith(".json")}
+    said = capsys.readouterr().err
+    assert said.count("\n") == bool(left_out)
+    assert all(name.rpartition("/")[2] in said for name in left_out)
 
 
 def test_evalplus_samples_need_a_suite_that_has_their_tasks(tmp_path):

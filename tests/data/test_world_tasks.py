@@ -5,7 +5,8 @@ from w2s.answers import same_answer
 from w2s.data import world_tasks
 from w2s.data.world import corpus, item_names, world
 from w2s.data.world_tasks import EASY_GAP, END, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
-from w2s.grading import judge, program_of
+from w2s.extract import program_of
+from w2s.grading import judge
 from w2s.models.builtin import SPECIAL, word_tokenizer
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests import spine
+from w2s import grading
 from w2s.cli import main
 from w2s.evaluation import judging
 from w2s.sandbox import Unsafe, tier
@@ -116,6 +117,29 @@ def test_recorded_outputs_are_judged_and_their_flags_compared(form, capsys):
     said = capsys.readouterr().out
     assert "recorded flags: 2 of 3 agree (66.67%)" in said
     assert "Own/0 b sample 0: recorded wrong, here right (as a whole it is no Python" in said
+
+
+def test_of_one_models_files_one_is_judged_and_a_judges_results_are_no_samples(capsys):
+    Path("folder").mkdir()
+    rows = [{"task_id": "Own/0", "solution": f"```\n{HEADS[0]}{RIGHT[0]}```"}]
+    write("folder/m.jsonl", rows)
+    write("folder/m-sanitized.jsonl", [{"task_id": "Own/0", "solution": HEADS[0] + RIGHT[0]}])
+    write("folder/m.jsonl_results.jsonl", [{**rows[0], "passed": False}])
+    judge("folder", "--out", "f.out")
+    assert [(row["model"], row["correct"]) for row in read("f.out")] == [("m", True)]
+    told = capsys.readouterr().err
+    assert "left out: m.jsonl, m.jsonl_results.jsonl (" in told
+
+
+def test_programs_that_need_what_is_not_there_are_counted_on_their_own(monkeypatch, capsys):
+    monkeypatch.setattr(grading, "LIBRARIES", ("thislibrary",))
+    rows = [
+        {"task_id": "Own/0", "solution": f"import {name}\n{HEADS[0]}{RIGHT[0]}"} for name in ("numpy", "thislibrary")
+    ]
+    judge(write("n.jsonl", rows), "--timeout", "20", "--out", "n.out")
+    assert [row["correct"] for row in read("n.out")] == [True, None]
+    said = capsys.readouterr().out
+    assert "statuses: 1 right, 1 could not be judged (needs thislibrary, which is not in the sandbox)" in said
 
 
 def test_short_answers_are_graded_by_what_they_say(capsys):

@@ -27,7 +27,7 @@ ATTEMPTS = {
     "list the project": "import os\ndef attempt(t): return os.listdir(os.path.dirname(t['project']))",
     "list the home": "import os\ndef attempt(t): return os.listdir(t['home'])",
     "import the project": "def attempt(t):\n import w2s.records\n return True",
-    "import installed packages": "def attempt(t):\n import numpy\n return True",
+    "import installed packages": "def attempt(t):\n import hypothesis\n return True",
     "climb out by ..": "def attempt(t): return open('../' * 30 + t['secret'].lstrip('/')).read()",
     "a symbolic link out": "import os\ndef attempt(t):\n os.symlink(t['secret'], 'link')\n return open('link').read()",
     "a hard link out": "import os\ndef attempt(t):\n os.link(t['secret'], 'link')\n return open('link').read()",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from w2s.sandbox import NotPlain, Object, Raised, open_program, run_program, tiers
+from w2s.sandbox import NotPlain, Object, open_program, run_program, tiers
 from w2s.sandbox import run as sandbox_run
 
 ECHO = "def echo(x): return x"
@@ -52,7 +52,8 @@ def test_arguments_are_copies_so_a_program_cannot_change_ours():
         ("import os\ndef f(): os._exit(0)", "crashed", ""),
         ("import ctypes\ndef f(): ctypes.string_at(0)", "crashed", "ended by SIGSEGV"),
         ("import os\ndef f(): os.write(3, b'garbage ' * 9)", "too large", ""),
-        ("import os\ndef f(): os.write(3, b'\\0\\0\\0\\7garbage')", "crashed", ""),
+        ("import os\ndef f(): os.write(3, bytes([0, 0, 0, 7, 200]) + b'garbage')", "crashed", ""),
+        ("import os\ndef f(): os.write(3, b'\\0\\0\\0\\7\\0garbage')", "crashed", ""),
         ("import os\ndef f(): os.close(3)", "crashed", ""),
         ("def f():\n with open('x', 'wb') as x:\n  while True: x.write(b'x' * 2**20)", "exception", "OSError"),
     ],
@@ -96,7 +97,7 @@ def test_every_program_gets_an_empty_folder_that_is_gone_afterwards():
             return before, os.getcwd() == os.environ["HOME"], sorted(os.environ)
     """
     for _ in range(3):
-        assert one(source).value == ([], True, ["HOME", "LANG", "TMPDIR"])
+        assert one(source).value == ([], True, ["HOME", "LANG", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TMPDIR"])
 
 
 def test_a_folder_that_cannot_be_emptied_ends_the_warm_process_not_the_service():
@@ -132,25 +133,37 @@ def test_what_is_not_plain_can_stay_inside_and_be_passed_back():
     with open_program(source, keep_objects=True) as program:
         root = program.look("root").value
         assert isinstance(root, Object)
-        assert program.call("value", root).value == 7
-        assert program.call("value", program.call("Node", 8).value).value == 8
+        assert program.call("value", [root]).value == 7
+        assert program.call("value", [program.call("Node", [8]).value]).value == 8
         assert program.look("nothing").status == "exception"
 
 
-def test_a_program_may_call_the_functions_it_was_lent_and_no_others():
-    def double(x):
-        if x is None:
-            raise Raised("ValueError", "none given")
-        return x * 2
-
-    with open_program("def f(x):\n return double(x) + 1", outside={"double": double}) as program:
-        assert program.call("f", 3).value == 7
-        assert program.call("f", None).error == "ValueError: none given"
+def test_a_program_may_ask_its_partner_and_one_without_a_partner_nobody():
+    source = """
+        def double(x, **named):
+            if x is None:
+                raise ValueError("none given")
+            return x * 2, named
+        half = 0.5
+    """
+    tests = """
+        double, half = _partner.function("double"), _partner.value("half")
+        def f(x): return double(x), half
+        def clashes(): return double(1, name=2, self=3, call=4, arguments=5, look=6, named=7)
+    """
+    with (
+        open_program(textwrap.dedent(source)) as program,
+        open_program(textwrap.dedent(tests), partner=program) as tester,
+    ):
+        assert tester.call("f", [3]).value == ((6, {}), 0.5)
+        assert tester.call("f", [None]).error == "ValueError: none given"
+        named = {"name": 2, "self": 3, "call": 4, "arguments": 5, "look": 6, "named": 7}
+        assert tester.call("clashes", []).value == (2, named)
     forged = """
-        import json, os
+        import os, sys
         def f():
-            body = json.dumps({"outside": "eval", "args": ["1"], "kwargs": {}}).encode()
-            os.write(3, len(body).to_bytes(4, "big") + body)
+            child = sys.modules["w2s.sandbox.child"]
+            os.write(3, child.HEAD.pack(6, child.KINDS.index("call")) + b"\\0\\0\\0\\1[]")
     """
     assert one(forged).status == "crashed"
 

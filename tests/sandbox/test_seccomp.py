@@ -45,6 +45,10 @@ def test_guarded_calls_are_allowed_for_some_arguments_only(machine):
         assert verdict(machine, number["prlimit64"], 0, 9, pointer, 0) != seccomp.ALLOW
     assert verdict(machine, number["socketpair"], 1) == seccomp.ALLOW
     assert verdict(machine, number["socketpair"], 2) != seccomp.ALLOW
+    assert verdict(machine, number["fcntl"], 0, 1030, 3) == seccomp.ALLOW
+    assert verdict(machine, number["fcntl"], 0, 4, 0x800) == seccomp.ALLOW
+    for order, value in ((4, 0x2800), (6, 0), (8, 1), (10, 40), (15, 0), (37, 0), (1024, 0), (1026, 0)):
+        assert verdict(machine, number["fcntl"], 0, order, value) != seccomp.ALLOW
     assert verdict(machine, number["ioctl"], 0, 0x5401) == seccomp.ALLOW
     assert verdict(machine, number["ioctl"], 0, 0x5412) != seccomp.ALLOW
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from w2s.data.columns import OUTPUTS, QUESTIONS, Source, rows_source
 from w2s.data.harness import lm_eval_rows
 from w2s.data.reading import Problems, Row, file_rows
 from w2s.grading import judge
+from w2s.log import say
 from w2s.records import BadInput, Example, Gold
 
 Suite = tuple[list[Example], list[Gold]]
+RESULTS = re.compile(r"_(eval_)?results\.jsonl?(\.gz)?$")
 LINES = (".jsonl", ".jsonl.gz")
 
 
@@ -49,7 +52,32 @@ def logs_in(path: Path) -> list[Path]:
         return []
     samples = sorted(file for end in (*LINES, ".json", ".json.gz") for file in path.rglob(f"samples_*{end}"))
     inside = sorted(file for file in path.rglob("*") if file.name.endswith(LINES))
-    return samples or [file for file in inside if ".raw.jsonl" not in file.name]  # evalplus keeps the uncut texts in it
+    return samples or models_files(inside)
+
+
+def model_of(file: Path) -> str:
+    """The model whose samples a file has: MODEL.jsonl, MODEL-sanitized.jsonl or MODEL.raw.jsonl."""
+    return re.sub(r"(-sanitized|[-_]calibrated|\.raw)+$", "", file.name.removesuffix(".gz").rsplit(".", 1)[0])
+
+
+def models_files(files: Sequence[Path]) -> list[Path]:
+    """One file a model, as evalplus takes it: cut to the program before as it was written before raw.
+
+    Results of a judge are no samples. What is left out is said.
+    """
+    taken: dict[tuple[Path, str], Path] = {}
+    for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):
+        if not RESULTS.search(file.name) and ((key := (file.parent, model_of(file))) not in taken or not is_raw(file)):
+            taken[key] = file
+    left_out = sorted(set(files) - set(taken.values()))
+    if left_out:
+        reason = "results, or another form of a file that is read"
+        say(f"left out: {', '.join(file.name for file in left_out)} ({reason}; name a file to read it)")
+    return sorted(taken.values())
+
+
+def is_raw(file: Path) -> bool:
+    return ".raw." in file.name
 
 
 def enumerated(name: str, rows: Sequence[dict]) -> list[Row]:
@@ -76,7 +104,7 @@ def evalplus_rows(files: Sequence[Path], suite: Suite | None) -> tuple[list[dict
             text = row.get("solution", row.get("completion"))
             if not isinstance(text, str):
                 raise BadInput(f"{where}: solution: {text!r} given; allowed: a program's text")
-            outputs.append({"id": task, "model": file.name.split(".jsonl")[0], "sample": drawn[task], "text": text})
+            outputs.append({"id": task, "model": model_of(file), "sample": drawn[task], "text": text})
             programs.append((example, gold, text))
             drawn[task] += 1
     for row, (correct, _, _) in zip(outputs, judge(programs), strict=True):

@@ -21,6 +21,8 @@ import stat
 import struct
 import sys
 import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from w2s.sandbox import seccomp, walls
 from w2s.sandbox.plain import NotPlain, Object, TooLarge, decode, encode
@@ -32,30 +34,45 @@ WARM = (
     *("math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap"),
     *("threading", "time", "traceback", "typing", "unicodedata", "zlib"),
 )
-FRAME = struct.Struct("!I")
+HEAD = struct.Struct("!IB")  # of a frame: bytes that follow, and what they are (place in KINDS)
+COUNT = struct.Struct("!I")
 END = struct.Struct("!i?")  # wait status of the program, folder is empty again
+KINDS = ("order", "ok", "exception", "memory", "not plain", "too large", "timeout", "crashed", "call")
 STATUS_OF = {MemoryError: "memory", NotPlain: "not plain", TooLarge: "too large"}
+Channel = socket.socket
 THREADS = 64
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # numpy's, or they fill the address space
 FILE_MB = 16
 
 
-def main(control: socket.socket, mode: str, root: str, folder: str, reads: list, hidden: list, scratch_mb: int) -> None:
+def main(
+    control: Channel,
+    mode: str,
+    root: str,
+    folder: str,
+    reads: list,
+    hidden: list,
+    libraries: list,
+    scratch_mb: int,
+) -> None:
     """Build the walls (mode: namespaces, bubblewrap or none), say so on `control`, then serve."""
     for name in WARM:
         importlib.import_module(name)
     try:
         if mode == "namespaces":
-            walls.separate(control, root, reads, hidden, scratch_mb)
+            walls.separate(control, root, reads, hidden, libraries, scratch_mb)
             walls.give_up_power()
         else:
             walls.call("prctl", walls.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
             walls.call("prctl", walls.PR_SET_DUMPABLE, 0, 0, 0, 0)
-        version = walls.landlock(reads, folder)
+        lent = libraries if mode == "none" else [walls.LIBRARIES]
+        sys.path += dict.fromkeys(map(os.path.dirname, lent)) if mode == "none" else lent
+        version = walls.landlock([*reads, *lent], folder)
         filtered = seccomp.supported() and bool(seccomp.program(platform.machine()))  # built here, once
         ready = {"landlock": version, "seccomp": filtered}
     except OSError as error:
         ready = {"error": str(error)}
-    send(control, ready)
+    send(control, "ok", json.dumps(ready).encode())
     if "error" not in ready:
         gc.collect()
         gc.freeze()
@@ -63,7 +80,7 @@ def main(control: socket.socket, mode: str, root: str, folder: str, reads: list,
     os._exit(0)
 
 
-def serve(control: socket.socket, folder: str, alone: bool) -> None:
+def serve(control: Channel, folder: str, alone: bool) -> None:
     """One program after another: fork on a byte (and a channel), kill on the next byte or when the caller is gone."""
     os.chdir(folder)
     while True:
@@ -103,6 +120,7 @@ def reap() -> bool:
 def empty(folder: str) -> bool:
     """Remove what a program left behind; False when that fails (the warm process is then given up)."""
     try:
+        os.chmod(folder, 0o700)  # it is the program's own, who may have shut out those who come after
         for entry in os.scandir(folder):
             if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
                 shutil.rmtree(entry.path)
@@ -116,9 +134,12 @@ def empty(folder: str) -> bool:
 def run(fd: int, folder: str) -> None:
     """The life of one program's process: read the order, shut the door, execute, answer calls until the end."""
     os.dup2(fd, 3)
+    null = os.open("/dev/null", os.O_RDWR)  # inherited ones share their flags, owners and locks with other programs
+    for number in range(3):
+        os.dup2(null, number)
     os.closerange(4, 1 << 16)
     channel = socket.socket(fileno=3)
-    order = receive(channel)
+    order = json.loads(receive(channel)[1])
     confine(order, folder)
     gc.enable()
     most = order["output_bytes"]
@@ -128,58 +149,90 @@ def run(fd: int, folder: str) -> None:
         objects.append(value)
         return Object(len(objects) - 1)
 
+    def made(name: str, arguments: list, named: dict, look: bool) -> bytes:
+        positional = [decode(one, objects.__getitem__) for one in arguments]
+        keywords = {key: decode(one, objects.__getitem__) for key, one in named.items()}
+        found = module.__dict__[name] if name in module.__dict__ else getattr(builtins, name)
+        value = found if look else found(*positional, **keywords)
+        body = json.dumps(encode(value, keep if order["keep_objects"] else None, most // 3)).encode()
+        if len(body) > most:
+            raise TooLarge(f"{len(body)} bytes")
+        return body
+
     module = types.ModuleType("program")
     sys.modules["program"] = module
-    for name in order["outside"]:
-        setattr(module, name, outside(channel, name))
+    if order["partner"]:
+        module._partner = Partner(channel)
     try:
         exec(compile(order.pop("source"), "<program>", "exec"), module.__dict__)
-        send(channel, {"status": "ok"})
+        send(channel, "ok")
     except BaseException as error:  # SystemExit too is an answer
-        send(channel, failure(error))
-    while (order_ := receive(channel)) is not None:
-        for name, arguments, named in order_["calls"]:
+        send(channel, *failure(error))
+    while (frame := receive(channel)) is not None:
+        for call in json.loads(frame[1]) if frame[0] == "order" else ():  # else a reply that nobody waits for any more
             try:
-                positional = [decode(one, objects.__getitem__) for one in arguments]
-                keywords = {key: decode(one, objects.__getitem__) for key, one in named.items()}
-                found = module.__dict__[name] if name in module.__dict__ else getattr(builtins, name)
-                value = found(*positional, **keywords) if order_["call"] else found
-                answer = {"status": "ok", "value": encode(value, keep if order["keep_objects"] else None, most // 3)}
+                answer = "ok", made(*call)
             except BaseException as error:
                 answer = failure(error)
-            send(channel, answer, most)
+            send(channel, *answer)
 
 
-def failure(error: BaseException) -> dict:
+def failure(error: BaseException) -> tuple[str, bytes]:
     kind = next((name for kind, name in STATUS_OF.items() if isinstance(error, kind)), "exception")
     try:
         text = str(error)[:300]
     except BaseException:
         text = ""
-    return {"status": kind, "type": type(error).__name__, "text": text}
+    return kind, f"{type(error).__name__[:80]}: {text}".encode(errors="replace")
 
 
-def outside(channel: socket.socket, name: str):
-    """A function of the program whose work is done by the caller outside."""
+def readable(body: bytes) -> str:
+    """The text of an error, on one line and without signs that a terminal would act on."""
+    return "".join(sign if sign.isprintable() else " " for sign in bytes(body[:400]).decode(errors="replace"))
 
-    def ask(*arguments, **named):
-        tree = {"args": [encode(one) for one in arguments], "kwargs": {k: encode(v) for k, v in named.items()}}
-        send(channel, {"outside": name, **tree})
-        answer = receive(channel)
-        if "raise" in answer:
-            kind = getattr(builtins, answer["raise"][0], None)
-            known = isinstance(kind, type) and issubclass(kind, Exception)
-            raise (kind if known else RuntimeError)(answer["raise"][1])
-        return decode(answer["value"])
 
-    return ask
+class Partner:
+    """The program under test, seen from the process of its tests: all it says passes through the judge, unread."""
+
+    def __init__(self, channel: Channel):
+        self.channel = channel
+
+    def replies(self, count: int) -> Iterator[tuple[str, Any]]:
+        """(status, value or error) of `count` replies; a value that cannot be read has the status "not plain"."""
+        for _ in range(count):
+            kind, body = receive(self.channel)
+            try:
+                found = kind, decode(json.loads(body)) if kind == "ok" else readable(body)
+            except (ValueError, RecursionError) as error:
+                found = "not plain", f"{type(error).__name__}: {error}"[:200]
+            yield found
+
+    def ask(self, name: str, arguments: Sequence, named: Mapping[str, Any], look: bool = False) -> Any:
+        """What a function gives, or (look) a global is. Its exceptions are raised here under their builtin names."""
+        order = [[name, [encode(one) for one in arguments], {key: encode(one) for key, one in named.items()}, look]]
+        send(self.channel, "call", COUNT.pack(1) + json.dumps(order).encode())
+        ((status, found),) = self.replies(1)
+        if status == "exception":
+            kind, _, text = found.partition(": ")
+            known = getattr(builtins, kind, None)
+            raise (known if isinstance(known, type) and issubclass(known, Exception) else RuntimeError)(text)
+        if status != "ok":
+            send(self.channel, status, found.encode(errors="replace"))
+            os._exit(0)  # it can give no results any more, whatever the tests would catch
+        return found
+
+    def function(self, name: str) -> Callable:
+        return lambda *arguments, **named: self.ask(name, arguments, named)
+
+    def value(self, name: str) -> Any:
+        return self.ask(name, (), {}, look=True)
 
 
 def confine(order: dict, folder: str) -> None:
     """Limits that hold for this process alone, an environment with nothing in it, and the system call filter."""
     os.setsid()
     os.environ.clear()
-    os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"})
+    os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"} | ONE_THREAD)
     sys.argv[:] = [""]
     seconds = int(order["timeout_s"]) + 2
     limits = {
@@ -202,18 +255,15 @@ def confine(order: dict, folder: str) -> None:
         seccomp.install()
 
 
-def send(channel: socket.socket, message: dict, most: int = 1 << 30) -> None:
-    """One frame: the length in four bytes, then JSON. More than `most` bytes become the status "too large"."""
-    body = json.dumps(message).encode()
-    if len(body) > most:
-        body = json.dumps({"status": "too large", "type": "", "text": f"{len(body)} bytes"}).encode()
-    channel.sendall(FRAME.pack(len(body)) + body)
+def send(channel: Channel, kind: str, body: bytes = b"") -> None:
+    """One frame: its head, then the body (JSON for "order", "ok" and "call", else the text of an error)."""
+    channel.sendall(HEAD.pack(len(body), KINDS.index(kind)) + body)
 
 
-def receive(channel: socket.socket) -> dict | None:
+def receive(channel: Channel) -> tuple[str, bytes] | None:
     """The next frame, or None when the other end is closed."""
-    head = channel.recv(4, socket.MSG_WAITALL)
-    if len(head) < 4:
+    head = channel.recv(HEAD.size, socket.MSG_WAITALL)
+    if len(head) < HEAD.size:
         return None
-    (size,) = FRAME.unpack(head)
-    return json.loads(channel.recv(size, socket.MSG_WAITALL))
+    size, kind = HEAD.unpack(head)
+    return KINDS[kind], channel.recv(size, socket.MSG_WAITALL)

@@ -22,9 +22,9 @@ class NotPlain(ValueError):
     """A value that has no plain form."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Object:
-    """Something that stays in the program's process; here it is only a number."""
+    """Something that stays in the program's process; here it is only a number, and nothing is known to equal it."""
 
     number: int
 
@@ -100,6 +100,9 @@ def scalar_of(value: Any, kind: type) -> Any:
         return {"bytes": kind.hex(value)}
     if kind is Object:
         return {"object": value.number}
+    if kind.__module__ == "numpy" and hasattr(kind, "item") and not hasattr(kind, "__len__"):  # a number of numpy
+        number = value.item()
+        return None if type(number) is kind else number if type(number) is bool else scalar_of(number, type(number))
     if kind is type and TYPES.get(value.__name__) is value:
         return {"type": value.__name__}
     return None
@@ -126,8 +129,10 @@ def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
         return SCALARS[tag](body) if tag != "object" else find(int(body))
     except RecursionError:
         raise NotPlain("nested too deeply") from None
+    except NotPlain:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, IndexError):
-        raise NotPlain(f"not an encoding of plain data: {str(tree)[:80]}") from None
+        raise NotPlain("not an encoding of plain data") from None
 
 
 COLLECTIONS = {"tuple": tuple, "set": set, "frozenset": frozenset}

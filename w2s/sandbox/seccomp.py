@@ -1,7 +1,8 @@
 """The system calls that a program may make: an allowlist as a classic BPF filter (seccomp(2)), x86-64 and aarch64.
 
 What is not listed fails with EPERM: so no new process, no exec, no socket but a socket pair, no sending of signals, no
-ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments or message queues.
+ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments, message queues or locks
+that others would meet.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ mkdir 83 -; mkdirat 258 34; rmdir 84 -; unlink 87 -; unlinkat 263 35; rename 82 
 renameat2 316 276; symlink 88 -; symlinkat 266 36; readlink 89 -; readlinkat 267 78; truncate 76 45;
 ftruncate 77 46; fsync 74 82; fdatasync 75 83; getdents 78 -; getdents64 217 61; dup 32 23; dup2 33 -; dup3 292 24;
 pipe 22 -; pipe2 293 59; poll 7 -; ppoll 271 73; select 23 -; pselect6 270 72; epoll_create1 291 20;
-epoll_ctl 233 21; epoll_wait 232 -; epoll_pwait 281 22; eventfd2 290 19; fcntl 72 25; flock 73 32; chmod 90 -;
+epoll_ctl 233 21; epoll_wait 232 -; epoll_pwait 281 22; eventfd2 290 19; chmod 90 -;
 fchmod 91 52; fchmodat 268 53; utimensat 280 88; umask 95 166; statfs 137 43; fstatfs 138 44;
 copy_file_range 326 285; sendfile 40 71; fadvise64 221 223; fallocate 285 47; mmap 9 222; munmap 11 215;
 mprotect 10 226; mremap 25 216; madvise 28 233; brk 12 214; msync 26 227; mincore 27 232; membarrier 324 283;
@@ -37,11 +38,13 @@ sysinfo 99 179; getrandom 318 278; getrlimit 97 163; wait4 61 260; waitid 247 95
 shutdown 48 210; getsockopt 55 209; setsockopt 54 208; getsockname 51 204; getpeername 52 205
 """
 # Allowed for some arguments only; the rules are in `program`.
-GUARDED = "clone 56 220; clone3 435 435; ioctl 16 29; prlimit64 302 261; socketpair 53 199"
+GUARDED = "clone 56 220; clone3 435 435; fcntl 72 25; ioctl 16 29; prlimit64 302 261; socketpair 53 199"
 MACHINES = {"x86_64": (1, 0xC000003E), "aarch64": (2, 0xC00000B7)}  # column of the table, AUDIT_ARCH
 
 CLONE_THREAD = 0x00010000
 NEW_NAMESPACES = 0x7E020080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
+FCNTLS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC: no locks, leases, owners, signals
+F_SETFL, O_ASYNC = 4, 0x2000
 IOCTLS = (0x5401, 0x5450, 0x5451, 0x5421, 0x541B)  # TCGETS, FIONCLEX, FIOCLEX, FIONBIO, FIONREAD
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -78,9 +81,11 @@ def program(machine: str) -> bytes:
     def under(name: str, steps: Steps) -> Steps:
         return [(EQUAL, 0, len(steps), guarded[name]), *steps]
 
+    def chosen(values: tuple[int, ...]) -> Steps:
+        return [step for value in values for step in ((EQUAL, 0, 1, value), *allow)]
+
     def only(name: str, argument: int, *values: int) -> Steps:
-        tests = [step for value in values for step in ((EQUAL, 0, 1, value), *allow)]
-        return under(name, [(LOAD, 0, 0, 16 + 8 * argument), *tests, *refuse])
+        return under(name, [(LOAD, 0, 0, 16 + 8 * argument), *chosen(values), *refuse])
 
     steps: Steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, MACHINES[machine][1]), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
     thread = [(LOAD, 0, 0, 16), (ANY_BIT, 0, 2, CLONE_THREAD), (ANY_BIT, 1, 0, NEW_NAMESPACES), *allow, *refuse]
@@ -89,6 +94,8 @@ def program(machine: str) -> bytes:
     steps += under("clone3", [(RETURN, 0, 0, REFUSE | errno.ENOSYS)])
     reading = [(LOAD, 0, 0, 32), (EQUAL, 0, 3, 0), (LOAD, 0, 0, 36), (EQUAL, 0, 1, 0), *allow, *refuse]
     steps += under("prlimit64", reading)  # reading a limit, not setting one
+    flags = [(EQUAL, 0, 3, F_SETFL), (LOAD, 0, 0, 32), (ANY_BIT, 1, 0, O_ASYNC), *allow]
+    steps += under("fcntl", [(LOAD, 0, 0, 24), *chosen(FCNTLS), *flags, *refuse])
     steps += only("ioctl", 1, *IOCTLS) + only("socketpair", 0, 1)
     ranges: list[tuple[int, int]] = []
     for number in sorted(numbers(ALLOWED, machine).values()):

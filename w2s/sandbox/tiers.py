@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.resources
+import importlib.util
 import json
 import os
 import platform
@@ -20,14 +21,17 @@ from w2s.sandbox import child, walls
 
 TIERS = ("bubblewrap", "namespaces", "none")
 SCRATCH_MB = 64
+# Lent to programs where they are installed beside w2s, and what those need.
+LIBRARIES = ("numpy", "scipy", "sympy", "pandas", "networkx")
+NEEDED = ("mpmath", "dateutil", "six", "pytz", "tzdata")
 START_S = 30.0
-MODULES = ("plain", "seccomp", "walls", "child")
+MODULES = ("plain", "seccomp", "walls", "compare", "child")
 
 # Only source text goes in, so that nothing of the project needs to be visible inside.
 BOOT = """
 import json, socket, sys, types
 control = socket.socket(fileno=int(sys.argv[1]))
-size = int.from_bytes(control.recv(4, socket.MSG_WAITALL), "big")
+size = int.from_bytes(control.recv(5, socket.MSG_WAITALL)[:4], "big")
 order = json.loads(control.recv(size, socket.MSG_WAITALL))
 for name, text in order.pop("modules"):
     module = sys.modules[name] = types.ModuleType(name)
@@ -73,7 +77,8 @@ class Warm:
             theirs.close()
             self.folder = root if mode == "none" else None
             order = {"mode": mode, "root": root, "folder": self.folder or "/tmp", "reads": reads, "hidden": hidden}
-            child.send(self.control, {"modules": sources(), **order, "scratch_mb": SCRATCH_MB})
+            order |= {"libraries": libraries(), "modules": sources(), "scratch_mb": SCRATCH_MB}
+            child.send(self.control, "order", json.dumps(order).encode())
             self.features = self.await_ready()
         except BaseException:
             self.end()
@@ -87,7 +92,8 @@ class Warm:
             if self.control.recv(1) == b"M":
                 walls.id_maps(self.process.pid)
             self.control.send(b"G")
-        ready = child.receive(self.control) or {"error": "it ended at once"}
+        frame = child.receive(self.control)
+        ready = json.loads(frame[1]) if frame else {"error": "it ended at once"}
         if "error" in ready:
             raise OSError(ready["error"])
         return ready
@@ -131,6 +137,18 @@ def visible() -> tuple[list[str], list[str]]:
     return [*reads, "/etc/ld.so.cache", "/usr/share/zoneinfo"], hidden
 
 
+@functools.cache
+def libraries() -> list[str]:
+    """The folders (and single files) of the packages that programs may import."""
+    found = []
+    for name in (*LIBRARIES, *NEEDED):
+        spec = importlib.util.find_spec(name)
+        if spec and spec.origin:
+            path = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
+            found += [one for one in (path, f"{path}.libs") if os.path.exists(one)]
+    return found
+
+
 def bubblewrap(reads: list[str], hidden: list[str]) -> list[str]:
     """The bwrap command line. The loader and its libraries are bound too, because Python starts inside."""
     python = interpreter()
@@ -140,6 +158,8 @@ def bubblewrap(reads: list[str], hidden: list[str]) -> list[str]:
         *(shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", *ids, "--die-with-parent"),
         *("--new-session", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox"),
         *(word for path in binds for word in ("--ro-bind-try", path, path)),
+        *("--dir", walls.LIBRARIES),
+        *(word for path in libraries() for word in ("--ro-bind", path, f"{walls.LIBRARIES}/{os.path.basename(path)}")),
         *(word for path in hidden if os.path.isdir(path) for word in ("--tmpfs", path, "--remount-ro", path)),
         *(word for path in walls.DEVICES for word in ("--dev-bind-try", path, path)),
         *("--size", str(SCRATCH_MB << 20), "--perms", "0700", "--tmpfs", "/tmp", "--remount-ro", "/", "--"),

@@ -24,6 +24,7 @@ CAPSET = {"x86_64": 126, "aarch64": 91}
 MOUNT_SETATTR, LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_ENFORCE = 442, 444, 445, 446  # the same on every machine
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 INSIDE_ID = 1000
+LIBRARIES = "/libraries"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,8 +39,17 @@ def call(name: str, *arguments: object) -> int:
     return result
 
 
-def separate(control: socket.socket, root: str, reads: Sequence[str], hidden: Sequence[str], scratch_mb: int) -> None:
+def separate(
+    control: socket.socket,
+    root: str,
+    reads: Sequence[str],
+    hidden: Sequence[str],
+    libraries: Sequence[str],
+    scratch_mb: int,
+) -> None:
     """Go on as process 1 of new namespaces, with nothing to see but `reads` (read only) and an own, empty /tmp.
+
+    libraries: packages that are seen in LIBRARIES, wherever they are outside.
 
     root: an empty folder to build the new tree in. The caller at the other end of `control` writes the id maps when
     it is sent b"M", because only a process outside may map two ids (`id_maps`), and answers with a byte.
@@ -58,6 +68,9 @@ def separate(control: socket.socket, root: str, reads: Sequence[str], hidden: Se
         place(path, root + path)
     for path in filter(os.path.isdir, hidden):
         call("mount", "tmpfs", root + path, "tmpfs", MS_NOSUID | MS_NODEV, "size=4k,mode=755")
+    for path in libraries:
+        place(path, f"{root}{LIBRARIES}/{os.path.basename(path)}")
+    os.makedirs(root + LIBRARIES, exist_ok=True)
     os.mkdir(root + "/tmp")
     os.chdir(root)
     call("syscall", PIVOT_ROOT[platform.machine()], b".", b".")

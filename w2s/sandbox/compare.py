@@ -1,0 +1,109 @@
+"""What is done with a program's results, on the side of the tests: in a process of its own, behind the same walls.
+
+Results are made by programs that nobody trusts: numbers with colliding hashes, texts in texts, megabytes of brackets.
+So they are read and compared under the limits of the program itself, never in the process that judges. `replies` are
+(status, value or error) pairs, as `w2s.sandbox.child.Partner.replies` gives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+# The program of that process; w2s.sandbox.child gives it `_partner`.
+COMPARER = """
+from w2s.sandbox import compare
+def disagreement(arguments, *rules):
+    return compare.disagreement(_partner.replies(2 * len(arguments)), arguments, *rules)
+def spellings(count):
+    return compare.spellings(_partner.replies(count))
+"""
+Replies = Iterator[tuple[str, Any]]
+DECIMAL = 10**4000  # larger whole numbers are spelled in base 16, since Python bounds decimal digits
+LONGEST_SPELLING = 1000  # characters; what is longer is told by its hash
+
+
+def disagreement(replies: Replies, arguments: Sequence[Sequence], compare: str, atol: float) -> str:
+    """What keeps a program from being right: "judged" (another result), or its failure; "" where it is right.
+
+    replies: for each call the wanted reply, then the program's. arguments: of each call. A wanted reply without a
+    result leaves its call out.
+    """
+    for given_to_it in arguments:
+        (known, wanted), (status, given) = next(replies), next(replies)
+        if known == "ok" and status != "ok":
+            return f"{status}: {given}".rstrip(": ")
+        if known == "ok" and not same(given, wanted, given_to_it, compare, atol):
+            return "judged"
+    return ""
+
+
+def spellings(replies: Replies) -> list[str]:
+    """Each result as a text that is the same for equal results; failures by their kind."""
+    return [told(status, found) for status, found in replies]
+
+
+def told(status: str, found: Any) -> str:
+    if status == "ok":
+        text = spelled(found)
+        short = len(text) < LONGEST_SPELLING
+        return text if short else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"<{status} {found.split(':')[0]}>" if status == "exception" else f"<{status}>"
+
+
+def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float) -> bool:
+    """EvalPlus' rules: equal; floats within atol (1e-6 where the task names none) and 1e-7 of the wanted value.
+
+    compare: "equal"; "set" (order and repeats do not matter); "truth" (whether there is a result); "root" (the result
+    is a root of the polynomial in the first argument, to atol). EvalPlus also accepts everything for Mbpp/164 and other
+    readings of the question for Mbpp/295, 558 and 581; here the reference alone decides.
+    """
+    try:
+        if compare == "root":
+            return abs(sum(factor * math.pow(given, power) for power, factor in enumerate(arguments[0]))) <= atol
+        if compare == "set":
+            return set(given) == set(wanted)
+        if compare == "truth":
+            return given == wanted if isinstance(given, bool) else (given is not None) == bool(wanted)
+        if given == wanted:
+            return True
+        many = wanted if isinstance(wanted, list | tuple) else [wanted]
+        if atol == 0 and many and all(isinstance(one, float) for one in many):
+            atol = 1e-6
+        return atol > 0 and close(given, wanted, atol)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+
+
+def close(given: Any, wanted: Any, atol: float) -> bool:
+    """Numbers within atol + 1e-7 |wanted|, also inside lists and tuples of the same type and length."""
+    if isinstance(wanted, list | tuple):
+        same_form = type(given) is type(wanted) and len(given) == len(wanted)
+        return same_form and all(close(one, other, atol) for one, other in zip(given, wanted, strict=True))
+    if isinstance(wanted, float) and math.isnan(wanted):
+        return isinstance(given, float) and math.isnan(given)
+    if isinstance(given, bool) or not isinstance(given, int | float | complex) or not isinstance(wanted, int | float):
+        return given == wanted
+    return given == wanted or abs(given - wanted) <= atol + 1e-7 * abs(wanted)
+
+
+def spelled(value: Any) -> str:
+    """A text that is the same for values that are equal, floats to 8 places and 9 digits (rounding is transitive)."""
+    if isinstance(value, bool | int):
+        return repr(int(value)) if abs(value) < DECIMAL else hex(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return repr(value)
+        near = round(value, 8) + 0.0  # no negative zero
+        return str(int(near)) if near.is_integer() and abs(near) < 1e15 else f"{near:.9g}"
+    if isinstance(value, complex):
+        return f"complex({spelled(value.real)}, {spelled(value.imag)})" if value.imag else spelled(value.real)
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({', '.join(map(spelled, value))})"
+    if isinstance(value, set | frozenset):
+        return f"set({', '.join(sorted(map(spelled, value)))})"
+    if isinstance(value, dict):
+        return f"dict({', '.join(sorted(f'{spelled(key)}: {spelled(one)}' for key, one in value.items()))})"
+    return repr(value)

@@ -20,6 +20,7 @@ from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, rea
 from w2s.registry import did_you_mean
 from w2s.stages import Tools
 from w2s.stages.writing import judged, texts
+from w2s.store import write_job
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
@@ -62,7 +63,7 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
         start = (
             {"learner": dataclasses.asdict(learner), **model_at} if model_at else {"model": str(Path(model).resolve())}
         )
-        (here / "job.json").write_text(json.dumps({**job, **start, "runtime": dataclasses.asdict(config.runtime)}))
+        write_job(here, {**job, **start, "runtime": dataclasses.asdict(config.runtime)})
         workers.run(here)
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from w2s.hidden import hidden, hide
+
 MARK = "w2s: "  # what a worker's lines for the pipeline begin with
 PLAIN_EVERY_S = 10.0
 PIPE_EVERY_S = 0.5
@@ -41,6 +43,7 @@ def say(text: str, fields: dict[str, Any] | None = None) -> None:
     """One line on standard error; the same with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
     if not is_main():
         return
+    text = hide(text)
     with _lock:
         if _bars is not None:
             _bars.console.print(text, markup=False, highlight=False)
@@ -48,8 +51,8 @@ def say(text: str, fields: dict[str, Any] | None = None) -> None:
             print(text, file=sys.stderr, flush=True)
         if _file is not None:
             _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
-            with open(_file, "a", encoding="utf-8") as file:
-                line = {"time": round(time.time(), 3), "text": text, **(fields or {})}
+            with open(_file, "a", encoding="utf-8", errors="backslashreplace") as file:
+                line = {"time": round(time.time(), 3), "text": text, **hidden(fields or {})}
                 file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.evaluation.written_runs import POISON, write_run, write_texts
 from w2s.evaluation.collect import SHOWN_TEXT, finish, report_data
 from w2s.evaluation.runs import bins, measure_run, open_run
+from w2s.store import read_listing, write_listing
 
 
 @pytest.fixture
@@ -25,10 +26,14 @@ def test_finish_does_nothing_twice_unless_it_is_asked_or_something_changed(tiny_
     assert (folder / "report.html").stat().st_mtime_ns == before
     assert finish(folder, again=True) == words
     assert (folder / "report.html").stat().st_mtime_ns != before
-    text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("draws: 200", "draws: 100"))
-    (folder / "metrics.json").write_text('{"verdict": "old"}')
-    assert finish(folder) == words or finish(folder) != "old"
+    text, numbers = (folder / "config.yaml").read_text(), (folder / "metrics.json").read_text()
+    for page in ("metrics.json", "report.html", "report.json"):
+        (folder / page).write_text('{"verdict": "old"}')
+        assert finish(folder) == words
+        assert (folder / "metrics.json").read_text() == numbers
+    write_listing(folder, text.replace("draws: 200", "draws: 100"), read_listing(folder))
+    assert finish(folder)
+    assert (folder / "metrics.json").read_text() != numbers
     assert len(json.loads((folder / "metrics.json").read_text())["metrics"]) > 10
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from w2s.boosting.adaboost import wrongness
 from w2s.evaluation.statistics import DRAWS, Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
+from w2s.hidden import hide
 from w2s.records import Metric, Outcome, Predictions, align
 
 MODELS = (
@@ -336,4 +337,4 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric])
             row[field] = None if row[field] is None else round(float(row[field]), 6) + 0.0  # no -0.0
         rows.append(row)
     text = json.dumps({"run": run, "verdict": verdict, "metrics": rows}, indent=1, ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    Path(path).write_text(hide(text) + "\n", encoding="utf-8", errors="backslashreplace")

@@ -15,6 +15,7 @@ import numpy as np
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
 from w2s.evaluation.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
+from w2s.hidden import revealed
 from w2s.records import (
     Example,
     Gold,
@@ -90,7 +91,7 @@ def open_run(folder: Path) -> Run:
 
     listed, store = read_listing(folder), folder.parent / "store"
     artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    config = revealed(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     return Run(folder, artifacts, config, listed["command"])
 
 

@@ -16,6 +16,7 @@ from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
 from w2s.log import say
+from w2s.models import folders
 from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.registry import did_you_mean
 from w2s.stages import Tools
@@ -34,6 +35,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
+    folders.damage(model)
     folder = Path(config.runtime.runs_dir) / "evaluate" / Path(model).name
     with Workers(config.runtime) as workers:
         metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, workers)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import sys
 from pathlib import Path
@@ -12,9 +11,6 @@ from typing import NoReturn
 from w2s import flags
 from w2s.hidden import hide
 from w2s.records import BadInput
-
-DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR,
-        errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,9 +31,11 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        if error.errno not in DISK:
+        from w2s.store import disk_trouble
+
+        if not (words := disk_trouble(error)):
             raise
-        refuse(f"{error.filename or 'writing'}: {error.strerror}")
+        refuse(words)
     except KeyboardInterrupt:
         print("w2s: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)

@@ -15,6 +15,7 @@ import yaml
 
 from w2s.config import Config
 from w2s.config_file import shown, to_yaml
+from w2s.hidden import hide
 from w2s.jobs import Workers
 from w2s.log import say
 from w2s.pipeline import build
@@ -113,7 +114,7 @@ def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
     listed = [
         {
             "name": s.name,
-            "title": s.title,
+            "title": hide(s.title),
             "folder": s.folder_name,
             "tags": dict(s.tags),
             "parents": {r: p.folder_name for r, p in s.parents.items()},
@@ -141,7 +142,7 @@ def other_run(config: Config) -> str:
     folder, known = folder_of(config), folder_of(config) / "config.yaml"
     if not folder.exists():
         return ""
-    if not known.exists():  # no run has ended there yet
+    if not known.is_file():  # no run has ended there yet
         others = sorted({one.name for one in folder.iterdir()} - {"log.jsonl", "config.yaml.new"})
         return f"it holds {others[0]}, and no config.yaml of a run" if others else ""
     try:

@@ -6,6 +6,7 @@ a job file puts the value of its own environment back.
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from w2s.records import BadInput
 
 REFERENCE = re.compile(r"\$\{oc\.env:(\w+)\}")
-SHORTEST = 4  # characters: what is shorter stands in any text by chance, and is hidden only where it stands alone
+SHORTEST = 6  # characters: what is shorter stands in any text by chance, and is hidden only where it stands alone
 
-_known: dict[str, str] = {}  # value, also as Python writes it in a message -> the reference
+_known: dict[str, str] = {}  # value, also as a message or a page writes it -> the reference
 
 
 def value_of(name: str, *default: Any) -> Any:
@@ -25,7 +26,7 @@ def value_of(name: str, *default: Any) -> Any:
             return default[0]
         raise BadInput(f"${{oc.env:{name}}}: the environment variable {name} is not set")
     if value := os.environ[name]:
-        _known.update(dict.fromkeys((value, repr(value)[1:-1]), f"${{oc.env:{name}}}"))
+        _known.update(dict.fromkeys((value, repr(value)[1:-1], html.escape(value)), f"${{oc.env:{name}}}"))
     return os.environ[name]
 
 

@@ -8,12 +8,14 @@ is complete, always, and whoever reads one reads it through `checked`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import stat
 import subprocess
 import threading
@@ -23,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2s.hidden import hidden
+from w2s.hidden import hidden, hide
 from w2s.log import say
 from w2s.records import BadInput
 
@@ -155,7 +157,7 @@ def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seco
         partial,
         {
             "stage": stage.name,
-            "title": stage.title,
+            "title": hide(stage.title),
             "key": stage.key,
             "version": stage.version,
             "section": hidden(stage.section),
@@ -234,6 +236,17 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(beside, path)
 
 
+DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR,
+        errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """'FILE: No space left on device' and the like; None where the error is of another kind."""
+    told = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    return f"{getattr(error, 'filename', None) or 'writing'}: {os.strerror(number)}" if number in DISK else None
+
+
 def write_job(folder: Path, job: dict[str, Any]) -> None:
     """What a worker reads, values of the environment by reference: it puts those of its own environment in."""
     write_json(folder / "job.json", hidden(job))
@@ -246,6 +259,8 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """What `write_sealed` wrote; None where it is missing or not as it was written."""
+    if not path.is_file():  # whoever reads a pipe waits for ever
+        return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if value.pop("seal") == seal(value) else None

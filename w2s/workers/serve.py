@@ -27,6 +27,7 @@ from typing import Any
 from w2s import log
 from w2s.hidden import hidden, revealed
 from w2s.records import BadInput
+from w2s.store import disk_trouble
 
 DONE = "done.json"
 
@@ -86,6 +87,8 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
         free_memory(world)
         return {"done": str(folder)}
     except Exception as error:
+        if words := disk_trouble(error):
+            return {"failed": str(folder), "kind": "BadInput", "message": words}
         if not isinstance(error, BadInput):
             traceback.print_exc()
         return {"failed": str(folder), "kind": type(error).__name__, "message": str(error)}

@@ -66,7 +66,7 @@ from w2s.records import (
     read_arrays,
     read_rows,
 )
-from w2s.store import write_json
+from w2s.store import read_sealed, sha256, write_sealed
 
 SHOWN_BINS = 8
 SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
@@ -79,34 +79,38 @@ def finish(folder: Path, *, again: bool = False) -> str:
     """
     run = open_run(folder)
     stamp = stamp_of(run)
-    known = folder / "metrics.json"
-    there = all((folder / name).exists() for name in ("metrics.json", "report.html", "student/README.md"))
-    if not again and there and stamp == read_stamp(folder):
-        return json.loads(known.read_text())["verdict"]
+    if not again and (words := said_before(folder, stamp)):
+        return words
     say(f"{run.config['name']}: measuring, and writing the report")
     answers, metrics = measure_run(run)
     limit = run.config.get("limit")
     words = "; ".join(filter(None, (smoke(limit), verdict(metrics, SUITE))))
-    write_metrics(known, run.config["name"], words, metrics, limit=limit)
-    data = report_data(run, answers, metrics)
+    data = report_data(run, answers, metrics)  # all is read before anything is written
+    write_metrics(folder / "metrics.json", run.config["name"], words, metrics, limit=limit)
     write_report(data, folder)
     write_exports(run)
-    write_student(run, data)
-    write_json(folder / "report.json", {"stamp": stamp})
+    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md", *write_student(run, data))
     return words
 
 
 def stamp_of(run: Run) -> str:
     """What a report depends on: the artifacts and the evaluation's settings."""
-    recipe = [run.config["name"], run.config["evaluation"], [a.path.name for a in run.artifacts]]
+    recipe = [run.config["name"], run.config["evaluation"], [a.folder.name for a in run.artifacts]]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def read_stamp(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / "report.json").read_text())["stamp"]
-    except (OSError, ValueError, KeyError):
-        return None
+def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
+    """report.json: the verdict, what it depends on, and the pages as they were written."""
+    hashes = {page: sha256(folder / page) for page in pages}
+    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
+
+
+def said_before(folder: Path, stamp: str) -> str | None:
+    """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
+    told = read_sealed(folder / "report.json") or {}
+    pages = told.get("pages", {}).items()
+    whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
+    return told["verdict"] if whole and told.get("stamp") == stamp else None
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -270,7 +274,7 @@ def costs(run: Run) -> tuple[Cost, ...]:
     """Seconds and tokens by kind of stage, over all seeds."""
     seconds: dict[str, float] = defaultdict(float)
     tokens: dict[str, int] = defaultdict(int)
-    for artifact in {a.path: a for a in run.artifacts}.values():
+    for artifact in {a.folder: a for a in run.artifacts}.values():
         who, kind = artifact.tags.get("model", ""), artifact.tags.get("kind", "")
         label = artifact.name.replace("_", " ")
         if kind in ("round", "model"):

@@ -22,6 +22,7 @@ import numpy as np
 
 from w2s.boosting.adaboost import wrongness
 from w2s.evaluation.statistics import Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
+from w2s.hidden import hide
 from w2s.records import Metric, Outcome, Predictions, align
 
 MODELS = (
@@ -337,4 +338,4 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric],
         rows.append(row)
     told = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
     text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    Path(path).write_text(hide(text) + "\n", encoding="utf-8", errors="backslashreplace")

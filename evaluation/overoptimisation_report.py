@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.evaluation.collect import SYNTHETIC, costs, read_stamp, reproduce
+from w2s.evaluation.collect import SYNTHETIC, costs, keep_said, reproduce, said_before
 from w2s.evaluation.metrics import write_metrics
 from w2s.evaluation.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
 from w2s.evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
@@ -20,9 +20,8 @@ from w2s.evaluation.preferences_report import NAMES, how_of
 from w2s.evaluation.report import render
 from w2s.evaluation.runs import Run, open_run
 from w2s.evaluation.verdict import find, points, sentence
-from w2s.records import Metric, Rewards, align, read_arrays
+from w2s.records import Metric, Rewards, align, load_arrays, read_arrays
 from w2s.rewards.best_of_n import doublings, kl
-from w2s.store import write_json
 
 PROBE = "probe"
 FLOOR = 0.03  # a policy that is hardly ever right, or hardly ever wrong, shows no curve
@@ -32,34 +31,31 @@ SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one
 def finish(folder: Path, *, again: bool = False) -> str:
     """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
     run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.path.name for one in run.artifacts]
+    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
     stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    known = folder / "metrics.json"
-    if not again and known.exists() and (folder / "curve.html").exists() and stamp == read_stamp(folder):
-        return json.loads(known.read_text())["verdict"]
+    if not again and (words := said_before(folder, stamp)):
+        return words
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
     metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])
-    write_metrics(known, run.config["name"], words, metrics)
     content = content_of(run, metrics, sizes, words)
+    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
     render("curve.html", content, folder)
     render("curve.md", {**content, "pictures": {}}, folder)
-    write_json(folder / "report.json", {"stamp": stamp})
+    keep_said(folder, stamp, words, "metrics.json", "curve.html", "curve.md")
     return words
 
 
 def samples_of(run: Run, seed: int) -> Samples:
     """A seed's samples with their gold (0 where a text is empty or could not be judged) and every kind's rewards."""
     (merged,), (graded,) = run.find("samples_merged", seed=seed), run.find("sample_gold", seed=seed)
-    with np.load(merged.path / "place.npz") as file:
-        ids, place_NS = file["ids"], file["place_NS"]
-    with np.load(graded.path / "gold.npz") as file:
-        if file["ids"].tolist() != ids.tolist():
-            raise ValueError(f"{graded.path}: its questions are not those of {merged.path}")
-        gold_ND = np.nan_to_num(file["gold_ND"])
+    places, known = load_arrays(merged.path / "place.npz"), load_arrays(graded.path / "gold.npz")
+    ids, place_NS, gold_ND = places["ids"], places["place_NS"], np.nan_to_num(known["gold_ND"])
+    if known["ids"].tolist() != ids.tolist():
+        raise ValueError(f"{graded.path}: its questions are not those of {merged.path}")
     found = {
         one.tags["model"]: align(read_arrays(one.path / f"{PROBE}.npz", Rewards), ids).scores_MNK
         for one in run.find("rewards", seed=seed, set=PROBE)
@@ -77,8 +73,8 @@ def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
     """way -> seed -> what was written while RL had its reward as aim; empty where the run has no RL."""
     found: dict[str, dict[int, Rollouts]] = {}
     for one in run.find("rollout_gold"):
-        with np.load(one.path / "rollouts.npz") as file:
-            told = Rollouts(*(file[name] for name in ("step_T", "gold_T", "reward_T", "kl_S")))
+        arrays = load_arrays(one.path / "rollouts.npz")
+        told = Rollouts(*(arrays[name] for name in ("step_T", "gold_T", "reward_T", "kl_S")))
         found.setdefault(one.tags["model"], {})[one.tags["seed"]] = told
     return found
 

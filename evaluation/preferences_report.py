@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from w2s.evaluation import preferences as measured
-from w2s.evaluation.collect import costs, read_stamp, reproduce
+from w2s.evaluation.collect import costs, keep_said, reproduce, said_before
 from w2s.evaluation.metrics import write_metrics
 from w2s.evaluation.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
 from w2s.evaluation.pool_pictures import name_ends
@@ -20,9 +20,8 @@ from w2s.evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, P
 from w2s.evaluation.report import render
 from w2s.evaluation.runs import Run, open_run
 from w2s.evaluation.verdict import compared, find, points, sentence
-from w2s.records import Example, Gold, Metric, Rewards, align, read_arrays, read_rows
+from w2s.records import Example, Gold, Metric, Rewards, align, load_arrays, read_arrays, read_rows
 from w2s.rewards.best_of_n import kl
-from w2s.store import write_json
 
 NAMES = {
     MEMBER: "one reward model",
@@ -53,21 +52,20 @@ BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the 
 def finish(folder: Path, *, again: bool = False) -> str:
     """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
     run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.path.name for one in run.artifacts]
+    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
     stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    known = folder / "metrics.json"
-    if not again and known.exists() and (folder / "report.html").exists() and stamp == read_stamp(folder):
-        return json.loads(known.read_text())["verdict"]
+    if not again and (words := said_before(folder, stamp)):
+        return words
     sets, pools = read_sets(run), read_pools(run)
     metrics = measure(run, sets, pools)
     words = verdict(metrics, headline(run))
-    write_metrics(known, run.config["name"], words, metrics)
     content = content_of(run, sets, metrics, words)
+    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
     render("preferences.html", content, folder)
     render("preferences.md", {**content, "pictures": {}}, folder)
     for ending in ("html", "md"):
         (folder / f"preferences.{ending}").replace(folder / f"report.{ending}")
-    write_json(folder / "report.json", {"stamp": stamp})
+    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md")
     return words
 
 
@@ -104,8 +102,8 @@ def read_pools(run: Run) -> dict[int, Pool]:
     found = {}
     for seed in run.seeds if run.find(POOL) else ():
         (listed,), (known,) = run.find(POOL, seed=seed), run.find("pool_gold", seed=seed)
-        with np.load(known.path / "preference.npz", allow_pickle=False) as file:
-            ids, preference_NK = file["ids"], file["preference_NK"]
+        told = load_arrays(known.path / "preference.npz")
+        ids, preference_NK = told["ids"], told["preference_NK"]
         rows = {row.id: row for row in read_rows(listed.path / f"{POOL}.jsonl", Example)}
         length_NK = np.full(preference_NK.shape, np.nan)
         models_NK = np.full(preference_NK.shape, "", dtype=object)

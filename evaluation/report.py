@@ -19,6 +19,7 @@ from w2s.evaluation import pictures
 from w2s.evaluation.contents import ReportData
 from w2s.evaluation.metrics import PAIRS
 from w2s.evaluation.verdict import edge, find, points, remarks, sentence, verdict
+from w2s.hidden import hide
 from w2s.log import duration, printable
 from w2s.records import Metric
 
@@ -126,7 +127,7 @@ def render(name: str, content: dict[str, Any], folder: Path) -> None:
     """The template `name`, filled, as a file in `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(fill(name, content), encoding="utf-8")
+    (folder / name).write_text(hide(fill(name, content)), encoding="utf-8", errors="backslashreplace")
 
 
 def fill(name: str, content: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
 from w2s.evaluation.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
+from w2s.hidden import revealed
 from w2s.records import (
     Example,
     Gold,
@@ -23,11 +24,12 @@ from w2s.records import (
     Predictions,
     TokenWeights,
     Weights,
+    load_arrays,
     read_arrays,
     read_rows,
     take,
 )
-from w2s.store import read_manifest
+from w2s.store import checked, read_listing, read_manifest
 
 SUITE = "hard_test"
 
@@ -37,12 +39,17 @@ class Artifact:
     """One stage of the run, as stages.json lists it."""
 
     name: str
-    path: Path
+    folder: Path
     tags: Mapping[str, Any]
 
     @property
+    def path(self) -> Path:
+        """The folder, to read from: a damaged artifact is a BadInput."""
+        return checked(self.folder)
+
+    @property
     def manifest(self) -> dict[str, Any]:
-        return read_manifest(self.path)
+        return read_manifest(self.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +86,12 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
+    """The run as its stages.json lists it; a BadInput where that or config.yaml is not as the run wrote it."""
     from omegaconf import OmegaConf
 
-    listed = json.loads((folder / "stages.json").read_text())
-    store = folder.parent / "store"
+    listed, store = read_listing(folder), folder.parent / "store"
     artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    config = revealed(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     return Run(folder, artifacts, config, listed["command"])
 
 
@@ -156,8 +163,7 @@ def read_texts(path: Path) -> dict[str, list[tuple[str, float]]]:
 
 def row_weights(folder: Path) -> Weights:
     """What each question weighs after the round in `folder`: where tokens have weights, the sum of its tokens'."""
-    with np.load(folder / "weights.npz", allow_pickle=False) as file:
-        by_token = "weight_T" in file
+    by_token = "weight_T" in load_arrays(folder / "weights.npz")
     weights = read_arrays(folder / "weights.npz", TokenWeights if by_token else Weights)
     return by_row(weights)[0] if by_token else weights
 

@@ -39,11 +39,12 @@ SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
-def write_student(run: Run, data: ReportData) -> None:
+def write_student(run: Run, data: ReportData) -> list[str]:
     """The student of the first seed in RUN/student/, those of further ones in its seed-S/.
 
     Weights are hard links into the store (copies where the file system has none), so that they cost no space and the
-    folder can be moved away; what is small is copied, so that editing it changes no artifact.
+    folder can be moved away; what is small is copied, so that editing it changes no artifact. Returns the pages that it
+    wrote: none where there is no student that transformers loads.
     """
     found = {
         seed: artifact.path / "fit-0" / "model"
@@ -51,7 +52,7 @@ def write_student(run: Run, data: ReportData) -> None:
         for artifact in run.find("model", seed=seed, model="student")
     }
     if not found or not all(path.is_dir() for path in found.values()):
-        return
+        return []
     final, partial = run.folder / "student", run.folder / "student.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for seed, path in found.items():
@@ -60,6 +61,7 @@ def write_student(run: Run, data: ReportData) -> None:
     (partial / "README.md").write_text(card(run, data), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+    return ["student/README.md"]
 
 
 def link_weights(source: str, target: str) -> None:

@@ -16,10 +16,12 @@ from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
 from w2s.log import say, to_file
+from w2s.models import folders
 from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.registry import did_you_mean
 from w2s.stages import Tools
 from w2s.stages.writing import judged, texts
+from w2s.store import write_job
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
@@ -34,6 +36,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
+    folders.damage(model)
     name = Path(model).name + (f"-limit-{config.limit}" if config.limit else "")
     folder = Path(config.runtime.runs_dir) / "evaluate" / name
     to_file(folder / "log.jsonl")
@@ -70,7 +73,7 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
         start = (
             {"learner": dataclasses.asdict(learner), **model_at} if model_at else {"model": str(Path(model).resolve())}
         )
-        (here / "job.json").write_text(json.dumps({**job, **start, "runtime": dataclasses.asdict(config.runtime)}))
+        write_job(here, {**job, **start, "runtime": dataclasses.asdict(config.runtime)})
         workers.run(here)
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})

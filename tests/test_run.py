@@ -12,7 +12,7 @@ from w2s.cli import main
 from w2s.config_file import load
 from w2s.pipeline import build
 from w2s.records import Example, Outcome, PseudoLabels, read_arrays, read_rows
-from w2s.store import read_manifest, verify
+from w2s.store import checked, read_manifest
 
 MODELS = {
     "floor",
@@ -77,7 +77,7 @@ def test_every_artifact_is_as_its_manifest_says_and_nothing_is_left_over(tiny_ru
     listed = {one["folder"] for one in stages(tiny_run).values()}
     assert {path.name for path in store.iterdir()} == listed
     for name in listed:
-        verify(store / name)
+        checked(store / name)
         assert name.endswith(read_manifest(store / name)["key"])
 
 

@@ -7,9 +7,10 @@ import json
 import sys
 import textwrap
 from pathlib import Path
+from typing import NoReturn
 
 from w2s import flags
-from w2s.log import tell as print  # nothing that a model or a file says steers the terminal
+from w2s.log import tell as print  # nothing that a model or a file says steers the terminal, and secrets stay hidden
 from w2s.records import BadInput
 
 
@@ -27,18 +28,28 @@ def main(argv: list[str] | None = None) -> None:
     try:
         asked.command(asked)
     except BadInput as error:
-        print("\n".join(f"w2s: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        sys.exit(2)
+        refuse(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        from w2s.store import disk_trouble
+
+        if not (words := disk_trouble(error)):
+            raise
+        refuse(words)
     except KeyboardInterrupt:
         print("w2s: interrupted; the same command goes on where it stopped", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
     except RuntimeError as error:
         if type(error).__name__ != "JobFailed":
             raise
         print(f"w2s: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def refuse(text: str) -> NoReturn:
+    print("\n".join(f"w2s: {line}" for line in text.splitlines()), file=sys.stderr)
+    sys.exit(2)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -71,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         flags.CONFIG,
         flags.SEVERAL,
         flags.LIMIT,
+        flags.REPLACE,
     )
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
@@ -84,8 +96,14 @@ def make_parser() -> argparse.ArgumentParser:
         combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *flags.APPLY, *flags.LABEL
     )
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
-    add(rewards_run, "train reward models on preference data, and judge them", flags.CONFIG, flags.OVERRIDES)
-    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", flags.CONFIG, flags.OVERRIDES)
+    add(
+        rewards_run, "train reward models on preference data, and judge them", flags.CONFIG, flags.OVERRIDES,
+        flags.REPLACE,
+    )  # fmt: skip
+    add(
+        rewards_curve, "gold and reward of what reward models choose: over-optimisation", flags.CONFIG, flags.OVERRIDES,
+        flags.REPLACE,
+    )  # fmt: skip
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
@@ -106,7 +124,7 @@ def run(asked: argparse.Namespace) -> None:
 
     folders = [Path(config.runtime.runs_dir) / config.name for config in configs]
     log.to_file(folders[0] / "log.jsonl")
-    told = execution.run(configs)
+    told = execution.run(configs, replace=asked.replace)
     for file, config, folder, stages in zip(files, configs, folders, told, strict=True):
         execution.write_run(config, stages, ["w2s", "run", file, *overrides])
         print(finish(folder))
@@ -244,7 +262,7 @@ def rewards_run(asked: argparse.Namespace) -> None:
 
     folder = Path(config.runtime.runs_dir) / config.name
     log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], story)
+    (told,) = execution.run([config], story, replace=asked.replace)
     execution.write_run(config, told, ["w2s", "rewards", "run", asked.config, *asked.overrides])
     print(finish(folder))
     print(f"report: {folder / 'report.html'}")
@@ -262,7 +280,7 @@ def rewards_curve(asked: argparse.Namespace) -> None:
 
     folder = Path(config.runtime.runs_dir) / config.name
     log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], overoptimised.tell_probe)
+    (told,) = execution.run([config], overoptimised.tell_probe, replace=asked.replace)
     execution.write_run(config, told, ["w2s", "rewards", "curve", asked.config, *asked.overrides])
     print(finish(folder))
     print(f"report: {folder / 'curve.html'}")
@@ -295,7 +313,9 @@ def limited(overrides: list[str], limit: int | None) -> list[str]:
 
 def study_of(folder: Path) -> str | None:
     """`run` or `curve` where the run is one of `w2s rewards`; None where it is of `w2s run`."""
-    words = json.loads((folder / "stages.json").read_text())["command"].split()
+    from w2s.store import read_listing
+
+    words = read_listing(folder)["command"].split()
     return words[2] if words[:2] == ["w2s", "rewards"] else None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from w2s.config import Config, Learner, RewardModels, Sizes
 from w2s.config_studies import RewardSuites
+from w2s.hidden import hidden, hide, value_of
 from w2s.records import BadInput
 from w2s.registry import build
 
@@ -23,6 +24,12 @@ COMMAND_LINE = "command line"
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
 SMOKE_STEPS = 100
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
+NAME = re.compile(r"(?!.*\.(lock|partial|new)$)\w[\w.-]{0,79}", re.IGNORECASE)
+TAKEN = ("store", "combine", "compare", "judge", "evaluate")  # other folders of runs_dir
+NAME_WORDS = (
+    "letters, digits, '.', '_', '-', at most 80, the first a letter, digit or '_'; not "
+    f"{', '.join(TAKEN)}, and no name that ends in .lock, .partial or .new"
+)
 
 
 def load(
@@ -42,7 +49,7 @@ def load(
         of_file = checked(values, (), checks or cross_checks)[1]  # wrong without the command line too
         problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in found]
     if problems:
-        raise BadInput("\n".join(problems))
+        raise BadInput(hide("\n".join(problems)))
     return limited(config)
 
 
@@ -101,6 +108,7 @@ def resolve(values: dict, problems: list[str]) -> dict:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    OmegaConf.register_resolver("oc.env", value_of, replace=True)  # the same, and what it gives is shown nowhere
     try:
         return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
@@ -112,7 +120,7 @@ def from_overrides(overrides: typing.Sequence[str]) -> Config:
     """The defaults with `a.b=c` of the command line over them."""
     config, problems = checked({}, overrides, range_checks)
     if problems:
-        raise BadInput("\n".join(f"{COMMAND_LINE}: {line}" for line in problems))
+        raise BadInput(hide("\n".join(f"{COMMAND_LINE}: {line}" for line in problems)))
     return config
 
 
@@ -171,7 +179,7 @@ def apply(values: dict, override: str, problems: list[str]) -> None:
         problems.append(f"{override!r}: not understood; an override is written key=value")
         return
     try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=True)["value"]
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except (YAMLError, OmegaConfBaseException) as error:
         problems.append(f"{key}: {text!r} is not readable: {one_line(error)}")
         return
@@ -291,8 +299,8 @@ def run_checks(config: Config) -> list[str]:
     problems = range_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
-    if not re.fullmatch(r"[\w.-]+", config.name) or config.name in (".", "..", "store"):
-        problems.append(f"name: {config.name!r} given; allowed: letters, digits, '.', '_', '-' (and not 'store')")
+    if not NAME.fullmatch(config.name) or config.name.casefold() in TAKEN:
+        problems.append(f"name: {config.name!r} given; allowed: {NAME_WORDS}")
     return problems
 
 
@@ -328,9 +336,8 @@ def cross_checks(config: Config) -> list[str]:
     return problems
 
 
-def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML, secrets redacted."""
-    from omegaconf import OmegaConf
+def shown(config: Config) -> dict[str, Any]:
+    """The whole configuration as it may be read by others: secrets redacted, values of the environment by reference."""
 
     def redact(node: Any, key: str = "") -> Any:
         if isinstance(node, dict):
@@ -339,4 +346,10 @@ def to_yaml(config: Config) -> str:
             return [redact(v, key) for v in node]
         return "[redacted]" if isinstance(node, str) and SECRET.search(key) else node
 
-    return OmegaConf.to_yaml(OmegaConf.create(redact(dataclasses.asdict(config))))
+    return hidden(redact(dataclasses.asdict(config)))
+
+
+def to_yaml(config: Config) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(shown(config)))

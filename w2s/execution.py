@@ -5,25 +5,33 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import shlex
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from w2s.config import Config
-from w2s.config_file import smoke, to_yaml
+from w2s.config_file import shown, smoke, to_yaml
+from w2s.hidden import hide
 from w2s.jobs import Workers
 from w2s.log import progress, say
 from w2s.pipeline import build
 from w2s.records import BadInput
-from w2s.store import Stage, Store, write_json
+from w2s.store import LISTING, Stage, Store, read_sealed, write_listing
 
 THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
-def run(configs: Sequence[Config], tell_seed: Callable | None = None) -> list[list[Stage]]:
+def run(configs: Sequence[Config], tell_seed: Callable | None = None, *, replace: bool = False) -> list[list[Stage]]:
     """Make every stage that is not there yet, as many at a time as there are slots. Returns each config's stages.
 
-    tell_seed: the story of one seed, where it is not the main job's.
+    tell_seed: the story of one seed, where it is not the main job's. replace: another run of the same name may give
+    way; without it that is a BadInput.
     """
+    for config in () if replace else configs:
+        refuse(config, other_run(config))
     runtime = configs[0].runtime
     if any(one.runtime != runtime for one in configs):
         raise BadInput("runtime: it differs between the configs; those that run together need the same")
@@ -38,6 +46,8 @@ def run(configs: Sequence[Config], tell_seed: Callable | None = None) -> list[li
         found = [build(config, workers.run, tell_seed) for config in configs]
         todo: dict[str, Stage] = {}
         for config, told in zip(configs, found, strict=True):
+            if not replace:
+                refuse(config, other_stages(config, told))
             missing = [stage for stage in told if not store.done(stage)]
             say(f"{config.name}: {len(told)} stages, {len(told) - len(missing)} done, {len(missing)} to run")
             if config.limit:
@@ -82,20 +92,76 @@ def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
     return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
 
 
+PAGES = ("report.json", "metrics.json", *(f"{page}.{kind}" for page in ("report", "curve") for kind in ("html", "md")))
+
+
 def write_run(config: Config, told: list[Stage], command: list[str]) -> Path:
     """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
-    folder = Path(config.runtime.runs_dir) / config.name
+    folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
+    if other_run(config) or other_stages(config, told):
+        for page in PAGES:  # of the run that gives way
+            (folder / page).unlink(missing_ok=True)
     listed = [
         {
             "name": s.name,
-            "title": s.title,
+            "title": hide(s.title),
             "folder": s.folder_name,
             "tags": dict(s.tags),
             "parents": {r: p.folder_name for r, p in s.parents.items()},
         }
         for s in told
     ]
-    write_json(folder / "stages.json", {"command": shlex.join(command), "stages": listed, "cores": os.cpu_count()})
+    write_listing(folder, to_yaml(config), {"command": shlex.join(command), "stages": listed, "cores": os.cpu_count()})
     return folder
+
+
+# --- names in use ----------------------------------------------------------------------------------------------------
+
+
+def folder_of(config: Config) -> Path:
+    return Path(config.runtime.runs_dir) / config.name
+
+
+def refuse(config: Config, why: str) -> None:
+    if why:
+        raise BadInput(f"name: {folder_of(config)} is in use: {why}; name=... for a new run, --replace to replace it")
+
+
+def other_run(config: Config) -> str:
+    """What lies under the run's name and is not this run, in words: files of others, or what its config differs in."""
+    folder, known = folder_of(config), folder_of(config) / "config.yaml"
+    if not folder.exists():
+        return ""
+    if not known.is_file():  # no run has ended there yet
+        others = sorted({one.name for one in folder.iterdir()} - {"log.jsonl", "config.yaml.new"})
+        return f"it holds {others[0]}, and no config.yaml of a run" if others else ""
+    try:
+        found = list(differences(yaml.safe_load(known.read_text(encoding="utf-8")), shown(config)))
+    except (OSError, ValueError, yaml.YAMLError):
+        return "its config.yaml is not readable"
+    more = f" and {len(found) - 2} more keys" if len(found) > 2 else ""
+    return "; ".join(found[:2]) + more
+
+
+def other_stages(config: Config, told: Sequence[Stage]) -> str:
+    """How many stages of a run that lies there with the same config are not among these, in words."""
+    there = {one["folder"] for one in (read_sealed(folder_of(config) / LISTING) or {"stages": ()})["stages"]}
+    gone = len(there - {stage.folder_name for stage in told})
+    what = "its config is the same, but data, code, environment or command are not"
+    return f"{what} ({gone} of its {len(there)} stages are others)" if gone else ""
+
+
+def differences(there: Any, here: Any, key: str = "") -> Iterator[str]:
+    """'student.train.steps is 8 there, 9 here' for each key of two configs, but for those that change no result."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in dict.fromkeys([*here, *there]):
+            if (key, name) != ("", "runtime"):
+                inner = (one.get(name, "not set") for one in (there, here))
+                yield from differences(*inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for at, inner in enumerate(zip(there, here, strict=True)):
+            yield from differences(*inner, f"{key}.{at}")
+    elif there != here:
+        was, now = (textwrap.shorten(str(one), 60) for one in (there, here))
+        yield f"{key or 'config'} is {was} there, {now} here"

@@ -25,10 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config import Runtime
+from w2s.hidden import hide
 from w2s.log import MARK, shown
 from w2s.records import BadInput
 
 TAIL_LINES = 40
+LOG_LINES = 10_000
+LOG = "failed.log"
 NOISE = ("[INFO]", "[WARNING]", "FutureWarning", "return func(*args")
 
 
@@ -42,6 +45,8 @@ def read_done(folder: Path) -> dict[str, Any] | None:
         return json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except (OSError, ValueError):
+        raise BadInput(f"{folder / 'done.json'}: it is damaged; delete the folder {folder} and run again") from None
 
 
 def count_accelerators() -> int:
@@ -128,7 +133,7 @@ class Worker:
 
     def __init__(self, command: list[str], env: dict[str, str]):
         self._answers: queue.Queue[dict | None] = queue.Queue()
-        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        self._said: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
         self._process = subprocess.Popen(
             command,
             env=env | {"W2S_PIPE": "1"},
@@ -146,8 +151,8 @@ class Worker:
         for line in self._process.stdout:
             if line.startswith(MARK):
                 self._answers.put(json.loads(line[len(MARK) :]))
-            elif not any(noise in line for noise in NOISE):
-                self._tail.append(line.rstrip())
+            else:
+                self._said.append(line.rstrip())
         self._answers.put(None)
 
     def _watch(self) -> None:
@@ -158,8 +163,8 @@ class Worker:
         return self._process.poll() is None
 
     def run(self, folder: Path, show: Callable[[dict], None]) -> dict[str, Any]:
-        """The worker's answer: {"done": folder} or {"failed": folder, "kind", "tail"}."""
-        self._tail.clear()
+        """The worker's answer: {"done": folder} or {"failed": folder, "kind", "said", "code"}."""
+        self._said.clear()
         with contextlib.suppress(OSError):
             self._process.stdin.write(f"{folder}\n")
             self._process.stdin.flush()
@@ -168,8 +173,12 @@ class Worker:
                 break
             show(answer)
         if answer is None or "failed" in answer:
+            code = None
+            if answer is None:  # it ends by itself
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._process.wait(timeout=10)
             self.close()
-            answer = {"failed": str(folder), "kind": "", **(answer or {}), "tail": "\n".join(self._tail)}
+            answer = {"failed": str(folder), "kind": "", **(answer or {}), "said": list(self._said), "code": code}
         return answer
 
     def close(self) -> None:
@@ -190,21 +199,40 @@ def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        tail = collections.deque((line.rstrip() for line in process.stdout), maxlen=TAIL_LINES)
+        said = collections.deque((line.rstrip() for line in process.stdout), maxlen=LOG_LINES)
         process.wait()
     finally:
         kill_group(process.pid)
-    return {"done": str(folder)} if read_done(folder) else {"failed": str(folder), "kind": "", "tail": "\n".join(tail)}
+    if read_done(folder):
+        return {"done": str(folder)}
+    return {"failed": str(folder), "kind": "", "said": list(said), "code": process.returncode}
 
 
 def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     done = read_done(folder)
     if done is not None and "failed" not in answer:
+        (folder / LOG).unlink(missing_ok=True)  # of an attempt before
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
-    tail = answer.get("tail") or "(it said nothing)"
-    raise JobFailed(f"the job {folder} failed. Its last lines:\n{tail}\nTo run it again: {rerun_line(folder, runtime)}")
+    said, how = answer["said"], ending(answer.get("code"))
+    told = [line for line in said if not any(noise in line for noise in NOISE)][-TAIL_LINES:]
+    words = "It said nothing."
+    if said:
+        (folder / LOG).write_text(hide("\n".join(said)) + "\n", encoding="utf-8", errors="backslashreplace")
+        words = "\n".join([f"All it said: {folder / LOG}. Its last lines:", *told])
+    raise JobFailed(f"the job {folder} failed{how}. {words}\nTo run it again: {rerun_line(folder, runtime)}")
+
+
+def ending(code: int | None) -> str:
+    """' (its launcher was ended by signal 9, SIGKILL, ...)': how a process ended that nobody here had asked to."""
+    if code is None:
+        return ""
+    if code >= 0:
+        return f" (its launcher ended with exit code {code}, the work not done)"
+    name = next((f", {one.name}" for one in signal.Signals if one == -code), "")
+    why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
+    return f" (its launcher was ended by signal {-code}{name}{why})"
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:

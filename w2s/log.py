@@ -20,6 +20,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from w2s.hidden import hidden, hide
+
 MARK = "w2s: "  # what a worker's lines for the pipeline begin with
 PLAIN_EVERY_S = 10.0
 PIPE_EVERY_S = 0.5
@@ -53,15 +55,15 @@ def printable(text: str) -> str:
 
 
 def tell(*words: object, **how: Any) -> None:
-    """`print`, of printable words: what every command prints goes through here."""
-    print(*(printable(str(word)) for word in words), **how)
+    """`print`, of printable words without secrets: what every command prints goes through here."""
+    print(*(hide(printable(str(word))) for word in words), **how)
 
 
 def say(text: str, fields: dict[str, Any] | None = None) -> None:
     """One line on standard error; the same with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
     if not is_main():
         return
-    text = printable(text)
+    text = hide(printable(text))
     with _lock:
         if _bars is not None:
             _bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -75,8 +77,8 @@ def write_down(text: str, fields: dict[str, Any] | None = None) -> None:
     if _file is None:
         return
     _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
-    with _lock, open(_file, "a", encoding="utf-8") as file:
-        line = {"time": round(time.time(), 3), "text": text, **(fields or {})}
+    with _lock, open(_file, "a", encoding="utf-8", errors="backslashreplace") as file:
+        line = {"time": round(time.time(), 3), "text": text, **hidden(fields or {})}
         file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 

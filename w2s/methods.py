@@ -214,6 +214,7 @@ def unknown_model(key: str, model: Model) -> list[str]:
         return [f"{key}.path: {model.path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
     if why := folders.absent(model.path):
         return [f"{key}.path: {why}"]
+    folders.damage(model.path)
     return too_deep(f"{key}.layers", model.layers, model)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.records import BadInput, candidate_mask
+from w2s.records import BadInput, candidate_mask, load_arrays
 
 # What an answer can be beside a candidate's position.
 ABSTAINED = -1  # asked, and no answer could be read
@@ -230,13 +229,13 @@ def write_fitted(path: Path, fitted: Fitted) -> None:
 def read_fitted(path: Path) -> Fitted:
     """What `write_fitted` wrote; anything else is a BadInput."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            rest = json.loads(str(file["rest"]))
-            arrays = {name.removeprefix("array:"): file[name] for name in file.files if name.startswith("array:")}
-            return Fitted(
-                rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        found = load_arrays(path)
+        rest = json.loads(str(found["rest"]))
+        arrays = {name.removeprefix("array:"): one for name, one in found.items() if name.startswith("array:")}
+        return Fitted(
+            rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not a fitted combiner that `w2s combine` wrote ({error})") from None
 
 

@@ -11,7 +11,11 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import math
 import os
+import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -266,7 +270,7 @@ def take(record: Arrays, index_N: np.ndarray) -> Arrays:
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Rows as JSON Lines, flushed to the disk; returns how many."""
     count = 0
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # a lone surrogate as JSON writes it
         for count, row in enumerate(rows, 1):  # noqa: B007
             file.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
         file.flush()
@@ -276,17 +280,18 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """JSON Lines (also .gz) as records of `kind`; a row that does not fit is a BadInput that names file and line."""
-    rows = []
+    rows, number = [], 0
     opener = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-                rows.append(kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}))
-            except (TypeError, ValueError, AttributeError) as error:
-                raise BadInput(f"{path}:{number}: {error}") from None
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):  # noqa: B007
+                if line.strip():
+                    values = json.loads(line)
+                    rows.append(kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}))
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path}:{number}: {error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
     return rows
 
 
@@ -299,10 +304,45 @@ def write_arrays(path: Path, record: Arrays) -> None:
 
 
 def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
-    """The record that `write_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        plain = {"str": str, "int": int}
-        return kind(**{f.name: plain.get(f.type, np.asarray)(file[f.name]) for f in dataclasses.fields(kind)})
+    """The record that `write_arrays` wrote; arrays of another type or shape are a BadInput."""
+    found, sizes, given = load_arrays(path), {}, {}
+    try:
+        for field_ in dataclasses.fields(kind):
+            name, array = field_.name, found[field_.name]
+            letters = {"ids": "N", "models": "M"}.get(name, re.sub(r"^.*?(_([A-Z]+))?$", r"\2", name))
+            wanted = "U" if field_.type == "str" or name in ("ids", "models", "why_N") else "biuf"
+            if array.ndim != len(letters) or (array.size and array.dtype.kind not in wanted):
+                raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, which is no {kind.__name__}'s")
+            for letter, size in zip(letters, array.shape, strict=True):
+                if sizes.setdefault(letter, size) != size:
+                    raise ValueError(f"{name}: shape {array.shape}; {letter} is {sizes[letter]} elsewhere")
+            given[name] = {"str": str, "int": int}.get(field_.type, np.asarray)(array)
+        return kind(**given)
+    except KeyError as error:
+        raise BadInput(f"{path}: {error.args[0]}: there is no such array; a {kind.__name__} is expected") from None
+    except ValueError as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz` without pickles; a BadInput, before memory is taken, where it claims more than it holds.
+
+    As numpy.savez writes it: what is compressed is refused, for a few bytes could stand for gigabytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if sum(one.file_size for one in file.infolist()) > os.path.getsize(path):
+                raise ValueError("it is compressed, or claims more than it holds")
+            for one in file.infolist():
+                with file.open(one) as stream:
+                    known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                    shape, _, dtype = known[np.lib.format.read_magic(stream)](stream)
+                    if math.prod(shape) * dtype.itemsize != one.file_size - stream.tell() or dtype.hasobject:
+                        raise ValueError(f"{one.filename}: {dtype} of shape {shape} is not what it holds")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
 
 
 def softmax(scores_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

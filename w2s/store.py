@@ -2,25 +2,30 @@
 
 An artifact is a folder `<stage>-<key>`; the key is a hash of everything that made it, through all its ancestors. Work
 happens under `<stage>-<key>.partial`; the manifest is written last and one rename commits. A folder without the suffix
-is complete, always.
+is complete, always, and whoever reads one reads it through `checked`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
 import json
 import os
 import platform
+import re
+import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from w2s.hidden import hidden, hide
 from w2s.log import say
 from w2s.records import BadInput
 
@@ -60,13 +65,14 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder).resolve()  # jobs name files by whole paths
-        self._checked: set[str] = set()
 
     def path(self, stage: Stage) -> Path:
         return self.folder / stage.folder_name
 
     def done(self, stage: Stage) -> bool:
-        return self.path(stage).is_dir()
+        """Whether the artifact is there; a BadInput where something else has its name."""
+        path = self.path(stage)
+        return os.path.lexists(path) and bool(read_manifest(path))
 
     def manifest(self, stage: Stage) -> dict[str, Any]:
         return read_manifest(self.path(stage))
@@ -74,10 +80,10 @@ class Store:
     def make(self, stage: Stage) -> Path:
         """The artifact of `stage`, whose parents exist: read if it is there, else made and committed."""
         final = self.path(stage)
-        if not final.is_dir():
+        if not self.done(stage):
             partial = final.with_name(final.name + ".partial")
             with locked(partial):
-                if not final.is_dir():  # another run may have made it while we waited for the lock
+                if not self.done(stage):  # another run may have made it while we waited for the lock
                     partial.mkdir(parents=True, exist_ok=True)
                     started = time.time()
                     inputs = {role: self.checked(parent) for role, parent in stage.parents.items()}
@@ -86,27 +92,58 @@ class Store:
         return final
 
     def checked(self, stage: Stage) -> Path:
-        """The folder of a finished stage, its files compared with its manifest once per process."""
-        path = self.path(stage)
-        if path.name not in self._checked:
-            verify(path)
-            self._checked.add(path.name)
-        return path
+        return checked(self.path(stage))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        raise BadInput(f"{folder}: {MANIFEST} is missing or damaged; delete the folder and run again") from None
+    """What the artifact says of itself; a BadInput unless every byte of that is as it was written."""
+    manifest = read_sealed(folder / MANIFEST)
+    if manifest is None or f"{manifest['stage']}-{manifest['key']}" != folder.name:
+        raise BadInput(damaged(folder, MANIFEST, "it is missing, damaged or of another artifact or version of w2s"))
+    return manifest
 
 
-def verify(folder: Path) -> None:
-    """A damaged artifact is named before it is used."""
-    for name, expected in read_manifest(folder)["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
-            raise BadInput(f"{path}: it is not as it was written; delete the folder {folder.name} and run again")
+def checked(folder: Path) -> Path:
+    """The folder of an artifact, every file in it compared with its manifest: what differs is a BadInput in one line.
+
+    A file is hashed once per process (at about 1.5 GB/s), and again where its size or one of its times has changed.
+    """
+    folder = Path(os.path.abspath(folder))
+    wanted, found = read_manifest(folder)["files"], files_in(folder)
+    found.pop(MANIFEST, None)
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise BadInput(damaged(folder, missing[0], "it is missing"))
+    if more := sorted(found.keys() - wanted.keys()):
+        raise BadInput(damaged(folder, more[0], "it does not belong there"))
+    with _hashing:  # whoever else wants the same artifact waits, and need not hash it again
+        for name, status in found.items():
+            mark = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, wanted[name]["sha256"])
+            if _intact.get(folder / name) != mark:
+                if status.st_size != wanted[name]["size"] or sha256(folder / name) != wanted[name]["sha256"]:
+                    raise BadInput(damaged(folder, name, "it is not as it was written"))
+                _intact[folder / name] = mark
+    return folder
+
+
+_intact: dict[Path, tuple] = {}  # files that were found as they were written -> their size and times then
+_hashing = threading.Lock()
+
+
+def damaged(folder: Path, name: str, how: str) -> str:
+    return f"{folder / name}: {how}; delete the folder {folder.name} and run again"
+
+
+def files_in(folder: Path) -> dict[str, os.stat_result]:
+    """The files under a folder by their names there, sorted; anything but files and folders is a BadInput."""
+    found = {}
+    for where, folders, files in os.walk(folder):
+        for path in (Path(where, name) for name in [*folders, *files]):
+            status, name = path.lstat(), str(path.relative_to(folder))
+            if stat.S_ISREG(status.st_mode):
+                found[name] = status
+            elif not stat.S_ISDIR(status.st_mode):
+                raise BadInput(damaged(folder, name, "a link or special file, where only files can be"))
+    return dict(sorted(found.items()))
 
 
 def sha256(path: Path) -> str:
@@ -116,32 +153,57 @@ def sha256(path: Path) -> str:
 
 def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seconds: float) -> None:
     """Flush every file, write the manifest last, rename once."""
-    files = {}
-    for path in sorted(p for p in partial.rglob("*") if p.is_file() and p.name != MANIFEST):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-        files[str(path.relative_to(partial))] = {"size": path.stat().st_size, "sha256": sha256(path)}
-    manifest = {
-        "stage": stage.name,
-        "title": stage.title,
-        "key": stage.key,
-        "version": stage.version,
-        "section": stage.section,
-        "parents": {role: parent.folder_name for role, parent in stage.parents.items()},
-        "files": files,
-        "facts": facts,
-        "seconds": round(seconds, 3),
-        "commit": git_commit(),
-        "versions": versions(),
-    }
-    with open(partial / MANIFEST, "w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    write_manifest(
+        partial,
+        {
+            "stage": stage.name,
+            "title": hide(stage.title),
+            "key": stage.key,
+            "version": stage.version,
+            "section": hidden(stage.section),
+            "parents": {role: parent.folder_name for role, parent in stage.parents.items()},
+            "facts": hidden(facts),
+            "seconds": round(seconds, 3),
+            "commit": git_commit(),
+            "versions": versions(),
+        },
+    )
     os.rename(partial, final)
     folder = os.open(final.parent, os.O_RDONLY)
     os.fsync(folder)
     os.close(folder)
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """The manifest of a folder: `facts`, and size and hash of each file, which is on the disk before."""
+    for leftover in (MANIFEST, f"{MANIFEST}.new"):  # of a kill just before the rename
+        (folder / leftover).unlink(missing_ok=True)
+    files = {}
+    for name, status in files_in(folder).items():
+        with open(folder / name, "rb") as file:
+            os.fsync(file.fileno())
+        files[name] = {"size": status.st_size, "sha256": sha256(folder / name)}
+    write_sealed(folder / MANIFEST, {**facts, "files": files})
+
+
+LISTING = "stages.json"
+
+
+def write_listing(folder: Path, config: str, told: dict[str, Any]) -> None:
+    """A run's config.yaml, and stages.json: `told` (command, stages), sealed together with the config."""
+    with open(folder / "config.yaml", "w", encoding="utf-8") as file:
+        file.write(config)
+    write_sealed(folder / LISTING, {**told, "config": hashlib.sha256(config.encode()).hexdigest()})
+
+
+def read_listing(folder: Path) -> dict[str, Any]:
+    """What stages.json tells of a run; a BadInput unless it and config.yaml are as they were written."""
+    listed, config = read_sealed(folder / LISTING), folder / "config.yaml"
+    if listed is None:
+        raise BadInput(f"{folder / LISTING}: it is missing, damaged or of another version; run the same command again")
+    if not config.is_file() or sha256(config) != listed["config"]:
+        raise BadInput(f"{config}: it is not as it was written; run the same command again")
+    return listed
 
 
 @contextlib.contextmanager
@@ -166,12 +228,49 @@ def locked(partial: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> None:
     """JSON, complete or not there at all."""
     beside = path.with_name(path.name + ".new")
-    with open(beside, "w") as file:
+    with open(beside, "w", encoding="utf-8", errors="backslashreplace") as file:  # a lone surrogate as JSON writes it
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(beside, path)
+
+
+DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR,
+        errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """'FILE: No space left on device' and the like; None where the error is of another kind."""
+    told = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    return f"{getattr(error, 'filename', None) or 'writing'}: {os.strerror(number)}" if number in DISK else None
+
+
+def write_job(folder: Path, job: dict[str, Any]) -> None:
+    """What a worker reads, values of the environment by reference: it puts those of its own environment in."""
+    write_json(folder / "job.json", hidden(job))
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """A JSON mapping that tells when it is changed: under "seal" stands the hash of all the rest."""
+    write_json(path, {**value, "seal": seal(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote; None where it is missing or not as it was written."""
+    if not path.is_file():  # whoever reads a pipe waits for ever
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if value.pop("seal") == seal(value) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def seal(value: dict[str, Any]) -> str:
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys as they come back: texts
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache

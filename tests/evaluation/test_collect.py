@@ -11,6 +11,7 @@ from w2s.cli import main
 from w2s.evaluation.collect import compare, finish, report_data
 from w2s.evaluation.runs import bins, measure_run, open_run
 from w2s.evaluation.shown import SHOWN_TEXT
+from w2s.store import read_listing, write_listing
 
 
 @pytest.fixture
@@ -27,9 +28,15 @@ def test_finish_does_nothing_twice_unless_it_is_asked_or_something_changed(tiny_
     assert (folder / "report.html").stat().st_mtime_ns == before
     assert finish(folder, again=True) == words
     assert (folder / "report.html").stat().st_mtime_ns != before
-    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("samples: 4", "samples: 3"))
-    (folder / "metrics.json").write_text('{"verdict": "old"}')
-    assert finish(folder) == words or finish(folder) != "old"
+    text, numbers = (folder / "config.yaml").read_text(), (folder / "metrics.json").read_text()
+    page = (folder / "report.html").read_text()
+    for name in ("metrics.json", "report.html", "report.json"):
+        (folder / name).write_text('{"verdict": "old"}')
+        assert finish(folder) == words
+        assert (folder / "metrics.json").read_text() == numbers
+    write_listing(folder, text.replace("samples: 4", "samples: 3"), read_listing(folder))
+    assert finish(folder)
+    assert (folder / "report.html").read_text() != page
     assert len(json.loads((folder / "metrics.json").read_text())["metrics"]) > 10
 
 

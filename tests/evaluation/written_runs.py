@@ -19,7 +19,7 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.store import write_json
+from w2s.store import write_json, write_listing, write_manifest
 
 SIZES = {"easy_fit": 6, "easy_holdout": 4, "transfer": 6, "hard_test": 8}
 RIGHT = {  # of the 8 hard questions
@@ -44,14 +44,16 @@ class Written:
     folder: Path
     task: str
     stages: list = field(default_factory=list)
+    manifests: dict = field(default_factory=dict)
     gold: dict = field(default_factory=dict)
 
     def add(self, name: str, facts: dict | None = None, **tags) -> Path:
         at = f"{name}-{len(self.stages):04}"
         path = self.folder.parent / "store" / at
         path.mkdir(parents=True)
-        manifest = {"title": name, "key": at, "facts": facts or {}, "seconds": 1.0, "commit": "abc"}
-        write_json(path / "manifest.json", {**manifest, "versions": {}, "parents": {}, "files": {}, "section": {}})
+        manifest = {"stage": name, "title": name, "key": f"{len(self.stages):04}", "facts": facts or {}}
+        manifest |= {"seconds": 1.0, "commit": "abc", "versions": {}, "parents": {}, "section": {}}
+        self.manifests[path] = manifest
         self.stages.append({"name": name, "title": name, "folder": at, "tags": tags, "parents": {}})
         return path
 
@@ -76,11 +78,13 @@ class Written:
 def write_run(root: Path, task: str, *, made: str = "decoded", seeds: tuple[int, ...] = (0,)) -> Written:
     run = Written(root / "runs" / "written", task)
     run.folder.mkdir(parents=True)
-    (run.folder / "config.yaml").write_text(CONFIG.format(seeds=list(seeds)))
     for seed in seeds:
         write_seed(run, seed, made)
     add_suite(run, seeds)
-    write_json(run.folder / "stages.json", {"command": "w2s run written.yaml", "stages": run.stages, "cores": 2})
+    for path, manifest in run.manifests.items():
+        write_manifest(path, manifest)
+    config = CONFIG.format(seeds=list(seeds))
+    write_listing(run.folder, config, {"command": "w2s run written.yaml", "stages": run.stages, "cores": 2})
     return run
 
 

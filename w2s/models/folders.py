@@ -4,20 +4,78 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from w2s.store import checked
+
+INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
+COUNTS = re.compile(r"(layers?|experts)$")  # keys of config.json that say how many parts with weights there are
+ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
 
 
 def absent(source: str) -> str | None:
-    """Why there is no model at `source`; None where there is one, or where it can be a name on the hub."""
-    is_local = source.startswith((".", "/", "~")) or Path(source).exists()
-    if is_local and not (Path(source) / "config.json").is_file():
+    """Why no model can be read at `source`; None where there is one, or where it can be a name on the hub."""
+    folder = Path(source)
+    if not (source.startswith((".", "/", "~")) or folder.exists()):
+        return None
+    if not (folder / "config.json").is_file():
         return f"{source}: there is no such folder, or it has no config.json"
+    config, index = read_json(folder / "config.json"), read_json(folder / INDEX)
+    if config is None:
+        return f"{source}: config.json is damaged: a JSON mapping is expected"
+    if (folder / INDEX).exists():
+        files = (index or {}).get("weight_map")
+        if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+            return f"{source}: {INDEX} is damaged: a mapping of tensors to files is expected"
+        if outside := next((file for file in files.values() if Path(file).name != file or file == ".."), None):
+            return f"{source}: {INDEX} names {outside!r}; allowed: files of this folder"
+    held = tensors(folder)
+    for key, count in counts(config):
+        if count > held:
+            return f"{source}: config.json: {key}: {count} given; its weights are {held} tensors"
     return None
+
+
+def damage(source: str) -> None:
+    """A BadInput where `source` lies in an artifact that is not as it was written."""
+    for folder in (Path(source).resolve(), *Path(source).resolve().parents):
+        if ARTIFACT.fullmatch(folder.name) and folder.parent.name == "store":
+            checked(folder)
 
 
 def depth(source: str) -> float:
     """How many layers the model has by its config.json; infinite where that does not say."""
+    found = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
+    return found if isinstance(found, int) else math.inf
+
+
+def counts(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Every key of COUNTS with a whole number, also in the parts of a config (text_config, ...)."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from counts(value)
+        elif isinstance(value, int) and COUNTS.search(str(key)):
+            yield key, value
+
+
+def tensors(folder: Path) -> float:
+    """How many tensors the weights hold, by their header or index; infinite where these do not say."""
+    if index := read_json(folder / INDEX):
+        return len(index["weight_map"])
     try:
-        return int(json.loads((Path(source) / "config.json").read_text())["num_hidden_layers"])
-    except (OSError, ValueError, KeyError, TypeError):  # whoever reads the model says what is wrong with it
+        with open(folder / WEIGHTS, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return len(json.loads(file.read(size))) if size < (folder / WEIGHTS).stat().st_size else math.inf
+    except (OSError, ValueError, TypeError):  # whoever reads the model says what is wrong with it
         return math.inf
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config import Model
+from w2s.hidden import hidden
 from w2s.log import say
 from w2s.models import builtin, folders, score
 from w2s.records import BadInput
@@ -106,8 +107,13 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
     state = merged(loaded.module, loaded.module.state_dict() if state is None else state)
     loaded.module.save_pretrained(folder, state_dict=state)
     loaded.tokenizer.save_pretrained(folder)
-    marks = {"model": dataclasses.asdict(loaded.model), "max_tokens": loaded.max_tokens}
+    marks = {"model": told(loaded.model), "max_tokens": loaded.max_tokens}
     (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
+
+
+def told(model: Model) -> dict[str, Any]:
+    """What a folder says of the model in it; where that came from may be nobody else's business."""
+    return dataclasses.asdict(model) | hidden({"path": model.path, "revision": model.revision})
 
 
 def save_adapter(folder: str | Path, adapter: Adapter) -> None:

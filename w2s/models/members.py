@@ -313,7 +313,7 @@ def save(members: Members, folder: str | Path) -> None:
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)
     save_file({name: value.detach().cpu().contiguous() for name, value in members.own().items()}, folder / FILE)
-    marks = {"model": dataclasses.asdict(loaded.model), "max_tokens": loaded.max_tokens}
+    marks = {"model": load.told(loaded.model), "max_tokens": loaded.max_tokens}
     marks = {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}}
     (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
 

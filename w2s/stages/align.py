@@ -30,7 +30,7 @@ from w2s.rewards.agreement import AGREED
 from w2s.rewards.agreement import agreed_pairs as agree
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import runtime_of
-from w2s.store import write_json
+from w2s.store import write_job
 
 POOL = "transfer"
 ALIKE = "the texts of both are the same"
@@ -114,7 +114,7 @@ def align(
                 "centre_M": centre_M,
                 "scale_M": scale_M,
             }
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     done = json.loads((folder / "done.json").read_text())
     return {key: value for key, value in done.items() if key not in ("worker", "seconds")}

@@ -22,6 +22,7 @@ from w2s.records import (
     Rewards,
     Round,
     align,
+    load_arrays,
     read_arrays,
     read_rows,
     write_arrays,
@@ -112,8 +113,7 @@ def pseudo_labels(
     source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
     path = inputs["opinion"] / "transfer_votes.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            votes_RNK = file["votes_RNK"]
+        votes_RNK = load_arrays(path)["votes_RNK"]
     else:
         votes_RNK = votes(found.probs_NK, found.mask_NK)[None]
     sources_N = np.array([source[key] for key in found.ids.tolist()])

@@ -18,6 +18,7 @@ from w2s.records import (
     PseudoLabels,
     TokenTargets,
     candidate_mask,
+    load_arrays,
     read_arrays,
     read_rows,
     take,
@@ -76,8 +77,7 @@ def of_candidates(
     found = read_arrays(inputs["opinion"] / f"{POOL}.npz", Predictions)
     by_id = {row.id: row for row in read_rows(inputs["candidates"] / f"{POOL}.jsonl", Example)}
     examples = [by_id[key] for key in found.ids.tolist()]
-    with np.load(inputs["opinion"] / f"{POOL}_votes.npz", allow_pickle=False) as file:
-        votes_RNK = file["votes_RNK"]
+    votes_RNK = load_arrays(inputs["opinion"] / f"{POOL}_votes.npz")["votes_RNK"]
     sources_N = np.array([row.source for row in examples])
     keep_N, why_N = pick(SELECTORS, select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
     keep_N, why_N = accepted_of(keep_N, why_N, found, inputs, accept)

@@ -22,7 +22,7 @@ from w2s.records import (
     write_arrays,
 )
 from w2s.stages import Facts, Inputs, Tools
-from w2s.store import write_json
+from w2s.store import write_job
 
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
@@ -50,7 +50,7 @@ def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: i
         (here / "corpus.txt").write_text("\n".join(lines) + "\n")
         steps = {key: value for key, value in recipe.items() if key not in ("lines", "task")}
         job = {"worker": "pretrain", "builtin": builtin, "corpus": "corpus.txt", "seed": world, **steps}
-        write_json(here / "job.json", {**job, "runtime": asdict(tools.runtime)})
+        write_job(here, {**job, "runtime": asdict(tools.runtime)})
         tools.run_job(here)
     return {"lines": recipe["lines"]}
 
@@ -144,7 +144,7 @@ def fit_model(
             "weighting": weighting,
             "runtime": runtime_of(tools.runtime, is_student),
         }
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     return json.loads((folder / "done.json").read_text())
 
@@ -172,7 +172,7 @@ def ask_model(
             "runtime": asdict(tools.runtime),
             **more,
         }
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from w2s.config import RewardModels
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder, costs
-from w2s.store import write_json
+from w2s.store import write_job
 
 
 def of_training(rewards: RewardModels) -> RewardModels:
@@ -46,7 +46,7 @@ def ensemble(here: Path, inputs: Inputs, tools: Tools, *, rewards: RewardModels,
             "labels": str(inputs["labels"] / "labels.npz"),
             "runtime": asdict(tools.runtime),
         }
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     done = json.loads((folder / "done.json").read_text())
     return {"rows": done["rows"], "equal": done["equal"], **costs([done])}
@@ -59,7 +59,7 @@ def averaged(here: Path, inputs: Inputs, tools: Tools) -> Facts:
         folder.mkdir(parents=True, exist_ok=True)
         models = [str(path / "fit-0" / "model") for role, path in sorted(inputs.items()) if role.startswith("model-")]
         job = {"worker": "reward", "task": "warm", "models": models, "runtime": asdict(tools.runtime)}
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     return {"models": json.loads((folder / "done.json").read_text())["models"]}
 
@@ -79,6 +79,6 @@ def scores(here: Path, inputs: Inputs, tools: Tools, *, names: Sequence[str], se
             "examples": {name: str(inputs[name if name in inputs else "questions"] / f"{name}.jsonl") for name in sets},
             "runtime": asdict(tools.runtime),
         }
-        write_json(here / "job.json", job)
+        write_job(here, job)
         tools.run_job(here)
     return json.loads((here / "done.json").read_text())["rows"]

@@ -29,7 +29,7 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, costs, fit_model
 from w2s.stages.rounds import folds_of, read_round
-from w2s.store import write_json
+from w2s.store import write_job, write_json
 
 RIGHT, WRONG = 0, 1
 
@@ -62,7 +62,7 @@ def rank(
             "runtime": asdict(tools.runtime),
             **more,
         }
-        write_json(folder / "job.json", job)
+        write_job(folder, job)
         tools.run_job(folder)
     return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(stages))]
 

@@ -19,7 +19,7 @@ from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_r
 from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder
-from w2s.store import write_json
+from w2s.store import write_job
 
 STOPS = {
     "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),
@@ -64,7 +64,7 @@ def texts(
             "seed": seed,
             "runtime": asdict(tools.runtime),
         }
-        write_json(here / "job.json", job)
+        write_job(here, job)
         tools.run_job(here)
     if (here / "samples.jsonl").exists():  # else a killed stage had come so far
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s import log
+from w2s.hidden import hidden, revealed
 from w2s.records import BadInput
+from w2s.store import disk_trouble
 
 DONE = "done.json"
 
@@ -73,18 +75,20 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():
-            job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+            job = revealed(json.loads((folder / "job.json").read_text(encoding="utf-8")))
             if job.get("worker") not in workers:
                 raise BadInput(f"{folder}/job.json: worker: {job.get('worker')!r} given; allowed: {', '.join(workers)}")
             summary = workers[job["worker"]](folder, job, world)
             world.barrier()
             if world.rank == 0:
                 summary |= {"worker": job["worker"], "seconds": round(time.monotonic() - start, 3)}
-                write_whole(folder / DONE, json.dumps(summary, indent=1))
+                write_whole(folder / DONE, json.dumps(hidden(summary), indent=1))
         world.barrier()
         free_memory(world)
         return {"done": str(folder)}
     except Exception as error:
+        if words := disk_trouble(error):
+            return {"failed": str(folder), "kind": "BadInput", "message": words}
         if not isinstance(error, BadInput):
             traceback.print_exc()
         return {"failed": str(folder), "kind": type(error).__name__, "message": str(error)}

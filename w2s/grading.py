@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from w2s.answers import TOO_LONG, compare
+from w2s.answers import NO_ANSWER, TOO_LONG, compare, final_answer
 from w2s.records import BadInput, Example, Gold
 from w2s.sandbox import Raised, Reply, Unsafe, decode, open_program, tier
 
@@ -51,8 +51,7 @@ def grade(
     if example.task == "choice":
         return text.strip() == example.choices[int(gold.answer)].strip(), "judged"
     if example.task == "answer":
-        same = compare(text, str(gold.answer)) if text.strip() else False
-        return same, ("judged" if text.strip() else "no answer") if same is not None else TOO_LONG
+        return grade_answer(text, str(gold.answer))
     if not gold.tests:
         return None, "no tests"
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
@@ -67,6 +66,14 @@ def grade(
         raise BadInput(str(error)) from None
     except OSError as error:
         return None, f"the sandbox failed: {error}"
+
+
+def grade_answer(text: str, gold: str) -> Verdict:
+    """A short answer's verdict; a text in which none is recognised is wrong with a status of its own."""
+    same = compare(text, gold)
+    if same is None:
+        return None, TOO_LONG
+    return same, "judged" if same or final_answer(text) is not None else NO_ANSWER
 
 
 def judge(

@@ -23,7 +23,9 @@ BASE = re.compile(r"\d_\{?(\d+)\}?$")
 ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 AS_TEXT = re.compile(r"\d{1,4}([/.-])\d{1,2}\1\d{2,4}|\d[\d.]*(?: -?\d[\d.]*)+")  # a date, numbers side by side
 TIME = re.compile(r"\d{1,2}:\d\d(?: ?[ap]\.?m)?", re.IGNORECASE)
-JOINED = re.compile(rf"(?<=[\w)\]}}$])?(?:\\q?quad|[\s,])*(?:{STYLED}\{{\s*)?(?<![a-z])(?:and|or)(?![a-z])(?:\s*\}})?(?:\\q?quad|\s)*")
+JOINED = re.compile(
+    rf"(?<=[\w)\]}}$])?(?:\\q?quad|[\s,])*(?:{STYLED}\{{\s*)?(?<![a-z])(?:and|or)(?![a-z])(?:\s*\}})?(?:\\q?quad|\s)*"
+)
 
 
 def normalise(answer: str) -> str:

@@ -12,7 +12,9 @@ import re
 from w2s.answers.expressions import is_maths, read
 from w2s.answers.quantities import LONGEST, quantity_of
 
+LONGEST_TEXT = 200_000  # characters at the end of a text that can hold its answer
 TAIL = 2000  # characters at the end of a text that math-verify looks at
+LAST = 50  # announcements at its end that are tried
 THOUGHT = re.compile(
     r"</think(?:ing)?>|</reason(?:ing)?>|</thought>|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>|<｜end▁of▁thinking｜>"
 )
@@ -27,29 +29,32 @@ NO = r"(?<!wrong )(?<!incorrect )(?<!common )(?<!naive )(?<!tempting )(?<!partia
 IS = r"(?:is|are|was|be|equals|becomes)(?![a-z])(?:[ \t]*:)?|[:：=≈→]|-{1,2}>|=>|[ \t][-–—][ \t]"
 MARK = re.compile(
     rf"""(?ix)
-    (?P<box>\\f?box(?:ed)?(?![a-z])[ \t\n]*)
+    (?P<box>\\f?box(?:ed)?(?![a-z])\s{{0,5}})
     | (?P<tag><answer>)
-    | ^[ \t]*(?P<hashes>\#\#\#\#)(?!\#) | (?P<glued>\#\#\#\#)(?=[ \t]*[-+$\\*\d])
-    | ^[ \t>*_]*(?P<short>(?:A|Ans)[ \t]*[*_]*[ \t]*:)
+    | ^[ \t]{{0,9}}(?P<hashes>\#\#\#\#)(?!\#) | (?P<glued>\#\#\#\#)(?=[ \t]{{0,9}}[-+$\\*\d])
+    | ^[ \t>*_]{{0,9}}(?P<short>(?:A|Ans)[ \t*_]{{0,9}}:)
     | {NO}\b(?P<said>answers?\b
-        (?: ["'*_`)\]]{{0,4}} (?:[ \t]\([^()\n]{{1,40}}\))? [*_]{{0,3}} [ \t]*
-            (?: (?:{IS}) | [ \t](?:[^.\n:=*?$\\]|\.(?=\d)){{0,80}}?[ \t]*[*_]{{0,2}}(?:(?<=[ \t*_])(?:{IS})|:) | (?=[\$\\\d*`]) )
-          | [*_:\s\#]*\n )
+        (?: ["'*_`)\]]{{0,4}} (?:[ \t]\([^()\n]{{1,40}}\))? [*_]{{0,3}} [ \t]{{0,3}}
+            (?: (?:{IS}) | (?:[^.\n:=*?$\\]|\.(?=\d)){{0,80}}?[*_]{{0,2}}(?:(?<=[ \t*_])(?:{IS})|:) | (?=[\$\\\d*`]) )
+          | [*_:\s\#]{{0,9}}\n )
       )
     """,
     re.MULTILINE,
 )
 ADVERB = re.compile(
     r"(?i)(?:(?:therefore|thus|then|hence|simply|just|exactly|clearly|indeed|now|also|always|equal to|given by|be|as follows"
-    r"|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?|(?<=\n)-[ \t]+|[:=≈*_#>\s]|\\approx(?![a-z]))\s*"
+    r"|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?|(?<=\n)[-•][ \t]+(?![\\.])|[:=≈*_#>\s]|\\approx(?![a-z]))\s{0,20}"
 )
 NO_WORDS = re.compile(
-    r"(?i)(?:not?|in|on|at|to|as|by|of|for|below|above|here|given|obtained|found|derived|based|correct|incorrect|right|wrong"
+    r"(?i)(?:not|in|on|at|to|as|by|of|for|below|above|here|given|obtained|found|derived|based|correct|incorrect|right|wrong"
     r"|clear|helpful|useful|reasonable|consistent|valid|important|that|what|which|how|because|since|if|when|and|but|so)\b"
 )
 SENTENCE = re.compile(
     r"(?i)\b(?:i|we|you|he|she|they|let|lets|is|are|was|were|has|have|had|will|would|can|cannot|can't|don't|do|does|did"
     r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
+)
+SENTENCE_END = re.compile(
+    r"\n|\?|(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
 )
 CLAUSE = re.compile(
     r"[ \t]*(?:[,;(–—-][ \t]*)?(?<![\w\\])(?:as|because|since|which|so|where|when|for|given|after|but|that|i hope|in order"
@@ -57,12 +62,16 @@ CLAUSE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 PAIRS = {"$$": "$$", "\\[": "\\]", "$": "$", "\\(": "\\)", "**": "**", "`": "`", '"': '"', "“": "”", "'": "'"}
+FINISHED = re.compile(r"[.!?)\]}$*`\"”]\s*$|\d%?(?: ?[a-zA-Z°€£]+)?$")
 BETWEEN_BOXES = re.compile(r"(?i)\band\b|\bor\b|[,;]")
-NO_LIST = re.compile(r"(?i)\b(?:so|then|thus|therefore|hence|is|get|answer|gives?|which|wait|no|not|we)\b|\.\s|\n\n.*\w")
+NO_LIST = re.compile(
+    r"(?i)\b(?:so|then|thus|therefore|hence|is|get|answer|gives?|which|wait|no|not|we)\b|\.\s|\n\n.*\w"
+)
 
 
 def final_answer(text: str) -> str | None:
     r"""The answer that a text ends in, without what dresses it: \boxed{**18**} -> 18. None where none is recognised."""
+    text = text[-LONGEST_TEXT:]
     thoughts = THOUGHT.split(text)
     turns = [turn for turn in TURN.split(thoughts[-1] if thoughts[-1].strip() else text) if turn.strip()]
     for turn in turns:
@@ -74,7 +83,7 @@ def final_answer(text: str) -> str | None:
 
 def announced(text: str) -> str | None:
     """What the last announcement in a text announces: "" where that is nothing, None where there is no announcement."""
-    marks = list(MARK.finditer(text))
+    marks = list(MARK.finditer(text))[-LAST:]
     words, closing = None, None
     for at in range(len(marks) - 1, -1, -1):
         mark, kind = marks[at], marks[at].lastgroup
@@ -127,11 +136,12 @@ def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) ->
 def stated(text: str, mark: re.Match) -> str | None:
     """What stands behind "the answer is", "####" and the like; "" at the end of the text, None where it is no answer."""
     start = mark.end()
-    while skip := ADVERB.match(text, start):
-        if text.startswith("**", skip.start()) or skip.end() == skip.start():
+    for _ in range(LAST):
+        skip = ADVERB.match(text, start)
+        if not skip or text.startswith("**", start):
             break
         start = skip.end()
-    if not text[start:start + 200].strip():
+    if not text[start : start + 200].strip():
         return ""
     rest = text[start : start + 4 * LONGEST]
     opening = next((one for one in PAIRS if rest.startswith(one)), "")
@@ -141,7 +151,7 @@ def stated(text: str, mark: re.Match) -> str | None:
         if end is None and re.match(r"\$(?![\d$])|\\\(", rest) and mark.lastgroup == "said":
             return ""  # a formula that is not closed
         length = end or 0
-    line = re.match(r"(?:[^.\n?]|\.(?=[\w$\\{])|\\\.)*", rest[length:])[0]
+    line = SENTENCE_END.split(rest[length:], maxsplit=1)[0]
     if mark.lastgroup in ("hashes", "glued"):
         after = text[start + length + len(line) :].strip()
         numbered = re.match(r"(?i)(?:step|part|case)\b|\d+[.)]\s+[a-z]", rest)
@@ -163,7 +173,9 @@ def valued(said: str) -> str | None:
     bare = bare_answer(said)
     if not bare or NO_WORDS.match(bare):
         return None
-    if quantity_of(bare) or is_maths(bare) or not re.search(r"\d", bare):
+    if quantity_of(bare) or is_maths(bare):
+        return bare
+    if not re.search(r"\d", bare):
         return bare if len(bare.split()) <= 6 or not SENTENCE.search(bare) else None
     return bare if bare[0].isdigit() or len(bare.split()) <= 3 else bare_answer(read(said[-TAIL:]) or "") or bare
 
@@ -201,6 +213,6 @@ def unannounced(text: str) -> str | None:
 
 
 def cut_off(text: str) -> bool:
-    """Whether a text of several lines stops in the middle of one that it has written before, or of a sum."""
+    """Whether a text of several lines stops where no sentence and no value ends, or in a line that it repeats."""
     *before, last = text[-TAIL:].splitlines()
-    return bool(before) and (text[-1] in "=+-*/,(" or (text[-1] not in ".!?" and before[-1].startswith(last)))
+    return bool(before) and (not FINISHED.search(last) or before[-1].startswith(last))

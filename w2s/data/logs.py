@@ -113,9 +113,10 @@ def lm_eval_row(row: dict[str, Any]) -> tuple[dict, dict]:
         question = {"prompt": prompt, "choices": choices, "gold": gold}
         return question, {"answer": str(np.argmax(likely_K)), "correct": right, "probs": probs.tolist()}
     text = given[0][0] if given and isinstance(given[0], list) and given[0] else given[0] if given else ""
-    answer = None if scored or text == "[invalid]" else normalise(final_answer(str(text)))
+    said = None if scored or text == "[invalid]" else final_answer(str(text))
+    answer = None if said is None else normalise(said)
     raw = None if scored else str(text)
-    gold = None if scored else normalise(final_answer(target))
+    gold = None if scored else normalise(final_answer(target) or target)
     return {"prompt": prompt, "choices": [], "gold": gold}, {"answer": answer, "correct": right, "text": raw}
 
 

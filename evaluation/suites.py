@@ -39,9 +39,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     write_metrics(folder / "metrics.json", model, "", metrics)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
     for one in metrics:
-        if one.name in ("accuracy", "abstained", "unjudged") or (
-            one.name.startswith("pass@") and one.value is not None
-        ):
+        if one.value is not None and one.name.startswith(("accuracy", "abstained", "unjudged", "pass@")):
             lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
 

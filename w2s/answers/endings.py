@@ -42,9 +42,11 @@ MARK = re.compile(
     re.MULTILINE,
 )
 ADVERB = re.compile(
-    r"(?i)(?:(?:therefore|thus|then|hence|simply|just|exactly|clearly|indeed|now|also|always|equal to|given by|be|as follows"
-    r"|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?|(?<=\n)[-•][ \t]+(?![\\.])|[:=≈*_#>\s]|\\approx(?![a-z]))\s{0,20}"
+    r"(?i)(?:(?:therefore|thus|then|hence|simply|just|exactly|clearly|indeed|now|also|always|equal to|given by|be"
+    r"|as follows|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?"
+    r"|(?<=\n)[-•][ \t]+(?![\\.])|[:=≈*_#>}\s]|\\approx(?![a-z]))\s{0,20}"
 )
+"""What may stand between "the answer is" and the answer."""
 NO_WORDS = re.compile(
     r"(?i)(?:not|in|on|at|to|as|by|of|for|below|above|here|given|obtained|found|derived|based|correct|incorrect|right|wrong"
     r"|clear|helpful|useful|reasonable|consistent|valid|important|that|what|which|how|because|since|if|when|and|but|so)\b"
@@ -54,15 +56,19 @@ SENTENCE = re.compile(
     r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
 )
 SENTENCE_END = re.compile(
-    r"\n|\?|(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
+    r"\n|\?|(?<!\\)!(?=\s|$)|(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
 )
 CLAUSE = re.compile(
-    r"[ \t]*(?:[,;(–—-][ \t]*)?(?<![\w\\])(?:as|because|since|which|so|where|when|for|given|after|but|that|i hope|in order"
-    r"|based|if|meaning|hence|thus|therefore|assuming|rounded|not|giving|i\.e|from|by adding|by multiplying)\b.*",
+    r"[ \t]*(?:[,;(–—-][ \t]*)?(?<![\w\\])(?:as|because|since|which|so|where|when|for|given|after|but|that|i hope"
+    r"|in order|based|if|meaning|hence|thus|therefore|assuming|rounded|not|giving|i\.e|from|by \w+ing)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
 PAIRS = {"$$": "$$", "\\[": "\\]", "$": "$", "\\(": "\\)", "**": "**", "`": "`", '"': '"', "“": "”", "'": "'"}
 FINISHED = re.compile(r"[.!?)\]}$*`\"”]\s*$|\d%?(?: ?[a-zA-Z°€£]+)?$")
+RETRACTED = re.compile(
+    r"(?i)\b(?:wait|oops|correction|scratch that|hold on|on second thoughts?|(?:made|is) an? (?:mistake|error)"
+    r"|that(?:'s| is| was) (?:wrong|incorrect|not right|not correct))\b"
+)
 BETWEEN_BOXES = re.compile(r"(?i)\band\b|\bor\b|[,;]")
 NO_LIST = re.compile(
     r"(?i)\b(?:so|then|thus|therefore|hence|is|get|answer|gives?|which|wait|no|not|we)\b|\.\s|\n\n.*\w"
@@ -84,7 +90,7 @@ def final_answer(text: str) -> str | None:
 def announced(text: str) -> str | None:
     """What the last announcement in a text announces: "" where that is nothing, None where there is no announcement."""
     marks = list(MARK.finditer(text))[-LAST:]
-    words, closing = None, None
+    words, closing, empty = None, None, False
     for at in range(len(marks) - 1, -1, -1):
         mark, kind = marks[at], marks[at].lastgroup
         if kind == "box":
@@ -95,11 +101,12 @@ def announced(text: str) -> str | None:
         else:
             said = stated(text, mark)
         if said and (kind in ("box", "tag") or re.search(r"[\d\\=<>^]", said)):
-            return said
-        if said == "" and words is None and at == len(marks) - 1:
-            return ""
+            taken_back = RETRACTED.search(text, mark.end()) if kind in ("said", "short") else None
+            return (unannounced(text[taken_back.end() :].strip()) if taken_back else None) or said
         words = words or said
-    return words
+        if at == len(marks) - 1 and said == "":
+            empty = True
+    return words or ("" if empty else None)
 
 
 def braces(text: str) -> dict[int, int]:
@@ -130,12 +137,14 @@ def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) ->
         start = mark.end()
         found.append(bare_answer(text[start + 1 : end]))
     listed = [one for one in dict.fromkeys(reversed(found)) if one]
-    return ", ".join(listed) or None
+    return ", ".join(listed)
 
 
 def stated(text: str, mark: re.Match) -> str | None:
-    """What stands behind "the answer is", "####" and the like; "" at the end of the text, None where it is no answer."""
+    """What stands behind "the answer is", "####" and the like; "" at the text's end, None where it is no answer."""
     start = mark.end()
+    if re.search(r"(?i)\bnot\b|n't\b", mark[0]):
+        return None
     for _ in range(LAST):
         skip = ADVERB.match(text, start)
         if not skip or text.startswith("**", start):
@@ -196,12 +205,14 @@ def bare_answer(said: str) -> str:
         said = said[: clause.start()] if clause else said
     said = re.sub(r"^\s*[*_]+(?=\S)|(?<=[\w)%])[*_]+\s*$|\s+\((?=[a-zA-Z])[^()]*\)\s*\.?\s*$", "", said)
     said = re.sub(r"^[-+*/\d.,() ]*[-+*/]+[-+*/\d.,() ]*=\s*(?=\S+\s*$)", "", said)
-    return " ".join(said.split()).rstrip(".,;:!" if not re.search(r"\d!$", said) else ".").strip()
+    said = " ".join(said.split()).rstrip(".,;:")
+    return said if re.search(r"[\w)]!$", said) else said.rstrip("!").strip()
 
 
 def unannounced(text: str) -> str | None:
     """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
     one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
+    bare = re.sub(r"^[^\W\d][\w ]{1,30}: +(?=[-+$\d])", "", bare)  # Total: 18
     if one_line and bare:
         has_value = re.search(r"[\d\\=]", bare)
         if quantity_of(bare) or is_maths(bare) or (len(bare.split()) <= 3 and text[-1] not in ".!?:"):

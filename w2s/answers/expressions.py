@@ -32,7 +32,7 @@ def is_maths(answer: str) -> bool:
     words = re.findall(r"[^\W\d_]{2,}", bare)
     return (
         all((len(word) < 3 and word not in CONNECTIVES) or word.casefold() in FUNCTIONS for word in words)
-        and re.search(rf"[\d+\-*/^=<>(){{}}\[\]|]|\\(?!text|mathrm|mbox)[a-zA-Z]", answer) is not None
+        and re.search(r"[\d+\-*/^=<>(){}\[\]|]|\\(?!text|mathrm|mbox)[a-zA-Z]", answer) is not None
     )
 
 

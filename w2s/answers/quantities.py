@@ -23,11 +23,13 @@ NO_UNIT = re.compile(r"[/^*]|(?:and|or|plus|minus|times|squared|cubed|factorial)
 GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)|(?<![\d.,/])[1-9]\d{0,2}(?: \d{3})+(?! ?[\d/])")
 DECIMAL_COMMA = re.compile(r"\D*(?:0,\d+|\d{4,},\d+|[1-9]\d{0,2},(?:\d{1,2}|\d{4,}))[^\d,]*")
 COINS = {"$": "dollars", "€": "euros", "£": "pounds sterling"}
-NAMES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split()
-TENS = {name: 10 * ten for ten, name in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}  # noqa: SIM905
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NAMES += ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMERALS = {name: str(number) for number, name in enumerate(NAMES)} | {
-    ten + ("-" + NAMES[one] if one else ""): str(number + one) for ten, number in TENS.items() for one in range(10)
+    ten + ("-" + NAMES[one] if one else ""): str(10 * tens + one)
+    for tens, ten in enumerate(TENS, 2)
+    for one in range(10)
 }
 SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 

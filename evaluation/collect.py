@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.answers import final_answer, normalise
+from w2s.answers import same_answer
 from w2s.boosting.diagnostics import heaviest_rows
 from w2s.config_file import smoke
 from w2s.evaluation import compare as comparison
@@ -320,7 +320,7 @@ def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool
     """Whether a label is right, to show some of both; of programs, which nothing runs here, whether it was kept."""
     if row.task == "code":
         return kept
-    return normalise(final_answer(label)) == normalise(final_answer(answer_text(row, answer)))
+    return same_answer(label, answer_text(row, answer))
 
 
 def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.answers import NO_ANSWER
 from w2s.evaluation.runs import Artifact, open_run, read_texts, row_weights
 from w2s.records import (
     BadInput,
@@ -213,6 +214,8 @@ def text_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
 
 
 def verdict_of(outcome: Outcome) -> str:
+    if outcome.status == NO_ANSWER:
+        return "none"
     return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
 
 

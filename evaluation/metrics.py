@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.answers import NO_ANSWER
 from w2s.boosting.adaboost import wrongness
 from w2s.evaluation.statistics import Interval, Scores, contrast, pass_at_k, rate, ratio, smallest_difference
 from w2s.hidden import hide
@@ -83,7 +84,8 @@ class Judged:
     """One model's answers to one suite in one seed, judged.
 
     correct_N is 1 right, 0 wrong; of t most probable candidates that tie, gold among them, 1/t (as in boosting).
-    unjudged_N marks answers that could not be judged; they count as wrong, and their share is a metric of its own.
+    unjudged_N marks answers that could not be judged, silent_N texts in which no answer was found (None: there are no
+    texts); both count as wrong, and their shares are metrics of their own.
     opinion and gold_N (index of the right candidate, -1 where it is not among them) are None for free-form answers.
     """
 
@@ -92,6 +94,12 @@ class Judged:
     unjudged_N: np.ndarray
     opinion: Predictions | None = None
     gold_N: np.ndarray | None = None
+    silent_N: np.ndarray | None = None
+
+    @property
+    def abstained_N(self) -> np.ndarray:
+        silent_N = np.zeros(len(self.ids), bool) if self.silent_N is None else self.silent_N
+        return silent_N if self.opinion is None else self.opinion.abstained_N
 
 
 Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; the same ids for all models of a seed
@@ -115,7 +123,9 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
     for one in outcomes:
         first.setdefault(one.id, one)
     right_N = np.array([float(one.correct or 0) for one in first.values()])
-    return Judged(np.array(list(first)), right_N, np.array([one.correct is None for one in first.values()], dtype=bool))
+    unjudged_N = np.array([one.correct is None for one in first.values()], dtype=bool)
+    silent_N = np.array([one.status == NO_ANSWER for one in first.values()], dtype=bool)
+    return Judged(np.array(list(first)), right_N, unjudged_N, silent_N=silent_N)
 
 
 def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None) -> list[Metric]:
@@ -183,7 +193,8 @@ def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
             raise ValueError(f"{model} was not judged on the same questions as {next(iter(models))}")
         opinion = None if one.opinion is None else align(one.opinion, ids)
         gold_N = None if one.gold_N is None else one.gold_N[order_N]
-        ordered[model] = Judged(ids, one.correct_N[order_N], one.unjudged_N[order_N], opinion, gold_N)
+        silent_N = None if one.silent_N is None else one.silent_N[order_N]
+        ordered[model] = Judged(ids, one.correct_N[order_N], one.unjudged_N[order_N], opinion, gold_N, silent_N)
     return ordered
 
 
@@ -195,7 +206,7 @@ def accuracies(one: Suite, bins: Mapping[str, str] | None) -> list[Metric]:
             found.append(one.metric(f"accuracy@{label}", rate(inside)))
     for name, values in (
         ("unjudged", lambda j: j.unjudged_N),
-        ("abstained", lambda j: np.zeros(len(j.ids)) if j.opinion is None else j.opinion.abstained_N),
+        ("abstained", lambda j: j.abstained_N),
     ):
         share = rate(one.scores(values))
         found += [one.metric(name, share)] if share.value else []

@@ -13,7 +13,7 @@ from w2s.config import Config, Learner
 from w2s.config_file import from_overrides
 from w2s.data.rows import content_of, first, read_source
 from w2s.data.sources import SOURCES
-from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
+from w2s.evaluation.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
 from w2s.log import say, to_file
 from w2s.models import folders
@@ -45,7 +45,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     write_metrics(folder / "metrics.json", model, "", metrics, limit=config.limit)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
     for one in metrics:
-        if one.name == "accuracy" or (one.name.startswith("pass@") and one.value is not None):
+        if one.value is not None and one.name.startswith(("accuracy", "abstained", "unjudged", "pass@")):
             lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
     if config.limit:
         lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
@@ -82,10 +82,12 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)
     tasks: dict[str, list[Outcome]] = defaultdict(list)
-    for one in read_rows(here / "outcomes.jsonl", Outcome):
+    outcomes = read_rows(here / "outcomes.jsonl", Outcome)
+    for one in outcomes:
         tasks[one.id].append(one)
     rows = [(key, len(found), sum(one.correct is True for one in found)) for key, found in tasks.items()]
-    return measure_samples(suite, model, {0: rows})
+    shares = measure(suite, {0: {model: judge_outcomes(outcomes)}})
+    return measure_samples(suite, model, {0: rows}) + [m for m in shares if m.name in ("abstained", "unjudged")]
 
 
 TEST_SPLIT = {

@@ -104,9 +104,17 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
         *shortcut(metrics, suite),
         *copying(metrics, suite),
         *leakage(metrics, suite),
+        *silence(metrics, suite),
         *resolution(metrics, suite),
     ]
     return [sentence(words) for words in found]
+
+
+def silence(metrics: Sequence[Metric], suite: str) -> list[str]:
+    """How often the main models gave no answer."""
+    shares = {model: find(metrics, suite, model, "abstained") for model in ("student", "committee", "floor", "ceiling")}
+    told = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share is not None and share.value]
+    return [f"no answer was given by {', '.join(told)} of the questions"] if told else []
 
 
 def shortcut(metrics: Sequence[Metric], suite: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from w2s.answers import compare, final_answer, is_maths, plain_text, quantity_of
+from w2s.answers import final_answer, is_maths, plain_text, quantity_of, same
 from w2s.behaviour import MEMORY_MB, TIMEOUT_S, in_threads, outputs, runnable
 from w2s.inputs import UNREADABLE, calls_for, entry_of
 from w2s.records import Example
@@ -40,7 +40,7 @@ def merge(
 ) -> Merged:
     """Which of the texts are the same answer to `example`; the order of the texts decides ties of naming alone.
 
-    Answers are the same when `w2s.answers.compare` says so, programs when they give the same on the calls that stand in
+    Answers are the same when `w2s.answers.same` says so, programs when they give the same on the calls that stand in
     the prompt and on `inputs` generated ones (without either: when their sources are the same but for layout and
     comments). No answers are empty texts and programs that do not parse or lack the function. timeout_s, memory_mb: of
     all calls of a program. BadInput where programs cannot be run safely and nobody accepted the risk.
@@ -48,13 +48,13 @@ def merge(
     if example.task == "choice":
         raise ValueError(f"example {example.id}: the candidates of a choice question are its choices")
     if example.task == "answer":
-        spellings = [final_answer(text) for text in texts]
-        same = same_answers(spellings)
+        spellings = [final_answer(text) or "" for text in texts]
+        keys = same_answers(spellings)
     else:
         spellings = [runnable(example, text) or "" for text in texts]
         limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
-        same = same_programs(example, spellings, inputs, limits)
-    return grouped(texts, spellings, [same[one] if one.strip() else None for one in spellings])
+        keys = same_programs(example, spellings, inputs, limits)
+    return grouped(texts, spellings, [keys[one] if one.strip() else None for one in spellings])
 
 
 def merge_all(
@@ -88,7 +88,7 @@ def grouped(texts: Sequence[str], spellings: Sequence[str], keys: Sequence[Hasha
 def same_answers(finals: Sequence[str]) -> dict[str, str]:
     """Each final answer -> the one that stands for all that are the same.
 
-    `compare` is no equivalence (12 is 12 km and 12 m, which differ): so the frequent ones choose first, and each
+    `same` is no equivalence (12 is 12 km and 12 m, which differ): so the frequent ones choose first, and each
     answer joins the first leader that it equals.
     """
     spellings = defaultdict(Counter)
@@ -102,20 +102,15 @@ def same_answers(finals: Sequence[str]) -> dict[str, str]:
             costly = (isinstance(kind, str) or isinstance(other, str)) and is_maths(one) and is_maths(leader)
             if costly and left <= 0:
                 continue
-            same = compare(boxed(one), boxed(leader))
-            left -= costly * (1 if same is not None else SLOW)
-            if same:
+            equal = same(one, leader)
+            left -= costly * (1 if equal is not None else SLOW)
+            if equal:
                 break
         else:
             leader = one
             leaders[one] = kind
         found |= dict.fromkeys(many, leader)
     return found
-
-
-def boxed(final: str) -> str:
-    r"""A final answer as a text that says it, so that nothing in it is taken for a phrase: \boxed{...}."""
-    return f"\\boxed{{{final}}}"
 
 
 def same_programs(example: Example, programs: Sequence[str], inputs: int, limits: dict) -> dict[str, Hashable]:

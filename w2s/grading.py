@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from w2s.answers import TOO_LONG, compare
+from w2s.answers import NO_ANSWER, TOO_LONG, compare, final_answer
 from w2s.extract import LONGEST_PROGRAM, program_of
 from w2s.records import BadInput, Example, Gold
 from w2s.sandbox import COMPARER, LIBRARIES, Reply, Unsafe, decode, lends, open_program, tier
@@ -46,8 +46,7 @@ def grade(
     if example.task == "choice":
         return text.strip() == example.choices[int(gold.answer)].strip(), "judged"
     if example.task == "answer":
-        same = compare(text, str(gold.answer)) if text.strip() else False
-        return same, ("judged" if text.strip() else "no answer") if same is not None else TOO_LONG
+        return grade_answer(text, str(gold.answer))
     if not gold.tests:
         return None, "no tests"
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
@@ -75,6 +74,14 @@ def lacking(program: str, status: str, memory_mb: int, allow_unsandboxed: bool) 
         return None
     asked = [name for name in LIBRARIES if re.search(rf"^\s*(?:import|from)\b.*\b{name}\b", program, re.MULTILINE)]
     return next((name for name in asked if not lends(name, memory_mb, allow_unsandboxed)), None)
+
+
+def grade_answer(text: str, gold: str) -> Verdict:
+    """A short answer's verdict; a text in which none is recognised is wrong with a status of its own."""
+    same = compare(text, gold)
+    if same is None:
+        return None, TOO_LONG
+    return same, "judged" if same or final_answer(text) is not None else NO_ANSWER
 
 
 def judge(

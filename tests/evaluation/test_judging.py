@@ -149,7 +149,7 @@ def test_short_answers_are_graded_by_what_they_say(capsys):
     found = read("runs/judge/answers-gsm8k.jsonl")
     assert [row["correct"] for row in found] == [True, True, True, False, False]
     assert [row["sample"] for row in found] == [0, 0, 1, 2, 0]
-    assert "statuses: 3 right, 1 wrong, 1 no answer" in capsys.readouterr().out
+    assert "statuses: 3 right, 1 wrong, 1 no answer found" in capsys.readouterr().out
 
 
 def counted(monkeypatch) -> list[str]:

@@ -171,7 +171,7 @@ def fill(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
         # Of several answers at once, the metric is about all of them.
         sample.text = None if isinstance(said, list) else str("" if said is None else said)
     # Several right answers are no one candidate: then only the recorded verdicts tell right from wrong.
-    gold = None if scored or listed(target) else normalise(final_answer(str(target)))
+    gold = None if scored or listed(target) else normalise(final_answer(str(target)) or str(target))
     return {"prompt": prompt, "choices": [], "gold": gold}
 
 
@@ -188,7 +188,8 @@ def output(sample: Sample, metric: str) -> dict[str, Any]:
         row["probs"] = softmax(likely_K[None], np.ones((1, len(likely_K)), bool))[0].tolist()
         row["answer"] = str(np.argmax(likely_K))
     elif sample.text is not None and sample.recognised and metric not in WHOLE_TEXTS:
-        row["answer"] = normalise(final_answer(sample.text))
+        said = final_answer(sample.text)
+        row["answer"] = None if said is None else normalise(said)
     return row
 
 

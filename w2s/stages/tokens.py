@@ -159,7 +159,7 @@ def counted(weights: TokenWeights, targets: Path, weighing: Weighing) -> np.ndar
         return None
     texts = {row.id: row.choices[0] for row in read_rows(targets, Example)}
     texts = [texts[key] for key in weights.ids.tolist()]
-    from_N = np.array([max(text.rfind(final_answer(text)), 0) for text in texts])
+    from_N = np.array([max(text.rfind(final_answer(text) or text), 0) for text in texts])
     return tokens.overlapping(weights, from_N, np.array([len(text) for text in texts]))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.answers import NO_ANSWER
 from w2s.candidates import merge_all
 from w2s.config import Learner
 from w2s.grading import judge
@@ -111,6 +112,7 @@ def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Fac
     ]
     write_rows(here / "outcomes.jsonl", found)
     facts = {"rows": len(found), "correct": sum(one.correct is True for one in found)}
+    facts |= {"no_answer": sum(one.status == NO_ANSWER for one in found)}
     is_code = any(example.task == "code" for example in examples)
     return facts | ({"sandbox": tier(allow_unsandboxed=tools.runtime.allow_unsandboxed)} if is_code else {})
 

@@ -1,0 +1,157 @@
+"""Expressions of short answers, compared by math-verify (SymPy) in a process that can be ended.
+
+A model may write 9^{9^{9^9}}. What counts against it is the time of the processor, not the clock, so that a busy
+machine gives the same verdicts; a process that neither answers nor works is ended after WAIT_S. Run as a program, this
+file is that process: a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for what math-verify
+reads in a text, or null.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+from typing import Any
+
+COMPARE_S, MEMORY_MB = 5.0, 2048  # of processor time, of address space
+WAIT_S = 900.0
+FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "inf", "mod", "gcd", "lcm", "max", "min"}
+CONNECTIVES = set("or is to of if no be by at as an on it am pm ft cm kg km".split())  # noqa: SIM905
+STYLED = r"\\(?:text|mathrm|mbox|textbf|textit|textnormal|textrm)"
+
+
+def is_maths(answer: str) -> bool:
+    """Whether an answer is an expression, not words: then the order of letters is no matter of spelling."""
+    bare = re.sub(rf"(?:{STYLED}|\\begin|\\end)\{{[^{{}}]*\}}|\\[a-zA-Z]+", " ", answer)
+    words = re.findall(r"[^\W\d_]{2,}", bare)
+    return (
+        all((len(word) < 3 and word not in CONNECTIVES) or word.casefold() in FUNCTIONS for word in words)
+        and re.search(r"[\d+\-*/^=<>(){}\[\]|]|\\(?!text|mathrm|mbox)[a-zA-Z]", answer) is not None
+    )
+
+
+def equal(given: str, wanted: str) -> bool | None:
+    """Whether math-verify finds two expressions equal; None where it took too long or too much memory."""
+    return ask(given, wanted)
+
+
+def read(text: str) -> str | None:
+    """What math-verify takes for the answer in a text: its last formula or number, those behind "answer" first."""
+    return ask(text) or None
+
+
+_idle: list[tuple[int, subprocess.Popen]] = []
+_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=100_000)
+def ask(*question: str) -> Any:
+    """The reply to a question; None also where there was none within COMPARE_S of work, or the process ended."""
+    with _lock:
+        mine = [pair for pair in _idle if pair[0] == os.getpid() and pair[1].poll() is None]
+        process = mine[-1][1] if mine else None
+        if mine:
+            _idle.remove(mine[-1])
+    process = process or started()
+    try:
+        process.stdin.write(json.dumps([COMPARE_S, *question]).encode() + b"\n")
+        process.stdin.flush()
+        answer = reply(process)
+    except OSError:
+        answer = None
+    if answer is None:
+        process.kill()
+        process.wait()
+        return None
+    with _lock:
+        _idle.append((os.getpid(), process))
+    return answer[0]
+
+
+def started() -> subprocess.Popen:
+    """A new process, ready to work."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    if reply(process) != ["ready"]:
+        process.kill()
+        process.wait()
+        raise RuntimeError("math-verify does not start; `python -m pip install -e .` installs it")
+    return process
+
+
+def reply(process: subprocess.Popen) -> list | None:
+    """The next line that the process writes, as JSON; None at its end, or after WAIT_S without a line."""
+    if not select.select([process.stdout], [], [], WAIT_S)[0]:
+        return None
+    line = process.stdout.readline()
+    return json.loads(line) if line else None
+
+
+@atexit.register
+def end_all() -> None:
+    """End the idle processes."""
+    with _lock:
+        while _idle:
+            owner, process = _idle.pop()
+            if owner == os.getpid():
+                process.kill()
+                process.wait()
+
+
+# --- that process ----------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Answer questions on standard input, one after another, until it closes."""
+    import resource
+    import signal
+
+    import math_verify
+
+    kinds = [math_verify.LatexExtractionConfig(boxed_match_priority=0), math_verify.ExprExtractionConfig()]
+    out, sys.stdout = sys.stdout, sys.stderr  # nothing else may write between the replies
+
+    def tell(answer: Any) -> None:
+        print(json.dumps([answer]), file=out, flush=True)
+
+    answer(math_verify, kinds, "x+1", "1+x")  # builds the parser, which belongs to no question
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
+    tell("ready")
+    for line in sys.stdin:
+        limit_s, *question = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, limit_s)  # SIGPROF ends this process, whatever it is doing
+        found = answer(math_verify, kinds, *question)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        tell(found)
+
+
+def answer(library: Any, kinds: list, given: str, wanted: str | None = None) -> bool | str | None:
+    """Whether two expressions are equal; of one text, what the library reads in it, as a text."""
+    if wanted is None:
+        found = library.parse(given, kinds, parsing_timeout=None, extraction_mode="first_match")
+        return next((one for one in reversed(found) if isinstance(one, str) and one), None)
+    sides = [library.parse(f"${side}$", kinds, parsing_timeout=None) for side in (given, wanted)]
+    given_, wanted_ = ([with_i(one) for one in side] for side in sides)
+    # As numbers these agree to 12 digits or not at all.
+    same = library.verify(wanted_, given_, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None)
+    return bool(same)
+
+
+def with_i(parsed: Any) -> Any:
+    """An expression with the imaginary unit for its letter i, which is no variable in any short answer that we know."""
+    if isinstance(parsed, str):
+        return parsed
+    import sympy
+
+    return parsed.subs({symbol: sympy.I for symbol in parsed.free_symbols if symbol.name == "i"})
+
+
+if __name__ == "__main__":
+    serve()

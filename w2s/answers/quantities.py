@@ -1,0 +1,164 @@
+"""Numbers as short answers give them: exactly, with the unit that they name.
+
+What counts as the same, where one may differ: a unit that only one of the two names is left out of account; "50%" is 50
+(the question may have asked for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, but the first six digits of
+a fraction that no decimal gives stand for it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+
+LONGEST = 400  # characters of a short answer that is more than text
+
+FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+POWER = re.compile(r"\s*(?:\\times|\\cdot|×|·|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\s*\d{1,3})\s*\}?")
+NUMBER = re.compile(
+    r"([-+]?)\s*(?:(\d+)\s+(\d+)/(\d+)|(\d+(?:\.\d*)?|\.\d+)(?:e([-+]?\d{1,3}))?(?:\s*/\s*(\d+(?:\.\d+)?))?)(?![\d^_!])"
+)
+UNIT = re.compile(r"(?:%|°\s*[cf]?|[a-z¢€£](?:[a-z.\s/^*-]|(?<=[a-z^])[23])*)?")
+NO_UNIT = re.compile(r"[/^*]|(?:and|or|plus|minus|times|squared|cubed|factorial)\b")  # 5 and a half is not 5
+GROUPS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)|(?<![\d.,/])[1-9]\d{0,2}(?: \d{3})+(?! ?[\d/])")
+DECIMAL_COMMA = re.compile(r"\D*(?:0,\d+|\d{4,},\d+|[1-9]\d{0,2},(?:\d{1,2}|\d{4,}))[^\d,]*")
+COINS = {"$": "dollars", "€": "euros", "£": "pounds sterling"}
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NAMES += ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMERALS = {name: str(number) for number, name in enumerate(NAMES)} | {
+    ten + ("-" + NAMES[one] if one else ""): str(10 * tens + one)
+    for tens, ten in enumerate(TENS, 2)
+    for one in range(10)
+}
+SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+
+Quantity = tuple[Fraction, str]  # a number and its unit, "" where none is named
+
+
+def number_of(answer: str) -> Fraction | None:
+    r"""The number that an answer is: 1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\%, 1e3; None where it is none."""
+    found = quantity_of(answer)
+    return found[0] if found else None
+
+
+def quantity_of(answer: str) -> Quantity | None:
+    """The number that an answer is, exactly, and its unit; None where it is none."""
+    if len(answer) > LONGEST:
+        return None
+    answer = spelled(answer)
+    coin = next((name for sign, name in COINS.items() if sign in answer), "")
+    if coin == "dollars" and re.search(r"\$[^$]*\$", answer):  # LaTeX in dollars: $5$
+        coin = "dollars" if "\\$" in answer else ""
+    answer = re.sub(r"\\?\$|[€£]", " ", answer).strip().rstrip(" .")
+    answer = re.sub(r"^(?:about|approximately|around|roughly|exactly|only|just|(?:[a-z]\w*\s*)?(?:=|≈))\s*", "", answer)
+    answer = POWER.sub(lambda match: "e" + match[1].replace(" ", ""), re.sub(r"^([-+])\s+(?=[\d.])", r"\1", answer))
+    word = re.match(r"[a-z]+(?:-[a-z]+)?\b", answer)
+    if word and word[0] in NUMERALS:
+        answer = NUMERALS[word[0]] + answer[word.end() :]
+    match = NUMBER.match(answer)
+    unit = answer[match.end() :].strip(" .()") if match else ""
+    scale = SCALES.get(unit.split(" ")[0])
+    unit = unit.partition(" ")[2] if scale else unit
+    no_unit = not UNIT.fullmatch(unit) or NO_UNIT.match(unit) or (len(unit) == 1 and unit not in UNITS)  # 2x
+    if not match or no_unit:
+        return None
+    sign, whole, above, beneath, digits, power, below = match.groups()
+    if any(one and not float(one) for one in (beneath, below)):
+        return None
+    if whole:
+        value = int(whole) + Fraction(int(above), int(beneath))
+    else:
+        value = Fraction(digits) * Fraction(10) ** (int(power or 0) + (scale or 0)) / Fraction(below or 1)
+    return -value if sign == "-" else value, coin or unit
+
+
+def spelled(answer: str) -> str:
+    """An answer in plain signs: minus, fractions, thousands, degrees, percents, units without LaTeX."""
+    answer = "".join(" " + unicodedata.normalize("NFKC", c) if unicodedata.category(c) == "No" and "⁄" in
+                     unicodedata.normalize("NFKC", c) else c for c in answer)  # fmt: skip
+    answer = re.sub("[−–‐]", "-", " ".join(answer.split()).casefold().replace("⁄", "/"))
+    answer = answer.replace("²", "^2").replace("³", "^3").replace("\\approx", "≈")
+    answer = re.sub(r"\\(?:text(?:normal|rm|bf|it)?|math(?:rm|bf)|mbox|rm)\s*\{([^{}]*)\}", r" \1", answer)
+    answer = re.sub(r"\\(?:left|right)(?![a-z])|\\[ ;:]|~", " ", answer)
+    answer = re.sub(r" ?\{ ?, ?\} ?|, ?\\! ?|(?<=\d)(?:\\,|['’])(?=\d{3}(?!\d))", ",", answer)
+    answer = answer.replace("\\!", "").replace("\\,", " ")
+    answer = FRACTION.sub(lambda m: f" {m[1] or m[2]}/{m[3] or m[4]}", answer)
+    answer = re.sub(r"\^? ?\{?\\circ\}?|\\degree\b|\bdegrees?\b", "°", answer).replace("\\%", "%")
+    answer = re.sub(r" ?\b(?:percent(?:age)?|pct)\b", "%", re.sub(r"° ?(c|f)(?:elsius|ahrenheit)?\b", r"°\1", answer))
+    answer = re.sub(r"\^\{(\d)\}", r"^\1", answer)
+    return GROUPS.sub(lambda match: re.sub("[, ]", "", match[0]), answer).strip()
+
+
+def with_point(answer: str) -> str:
+    """An answer that may be one number with a decimal comma, with a point in its place: 2,5 -> 2.5; else as it is."""
+    return answer.replace(",", ".") if len(answer) <= LONGEST and DECIMAL_COMMA.fullmatch(answer) else answer
+
+
+def same_quantity(given: Quantity, wanted: Quantity) -> bool:
+    """Equal, or equal after converting units; a percent is itself or its hundredth beside a number without a unit."""
+    (one, unit), (other, wanted_unit) = given, wanted
+    if unit == wanted_unit:
+        return same_number(one, other)
+    if not unit or not wanted_unit:
+        parts = (unit + wanted_unit == "%") * [(one / 100, other) if unit else (one, other / 100)]
+        return same_number(one, other) or any(same_number(a, b) for a, b in parts)
+    known, known_wanted = unit_of(unit), unit_of(wanted_unit)
+    if known and known_wanted:
+        return known[1] == known_wanted[1] and same_number(one * known[0], other * known_wanted[0])
+    return same_number(one, other) and not (known or known_wanted) and bool(things(unit) & things(wanted_unit))
+
+
+def same_number(one: Fraction, other: Fraction) -> bool:
+    """Equal; or one is a decimal and the other a fraction that no decimal gives, and they agree to six digits."""
+    endless = [pow(10, side.denominator.bit_length(), side.denominator) != 0 for side in (one, other)]
+    return one == other or (endless[0] != endless[1] and abs(one - other) * 500_000 <= abs(other))
+
+
+def things(unit: str) -> set[str]:
+    """The words of a unit that is none of the known ones, without their plural: red apples -> red, apple."""
+    return {re.sub(r"(?<=[a-z])(?:es|s)$", "", word).rstrip("e") for word in re.findall(r"[a-z]+", unit)}
+
+
+def table(dimension: str, words: str) -> dict[str, tuple[Fraction, str]]:
+    """`name=factor` for each unit, its plural with it."""
+    found = {}
+    for names, factor in (part.split("=") for part in words.split()):
+        for name in names.split(","):
+            found[name] = found[name + "s"] = (Fraction(factor), dimension)
+    return found
+
+
+UNITS = {
+    **table("length", "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre=1/100 m,meter,metre=1"),
+    **table("length", "km,kilometer,kilometre=1000 in,inch,inche=254/10000 ft,foot,feet=3048/10000"),
+    **table("length", "yd,yard=9144/10000 mi,mile=1609344/1000"),
+    **table(
+        "mass", "mg,milligram=1/1000 g,gram=1 kg,kilogram=1000 lb,pound=45359237/100000 oz,ounce=28349523125/1000000000"
+    ),
+    **table("time", "s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800"),
+    **table("volume", "ml,milliliter,millilitre=1/1000 l,liter,litre=1"),
+    **table("dollars", "dollar,usd=1 cent,¢=1/100"),
+    **table("euros", "euro=1"),
+    **table("sterling", "gbp=1"),
+    **table("angle", "°=1"),
+    **table("radians", "rad,radian=1"),
+    **table("percent", "%=1"),
+    **table("celsius", "°c=1"),
+    **table("fahrenheit", "°f=1"),
+}
+
+
+def unit_of(text: str) -> tuple[Fraction, str] | None:
+    """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None where it is not known."""
+    text = re.sub(r"\s*\bper\b\s*|\s*/\s*", "/", text.casefold().strip(" ."))
+    factor, dimensions = Fraction(1), []
+    for at, part in enumerate(text.split("/")):
+        found = re.fullmatch(r"(square|cubic|sq\.?)?\s*([a-z°%¢][a-z]?[a-z ]*?)\.?\s*(?:\^?([23]))?", part.strip())
+        name = (found[2].strip() if found else "").replace("° ", "°")
+        if name not in UNITS:
+            return None
+        power = {"s": 2, "c": 3}.get((found[1] or "")[:1], int(found[3] or 1))
+        factor *= UNITS[name][0] ** (-power if at else power)
+        dimensions.append(f"{UNITS[name][1]}^{power}")
+    return factor, "/".join(dimensions)

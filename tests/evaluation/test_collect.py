@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.written_runs import POISON, write_run, write_texts
+from tests.evaluation.written_runs import POISON, rewrite_texts, write_run
 from w2s.cli import main
 from w2s.evaluation.collect import compare, finish, report_data
 from w2s.evaluation.runs import bins, measure_run, open_run
@@ -117,7 +117,7 @@ def test_a_written_run_is_finished_with_its_texts_escaped_and_cut(written):
     run = open_run(written.folder)
     path = run.find("member_texts", model="committee · learner 2")[0].path / "transfer_texts.jsonl"
     long = f"one {POISON}\n    two\n" + "x" * 900
-    write_texts(path, {f"transfer-0-{n}": [long] for n in range(6)})
+    rewrite_texts(path, {f"transfer-0-{n}": [long] for n in range(6)})
     assert finish(written.folder).startswith("the student cannot be told from its committee")
     html, markdown = ((written.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert "<script" not in html
@@ -176,7 +176,7 @@ def test_nothing_that_a_model_wrote_steers_the_terminal(two, capsys):
     run = open_run(two / "written")
     path = run.find("member_texts", model="committee · learner 2")[0].path / "transfer_texts.jsonl"
     evil = "\x1b]0;title\x07 \x1b[2J\r\u202e \x9b31m \ud800 end"
-    write_texts(path, {f"transfer-0-{n}": [evil] for n in range(6)})
+    rewrite_texts(path, {f"transfer-0-{n}": [evil] for n in range(6)})
     main(["why", "written", "transfer-0-1", "--runs-dir", str(two)])
     said = capsys.readouterr().out
     assert "]0;title" in said  # it can still be read

@@ -143,6 +143,13 @@ def write_texts(path: Path, said: dict[str, list[str]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def rewrite_texts(path: Path, said: dict[str, list[str]]) -> None:
+    """Other texts in an artifact, as if they had been written from the beginning."""
+    write_texts(path, said)
+    facts = json.loads((path.parent / "manifest.json").read_text())
+    write_manifest(path.parent, {name: value for name, value in facts.items() if name not in ("files", "seal")})
+
+
 def write_hard_test(run: Written, seed: int, rows: list[Example]) -> None:
     """Each model's texts and their verdicts; the last wrong one of the floor could not be judged."""
     for model, right in RIGHT.items():

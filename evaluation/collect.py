@@ -17,7 +17,6 @@ import numpy as np
 
 from w2s.answers import same_answer
 from w2s.boosting.diagnostics import heaviest_rows
-from w2s.config_file import smoke
 from w2s.evaluation import compare as comparison
 from w2s.evaluation.contents import (
     Calibration,
@@ -46,11 +45,13 @@ from w2s.evaluation.runs import (
     answer_text,
     bins,
     gold_of,
+    keep_said,
     measure_run,
     open_run,
     questions_of,
     read_texts,
     row_weights,
+    said_before,
 )
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.evaluation.student import write_student
@@ -66,7 +67,7 @@ from w2s.records import (
     read_arrays,
     read_rows,
 )
-from w2s.store import read_sealed, sha256, write_sealed
+from w2s.smoke import smoke
 
 SHOWN_BINS = 8
 SYNTHETIC = "The questions are synthetic: they come from the embedded world, made up by a program."
@@ -97,20 +98,6 @@ def stamp_of(run: Run) -> str:
     """What a report depends on: the artifacts and the evaluation's settings."""
     recipe = [run.config["name"], run.config["evaluation"], [a.folder.name for a in run.artifacts]]
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
-    """report.json: the verdict, what it depends on, and the pages as they were written."""
-    hashes = {page: sha256(folder / page) for page in pages}
-    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
-
-
-def said_before(folder: Path, stamp: str) -> str | None:
-    """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
-    told = read_sealed(folder / "report.json") or {}
-    pages = told.get("pages", {}).items()
-    whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
-    return told["verdict"] if whole and told.get("stamp") == stamp else None
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Path:

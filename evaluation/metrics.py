@@ -204,10 +204,7 @@ def accuracies(one: Suite, bins: Mapping[str, str] | None) -> list[Metric]:
         inside = one.scores(keep=lambda j, label=label: np.array([bins.get(i) == label for i in j.ids.tolist()], bool))
         if inside:
             found.append(one.metric(f"accuracy@{label}", rate(inside)))
-    for name, values in (
-        ("unjudged", lambda j: j.unjudged_N),
-        ("abstained", lambda j: j.abstained_N),
-    ):
+    for name, values in (("unjudged", lambda j: j.unjudged_N), ("abstained", lambda j: j.abstained_N)):
         share = rate(one.scores(values))
         found += [one.metric(name, share)] if share.value else []
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.evaluation.collect import SYNTHETIC, costs, keep_said, reproduce, said_before
+from w2s.evaluation.collect import SYNTHETIC, costs, reproduce
 from w2s.evaluation.metrics import write_metrics
 from w2s.evaluation.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
 from w2s.evaluation.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
@@ -18,7 +18,7 @@ from w2s.evaluation.pool_pictures import name_ends
 from w2s.evaluation.preferences import MEMBER
 from w2s.evaluation.preferences_report import NAMES, how_of
 from w2s.evaluation.report import render
-from w2s.evaluation.runs import Run, open_run
+from w2s.evaluation.runs import Run, keep_said, open_run, said_before
 from w2s.evaluation.verdict import find, points, sentence
 from w2s.records import Metric, Rewards, align, load_arrays, read_arrays
 from w2s.rewards.best_of_n import doublings, kl

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from w2s.evaluation import preferences as measured
-from w2s.evaluation.collect import costs, keep_said, reproduce, said_before
+from w2s.evaluation.collect import costs, reproduce
 from w2s.evaluation.metrics import write_metrics
 from w2s.evaluation.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
 from w2s.evaluation.pool_pictures import name_ends
 from w2s.evaluation.pool_report import signed
 from w2s.evaluation.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
 from w2s.evaluation.report import render
-from w2s.evaluation.runs import Run, open_run
+from w2s.evaluation.runs import Run, keep_said, open_run, said_before
 from w2s.evaluation.verdict import compared, find, points, sentence
 from w2s.records import Example, Gold, Metric, Rewards, align, load_arrays, read_arrays, read_rows
 from w2s.rewards.best_of_n import kl

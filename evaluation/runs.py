@@ -29,7 +29,7 @@ from w2s.records import (
     read_rows,
     take,
 )
-from w2s.store import checked, read_listing, read_manifest
+from w2s.store import checked, read_listing, read_manifest, read_sealed, sha256, write_sealed
 
 SUITE = "hard_test"
 
@@ -187,3 +187,17 @@ def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
     hardness = {key: row.meta["hardness"] for seed in run.seeds for key, row in questions_of(run, seed, SUITE).items()}
     labels, bin_of = difficulty_bins(hardness, count=run.config["evaluation"]["bins"])
     return (labels, bin_of) if len(labels) > 1 else ((), {})
+
+
+def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
+    """report.json: the verdict, what it depends on, and the pages as they were written."""
+    hashes = {page: sha256(folder / page) for page in pages}
+    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
+
+
+def said_before(folder: Path, stamp: str) -> str | None:
+    """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
+    told = read_sealed(folder / "report.json") or {}
+    pages = told.get("pages", {}).items()
+    whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
+    return told["verdict"] if whole and told.get("stamp") == stamp else None

@@ -15,6 +15,7 @@ LEVELS = [
         "config",
         "config_file",
         "config_studies",
+        "smoke",
         "flags",
         "prompts",
         "extract",

@@ -19,10 +19,10 @@ from w2s.config_studies import RewardSuites
 from w2s.hidden import hidden, hide, value_of
 from w2s.records import BadInput
 from w2s.registry import build
+from w2s.smoke import limited
 
 COMMAND_LINE = "command line"
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
-SMOKE_STEPS = 100
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
 NAME = re.compile(r"(?!.*\.(lock|partial|new)$)\w[\w.-]{0,79}", re.IGNORECASE)
 TAKEN = ("store", "combine", "compare", "judge", "evaluate")  # other folders of runs_dir
@@ -63,44 +63,6 @@ def checked(
         apply(values, override, problems)
     config = build(Config, resolve(values, problems), "", problems)
     return config, problems or checks(config)
-
-
-def limited(config: Config) -> Config:
-    """With `limit`, a smoke run's: no training takes more than SMOKE_STEPS, and the name says so.
-
-    Trainings that are counted in epochs shrink with their sets.
-    """
-    if not config.limit:
-        return config
-
-    def smoked(one: Any) -> Any:
-        return dataclasses.replace(one, train=dataclasses.replace(one.train, steps=smoke_steps(one.train.steps)))
-
-    student, rewards = smoked(config.student), config.rewards
-    objective = {key: smoke_steps(value) if key == "steps" else value for key, value in student.objective.items()}
-    return dataclasses.replace(
-        config,
-        name=config.name.removesuffix(f"-limit-{config.limit}") + f"-limit-{config.limit}",
-        learners=[smoked(one) for one in config.learners],
-        student=dataclasses.replace(student, objective=objective),
-        rewards=dataclasses.replace(
-            rewards, models=[smoked(one) for one in rewards.models], head_steps=smoke_steps(rewards.head_steps)
-        ),
-    )
-
-
-def smoke_steps(steps: Any) -> Any:
-    return min(steps, SMOKE_STEPS) if isinstance(steps, int) else steps
-
-
-def smoke(limit: int | None) -> str:
-    """What marks a smoke run wherever it is told; nothing for a whole run."""
-    if not limit:
-        return ""
-    return (
-        f"smoke run: of every set the first {limit:,} questions by id, no training longer than {SMOKE_STEPS} steps; "
-        "its numbers say that everything runs, and no more"
-    )
 
 
 def resolve(values: dict, problems: list[str]) -> dict:

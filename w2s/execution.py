@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from w2s.config import Config
-from w2s.config_file import shown, smoke, to_yaml
+from w2s.config_file import shown, to_yaml
 from w2s.hidden import hide
 from w2s.jobs import Workers
 from w2s.log import progress, say
 from w2s.pipeline import build
 from w2s.records import BadInput
+from w2s.smoke import smoke
 from w2s.store import LISTING, Stage, Store, read_sealed, write_listing
 
 THREADS = 256  # more than any machine has slots: they only wait for jobs

@@ -11,7 +11,7 @@ import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
 from w2s.config import Config, Learner, Model, Train
-from w2s.config_file import all_learners, smoke_steps
+from w2s.config_file import all_learners
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.preferences import PREFERENCES
 from w2s.data.sources import SOURCES
@@ -25,6 +25,7 @@ from w2s.registry import describe, did_you_mean, options, pick, summary
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accepted
+from w2s.smoke import smoke_steps
 from w2s.stages.models import PRETRAINING
 
 VOCABULARY_LINES = 20_000

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from w2s import prompts
 from w2s.config import Config, Model
-from w2s.config_file import smoke
 from w2s.pipeline import build
 from w2s.records import Example, read_rows
 from w2s.registry import pick
+from w2s.smoke import smoke
 from w2s.store import Stage, Store
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")

@@ -308,7 +308,7 @@ def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
     found, sizes, given = load_arrays(path), {}, {}
     try:
         for field_ in dataclasses.fields(kind):
-            name, array = field_.name, found[field_.name]
+            array = found[name := field_.name]
             letters = {"ids": "N", "models": "M"}.get(name, re.sub(r"^.*?(_([A-Z]+))?$", r"\2", name))
             wanted = "U" if field_.type == "str" or name in ("ids", "models", "why_N") else "biuf"
             if array.ndim != len(letters) or (array.size and array.dtype.kind not in wanted):
@@ -325,18 +325,15 @@ def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` without pickles; a BadInput, before memory is taken, where it claims more than it holds.
-
-    As numpy.savez writes it: what is compressed is refused, for a few bytes could stand for gigabytes.
-    """
+    """Every array of an `.npz` as numpy.savez writes it, no pickles; a BadInput before what claims more takes memory."""
     try:
         with zipfile.ZipFile(path) as file:
             if sum(one.file_size for one in file.infolist()) > os.path.getsize(path):
                 raise ValueError("it is compressed, or claims more than it holds")
+            headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             for one in file.infolist():
                 with file.open(one) as stream:
-                    known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                    shape, _, dtype = known[np.lib.format.read_magic(stream)](stream)
+                    shape, _, dtype = headers[np.lib.format.read_magic(stream)](stream)
                     if math.prod(shape) * dtype.itemsize != one.file_size - stream.tell() or dtype.hasobject:
                         raise ValueError(f"{one.filename}: {dtype} of shape {shape} is not what it holds")
         with np.load(path, allow_pickle=False) as arrays:

@@ -155,6 +155,16 @@ def test_one_row_of_numbers_among_words_does_not_change_how_the_column_is_read(t
     assert "answer: read as an index from 0" in capsys.readouterr().err
 
 
+def test_the_splits_of_a_file_are_read_alike(tmp_path):
+    rows = [
+        {"prompt": q, "choices": c, "answer": g + 1, "split": "train" if g > 2 else "test"} for q, c, g in QUESTIONS
+    ]
+    for split in ("train", "test"):
+        examples, gold = own(tmp_path, rows, split=split)
+        right = {q: g for q, _, g in QUESTIONS}
+        assert [right[example.prompt] for example in examples] == [one.answer for one in gold]
+
+
 def test_letters_and_texts_in_one_column_are_not_mixed(tmp_path):
     rows = [{"prompt": q, "choices": c, "answer": LETTERS[g]} for q, c, g in QUESTIONS]
     said = refusal(tmp_path, [*rows, {"prompt": "Last?", "choices": ["x", "y"], "answer": "y"}])
@@ -184,6 +194,8 @@ LOST = {  # columns that nobody reads as choices, and yet they are
     "texts": lambda q, c, g: {"question": q, **each(["one", "two", "three", "four"], c), "answer": c[g]},
     "a list under another name": lambda q, c, g: {"question": q, "possible": c, "answer": LETTERS[g]},
     "a list of texts": lambda q, c, g: {"question": q, "possible": c, "answer": c[g]},
+    "a list in a text": lambda q, c, g: {"question": q, "possible": repr(c), "answer": LETTERS[g]},
+    "bars in a text": lambda q, c, g: {"question": q, "possible": "|".join(c), "answer": c[g]},
     "wrong answers": lambda q, c, g: {"question": q, "answer": c[g], "distractor1": c[g - 1], "distractor2": c[g - 2]},
     "a gap": lambda q, c, g: {"question": q, "option1": c[0], "option2": c[1], "option4": c[3], "answer": "A"},
 }

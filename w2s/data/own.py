@@ -79,9 +79,8 @@ def file(
     problems = Problems()
     try:
         rows, spelled = plain_rows((where, unnested(row)) for where, row in file_rows(place, problems))
-        rows = [(where, row) for where, row in rows if wanted is None or row.get("split") in wanted]
         layout, notes = layout_of(place, rows, spelled)
-        found = [(where, cells_of(layout, row)) for where, row in rows]
+        found = [(where, cells_of(layout, row)) for where, row in rows]  # of all splits: they are read alike
         readings = [reading_of(layout, found, at, None if at else answers) for at in range(len(layout.answers))]
     except BadInput as error:
         problems.add(error)
@@ -93,6 +92,8 @@ def file(
         return question_of(layout, cells, readings)
 
     source = Path(path).name.split(".")[0]
+    if wanted is not None:
+        found = [one for one, (_, row) in zip(found, rows, strict=True) if row.get("split") in wanted]
     examples, gold = gather(source, [("all", found)], fit, limit=limit, level=level, problems=problems)
     for name, reading in zip(layout.answers, readings, strict=True):
         if reading.startswith("index") and examples[0].choices:
@@ -141,19 +142,30 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
     """
     said = [(shown(row.get("answer")), row) for _, row in rows if filled(row.get("answer"))]
     letters = {answer.strip("().: ").upper() for answer, _ in said}
-    most = max(map(string.ascii_uppercase.find, letters)) if letters <= set("ABCDEFGHIJ") and letters else 99
-    texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in said)]
-    lists = [key for key in spare if all(isinstance(row.get(key), list | dict) for _, row in said)]
-    equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in said]
+    if not said:
+        return
+    lettered = letters <= set("ABCDEFGHIJ")
+    least = max(2, 1 + string.ascii_uppercase.find(max(letters))) if lettered else 2  # so many choices there must be
     lost = [key for key in spare if WRONG.fullmatch(key)]
-    lost += [
-        key for key in lists if all(len(row[key]) > most or answer in map(shown, row[key]) for answer, row in said)
-    ]
-    if len(texts) > most or (all(equal) and equal and not set.intersection(*equal)):
+    for key in spare:
+        several = [(parts(row.get(key)), answer) for answer, row in said]
+        if all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several):
+            lost.append(key)
+    texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in said)]
+    equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in said]
+    if len(texts) >= least and (lettered or (all(equal) and not set.intersection(*equal))):
         lost += texts
-    if said and lost:
+    if lost:
         names = some(spelled[key] for key in dict.fromkeys(lost))
         raise BadInput(f"{place}: {names}: not read, and they look like choices; name these A, B, C, ... or choices")
+
+
+def parts(value: Any) -> list[str]:
+    """The texts of a cell that holds several."""
+    try:
+        return [shown(one) for one in one_cell(value, "")[1]]
+    except ValueError:
+        return []
 
 
 def cells_of(layout: Layout, row: dict[str, Any]) -> Cells | ValueError:

@@ -14,6 +14,7 @@ from w2s.config import Config, Learner
 from w2s.config_file import from_overrides, load, to_yaml
 from w2s.evaluation.pool_asked import asked_of
 from w2s.records import BadInput
+from w2s.smoke import limited, smoke
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
 POOLS = [path for path in CONFIGS if path.parent.name == "pools"]  # of `w2s combine`
@@ -133,9 +134,9 @@ def test_a_smoke_run_has_a_name_of_its_own_and_trains_for_a_few_steps(write):
     assert (found.student.train.steps, found.student.objective) == (7, {"name": "dpo", "steps": 100})
     assert (found.rewards.models[0].train.steps, found.rewards.head_steps) == (100, 100)
     assert load(write(to_yaml(found), "again.yaml")) == found
-    assert configs.limited(load(path)) == load(path)
-    assert configs.smoke(None) == ""
-    assert "the first 1,200 questions by id" in configs.smoke(1200)
+    assert limited(load(path)) == load(path)
+    assert smoke(None) == ""
+    assert "the first 1,200 questions by id" in smoke(1200)
 
 
 def test_ranges_and_keys_that_depend_on_each_other_are_all_named(write):

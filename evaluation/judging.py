@@ -1,7 +1,8 @@
 """`w2s judge`: samples that were written elsewhere, judged by a suite's tests or answers, a verdict for each.
 
 Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
-outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples.
+outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples,
+one a model (see `w2s.data.logs.models_files`).
 
 Written: JSON Lines in the order of the samples: task_id, model, sample, correct (true, false, null = could not be
 judged), status (why), seconds, program (a hash of the text and of what it was judged by) and, where the samples carry

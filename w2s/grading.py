@@ -1,8 +1,9 @@
 """(Example, Gold, text) -> right, wrong or could not be judged.
 
 Code is judged in two sandboxed processes that see nothing of each other: one runs the program and gets calls, the other
-(or this process, for lists of inputs) holds the tests. Only plain data pass between them, and every comparison is made
-on the side of the tests, so a program can be judged right only for values that are right.
+holds the tests or, for lists of inputs, the rules of comparison. Only plain data pass between them, unread by this
+process, and every comparison is made on the side of the tests, so a program can be judged right only for values that
+are right. Both have the same limits.
 """
 
 from __future__ import annotations

@@ -153,19 +153,19 @@ ROWS = {
     "a list": ('["p", "a"]', "a row must be a mapping of columns, list given"),
     "a number": ("7", "a row must be a mapping of columns, int given"),
     "nothing": ("null", "a row must be a mapping of columns, NoneType given"),
-    "no prompt": ('{"answer": "a"}', "column 'question' is missing; it has: answer"),
+    "no prompt": ('{"answer": "a"}', "column 'prompt' is missing; it has: answer"),
     "no answer": ('{"prompt": "p", "choices": ["a", "b"]}', "column 'answer' is missing; it has: prompt, choices"),
     "an empty prompt": ('{"prompt": " ", "choices": ["a", "b"], "answer": 0}', "prompt: it is empty"),
     "a prompt that is a number": ('{"prompt": 3, "answer": "a"}', "prompt: a text is wanted, int given"),
     "one choice": ('{"prompt": "p", "choices": ["a"], "answer": 0}', "choices: 1 given"),
     "a choice twice": ('{"prompt": "p", "choices": ["a", "a"], "answer": 0}', "choices: 1 given"),
     "an empty choice": ('{"prompt": "p", "choices": ["a", ""], "answer": 0}', "choices: each must be a text"),
-    "choices that are numbers": ('{"prompt": "p", "choices": [1, 2], "answer": 0}', "choices: a list of texts is wanted"),
-    "an answer too high": ('{"prompt": "p", "choices": ["a", "b"], "answer": 2}', "answer: 2 given; allowed: the text of"),
-    "an answer below 0": ('{"prompt": "p", "choices": ["a", "b"], "answer": -1}', "answer: -1 given; allowed: the text of"),
+    "choices that are lists": ('{"prompt": "p", "choices": [[1], [2]], "answer": 0}', "choices: each must be a text"),
+    "an answer too high": ('{"prompt": "p", "choices": ["a", "b"], "answer": 2}', "answer: 2 given; allowed in this column: an index"),
+    "an answer below 0": ('{"prompt": "p", "choices": ["a", "b"], "answer": -1}', "answer: -1 given; allowed in this column: an index"),
     "an answer of another question": ('{"prompt": "p", "choices": ["a", "b"], "answer": "c d"}', "answer: 'c d' given; allowed"),
-    "a letter too far": ('{"prompt": "p", "choices": ["x", "y"], "answer": "C"}', "answer: 'C' given; allowed: the text of"),
-    "half an answer": ('{"prompt": "p", "choices": ["a", "b"], "answer": 0.5}', "answer: 0.5 given; allowed: the text of"),
+    "a letter too far": ('{"prompt": "p", "choices": ["x", "y"], "answer": "C"}', "answer: 'C' given; allowed in this column: an index"),
+    "half an answer": ('{"prompt": "p", "choices": ["a", "b"], "answer": 0.5}', "answer: 0.5 given; allowed in this column: an index"),
     "a level that is a word": ('{"prompt": "p", "choices": ["a", "b"], "answer": 0, "level": "hard"}', "level: 'hard' given"),
     "a level that is no number": ('{"prompt": "p", "choices": ["a", "b"], "answer": 0, "level": NaN}', "level: nan given"),
     "not UTF-8": (b'{"prompt": "caf\xe9"}', "not UTF-8"),
@@ -180,7 +180,7 @@ FILES = {
     ),
     "plain.jsonl.gz": (b'{"prompt": "p"}\n', "plain.jsonl.gz:1", "the gzip data are damaged"),
     "short.csv": (b"prompt,choices,answer\np,a|b,0\nq,a|b\n", "short.csv:3", "2 columns; the header has 3"),
-    "twice.csv": (b"prompt,prompt\na,b\n", "twice.csv:1", "an empty or a repeated column name"),
+    "twice.csv": (b"prompt,prompt\na,b\n", "twice.csv:1", "the header has the column 'prompt' twice"),
     "document.json": (b'"text"', "document.json", "a list of rows is wanted, str given"),
     "table.parquet": (b"no parquet", "table.parquet: row 1", "not Parquet"),
     "notes.txt": (b"hello", "notes.txt", "not a known kind of file; allowed: .jsonl"),
@@ -273,7 +273,7 @@ def test_files_that_cannot_be_opened_are_one_line(refused, tmp_path):
 @pytest.mark.parametrize("case", ROWS)
 def test_a_malformed_row_names_file_and_line(refused, tmp_path, case):
     line, said = ROWS[case]
-    good = b'{"prompt": "p0", "choices": ["a", "b"], "answer": "a"}\n\n{"prompt": "p1", "choices": ["a", "b"], "answer": 1}\n'
+    good = b'{"prompt": "p0", "choices": ["a", "b"], "answer": 0}\n\n{"prompt": "p1", "choices": ["a", "b"], "answer": 1}\n'
     (tmp_path / "rows.jsonl").write_bytes(good + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     lines = refused("run", own(tmp_path, "rows.jsonl"))
     assert len(lines) == 1, lines

@@ -13,7 +13,7 @@ from tests.models import tiny
 from w2s import log, preferring
 from w2s.cli import main
 from w2s.config_file import load
-from w2s.data.preferences import group_of
+from w2s.data.pairs import group_of
 from w2s.evaluation.preferences_report import left_out
 from w2s.pipeline import build
 from w2s.records import BadInput, Example, PseudoLabels, read_arrays, read_rows

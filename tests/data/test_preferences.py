@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.data.preferences import PREFERENCES, split_by_group
+from w2s.data.pairs import split_by_group
+from w2s.data.preferences import PREFERENCES
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import pick, summary
 
@@ -138,7 +139,8 @@ def test_an_own_pair_is_the_same_in_every_layout(tmp_path):
         {"instruction": "Add 1 to: 2", "output_1": "12", "output_2": "3", "preference": 2.0},
         {"instruction": "Add 1 to: 2", "input": "", "output_1": "12", "output_2": "3", "preference": "2"},
     ]
-    found = [own(tmp_path, [row]) for row in layouts]
+    coding = {"first": 1, "second": 2}  # one row does not say it
+    found = [own(tmp_path, [row], coding=coding) for row in layouts]
     assert len({(f.examples[0].id, f.examples[0].choices, f.gold[0].answer) for f in found}) == 1
     together = own(tmp_path, layouts)
     assert (len(together.examples), together.counts["repeats"]) == (1, 4)
@@ -177,9 +179,10 @@ def test_bad_pairs_are_counted_and_left_out(tmp_path):
         pair("Both ways?", "No", "Yes"),
         {"prompt": "Tie?", "output_1": "Yes", "output_2": "No", "label": 0},
     ]
-    found = own(tmp_path, rows)
+    coding = {"first": 1, "second": 2, "tie": 0}
+    found = own(tmp_path, rows, coding=coding)
     assert found.counts == dict(zip(COUNTS, (8, 1, 1, 1, 2, 2, 1), strict=True))
-    with_ties = own(tmp_path, rows, ties=True)
+    with_ties = own(tmp_path, rows, ties=True, coding=coding)
     assert with_ties.counts["kept"] == 2
     assert [(example.meta["tie"], gold.answer) for example, gold in zip(*with_ties[:2], strict=True)][1] == (True, 0)
 
@@ -194,11 +197,11 @@ def test_bad_pairs_are_counted_and_left_out(tmp_path):
         (pair(prompt=" "), "own.jsonl:2: the prompt is empty"),
         (
             {"prompt": "p", "output_1": "a", "output_2": "b", "label": 3},
-            "own.jsonl:2: label: 3 given; allowed: 0, 1, 1.5, 2",
+            "own.jsonl:2: label: nothing in the file says which text is meant by 3",
         ),
         (
             {"prompt": "p", "output_1": "a", "output_2": "b", "label": True},
-            "own.jsonl:2: label: True given; allowed: 0, 1, 1.5, 2",
+            "own.jsonl:2: label: nothing in the file says which text is meant by true",
         ),
     ],
 )

@@ -93,9 +93,18 @@ MALFORMED = {
     "a bare word": ("a.jsonl", b"hello\n", ":1: not JSON"),
     "a list for a row": ("a.jsonl", GOOD + b"[1, 2]\n", ":2: a row must be a mapping"),
     "a number for a row": ("a.jsonl", GOOD + GOOD + b"3\n", ":3: a row must be a mapping"),
-    "too deep": ("a.jsonl", b"[" * 100_000 + b"\n", ":1: not usable JSON"),
+    "too deep": ("a.jsonl", GOOD + b"[" * 100_000 + b"\n", ":2: not usable JSON"),
+    "a number past what is read": ("a.jsonl", GOOD + b'{"a": ' + b"9" * 5000 + b"}\n", ":2: not usable JSON (a number"),
+    "half a surrogate pair": ("a.jsonl", GOOD + b'{"a": "\\ud800"}\n', ":2: not usable JSON (a text"),
+    "a document too deep": ("a.json", b"[" * 100_000 + b"\n", ": not usable JSON"),
+    "rows under a key": (
+        "a.json",
+        b'{"version": 1,\n "data": []}',
+        ": a list of rows is wanted, dict given with the keys version",
+    ),
     "latin-1": ("a.jsonl", GOOD + '{"question": "Où"}\n'.encode("latin-1"), ":2: not UTF-8"),
-    "utf-16": ("a.jsonl", '{"question": "Why"}'.encode("utf-16"), ":1: not UTF-8"),
+    "utf-16": ("a.jsonl", '{"question": "Why"}'.encode("utf-16"), ":1: not UTF-8 (it looks like UTF-16)"),
+    "utf-16 without a mark": ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), ":1: not UTF-8 (it looks like UTF-16)"),
     "gzip that is none": ("a.jsonl.gz", GOOD, ":1: the gzip data are damaged"),
     "gzip cut short": ("a.jsonl.gz", gzip.compress(GOOD * 9)[:-10], ": the gzip data are damaged"),
     "gzip with a flipped byte": (
@@ -109,8 +118,18 @@ MALFORMED = {
     "csv with a short row": ("a.csv", b"a,b\n1,2\n3\n", ":3: 1 columns; the header has 2"),
     "csv with a long row": ("a.csv", b"a,b\n1,2,3\n", ":2: 3 columns"),
     "csv with an open quote": ("a.csv", b'a,b\n1,"2\n', ": not CSV"),
-    "csv with a column twice": ("a.csv", b"a,a\n1,2\n", ":1: the header has an empty or a repeated"),
-    "csv with a nameless column": ("a.csv.gz", gzip.compress(b"a,\n1,2\n"), ":1: the header has an empty"),
+    "csv with a column twice": ("a.csv", b"a,a\n1,2\n", ":1: the header has the column 'a' twice"),
+    "csv with a nameless column": (
+        "a.csv.gz",
+        gzip.compress(b"a,\n1,2\n"),
+        ":2: column 2 holds a text, and has no name",
+    ),
+    "csv of old line ends": ("a.csv", b"a,b\r1,2\r", ":1: not CSV"),
+    "csv with other separators below": (
+        "a.csv",
+        b"a;b;c\n1,2,3\n",
+        ":2: 1 columns; the header has 3 (separated by ';')",
+    ),
     "parquet that is none": ("a.parquet", b"PAR1 not really", ": row 1: not Parquet"),
     "a kind nobody knows": ("a.xlsx", b"PK", ": not a known kind of file"),
     "gzip of a kind nobody knows": ("a.parquet.gz", b"PK", ": not a known kind of file"),
@@ -126,3 +145,84 @@ def test_a_malformed_file_is_one_line_that_names_file_and_line(tmp_path, case):
     assert str(tmp_path / name) + said in str(caught.value) or said in str(caught.value)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_the_rows_of_a_file_can_be_collected(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"{oops\n" + GOOD + b"[1]\n" + b"{oops\n" * 30)
+    problems = reading.Problems()
+    assert [row for _, row in reading.file_rows(tmp_path / "a.jsonl", problems)] == [{"question": "Why?"}]
+    with pytest.raises(BadInput) as caught:
+        problems.tell()
+    told = str(caught.value).splitlines()
+    assert len(told) == reading.Problems.MOST + 1
+    assert ":1: not JSON" in told[0]
+    assert ":3: a row must be a mapping" in told[1]
+    assert told[-1] == "... and 12 more problems"
+
+
+def test_rows_before_damage_are_given_and_the_damage_is_one_of_the_problems(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n3\n4,5\n" + "é,6\n".encode("latin-1"))
+    problems = reading.Problems()
+    assert [row["b"] for _, row in reading.file_rows(tmp_path / "a.csv", problems)] == ["2", "5"]
+    assert [":3: 1 columns" in problems.lines[0], ":5: not UTF-8" in problems.lines[1]] == [True, True]
+
+
+TABLE = [{"a": "1, or; 2", "b": "x"}, {"a": "two\nlines", "b": ""}]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_is_read_whatever_parts_its_columns_and_ends_its_lines(tmp_path, separator, end, mark):
+    with open(tmp_path / "a.csv", "w", encoding="utf-8", newline="") as file:
+        file.write(mark + end)
+        writer = csv.DictWriter(file, list(TABLE[0]), delimiter=separator, lineterminator=end)
+        writer.writeheader()
+        file.write(end)
+        writer.writerow(TABLE[0])
+        file.write(f"  {end}{separator}{end}")
+        writer.writerow(TABLE[1])
+    assert [row for _, row in reading.file_rows(tmp_path / "a.csv")] == TABLE
+
+
+def test_an_index_column_has_a_name_and_empty_nameless_columns_are_none(tmp_path):
+    (tmp_path / "a.csv").write_text(",a,,\n0,x,,\n1,y,,\n")
+    assert [row for _, row in reading.file_rows(tmp_path / "a.csv")] == [
+        {"Unnamed: 0": "0", "a": "x"},
+        {"Unnamed: 0": "1", "a": "y"},
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_one_list_of_rows_is_read_under_every_name(tmp_path, name):
+    content = json.dumps(ROWS, indent=1).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert [row for _, row in reading.file_rows(tmp_path / name)] == ROWS
+
+
+@pytest.mark.parametrize("filler", [b"\0", b"\n", b" ", b"{"])
+def test_a_gzip_bomb_is_not_read_to_its_end(tmp_path, monkeypatch, filler):
+    monkeypatch.setattr(reading, "ROOM", 1 << 16)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(filler * (1 << 22)))
+    found, read = reading.lines(tmp_path / "a.jsonl.gz"), 0
+
+    def read_on():
+        nonlocal read
+        for _, line in found:
+            read += len(line)
+
+    with pytest.raises(BadInput, match=r"a\.jsonl\.gz: it unpacks to more than 200 times its size"):
+        read_on()
+    assert read < 1 << 21
+
+
+def test_gzip_that_shrank_well_is_no_bomb(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(GOOD * 100_000))
+    assert sum(1 for _ in reading.file_rows(tmp_path / "a.jsonl.gz")) == 100_000
+
+
+def test_a_literal_is_json_or_what_python_prints_and_nothing_is_run():
+    assert reading.literal('["a", null]') == reading.literal("['a', None]") == ["a", None]
+    for text in ("[print(1)]", "[" * 10_000, "['a'", "[a]", "[1e5000, " + "9" * 6000 + "]", "array(['a'])"):
+        with pytest.raises(ValueError, match="neither JSON nor a Python literal"):
+            reading.literal(text)

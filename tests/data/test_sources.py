@@ -188,8 +188,6 @@ OWN = {
     "a letter": ({"prompt": "P", "choices": ["x", "y"], "answer": "B"}, 1),
     "an index": ({"question": "P", "choices": ["x", "y"], "answer": 1}, 1),
     "a text": ({"prompt": "P", "choices": ["x", "y"], "answer": "y"}, 1),
-    "a text before a letter": ({"prompt": "P", "choices": ["B", "A"], "answer": "A"}, 1),
-    "a text before an index": ({"prompt": "P", "choices": ["1", "0"], "answer": "0"}, 1),
     "an index as text, bars": ({"prompt": "P", "choices": "x | y", "answer": "1"}, 1),
     "a list as text": ({"prompt": "P", "choices": '["x", "y|z"]', "answer": "y|z"}, 1),
     "a short answer": ({"prompt": "P", "answer": 7, "choices": None}, "7"),
@@ -263,11 +261,11 @@ MALFORMED = {  # what is wrong -> source, file, a good row, what is changed (Non
     "own: index too far": ("file", "mine", PLAIN, {"answer": 2}, "0 to 1"),
     "own: half an index": ("file", "mine", PLAIN, {"answer": 0.5}, "0 to 1"),
     "own: one choice": ("file", "mine", PLAIN, {"choices": ["x"]}, "at least 2"),
-    "own: broken list": ("file", "mine", PLAIN, {"choices": '["x", '}, "not a JSON list"),
+    "own: broken list": ("file", "mine", PLAIN, {"choices": '["x", '}, "neither JSON nor a Python literal"),
     "own: level is a word": ("file", "mine", PLAIN, {"level": "hard"}, "level: 'hard' given; allowed: a number"),
     "own: level is nan": ("file", "mine", PLAIN, {"level": "nan"}, "allowed: a number"),
     "own: empty answer": ("file", "mine", {"prompt": "p", "answer": " "}, {}, "the answer is empty"),
-    "own: answer is a list": ("file", "mine", {"prompt": "p", "answer": ["x"]}, {}, "a text or a number"),
+    "own: answer is a list": ("file", "mine", {"prompt": "p", "answer": ["x", "y"]}, {}, "a text or a number"),
 }
 
 

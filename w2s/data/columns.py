@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from w2s.data.reading import SUFFIXES, Row, file_rows
+from w2s.data.reading import SUFFIXES, Row, file_rows, quoted
 from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
@@ -140,8 +140,8 @@ def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
             return int(value)
         value = {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value
         return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BadInput(f"{where}: {name}: {value!r} given; allowed: {ALLOWED[wanted]}") from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[wanted]}") from None
 
 
 def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:

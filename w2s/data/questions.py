@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from w2s.data.reading import Row
+from w2s.data.reading import Problems, Row, some
 from w2s.records import BadInput, Example, Gold, example_id
 from w2s.registry import did_you_mean
 
@@ -30,19 +30,20 @@ def gather(
     *,
     limit: int | None,
     level: float | None,
+    problems: Problems | None = None,
 ) -> tuple[list[Example], list[Gold]]:
     """The questions of some splits, each once.
 
     parts: (split, rows) in order. fit: row -> Question, None for a published row that is known to be unusable
     (logged). A row that comes again, word for word, is kept once, in the most held-out of its splits; its meta
     `repeats` counts the others. `limit` draws a fixed sample of that many questions (those whose ids, which are
-    hashes, come first), so that a file sorted by subject is not cut off in the middle. A row that does not fit, no
-    rows, and fewer rows than `limit` are each a BadInput.
+    hashes, come first), so that a file sorted by subject is not cut off in the middle. Rows that do not fit are a
+    BadInput together, after the `problems` that reading had; so are no rows, and fewer rows than `limit`.
     """
     if limit is not None and limit < 1:
         raise BadInput(f"{source}: limit: {limit} given; it must be at least 1")
     kept: dict[str, tuple[Example, Gold]] = {}
-    unusable = 0
+    problems, unusable, contradicted = problems or Problems(), 0, []
     names = []
     for split, rows in parts:
         names.append(split)
@@ -52,12 +53,15 @@ def gather(
                 if question is None:
                     unusable += 1
                     continue
-                example, gold = records(source, split, where, question, level)
+                if not keep_once(kept, *records(source, split, where, question, level)):
+                    contradicted.append(where.split("/")[-1])
             except KeyError as error:
-                raise BadInput(f"{where}: column {error} is missing; it has: {', '.join(map(str, row))}") from None
+                problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
             except (TypeError, ValueError, AttributeError, IndexError) as error:
-                raise BadInput(f"{where}: {error}") from None
-            keep_once(kept, example, gold)
+                problems.add(f"{where}: {error}")
+    problems.tell()
+    if contradicted:
+        log.warning("%s: answered otherwise than before, left out: %s", source, some(contradicted))
     if unusable:
         log.warning("%s: %d published rows are unusable and left out", source, unusable)
     if len(kept) < (limit or 1):
@@ -91,19 +95,19 @@ def distinct(choices: Sequence[str], answer: int | str) -> tuple[tuple[str, ...]
     return once, once.index(texts[int(answer)])
 
 
-def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> None:
-    """Adds a question, or counts it as a repeat of the one that is there."""
+def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> bool:
+    """Adds a question, or counts it as a repeat of the one that is there; False where the two have other answers."""
     if example.id not in kept:
         kept[example.id] = example, gold
-        return
+        return True
     first, first_gold = kept[example.id]
     repeats = first.meta.get("repeats", 0) + 1
-    if HELD_OUT.get(example.meta["split"], 0) > HELD_OUT.get(first.meta["split"], 0):
+    held_out = HELD_OUT.get(example.meta["split"], 0) > HELD_OUT.get(first.meta["split"], 0)
+    if held_out:
         kept[example.id] = example, gold
         first = example
-    elif gold != first_gold:
-        log.warning("%s: %r is answered in two ways; the first is kept", first.source, first.prompt[:60])
     first.meta["repeats"] = repeats
+    return held_out or gold == first_gold
 
 
 def splits_of(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from w2s.records import BadInput
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+LONGEST = 1 << 30  # bytes of a line
+SWOLLEN, ROOM = 200, 1 << 26  # gzip makes text 3 to 30 times smaller, a bomb 1000 times
+csv.field_size_limit(1 << 26)  # a long article is a field; the module's own limit is 128 KiB
 Row = tuple[str, dict[str, Any]]  # where it stands ("path:line"), and its columns
 
 
@@ -38,76 +43,173 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES)
     raise BadInput(f"{folder}: no file {' or '.join(names)} with one of {' '.join(suffixes)} found{missing}")
 
 
-def file_rows(path: Path) -> Iterator[Row]:
-    """(where, row) of one file, by its suffix."""
+class Problems:
+    """What is wrong with a file, a line each; the first MOST are told together, the others counted."""
+
+    MOST = 20
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.count = 0
+
+    def add(self, problem: object) -> None:
+        self.count += 1
+        if self.count <= self.MOST:
+            self.lines.append(str(problem))
+
+    def tell(self) -> None:
+        """A BadInput of all lines, where there are any."""
+        if self.count:
+            more = [f"... and {self.count - self.MOST} more problems"] if self.count > self.MOST else []
+            raise BadInput("\n".join(self.lines + more))
+
+
+def file_rows(path: Path, problems: Problems | None = None) -> Iterator[Row]:
+    """(where, row) of one file, by its suffix.
+
+    What cannot be read is a BadInput, or, where `problems` are collected, one of these; rows that can be read go on.
+    """
     reader = READERS.get(Path(path.name.removesuffix(".gz")).suffix)
     if reader is None or not path.name.endswith(SUFFIXES):
         raise BadInput(f"{path}: not a known kind of file; allowed: {' '.join(SUFFIXES)}")
-    return reader(path)
+    return sound(reader(path), problems)
+
+
+def sound(found: Iterator[tuple[str, dict[str, Any] | BadInput]], problems: Problems | None) -> Iterator[Row]:
+    try:
+        for where, row in found:
+            if not isinstance(row, BadInput):
+                yield where, row
+            elif problems is None:
+                raise row
+            else:
+                problems.add(row)
+    except BadInput as error:
+        if problems is None:
+            raise
+        problems.add(error)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, text) of each line; what is not UTF-8 or not whole gzip is a BadInput with the line."""
     number = 0
     try:
-        with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+        with open(path, "rb") as file:
+            for number, line in enumerate(unpacked(path, file) if path.name.endswith(".gz") else file, 1):
+                if number == 1 and b"\0" in line:
+                    raise BadInput(f"{path}:1: not UTF-8 (it looks like UTF-16); save the file as UTF-8")
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from None
+        wrong = f"{error.reason} at byte {error.start} of the line"
+        raise BadInput(f"{path}:{number}: not UTF-8 ({wrong}); save the file as UTF-8") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInput(f"{path}:{number + 1}: the gzip data are damaged ({error})") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def parse(text: str, where: str) -> Any:
-    """JSON, or a BadInput that names the place."""
+def unpacked(path: Path, packed: BinaryIO) -> Iterator[bytes]:
+    """The lines of a .gz. A bomb, which is more than SWOLLEN times its size and more than ROOM bytes, is a BadInput."""
+    left = max(ROOM, SWOLLEN * path.stat().st_size)
+    with gzip.open(packed) as file:
+        while line := file.readline(min(left, LONGEST) + 1):
+            left -= len(line)
+            if left < 0 or len(line) > LONGEST:
+                limit = f"{SWOLLEN} times its size" if left < 0 else f"{LONGEST >> 20} MiB in one line"
+                raise BadInput(f"{path}: it unpacks to more than {limit} and is not read further")
+            yield line
+
+
+def first_line(path: Path) -> str:
+    """The first line that is not blank; '' where there is none."""
+    return next((line.strip() for _, line in lines(path) if line.strip()), "")
+
+
+def parse(text: str, where: str, *, document: bool = False) -> Any:
+    """JSON, or a BadInput that names the place (of a document: with the line)."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
-        raise BadInput(f"{where}: not JSON ({error.msg} at character {error.pos + 1})") from None
+        place = f"{where}:{error.lineno}" if document else where
+        raise BadInput(f"{place}: not JSON ({error.msg} at character {error.colno})") from None
     except RecursionError:
         raise BadInput(f"{where}: not usable JSON (nested too deeply)") from None
+    except UnicodeEncodeError:
+        raise BadInput(f"{where}: not usable JSON (a text holds half a surrogate pair)") from None
+    except ValueError:
+        raise BadInput(f"{where}: not usable JSON (a number has thousands of digits)") from None
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def literal(text: str) -> Any:
+    """The value of a cell that holds a list or a mapping, written in JSON or as Python prints it; else a ValueError."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError(f"it begins with {text.lstrip()[0]} but is neither JSON nor a Python literal") from None
+
+
+def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
+    """One row a line; a file that begins with [ is one list of rows, whatever its name."""
+    if first_line(path).startswith("["):
+        yield from json_document(path)
+        return
+    start = f"{path}:"
     for number, line in lines(path):
         if line.strip():
-            yield mapping(parse(line.rstrip("\r\n"), f"{path}:{number}"), f"{path}:{number}")
+            where = f"{start}{number}"
+            try:
+                row = parse(line.rstrip("\r\n"), where)
+            except BadInput as error:
+                row = error
+            yield mapping(row, where)
 
 
-def json_document(path: Path) -> Iterator[Row]:
+def json_document(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
     """A file that holds one JSON list of rows (some publishers name JSON Lines .json: read as such)."""
-    text = "".join(line for _, line in lines(path))
-    if text.lstrip().startswith("{"):
+    first = first_line(path)
+    if first.startswith("{") and first.endswith("}"):
         yield from json_lines(path)
         return
-    try:
-        listed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not JSON ({error.msg} at character {error.colno})") from None
-    except RecursionError:
-        raise BadInput(f"{path}: not usable JSON (nested too deeply)") from None
+    listed = parse("".join(line for _, line in lines(path)), str(path), document=True)
     if not isinstance(listed, list):
-        raise BadInput(f"{path}: a list of rows is wanted, {type(listed).__name__} given")
+        keys = f" with the keys {some(listed)}" if isinstance(listed, dict) else ""
+        raise BadInput(f"{path}: a list of rows is wanted, {type(listed).__name__} given{keys}")
     for number, row in enumerate(listed, 1):
         yield mapping(row, f"{path}: row {number}")
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in lines(path)), strict=True)
+def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
+    """Rows of a table with a header; what parts the header into most columns of , ; tab and | is the separator.
+
+    Blank lines are no rows. A nameless first column (an index, as pandas writes it) is called "Unnamed: 0"; another one
+    must be empty.
+    """
+    header_line = first_line(path).split("\r")[0]
+    separator = max(",;\t|", key=lambda one: len(next(csv.reader([header_line], delimiter=one), [])))
+    reader = csv.reader((line for _, line in lines(path)), strict=True, delimiter=separator)
     try:
-        header = next(reader, [])
-        if len(set(header)) < len(header) or not all(header):
-            raise BadInput(f"{path}:1: the header has an empty or a repeated column name")
+        header = [name.strip() for name in next((row for row in reader if "".join(row).strip()), [])]
+        if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+            raise BadInput(f"{path}:{reader.line_num}: the header has the column {twice[0]!r} twice")
+        names = [name or f"Unnamed: {at}" for at, name in enumerate(header)]
+        nameless = [at for at, name in enumerate(header) if at and not name]
+        start = f"{path}:"
         for values in reader:
-            if not values:
-                continue
-            where = f"{path}:{reader.line_num}"
-            if len(values) != len(header):
-                raise BadInput(f"{where}: {len(values)} columns; the header has {len(header)}")
-            yield where, dict(zip(header, values, strict=True))
+            where = f"{start}{reader.line_num}"
+            if len(values) == len(names) and any(values):
+                row = dict(zip(names, values, strict=True))
+                strays = [at + 1 for at in nameless if row.pop(names[at]).strip()]
+                yield where, BadInput(f"{where}: column {strays[0]} holds a text, and has no name") if strays else row
+            elif "".join(values).strip():
+                count = f"{len(values)} columns; the header has {len(names)}"
+                yield where, BadInput(f"{where}: {count} (separated by {separator!r})")
     except csv.Error as error:
         raise BadInput(f"{path}:{reader.line_num}: not CSV ({error})") from None
 
@@ -142,10 +244,22 @@ def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
         yield f"{name}[{split}]: row {number}", row
 
 
-def mapping(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise BadInput(f"{where}: a row must be a mapping of columns, {type(row).__name__} given")
-    return where, row
+def mapping(row: Any, where: str) -> tuple[str, dict[str, Any] | BadInput]:
+    if isinstance(row, dict | BadInput):
+        return where, row
+    return where, BadInput(f"{where}: a row must be a mapping of columns, {type(row).__name__} given")
 
 
-READERS = {".jsonl": json_lines, ".json": json_document, ".csv": csv_rows, ".parquet": parquet_rows}
+def quoted(value: Any) -> str:
+    """A value as a message shows it: cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+
+
+def some(names: Iterable[object], most: int = 12) -> str:
+    """The first names, cut where they are long, and how many more there are."""
+    names = [one if len(one) <= 40 else one[:37] + "..." for one in map(str, names)]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+READERS = {".jsonl": json_lines, ".json": json_document, ".csv": csv_rows, ".tsv": csv_rows, ".parquet": parquet_rows}

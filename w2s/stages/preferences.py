@@ -18,7 +18,7 @@ import pyarrow as pa
 from w2s.config_studies import RewardPool
 from w2s.data.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
 from w2s.data.duplicates import remove_leaks
-from w2s.data.preferences import group_of, hashed, split_by_group
+from w2s.data.pairs import group_of, hashed, split_by_group
 from w2s.data.reading import SUFFIXES, find
 from w2s.records import BadInput, Example, Gold, PseudoLabels, align, example_id, take, write_arrays, write_rows
 from w2s.registry import did_you_mean

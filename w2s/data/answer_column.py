@@ -1,0 +1,118 @@
+"""A column of answers to questions with choices is read in one way as a whole: as letters, texts or indices."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from w2s.data.layouts import filled, plain
+from w2s.data.reading import quoted
+from w2s.records import BadInput
+
+# "B", "B.", "(B)", "Option B", "B) the text of B"
+MARKED = re.compile(
+    r"(?:(?:option|choice|answer)\b[\s:]*)?[(\[*]*(\w{1,12})\s*[)\].:,*–-]*(?:(?<=[)\].:,–-])\s*(\S.*))?", re.I | re.S
+)
+Reading = Literal["letter", "text", "index_from_0", "index_from_1"]
+
+
+class Choices(NamedTuple):
+    """The choices of a row. labels: plain label -> place; named: whether the file itself says the labels."""
+
+    texts: list[str]
+    labels: dict[str, int]
+    named: bool
+
+
+def shown(value: Any) -> str:
+    """A cell as text: 3.0 is 3."""
+    whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if whole else value).strip()
+
+
+def by_letter(answer: Any, choices: Choices) -> int | None:
+    """A letter or label, alone, marked as one, or before the very text of its choice."""
+    said = shown(answer)
+    if said[:1].isalnum() and plain(said[:40]) in choices.labels and len(said) <= 40:
+        return choices.labels[plain(said)]
+    marked = MARKED.fullmatch(said)
+    at = choices.labels.get(plain(marked[1])) if marked else None
+    if at is None or not marked[2]:
+        return at
+    return at if choices.texts[at].casefold() in (marked[2].strip().casefold(), said.casefold()) else None
+
+
+def by_text(answer: Any, choices: Choices) -> int | None:
+    said = shown(answer)
+    if said in choices.texts:
+        return choices.texts.index(said)
+    folded = [text.casefold() for text in choices.texts]
+    return folded.index(said.casefold()) if folded.count(said.casefold()) == 1 else None
+
+
+def by_index(answer: Any, choices: Choices, *, first: int) -> int | None:
+    said = "" if isinstance(answer, bool) else shown(answer)
+    at = int(said.split(".")[0]) - first if re.fullmatch(r"[0-9]{1,4}(\.0*)?", said) else -1
+    return at if 0 <= at < len(choices.texts) else None
+
+
+READINGS = {
+    "letter": by_letter,
+    "text": by_text,
+    "index_from_0": lambda answer, choices: by_index(answer, choices, first=0),
+    "index_from_1": lambda answer, choices: by_index(answer, choices, first=1),
+}
+
+
+def allowed(reading: Reading, count: int) -> str:
+    """What an answer to a question with `count` choices can be."""
+    return {
+        "letter": f"a letter from A to {chr(ord('A') + count - 1)}",
+        "text": "the text of a choice",
+        "index_from_0": f"an index from 0 to {count - 1}",
+        "index_from_1": f"an index from 1 to {count}",
+    }[reading]
+
+
+def read_as(
+    column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None, asked: Reading | None
+) -> Reading:
+    """The one way that fits all rows (where, choices, answer), else the one that fits most; the others are misfits.
+
+    start: what indices count from in this layout, unless the column shows otherwise; None: nobody knows. Two ways that
+    fit all rows and mean different choices are a BadInput that names the option.
+    """
+    rows = [row for row in rows if filled(row[2])]
+    if asked or not rows:
+        return asked or "letter"
+    meant = {way: [read(answer, choices) for _, choices, answer in rows] for way, read in READINGS.items()}
+    whole = [way for way in meant if None not in meant[way]]
+    if not whole:
+        return max(meant, key=lambda way: sum(at is not None for at in meant[way]))
+    if whole[0] == "letter" and all(choices.named for _, choices, _ in rows):
+        return "letter"
+    if start == 0 and "index_from_0" in whole:
+        whole = [way for way in whole if way != "index_from_1"]
+    first, said = whole[0], {}
+    for way in whole:
+        said[way] = [choices.texts[at] for (_, choices, _), at in zip(rows, meant[way], strict=True)]
+        if said[way] != said[first]:
+            at = next(at for at in range(len(rows)) if said[way][at] != said[first][at])
+            means = " and ".join(f"{quoted(said[one][at])} as {one}" for one in (first, way))
+            raise BadInput(
+                f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {means}, and both fit every row: say which it is, "
+                f"answers: {first} or {way}"
+            )
+    return first
+
+
+def place_of(column: str, answer: Any, choices: Choices, reading: Reading) -> int:
+    if not filled(answer):
+        raise ValueError(f"{column}: it is empty")
+    at = READINGS[reading](answer, choices)
+    if at is None:
+        raise ValueError(
+            f"{column}: {quoted(answer)} given; allowed in this column: {allowed(reading, len(choices.texts))}"
+        )
+    return at

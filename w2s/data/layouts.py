@@ -1,0 +1,62 @@
+"""How people name columns: spellings of one name, numbered or lettered families of columns, and columns not read."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from w2s.data.reading import Row, some
+from w2s.log import say
+from w2s.records import BadInput
+
+NUMBERED = re.compile(r"(.*?)(\d{1,2}|[a-z])")
+say_once = lru_cache(maxsize=256)(say)  # a file may be read for every seed
+
+
+@lru_cache(maxsize=1 << 14)
+def plain(name: str) -> str:
+    """A column's name without case, separators and marks around it: "Option A", option_a and (optionA) are one."""
+    return re.sub(r"[\s_-]+", "", name.strip("()[].:* ")).casefold()
+
+
+def plain_rows(rows: Iterable[Row]) -> tuple[list[Row], dict[str, str]]:
+    """Rows by plain names, and the file's own spelling of each; two columns of one plain name are a BadInput."""
+    spelled: dict[str, str] = {}
+    found = []
+    for where, row in rows:
+        for name in row:
+            if spelled.setdefault(plain(name), name) != name and spelled[plain(name)] in row:
+                raise BadInput(f"{where}: the columns {spelled[plain(name)]!r} and {name!r} differ in spelling alone")
+        found.append((where, {plain(name): value for name, value in row.items()}))
+    return found, spelled
+
+
+def filled(value: Any) -> bool:
+    """Whether a cell holds anything (NaN is how pandas says that it does not)."""
+    return bool(value.strip()) if isinstance(value, str) else not (value is None or value == [] or value != value)
+
+
+def families(names: Iterable[str]) -> dict[str, list[str]]:
+    """Columns (plain names) that are counted on from 0, 1 or a, two or more, by what stands before the count."""
+    by_stem: dict[tuple[str, bool], dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if match := NUMBERED.fullmatch(name):
+            stem, mark = match.groups()
+            by_stem[stem, mark.isdigit()][int(mark) if mark.isdigit() else ord(mark) - ord("a")] = name
+    found = {}
+    for (stem, digits), members in by_stem.items():
+        first = 1 if digits and 0 not in members else 0
+        run = [members[at] for at in range(first, first + len(members)) if at in members]
+        if len(run) == len(members) > 1:
+            found[stem] = run
+    return found
+
+
+def unread(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> list[str]:
+    """A line that names the columns that nothing is made of, where there are any."""
+    unused = [name for key, name in spelled.items() if key not in used]
+    return [f"{place}: columns not read: {some(unused)}"] if unused else []

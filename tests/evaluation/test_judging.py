@@ -152,6 +152,20 @@ def test_short_answers_are_graded_by_what_they_say(capsys):
     assert "statuses: 3 right, 1 wrong, 1 no answer found" in capsys.readouterr().out
 
 
+def test_a_text_without_an_answer_has_a_status_of_its_own_and_a_long_number_is_a_text(capsys):
+    texts = [
+        "The answer is **5**.",
+        "### Answer\n\n5",
+        "#### 5<|eot_id|>",
+        "#### 6",
+        "We compute.",
+        "7" * 5000,
+        "1e999°",
+    ]
+    judge(write("t.jsonl", [{"id": "gsm8k/0", "text": text} for text in texts]), suite="gsm8k")
+    assert "statuses: 3 right, 3 wrong, 1 no answer found" in capsys.readouterr().out
+
+
 def counted(monkeypatch) -> list[str]:
     """The texts that are judged from now on."""
     seen, plain = [], judging.judge

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.answers import NO_ANSWER
 from w2s.evaluation.metrics import (
     MODELS,
     calibration_error,
@@ -15,7 +16,7 @@ from w2s.evaluation.metrics import (
     measure_samples,
     write_metrics,
 )
-from w2s.evaluation.verdict import find
+from w2s.evaluation.verdict import find, remarks
 from w2s.records import Outcome, Predictions, softmax
 
 
@@ -165,6 +166,16 @@ def test_an_outcome_that_could_not_be_judged_counts_as_wrong_and_is_reported():
     assert find(found, "code", "student", "unjudged").value == 0.25
     assert find(found, "code", "student", "brier") is None
     assert find(found, "code", "student", "abstained") is None
+
+
+def test_texts_in_which_no_answer_was_found_are_counted_and_told_and_are_wrong():
+    statuses = ["judged", NO_ANSWER, "judged", NO_ANSWER, "judged"]
+    outcomes = [Outcome(f"q{i}", "gsm8k", "student", "", i == 0, status) for i, status in enumerate(statuses)]
+    found = measure("gsm8k", {0: {"student": judge_outcomes(outcomes)}})
+    assert find(found, "gsm8k", "student", "abstained").value == 0.4
+    assert find(found, "gsm8k", "student", "accuracy").value == 0.2
+    assert find(found, "gsm8k", "student", "unjudged") is None
+    assert "No answer was given by the student in 40.0% of the questions." in remarks(found, "gsm8k")
 
 
 def test_the_first_of_several_outcomes_is_the_answer():

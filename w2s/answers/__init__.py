@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from w2s.answers import expressions
-from w2s.answers.endings import announced, bare_answer, final_answer
+from w2s.answers.endings import LONGEST_TEXT, announced, bare_answer, final_answer
 from w2s.answers.expressions import STYLED, is_maths
 from w2s.answers.quantities import LONGEST, quantity_of, same_quantity, unit_of, with_point
 
@@ -44,7 +44,7 @@ def compare(text: str, gold: str) -> bool | None:
     if plain_text(text) == plain_text(gold):
         return True
     given = final_answer(text)
-    return given is not None and same(given, announced(gold) or bare_answer(gold))
+    return given is not None and same(given, announced(gold[-LONGEST_TEXT:]) or bare_answer(gold))
 
 
 def same(given: str, wanted: str) -> bool | None:
@@ -54,6 +54,8 @@ def same(given: str, wanted: str) -> bool | None:
     if max(len(given), len(wanted)) > LONGEST:
         return False
     given, wanted = as_list(given), as_list(wanted)
+    if plain_text(given) == plain_text(wanted):
+        return True
     if ";" in given and ";" in wanted:
         return same_lists(given.split(";"), wanted.split(";"))
     for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):

@@ -25,7 +25,7 @@ TURN = re.compile(
 )
 """Where a text ends and another begins: end-of-text tokens, heads of turns, the next question of a run-on."""
 
-NO = r"(?<!wrong )(?<!incorrect )(?<!common )(?<!naive )(?<!tempting )(?<!partial )"
+NO = "".join(rf"(?<!{word}[ ])" for word in ("wrong", "incorrect", "common", "naive", "tempting", "partial"))
 IS = r"(?:is|are|was|be|equals|becomes)(?![a-z])(?:[ \t]*:)?|[:：=≈→]|-{1,2}>|=>|[ \t][-–—][ \t]"
 MARK = re.compile(
     rf"""(?ix)
@@ -56,7 +56,8 @@ SENTENCE = re.compile(
     r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
 )
 SENTENCE_END = re.compile(
-    r"\n|\?|(?<!\\)!(?=\s|$)|(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
+    r"\n|\?|(?<!\\)!(?=\s|$)|"
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
 )
 CLAUSE = re.compile(
     r"[ \t]*(?:[,;(–—-][ \t]*)?(?<![\w\\])(?:as|because|since|which|so|where|when|for|given|after|but|that|i hope"
@@ -212,12 +213,15 @@ def bare_answer(said: str) -> str:
 def unannounced(text: str) -> str | None:
     """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
     one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
-    bare = re.sub(r"^[^\W\d][\w ]{1,30}: +(?=[-+$\d])", "", bare)  # Total: 18
+    labelled = re.match(r"[^\W\d][\w ]{1,30}: +(.+)", bare)  # Total: 18
+    bare = labelled[1] if labelled and quantity_of(labelled[1]) else bare
     if one_line and bare:
-        has_value = re.search(r"[\d\\=]", bare)
-        if quantity_of(bare) or is_maths(bare) or (len(bare.split()) <= 3 and text[-1] not in ".!?:"):
+        begins = (bare[0].isdigit() and not SENTENCE.search(bare)) or (
+            len(bare.split()) <= 3 and text[-1] not in ".!?:"
+        )
+        if quantity_of(bare) or is_maths(bare) or begins:
             return bare
-        if not has_value:
+        if not re.search(r"[\d\\=]", bare):
             return bare if len(bare.split()) <= 6 and not SENTENCE.search(bare) and text[-1] not in ":?" else None
     plain = re.sub(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)", "", text[-TAIL:])
     return None if cut_off(text) else bare_answer(read(plain) or "") or None

@@ -18,14 +18,14 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from w2s.data.logs import LINES, logs_in
-from w2s.data.reading import file_rows
+from w2s.data.reading import file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.suites import TEST_SPLIT
@@ -70,6 +70,7 @@ def judge_file(
     ks: Sequence[int] | None = None,
     timeout_s: float = 3.0,
     allow_unsandboxed: bool = False,
+    replace: bool = False,
 ) -> str:
     """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
 
@@ -81,6 +82,8 @@ def judge_file(
     tasks = tasks_of(suite, data_root, timeout_s)
     rows = read_samples(samples, suite, tasks)
     out = out or Path("runs") / "judge" / f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}.jsonl"
+    if not replace:
+        check_free(out, {(one.task, one.model, one.sample) for one in rows})
     started = time.monotonic()
     with underway(out) as (known, keep):
         waiting: dict[str, Sample] = {one.program: one for one in rows if one.program not in known}
@@ -231,6 +234,16 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
 
         yield known, keep
         partial.unlink()
+
+
+def check_free(out: Path, samples: Container[tuple[str, str, int]]) -> None:
+    """BadInput where OUT holds anything but verdicts on these samples (task, model, number)."""
+    for where, row in json_lines(out) if out.is_file() else ():
+        if "program" not in row or (row.get("task_id"), row.get("model"), row.get("sample")) not in samples:
+            what = "no verdict on one of these samples"
+            raise BadInput(
+                f"{out}: in use: {where} holds {what}; --out FILE for another place, --replace to replace it"
+            )
 
 
 def verdicts_in(path: Path) -> dict[str, Verdict]:

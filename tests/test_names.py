@@ -79,8 +79,8 @@ def test_a_folder_that_holds_something_else_is_no_run_s(copy, capsys, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["-x", ".hidden", "..", ".", "a/b", "a\\b", "store", "Store", "store.lock", "x.partial", "x.new", "combine", "judge",
-     "evaluate", "", " ", "a b", "a\nb", "a\0b", "\ud800", "x" * 81, "$(id)", "a;b", "*"],
+    ["-x", ".hidden", "..", ".", "a/b", "a\\b", "store", "Store", "store.lock", "x.partial", "x.new", "combine",
+     "judge", "evaluate", "", " ", "a b", "a\nb", "a\0b", "\ud800", "x" * 81, "$(id)", "a;b", "*"],
 )  # fmt: skip
 def test_names_that_would_harm_are_refused(copy, capsys, name):
     config = Path("tiny.yaml").read_text().replace("name: tiny", "")

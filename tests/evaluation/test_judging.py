@@ -297,3 +297,20 @@ def test_ten_thousand_recorded_programs_get_their_recorded_flags(shared, capsys)
     assert len(rows) == 10_000
     assert not [row for row in rows if row["correct"] is None]
     assert sum(row["correct"] is row["recorded"] for row in rows) >= 0.99 * len(rows)
+
+
+def test_a_file_of_something_else_is_not_written_over(capsys):
+    rows = [{"task_id": f"Own/{at}", "solution": "x = 1"} for at in range(2)]
+    samples, before = write("m.jsonl", rows), Path("m.jsonl").read_bytes()
+    Path("notes.jsonl").write_text("notes\n")
+    judge(write("other.jsonl", [{**row, "model": "other"} for row in rows]), "--out", "verdicts.jsonl")
+    for out in ("m.jsonl", "notes.jsonl", "verdicts.jsonl"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            judge(samples, "--out", out)
+        assert stopped.value.code == 2
+        assert out in capsys.readouterr().err
+    assert Path("m.jsonl").read_bytes() == before
+    assert Path("notes.jsonl").read_text() == "notes\n"
+    judge(samples, "--out", "verdicts.jsonl", "--replace")
+    assert "other" not in Path("verdicts.jsonl").read_text()

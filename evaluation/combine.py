@@ -6,6 +6,8 @@ and fitted/METHOD.npz, which `apply` uses on new questions and `labels` turns in
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from w2s.ensemble import bounds
 from w2s.ensemble.pool import FAMILIES, METHODS, fit
 from w2s.evaluation import pool_curves, pool_judging
 from w2s.evaluation.pool_asked import Asked, read_asked
-from w2s.evaluation.pool_files import check_folder, write_predictions
+from w2s.evaluation.pool_files import check_folder, check_free, write_predictions
 from w2s.evaluation.pool_forecast import feasible
 from w2s.evaluation.pool_judging import Judged
 from w2s.evaluation.pool_report import PICKED, render, table
@@ -25,12 +27,19 @@ from w2s.records import BadInput
 from w2s.registry import summary
 from w2s.store import write_json
 
+FILES = ("combine.json", "combine.html", "predictions.parquet", "fitted")
 PICKED_WORDS = "The method that did best on the other half's questions: an honest choice among all of these."
 
 
-def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
-    """Judge, fit on all questions with gold, and write the folder; returns the table for the terminal."""
+def combine(asked: Asked, specs: list[dict[str, Any]], command: str, *, replace: bool = False) -> str:
+    """Judge, fit on all questions with gold, and write the folder; returns the table for the terminal.
+
+    replace: what lies in the folder may give way; without it, anything but this very pool's is a BadInput.
+    """
     check_folder(asked.folder)
+    recipe = json.loads(json.dumps({**dataclasses.asdict(asked), "methods": specs, "out": None}))
+    if not replace:
+        check_free(asked.folder, recipe, known=FILES)
     opinions, truth, notes = read_asked(asked)
     say(f"{len(opinions.ids):,} questions, {len(opinions.members)} members")
     named = [one if isinstance(one, str) else one["name"] for one in asked.methods]
@@ -39,7 +48,7 @@ def combine(asked: Asked, specs: list[dict[str, Any]], command: str) -> str:
     left_out |= infeasible
     found = without_needless(asked, found, left_out)
     report = describe(asked, found, left_out, opinions, truth, command)
-    report["remarks"] = [*notes, *report["remarks"]]
+    report |= {"remarks": [*notes, *report["remarks"]], "asked": recipe}
     if asked.online:
         try:
             report["online"] = online(asked, specs, opinions, truth)

@@ -19,14 +19,14 @@ import os
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from w2s.data.logs import LINES, logs_in, model_of
-from w2s.data.reading import file_rows
+from w2s.data.reading import file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.suites import TEST_SPLIT
@@ -74,6 +74,7 @@ def judge_file(
     timeout_s: float = 3.0,
     allow_unsandboxed: bool = False,
     limit: int | None = None,
+    replace: bool = False,
 ) -> str:
     """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
 
@@ -91,6 +92,8 @@ def judge_file(
         rows, tasks = [one for one in rows if one.task in kept], {k: v for k, v in tasks.items() if v.name in kept}
         name += f"-limit-{limit}"
     out = out or Path("runs") / "judge" / f"{name}.jsonl"
+    if not replace:
+        check_free(out, {(one.task, one.model, one.sample) for one in rows})
     to_file(out.with_name(out.name + ".log"))
     started = time.monotonic()
     with underway(out) as (known, keep):
@@ -244,6 +247,16 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
 
         yield known, keep
         partial.unlink()
+
+
+def check_free(out: Path, samples: Container[tuple[str, str, int]]) -> None:
+    """BadInput where OUT holds anything but verdicts on these samples (task, model, number)."""
+    for where, row in json_lines(out) if out.is_file() else ():
+        if "program" not in row or (row.get("task_id"), row.get("model"), row.get("sample")) not in samples:
+            what = "no verdict on one of these samples"
+            raise BadInput(
+                f"{out}: in use: {where} holds {what}; --out FILE for another place, --replace to replace it"
+            )
 
 
 def verdicts_in(path: Path) -> dict[str, Verdict]:

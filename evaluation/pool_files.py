@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from w2s.opinions import (
     spent,
 )
 from w2s.records import BadInput, Example, write_arrays, write_rows
-from w2s.registry import did_you_mean, pick
+from w2s.registry import did_you_mean, differences, pick
 
 Named = tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -38,6 +39,8 @@ def apply_fitted(
     check_folder(out.parent)
     if out.is_dir():
         raise BadInput(f"out: {out} is a folder; allowed: a file")
+    if out.is_file() and not out.read_bytes()[:4] == b"PAR1":
+        raise BadInput(f"out: {out} is in use: it is no parquet; --out FILE for another place")
     name, opinions, truth, decision = decide(folder, outputs, questions, method, encoder)
     right_N, cost_N = rightness(decision, truth), spent(decision, opinions)
     write_predictions(out, [(name, answers_of(decision, opinions), right_N)], opinions)
@@ -60,6 +63,10 @@ def label(
     reads. Gold plays no part in it, even where the questions have some.
     """
     check_folder(out)
+    there = {one.name for one in out.iterdir()} if out.is_dir() else set()
+    if there and there != {"labels.npz", "questions.jsonl"}:
+        strange = sorted(there - {"labels.npz"})[0]
+        raise BadInput(f"out: {out} is in use: it holds {strange}, and not labels alone; --out DIR for another place")
     name, opinions, _, decision = decide(folder, outputs, questions, method, encoder)
     usable_N = np.array(
         [
@@ -139,6 +146,22 @@ def check_folder(folder: Path) -> None:
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if nearest.is_file():
         raise BadInput(f"out: {nearest} is a file; allowed: a folder")
+
+
+def check_free(folder: Path, recipe: dict[str, Any], known: Sequence[str]) -> None:
+    """BadInput where a folder of results holds something else, or the results of another recipe."""
+    in_use = f"out: {folder} is in use: {{}}; --out DIR for another place, --replace to replace it"
+    there = sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    strange = [name for name in there if name not in known and not name.endswith(".new")]
+    if strange and "combine.json" not in there:
+        raise BadInput(in_use.format(f"it holds {strange[0]}, and no combine.json"))
+    if "combine.json" in there:
+        try:
+            was = json.loads((folder / "combine.json").read_text(encoding="utf-8"))["asked"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise BadInput(in_use.format("its combine.json is damaged, or of another version")) from None
+        if found := list(differences(was, recipe)):
+            raise BadInput(in_use.format("; ".join(found[:2])))
 
 
 def with_features(opinions: Opinions, encoder: str | None) -> Opinions:

@@ -205,3 +205,57 @@ def wait_for_pid(folder: Path) -> int:
             return int(text)
         time.sleep(0.1)
     raise AssertionError("the job never started")
+
+
+def wait_for(path: Path) -> None:
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.02)
+    time.sleep(0.2)  # the lines it says next
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, 40])
+def test_a_killed_launcher_is_told_with_its_signal_and_all_that_it_said(launched, job, number):
+    folder, rank = job("one", do="sleep"), Path(launched).with_name("rank.py")
+    Path(launched).write_text(f"#!/bin/sh\necho about to die\nexec {sys.executable} {rank}\n")
+    with jobs.Workers(Runtime(slots=1)) as workers:
+        threading.Thread(
+            target=lambda: (wait_for(folder / "pid"), os.kill(int((folder / "pid").read_text()), number))
+        ).start()
+        with pytest.raises(jobs.JobFailed) as caught:
+            workers.run(folder)
+    said = str(caught.value)
+    assert f"ended by signal {int(number)}" in said
+    assert ("SIGKILL: another program did that, or the system when memory ran out" in said) == (
+        number == signal.SIGKILL
+    )
+    assert f"All it said: {folder / jobs.LOG}. Its last lines:\nabout to die\nstarting sleep\nTo run it" in said
+    assert "[INFO] noise" in (folder / jobs.LOG).read_text()
+    assert "it said nothing" not in said
+
+
+def test_a_launcher_that_dies_in_silence_is_told_with_how_it_ended(launched, job):
+    ends = {"kill -9 $$": "ended by signal 9, SIGKILL", "exit 3": "ended with exit code 3", "exit 0": "exit code 0"}
+    for line, told in ends.items():
+        Path(launched).write_text(f"#!/bin/sh\n{line}\n")
+        with jobs.Workers(Runtime(slots=1)) as workers, pytest.raises(jobs.JobFailed, match=told) as caught:
+            workers.run(job(line.replace(" ", "")))
+        assert "It said nothing.\nTo run it again: " in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "\0"])
+def test_a_damaged_marker_is_told_in_one_line(launched, job, text):
+    folder = job("one")
+    (folder / "done.json").write_text(text)
+    with jobs.Workers(Runtime(slots=1)) as workers, pytest.raises(BadInput, match=r"done\.json: it is damaged"):
+        workers.run(folder)
+
+
+def test_the_log_of_a_failed_attempt_goes_when_the_job_is_done(launched, job):
+    folder = job("one", do="crash")
+    with jobs.Workers(Runtime(slots=1)) as workers:
+        with pytest.raises(jobs.JobFailed, match="out of luck"):
+            workers.run(folder)
+        assert "out of luck" in (folder / jobs.LOG).read_text()
+        (folder / "job.json").write_text(json.dumps({"worker": "finetune", "do": "work"}))
+        workers.run(folder)
+    assert not (folder / jobs.LOG).exists()

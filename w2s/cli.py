@@ -193,10 +193,9 @@ def judge(asked: argparse.Namespace) -> None:
     if not 0 < asked.timeout < float("inf"):
         raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
     root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
-    limits = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    print(
-        judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits, limit=asked.limit)
-    )
+    how = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
+    how |= {"limit": asked.limit, "replace": asked.replace}
+    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **how))
 
 
 def combine(asked: argparse.Namespace) -> None:
@@ -214,7 +213,7 @@ def combine(asked: argparse.Namespace) -> None:
         raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
     given |= {"outputs": places[0]} if places else {}
     found, specs = asked_of(asked.config, given, [word for word in asked.outputs if "=" in word])
-    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]])))
+    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=asked.replace))
 
 
 def combine_apply(asked: argparse.Namespace) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import shlex
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,6 +17,7 @@ from w2s.jobs import Workers
 from w2s.log import progress, say
 from w2s.pipeline import build
 from w2s.records import BadInput
+from w2s.registry import differences
 from w2s.smoke import smoke
 from w2s.store import LISTING, Stage, Store, read_sealed, write_listing
 
@@ -138,7 +137,7 @@ def other_run(config: Config) -> str:
         others = sorted({one.name for one in folder.iterdir()} - {"log.jsonl", "config.yaml.new"})
         return f"it holds {others[0]}, and no config.yaml of a run" if others else ""
     try:
-        found = list(differences(yaml.safe_load(known.read_text(encoding="utf-8")), shown(config)))
+        found = list(differences(yaml.safe_load(known.read_text(encoding="utf-8")), shown(config), but=("runtime",)))
     except (OSError, ValueError, yaml.YAMLError):
         return "its config.yaml is not readable"
     more = f" and {len(found) - 2} more keys" if len(found) > 2 else ""
@@ -151,18 +150,3 @@ def other_stages(config: Config, told: Sequence[Stage]) -> str:
     gone = len(there - {stage.folder_name for stage in told})
     what = "its config is the same, but data, code, environment or command are not"
     return f"{what} ({gone} of its {len(there)} stages are others)" if gone else ""
-
-
-def differences(there: Any, here: Any, key: str = "") -> Iterator[str]:
-    """'student.train.steps is 8 there, 9 here' for each key of two configs, but for those that change no result."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in dict.fromkeys([*here, *there]):
-            if (key, name) != ("", "runtime"):
-                inner = (one.get(name, "not set") for one in (there, here))
-                yield from differences(*inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        for at, inner in enumerate(zip(there, here, strict=True)):
-            yield from differences(*inner, f"{key}.{at}")
-    elif there != here:
-        was, now = (textwrap.shorten(str(one), 60) for one in (there, here))
-        yield f"{key or 'config'} is {was} there, {now} here"

@@ -142,6 +142,7 @@ JUDGE = (
         {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "of one program (default 3, HumanEval's own)"},
     ),
     ("--allow-unsandboxed", {"action": "store_true", "help": "run programs though there is no sandbox here"}),
+    REPLACE,
 )
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
 ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
@@ -164,6 +165,7 @@ COMBINE = (
     ENCODER,
     ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
+    REPLACE,
 )
 APPLY = (
     ("folder", {"help": "what `w2s combine` wrote"}),

@@ -42,11 +42,14 @@ class JobFailed(RuntimeError):
 def read_done(folder: Path) -> dict[str, Any] | None:
     """What a finished job says of itself (seconds, rows, tokens, ...); None when it is not finished."""
     try:
-        return json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        raise BadInput(f"{folder / 'done.json'}: it is damaged; delete the folder {folder} and run again") from None
+        found = None
+    if not isinstance(found, dict):
+        raise BadInput(f"{folder / 'done.json'}: it is damaged; delete the folder {folder} and run again")
+    return found
 
 
 def count_accelerators() -> int:
@@ -164,7 +167,6 @@ class Worker:
 
     def run(self, folder: Path, show: Callable[[dict], None]) -> dict[str, Any]:
         """The worker's answer: {"done": folder} or {"failed": folder, "kind", "said", "code"}."""
-        self._said.clear()
         with contextlib.suppress(OSError):
             self._process.stdin.write(f"{folder}\n")
             self._process.stdin.flush()
@@ -179,6 +181,7 @@ class Worker:
                     code = self._process.wait(timeout=10)
             self.close()
             answer = {"failed": str(folder), "kind": "", **(answer or {}), "said": list(self._said), "code": code}
+        self._said.clear()  # what it says from now on belongs to the next job
         return answer
 
     def close(self) -> None:
@@ -215,7 +218,7 @@ def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, 
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
-    said, how = answer["said"], ending(answer.get("code"))
+    said, how = answer.get("said", []), ending(answer.get("code"))
     told = [line for line in said if not any(noise in line for noise in NOISE)][-TAIL_LINES:]
     words = "It said nothing."
     if said:

@@ -325,7 +325,7 @@ def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` as numpy.savez writes it, no pickles; a BadInput before what claims more takes memory."""
+    """Every array of what numpy.savez wrote; a BadInput, before memory is taken, where it claims more than it holds."""
     try:
         with zipfile.ZipFile(path) as file:
             if sum(one.file_size for one in file.infolist()) > os.path.getsize(path):

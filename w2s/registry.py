@@ -10,6 +10,7 @@ import difflib
 import functools
 import inspect
 import math
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -135,3 +136,18 @@ def keys_below(kind: type) -> list[str]:
         below = keys_below(inner) if dataclasses.is_dataclass(inner) else []
         found += [name, *(f"{start}.{one}" for one in below)]
     return found
+
+
+def differences(there: Any, here: Any, key: str = "", *, but: typing.Sequence[str] = ()) -> typing.Iterator[str]:
+    """'student.train.steps is 8 there, 9 here' for each key of two configs, but those below the sections `but`."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in dict.fromkeys([*here, *there]):
+            if name not in but:
+                inner = (one.get(name, "not set") for one in (there, here))
+                yield from differences(*inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        for at, inner in enumerate(zip(there, here, strict=True)):
+            yield from differences(*inner, f"{key}.{at}")
+    elif there != here:
+        was, now = (textwrap.shorten(str(one), 60) for one in (there, here))
+        yield f"{key or 'config'} is {was} there, {now} here"

@@ -256,10 +256,45 @@ def test_a_method_whose_evidence_is_not_there_says_so_in_one_line(done, tmp_path
 
 def test_fits_of_an_earlier_run_do_not_stay_behind(done, tmp_path):
     for methods in ("votes", "selection"):
-        main(["combine", str(done / "pool"), "--repeats", "1", "--methods", methods, "--out", str(tmp_path / "o")])
+        words = ["--repeats", "1", "--methods", methods, "--out", str(tmp_path / "o"), "--replace"]
+        main(["combine", str(done / "pool"), *words])
     there = {path.stem for path in (tmp_path / "o" / "fitted").glob("*.npz")}
     assert "decorrelated" not in there
     assert "top_k" in there
+
+
+def test_results_of_another_pool_or_of_other_methods_are_not_written_over(done, tmp_path, capsys):
+    shutil.copytree(done / "out", tmp_path / "o")
+    before = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
+    same = ["--repeats", "2", "--methods", "votes,samme,stacking,top_k,knn,frugal,one_coin"]
+    shutil.copytree(done / "pool", tmp_path / "pool")
+    for pool, words, told in (
+        (tmp_path / "pool", [*same, "top_k.k=2"], "outputs is "),
+        (done / "pool", [*same, "top_k.k=3"], ".k is 2 there, 3 here"),
+        (done / "pool", [*same, "--seed", "1", "top_k.k=2"], "seed is 0 there, 1 here"),
+        (done / "pool", [*same, "--models", "a,b", "top_k.k=2"], "models is [] there, ['a', 'b'] here"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["combine", str(pool), *words, "--out", str(tmp_path / "o")])
+        line = capsys.readouterr().err
+        assert stopped.value.code == 2
+        assert told in line
+        assert "--replace to replace it" in line
+        assert line.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "model.safetensors", "combine.json"])
+def test_a_folder_of_something_else_is_not_written_into(done, tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(SystemExit):
+        main(["combine", str(done / "pool"), "--repeats", "1", "--methods", "votes", "--out", str(tmp_path)])
+    assert f"out: {tmp_path} is in use: it" in capsys.readouterr().err
+    for words, out in (("apply", tmp_path / name), ("labels", tmp_path)):
+        with pytest.raises(SystemExit):
+            main(["combine", words, str(done / "out"), str(done / "pool"), "--method", "plurality", "--out", str(out)])
+        assert f"out: {out} is in use: it" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_folder_with_a_broken_report_or_a_cut_file_is_refused(done, tmp_path, capsys):

@@ -346,3 +346,20 @@ def test_a_limit_judges_the_samples_of_the_first_tasks_by_id_in_a_file_of_its_ow
     assert "have no sample" not in said.out
     assert "limited to 1 tasks" in Path("runs/judge/some-humaneval-limit-1.jsonl.log").read_text()
     assert not Path("runs/judge/some-humaneval.jsonl").exists()
+
+
+def test_a_file_of_something_else_is_not_written_over(capsys):
+    rows = [{"task_id": f"Own/{at}", "solution": "x = 1"} for at in range(2)]
+    samples, before = write("m.jsonl", rows), Path("m.jsonl").read_bytes()
+    Path("notes.jsonl").write_text("notes\n")
+    judge(write("other.jsonl", [{**row, "model": "other"} for row in rows]), "--out", "verdicts.jsonl")
+    for out in ("m.jsonl", "notes.jsonl", "verdicts.jsonl"):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            judge(samples, "--out", out)
+        assert stopped.value.code == 2
+        assert out in capsys.readouterr().err
+    assert Path("m.jsonl").read_bytes() == before
+    assert Path("notes.jsonl").read_text() == "notes\n"
+    judge(samples, "--out", "verdicts.jsonl", "--replace")
+    assert "other" not in Path("verdicts.jsonl").read_text()

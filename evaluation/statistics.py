@@ -197,13 +197,20 @@ def _check(scores: Sequence[Scores]) -> int:
     """How many different questions there are; an empty set and a question twice in one seed are refused."""
     if not scores or any(not len(one.ids) for one in scores):
         raise ValueError("an empty set has no accuracy")
-    first = scores[0].ids
-    different = [first, *(one.ids for one in scores[1:] if not np.array_equal(one.ids, first))]
-    if any(len(one.ids) != len(one.values_NM) for one in scores) or any(
-        len(np.unique(ids)) != len(ids) for ids in different
-    ):
+    different = {id(one.ids): one.ids for one in scores}.values()
+    repeated = any(not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) < len(ids) for ids in different)
+    if repeated or any(len(one.ids) != len(one.values_NM) for one in scores):
         raise ValueError("each question must have one row")
-    return len(first) if len(different) == 1 else len(np.unique(np.concatenate(different)))
+    return _places(scores)[0]
+
+
+def _places(scores: Sequence[Scores]) -> tuple[int, np.ndarray]:
+    """How many different questions there are, and which_J: the place of each seed's rows, in turn, among them."""
+    ids = scores[0].ids
+    if all(one.ids is ids for one in scores):  # where it is one array nothing need be sorted: a second per million
+        return len(ids), np.tile(np.arange(len(ids)), len(scores))
+    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
+    return len(ids_U), which_J
 
 
 def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tuple[float, float, float]]:
@@ -235,18 +242,14 @@ def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tupl
 
 def _by_question(scores: Sequence[Scores]) -> np.ndarray:
     """rows_UM: each different question's part in the mean over seeds, so that the mean of the rows is that mean."""
-    rows_UM = _summed(scores, [one.values_NM / (len(one.ids) * len(scores)) for one in scores])
-    return len(rows_UM) * rows_UM
+    size, which_J = _places(scores)
+    parts = [one.values_NM * (size / (len(one.ids) * len(scores))) for one in scores]
+    return _sums(size, which_J, np.concatenate(parts))
 
 
-def _summed(scores: Sequence[Scores], values_SNM: Sequence[np.ndarray]) -> np.ndarray:
-    """sums_UM: the seeds' values of each different question."""
-    first = scores[0].ids
-    if all(np.array_equal(one.ids, first) for one in scores[1:]):  # one seed, or the same questions: nothing to look up
-        return np.sum(values_SNM, axis=0)
-    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    columns_MJ = np.concatenate(values_SNM).T
-    return np.stack([np.bincount(which_J, column_J, minlength=len(ids_U)) for column_J in columns_MJ], axis=1)
+def _sums(size: int, which_J: np.ndarray, values_JM: np.ndarray) -> np.ndarray:
+    """The values of each place, summed: (size, M)."""
+    return np.array([np.bincount(which_J, values_J, size) for values_J in values_JM.T]).T
 
 
 def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -254,12 +257,13 @@ def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.nda
 
     The last is var_question - var_both: 0 where no question occurs in two seeds.
     """
-    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
-    residual_SNM = [
-        (one.values_NM - mean_M) / (len(one.ids) * len(scores)) for one, mean_M in zip(scores, mean_SM, strict=True)
-    ]
-    by_item_UM = _summed(scores, residual_SNM)
+    residual_JM = np.concatenate(
+        [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
+    )
+    size, which_J = _places(scores)
+    by_item_UM = _sums(size, which_J, residual_JM)
     item_MM = by_item_UM.T @ by_item_UM
+    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
     centred_SM = mean_SM - mean_SM.mean(0)
     seed_MM = centred_SM.T @ centred_SM / (len(scores) * max(len(scores) - 1, 1))
-    return seed_MM, item_MM, item_MM - sum(one_NM.T @ one_NM for one_NM in residual_SNM)
+    return seed_MM, item_MM, item_MM - residual_JM.T @ residual_JM

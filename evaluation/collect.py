@@ -17,6 +17,7 @@ import numpy as np
 
 from w2s.answers import final_answer, normalise
 from w2s.boosting.diagnostics import heaviest_rows
+from w2s.config_file import smoke
 from w2s.evaluation import compare as comparison
 from w2s.evaluation.contents import (
     Calibration,
@@ -31,11 +32,7 @@ from w2s.evaluation.contents import (
     Vote,
 )
 from w2s.evaluation.exports import write_exports
-from w2s.evaluation.metrics import (
-    Answers,
-    calibration_bins,
-    write_metrics,
-)
+from w2s.evaluation.metrics import Answers, calibration_bins, write_metrics
 from w2s.evaluation.pictures import LADDER
 from w2s.evaluation.report import write_report
 from w2s.evaluation.runs import (
@@ -52,7 +49,9 @@ from w2s.evaluation.runs import (
     row_weights,
 )
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
-from w2s.evaluation.verdict import verdict
+from w2s.evaluation.student import write_student
+from w2s.evaluation.verdict import sentence, verdict
+from w2s.log import say
 from w2s.records import (
     Example,
     Metric,
@@ -77,13 +76,18 @@ def finish(folder: Path, *, again: bool = False) -> str:
     run = open_run(folder)
     stamp = stamp_of(run)
     known = folder / "metrics.json"
-    if not again and known.exists() and (folder / "report.html").exists() and stamp == read_stamp(folder):
+    there = all((folder / name).exists() for name in ("metrics.json", "report.html", "student/README.md"))
+    if not again and there and stamp == read_stamp(folder):
         return json.loads(known.read_text())["verdict"]
+    say(f"{run.config['name']}: measuring, and writing the report")
     answers, metrics = measure_run(run)
-    words = verdict(metrics, SUITE)
-    write_metrics(known, run.config["name"], words, metrics)
-    write_report(report_data(run, answers, metrics), folder)
+    limit = run.config.get("limit")
+    words = "; ".join(filter(None, (smoke(limit), verdict(metrics, SUITE))))
+    write_metrics(known, run.config["name"], words, metrics, limit=limit)
+    data = report_data(run, answers, metrics)
+    write_report(data, folder)
     write_exports(run)
+    write_student(run, data)
     write_json(folder / "report.json", {"stamp": stamp})
     return words
 
@@ -119,7 +123,8 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
 def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> ReportData:
     seed = run.seeds[0]
     config, hard = run.config, questions_of(run, seed, SUITE)
-    synthetic = any(row.meta.get("synthetic") for row in hard.values())
+    doubts = [sentence(smoke(config["limit"]))] if config.get("limit") else []
+    doubts += [SYNTHETIC] if any(row.meta.get("synthetic") for row in hard.values()) else []
     off = [name for name, on in config["controls"].items() if not on]
     voters = {s: read_committee(run, s) for s in run.seeds}
     notes = [f"seed {s}: {v['warning']}" for s, v in voters.items() if v["warning"]]
@@ -139,7 +144,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         suite=SUITE,
         written=run.written,
         metrics=tuple(metrics),
-        synthetic=SYNTHETIC if synthetic else "",
+        synthetic=" ".join(doubts),
         flow=flow(run, voters),
         duplicates=duplicates(run),
         controls_off=tuple(off),

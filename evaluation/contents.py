@@ -131,12 +131,12 @@ class ReportData:
     """Everything that the report shows. A section whose field is empty is left out.
 
     run: the run's name · suite: the hard suite that the verdict, the ladder and the curve are about · written: whether
-    its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of
-    them, from `metrics.measure` over all suites · synthetic: a sentence where the questions are made up, else "" ·
-    flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names of MODELS
-    that the config switched off · difficulty_bins: labels in the order easy to hard (`metrics.difficulty_bins`), with
-    difficulty_name saying what they count · answers: what models answered to the suite · samples: labels of the pool ·
-    notes: warnings of the run, one sentence each.
+    its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of them, from
+    `metrics.measure` over all suites · synthetic: a sentence where the questions are made up or the run is a smoke run,
+    else "" · flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names
+    of MODELS that the config switched off · difficulty_bins: labels in the order easy to hard
+    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what
+    models answered to the suite · samples: labels of the pool · notes: warnings, one sentence each.
     """
 
     run: str

@@ -70,17 +70,25 @@ def judge_file(
     ks: Sequence[int] | None = None,
     timeout_s: float = 3.0,
     allow_unsandboxed: bool = False,
+    limit: int | None = None,
 ) -> str:
     """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
 
     out: default runs/judge/NAME-SUITE.jsonl. ks: of pass@k; default 1 and 10, where the samples allow. timeout_s: wall
-    time of one program. BadInput, in one line, for an unknown suite or tasks, and for rows that cannot be read.
+    time of one program. limit: only the samples of the first so many tasks by id, of those that have any. BadInput, in
+    one line, for an unknown suite or tasks, and for rows that cannot be read.
     """
     if suite not in SUITES:
         raise BadInput(f"suite: {suite!r} given{did_you_mean(suite, SUITES)}; it can be: {', '.join(SUITES)}")
     tasks = tasks_of(suite, data_root, timeout_s)
     rows = read_samples(samples, suite, tasks)
-    out = out or Path("runs") / "judge" / f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}.jsonl"
+    name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}"
+    if limit:
+        kept = set(sorted({one.task for one in rows})[:limit])
+        rows, tasks = [one for one in rows if one.task in kept], {k: v for k, v in tasks.items() if v.name in kept}
+        name += f"-limit-{limit}"
+        say(f"{suite}: limited to {len(kept):,} tasks, the first by id that have samples")
+    out = out or Path("runs") / "judge" / f"{name}.jsonl"
     started = time.monotonic()
     with underway(out) as (known, keep):
         waiting: dict[str, Sample] = {one.program: one for one in rows if one.program not in known}

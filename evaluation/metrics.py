@@ -323,8 +323,11 @@ def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple
     return tuple(named.values()), {i: named[b] for i, b in zip(ids, which_N.tolist(), strict=True)}
 
 
-def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric]) -> None:
-    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths)."""
+def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric], *, limit: int | None = None) -> None:
+    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths).
+
+    limit: how many questions of a set there were at most, where that was limited.
+    """
     rank = {model: at for at, model in enumerate(MODELS)}
     rows = []
     for one in sorted(metrics, key=lambda m: (m.suite, rank.get(m.model, len(rank)), m.model, m.name)):
@@ -332,5 +335,6 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric])
         for field in ("value", "low", "high"):
             row[field] = None if row[field] is None else round(float(row[field]), 6) + 0.0  # no -0.0
         rows.append(row)
-    text = json.dumps({"run": run, "verdict": verdict, "metrics": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+    told = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
+    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(text + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from w2s.evaluation import pictures
 from w2s.evaluation.contents import ReportData
 from w2s.evaluation.metrics import PAIRS
 from w2s.evaluation.verdict import edge, find, points, remarks, sentence, verdict
-from w2s.log import printable
+from w2s.log import duration, printable
 from w2s.records import Metric
 
 
@@ -151,14 +151,6 @@ def fill(name: str, content: dict[str, Any]) -> str:
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
     return page.get_template(name).render(content)
-
-
-def duration(seconds: float) -> str:
-    """5.31 -> '5.3 s', 125 -> '2 min 5 s', 7300 -> '2 h 2 min'."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def typeset(text: str) -> str:

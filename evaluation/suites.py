@@ -11,11 +11,11 @@ from pathlib import Path
 
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides
-from w2s.data.rows import content_of, read_source
+from w2s.data.rows import content_of, first, read_source
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
-from w2s.log import say
+from w2s.log import say, to_file
 from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.registry import did_you_mean
 from w2s.stages import Tools
@@ -25,7 +25,8 @@ from w2s.stages.writing import judged, texts
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
     """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
 
-    Results lie in RUNS/evaluate/, texts and verdicts beside them; asked again, what is there is read.
+    Results lie in RUNS/evaluate/, texts, verdicts and a log beside them; asked again, what is there is read. With
+    `limit=N` only the first N questions of each suite by id are asked, and their results lie apart.
     """
     config = from_overrides(overrides)
     for name in suites:
@@ -33,20 +34,25 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
-    folder = Path(config.runtime.runs_dir) / "evaluate" / Path(model).name
-    with Workers(config.runtime) as workers:
+    name = Path(model).name + (f"-limit-{config.limit}" if config.limit else "")
+    folder = Path(config.runtime.runs_dir) / "evaluate" / name
+    to_file(folder / "log.jsonl")
+    with Workers(config.runtime, title=lambda job: f"{Path(model).name} on {job.name.rsplit('-', 1)[0]}") as workers:
         metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, workers)]
-    write_metrics(folder / "metrics.json", model, "", metrics)
+    write_metrics(folder / "metrics.json", model, "", metrics, limit=config.limit)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
     for one in metrics:
         if one.name == "accuracy" or (one.name.startswith("pass@") and one.value is not None):
             lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
+    if config.limit:
+        lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
 
 
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
     """One suite's metrics; its job folder is named by what made it."""
-    examples, gold = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
+    whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
+    examples, gold = first(whole, config.limit)
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [content_of((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
@@ -55,7 +61,9 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     here.mkdir(parents=True, exist_ok=True)
     write_rows(here / f"{suite}.jsonl", examples)
     write_rows(here / "gold.jsonl", gold)
-    say(f"{suite}: {len(examples):,} questions")
+    cut = f" of {len(whole[0]):,}, the first by id" if len(examples) < len(whole[0]) else ""
+    known = "; answered already" if (here / "done.json").exists() else ""
+    say(f"{suite}: {len(examples):,} questions{cut}{known}")
     model_at = {"path": model} if not (Path(model) / "w2s.json").exists() else {}
     if all(example.task == "choice" for example in examples):
         job = {"worker": "predict", "examples": {"answers": f"{suite}.jsonl"}, "by": model}

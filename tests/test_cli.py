@@ -1,6 +1,7 @@
 """The words a person types: exits, lines, and no traceback for what they got wrong."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,36 @@ def test_help_is_printed(capsys, words):
         main(words)
     assert caught.value.code == 0
     assert "usage: w2s" in capsys.readouterr().out
+
+
+def test_the_version_is_told_with_the_commit_where_there_is_one(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"w2s \d+(\.\d+)+\S*( \(commit \w+\))?\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("words", [["--limit", "20", "name=x"], ["name=x", "--limit=20"], ["limit=20", "name=x"]])
+def test_keys_and_flags_come_in_any_order(capsys, tiny_config, words):
+    main(["plan", str(tiny_config), *words])
+    assert "the first 20 questions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "2.5", "many"])
+def test_a_limit_is_a_whole_number_above_0(capsys, given):
+    code, lines = fails(capsys, "plan", "x.yaml", f"--limit={given}")
+    assert (code, lines[-1]) == (
+        2,
+        f"w2s plan: error: argument --limit: {given!r} given; allowed: a whole number above 0",
+    )
+
+
+@pytest.mark.parametrize(("study", "config"), [("run", "hh_rlhf"), ("curve", "overoptimisation")])
+def test_a_study_of_rewards_refuses_a_limit(capsys, study, config):
+    path = Path(__file__).parents[1] / "configs" / "rewards" / f"{config}.yaml"
+    assert fails(capsys, "rewards", study, str(path), "limit=5") == (2, [
+        "w2s: command line: limit: 5 given; it goes with `w2s run` and `w2s evaluate`"
+    ])  # fmt: skip
 
 
 def test_every_command_of_the_readme_is_there():

@@ -1,6 +1,7 @@
 """Defaults <- base <- file <- command line, and everything that is wrong at once."""
 
 import dataclasses
+import textwrap
 import typing
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def test_a_mapping_with_a_name_replaces_the_one_below_whole(write):
 def test_list_items_are_numbered_from_0(write):
     path = write(GOOD + "learners: [{}, {train: {steps: 3}}]")
     assert load(path, ["learners.1.train.steps=9"]).learners[1].train.steps == 9
-    assert problems(path, "learners.2.train.steps=9") == [f"{path}: learners.2: there is no such item; the list has 2"]
+    assert problems(path, "learners.2.train.steps=9") == [
+        "command line: learners.2: there is no such item; the list has 2"
+    ]
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("1", None), ("on 1", None), ("", None)])
@@ -85,14 +88,54 @@ def test_booleans_are_parsed_as_booleans_and_nothing_else_is_one(write, text, va
 
 def test_all_problems_come_at_once_each_in_a_line_with_file_and_key(write):
     path = write("data: {easy_mx: 0}\nstudent: {train: {lr: fast}}\nseeds: 3\n")
-    found = problems(path, "boosting.rounds=x", "lonely")
-    assert [line.removeprefix(f"{path}: ") for line in found] == [
-        "'lonely': not understood; an override is written key=value",
-        "data.easy_mx: there is no such key (did you mean 'easy_max'?)",
-        "student.train.lr: 'fast' given; allowed: a number",
-        "seeds: 3 given; allowed: a list of a whole number",
-        "boosting.rounds: 'x' given; allowed: a whole number",
+    assert problems(path, "boosting.rounds=x", "lonely") == [
+        "command line: 'lonely': not understood; an override is written key=value",
+        f"{path}: data.easy_mx: there is no such key (did you mean 'easy_max'?)",
+        f"{path}: student.train.lr: 'fast' given; allowed: a number",
+        f"{path}: seeds: 3 given; allowed: a list of a whole number",
+        "command line: boosting.rounds: 'x' given; allowed: a whole number",
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("studnet.path=x", "studnet: there is no such key (did you mean 'student'?)"),
+        ("student.path=x", "student.path: there is no such key (did you mean student.model.path?)"),
+        ("rounds=3", "rounds: there is no such key (did you mean boosting.rounds?)"),
+        ("student.train.lr=0", "student.train.lr: 0 given; allowed: above 0"),
+        ("data.easy_max=5", "data.hard_min: 1 given; allowed: above data.easy_max (5)"),
+        ("boosting.rounds.x=1", "boosting.rounds: {'x': 1} given; allowed: a whole number"),
+    ],
+)
+def test_what_the_command_line_got_wrong_is_not_blamed_on_the_file(write, override, said):
+    assert problems(write(GOOD), override) == [f"command line: {said}"]
+    bad = write(GOOD + "seed: 1")
+    assert f"{bad}: seed: there is no such key (did you mean 'seeds'?)" in problems(bad, override)
+
+
+def test_a_key_from_further_inside_is_named_with_its_whole_path(write):
+    keys = "learners.0.train.lr or rewards.models.0.train.lr or student.train.lr"
+    assert problems(write("lr: 3\n" + GOOD))[0].endswith(f"lr: there is no such key (did you mean {keys}?)")
+
+
+def test_a_smoke_run_has_a_name_of_its_own_and_trains_for_a_few_steps(write):
+    text = """
+    name: whole
+    learners: [{train: {steps: 250, epochs: 3}}, {train: {epochs: 0.5}}]
+    student: {train: {steps: 7}, objective: {name: dpo, steps: 900}}
+    rewards: {models: [{model: {kind: pair}, train: {steps: 400}}], head_steps: 500}
+    """
+    path = write(GOOD + textwrap.dedent(text))
+    found = load(path, ["limit=200"])
+    assert (found.name, found.limit) == ("whole-limit-200", 200)
+    assert [(one.train.steps, one.train.epochs) for one in found.learners] == [(100, 3), (None, 0.5)]
+    assert (found.student.train.steps, found.student.objective) == (7, {"name": "dpo", "steps": 100})
+    assert (found.rewards.models[0].train.steps, found.rewards.head_steps) == (100, 100)
+    assert load(write(to_yaml(found), "again.yaml")) == found
+    assert configs.limited(load(path)) == load(path)
+    assert configs.smoke(None) == ""
+    assert "the first 1,200 questions by id" in configs.smoke(1200)
 
 
 def test_ranges_and_keys_that_depend_on_each_other_are_all_named(write):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from w2s import jobs
+from w2s import jobs, log
 from w2s.config import Runtime
 from w2s.records import BadInput
 
@@ -130,12 +130,11 @@ def test_what_a_person_gave_wrong_comes_back_as_their_one_line(launched, job):
         workers.run(job("a", do="bad"))
 
 
-def test_progress_reaches_the_pipeline(launched, job):
-    seen = []
-    with jobs.Workers(Runtime(slots=1), on_progress=lambda *told: seen.append(told)) as workers:
-        folder = job("a")
-        workers.run(folder)
-    assert seen == [(folder, 1, 2, "half")]
+def test_progress_is_told_under_the_title_of_the_job(launched, job, capsys, monkeypatch):
+    monkeypatch.setattr(log, "PLAIN_EVERY_S", 0.0)
+    with jobs.Workers(Runtime(slots=1), title=lambda folder: f"the job {folder.name}") as workers:
+        workers.run(job("a"))
+    assert capsys.readouterr().err == "the job a: 1 of 2 (50%), half\n"
 
 
 @pytest.mark.parametrize("victim", ["launcher", "rank"])

@@ -3,6 +3,7 @@
 import pytest
 
 from w2s.config_file import load
+from w2s.pipeline import build
 from w2s.plan import describe_plan, refuse
 from w2s.store import Store
 
@@ -24,6 +25,15 @@ def test_the_rows_are_those_that_the_run_would_have(tiny_config):
         if line.startswith(("easy_fit ", "easy_hold", "transfer ", "hard_"))
     }
     assert counts == {"easy_fit": "160", "easy_holdout": "60", "transfer": "100", "hard_test": "80"}
+
+
+def test_a_smoke_run_is_marked_its_sets_are_cut_and_it_shares_no_stage_that_holds_questions(tiny_config):
+    said = describe_plan(load(tiny_config, ["limit=30"]))
+    assert said.startswith("smoke run: of every set the first 30 questions by id")
+    assert [line.split()[1] for line in said.splitlines() if line.startswith(("easy_fit ", "hard_test "))] == ["30"] * 2
+    told = [{stage.folder_name for stage in build(load(tiny_config, more), None)} for more in ([], ["limit=30"])]
+    shared = {name.split("-")[0] for name in told[0] & told[1]}
+    assert shared <= {"suite", "suite_gold", "pretrain"}  # suites of 3 and 12 questions, and a base of random weights
 
 
 def test_a_finished_run_has_nothing_to_do(in_tiny_run):

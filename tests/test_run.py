@@ -203,3 +203,25 @@ def test_evaluate_judges_a_model_of_the_run_on_choices_and_on_programs(copy, cap
     main(["evaluate", str(model), "humaneval", *words])
     assert capsys.readouterr().out == said
     assert os.listdir("runs/evaluate/model") == started
+
+
+def test_a_smoke_run_is_a_run_of_its_own_and_marked_wherever_it_is_told(copy, in_tiny_run, monkeypatch, capsys):
+    monkeypatch.chdir(copy)
+    whole = {path: path.read_bytes() for path in Path("runs/tiny").rglob("*") if path.is_file()}
+    main(["run", "tiny.yaml", "--limit", "30"])
+    said, mark = capsys.readouterr(), "moke run: of every set the first 30 questions by id"
+    assert mark in said.err
+    assert mark in said.out
+    folder = Path("runs/tiny-limit-30")
+    assert str(folder / "student") in said.out
+    for name in ("report.html", "report.md", "metrics.json", "log.jsonl", "student/README.md"):
+        assert mark in (folder / name).read_text(), name
+    found = json.loads((folder / "metrics.json").read_text())
+    assert (found["run"], found["limit"]) == ("tiny-limit-30", 30)
+    counts = {one["suite"]: one["n"] for one in found["metrics"] if one["model"] == "student" and one["n"]}
+    assert counts == {"hard_test": 30, "file": 12, "humaneval": 3}
+    assert load(folder / "config.yaml") == load("tiny.yaml", ["limit=30"])
+    assert {path: path.read_bytes() for path in whole} == whole
+    limited = {one["folder"] for one in json.loads((folder / "stages.json").read_text())["stages"]}
+    shared = limited & {one["folder"] for one in stages(copy).values()}
+    assert {name.split("-")[0] for name in shared} <= {"pretrain", "suite", "suite_gold"}

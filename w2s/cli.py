@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from pathlib import Path
 
 from w2s import flags
@@ -19,10 +20,10 @@ def main(argv: list[str] | None = None) -> None:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
     asked, rest = parser.parse_known_args(words)
-    if rest and (asked.command is not combine or any(word.startswith("-") for word in rest)):
+    if rest and (asked.words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        asked.outputs += rest  # METHOD.OPTION=value after a flag
+        getattr(asked, asked.words).extend(rest)  # key=value after a flag
     try:
         asked.command(asked)
     except BadInput as error:
@@ -47,24 +48,35 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=flags.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=flags.Version, nargs=0, help="show the version and the commit, and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(command, words: str, *arguments: tuple[str, dict]) -> None:
+    def add(command, summary: str, *arguments: tuple[str, dict]) -> None:
         name = command.__name__.replace("_", " ")
         sub = commands.add_parser(
-            name, help=words, description=command.__doc__, epilog=flags.COMBINING if name == "combine" else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter if name == "combine" else argparse.HelpFormatter,
-        )  # fmt: skip
+            name,
+            help=summary,
+            description=textwrap.fill(" ".join(command.__doc__.split()), 100),
+            epilog=flags.EPILOGS.get(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         for flag, settings in arguments:
             sub.add_argument(flag, **settings)
-        sub.set_defaults(command=command)
+        words = next((name for name, settings in arguments if settings.get("nargs") in ("*", "+")), None)
+        sub.set_defaults(command=command, words=words)
 
-    add(run, "run the whole chain, or what is missing of it, and write the report", flags.CONFIG, flags.SEVERAL)
-    add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES)
+    add(
+        run,
+        "run the whole chain, or what is missing of it, and write the report",
+        flags.CONFIG,
+        flags.SEVERAL,
+        flags.LIMIT,
+    )
+    add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
     add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
-    add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES)
+    add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
     add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
     add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
@@ -85,7 +97,7 @@ def run(asked: argparse.Namespace) -> None:
     from w2s.config_file import load
 
     files = [asked.config, *(word for word in asked.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
-    overrides = [word for word in asked.overrides if word not in files]
+    overrides = limited([word for word in asked.overrides if word not in files], asked.limit)
     configs = [load(file, overrides) for file in files]  # before the heavy imports: what is wrong is said at once
     if len({config.name for config in configs}) < len(configs):
         raise BadInput(f"name: {configs[0].name!r} is the name of several configs; each needs one of its own")
@@ -99,6 +111,7 @@ def run(asked: argparse.Namespace) -> None:
         execution.write_run(config, stages, ["w2s", "run", file, *overrides])
         print(finish(folder))
         print(f"report: {folder / 'report.html'}")
+        print(f"student: {folder / 'student'}")
 
 
 def plan(asked: argparse.Namespace) -> None:
@@ -106,7 +119,7 @@ def plan(asked: argparse.Namespace) -> None:
     from w2s.config_file import load
     from w2s.plan import describe_plan
 
-    print(describe_plan(load(asked.config, asked.overrides)))
+    print(describe_plan(load(asked.config, limited(asked.overrides, asked.limit))))
 
 
 def show(asked: argparse.Namespace) -> None:
@@ -152,7 +165,7 @@ def evaluate(asked: argparse.Namespace) -> None:
     from w2s.evaluation.suites import evaluate_model
 
     suites = [word for word in asked.suites if "=" not in word]
-    print(evaluate_model(asked.model, suites, [word for word in asked.suites if "=" in word]))
+    print(evaluate_model(asked.model, suites, limited([word for word in asked.suites if "=" in word], asked.limit)))
 
 
 def judge(asked: argparse.Namespace) -> None:
@@ -163,7 +176,9 @@ def judge(asked: argparse.Namespace) -> None:
         raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
     root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
     limits = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits))
+    print(
+        judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **limits, limit=asked.limit)
+    )
 
 
 def combine(asked: argparse.Namespace) -> None:
@@ -271,6 +286,11 @@ def env(asked: argparse.Namespace) -> None:
     print(
         json.dumps(facts, indent=1) if not sys.stdout.isatty() else "\n".join(f"{k:14} {v}" for k, v in facts.items())
     )
+
+
+def limited(overrides: list[str], limit: int | None) -> list[str]:
+    """`--limit N` is `limit=N`."""
+    return overrides + ([] if limit is None else [f"limit={limit}"])
 
 
 def study_of(folder: Path) -> str | None:

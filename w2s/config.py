@@ -289,6 +289,9 @@ class Config:
     """The run's folder under runtime.runs_dir."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """The whole chain is repeated with each; intervals cover them."""
+    limit: int | None = None
+    """A smoke run (`--limit N`): of every set the first N questions by id, and no training takes more than 100 steps.
+    The name gets -limit-N. Null: everything."""
     data: Data = field(default_factory=Data)
     learners: list[Learner] = field(default_factory=lambda: [Learner()])
     """Weak models, taken in turn by the rounds."""

@@ -6,6 +6,7 @@ options) replaces the one below it whole; every other mapping is merged key by k
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import re
@@ -18,14 +19,16 @@ from w2s.config_studies import RewardSuites
 from w2s.records import BadInput
 from w2s.registry import build
 
+COMMAND_LINE = "command line"
 COMMAND_LINE_ONLY = ("runtime.trust_remote_code", "runtime.allow_unsandboxed")
+SMOKE_STEPS = 100
 SECRET = re.compile(r"(token|secret|password|api_?key)", re.IGNORECASE)
 
 
 def load(
     path: str | Path, overrides: typing.Sequence[str] = (), checks: typing.Callable[[Config], list[str]] | None = None
 ) -> Config:
-    """The checked configuration, or one BadInput with a line for each problem.
+    """The checked configuration, or one BadInput with a line for each problem that blames the file or the command line.
 
     checks: what keys that depend on each other must satisfy (None: the main job's `cross_checks`).
     """
@@ -34,14 +37,63 @@ def load(
     for key in COMMAND_LINE_ONLY:
         if lookup(values, key):
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
+    config, found = checked(values, overrides, checks or cross_checks)
+    if found:
+        of_file = checked(values, (), checks or cross_checks)[1]  # wrong without the command line too
+        problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in found]
+    if problems:
+        raise BadInput("\n".join(problems))
+    return limited(config)
+
+
+def checked(
+    values: dict, overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]
+) -> tuple[Config, list[str]]:
+    """`values` with `a.b=c` of the command line over them as a configuration, and everything that is wrong with it."""
+    problems: list[str] = []
+    values = copy.deepcopy(values)
     for override in overrides:
         apply(values, override, problems)
     config = build(Config, resolve(values, problems), "", problems)
-    if not problems:
-        problems.extend((checks or cross_checks)(config))
-    if problems:
-        raise BadInput("\n".join(p if p.startswith(str(path)) else f"{path}: {p}" for p in problems))
-    return config
+    return config, problems or checks(config)
+
+
+def limited(config: Config) -> Config:
+    """With `limit`, a smoke run's: no training takes more than SMOKE_STEPS, and the name says so.
+
+    Trainings that are counted in epochs shrink with their sets.
+    """
+    if not config.limit:
+        return config
+
+    def smoked(one: Any) -> Any:
+        return dataclasses.replace(one, train=dataclasses.replace(one.train, steps=smoke_steps(one.train.steps)))
+
+    student, rewards = smoked(config.student), config.rewards
+    objective = {key: smoke_steps(value) if key == "steps" else value for key, value in student.objective.items()}
+    return dataclasses.replace(
+        config,
+        name=config.name.removesuffix(f"-limit-{config.limit}") + f"-limit-{config.limit}",
+        learners=[smoked(one) for one in config.learners],
+        student=dataclasses.replace(student, objective=objective),
+        rewards=dataclasses.replace(
+            rewards, models=[smoked(one) for one in rewards.models], head_steps=smoke_steps(rewards.head_steps)
+        ),
+    )
+
+
+def smoke_steps(steps: Any) -> Any:
+    return min(steps, SMOKE_STEPS) if isinstance(steps, int) else steps
+
+
+def smoke(limit: int | None) -> str:
+    """What marks a smoke run wherever it is told; nothing for a whole run."""
+    if not limit:
+        return ""
+    return (
+        f"smoke run: of every set the first {limit:,} questions by id, no training longer than {SMOKE_STEPS} steps; "
+        "its numbers say that everything runs, and no more"
+    )
 
 
 def resolve(values: dict, problems: list[str]) -> dict:
@@ -58,14 +110,9 @@ def resolve(values: dict, problems: list[str]) -> dict:
 
 def from_overrides(overrides: typing.Sequence[str]) -> Config:
     """The defaults with `a.b=c` of the command line over them."""
-    problems: list[str] = []
-    values: dict = {}
-    for override in overrides:
-        apply(values, override, problems)
-    config = build(Config, values, "", problems)
-    problems = problems or range_checks(config)
+    config, problems = checked({}, overrides, range_checks)
     if problems:
-        raise BadInput("\n".join(problems))
+        raise BadInput("\n".join(f"{COMMAND_LINE}: {line}" for line in problems))
     return config
 
 
@@ -164,7 +211,7 @@ RANGES = {
     **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
     **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
     **{f"evaluation.{name}": ABOVE_0 for name in ("bins", "programs", "max_new_tokens")},
-    **dict.fromkeys(("boosting.rounds", "boosting.patience"), ABOVE_0),
+    **dict.fromkeys(("limit", "boosting.rounds", "boosting.patience"), ABOVE_0),
     **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
     **{f"rewards.{name}": ABOVE_0 for name in ("members", "head_steps", "layers", "rank")},
     **dict.fromkeys(("rewards.diversity", "label.reward.strength"), NOT_BELOW_0),

@@ -5,19 +5,17 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from w2s.config import Config
-from w2s.config_file import to_yaml
+from w2s.config_file import smoke, to_yaml
 from w2s.jobs import Workers
-from w2s.log import say
+from w2s.log import progress, say
 from w2s.pipeline import build
 from w2s.records import BadInput
 from w2s.store import Stage, Store, write_json
 
-PROGRESS_EVERY_S = 15.0
 THREADS = 256  # more than any machine has slots: they only wait for jobs
 
 
@@ -30,16 +28,21 @@ def run(configs: Sequence[Config], tell_seed: Callable | None = None) -> list[li
     if any(one.runtime != runtime for one in configs):
         raise BadInput("runtime: it differs between the configs; those that run together need the same")
     store = Store(Path(runtime.runs_dir) / "store")
+    titles: dict[str, str] = {}
+
+    def title(folder: Path) -> str:
+        return next(filter(None, map(titles.get, folder.parts)), folder.name)
+
     # When something goes wrong the workers end first, so that no thread waits for their jobs.
-    with (
-        concurrent.futures.ThreadPoolExecutor(THREADS) as pool,
-        Workers(runtime, on_progress=tell_progress()) as workers,
-    ):
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool, Workers(runtime, title=title) as workers:
         found = [build(config, workers.run, tell_seed) for config in configs]
         todo: dict[str, Stage] = {}
         for config, told in zip(configs, found, strict=True):
             missing = [stage for stage in told if not store.done(stage)]
             say(f"{config.name}: {len(told)} stages, {len(told) - len(missing)} done, {len(missing)} to run")
+            if config.limit:
+                say(f"{config.name}: {smoke(config.limit)}")
+            titles |= {f"{stage.folder_name}.partial": stage.title for stage in missing}
             todo |= {stage.key: stage for stage in missing if stage.key not in todo}
         execute(list(todo.values()), store, pool, workers.slots)
     return found
@@ -50,36 +53,24 @@ def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, 
     waiting, running, total = list(todo), {}, len(todo)
     unmade = {stage.key for stage in todo}
     failure = None
-    while running or (waiting and not failure):
-        for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
-            if len(running) == slots or failure:
-                break
-            waiting.remove(stage)
-            running[pool.submit(store.make, stage)] = stage
-        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-        for future in done:
-            stage = running.pop(future)
-            if future.exception():
-                failure = failure or future.exception()
-            else:
-                unmade.discard(stage.key)
-                say(line_about(stage, store, total - len(unmade), total))
+    with progress(total, "stages") as advance:
+        while running or (waiting and not failure):
+            for stage in [s for s in waiting if not any(p.key in unmade for p in s.parents.values())]:
+                if len(running) == slots or failure:
+                    break
+                waiting.remove(stage)
+                running[pool.submit(store.make, stage)] = stage
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                stage = running.pop(future)
+                if future.exception():
+                    failure = failure or future.exception()
+                else:
+                    unmade.discard(stage.key)
+                    say(line_about(stage, store, total - len(unmade), total))
+                    advance()
     if failure:
         raise failure
-
-
-def tell_progress() -> Callable[[Path, int, int, str], None]:
-    """Says now and then how far a long job is; short ones are told when their stage is done."""
-    last: dict[Path, float] = {}
-
-    def tell(folder: Path, done: int, total: int, note: str) -> None:
-        if time.monotonic() - last.setdefault(folder, time.monotonic()) >= PROGRESS_EVERY_S:
-            last[folder] = time.monotonic()
-            stage = next((part for part in folder.parts if part.endswith(".partial")), folder.name)
-            name = stage.removesuffix(".partial")
-            say(f"    {name}: {done:,} of {total:,}" + (f", {note}" if note else ""))
-
-    return tell
 
 
 def line_about(stage: Stage, store: Store, at: int, total: int) -> str:

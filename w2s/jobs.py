@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config import Runtime
-from w2s.log import MARK
+from w2s.log import MARK, shown
 from w2s.records import BadInput
 
 TAIL_LINES = 40
@@ -60,8 +60,9 @@ def count_cores() -> int:
 class Workers:
     """Warm workers, `slots` at a time; use as a context manager and call `run` from as many threads as you like."""
 
-    def __init__(self, runtime: Runtime, *, on_progress: Callable[[Path, int, int, str], None] | None = None):
-        self.runtime, self.on_progress = runtime, on_progress
+    def __init__(self, runtime: Runtime, *, title: Callable[[Path], str] = lambda folder: folder.name):
+        """title: what a job is called while its progress is told, by its folder."""
+        self.runtime, self.title = runtime, title
         gpus = count_accelerators()
         self.slots = runtime.slots or (1 if gpus else count_cores())
         self.processes = runtime.processes or max(1, gpus // self.slots)
@@ -100,10 +101,9 @@ class Workers:
                 worker = self._workers[slot] = Worker(
                     self._command(slot), environment(self.runtime, self.slots) | self._cores(slot)
                 )
-            show = None
-            if self.on_progress:
-                show = lambda m: self.on_progress(folder, m["progress"], m["of"], m["note"])  # noqa: E731
-            return finish(folder, worker.run(folder, show), self.runtime)
+            with shown(self.title(folder)) as show:
+                answer = worker.run(folder, lambda told: show(told["progress"], told["of"], told["note"]))
+            return finish(folder, answer, self.runtime)
         finally:
             self._free.put(slot)
 
@@ -157,7 +157,7 @@ class Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def run(self, folder: Path, show: Callable[[dict], None] | None) -> dict[str, Any]:
+    def run(self, folder: Path, show: Callable[[dict], None]) -> dict[str, Any]:
         """The worker's answer: {"done": folder} or {"failed": folder, "kind", "tail"}."""
         self._tail.clear()
         with contextlib.suppress(OSError):
@@ -166,8 +166,7 @@ class Worker:
         while (answer := self._answers.get()) is not None:
             if "progress" not in answer:
                 break
-            if show:
-                show(answer)
+            show(answer)
         if answer is None or "failed" in answer:
             self.close()
             answer = {"failed": str(folder), "kind": "", **(answer or {}), "tail": "\n".join(self._tail)}

@@ -11,7 +11,7 @@ import numpy as np
 
 from w2s.boosting.adaboost import BOOSTERS
 from w2s.config import Config, Learner, Model, Train
-from w2s.config_file import all_learners
+from w2s.config_file import all_learners, smoke_steps
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.preferences import PREFERENCES
 from w2s.data.sources import SOURCES
@@ -26,6 +26,9 @@ from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accepted
 from w2s.stages.models import PRETRAINING
+
+VOCABULARY_LINES = 20_000
+"""Lines of a corpus that have all of its words."""
 
 
 def table(name: str) -> dict[str, Callable]:
@@ -222,6 +225,9 @@ def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
     return [f"{key}: {layers} given; allowed: at most {most}, as {model.path} has"]
 
 
-def builtin_recipe(name: str) -> dict[str, Any]:
-    """How builtin:`name` is pretrained."""
-    return PRETRAINING[name]
+def builtin_recipe(name: str, limit: int | None = None) -> dict[str, Any]:
+    """How builtin:`name` is pretrained; with a `limit`, as in any smoke run, for a few steps."""
+    recipe = PRETRAINING[name]
+    if not limit:
+        return recipe
+    return recipe | {"lines": min(recipe["lines"], VOCABULARY_LINES), "steps": smoke_steps(recipe["steps"])}

@@ -140,6 +140,8 @@ def checks(config: Config) -> list[str]:
     """What keys that depend on each other must satisfy."""
     given, allowed = config.rewards, (MEMBER, *AGGREGATORS)
     problems, by = cross_checks(config), config.student.objective["name"]
+    if config.limit:
+        problems.append(f"limit: {config.limit} given; it goes with `w2s run` and `w2s evaluate`")
     if by == "dpo":
         problems.append("student.objective: 'dpo' given; allowed here: sft (no RL), grpo, rloo")
     elif by in RL and not given.curve.optimised:

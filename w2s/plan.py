@@ -8,6 +8,7 @@ from pathlib import Path
 
 from w2s import prompts
 from w2s.config import Config, Model
+from w2s.config_file import smoke
 from w2s.pipeline import build
 from w2s.records import Example, read_rows
 from w2s.registry import pick
@@ -23,7 +24,7 @@ def describe_plan(config: Config) -> str:
     with tempfile.TemporaryDirectory() as folder:
         split = split_questions(told, store, Path(folder))
         lines = [*stage_lines(told, store), "", *split_lines(split), "", *prompt_lines(config, split)]
-    return "\n".join(lines)
+    return "\n".join([*filter(None, [smoke(config.limit)]), *lines])
 
 
 def refuse(folder: Path) -> None:

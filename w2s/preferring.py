@@ -155,6 +155,8 @@ def checks(config: Config) -> list[str]:
     """Everything in the config that this run cannot work with; no data are read."""
     given = config.rewards
     problems = run_checks(config) + kind_checks(given, given.study.compare, "rewards.study.compare")
+    if config.limit:
+        problems.append(f"limit: {config.limit} given; it goes with `w2s run` and `w2s evaluate`")
     if given.pairs.get("name") != "preferences":
         problems.append(f"rewards.pairs: {given.pairs.get('name')!r} given; allowed here: preferences, with a source")
     for at, spec in enumerate(given.study.suites):

@@ -108,7 +108,9 @@ def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
     for name, value in values.items():
         here = f"{key}.{name}" if key else str(name)
         if name not in hints:
-            problems.append(f"{here}: there is no such key{did_you_mean(name, hints)}")
+            deeper = [f"{key}.{one}".removeprefix(".") for one in keys_below(kind) if one.endswith(f".{name}")]
+            near = f" (did you mean {' or '.join(deeper)}?)" if deeper else did_you_mean(name, hints)
+            problems.append(f"{here}: there is no such key{near}")
         elif dataclasses.is_dataclass(hints[name]):
             chosen[name] = build(hints[name], value, here, problems)
         elif typing.get_origin(hints[name]) is list and dataclasses.is_dataclass(typing.get_args(hints[name])[0]):
@@ -122,3 +124,14 @@ def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
         else:
             chosen[name] = value
     return kind(**chosen)
+
+
+def keys_below(kind: type) -> list[str]:
+    """Every key of a dataclass and of those inside it, as written on a command line: 'learners.0.train.lr'."""
+    found = []
+    for name, hint in typing.get_type_hints(kind).items():
+        inner = next((one for one in typing.get_args(hint) if dataclasses.is_dataclass(one)), hint)
+        start = name if inner is hint else f"{name}.0"
+        below = keys_below(inner) if dataclasses.is_dataclass(inner) else []
+        found += [name, *(f"{start}.{one}" for one in below)]
+    return found

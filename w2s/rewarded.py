@@ -12,8 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from w2s.config import Config, Learner, RewardModels
-from w2s.data.rows import content_of
+from w2s.data.rows import content_of, first
+from w2s.records import take
 from w2s.registry import pick
 from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.stages import models, reward_labels, rewards
@@ -31,7 +34,16 @@ def preferences_of(config: Config) -> Callable[[], Drawn] | None:
     if config.rewards.pairs["name"] != "preferences":
         return None
     root = Path(config.data.root) if config.data.root else None
-    return cache(lambda: pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root))
+
+    @cache
+    def read() -> Drawn:
+        found = pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root)
+        kept = {row.id for row in first((found.examples, []), config.limit)[0]}
+        index_N = np.flatnonzero([row.id in kept for row in found.examples])
+        examples = [found.examples[at] for at in index_N]
+        return Drawn(examples, take(found.labels, index_N), {**found.counts, "pairs": len(examples)})
+
+    return read
 
 
 def teacher(story: Story) -> str:

@@ -53,6 +53,7 @@ class Story:
             data=where,
             seed=seed,
             content=content,
+            **({"limit": self.config.limit} if self.config.limit else {}),  # a whole run's keys do not know of it
         )
         self.gold = {
             name: self.tell(
@@ -102,7 +103,7 @@ class Story:
             return {"base": self._tell(models.local_model, title, {}, tags, content=content)} if content else {}
         worlds = next((s.get("worlds", 2) for s in self.config.data.sources if s["name"] == "world"), 1)
         world = self.seed % worlds
-        recipe = builtin_recipe(name)
+        recipe = builtin_recipe(name, self.config.limit)
         return {"base": self._tell(
             models.pretrain, f"world {world} · base model {name}", {}, {"seed": UNSEEDED},
             builtin=name, world=world, recipe=recipe,

@@ -297,3 +297,13 @@ def test_ten_thousand_recorded_programs_get_their_recorded_flags(shared, capsys)
     assert len(rows) == 10_000
     assert not [row for row in rows if row["correct"] is None]
     assert sum(row["correct"] is row["recorded"] for row in rows) >= 0.99 * len(rows)
+
+
+def test_a_limit_judges_the_samples_of_the_first_tasks_by_id_in_a_file_of_its_own(capsys):
+    samples = write("some.jsonl", [row for row in three_of_each() if row["task_id"] != "Own/0"])
+    judge(samples, "--limit", "1")
+    assert {row["task_id"] for row in read("runs/judge/some-humaneval-limit-1.jsonl")} == {"Own/1"}
+    said = capsys.readouterr()
+    assert "limited to 1 tasks, the first by id that have samples" in said.err
+    assert "have no sample" not in said.out
+    assert not Path("runs/judge/some-humaneval.jsonl").exists()

@@ -9,10 +9,11 @@ import pytest
 from tests import spine
 from tests.models import tiny
 from w2s.config import Learner, Runtime, Writing
+from w2s.data.rows import first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.runs import pass_metrics
 from w2s.evaluation.suites import TEST_SPLIT, evaluate_model
-from w2s.records import BadInput, Outcome, read_rows, write_rows
+from w2s.records import BadInput, Example, Gold, Outcome, read_rows, write_rows
 from w2s.registry import options, pick
 from w2s.stages import Tools, writing
 
@@ -103,6 +104,26 @@ def test_any_folder_of_hugging_face_can_be_evaluated_on_choices_and_on_programs(
     by_name = {(one["suite"], one["name"]): one for one in found["metrics"]}
     assert by_name["humaneval", "pass@1"]["n"] == 3
     assert 0 <= by_name["world", "accuracy"]["value"] <= 1
+    assert "limit" not in found
+
+    whole = Path("runs/evaluate/gpt2/metrics.json").read_bytes()
+    said = evaluate_model("gpt2", ["humaneval", "world"], [*asked, "limit=2"])
+    assert "limited: of each suite at most 2 questions, the first by id" in said
+    limited = json.loads(Path("runs/evaluate/gpt2-limit-2/metrics.json").read_text())
+    assert limited["limit"] == 2
+    assert {one["suite"]: one["n"] for one in limited["metrics"]} == {"humaneval": 2, "world": 2}
+    assert Path("runs/evaluate/gpt2/metrics.json").read_bytes() == whole
+    lines = [json.loads(one)["text"] for one in Path("runs/evaluate/gpt2-limit-2/log.jsonl").read_text().splitlines()]
+    assert lines[0] == "humaneval: 2 questions of 3, the first by id"
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 5, 99])
+def test_a_limit_takes_the_first_by_id_in_the_order_they_stand_in(limit):
+    ids = ["d", "a", "c", "b", "e"]
+    rows = [Example(key, "own", "answer", key) for key in ids], [Gold(key, key) for key in ids]
+    found = first(rows, limit)
+    kept = set("abcde"[:limit])
+    assert [row.id for row in found[0]] == [row.id for row in found[1]] == [key for key in ids if key in kept]
 
 
 def test_a_suite_that_is_not_there_is_said():

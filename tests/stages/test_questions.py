@@ -52,6 +52,18 @@ def test_the_same_seed_makes_the_same_splits_and_another_one_others(made, tmp_pa
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize("limit", [1, 40, 75, 1000])
+def test_a_limit_keeps_of_each_split_the_first_by_id_in_the_order_they_had(made, tmp_path, tools, limit):
+    folder = tmp_path / "limited"
+    folder.mkdir()
+    facts = questions.questions(folder, {}, tools, data=DATA, seed=0, content="x", limit=limit)
+    whole, limited = read(made), read(folder)
+    for split in SPLITS:
+        first = sorted(row.id for row in whole[split])[:limit]
+        assert limited[split] == [row for row in whole[split] if row.id in first]
+        assert facts[split] == len(limited[split])
+
+
 def test_questions_asked_for_and_not_there_are_an_error(tmp_path, tools):
     with pytest.raises(BadInput, match="easy_fit: 5000 asked for"):
         questions.questions(tmp_path, {}, tools, data=Data(easy_max=0, hard_min=1, near=None, sizes=Sizes(5000)),

@@ -32,7 +32,19 @@ def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]
 
 def suite_rows_of(config: Config) -> Callable[[str], tuple[list[Example], list[Gold]]]:
     specs = {suite_name(spec): (at, spec) for at, spec in enumerate(config.evaluation.suites)}
-    return cache(lambda name: read_source(config, specs[name][1], f"evaluation.suites.{specs[name][0]}", 0))
+
+    @cache
+    def rows(name: str) -> tuple[list[Example], list[Gold]]:
+        at, spec = specs[name]
+        return first(read_source(config, spec, f"evaluation.suites.{at}", 0), config.limit)
+
+    return rows
+
+
+def first(rows: tuple[list[Example], list[Gold]], limit: int | None) -> tuple[list[Example], list[Gold]]:
+    """Of a set the first so many questions by id, in the set's own order; None: all."""
+    kept = set(sorted({row.id for row in rows[0]})[:limit])
+    return [row for row in rows[0] if row.id in kept], [row for row in rows[1] if row.id in kept]
 
 
 def read_source(config: Config, spec: dict, key: str, seed: int | None) -> tuple[list[Example], list[Gold]]:

@@ -143,8 +143,7 @@ def fit(
     trainer = make_trainer(module, train, world, deepspeed, cut)
     state = resume(trainer, folder, world) or State()
     module.train()
-    with progress(len(steps), "training steps") as advance:
-        advance(state.step)
+    with progress(len(steps), "training steps", done=state.step) as advance:
         pending: list[torch.Tensor] = []
         while state.step < len(steps):
             seed_step(seed, state.step, world)

@@ -28,8 +28,13 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.store import write_json
 
 
-def questions(here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int, content: str) -> Facts:
-    """Split the questions, without their gold. `content` is the hash of the rows that `tools.rows` gives."""
+def questions(
+    here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int, content: str, limit: int | None = None
+) -> Facts:
+    """Split the questions, without their gold. `content` is the hash of the rows that `tools.rows` gives.
+
+    limit: of each split the first so many by id, in the split's own order.
+    """
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
@@ -48,14 +53,18 @@ def questions(here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int
     )
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
+    counts = dict(found.counts)
     for name in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
-        rows = [by_id[key] for key in getattr(found, name).tolist()]
+        ids = getattr(found, name).tolist()
+        kept = set(sorted(ids)[:limit])
+        counts[name] = len(kept)
+        rows = [by_id[key] for key in ids if key in kept]
         write_rows(
             here / f"{name}.jsonl",
             [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows],
         )
-    write_json(here / "splits.json", {"hash": found.hash, "counts": found.counts})
-    return {"rows": len(examples), **found.counts}
+    write_json(here / "splits.json", {"hash": found.hash, "counts": counts})
+    return {"rows": len(examples), **counts}
 
 
 def gold(here: Path, inputs: Inputs, tools: Tools, *, splits: Sequence[str], seed: int, content: str) -> Facts:

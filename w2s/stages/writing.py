@@ -14,6 +14,7 @@ from w2s.candidates import merge_all
 from w2s.config import Learner
 from w2s.grading import judge
 from w2s.inputs import entry_of
+from w2s.log import shown
 from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
@@ -102,7 +103,8 @@ def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Fac
     gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
     examples = read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example)
     rows = [(example, gold[example.id], text) for example in examples for text in said[example.id]["texts"]]
-    verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    with shown(f"{by} judged on {on}") as show:
+        verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
     found = [
         Outcome(example.id, on, by, text, correct, status, round(seconds, 3))
         for (example, _, text), (correct, status, seconds) in zip(rows, verdicts, strict=True)
@@ -133,7 +135,8 @@ def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
     said = members_texts(inputs, on)
     rows = [(example, [text for one in said for text in one[example.id]["texts"]]) for example in examples]
-    merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    with shown(f"different answers to {on}") as show:
+        merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
     found = [
         dataclasses.replace(example, choices=tuple(one.texts) or ("",))
         for example, one in zip(examples, merged, strict=True)

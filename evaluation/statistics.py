@@ -7,11 +7,11 @@ Which interval, and why:
 - One rate, one seed: Wilson (1927).
 - A difference of two columns of right and wrong, one seed: the score interval for paired rates (Tango 1998). Where few
   questions tell the two apart the bootstrap covers too little: 93.4% where 5 of 50 do, and this one 96.4%.
-- Anything else of one seed, as the mean of shares of passes by task: two more rows, spread evenly over all corners of
-  what the columns can be (Agresti & Min 2005; 0.5 in each cell of two columns), and a t interval around the mean of
-  all. Few tasks of which most fail show too little spread, and miss on one side: a percentile bootstrap of shares of
-  mean 0.1 covered 60, 77, 86, 90% with 3, 5, 10, 20 tasks; this one covers 94 to 100% from 3 tasks on, and is as wide
-  from 100 on (tests/evaluation/test_coverage.py). It covers the questions, not the training run.
+- Anything else of one seed, such as the mean of the tasks' shares of passes: two more rows, spread evenly over all
+  corners of what the columns can be (Agresti & Min 2005; 0.5 in each cell of two columns), and a t interval around the
+  mean of all rows. Few tasks of which most fail show too little spread, and miss on one side: a percentile bootstrap of
+  shares of mean 0.1 covered 60, 77, 86, 90% with 3, 5, 10, 20 tasks; this one covers 94 to 100% from 3 tasks on, and
+  from 100 on is hardly wider (tests/evaluation/test_coverage.py). It covers the questions, not the training run.
 - Several seeds: each seed is a training run of its own, and mostly has questions of its own. The plain two-level
   bootstrap is wrong both ways there: with 5 seeds it sees 126 distinct resamples and misses seed variance by (S-1)/S
   and by z in place of t, and where it also resamples items inside a seed it counts their variance twice (Davison &
@@ -179,7 +179,7 @@ def smallest_difference(scores: Sequence[Scores], weight_M: Sequence[float]) -> 
 def pass_at_k(samples_N: np.ndarray, passed_N: np.ndarray, k: int) -> np.ndarray:
     """Unbiased pass@k of each task, 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, equation 1), by its stable product.
 
-    A task is one row of `Scores`, so `contrast` over tasks is the bootstrap over clusters of samples.
+    A task is one row of `Scores`, so that an interval over tasks takes the samples of a task as one cluster.
     """
     samples_N, passed_N = np.asarray(samples_N), np.asarray(passed_N)
     if not len(samples_N):

@@ -31,11 +31,7 @@ from w2s.evaluation.contents import (
     Vote,
 )
 from w2s.evaluation.exports import write_exports
-from w2s.evaluation.metrics import (
-    Answers,
-    calibration_bins,
-    write_metrics,
-)
+from w2s.evaluation.metrics import Answers, calibration_bins, write_metrics
 from w2s.evaluation.pictures import LADDER
 from w2s.evaluation.report import write_report
 from w2s.evaluation.runs import (

@@ -42,7 +42,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         "coming_back": coming_back(data),
         "gaps": gaps,
         "span": (min([0.0, *(gap.low for gap in gaps)]), max([0.01, *(gap.high for gap in gaps)])),
-        "trained": [one for one in data.training if not one.who.startswith("round ") and one.held_loss],
+        "trained": [one for one in data.training if not one.who.startswith("round ")],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
         "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),

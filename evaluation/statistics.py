@@ -7,11 +7,11 @@ Which interval, and why:
 - One rate, one seed: Wilson (1927).
 - A difference of two columns of right and wrong, one seed: the score interval for paired rates (Tango 1998). Where few
   questions tell the two apart the bootstrap covers too little: 93.4% where 5 of 50 do, and this one 96.4%.
-- Anything else of one seed, as the mean of shares of passes by task: two more rows, spread evenly over all corners of
-  what the columns can be (Agresti & Min 2005; 0.5 in each cell of two columns), and a t interval around the mean of
-  all. Few tasks of which most fail show too little spread, and miss on one side: a percentile bootstrap of shares of
-  mean 0.1 covered 60, 77, 86, 90% with 3, 5, 10, 20 tasks; this one covers 94 to 100% from 3 tasks on, and is as wide
-  from 100 on (tests/evaluation/test_coverage.py). It covers the questions, not the training run.
+- Anything else of one seed, such as the mean of the tasks' shares of passes: two more rows, spread evenly over all
+  corners of what the columns can be (Agresti & Min 2005; 0.5 in each cell of two columns), and a t interval around the
+  mean of all rows. Few tasks of which most fail show too little spread, and miss on one side: a percentile bootstrap of
+  shares of mean 0.1 covered 60, 77, 86, 90% with 3, 5, 10, 20 tasks; this one covers 94 to 100% from 3 tasks on, and
+  from 100 on is hardly wider (tests/evaluation/test_coverage.py). It covers the questions, not the training run.
 - Several seeds: each seed is a training run of its own, and mostly has questions of its own. The plain two-level
   bootstrap is wrong both ways there: with 5 seeds it sees 126 distinct resamples and misses seed variance by (S-1)/S
   and by z in place of t, and where it also resamples items inside a seed it counts their variance twice (Davison &
@@ -179,7 +179,7 @@ def smallest_difference(scores: Sequence[Scores], weight_M: Sequence[float]) -> 
 def pass_at_k(samples_N: np.ndarray, passed_N: np.ndarray, k: int) -> np.ndarray:
     """Unbiased pass@k of each task, 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, equation 1), by its stable product.
 
-    A task is one row of `Scores`, so `contrast` over tasks is the bootstrap over clusters of samples.
+    A task is one row of `Scores`, so that an interval over tasks takes the samples of a task as one cluster.
     """
     samples_N, passed_N = np.asarray(samples_N), np.asarray(passed_N)
     if not len(samples_N):
@@ -197,12 +197,20 @@ def _check(scores: Sequence[Scores]) -> int:
     """How many different questions there are; an empty set and a question twice in one seed are refused."""
     if not scores or any(not len(one.ids) for one in scores):
         raise ValueError("an empty set has no accuracy")
-    first = scores[0].ids
-    different = [first, *(one.ids for one in scores[1:] if not np.array_equal(one.ids, first))]
+    different = {id(one.ids): one.ids for one in scores}.values()
     repeated = any(not (ids[1:] > ids[:-1]).all() and len(np.unique(ids)) < len(ids) for ids in different)
     if repeated or any(len(one.ids) != len(one.values_NM) for one in scores):
         raise ValueError("each question must have one row")
-    return len(first) if len(different) == 1 else len(np.unique(np.concatenate(different)))
+    return _places(scores)[0]
+
+
+def _places(scores: Sequence[Scores]) -> tuple[int, np.ndarray]:
+    """How many different questions there are, and which_J: the place of each seed's rows, in turn, among them."""
+    ids = scores[0].ids
+    if all(one.ids is ids for one in scores):  # where it is one array nothing need be sorted: a second per million
+        return len(ids), np.tile(np.arange(len(ids)), len(scores))
+    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
+    return len(ids_U), which_J
 
 
 def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tuple[float, float, float]]:
@@ -234,18 +242,14 @@ def _bounds(scores: Sequence[Scores], top: float) -> Callable[[np.ndarray], tupl
 
 def _by_question(scores: Sequence[Scores]) -> np.ndarray:
     """rows_UM: each different question's part in the mean over seeds, so that the mean of the rows is that mean."""
-    rows_UM = _summed(scores, [one.values_NM / (len(one.ids) * len(scores)) for one in scores])
-    return len(rows_UM) * rows_UM
+    size, which_J = _places(scores)
+    parts = [one.values_NM * (size / (len(one.ids) * len(scores))) for one in scores]
+    return _sums(size, which_J, np.concatenate(parts))
 
 
-def _summed(scores: Sequence[Scores], values_SNM: Sequence[np.ndarray]) -> np.ndarray:
-    """sums_UM: the seeds' values of each different question."""
-    first = scores[0].ids
-    if all(np.array_equal(one.ids, first) for one in scores[1:]):  # one seed, or the same questions: nothing to look up
-        return np.sum(values_SNM, axis=0)
-    ids_U, which_J = np.unique(np.concatenate([one.ids for one in scores]), return_inverse=True)
-    columns_MJ = np.concatenate(values_SNM).T
-    return np.stack([np.bincount(which_J, column_J, minlength=len(ids_U)) for column_J in columns_MJ], axis=1)
+def _sums(size: int, which_J: np.ndarray, values_JM: np.ndarray) -> np.ndarray:
+    """The values of each place, summed: (size, M)."""
+    return np.array([np.bincount(which_J, values_J, size) for values_J in values_JM.T]).T
 
 
 def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -253,12 +257,13 @@ def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.nda
 
     The last is var_question - var_both: 0 where no question occurs in two seeds.
     """
-    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
-    residual_SNM = [
-        (one.values_NM - mean_M) / (len(one.ids) * len(scores)) for one, mean_M in zip(scores, mean_SM, strict=True)
-    ]
-    by_item_UM = _summed(scores, residual_SNM)
+    residual_JM = np.concatenate(
+        [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
+    )
+    size, which_J = _places(scores)
+    by_item_UM = _sums(size, which_J, residual_JM)
     item_MM = by_item_UM.T @ by_item_UM
+    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
     centred_SM = mean_SM - mean_SM.mean(0)
     seed_MM = centred_SM.T @ centred_SM / (len(scores) * max(len(scores) - 1, 1))
-    return seed_MM, item_MM, item_MM - sum(one_NM.T @ one_NM for one_NM in residual_SNM)
+    return seed_MM, item_MM, item_MM - residual_JM.T @ residual_JM

@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
-    add(report, "write a run's report again, or compare runs side by side", *flags.REPORT, flags.RUNS_DIR)
+    add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
     add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)

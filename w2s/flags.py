@@ -121,15 +121,13 @@ RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their stor
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
 ROW = ("row", {"help": "the question's id, or its beginning"})
+RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
 LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: of every set the first N questions by id"})
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite by id"})
-REPORT = (
-    ("runs", {"nargs": "+", "help": "folders or names of runs"}),
-    ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"}),
-)
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners: its methods with their options"})
+BESIDE = ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"})
 JUDGE = (
     ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
     ("--suite", {"required": True, "metavar": "NAME", "help": "humaneval, humanevalplus, mbpp, mbppplus, gsm8k, ..."}),

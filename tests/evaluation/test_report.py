@@ -215,7 +215,7 @@ def test_the_students_training_and_answers_are_in_both_files(made_up, pages):
     html, markdown = pages
     assert len(re.findall('aria-label="Training of ', html)) == 2  # the student's, and the learners'
     table = markdown[markdown.index("## How the student learned") : markdown.index("## The rounds")]
-    assert "| student | 0 | 360 | 0.0278 | 0.028 | 97.2 |" in table
+    assert "| student | 0 | 360 | 0.0278 | 0.0278 | 97.2 |" in table
     samples = markdown[markdown.index("## Samples: answers") : markdown.index("## Samples: labels")]
     assert "| question | gold | committee | student |" in samples
     assert samples.count("| quartz | ember ✗ | quartz ✓ |") == len(made_up[2].answers)

@@ -51,8 +51,10 @@ def test_a_student_that_goes_on_by_an_objective_has_its_panels_after_that_of_its
         (),
     )
     finish(written.folder)
-    html = (written.folder / "report.html").read_text()
-    assert "Training of sft student" in html
+    html, markdown = ((written.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "Student before RL or DPO: the training loss, and in colour" in html
+    assert "| student before RL or DPO | 0 | 2 | 1 | 1.4 |  |" in markdown
+    assert "| student | 0 | 3 | 0.1 |  |  |" in markdown
     assert f">{gain}</text>" in html
 
 

@@ -42,7 +42,7 @@ def feasible(
     for name in order:
         seconds, size = expected[name]
         why = f"about {duration(seconds)} of CPU" if seconds > LONG_S else ""
-        why = why or (f"about {size / 2**30:.0f} GiB of memory, {room / 2**30:.0f} are free" if size > room else "")
+        why = why or (f"about {size / 2**30:.1f} GiB of memory, {room / 2**30:.1f} are free" if size > room else "")
         if why and name not in named:
             left_out[name] = f"not feasible on {len(opinions.ids):,} questions: {why} (--methods {name} runs it)"
             say(f"left out: {name}: {left_out[name]}")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.data.columns import OUTPUTS, QUESTIONS
+from w2s.data.columns import OUTPUTS, QUESTIONS, quick_table, rows_source
 from w2s.data.outputs import read_pool
+from w2s.data.reading import Problems, file_rows
 from w2s.data.recorded import places
 from w2s.opinions import ABSTAINED, NOT_ASKED, NOT_RECORDED
 from w2s.records import BadInput
@@ -215,6 +216,77 @@ def test_many_row_groups_and_batches_are_one_table(tmp_path):
     shuffled = np.random.default_rng(1).permutation(2 * size)
     pq.write_table(outputs.take(shuffled), tmp_path / "outputs.parquet")
     assert_equal((opinions, truth), read_pool(tmp_path))
+
+
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=4)
+CELLS = {
+    "id": PLAIN,
+    "model": st.sampled_from(["m", "n", "m, n", 7]),
+    "sample": st.none() | st.integers(0, 3),
+    "answer": st.none() | PLAIN | st.integers(0, 9) | st.floats(0, 2).map(lambda one: round(one, 1)),
+    "correct": st.none() | st.booleans() | st.floats(0, 1),
+    "cost": st.none() | st.floats(0, 1e9) | st.just("free"),
+    "probs": st.none() | st.lists(st.floats(0, 1), max_size=3),
+    "colour": PLAIN,
+}
+
+
+@given(st.lists(st.fixed_dictionaries({}, optional=CELLS), min_size=1, max_size=6))
+def test_what_arrow_reads_quickly_is_what_is_read_row_by_row(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("quick")
+    for suffix in (".jsonl", ".csv"):
+        path = write(folder / f"outputs{suffix}", rows, CELLS)
+        quick = quick_table(path, OUTPUTS, ["id", "model"])
+        if quick is None:
+            continue
+        problems = Problems()
+        slow = rows_source(str(path), file_rows(path, problems), OUTPUTS, ["id", "model"], problems)
+        for name in quick.columns:
+            one, other = (next(source.batches([name])).column(0).to_pylist() for source in (quick, slow))
+            assert str(one) == str(other)  # as text, for NaN is not itself
+        assert all(
+            next(slow.batches([name])).column(0).null_count == len(rows) for name in set(OUTPUTS) - set(quick.columns)
+        )
+        assert set(quick.unused) == set(slow.unused)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_plain_files_are_read_quickly(tmp_path, suffix):
+    path = write(tmp_path / f"outputs{suffix}", GIVEN, OUTPUTS)
+    assert quick_table(path, OUTPUTS, ["id", "model"]) is not None
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("choices", ["no column", "null", "null first", "empty"])
+def test_choices_are_optional(tmp_path, suffix, choices):
+    asked = [{"id": f"q{at}", "gold": str(at)} for at in range(4)]
+    if choices != "no column":
+        for at, row in enumerate(asked):
+            row["choices"] = [] if choices == "empty" else None
+            row |= {"choices": ["a", "b", "c", "d"]} if choices == "null first" and at == 3 else {}
+    given = [{"id": f"q{at}", "model": model, "answer": str(at)} for model in "mn" for at in range(4)]
+    opinions, truth = pool(tmp_path, given, asked, suffix)
+    assert (truth.right_MN == 1).all()
+    assert opinions.count_N.tolist() == [1, 1, 1, 4 if choices == "null first" else 1]
+
+
+def test_columns_that_are_not_used_are_named(tmp_path):
+    (tmp_path / "questions.csv").write_text("id,A,B,gold\nq1,red,blue,B\n")
+    (tmp_path / "outputs.jsonl").write_text('{"id": "q1", "model": "m", "answer": "B", "latency": 3}\n')
+    notes: list[str] = []
+    read_pool(tmp_path / "outputs.jsonl", notes=notes)
+    assert notes == [
+        f"{tmp_path}/questions.csv: columns that are not used: A, B",
+        f"{tmp_path}/outputs.jsonl: columns that are not used: latency",
+    ]
+
+
+def test_indices_with_a_point_are_those_of_a_column_with_gaps(tmp_path):
+    (tmp_path / "questions.csv").write_text('id,choices,gold\nq1,"[""a"", ""b""]",1.0\nq2,"[""a"", ""b""]",\n')
+    (tmp_path / "outputs.csv").write_text("id,model,answer\nq1,m,1.0\nq2,m,\n")
+    opinions, truth = read_pool(tmp_path)
+    assert opinions.answer_MN.tolist() == [[1, ABSTAINED]]
+    assert truth.right_MN[0, 0] == 1
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -343,3 +343,64 @@ def test_prices_by_pattern_make_a_cost_of_each_answer(done, tmp_path):
     found = json.loads((tmp_path / "o" / "combine.json").read_text())
     prices = {one["name"]: one["cost"] for one in found["singles"]}
     assert prices == {"m0": 500.0, **{f"m{at}": 250.0 for at in range(1, 5)}}
+
+
+def test_a_smoke_run_takes_the_first_questions_by_id_and_says_so_everywhere(done, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["combine", str(done / "pool"), "--methods", "plurality", "--repeats", "1", "--limit", "40"])
+    folder = tmp_path / "runs" / "combine" / "pool-limit-40"
+    found = json.loads((folder / "combine.json").read_text())
+    ids = sorted(pd.read_json(done / "pool" / "questions.jsonl", lines=True, dtype=str).id)
+    assert set(pq.read_table(folder / "predictions.parquet").to_pandas().id) == set(ids[:40])
+    told = "a smoke run: the first 40 of 160 questions by id"
+    assert found["remarks"][0] == told
+    assert "(the first 40 questions)" in found["outputs"]
+    assert told in (folder / "combine.html").read_text().replace("A smoke", "a smoke")
+    assert told in capsys.readouterr().err
+
+
+def test_costs_in_another_unit_are_shown_in_it(done, tmp_path, capsys):
+    words = ["--methods", "plurality,top_k", "--repeats", "1", "--unit", "tokens", "--out", str(tmp_path / "o")]
+    main(["combine", str(done / "pool"), *words])
+    assert "tokens/1,000" in capsys.readouterr().out
+    page = (tmp_path / "o" / "combine.html").read_text()
+    assert "tokens per 1,000" in page
+    assert "$" not in page.split("How to repeat it")[0].split("<body>")[-1]
+    main(["combine", "apply", str(tmp_path / "o"), str(done / "pool"), "--method", "plurality"])
+    assert "tokens per 1,000 questions" in capsys.readouterr().out
+
+
+def log_rows(model: int, questions: int = 24) -> list[dict]:
+    """A generated task under a filter that finds nothing and one that does; a third of the answers is wrong."""
+    rows = []
+    for name in ("strict", "flexible"):
+        for at in range(questions):
+            said = at + (at % 3 == model)
+            rows.append({
+                "doc_id": at, "doc": {}, "target": f"#### {at}", "arguments": [[f"q{at}", {}]], "resps": [[f"{said}"]],
+                "filtered_resps": ["[invalid]" if name == "strict" else f"{said}"], "filter": name,
+                "metrics": ["exact_match"], "exact_match": float(name == "flexible" and said == at),
+            })  # fmt: skip
+    return rows
+
+
+def test_the_choice_of_a_log_s_filter_is_in_the_report_and_holds_when_the_method_is_applied(tmp_path, capsys):
+    for model in range(3):
+        path = tmp_path / "log" / f"m{model}" / "samples_sums_2026-01-02T03-04-05.6.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in log_rows(model)))
+    words = ["--methods", "plurality", "--repeats", "1", "--out", str(tmp_path / "o"), "--filter", "flexible"]
+    main(["combine", str(tmp_path / "log"), *words])
+    found = json.loads((tmp_path / "o" / "combine.json").read_text())
+    assert next(one for one in found["methods"] if one["name"] == "plurality")["accuracy"][0] == 1
+    assert "filter flexible" in found["remarks"][0]
+    assert found["log"] == {"metrics": [], "filters": ["flexible"]}
+    capsys.readouterr()
+    main(["combine", "apply", str(tmp_path / "o"), str(tmp_path / "log"), "--method", "plurality"])
+    said = capsys.readouterr()
+    assert "filter flexible" in said.err
+    assert "right: 100.0%" in said.out
+    with pytest.raises(SystemExit) as stopped:
+        main(["combine", str(tmp_path / "log"), *words[:-1], "flexibel"])
+    assert stopped.value.code == 2
+    assert "no filter flexibel (did you mean 'flexible'?); there are: strict, flexible" in capsys.readouterr().err

@@ -5,6 +5,7 @@ An empty text in a column of answers means the same as null. Rows are counted fr
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
-from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, quoted
+from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, first_line, lines, quoted
 from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
@@ -62,6 +65,8 @@ def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[st
     if not path.name.endswith(SUFFIXES):
         raise BadInput(f"{path}: not a known kind of file; allowed: {' '.join(SUFFIXES)}")
     if path.suffix != ".parquet":
+        if (table := quick_table(path, types, required)) is not None:
+            return table
         problems = Problems()
         return rows_source(str(path), file_rows(path, problems), types, required, problems)
     try:
@@ -104,12 +109,75 @@ def rows_source(
     problems.tell()
     if not parts:
         raise BadInput(f"{name}: the file has no rows")
-    table = pa.Table.from_batches(parts)
+    return table_source(name, pa.Table.from_batches(parts), unused)
+
+
+def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
+    """A table in memory; texts of which few are distinct become codes."""
+    for column in set(FEW).intersection(table.column_names):
+        codes = table[column].combine_chunks().dictionary_encode()
+        table = table.set_column(table.column_names.index(column), column, codes)
 
     def batches(names: Sequence[str], size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        return iter(table.select(list(names)).combine_chunks().to_batches(size))
+        return iter(table.select(list(names)).to_batches(size))
 
-    return Source(name, tuple(types), batches, unused)
+    return Source(name, tuple(table.column_names), batches, tuple(unused))
+
+
+def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source | None:
+    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None where they, or we, find anything unusual.
+
+    Then the rows are read one by one, which can tell what is wrong and where, and knows more spellings.
+    """
+    try:
+        if path.suffix == ".csv":
+            header = next(csv.reader([first_line(path)]), [])
+            table = csv_table(path, [name for name in types if name in header], types)
+        elif path.suffix == ".jsonl":
+            some = [json.loads(line) for _, line in itertools.islice(lines(path), 100) if line.strip()]
+            header = some[0] if some else {}
+            table = json_table(path, some, types)
+        else:
+            return None
+        table = pa.table(
+            {name: as_type(name, table[name].combine_chunks(), types[name]) for name in table.column_names}
+        )
+    except (pa.ArrowException, ValueError, TypeError, AttributeError, RecursionError, csv.Error):
+        return None
+    usable = len(table) and all(name in table.column_names and not table[name].null_count for name in required)
+    return table_source(str(path), table, (name for name in header if name not in types)) if usable else None
+
+
+def csv_table(path: Path, names: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+    texts = pacsv.ConvertOptions(
+        include_columns=names, column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
+    )
+    return pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=texts)
+
+
+def json_table(path: Path, some: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) -> pa.Table:
+    """By the kind of each column's first value in `some` rows; another kind further down is unusual."""
+    first = {name: value for row in reversed(some) for name, value in row.items() if value is not None}
+    kinds = {bool: pa.bool_(), int: pa.int64()}
+    schema = [(name, kinds.get(type(first.get(name)), wanted)) for name, wanted in types.items()]
+    known = pajson.ParseOptions(explicit_schema=pa.schema(schema), unexpected_field_behavior="ignore")
+    return pajson.read_json(path, parse_options=known)
+
+
+def as_type(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A column as Arrow read it as the wanted type; an ArrowException or a ValueError where it is none."""
+    if column.type == pa.bool_() and wanted != NUMBER:
+        raise ValueError("true is no text")
+    if column.type == TEXT and wanted in (TEXTS, NUMBERS):
+        codes = column.dictionary_encode()
+        lists = [value_of("", name, text, wanted) for text in codes.dictionary.to_pylist()]
+        return pa.array(lists, wanted).take(codes.indices)
+    if column.type == TEXT and wanted == NUMBER:
+        low = pc.utf8_lower(column)
+        column = pc.if_else(pc.equal(low, "true"), "1", pc.if_else(pc.equal(low, "false"), "0", column))
+    elif column.type == TEXT and wanted == TEXT:
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column)
+    return column.cast(wanted)
 
 
 def value_or_problem(where: str, name: str, value: Any, wanted: pa.DataType, problems: Problems) -> Any:

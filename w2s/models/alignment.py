@@ -9,6 +9,7 @@ Letters: B rows of a batch, T tokens.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import math
@@ -42,16 +43,12 @@ def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[in
 
     TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
     """
-
-    made = []
-    for one, best in zip(encode(loaded, examples), best_N, strict=True):
+    made, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
+    for one, best in zip(encode(shorter, examples), best_N, strict=True):
         first = one.rows[0]
         prompt = first.token_T[: first.first + 1].tolist()
         texts = [row.token_P[row.owner_P == at].tolist() for row in one.rows for at in dict.fromkeys(row.owner_P)]
-        texts = [text[: loaded.max_tokens - 1] for text in texts]
-        room = loaded.max_tokens - max(map(len, texts))
-        chosen, rejected = texts[best], texts[1 - best]
-        made.append({"prompt_ids": prompt[-room:], "chosen_ids": chosen, "rejected_ids": rejected})
+        made.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
     return made
 
 

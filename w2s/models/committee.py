@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s.models.batches import encode_prompts
+from w2s.models import window
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
+from w2s.models.tokenizing import encode_prompts
 from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
@@ -106,10 +107,16 @@ def decode(
 
 def fitted(voices: Sequence[Voice], prompts: Sequence[str], max_new_tokens: int) -> tuple[list[list[int]], list[int]]:
     """Prompts in tokens, and how many may follow each: what every voice can read, not what it was trained with."""
-    room = min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
-    longest = max(room - max_new_tokens, room // 2, 1)
-    rows = [row[-longest:] for row in encode_prompts(voices[0].loaded, list(prompts))]
+    first, room = voices[0].loaded, readable(voices)
+    rows = encode_prompts(first, prompts)
+    leads = window.lead_of(first.tokenizer, rows)
+    rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(rows, leads, strict=True)]
     return rows, [max(1, min(max_new_tokens, room - len(row))) for row in rows]
+
+
+def readable(voices: Sequence[Voice]) -> int:
+    """How many tokens every voice can read."""
+    return min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
 
 
 def plan(

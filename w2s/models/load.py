@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class Loaded:
     max_tokens: int = 512
     head_alone: bool = True
     shares_prompt: bool = True
+    cuts: dict[str, tuple[bool, bool]] = field(default_factory=dict, compare=False)
+    """By id: the examples that `batches.encode` had to cut (the prompt's beginning, a candidate's end)."""
 
     @property
     def pad_id(self) -> int:
@@ -133,7 +135,7 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
     quiet()
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(source, **where)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, truncation_side="left", **where)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
     if not len(tokenizer):
         raise BadInput(f"{source}: there is no tokenizer with the model")
     for name, value in vars(config).items():

@@ -31,9 +31,7 @@ from w2s.models import batches, load, score
 from w2s.models.batches import Batch, Encoded
 from w2s.models.load import Loaded
 from w2s.models.train import set_weights
-from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
-from w2s.registry import pick
 
 FILE = "members.safetensors"
 SCALE = 2.0
@@ -245,8 +243,7 @@ def check_rows(members: Members) -> None:
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row each, in order; for written answers too, which a reward model only reads."""
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    return batches.encode_pair(loaded, [words(example) for example in examples], examples)
+    return batches.noted(loaded, examples, batches.encode_pair(loaded, batches.worded(loaded, examples), examples))
 
 
 def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config import Runtime
-from w2s.log import MARK
+from w2s.log import MARK, say
 from w2s.records import BadInput
 
 TAIL_LINES = 40
@@ -201,11 +201,20 @@ def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
 def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
     done = read_done(folder)
     if done is not None and "failed" not in answer:
+        tell_cuts(done)
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
     tail = answer.get("tail") or "(it said nothing)"
     raise JobFailed(f"the job {folder} failed. Its last lines:\n{tail}\nTo run it again: {rerun_line(folder, runtime)}")
+
+
+def tell_cuts(done: dict[str, Any]) -> None:
+    """One line for each set of which a model could not read all."""
+    for name, one in done.get("cut", {}).items():
+        prompts = f"{one['prompts']:,} of {one['of']:,} prompts lost their beginning"
+        answers = f", {one['answers']:,} an answer's end" if one["answers"] else ""
+        say(f"{name}: {prompts}{answers}: {one['by']} reads {one['tokens']:,} tokens", {"cut": one})
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:

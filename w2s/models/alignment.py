@@ -22,15 +22,13 @@ import torch
 
 from w2s.config import Runtime, Train
 from w2s.log import progress
-from w2s.models.batches import encode
+from w2s.models.batches import encode, worded
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice, cut
 from w2s.models.load import Loaded
 from w2s.models.objectives import Objective
 from w2s.models.train import World, learning_rate, make_optimizer, use_bfloat16
-from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
-from w2s.registry import pick
 
 Tokens = dict[str, list[int]]
 """A pair: "prompt_ids", "chosen_ids" and "rejected_ids"."""
@@ -170,9 +168,8 @@ def keep_to_oneself() -> None:
 
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
     """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
-
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    prompts, room_N = fitted([Voice(loaded)], [words(example) for example in examples], max_new_tokens)
+    prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
+    loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
 
 

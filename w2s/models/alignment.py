@@ -146,7 +146,7 @@ def arguments(
         "seed": seed,
         "bf16": use_bfloat16(train, world),
         "use_cpu": world.device.type == "cpu",
-        "gradient_checkpointing": runtime.gradient_checkpointing,
+        checkpointing(): runtime.gradient_checkpointing,
         "deepspeed": deepspeed,
         "remove_unused_columns": False,
         "dataloader_pin_memory": world.device.type != "cpu",
@@ -156,6 +156,14 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def checkpointing() -> str:
+    """What the Trainer's arguments call it to compute activations again: the second name until transformers 5.24."""
+    from transformers import TrainingArguments
+
+    known = inspect.signature(TrainingArguments).parameters
+    return next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
 
 
 def keep_to_oneself() -> None:

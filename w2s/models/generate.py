@@ -141,9 +141,9 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
 def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
     longest = max(map(len, rows))
-    tokens_BT = torch.tensor([[fill] * (longest - len(row)) + list(row) for row in rows], device=device)
-    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return tokens_BT, mask_BT
+    tokens = [[fill] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(tokens, dtype=torch.long, device=device), torch.tensor(mask, dtype=torch.long, device=device)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

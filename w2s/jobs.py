@@ -26,7 +26,7 @@ from typing import Any
 
 from w2s.config import Runtime
 from w2s.hidden import hide
-from w2s.log import MARK, shown
+from w2s.log import MARK, say, shown
 from w2s.records import BadInput
 
 TAIL_LINES = 40
@@ -215,6 +215,7 @@ def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, 
     done = read_done(folder)
     if done is not None and "failed" not in answer:
         (folder / LOG).unlink(missing_ok=True)  # of an attempt before
+        tell_cuts(done)
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
@@ -236,6 +237,14 @@ def ending(code: int | None) -> str:
     name = next((f", {one.name}" for one in signal.Signals if one == -code), "")
     why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
     return f" (its launcher was ended by signal {-code}{name}{why})"
+
+
+def tell_cuts(done: dict[str, Any]) -> None:
+    """One line for each set of which a model could not read all."""
+    for name, one in done.get("cut", {}).items():
+        prompts = f"{one['prompts']:,} of {one['of']:,} prompts lost their beginning"
+        answers = f", {one['answers']:,} an answer's end" if one["answers"] else ""
+        say(f"{name}: {prompts}{answers}: {one['by']} reads {one['tokens']:,} tokens", {"cut": one})
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:

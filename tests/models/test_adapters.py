@@ -9,7 +9,8 @@ from tests.models import tiny
 from tests.models.voices import ALPHA, PROMPTS, logits_of, moved, separately, texts, with_adapters
 from w2s.models.adapters import adapter_of, share
 from w2s.models.generate import Voice
-from w2s.models.load import merged, read_adapter, save_adapter
+from w2s.models.internals import merged
+from w2s.models.load import read_adapter, save_adapter
 from w2s.records import BadInput
 
 

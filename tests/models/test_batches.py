@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from w2s.models import batches
+from w2s.models import batches, tokenizing
 from w2s.records import BadInput, Example
 
 
@@ -100,7 +100,7 @@ def test_no_examples_are_no_rows(folder_of):
 def test_a_border_that_merges_keeps_the_candidates_text(folder_of):
     """Tokenised whole, 'ca' + 'rbon' has other tokens than 'ca': the continuation is then read on its own."""
     loaded = tiny.read(folder_of("gpt2"))
-    found = batches.encode_continuations(loaded, ["the ca"], [["rbon dioxide", " air"]])
+    found = tokenizing.encode_continuations(loaded, ["the ca"], [["rbon dioxide", " air"]])
     assert [loaded.tokenizer.decode(tokens) for tokens in found[0]] == ["rbon dioxide", " air"]
 
 
@@ -108,12 +108,12 @@ def test_a_prompt_is_begun_with_the_first_token_where_the_tokenizer_does_so(fold
     from tokenizers.processors import TemplateProcessing
 
     loaded = tiny.read(folder_of("llama"))
-    assert batches.encode_prompts(loaded, ["the moon"])[0][0] != loaded.tokenizer.eos_token_id
+    assert tokenizing.encode_prompts(loaded, ["the moon"])[0][0] != loaded.tokenizer.eos_token_id
     tokenizer = tiny.tokenizer()
     tokenizer.bos_token = "[CLS]"
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
     beginning = dataclasses.replace(loaded, tokenizer=tokenizer)
-    rows = batches.encode_prompts(beginning, ["the moon"])
+    rows = tokenizing.encode_prompts(beginning, ["the moon"])
     assert rows[0][0] == 1
     assert rows[0].count(1) == 1
 
@@ -127,7 +127,11 @@ def test_pairs_are_two_segments_and_the_longer_one_is_cut(folder_of):
         candidate = row.token_T[row.segment_T == 1]
         assert loaded.tokenizer.decode(candidate, skip_special_tokens=True) == text
     endless = dataclasses.replace(example, choices=("the sun " * 50, "air"))
-    assert [len(row.token_T) for row in batches.encode(loaded, [endless])[0].rows] == [24, 24]
+    long, short = batches.encode(loaded, [endless])[0].rows
+    assert len(long.token_T) == 24
+    first = [row.token_T[row.segment_T == 0].tolist() for row in (long, short)]
+    assert first[0] == first[1]  # both candidates are read behind the same words
+    assert len(first[0]) > 10
 
 
 def test_no_example_to_train_on_is_an_error():
@@ -150,12 +154,13 @@ def test_a_written_answer_ends_with_the_end_token_and_a_choice_does_not(folder_o
 
 
 def test_an_answer_that_is_too_long_loses_its_end_and_the_end_token_with_it(folder_of):
-    loaded = dataclasses.replace(tiny.read(folder_of("gpt2")), max_tokens=6)
-    example = Example("a", "t", "answer", "What pulls?", ("the stone and the moon and the sun",))
+    loaded = dataclasses.replace(tiny.read(folder_of("gpt2")), max_tokens=8)
+    example = Example("a", "t", "answer", "What?", ("the stone and the moon and the sun",))
+    prompt = tokenizing.encode_prompts(loaded, [example.prompt])[0]
     row = batches.encode(loaded, [example])[0].rows[0]
-    assert len(row.token_P) == 6
+    assert row.token_T[: row.first + 1].tolist() == prompt  # it is no longer than half of the window
+    assert len(row.token_T) == 8  # the prompt, and all of the answer's but its last
     assert " the stone and the moon".startswith(loaded.tokenizer.decode(row.token_P))
-    assert len(row.token_T) == 6  # the prompt's last token, and all of the answer's but its last
 
 
 def test_a_tokenizer_without_an_end_token_cannot_write(folder_of):

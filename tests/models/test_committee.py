@@ -12,9 +12,9 @@ import torch
 from tests.models import tiny
 from tests.models.voices import ALPHA, PROMPTS, logits_of, moved, texts, transformers_texts, written
 from w2s.models import committee
-from w2s.models.batches import encode_prompts
 from w2s.models.committee import MIXTURES, decode, next_tokens
 from w2s.models.generate import Voice, cut, end_marks, write
+from w2s.models.tokenizing import encode_prompts
 from w2s.records import BadInput
 
 

@@ -9,8 +9,8 @@ import torch
 from tests.models import tiny
 from tests.models.voices import PROMPTS, texts, transformers_texts
 from w2s.models import builtin
-from w2s.models.batches import encode_prompts
 from w2s.models.generate import Voice, cut, end_marks, write
+from w2s.models.tokenizing import encode_prompts
 
 
 def greedy(logits_LBV, luck_B):

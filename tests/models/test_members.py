@@ -8,6 +8,7 @@ import torch
 
 from tests.models import tiny
 from w2s.models import batches, load, losses, members, score
+from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble
 from w2s.models.warm import warm
 from w2s.records import BadInput, Example
@@ -122,7 +123,7 @@ def test_checkpointed_activations_change_no_gradient(folder_of):
     for on in (False, True):
         made = moved(folder_of("llama"), KINDS[2])
         if on:
-            made.loaded.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(made.loaded.module)
             again = members.join(made.loaded, KINDS[2])
             with torch.no_grad():
                 for one, other in zip(again.own().values(), made.own().values(), strict=True):

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from tests.models import tiny
 from tests.models.voices import moved
 from w2s.config import Learner, Model, Runtime, Train
-from w2s.models import alignment, batches, objectives, score
+from w2s.models import alignment, batches, objectives, score, tokenizing
 from w2s.models.objectives import OBJECTIVES
 from w2s.models.train import World
 from w2s.records import BadInput, Example, example_id
@@ -78,7 +78,7 @@ def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, arc
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_pairs_are_the_tokens_that_are_scored(bases, architecture, task):
     loaded, examples = tiny.read(bases / architecture), questions(task)
-    prompts = batches.encode_prompts(loaded, [one.prompt for one in examples])
+    prompts = tokenizing.encode_prompts(loaded, [one.prompt for one in examples])
     for at, made in enumerate(alignment.pair_tokens(loaded, examples, BEST)):
         texts = [made["chosen_ids"], made["rejected_ids"]]
         assert made["prompt_ids"] == prompts[at]
@@ -115,7 +115,7 @@ def test_prompts_are_our_tokens_and_texts_end_where_a_stop_text_does(bases, tmp_
     trainer._generate_single_turn = lambda ids, *rest: written.append((ids, write(ids, *rest))) or written[-1][1]
     trainer.train()
     tokens = dict(
-        zip([e.id for e in examples], batches.encode_prompts(loaded, [e.prompt for e in examples]), strict=True)
+        zip([e.id for e in examples], tokenizing.encode_prompts(loaded, [e.prompt for e in examples]), strict=True)
     )
     rows = [row for ids, made in written for row in zip(ids, made[0] if isinstance(made, tuple) else made, strict=True)]
     assert [step for step, *_ in heard] == [0] * 4 + [1] * 4
@@ -131,7 +131,7 @@ def test_prompts_are_our_tokens_and_texts_end_where_a_stop_text_does(bases, tmp_
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_padding_on_the_left_moves_no_log_probability(bases, architecture):
     loaded = tiny.read(bases / architecture)
-    rows = batches.encode_prompts(loaded, [one.prompt for one in questions()])
+    rows = tokenizing.encode_prompts(loaded, [one.prompt for one in questions()])
     alone = [loaded.module(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
     alignment.count_positions(loaded.module)
     wide = max(map(len, rows))

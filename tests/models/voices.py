@@ -8,8 +8,8 @@ import torch
 from tests.models import tiny
 from w2s.models import generate
 from w2s.models.adapters import adapter_of
-from w2s.models.batches import encode_prompts
 from w2s.models.committee import Written, decode
+from w2s.models.tokenizing import encode_prompts
 
 PROMPTS = ["Which gas do plants take in?", "the moon", "What pulls a falling stone down to the earth and the sun?"]
 ALPHA = [0.7, 1.9, 0.4]

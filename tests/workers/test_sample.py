@@ -249,6 +249,9 @@ def test_two_processes_share_the_examples_and_write_the_same(job):
         def barrier(self):
             """The first has waited for nothing: it runs after this one."""
 
+        def sum(self, values):
+            return values
+
     told = {"samples": 2, "temperature": 1.0, "top": 2}
     wanted, facts = done(job("alone", ["words-0"], **told))
     both = job("both", ["words-0"], **told)

@@ -9,7 +9,6 @@ Letters: L learners, B rows, T tokens, I inputs and O outputs of a layer, R rank
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from w2s.models.generate import Reader, Voice
+from w2s.models.internals import copied, is_plain_lora, lora_layers, without_lora
 from w2s.models.score import same
 from w2s.records import BadInput
 
@@ -73,7 +73,7 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
     count = len(next(iter(layers.values())).down_LIR)
 
     def voice(own: dict[str, nn.Module], count: int) -> Voice:
-        return Voice(replace(base, module=copied(base.module, own).eval()), count)
+        return Voice(replace(base, module=copied(base.module, without_lora(base.module) | own).eval()), count)
 
     together = voice(layers | others, count)
     alone = [voice({path: layer.only(at) for path, layer in layers.items()}, 1) for at in range(count)]
@@ -90,14 +90,10 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
 def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
     """The LoRA adapter `name` that peft has put into a module; BadInput where there is none, or more than A and B."""
     found = {}
-    for path, layer in module.named_modules():
-        if name in getattr(layer, "lora_embedding_A", ()):
-            raise BadInput(f"adapter {name!r}: {path} is an embedding; allowed: linear layers")
-        if name not in getattr(layer, "lora_A", ()):
-            continue
-        kind = type(layer.base_layer).__name__
-        if kind not in ("Linear", "Conv1D") or name in layer.lora_variant or layer.lora_bias.get(name):
-            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA of a linear layer")
+    for path, layer in lora_layers(module, name):
+        if not is_plain_lora(layer, name):
+            kind = type(layer.base_layer).__name__
+            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA; allowed: of linear layers")
         if layer.merged:
             raise BadInput(f"adapter {name!r}: {path} has it merged into the base")
         down_RI, up_OR = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
@@ -112,7 +108,7 @@ def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) 
 
     The dicts are emptied, to hold no adapter twice.
     """
-    plain = dict(copied(base.module).named_modules())
+    plain = dict(copied(base.module, without_lora(base.module)).named_modules())
     layers = {}
     for path in list(dict.fromkeys(path for adapter in adapters for path in adapter)):
         if path not in plain:
@@ -132,16 +128,3 @@ def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) 
     if not layers:
         raise BadInput("adapters: there is none, or they are all empty")
     return layers, {p: Grouped(one) for p, one in plain.items() if type(one) is nn.Linear and p not in layers}
-
-
-def copied(module: nn.Module, layers: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
-    """The tree of modules again around the same weights, with `layers` in place and peft's adapters left out."""
-    if layers and path in layers:
-        return layers[path]
-    if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
-        module = module.base_layer
-    twin = copy.copy(module)
-    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
-    children = {name: child for name, child in module._modules.items() if child is not None}
-    twin._modules = module._modules | {name: copied(child, layers, inner[name]) for name, child in children.items()}
-    return twin

@@ -9,6 +9,7 @@ Letters: B rows of a batch, T tokens.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import math
@@ -21,15 +22,13 @@ import torch
 
 from w2s.config import Runtime, Train
 from w2s.log import progress
-from w2s.models.batches import encode
+from w2s.models.batches import encode, worded
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice, cut
 from w2s.models.load import Loaded
 from w2s.models.objectives import Objective
 from w2s.models.train import World, learning_rate, make_optimizer, use_bfloat16
-from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
-from w2s.registry import pick
 
 Tokens = dict[str, list[int]]
 """A pair: "prompt_ids", "chosen_ids" and "rejected_ids"."""
@@ -42,16 +41,12 @@ def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[in
 
     TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
     """
-
-    made = []
-    for one, best in zip(encode(loaded, examples), best_N, strict=True):
+    made, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
+    for one, best in zip(encode(shorter, examples), best_N, strict=True):
         first = one.rows[0]
         prompt = first.token_T[: first.first + 1].tolist()
         texts = [row.token_P[row.owner_P == at].tolist() for row in one.rows for at in dict.fromkeys(row.owner_P)]
-        texts = [text[: loaded.max_tokens - 1] for text in texts]
-        room = loaded.max_tokens - max(map(len, texts))
-        chosen, rejected = texts[best], texts[1 - best]
-        made.append({"prompt_ids": prompt[-room:], "chosen_ids": chosen, "rejected_ids": rejected})
+        made.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
     return made
 
 
@@ -151,7 +146,7 @@ def arguments(
         "seed": seed,
         "bf16": use_bfloat16(train, world),
         "use_cpu": world.device.type == "cpu",
-        "gradient_checkpointing": runtime.gradient_checkpointing,
+        checkpointing(): runtime.gradient_checkpointing,
         "deepspeed": deepspeed,
         "remove_unused_columns": False,
         "dataloader_pin_memory": world.device.type != "cpu",
@@ -161,6 +156,14 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def checkpointing() -> str:
+    """What the Trainer's arguments call it to compute activations again: the second name until transformers 5.24."""
+    from transformers import TrainingArguments
+
+    known = inspect.signature(TrainingArguments).parameters
+    return next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
 
 
 def keep_to_oneself() -> None:
@@ -173,9 +176,8 @@ def keep_to_oneself() -> None:
 
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
     """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
-
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    prompts, room_N = fitted([Voice(loaded)], [words(example) for example in examples], max_new_tokens)
+    prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
+    loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s.models import window
+from w2s.models.tokenizing import added, bare, encode_continuations, encode_prompts, frame, framed
 from w2s.prompts import PROMPTS, continuation
 from w2s.records import BadInput, Example
 from w2s.registry import pick
@@ -52,6 +54,8 @@ class Encoded:
     rows: tuple[Row, ...]
     count: int
     prompt: Row | None = None
+    cut: tuple[bool, bool] = (False, False)
+    """Whether its prompt lost its beginning, and whether a candidate lost its end."""
 
     @property
     def tokens(self) -> int:
@@ -81,12 +85,23 @@ class Batch:
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
-    """Every example in tokens, in order. Prompts that are too long lose their beginning, candidates their end."""
+    """Every example in tokens, in order. What is too long is cut as `window` says, and noted in `loaded.cuts`."""
     check_kind(loaded.model.kind, examples)
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
     if not examples:  # a process that had none to share in; tokenizers fail on no text at all
         return []
-    return ENCODERS[loaded.model.kind](loaded, [words(example) for example in examples], examples)
+    return noted(loaded, examples, ENCODERS[loaded.model.kind](loaded, worded(loaded, examples), examples))
+
+
+def worded(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
+    """The prompts as the model is shown them."""
+    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
+    return [words(example) for example in examples]
+
+
+def noted(loaded: Loaded, examples: Sequence[Example], encoded: list[Encoded]) -> list[Encoded]:
+    """`encoded`, with those that were cut noted in `loaded.cuts`."""
+    loaded.cuts.update({e.id: one.cut for e, one in zip(examples, encoded, strict=True) if any(one.cut)})
+    return encoded
 
 
 def check_kind(kind: str, examples: Sequence[Example]) -> None:
@@ -101,62 +116,24 @@ def encode_lm(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -
     ends = encode_continuations(loaded, prompts, texts)
     last = loaded.tokenizer.eos_token_id
     encoded = []
-    for start, candidates, example in zip(starts, ends, examples, strict=True):
+    leads = window.lead_of(loaded.tokenizer, starts)
+    for start, candidates, example, lead in zip(starts, ends, examples, leads, strict=True):
         if example.task == "choice":
-            candidates = [(one or [last])[: loaded.max_tokens] for one in candidates]
+            candidates = [one or [last] for one in candidates]
         elif last is None:
             raise BadInput(
                 f"model.path: {loaded.model.path}: its tokenizer has no end token, which answers need to end"
             )
         else:
-            candidates = [[*one, last][: loaded.max_tokens] for one in candidates]
-        start = start[-(loaded.max_tokens + 1 - max(map(len, candidates))) :]
+            candidates = [[*one, last] for one in candidates]
+        # The last token of a candidate is not read.
+        kept, fitting = window.fit(start, candidates, loaded.max_tokens + 1, lead)
         if loaded.shares_prompt:
-            rows = (pack(start, candidates),)
+            rows = (pack(kept, fitting),)
         else:
-            rows = tuple(pack(start, [one], owner=at) for at, one in enumerate(candidates))
-        encoded.append(Encoded(rows, len(candidates)))
+            rows = tuple(pack(kept, [one], owner=at) for at, one in enumerate(fitting))
+        encoded.append(Encoded(rows, len(candidates), cut=(kept != start, fitting != candidates)))
     return encoded
-
-
-def encode_prompts(loaded: Loaded, prompts: list[str]) -> list[list[int]]:
-    """Prompts in tokens, behind the model's first token where its tokenizer puts one; never empty."""
-    tokenizer = loaded.tokenizer
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    rows = tokenizer(prompts, add_special_tokens=False)["input_ids"] if prompts else []
-    return [[first, *row] if begins or not row else row for row in rows]
-
-
-def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[str]]) -> list[list[list[int]]]:
-    """The tokens that each text adds behind its prompt, as lm-eval cuts them: the whole, less the prompt's tokens.
-
-    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own. A text
-    that adds none has none.
-    """
-    tokenizer = loaded.tokenizer
-    flat = [text for row in texts for text in row]
-    alone = dict.fromkeys(flat)
-    if alone:
-        alone = dict(zip(alone, tokenizer(list(alone), add_special_tokens=False)["input_ids"], strict=True))
-    if splits_words(tokenizer):
-        return [[alone[text] for text in row] for row in texts]
-    owners = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
-    starts = dict(zip(prompts, tokenizer(prompts, add_special_tokens=False)["input_ids"], strict=True))
-    wholes = tokenizer([p + t for p, t in zip(owners, flat, strict=True)], add_special_tokens=False)["input_ids"]
-    cut = []
-    for prompt, text, whole in zip(owners, flat, wholes, strict=True):
-        start = starts[prompt]
-        cut.append(whole[len(start) :] if whole[: len(start)] == start else [])
-        cut[-1] = cut[-1] or alone[text]
-    rest = iter(cut)
-    return [[next(rest) for _ in row] for row in texts]
-
-
-def splits_words(tokenizer) -> bool:
-    """Whether a space always ends a token, so that prompt and continuation can be tokenised apart."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return type(getattr(backend, "model", None)).__name__ == "WordLevel"
 
 
 def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: int = 0) -> Row:
@@ -180,37 +157,39 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
 
 def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row: as two segments where the tokenizer knows a separator, else as one text."""
-    tokenizer, choices = loaded.tokenizer, [example.choices for example in examples]
-    flat = [(prompt, text.strip()) for prompt, texts in zip(prompts, choices, strict=True) for text in texts]
-    first, second = [list(column) for column in zip(*flat, strict=True)] if flat else ([], [])
-    if tokenizer.sep_token_id is None:
-        first, second = [p + continuation(t) for p, t in flat], None
-    made = tokenizer(
-        first,
-        second,
-        truncation="longest_first",
-        max_length=loaded.max_tokens,
-        return_token_type_ids=second is not None,
-    )
-    types = made.get("token_type_ids", [None] * len(flat))
-    rest = iter(zip(made["input_ids"], types, strict=True))
-    return [Encoded(tuple(whole_row(*next(rest), at) for at in range(len(texts))), len(texts)) for texts in choices]
+    tokenizer, made = loaded.tokenizer, frame(loaded.tokenizer, 2)
+    two = tokenizer.sep_token_id in [token for own, run in made[1:-1] if own for _, token, _ in run]
+    if two:
+        flat = iter(bare(tokenizer, [text.strip() for example in examples for text in example.choices]))
+        ends = [[next(flat) for _ in example.choices] for example in examples]
+    else:
+        made = frame(tokenizer, 1)
+        texts = [[continuation(text) for text in example.choices] for example in examples]
+        ends = encode_continuations(loaded, prompts, texts)
+    starts, room = bare(tokenizer, prompts), loaded.max_tokens - added(made)
+    encoded = []
+    for start, candidates, lead in zip(starts, ends, window.lead_of(tokenizer, starts), strict=True):
+        kept, fitting = window.fit(start, candidates, room, lead)
+        rows = [framed(made, [kept, one] if two else [kept + one]) for one in fitting]
+        rows = tuple(whole_row(row, types if two else None, at) for at, (row, types) in enumerate(rows))
+        encoded.append(Encoded(rows, len(rows), cut=(kept != start, fitting != candidates)))
+    return encoded
 
 
 def encode_towers(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """A row for the prompt and one for each candidate; a text that comes up again is tokenised once."""
-    choices = [example.choices for example in examples]
-    texts = list(dict.fromkeys([*prompts, *(text.strip() for row in choices for text in row)]))
-    made = loaded.tokenizer(texts, truncation=True, max_length=loaded.max_tokens)["input_ids"] if texts else []
-    rows = dict(zip(texts, made, strict=True))
-    return [
-        Encoded(
-            tuple(whole_row(rows[text.strip()], None, at) for at, text in enumerate(candidates)),
-            len(candidates),
-            whole_row(rows[prompt], None, 0),
-        )
-        for prompt, candidates in zip(prompts, choices, strict=True)
-    ]
+    made = frame(loaded.tokenizer, 1)
+    texts = list(dict.fromkeys([*prompts, *(text.strip() for example in examples for text in example.choices)]))
+    whole, room = dict(zip(texts, bare(loaded.tokenizer, texts), strict=True)), loaded.max_tokens - added(made)
+    leads = window.lead_of(loaded.tokenizer, [whole[prompt] for prompt in prompts])
+    encoded = []
+    for prompt, example, lead in zip(prompts, examples, leads, strict=True):
+        candidates = [whole[text.strip()] for text in example.choices]
+        kept = window.keep_end(whole[prompt], room, 0, lead)
+        rows = [whole_row(framed(made, [one[:room]])[0], None, at) for at, one in enumerate(candidates)]
+        cut = (kept != whole[prompt], any(len(one) > room for one in candidates))
+        encoded.append(Encoded(tuple(rows), len(rows), whole_row(framed(made, [kept])[0], None, 0), cut))
+    return encoded
 
 
 def whole_row(tokens: list[int], types: list[int] | None, owner: int) -> Row:

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from w2s.models.batches import encode_prompts
+from w2s.models import window
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
+from w2s.models.tokenizing import encode_prompts
 from w2s.records import BadInput
 from w2s.registry import did_you_mean
 
@@ -89,7 +90,7 @@ def decode(
     say_L = torch.as_tensor(alpha_L, dtype=torch.float64)
     say_L = (say_L / say_L.sum()).float().to(first.module.device)
     choose = partial(next_tokens, alpha_L=say_L, mixture=mixture_of(mixture), mix=mix, temperature=temperature)
-    rows, limit_N = fitted(voices, prompts, max_new_tokens)
+    rows, limit_N, _ = fitted(voices, prompts, max_new_tokens)
     count = 1 if temperature == 0 else samples
     order = [(at, number) for at in sorted(range(len(rows)), key=lambda at: -len(rows[at])) for number in range(count)]
     size_N = [len(row) + limit for row, limit in zip(rows, limit_N, strict=True)]
@@ -104,12 +105,24 @@ def decode(
         yield texts if count == samples else [replace(one, number=at) for one in texts for at in range(samples)]
 
 
-def fitted(voices: Sequence[Voice], prompts: Sequence[str], max_new_tokens: int) -> tuple[list[list[int]], list[int]]:
-    """Prompts in tokens, and how many may follow each: what every voice can read, not what it was trained with."""
-    room = min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
-    longest = max(room - max_new_tokens, room // 2, 1)
-    rows = [row[-longest:] for row in encode_prompts(voices[0].loaded, list(prompts))]
-    return rows, [max(1, min(max_new_tokens, room - len(row))) for row in rows]
+def fitted(
+    voices: Sequence[Voice], prompts: Sequence[str], max_new_tokens: int
+) -> tuple[list[list[int]], list[int], list[bool]]:
+    """Prompts in tokens, how many may follow each, and which were cut.
+
+    Room is what every voice can read, not what it was trained with.
+    """
+    first, room = voices[0].loaded, readable(voices)
+    whole = encode_prompts(first, prompts)
+    leads = window.lead_of(first.tokenizer, whole)
+    rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(whole, leads, strict=True)]
+    limits = [max(1, min(max_new_tokens, room - len(row))) for row in rows]
+    return rows, limits, [row != one for row, one in zip(rows, whole, strict=True)]
+
+
+def readable(voices: Sequence[Voice]) -> int:
+    """How many tokens every voice can read."""
+    return min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
 
 
 def plan(

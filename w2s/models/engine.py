@@ -120,6 +120,11 @@ class Engine:
         self.engine.destroy()
 
 
+def is_sliced(module: torch.nn.Module) -> bool:
+    """Whether ZeRO 3 has left this process but slices of the parameters: then they have a `ds_id`."""
+    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
+
+
 def hashes(folder: Path) -> dict[str, str]:
     files = sorted(p for p in (folder / "engine").rglob("*") if p.is_file())
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

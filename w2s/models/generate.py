@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from w2s.models.internals import cache_name, make_room
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded
@@ -104,7 +105,7 @@ class Reader:
         known = inspect.signature(self.module.forward).parameters
         self.numbered = "position_ids" in known  # ALiBi reads positions from the mask
         self.last_alone = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
-        self.cache: Any = None
+        self.cache_name, self.cache = cache_name(self.module), None
 
     def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
@@ -114,28 +115,13 @@ class Reader:
             attention_mask=mask_BT.repeat(self.count, 1),
             **({"position_ids": position_BT.repeat(self.count, 1)} if self.numbered else {}),
             **self.last_alone,
-            past_key_values=self.cache,
+            **{self.cache_name: self.cache},
             use_cache=True,
         )
         if self.cache is None:
-            for layer in getattr(out.past_key_values, "layers", ()):
-                if type(layer).__name__ == "DynamicLayer":
-                    layer.update = partial(append, layer)
-        self.cache = out.past_key_values
+            make_room(out[self.cache_name])
+        self.cache = out[self.cache_name]
         return out.logits[:, -1].unflatten(0, (self.count, -1))
-
-
-def append(layer: Any, keys_RHTD: Tensor, values_RHTD: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-    """transformers' DynamicLayer.update with room to grow: its own copies every key and value at every token."""
-    start, rooms = layer.keys.shape[-2], layer.__dict__.setdefault("rooms", {})
-    end = start + keys_RHTD.shape[-2]
-    for name, fresh in (("keys", keys_RHTD), ("values", values_RHTD)):
-        if name not in rooms or end > rooms[name].shape[-2]:
-            rooms[name] = fresh.new_empty(*fresh.shape[:2], end + 32 + end // 4, fresh.shape[-1])
-            rooms[name][:, :, :start] = getattr(layer, name)
-        rooms[name][:, :, start:end] = fresh
-        setattr(layer, name, rooms[name][:, :, :end])
-    return layer.keys, layer.values
 
 
 def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) -> Tensor:
@@ -155,9 +141,9 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
 def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
     longest = max(map(len, rows))
-    tokens_BT = torch.tensor([[fill] * (longest - len(row)) + list(row) for row in rows], device=device)
-    mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-    return tokens_BT, mask_BT
+    tokens = [[fill] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(tokens, dtype=torch.long, device=device), torch.tensor(mask, dtype=torch.long, device=device)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

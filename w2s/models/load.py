@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torch import nn
 from w2s.config import Model
 from w2s.hidden import hidden
 from w2s.log import say
-from w2s.models import builtin, folders, score
+from w2s.models import builtin, folders, internals, score
 from w2s.records import BadInput
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Loaded:
     max_tokens: int = 512
     head_alone: bool = True
     shares_prompt: bool = True
+    cuts: dict[str, tuple[bool, bool]] = field(default_factory=dict, compare=False)
+    """By id: the examples that `batches.encode` had to cut (the prompt's beginning, a candidate's end)."""
 
     @property
     def pad_id(self) -> int:
@@ -104,7 +106,7 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
     `state` = the weights to write instead of the module's own (gathered by DeepSpeed, or the best look's), named alike.
     """
     folder = Path(folder)
-    state = merged(loaded.module, loaded.module.state_dict() if state is None else state)
+    state = internals.merged(loaded.module, loaded.module.state_dict() if state is None else state)
     loaded.module.save_pretrained(folder, state_dict=state)
     loaded.tokenizer.save_pretrained(folder)
     marks = {"model": told(loaded.model), "max_tokens": loaded.max_tokens}
@@ -139,7 +141,7 @@ def read(model, source, revision, seed, dtype, max_tokens, trust_remote_code) ->
     quiet()
     where = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = transformers.AutoConfig.from_pretrained(source, **where)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, truncation_side="left", **where)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
     if not len(tokenizer):
         raise BadInput(f"{source}: there is no tokenizer with the model")
     for name, value in vars(config).items():
@@ -199,7 +201,7 @@ def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
                 "body": (id(parameter) not in embeddings and not POSITIONS.search(name)) or head,
                 "attention": bool(ATTENTION.search(name) or POSITIONS.search(name)) or head,
                 "head": head or (model.kind == "lm" and parameter is module.get_output_embeddings().weight),
-                "lora": ".lora_" in name or head,
+                "lora": internals.is_trained(name) or head,
             }[model.trainable]
         )
     if not any(parameter.requires_grad for parameter in module.parameters()):
@@ -214,27 +216,14 @@ def add_adapters(module: nn.Module, rank: int, seed: int) -> None:
 
     body = module.base_model
     prefix = "" if body is module else module.base_model_prefix + "."
-    kinds = {prefix + name: type(layer).__name__ for name, layer in body.named_modules()}
-    targets = [name for name, kind in kinds.items() if kind in ("Linear", "Conv1D")]
+    targets = {prefix + name: layer for name, layer in body.named_modules() if internals.is_linear(layer)}
     if not targets:
         raise BadInput("model.trainable: 'lora' finds no linear layer in this model")
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets)
-    config.fan_in_fan_out = "Conv1D" in kinds.values()  # GPT-2 keeps its weights transposed
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets))
+    config.fan_in_fan_out = any(map(internals.is_turned, targets.values()))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, module)
-
-
-def merged(module: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights with every adapter added to the layer it belongs to: W + scale · B A."""
-    plain = {name.replace(".base_layer.", "."): value for name, value in state.items() if ".lora_" not in name}
-    for name, layer in module.named_modules():
-        if hasattr(layer, "lora_A") and f"{name}.lora_A.default.weight" in state:
-            down, up = (state[f"{name}.lora_{side}.default.weight"] for side in "AB")
-            delta = layer.scaling["default"] * (up @ down)
-            weight = plain[f"{name}.weight"]
-            plain[f"{name}.weight"] = weight + (delta.T if layer.fan_in_fan_out else delta).to(weight)
-    return plain
 
 
 def precision_of(precision: str, device: str) -> torch.dtype:

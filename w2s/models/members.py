@@ -29,11 +29,10 @@ from torch import Tensor, nn
 from w2s.config import Model
 from w2s.models import batches, load, score
 from w2s.models.batches import Batch, Encoded
+from w2s.models.internals import copied, is_linear, is_turned
 from w2s.models.load import Loaded
 from w2s.models.train import set_weights
-from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example
-from w2s.registry import pick
 
 FILE = "members.safetensors"
 SCALE = 2.0
@@ -60,7 +59,7 @@ class Low(nn.Module):
 
     def __init__(self, layer: nn.Module, rank: int):
         super().__init__()
-        self.layer, self.turned = layer, type(layer).__name__ == "Conv1D"  # GPT-2 keeps its weights transposed
+        self.layer, self.turned = layer, is_turned(layer)
         inputs, outputs = layer.weight.shape if self.turned else layer.weight.T.shape
         self.down_IR = nn.Parameter(layer.weight.new_zeros(inputs, rank))
         self.up_RO = nn.Parameter(layer.weight.new_zeros(rank, outputs))
@@ -110,7 +109,7 @@ class Members(nn.Module):
     def __init__(self, loaded: Loaded, ensemble: Ensemble, splits: Mapping[str, Split]):
         super().__init__()
         self.loaded, self.ensemble, self.splits = loaded, ensemble, dict(splits)
-        self.module = grafted(loaded.module, splits)
+        self.module = copied(loaded.module, splits)
 
     def forward(self, batch: Batch) -> Tensor:
         """scores_MBK in float32, -inf where there is no candidate; gradients flow to what is trainable."""
@@ -187,9 +186,9 @@ def adapted(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
     splits = {}
     for at in range(count - wanted, count):
         layer = module.get_submodule(f"{prefix}.{at}")
-        linear = {p: m for p, m in layer.named_modules() if type(m).__name__ in ("Linear", "Conv1D")}
+        linear = {p: m for p, m in layer.named_modules() if is_linear(m)}
         twins = [
-            grafted(layer, {path: Low(one, ensemble.rank) for path, one in linear.items()})
+            copied(layer, {path: Low(one, ensemble.rank) for path, one in linear.items()})
             for _ in range(ensemble.members)
         ]
         splits[f"{prefix}.{at}"] = Split(twins, first=at == count - wanted)
@@ -201,19 +200,6 @@ def adapted(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
 
 def copies(layer: nn.Linear, count: int, *, first: bool) -> Split:
     return Split([copy.deepcopy(layer).requires_grad_(True) for _ in range(count)], first=first)
-
-
-def grafted(module: nn.Module, new: Mapping[str, nn.Module], path: str = "") -> nn.Module:
-    """The tree of modules with the `new` ones in place, by path; whatever holds none of them is the same object."""
-    if path in new:
-        return new[path]
-    if not any(one.startswith(path + "." if path else "") for one in new):
-        return module
-    twin = copy.copy(module)
-    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
-    children = {name: child for name, child in module._modules.items() if child is not None}
-    twin._modules = module._modules | {name: grafted(child, new, inner[name]) for name, child in children.items()}
-    return twin
 
 
 def last_layer(loaded: Loaded) -> str:
@@ -245,8 +231,7 @@ def check_rows(members: Members) -> None:
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row each, in order; for written answers too, which a reward model only reads."""
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    return batches.encode_pair(loaded, [words(example) for example in examples], examples)
+    return batches.noted(loaded, examples, batches.encode_pair(loaded, batches.worded(loaded, examples), examples))
 
 
 def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
@@ -299,7 +284,7 @@ def alone(members: Members, at: int) -> Loaded:
             if isinstance(one, Low):
                 state[f"{here}.weight"] = one.merged()
             elif one is split.members[at]:
-                state |= {f"{here}.{key}": value for key, value in one._parameters.items() if value is not None}
+                state |= {f"{here}.{key}": value for key, value in one.named_parameters(recurse=False)}
     module = copy.deepcopy(members.loaded.module)
     set_weights(module, {key: value.detach() for key, value in state.items()})
     return dataclasses.replace(members.loaded, module=module)

@@ -41,7 +41,7 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     texts = [continuation(example.choices[0], example.task) for example in examples]
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
     bare = {"add_special_tokens": False, "return_offsets_mapping": True}
-    alone = tokenizer(texts, **bare)
+    alone = tokenizer(texts, **bare) if texts else {}
     found = {at: spans(made, alone, at, 0, 0) for at, made in enumerate(rows)}
     merged = [at for at in found if found[at] is None]  # what the text adds to its prompt is not what it is on its own
     if merged:
@@ -49,7 +49,7 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
         whole = tokenizer([prompts[at] + texts[at] for at in merged], **bare)
         for place, at in enumerate(merged):
             found[at] = spans(rows[at], whole, place, len(starts[place]), len(prompts[at]))
-    places = []
+    places = [np.zeros((0, 2), dtype=np.int64)]
     for at, (example, made) in enumerate(zip(examples, rows, strict=True)):
         text, place_T2 = example.choices[0], found[at]
         if place_T2 is None:
@@ -59,9 +59,9 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
         places.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
         if len(made) > len(place_T2):
             places.append(np.full((1, 2), len(text)))
-    length_N = np.array([len(made) for made in rows])
+    length_N = np.array([len(made) for made in rows], dtype=np.int64)
     start_T, end_T = np.concatenate(places).T
-    ids = np.array([example.id for example in examples])
+    ids = np.array([example.id for example in examples], dtype=str)
     return TokenWeights(ids, length_N, start_T, end_T, tokens.uniform(length_N), fingerprint(tokenizer))
 
 

@@ -32,13 +32,16 @@ import torch
 from w2s.config import Learner, Runtime
 from w2s.models import load
 from w2s.models.alignment import Judge, Tokens, fit, make_trainer, pair_tokens
+from w2s.models.committee import readable
 from w2s.models.engine import configuration
+from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, Objective, check
 from w2s.models.train import World, set_weights, timer
 from w2s.records import BadInput, Example
 from w2s.registry import build, pick
 from w2s.rewards.aggregators import AGGREGATORS
+from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 from w2s.workers.finetune import load_start, read_labels
 
@@ -61,8 +64,12 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
         deepspeed=shared_out(runtime, world), judge=judge,
         **{key: writing[key] for key in ("max_new_tokens", "stop") if key in writing},
     )  # fmt: skip
+    asked, reads = {"questions": data}, readable([Voice(loaded)])
+    if judge is None:
+        asked, reads = {"pairs": read_labels(folder, job["pairs"])[0]}, loaded.max_tokens
+    cut = cuts.count(loaded, asked, learner.model.path, world, tokens=reads)
     history, tokens, weights = fit(trainer)
-    summary = {"rows": len(data), "steps": len(history), "tokens": tokens, **counts}
+    summary = {"rows": len(data), "steps": len(history), "tokens": tokens, **counts, **cut}
     of = "margin" if objective.reads == "pairs" else "reward"
     quarter = -(-len(history) // 4)
     for name, part in (("first", history[:quarter]), ("last", history[-quarter:])):

@@ -24,7 +24,8 @@ from w2s.boosting.tokens import by_row
 from w2s.config import Learner, Runtime, Train
 from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
-from w2s.models.engine import configuration
+from w2s.models.engine import configuration, is_sliced
+from w2s.models.internals import checkpoint_activations
 from w2s.records import (
     BadInput,
     Example,
@@ -37,6 +38,7 @@ from w2s.records import (
     take,
 )
 from w2s.registry import build
+from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 
 
@@ -55,9 +57,10 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         return fit_pipeline(folder, learner, examples, labels, order_N, seed, world)
     loaded = load_start(learner, job, runtime, world)
     if runtime.gradient_checkpointing:
-        loaded.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(loaded.module)
     fit_N, held_N = hold_out(len(examples), learner.train.holdout_share, seed)
     encoded = batches.encode(loaded, examples)
+    cut = cuts.count(loaded, {Path(job["examples"]).stem: examples}, learner.model.path, world)
     length_N = np.array([one.tokens for one in encoded])
     steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.get("weighting"), learner.train, seed)
     factors, soft = read_tokens(folder, job, loaded, examples, fit_N)
@@ -83,7 +86,7 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         seed=seed,
     )
     read = int(sum(length_N[step].sum() for step in steps[: state.step]))
-    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read}
+    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
         export(loaded, module, weights, learner, job, runtime, folder)
         history = {**summary, **dataclasses.asdict(state), "seconds": seconds()}
@@ -225,7 +228,7 @@ def export(
     loaded, module: score.Scorer, weights: dict, learner: Learner, job: dict, runtime: Runtime, folder: Path
 ) -> None:
     """Write model/ from the trained parameters."""
-    if any(hasattr(p, "ds_id") for p in module.parameters()):  # ZeRO 3 left only slices in the module
+    if is_sliced(module):  # ZeRO 3 left only slices in the module
         loaded = load_start(learner, job, runtime, train.World())
         module = score.Scorer(loaded)
     train.set_weights(module, weights)

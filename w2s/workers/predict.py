@@ -21,6 +21,7 @@ from w2s.models import load, score
 from w2s.models.train import World
 from w2s.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
 from w2s.registry import build
+from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 
 # (examples, chunks to leave out) -> opinions, chunk by chunk
@@ -34,17 +35,19 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     if problems:
         raise BadInput(problems[0])
     sets = read_sets(folder, job)
-    parts = make_parts(folder, sets, world, make_judge(folder, job, runtime, world), save)
+    judge, loaded = make_judge(folder, job, runtime, world)
+    parts = make_parts(folder, sets, world, judge, save)
+    cut = {} if loaded is None else cuts.count(loaded, sets, job["by"], world)
     if world.rank == 0:
         for name, examples in sets.items():
             found = [read_arrays(part / "opinions.npz", Predictions) for part in parts[name]]
             write_part(folder / f"{name}.npz", align(merge(found), np.array([e.id for e in examples])))
         drop_parts(folder, world)
-    return {"rows": {name: len(examples) for name, examples in sets.items()}}
+    return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 
 
-def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> Judge:
-    """Whatever kind of model the job names."""
+def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> tuple[Judge, load.Loaded | None]:
+    """Whatever kind of model the job names, and the model where it reads tokens."""
     if job.get("model") is not None and not (folder / job["model"] / "config.json").exists():
         from w2s.models import pipelines
 
@@ -56,9 +59,9 @@ def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World
                 scores_NK = pipelines.score(fitted, rows)
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job["by"])
 
-        return judge
+        return judge, None
     loaded = open_model(folder, job.get("model"), job, runtime, world)
-    return lambda rows, skip: score.predict(loaded, rows, by=job["by"], skip=skip)
+    return lambda rows, skip: score.predict(loaded, rows, by=job["by"], skip=skip), loaded
 
 
 def open_model(folder: Path, model: str | None, start: dict[str, Any], runtime: Runtime, world: World) -> load.Loaded:

@@ -19,6 +19,7 @@ from w2s.models.ranks import rank_chunks
 from w2s.models.train import World
 from w2s.records import TokenRanks, read_arrays, write_arrays
 from w2s.registry import build
+from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 from w2s.workers.predict import open_model, write_part
 
@@ -32,6 +33,8 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     parts = make_parts(
         folder, sets, world, lambda rows, skip: rank_chunks(stages, job["alphas"], rows, skip=skip, **how), save
     )
+    first = job["stages"][0][0]
+    cut = cuts.count(models[first], sets, first or str(job.get("path")), world)
     if world.rank == 0:
         for name, examples in sets.items():
             ids = np.array([example.id for example in examples])
@@ -39,7 +42,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
                 found = [read_arrays(part / f"{at}.npz", TokenRanks) for part in parts[name]]
                 write_part(folder / f"{name}-{at}.npz", gathered(found, ids))
         drop_parts(folder, world)
-    return {"rows": {name: len(examples) for name, examples in sets.items()}}
+    return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 
 
 def save(folder: Path, stages: list[TokenRanks]) -> int:

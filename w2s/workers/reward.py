@@ -28,11 +28,13 @@ import torch
 
 from w2s.config import Learner, Runtime
 from w2s.models import losses, train
-from w2s.models.engine import configuration
+from w2s.models.engine import configuration, is_sliced
+from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, open_members, rewards, save
 from w2s.models.warm import warm
 from w2s.records import BadInput, Rewards, read_arrays, take, write_arrays
 from w2s.registry import build
+from w2s.workers import cuts
 from w2s.workers.finetune import collator, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 from w2s.workers.predict import write_part
@@ -66,6 +68,7 @@ def fit(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     members = start(learner, ensemble, job, runtime, world)
     fit_N, held_N = hold_out(len(examples), learner.train.holdout_share, seed)
     encoded = encode(members.loaded, examples)
+    cut = cuts.count(members.loaded, {Path(job["examples"]).stem: examples}, learner.model.path, world)
     length_N = np.array([one.tokens for one in encoded])
     steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, None, learner.train, seed)
     weight_MN = weight_N * draws(ensemble.members, fit_N, len(examples), seed, job.get("bootstrap", False))
@@ -90,9 +93,9 @@ def fit(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         seed=seed,
     )
     read = int(sum(length_N[step].sum() for step in steps[: state.step]))
-    summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read}
+    summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
-        if any(hasattr(p, "ds_id") for p in members.parameters()):  # ZeRO 3 left only slices in the module
+        if is_sliced(members):  # ZeRO 3 left only slices in the module
             members = start(learner, ensemble, job, runtime, train.World())
         train.set_weights(members, weights)
         save(members, folder / "model")
@@ -126,7 +129,7 @@ def start(learner: Learner, ensemble: Ensemble, job: dict[str, Any], runtime: Ru
     """The ensemble as it is before training."""
     loaded = load_start(learner, job, runtime, world)
     if runtime.gradient_checkpointing:
-        loaded.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(loaded.module)
     return join(loaded, ensemble, seed=int(job["seed"]))
 
 
@@ -168,8 +171,11 @@ def rate(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any
     if problems or not paths or len(set(names)) < len(paths) or len(names) != len(paths):
         raise BadInput(problems[0] if problems else f"models: {paths} given; allowed: at least 1, each named apart")
     sets = read_sets(folder, job)
+    cut = {}
     for at, path in enumerate(paths):
         rate_by(folder / f"model-{at}", folder / path, sets, world)
+        found = json.loads((folder / f"model-{at}" / "cuts.json").read_text())
+        cut |= {f"{name} ({names[at]})": one for name, one in found.get("cut", {}).items()}
     if world.rank == 0:
         for name, examples in sets.items():
             write_part(folder / f"{name}.npz", together(folder, name, names, np.array([e.id for e in examples])))
@@ -177,7 +183,7 @@ def rate(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any
     if world.rank == 0:
         for at in range(len(paths)):
             shutil.rmtree(folder / f"model-{at}")
-    return {"rows": {name: len(examples) for name, examples in sets.items()}}
+    return {"rows": {name: len(examples) for name, examples in sets.items()}, **({"cut": cut} if cut else {})}
 
 
 def rate_by(folder: Path, model: Path, sets: dict[str, list], world: train.World) -> None:
@@ -193,7 +199,9 @@ def rate_by(folder: Path, model: Path, sets: dict[str, list], world: train.World
             yield Part(ids[index], scores_MNK)
 
     parts = make_parts(folder, sets, world, make, keep)
+    cut = cuts.count(members.loaded, sets, model.name, world)
     if world.rank == 0:
+        (folder / "cuts.json").write_text(json.dumps(cut))
         models = np.array([str(at) for at in range(members.ensemble.members)])
         for name, examples in sets.items():
             found = [read_arrays(part / "rewards.npz", Rewards) for part in parts[name]]
@@ -204,6 +212,7 @@ def rate_by(folder: Path, model: Path, sets: dict[str, list], world: train.World
             widest = max(len(example.choices) for example in examples)
             write_part(folder / f"{name}.npz", Rewards(ids, ordered_MNK[..., :widest], models))
         drop_parts(folder, world)
+    world.barrier()
 
 
 def keep(folder: Path, part: Part) -> int:

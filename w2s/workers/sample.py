@@ -25,14 +25,15 @@ from w2s.boosting.tokens import gathered
 from w2s.config import Runtime
 from w2s.models import load
 from w2s.models.adapters import share
-from w2s.models.batches import encode
-from w2s.models.committee import Written, decode
+from w2s.models.batches import encode, worded
+from w2s.models.committee import Written, decode, fitted, readable
 from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
 from w2s.models.train import World
 from w2s.prompts import PROMPTS
 from w2s.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.registry import build, pick
+from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 from w2s.workers.parts import drop_parts, make_parts
 from w2s.workers.predict import open_model, write_part
@@ -50,7 +51,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     parts = make_parts(
         folder, {"samples": examples}, world, lambda rows, skip: write_texts(voices, job, rows, skip), save
     )["samples"]
-    facts = {"rows": len(examples)}
+    facts = {"rows": len(examples), **cuts_of(voices, job, examples, world)}
     if world.rank == 0:
         lines = [json.loads(line) for part in parts for line in (part / "texts.jsonl").read_text().splitlines()]
         found = {(line["id"], line["number"]): line for line in lines}
@@ -85,6 +86,15 @@ def open_voices(folder: Path, job: dict[str, Any], runtime: Runtime, world: Worl
                 f"model.prompt: {model.prompt} given; allowed: {voices[0].loaded.model.prompt}, as the first"
             )
     return voices
+
+
+def cuts_of(voices: Sequence[Voice], job: dict[str, Any], examples: list[Example], world: World) -> dict[str, Any]:
+    """What `cuts.count` says of prompts that texts are written for: what was scored besides has another window."""
+    first, mine = voices[0].loaded, examples[world.rank :: world.size]
+    cut_N = fitted(voices, worded(first, mine), job["max_new_tokens"])[2]
+    told = dataclasses.replace(first, cuts={e.id: (True, False) for e, cut in zip(mine, cut_N, strict=True) if cut})
+    name, by = Path(job["examples"]).stem, str(job["models"][0] or job.get("path"))
+    return cuts.count(told, {name: examples}, by, world, tokens=readable(voices))
 
 
 def write_texts(voices: Sequence[Voice], job: dict[str, Any], examples: list[Example], skip: int) -> Iterator[Part]:

@@ -1,0 +1,111 @@
+"""What we lean on that torch, transformers and peft do not promise: all of it is here, and tests name each thing.
+
+DeepSpeed's is in `engine`, that of TRL (with accelerate's and the Trainer's) in `alignment`. torch and peft:
+`_modules` of a module and the names and attributes of peft's LoRA layers. transformers: the name of the cache, the way
+a cache's layer grows, the name of what saves memory in training, and that Conv1D keeps its weights transposed.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+from transformers.pytorch_utils import Conv1D
+
+
+def is_turned(layer: nn.Module) -> bool:
+    """Whether the layer keeps its weights as (inputs, outputs), as GPT-2 does."""
+    return type(layer) is Conv1D
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether the layer is x W + b and nothing else."""
+    return type(layer) in (nn.Linear, Conv1D)
+
+
+def cache_name(module: nn.Module) -> str:
+    """What the model calls its cache: `cache` from transformers 5.24 on, before and in foreign code the older name."""
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
+
+
+def make_room(cache: Any) -> None:
+    """Let the cache's layers that only grow do so without copying all that is in them at every token."""
+    layers = getattr(cache, "layers", None) or []
+    for at, layer in enumerate(layers):
+        if type(layer) is DynamicLayer and layer.is_initialized:
+            layers[at] = Roomy(layer)
+
+
+class Roomy(DynamicLayer):
+    """A DynamicLayer in the midst of a text, with room to grow: its `update` copies every key and value each time."""
+
+    def __init__(self, layer: DynamicLayer):
+        super().__init__()
+        self.__dict__.update(vars(layer))
+        self.rooms: dict[str, Tensor] = {}
+
+    def update(self, keys_RHTD: Tensor, values_RHTD: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        start = self.keys.shape[-2]
+        end = start + keys_RHTD.shape[-2]
+        for name, fresh in (("keys", keys_RHTD), ("values", values_RHTD)):
+            if name not in self.rooms or end > self.rooms[name].shape[-2]:
+                self.rooms[name] = fresh.new_empty(*fresh.shape[:2], end + 32 + end // 4, fresh.shape[-1])
+                self.rooms[name][:, :, :start] = getattr(self, name)
+            self.rooms[name][:, :, start:end] = fresh
+            setattr(self, name, self.rooms[name][:, :, :end])
+        return self.keys, self.values
+
+
+def checkpoint_activations(module: nn.Module) -> None:
+    """Compute activations again in the backward pass; it was called gradient checkpointing before transformers 5.24."""
+    enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
+    """The tree of modules again around the same weights, with the `new` ones in place, by path."""
+    if new and path in new:
+        return new[path]
+    twin = copy.copy(module)
+    inner = {name: f"{path}.{name}" if path else name for name in module._modules}
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    twin._modules = module._modules | {name: copied(child, new, inner[name]) for name, child in children.items()}
+    return twin
+
+
+def without_lora(module: nn.Module) -> dict[str, nn.Module]:
+    """By path, the layers around which peft has put adapters, as they were."""
+    return {p: one.base_layer for p, one in module.named_modules() if hasattr(one, "lora_A")}
+
+
+def lora_layers(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:
+    """(path, layer) of the layers around which peft has put the adapter `name`, embeddings too."""
+    for path, layer in module.named_modules():
+        if name in getattr(layer, "lora_A", ()) or name in getattr(layer, "lora_embedding_A", ()):
+            yield path, layer
+
+
+def is_plain_lora(layer: Any, name: str) -> bool:
+    """Whether the adapter `name` is A and B beside a linear layer, without bias, magnitude or other variants."""
+    variant = name in layer.lora_variant or layer.lora_bias.get(name)
+    return name in layer.lora_A and is_linear(layer.base_layer) and not variant
+
+
+def is_trained(parameter: str) -> bool:
+    """Whether peft made the parameter of this name."""
+    return ".lora_" in parameter
+
+
+def merged(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with every adapter added to the layer it belongs to: W + scale · B A."""
+    plain = {key.replace(".base_layer.", "."): value for key, value in state.items() if not is_trained(key)}
+    for path, layer in lora_layers(module, "default"):
+        down, up = (state.get(f"{path}.lora_{side}.default.weight") for side in "AB")
+        if down is not None:
+            delta, weight = layer.scaling["default"] * (up @ down), plain[f"{path}.weight"]
+            plain[f"{path}.weight"] = weight + (delta.T if layer.fan_in_fan_out else delta).to(weight)
+    return plain

@@ -1,0 +1,85 @@
+"""Texts in tokens: prompts, what follows them, and what a tokenizer puts around a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from tokenizers.models import WordLevel
+
+if TYPE_CHECKING:
+    from w2s.models.load import Loaded
+
+Frame = list[tuple[int, list[tuple[int, int, int]]]]
+"""Runs of (1 where the tokenizer adds them to a text, else 0; the tokens as (1 or 0, id, token type))."""
+
+
+def encode_prompts(loaded: Loaded, prompts: Sequence[str]) -> list[list[int]]:
+    """Prompts in tokens, behind those that the tokenizer puts in front (once, where a text has them); never empty."""
+    tokenizer, begin = loaded.tokenizer, front(loaded.tokenizer)
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    rows = bare(tokenizer, prompts)
+    return [(row if row[: len(begin)] == begin else [*begin, *row]) or [first] for row in rows]
+
+
+def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[str]]) -> list[list[list[int]]]:
+    """The tokens that each text adds behind its prompt, as lm-eval cuts them: the whole, less the prompt's tokens.
+
+    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own. A text
+    that adds none has none.
+    """
+    tokenizer = loaded.tokenizer
+    flat = [text for row in texts for text in row]
+    once = list(dict.fromkeys(flat))
+    alone = dict(zip(once, bare(tokenizer, once), strict=True))
+    if splits_words(tokenizer):
+        return [[alone[text] for text in row] for row in texts]
+    owners = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
+    starts = dict(zip(prompts, bare(tokenizer, prompts), strict=True))
+    wholes = bare(tokenizer, [p + t for p, t in zip(owners, flat, strict=True)])
+    cut = []
+    for prompt, text, whole in zip(owners, flat, wholes, strict=True):
+        start = starts[prompt]
+        cut.append(whole[len(start) :] if whole[: len(start)] == start else [])
+        cut[-1] = cut[-1] or alone[text]
+    rest = iter(cut)
+    return [[next(rest) for _ in row] for row in texts]
+
+
+def splits_words(tokenizer) -> bool:
+    """Whether a space always ends a token, so that prompt and continuation can be tokenised apart."""
+    return tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel)
+
+
+def bare(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Texts in tokens, without those that the tokenizer adds."""
+    return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+
+
+def frame(tokenizer: Any, texts: int) -> Frame:
+    """What the tokenizer puts before, between and behind one text or two."""
+    made = tokenizer(*["a"] * texts, return_special_tokens_mask=True, return_token_type_ids=True)
+    columns = zip(made["special_tokens_mask"], made["input_ids"], made["token_type_ids"], strict=True)
+    return [(added, list(run)) for added, run in groupby(columns, key=lambda column: column[0])]
+
+
+def front(tokenizer: Any) -> list[int]:
+    """The tokens that the tokenizer puts before a text."""
+    added, run = frame(tokenizer, 1)[0]
+    return [token for _, token, _ in run] if added else []
+
+
+def added(made: Frame) -> int:
+    """How many tokens a frame has beside its texts'."""
+    return sum(len(run) for added, run in made if added)
+
+
+def framed(made: Frame, texts: Sequence[list[int]]) -> tuple[list[int], list[int]]:
+    """Tokens and token types of `texts` in a frame."""
+    tokens, types, rest = [], [], iter(texts)
+    for added, run in made:
+        here = [token for _, token, _ in run] if added else next(rest)
+        tokens += here
+        types += [kind for _, _, kind in run] if added else [run[0][2]] * len(here)
+    return tokens, types

@@ -1,0 +1,37 @@
+"""What of a prompt and its candidates a model reads where they are longer than its window.
+
+A prompt loses its beginning, but never the special tokens in front of it; a candidate loses its end. A prompt keeps
+half of the window, however long a candidate is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from w2s.models.tokenizing import front
+
+
+def fit(
+    prompt: list[int], candidates: Sequence[list[int]], window: int, lead: int = 0
+) -> tuple[list[int], list[list[int]]]:
+    """The prompt and its candidates, so that it and any of them are at most `window` tokens."""
+    kept = keep_end(prompt, window, max(map(len, candidates), default=0), lead)
+    return kept, [one[: max(0, window - len(kept))] for one in candidates]
+
+
+def keep_end(prompt: list[int], window: int, wanted: int, lead: int = 0) -> list[int]:
+    """The prompt's first `lead` tokens and its end: what `wanted` more tokens leave free, but half of the window."""
+    room = max(window - wanted, window // 2, 1)
+    if len(prompt) <= room:
+        return prompt
+    lead = min(lead, room - 1)
+    return [*prompt[:lead], *prompt[len(prompt) - room + lead :]]
+
+
+def lead_of(tokenizer: Any, prompts: Sequence[list[int]]) -> list[int]:
+    """How many special tokens each prompt begins with: BOS, what else its tokenizer puts there, a chat's first mark."""
+    marks = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+    special = (marks | set(tokenizer.all_special_ids) | set(front(tokenizer))) - {tokenizer.unk_token_id}
+    return [sum(1 for _ in takewhile(special.__contains__, prompt)) for prompt in prompts]

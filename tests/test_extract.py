@@ -1,11 +1,13 @@
 """The program in what models write."""
 
+import ast
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2s.data.programs import PROGRAMS
 from w2s.extract import program_of
 from w2s.records import Example
 
@@ -24,6 +26,7 @@ def indented(text, by):
     return "".join(by + line for line in text.splitlines(keepends=True))
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 WHOLE = {
     "bare": RIGHT,
     "a block": BLOCK,
@@ -72,6 +75,9 @@ WHOLE = {
     "a use behind": f"{BLOCK}\n```python\nprint(total([1]))\n```\nOutput:\n```\n1\n```",
     "a method of the same name": f"class Adder:\n    def total(self):\n        return 1\n\n\n{RIGHT}",
     "something cut off behind": f"{RIGHT}\n\n\ndef main():\n    print((",
+    "a name of its own inside": "def total(numbers):\n\ttotal = 0\n\tfor n in numbers:\n\t\ttotal += n\n\treturn total",
+    "the same with two spaces": "def total(numbers):\n  total = sum(numbers)\n  return total",
+    "the same in a list item": "1. a\n   ```\ndef total(numbers):\n  total = sum(numbers)\n  return total\n   ```",
     "a lambda": "total = lambda numbers: sum(numbers)",
     "an annotated name": "total: object = lambda numbers: sum(numbers)",
     "imports and helpers under prose": "I use math!\n\nimport functools\n\n\ndef plus(a, b):\n    return a + b\n\n\n"
@@ -100,6 +106,8 @@ BODIES = {
     "one line, then a fenced use": "    return sum(numbers)\n```\n\n```python\nprint(total([1]))\n```",
     "one line with a token": "    return sum(numbers)</s></s>",
     "one line with a fence": "    return sum(numbers)```",
+    "a name like the function's": "  total = 0\n  for n in numbers:\n    total = total + n\n  return total",
+    "the same in a block": "```\n  total = sum(numbers)\n  return total\n```",
     "CRLF": "    t = sum(numbers)\r\n    return t\r\n",
     "a block": "```\n    return sum(numbers)\n```",
     "a block under talk": "The body:\n```python\nreturn sum(numbers)\n```",
@@ -137,6 +145,13 @@ def test_the_prompts_imports_and_functions_are_kept():
     assert adds(HEAD, text)
     whole = "import math\n\n\ndef total(numbers):\n    return math.fsum(numbers)"
     assert program_of(QUESTION, whole) == whole
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_reference_programs_come_out_as_they_are(name, shared):
+    for example, gold in zip(*PROGRAMS[name](shared / "data"), strict=True):
+        found, whole = (ast.dump(ast.parse(code)) for code in (program_of(example, gold.answer), gold.answer))
+        assert found.endswith(whole.removeprefix("Module(body=[")), example.meta["task_id"]
 
 
 def test_a_question_in_words_does_not_become_part_of_the_program():

@@ -81,15 +81,20 @@ def plain(text: str) -> str:
 
 
 def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int, str, int]]:
-    """(line, its indentation, line below the fence above it or 0) of each definition that is no method or inner one."""
-    column = start = 0
+    """(line, its indentation, line below the fence above it or 0) of each definition that is no method or inner one.
+
+    In a list item all of a block is indented, like its first line and as far as its fence.
+    """
+    column, start, base = 0, 0, None
     for at, line in enumerate(lines):
-        if defines.match(code := line.lstrip(" \t")):
-            indent = line[: len(line) - len(code)]
-            if len(indent) < column + 4:
+        code = line.lstrip(" \t")
+        indent = line[: len(line) - len(code)]
+        base = indent if base is None and code else base
+        if defines.match(code):
+            if not indent or (indent == base and len(indent) <= column):
                 yield at, indent, start
         elif fence := FENCE.search(line):
-            column, start = fence.start(), at + 1
+            column, start, base = fence.start(), at + 1, None
 
 
 def around(lines: list[str], start: int, at: int, budget: Budget) -> str:

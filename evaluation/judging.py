@@ -30,7 +30,7 @@ from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import measure_samples
 from w2s.evaluation.suites import TEST_SPLIT
 from w2s.grading import judge, parses, program_of
-from w2s.log import progress, say
+from w2s.log import progress, say, to_file
 from w2s.records import BadInput, Example, Gold
 from w2s.registry import did_you_mean
 
@@ -87,12 +87,14 @@ def judge_file(
         kept = set(sorted({one.task for one in rows})[:limit])
         rows, tasks = [one for one in rows if one.task in kept], {k: v for k, v in tasks.items() if v.name in kept}
         name += f"-limit-{limit}"
-        say(f"{suite}: limited to {len(kept):,} tasks, the first by id that have samples")
     out = out or Path("runs") / "judge" / f"{name}.jsonl"
+    to_file(out.with_name(out.name + ".log"))
     started = time.monotonic()
     with underway(out) as (known, keep):
         waiting: dict[str, Sample] = {one.program: one for one in rows if one.program not in known}
         found = {one.program: known[one.program] for one in rows if one.program in known}
+        if limit:
+            say(f"{suite}: limited to {len(kept):,} tasks, the first by id that have samples")
         say(f"{suite}: {len(rows):,} samples; texts judged already: {len(found):,}, to judge: {len(waiting):,}")
         judged = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
         keys = list(waiting)

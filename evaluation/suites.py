@@ -11,7 +11,7 @@ from pathlib import Path
 
 from w2s.config import Config, Learner
 from w2s.config_file import from_overrides
-from w2s.data.rows import content_of, first, read_source
+from w2s.data.rows import content_of, first, folder_content, read_source
 from w2s.data.sources import SOURCES
 from w2s.evaluation.metrics import judge, measure, measure_samples, write_metrics
 from w2s.jobs import Workers
@@ -34,10 +34,10 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
-    name = Path(model).name + (f"-limit-{config.limit}" if config.limit else "")
-    folder = Path(config.runtime.runs_dir) / "evaluate" / name
+    name, limited = name_of(model), f"-limit-{config.limit}" if config.limit else ""
+    folder = Path(config.runtime.runs_dir) / "evaluate" / f"{name}{limited}"
     to_file(folder / "log.jsonl")
-    with Workers(config.runtime, title=lambda job: f"{Path(model).name} on {job.name.rsplit('-', 1)[0]}") as workers:
+    with Workers(config.runtime, title=lambda job: f"{name} on {job.name.rsplit('-', 1)[0]}") as workers:
         metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, workers)]
     write_metrics(folder / "metrics.json", model, "", metrics, limit=config.limit)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
@@ -49,6 +49,12 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
 
 
+def name_of(model: str) -> str:
+    """The last part of its path; a run's student goes by the run's name too."""
+    path = Path(model).resolve()
+    return f"{path.parent.name}-{path.name}" if (path.parent / "stages.json").is_file() else Path(model).name
+
+
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
     """One suite's metrics; its job folder is named by what made it."""
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
@@ -56,6 +62,7 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [content_of((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
+    recipe += [folder_content(Path(model))]  # the same folder may hold another model by now
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     here = here.resolve()  # the worker takes other relative paths from the job's folder
     here.mkdir(parents=True, exist_ok=True)

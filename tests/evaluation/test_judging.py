@@ -306,4 +306,5 @@ def test_a_limit_judges_the_samples_of_the_first_tasks_by_id_in_a_file_of_its_ow
     said = capsys.readouterr()
     assert "limited to 1 tasks, the first by id that have samples" in said.err
     assert "have no sample" not in said.out
+    assert "limited to 1 tasks" in Path("runs/judge/some-humaneval-limit-1.jsonl.log").read_text()
     assert not Path("runs/judge/some-humaneval.jsonl").exists()

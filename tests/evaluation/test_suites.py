@@ -1,6 +1,7 @@
 """`w2s evaluate`, and programs judged by the path that a run's models take."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -124,6 +125,19 @@ def test_a_limit_takes_the_first_by_id_in_the_order_they_stand_in(limit):
     found = first(rows, limit)
     kept = set("abcde"[:limit])
     assert [row.id for row in found[0]] == [row.id for row in found[1]] == [key for key in ids if key in kept]
+
+
+def test_a_runs_student_goes_by_its_runs_name_and_another_model_in_the_same_folder_is_asked_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = set()
+    for architecture in ("gpt2", "llama"):
+        shutil.rmtree("runs/mine", ignore_errors=True)
+        tiny.write(architecture, tmp_path / "runs/mine/student")
+        Path("runs/mine/stages.json").write_text("{}")
+        evaluate_model("runs/mine/student", ["world"], ["runtime.slots=1", "limit=20"])
+        found |= {path.name for path in Path("runs/evaluate/mine-student-limit-20").iterdir() if path.is_dir()}
+    assert len(found) == 2
+    assert {name.split("-")[0] for name in found} == {"world"}
 
 
 def test_a_suite_that_is_not_there_is_said():

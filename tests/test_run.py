@@ -189,7 +189,7 @@ def test_two_runs_are_compared(copy, capsys):
     main(["report", "runs/tiny", "runs/other"])
     page = Path(capsys.readouterr().out.split("report: ")[1].strip())
     assert "other" in page.read_text() or "tiny" in page.read_text()
-    assert page.parent == Path("runs/tiny")
+    assert page.parent == Path("runs/compare/tiny+other")
 
 
 def test_evaluate_judges_a_model_of_the_run_on_choices_and_on_programs(copy, capsys):

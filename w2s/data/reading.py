@@ -6,6 +6,7 @@ import ast
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from w2s.records import BadInput
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 LONGEST = 1 << 30  # bytes of a line
+MOST_DIGITS, HALF_PAIR = 4300, re.compile("[\ud800-\udfff]")
 SWOLLEN, ROOM = 200, 1 << 26  # gzip makes text 3 to 30 times smaller, a bomb 1000 times
 csv.field_size_limit(1 << 26)  # a long article is a field; the module's own limit is 128 KiB
 Row = tuple[str, dict[str, Any]]  # where it stands ("path:line"), and its columns
@@ -126,21 +128,31 @@ def first_line(path: Path) -> str:
 
 
 def parse(text: str, where: str, *, document: bool = False) -> Any:
-    """JSON, or a BadInput that names the place (of a document: with the line)."""
+    """JSON, or a BadInput that names the place (of a document: with the line).
+
+    A model's answer may be anything: a whole number of thousands of digits is kept as a text, half of a surrogate pair
+    becomes U+FFFD, as decoders write what is no character.
+    """
     try:
-        value = json.loads(text)
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            value = json.loads(text, parse_int=whole)
         if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
+            value = json.loads(HALF_PAIR.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
         return value
     except json.JSONDecodeError as error:
         place = f"{where}:{error.lineno}" if document else where
         raise BadInput(f"{place}: not JSON ({error.msg} at character {error.colno})") from None
     except RecursionError:
         raise BadInput(f"{where}: not usable JSON (nested too deeply)") from None
-    except UnicodeEncodeError:
-        raise BadInput(f"{where}: not usable JSON (a text holds half a surrogate pair)") from None
-    except ValueError:
-        raise BadInput(f"{where}: not usable JSON (a number has thousands of digits)") from None
+
+
+def whole(digits: str) -> int | str:
+    """A whole number; as a text where it has more digits than Python reads."""
+    return int(digits) if len(digits) < MOST_DIGITS else digits
 
 
 def literal(text: str) -> Any:

@@ -1,9 +1,12 @@
 """Stacking: scikit-learn as the oracle, and what no order may change."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from tests.ensemble.pools import made_up, shuffled
 from w2s.ensemble import stacking, trees
@@ -134,3 +137,16 @@ def test_what_was_not_recorded_at_the_fit_is_not_looked_at_later():
     fitted = stacking.logistic(*made_up(questions=60, probs=True))
     with pytest.raises(NotApplicable, match="probabilities"):
         stacking.apply_logistic(fitted, plain, 0)
+
+
+def test_the_trees_are_grown_by_one_thread_in_whatever_thread_that_is(monkeypatch):
+    seen, grow = [], HistGradientBoostingClassifier.fit
+
+    def watched(*given):
+        seen.extend(one["num_threads"] for one in threadpool_info() if one["user_api"] == "openmp")
+        return grow(*given)
+
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
+    with ThreadPoolExecutor(1) as workers:
+        workers.submit(trees.gradient_boosted, *made_up(questions=80)).result()
+    assert set(seen) == {1}

@@ -30,7 +30,7 @@ LENGTHS = {"acc_norm": len, "acc_bytes": lambda text: len(text.encode())}  # the
 FIELDS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
 FIELDS |= {"doc_hash", "prompt_hash", "target_hash"}
 UNREAD = ("", "[invalid]")  # what a filter gives that has found no answer
-DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.+-]+)$")
+DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.+-]+|seed-\d+)$")  # the latter in our own exports
 
 
 @dataclass

@@ -207,10 +207,11 @@ def wait_for_pid(folder: Path) -> int:
     raise AssertionError("the job never started")
 
 
-def wait_for(path: Path) -> None:
-    while not (path.exists() and path.read_text()):
+def kill_when_it_works(pid: Path, number: int) -> None:
+    while not (pid.exists() and pid.read_text()):
         time.sleep(0.02)
-    time.sleep(0.2)  # the lines it says next
+    time.sleep(0.2)  # for the lines it says next
+    os.kill(int(pid.read_text()), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, 40])
@@ -218,9 +219,7 @@ def test_a_killed_launcher_is_told_with_its_signal_and_all_that_it_said(launched
     folder, rank = job("one", do="sleep"), Path(launched).with_name("rank.py")
     Path(launched).write_text(f"#!/bin/sh\necho about to die\nexec {sys.executable} {rank}\n")
     with jobs.Workers(Runtime(slots=1)) as workers:
-        threading.Thread(
-            target=lambda: (wait_for(folder / "pid"), os.kill(int((folder / "pid").read_text()), number))
-        ).start()
+        threading.Thread(target=kill_when_it_works, args=(folder / "pid", number)).start()
         with pytest.raises(jobs.JobFailed) as caught:
             workers.run(folder)
     said = str(caught.value)

@@ -12,7 +12,11 @@ from typing import Any
 from w2s.store import checked
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-COUNTS = re.compile(r"(layers?|experts)$")  # keys of config.json that say how many parts with weights there are
+COUNTS = re.compile(
+    r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$"
+)  # keys of config.json that say how many parts with weights there are
+SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
+HARMLESS = 1000  # so many parts are built in a moment, whether there are weights for them or not
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
 
 
@@ -32,10 +36,12 @@ def absent(source: str) -> str | None:
             return f"{source}: {INDEX} is damaged: a mapping of tensors to files is expected"
         if outside := next((file for file in files.values() if Path(file).name != file or file == ".."), None):
             return f"{source}: {INDEX} names {outside!r}; allowed: files of this folder"
-    held = tensors(folder)
-    for key, count in counts(config):
-        if count > held:
-            return f"{source}: config.json: {key}: {count} given; its weights are {held} tensors"
+    tensors, numbers = held(folder)
+    for key, size in sizes(config):
+        if COUNTS.search(key) and size > max(tensors, HARMLESS):
+            return f"{source}: config.json: {key}: {size} given; its weights are {tensors} tensors"
+        if key in SIZES and size > max(numbers, HARMLESS**2):
+            return f"{source}: config.json: {key}: {size} given; its weights are {numbers} numbers"
     return None
 
 
@@ -52,25 +58,28 @@ def depth(source: str) -> float:
     return found if isinstance(found, int) else math.inf
 
 
-def counts(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Every key of COUNTS with a whole number, also in the parts of a config (text_config, ...)."""
+def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Every key with a whole number, also in the parts of a config (text_config, ...)."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from counts(value)
-        elif isinstance(value, int) and COUNTS.search(str(key)):
-            yield key, value
+            yield from sizes(value)
+        elif isinstance(value, int):
+            yield str(key), value
 
 
-def tensors(folder: Path) -> float:
-    """How many tensors the weights hold, by their header or index; infinite where these do not say."""
+def held(folder: Path) -> tuple[float, float]:
+    """How many tensors the weights are, and how many numbers, by header or index; infinite where these do not say."""
     if index := read_json(folder / INDEX):
-        return len(index["weight_map"])
+        return len(index["weight_map"]), math.inf
     try:
         with open(folder / WEIGHTS, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            return len(json.loads(file.read(size))) if size < (folder / WEIGHTS).stat().st_size else math.inf
-    except (OSError, ValueError, TypeError):  # whoever reads the model says what is wrong with it
-        return math.inf
+            if size > (folder / WEIGHTS).stat().st_size:
+                return math.inf, math.inf
+            found = [one for name, one in json.loads(file.read(size)).items() if name != "__metadata__"]
+            return len(found), sum(math.prod(one["shape"]) for one in found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # whoever reads the model says what is wrong
+        return math.inf, math.inf
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

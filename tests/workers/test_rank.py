@@ -124,6 +124,9 @@ def test_two_processes_share_the_rows_and_find_the_same(job):
         def barrier(self):
             """The first has waited for nothing: it runs after this one."""
 
+        def sum(self, values):
+            return values
+
     alone, both = done(job("alone", [[0], [2]], [1.0, 1.0])), job("both", [[0], [2]], [1.0, 1.0])
     told = json.loads((both / "job.json").read_text())
     rank.run(both, told, Second(1, 2))

@@ -1,0 +1,84 @@
+"""What `w2s judge` prints: pass@k by model, how many samples have which status, and the recorded flags that differ."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from w2s.evaluation.metrics import measure_samples
+from w2s.extract import parses, program_of
+from w2s.records import Example
+
+if TYPE_CHECKING:
+    from w2s.evaluation.judging import Sample, Task, Verdict
+
+LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
+
+
+def tables(
+    suite: str,
+    tasks: Mapping[str, Task],
+    rows: Sequence[Sample],
+    found: Mapping[str, Verdict],
+    ks: Sequence[int] | None,
+) -> list[str]:
+    """pass@k by model, best first, with 95% intervals over tasks; the count of each status; recorded flags."""
+    passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for one in rows:
+        passed[one.model][one.task].append(found[one.program][0] is True)
+    metrics = []
+    for model, by_task in passed.items():
+        counts = [(task, len(right), sum(right)) for task, right in by_task.items()]
+        metrics.append((measure_samples(suite, model, {0: counts}, ks=ks or (1, 10)), by_task))
+    metrics.sort(key=lambda one: -(one[0][0].value or 0))
+    wide = max(len("model"), *map(len, passed))
+    lines = [f"{'model':{wide}} {'metric':9} {'value':>6}   95% interval     tasks samples"]
+    for measured, by_task in metrics:
+        for one in measured:
+            if one.value is not None:
+                value = f"{one.value:6.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}"
+                lines.append(f"{one.model:{wide}} {one.name:9} {value} {sum(map(len, by_task.values())):7}")
+            elif ks:
+                lines.append(f"{one.model:{wide}} {one.name:9} {'-':>6}   {one.reason}")
+    all_tasks = len({task.name for task in tasks.values()})
+    lacking = [all_tasks - len(by_task) for by_task in passed.values()]
+    if any(lacking):
+        most = f"up to {max(lacking):,}" if len(lacking) > 1 else f"{lacking[0]:,}"
+        lines.append(f"{most} of the {all_tasks:,} tasks have no sample and count nowhere")
+    statuses = Counter(status_of(*found[one.program][:2]) for one in rows)
+    lines.append("statuses: " + ", ".join(f"{count:,} {status}" for status, count in statuses.most_common()))
+    return [*lines, *agreement(tasks, rows, found)]
+
+
+def status_of(correct: bool | None, status: str) -> str:
+    """The kind of a verdict: right, wrong, what stopped the program, or why it could not be judged."""
+    if correct is None:
+        return f"could not be judged ({status.split(':')[0]})"
+    return "right" if correct else "wrong" if status == "judged" else status.split(":")[0]
+
+
+def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> list[str]:
+    """How many of the flags that the samples carry are those found here, and the first of the others."""
+    flagged = [one for one in rows if one.recorded is not None]
+    if not flagged:
+        return []
+    others = [one for one in flagged if found[one.program][0] is not one.recorded]
+    share = 1 - len(others) / len(flagged)
+    lines = [f"recorded flags: {len(flagged) - len(others):,} of {len(flagged):,} agree ({share:.2%})"]
+    for one in others[:LISTED]:
+        correct, status, seconds = found[one.program]
+        here = {True: "right", False: "wrong", None: "not judged"}[correct]
+        was = "right" if one.recorded else "wrong"
+        reason = why_right(tasks[one.task].example, one.text) if correct else f"{status}, after {seconds:.1f} s"
+        lines.append(f"  {one.task} {one.model} sample {one.sample}: recorded {was}, here {here} ({reason})")
+    return [*lines, f"  and {len(others) - LISTED:,} more"] if len(others) > LISTED else lines
+
+
+def why_right(example: Example, text: str) -> str:
+    """What this judge does for a text, where another who runs it as it stands may find it wrong."""
+    if example.task != "code":
+        return "by normalised answer"
+    if not parses(text):
+        return "as a whole it is no Python; the program in it passes"
+    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"

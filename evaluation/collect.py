@@ -33,11 +33,7 @@ from w2s.evaluation.contents import (
 )
 from w2s.evaluation.exports import write_exports
 from w2s.evaluation.inspect import shorten
-from w2s.evaluation.metrics import (
-    Answers,
-    calibration_bins,
-    write_metrics,
-)
+from w2s.evaluation.metrics import Answers, calibration_bins, write_metrics
 from w2s.evaluation.report import write_report
 from w2s.evaluation.runs import (
     SUITE,

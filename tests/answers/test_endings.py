@@ -70,6 +70,8 @@ with a denial | The answer is not 99 but N.
 taken back | The answer is 99. Wait, I forgot the red hen. So it is N.
 no announcement | Two hens lay 2 eggs each. So they lay N eggs in all.
 no announcement, money | He sells 4 of them for $2 each, which makes $N.
+no announcement, escaped dollars | Therefore, he makes \$N per day.
+no announcement, a product | So it is $9 \times 2 = N$ dollars.
 no announcement, a formula | Hence the hens lay $x = N$ eggs.
 no announcement, bold | So there are **N** eggs.
 small talk behind | So there are N eggs.¶¶I hope this helps!

@@ -205,7 +205,11 @@ def bare_answer(said: str) -> str:
         clause = CLAUSE.search(said, head.end())
         said = said[: clause.start()] if clause else said
     said = re.sub(r"^\s*[*_]+(?=\S)|(?<=[\w)%])[*_]+\s*$|\s+\((?=[a-zA-Z])[^()]*\)\s*\.?\s*$", "", said)
-    said = re.sub(r"^[-+*/\d.,() ]*[-+*/]+[-+*/\d.,() ]*=\s*(?=\S+\s*$)", "", said)
+    before = said[: max(said.rfind("="), 0)]
+    if re.search(r"\d *(?:[-+*/×÷]|\\[tcd])", before) and re.fullmatch(
+        r"(?:[-+*/×÷\d.,() ]|\\(?:times|cdot|div))+", before
+    ):
+        said = said[said.rindex("=") + 1 :]  # a sum: 9 * 2 = 18
     said = " ".join(said.split()).rstrip(".,;:")
     return said if re.search(r"[\w)]!$", said) else said.rstrip("!").strip()
 
@@ -223,7 +227,7 @@ def unannounced(text: str) -> str | None:
             return bare
         if not re.search(r"[\d\\=]", bare):
             return bare if len(bare.split()) <= 6 and not SENTENCE.search(bare) and text[-1] not in ":?" else None
-    plain = re.sub(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)", "", text[-TAIL:])
+    plain = re.sub(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)|\\(?=\$)", "", text[-TAIL:])
     return None if cut_off(text) else bare_answer(read(plain) or "") or None
 
 

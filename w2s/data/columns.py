@@ -132,7 +132,8 @@ def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[st
     try:
         if path.suffix == ".csv":
             header = next(csv.reader([first_line(path)]), [])
-            table = csv_table(path, [name for name in types if name in header], types)
+            names = [name for name in types if name in header]
+            table = csv_table(path, names, types) if names else pa.table({})
         elif path.suffix == ".jsonl":
             some = [json.loads(line) for _, line in itertools.islice(lines(path), 100) if line.strip()]
             header = some[0] if some else {}

@@ -176,7 +176,7 @@ def coded_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[s
 
 
 def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequence[str] | None) -> Cells:
-    """The whole table; rows that are not usable are a BadInput that names the first and counts its like."""
+    """The whole table; rows that are not usable are a BadInput with a line each, up to twenty, and a count."""
     shape = len(members), len(pool.ids)
     cells = Cells(np.full(shape, NOT_ASKED, np.int16), np.zeros(len(pool.groups), bool))
     keys = ("id", "model", "sample", "answer")

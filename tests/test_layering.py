@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEVELS = [
-    {"records", "opinions", "registry", "log", "sandbox", "answers"},
+    {"records", "opinions", "registry", "hidden", "log", "sandbox", "answers"},
     {
         "store",
         "config",

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from w2s import flags
 from w2s.hidden import hide
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def refuse(text: str) -> NoReturn:
+def refuse(text: str) -> None:
     print(hide("\n".join(f"w2s: {line}" for line in text.splitlines())), file=sys.stderr)
     sys.exit(2)
 

@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.written_runs import POISON, write_run, write_texts
 from w2s.evaluation.collect import SHOWN_TEXT, finish, report_data
 from w2s.evaluation.runs import bins, measure_run, open_run
-from w2s.store import read_listing, write_listing
+from w2s.store import read_listing, write_listing, write_manifest
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_a_written_run_is_finished_with_its_texts_escaped_and_cut(written):
     path = run.find("member_texts", model="committee · learner 2")[0].path / "transfer_texts.jsonl"
     long = f"one {POISON}\n    two\n" + "x" * 900
     write_texts(path, {f"transfer-0-{n}": [long] for n in range(6)})
+    write_manifest(path.parent, written.manifests[path.parent])
     assert finish(written.folder).startswith("the student cannot be told from its committee")
     html, markdown = ((written.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
     assert "<script" not in html

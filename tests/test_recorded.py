@@ -65,7 +65,7 @@ def test_a_student_is_trained_on_the_labels_of_models_that_nobody_trained_here(r
     assert right.mean() > 0.75
 
     before = {path.name for path in (runs / "store").iterdir()}
-    main(["run", "tiny.yaml", "label.recorded=labels"])
+    main(["run", "tiny.yaml", "label.recorded=labels", "--replace"])
     made = {path.name for path in (runs / "store").iterdir()} - before
     assert any(name.startswith("recorded_targets-") for name in made)
     assert not any(name.startswith(("boosting_round", "pretrain", "committee")) for name in made)
@@ -79,6 +79,6 @@ def test_a_student_is_trained_on_the_labels_of_models_that_nobody_trained_here(r
 def test_a_folder_that_holds_no_labels_is_refused_before_anything_runs(run, capsys):
     (run / "empty").mkdir()
     with pytest.raises(SystemExit) as stopped:
-        main(["run", "tiny.yaml", "label.recorded=empty"])
+        main(["run", "tiny.yaml", "label.recorded=empty", "name=other"])
     assert stopped.value.code == 2
     assert "label.recorded: 'empty' given; allowed: a folder that `w2s combine labels` wrote" in capsys.readouterr().err

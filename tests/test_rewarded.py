@@ -19,6 +19,7 @@ from w2s.evaluation.inspect import describe_row
 from w2s.evaluation.runs import Artifact, Run
 from w2s.records import BadInput, Example, Predictions, PseudoLabels, Rewards, read_arrays, read_rows
 from w2s.rewards.tilt import tilted
+from w2s.store import write_manifest
 
 FITS = [r"reward model \d"]
 LABELS = ["labels by rewarded.*"]
@@ -319,9 +320,10 @@ def test_written_answers_are_sampled_judged_and_tilted(written_run):
 @pytest.mark.parametrize(("strength", "chose"), [(None, True), (0.5, False)])
 def test_the_report_says_where_the_strength_was_chosen(tmp_path, strength, chose):
     told_by = {"use": "tilt", "strength": 0.5, "accuracy": {"rewarded": 0.9}, "agreement": None, "unjudged": {}}
-    (tmp_path / "store" / "tilted").mkdir(parents=True)
-    (tmp_path / "store" / "tilted" / "rewards.json").write_text(json.dumps(told_by))
-    artifact = Artifact("tilted", tmp_path / "store" / "tilted", {"kind": "opinion", "model": "rewarded", "seed": 0})
+    (folder := tmp_path / "store" / "tilted-0").mkdir(parents=True)
+    (folder / "rewards.json").write_text(json.dumps(told_by))
+    write_manifest(folder, {"stage": "tilted", "key": "0"})
+    artifact = Artifact("tilted", folder, {"kind": "opinion", "model": "rewarded", "seed": 0})
     config = dataclasses.asdict(Config(label=Labels(reward=LabelReward(use="tilt", strength=strength))))
     words, *_ = reward_notes(Run(tmp_path, (artifact,), config, "w2s run"), 0)
     assert ("on which the strength was chosen" in words) is chose

@@ -158,7 +158,7 @@ def test_a_damaged_artifact_is_named_before_it_is_used(copy, in_tiny_run, monkey
     opinion = artifact(copy, "committee answers") / "transfer.npz"
     opinion.write_bytes(opinion.read_bytes()[:-1] + b"?")
     with pytest.raises(SystemExit) as caught:
-        main(["run", "tiny.yaml", "label.soft=false"])
+        main(["run", "tiny.yaml", "label.soft=false", "name=other"])
     assert caught.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("w2s: ")

@@ -1,5 +1,6 @@
 """Keys, manifests, one rename, damage and locks."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from w2s.cli import main
 from w2s.records import BadInput
-from w2s.store import Stage, Store, read_manifest, write_json
+from w2s.store import Stage, Store, disk_trouble, read_manifest, write_json
 
 
 def stage(name="s", section=None, parents=None, work=None, **more) -> Stage:
@@ -145,3 +147,23 @@ def test_json_is_whole_or_not_there(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"b": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.ENOTDIR])
+def test_a_disk_that_is_full_or_closed_is_told_in_words_and_a_bug_is_not_taken_for_one(number):
+    assert disk_trouble(OSError(number, os.strerror(number), "a/file")) == f"a/file: {os.strerror(number)}"
+    named = type("SafetensorError", (Exception,), {})
+    assert disk_trouble(named(f"I/O error: ... (os error {number})")) == f"writing: {os.strerror(number)}"
+    for other in (FileNotFoundError(errno.ENOENT, "no", "x"), ValueError(f"os error {number}"), OSError("no number")):
+        assert disk_trouble(other) is None
+
+
+def test_a_file_where_the_runs_should_lie_is_told_in_one_line(tiny_config, capsys):
+    Path("taken").write_text("")
+    for place in ("taken", "taken/below"):
+        with pytest.raises(SystemExit) as caught:
+            main(["run", str(tiny_config), f"runtime.runs_dir={place}"])
+        said = capsys.readouterr().err.splitlines()
+        assert caught.value.code == 2
+        assert said[-1].startswith("w2s: ")
+        assert "Traceback" not in "".join(said)

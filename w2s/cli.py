@@ -7,7 +7,6 @@ import json
 import sys
 import textwrap
 from pathlib import Path
-from typing import NoReturn
 
 from w2s import flags
 from w2s.log import tell as print  # nothing that a model or a file says steers the terminal, and secrets stay hidden
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def refuse(text: str) -> NoReturn:
+def refuse(text: str) -> None:
     print("\n".join(f"w2s: {line}" for line in text.splitlines()), file=sys.stderr)
     sys.exit(2)
 

@@ -12,9 +12,7 @@ from typing import Any
 from w2s.store import checked
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-COUNTS = re.compile(
-    r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$"
-)  # keys of config.json that say how many parts with weights there are
+COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
 SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
 HARMLESS = 1000  # so many parts are built in a moment, whether there are weights for them or not
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")

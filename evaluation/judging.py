@@ -250,7 +250,11 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
 def check_free(out: Path, samples: Container[tuple[str, str, int]]) -> None:
     """BadInput where OUT holds anything but verdicts on these samples (task, model, number)."""
     for where, row in json_lines(out) if out.is_file() else ():
-        if "program" not in row or (row.get("task_id"), row.get("model"), row.get("sample")) not in samples:
+        if (
+            not isinstance(row, dict)
+            or "program" not in row
+            or (row.get("task_id"), row.get("model"), row.get("sample")) not in samples
+        ):
             what = "no verdict on one of these samples"
             raise BadInput(
                 f"{out}: in use: {where} holds {what}; --out FILE for another place, --replace to replace it"

@@ -28,6 +28,7 @@ def indented(text, by):
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")
 WHOLE = {
+    "imports from the future": f"from __future__ import annotations\n\nimport math\n\n\n{RIGHT}",
     "bare": RIGHT,
     "a block": BLOCK,
     "CRLF in a fence": BLOCK.replace("\n", "\r\n"),

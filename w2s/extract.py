@@ -62,9 +62,9 @@ def program_of(example: Example, text: str) -> str:
     lines, budget = plain(text).split("\n"), Budget()
     for at, indent, start in reversed(list(definitions(lines, defines))):
         if own := around([line.removeprefix(indent) for line in lines], start, at, budget):
-            return without_names(with_others(above + own, lines, defines, budget))
+            return mended(with_others(above + own, lines, defines, budget))
     if head:
-        return without_names(continued(example.prompt, lines, budget))
+        return mended(continued(example.prompt, lines, budget))
     code = textwrap.dedent(next(blocks(lines), "\n".join(lines))).split("\n")
     return "\n".join(cut(code, 1, budget)[0] or code)
 
@@ -185,16 +185,20 @@ def nodes(code: str) -> Iterator[ast.AST]:
         return iter(())
 
 
-def without_names(program: str) -> str:
-    """Without lines that are nothing but names, like [DONE], Solution or Note: this. It is talk that parses."""
+def mended(program: str) -> str:
+    """Without lines that are nothing but names, like [DONE], Solution or Note: this, which is talk that parses.
+
+    What is imported from __future__ stands first: the prompt's imports may have come before it.
+    """
     lines, tree = program.split("\n"), next(nodes(program), ast.Module([], []))
+    first = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     for node in tree.body:
         said = node.value if isinstance(node, ast.Expr) else None
         if isinstance(node, ast.AnnAssign) and node.value is None:
             said = node.annotation
-        if said and all(isinstance(one, SPOKEN) for one in ast.walk(said)):
+        if node in first or (said and all(isinstance(one, SPOKEN) for one in ast.walk(said))):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
-    return "\n".join(lines)
+    return "\n".join([*map(ast.unparse, first), *lines])
 
 
 SPOKEN = ast.Name | ast.List | ast.Tuple | ast.Load

@@ -67,6 +67,16 @@ equals | final answer = N
 roughly | The answer is approximately N.
 with an exclamation | The answer is N!
 with a denial | The answer is not 99 but N.
+with a denial and a sentence | The answer is not 99. It is N.
+with a short denial | The answer isn't 99; it's N.
+corrected | I first thought the answer was 99. However, it is N.
+a denied box behind | \boxed{N} (not \boxed{99}).
+a letter before | The correct answer is (B) N.
+in brackets | 2 and 3 are all. [ANSWER] N [/ANSWER]
+in other quotes | The answer is «N».
+a longer tag | <final_answer>N</final_answer>
+a longer key | {"final_answer": "N"}
+in Chinese | 一共有 2 和 3。¶答案：N。
 taken back | The answer is 99. Wait, I forgot the red hen. So it is N.
 no announcement | Two hens lay 2 eggs each. So they lay N eggs in all.
 no announcement, money | He sells 4 of them for $2 each, which makes $N.
@@ -74,6 +84,9 @@ no announcement, escaped dollars | Therefore, he makes \$N per day.
 no announcement, a product | So it is $9 \times 2 = N$ dollars.
 no announcement, a formula | Hence the hens lay $x = N$ eggs.
 no announcement, bold | So there are **N** eggs.
+no announcement, a remark | So they lay N eggs a day (two hens lay 2 each).
+no announcement, not another | So it's N, not 99.
+no announcement, a bold formula | Thus \(x=\mathbf{N}\).
 small talk behind | So there are N eggs.¶¶I hope this helps!
 a label | Total: N
 the number alone | N
@@ -93,6 +106,20 @@ in the remark behind | The answer is 99 (N for one hen).
 in the next question | The answer is 99.¶¶Q: And now?¶A: N
 in the thought | <think>the answer is N</think>The answer is 99.
 taken back | The answer is N. Wait, that is wrong: there were 3 more. So it is 99.
+denied, and given | The answer isn't N; it's 99.
+taken back politely | The answer might be N, but checking shows it is 99.
+taken back at once | The answer is N? Well no, it is 99.
+supposed | Suppose the answer is N. Then one hen lays none. Hence it is 99.
+disbelieved | I don't think the answer is N, but that it is 99.
+neither | The answer is neither 9 nor N.
+a denied box | \boxed{99} (not \boxed{N}).
+a common box | \boxed{99}. A common mistake is \boxed{N}.
+beside it | The answer is one less than N.
+between | The answer is between 9 and N.
+one of two | The answer is either 9 or N.
+the root of it | The answer is the square root of N.
+raised | The answer is N².
+a bound | The answer is > N
 two numbers | The answer is 99 or N.
 a list | The answers are 99 and N.
 no announcement | Of N eggs they eat some, and 99 are left.
@@ -106,6 +133,9 @@ SILENT = (
     "Let me think about this step by step.",
     "I'm sorry, but I cannot help with that.",
     "The answer is",
+    "The answer is not 5.",
+    "The answer can't be 5.",
+    "We know it's not 5.",
     "Two hens lay 2 eggs each, 5 and 7.\n\n#### ",
     "So we add them up.\n$\\boxed{}$",
     "The first hen lays 5 eggs a week.\nThe second hen lays 7 eggs, which makes the sum of all the eggs that",
@@ -174,6 +204,14 @@ def test_words_are_answers_too(text):
         ("The answer is 2 000.", "2000"),
         ("It costs 2,75 €.", "2.75"),
         ("a rise of 15 pct", "15%"),
+        ("The answer is negative 4.", "-4"),
+        ("The answer is no, because 3 is odd.", "No"),
+        ("Yes, because it holds for all of them.", "yes"),
+        ("The answer is 3:30 p.m.", "3:30 PM"),
+        ("The answer is 03:30.", "3:30 pm"),
+        ("The answer is (B) 42 apples.", "B"),
+        ("The answer is (B) 42 apples.", "42"),
+        ("The answer is B", "(B) 42 apples"),
     ],
 )
 def test_formulas_lists_and_units_are_read_where_they_end_a_text(text, gold):
@@ -194,3 +232,11 @@ def test_any_text_has_an_answer_or_none_and_gets_a_verdict(text):
     assert said is None or said
     correct, status = grade(QUESTION, Gold("q", "18"), text)
     assert status in ("judged", "no answer found") or correct is None
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [("The answer is 3:30 am.", "3:30 pm"), ("The answer is (A) 42.", "B"), ("The answer is not yes.", "Yes")],
+)
+def test_answers_of_another_letter_or_half_of_the_day_are_others(text, gold):
+    assert compare(text, gold) is False

@@ -76,6 +76,8 @@ LARGE = {
     "brackets": "(" * 190 + "1" + ")" * 190,
     "half a surrogate pair": "the answer is \ud83d",
     "NUL": "\0" * 1000,
+    "denials": "not 1, " * 10**4,
+    "bounds": "between " + "9 " * 10**5,
     "spaces between": "1" + " " * 10**6 + "1",
 }
 

@@ -241,6 +241,8 @@ def test_a_question_may_have_fewer_choices_than_the_file_has_columns(tmp_path):
     assert own(tmp_path, rows, "mine.csv")[0][2].choices == ("Whale", "Shark")
     rows[2] |= {"C": "Frog", "B": ""}
     assert refusal(tmp_path, rows, "mine.csv").endswith("mine.csv:4: A: each must be a text that is not empty")
+    rows = [row | {"B": "", "D": "more"} for row in rows]  # a column that is empty throughout
+    assert "A: each must be a text that is not empty" in refusal(tmp_path, rows, "empty.csv")
 
 
 BAD = {

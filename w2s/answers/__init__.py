@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from w2s.answers import expressions
-from w2s.answers.endings import LONGEST_TEXT, announced, bare_answer, final_answer
+from w2s.answers.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
 from w2s.answers.expressions import STYLED, is_maths
 from w2s.answers.quantities import LONGEST, quantity_of, same_quantity, unit_of, with_point
 
@@ -22,7 +22,10 @@ UNIT_AT_END = re.compile(STYLED + r"\{\s*([^{}]+)\}\s*$")
 BASE = re.compile(r"\d_\{?(\d+)\}?$")
 ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
 AS_TEXT = re.compile(r"\d{1,4}([/.-])\d{1,2}\1\d{2,4}|\d[\d.]*(?: -?\d[\d.]*)+")  # a date, numbers side by side
-TIME = re.compile(r"\d{1,2}:\d\d(?: ?[ap]\.?m)?", re.IGNORECASE)
+RAISED, DIGITS = re.compile("[⁰¹²³⁴-⁹]+"), str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+BOUND = re.compile(r"\s*(?:[<>≤≥]|\\(?:[lg](?:eq?|t)|[lg]eqslant)(?![a-z]))")  # > 18 is not 18
+TIME = re.compile(r"0?(\d{1,2}:\d\d)(?: ?([ap])\.?m\.?)?", re.IGNORECASE)
+LETTER = re.compile(r"\(?[A-J]\)?\.?")
 JOINED = re.compile(
     rf"(?<=[\w)\]}}$])?(?:\\q?quad|[\s,])*(?:{STYLED}\{{\s*)?(?<![a-z])(?:and|or)(?![a-z])(?:\s*\}})?(?:\\q?quad|\s)*"
 )
@@ -53,7 +56,7 @@ def same(given: str, wanted: str) -> bool | None:
         return True
     if max(len(given), len(wanted)) > LONGEST:
         return False
-    given, wanted = as_list(given), as_list(wanted)
+    given, wanted = (as_list(part(one, other)) for one, other in ((given, wanted), (wanted, given)))
     if plain_text(given) == plain_text(wanted):
         return True
     if ";" in given and ";" in wanted:
@@ -64,9 +67,16 @@ def same(given: str, wanted: str) -> bool | None:
             return True
     if all(map(quantity_of, (given, wanted))) or any(map(AS_TEXT.fullmatch, (given, wanted))):
         return False
-    if all(map(TIME.fullmatch, (given, wanted))):
-        return False
+    if all(times := [TIME.fullmatch(side.casefold()) for side in (given, wanted)]):
+        (one, half), (other, other_half) = (found.groups() for found in times)
+        return one == other and (half == other_half or None in (half, other_half))
     return same_maths(given.replace(";", ","), wanted.replace(";", ","))
+
+
+def part(answer: str, other: str) -> str:
+    """Of a letter and its text, (B) 18, what the other answer gives."""
+    found = CHOICE.match(answer)
+    return answer if not found else found[1] if LETTER.fullmatch(other) else answer[found.end() :]
 
 
 def as_list(answer: str) -> str:
@@ -85,7 +95,10 @@ def same_lists(given: list[str], wanted: list[str]) -> bool | None:
 
 def same_maths(given: str, wanted: str) -> bool | None:
     """Whether two expressions are equal; words, other units and other bases are not."""
-    if not (is_maths(given) and is_maths(wanted)):
+    given, wanted = (
+        RAISED.sub(lambda found: "^{" + found[0].translate(DIGITS) + "}", side) for side in (given, wanted)
+    )
+    if not (is_maths(given) and is_maths(wanted)) or bool(BOUND.match(given)) != bool(BOUND.match(wanted)):
         return False
     units = [unit_of(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
     bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]

@@ -25,15 +25,15 @@ TURN = re.compile(
 )
 """Where a text ends and another begins: end-of-text tokens, heads of turns, the next question of a run-on."""
 
-NO = "".join(rf"(?<!{word}[ ])" for word in ("wrong", "incorrect", "common", "naive", "tempting", "partial"))
-IS = r"(?:is|are|was|be|equals|becomes)(?![a-z])(?:[ \t]*:)?|[:：=≈→]|-{1,2}>|=>|[ \t][-–—][ \t]"
+NO = "".join(rf"(?<!{word}[ _])" for word in ("wrong", "incorrect", "common", "naive", "tempting", "partial"))
+IS = r"(?:is|are|was|be|equals|becomes)(?:n['’]t)?(?![a-z])(?:[ \t]*:)?|[:：=≈→是为]|-{1,2}>|=>|[ \t][-–—][ \t]"
 MARK = re.compile(
     rf"""(?ix)
     (?P<box>\\f?box(?:ed)?(?![a-z])\s{{0,5}})
-    | (?P<tag><answer>)
+    | (?P<tag><(?:final_?)?answer>|\[answer\])
     | ^[ \t]{{0,9}}(?P<hashes>\#\#\#\#)(?!\#) | (?P<glued>\#\#\#\#)(?=[ \t]{{0,9}}[-+$\\*\d])
     | ^[ \t>*_]{{0,9}}(?P<short>(?:A|Ans)[ \t*_]{{0,9}}:)
-    | {NO}\b(?P<said>answers?\b
+    | {NO}(?<![a-z])(?P<said>(?:answers?\b|答案)
         (?: ["'*_`)\]]{{0,4}} (?:[ \t]\([^()\n]{{1,40}}\))? [*_]{{0,3}} [ \t]{{0,3}}
             (?: (?:{IS}) | (?:[^.\n:=*?$\\]|\.(?=\d)){{0,80}}?[*_]{{0,2}}(?:(?<=[ \t*_])(?:{IS})|:) | (?=[\$\\\d*`]) )
           | [*_:\s\#]{{0,9}}\n )
@@ -44,7 +44,7 @@ MARK = re.compile(
 ADVERB = re.compile(
     r"(?i)(?:(?:therefore|thus|then|hence|simply|just|exactly|clearly|indeed|now|also|always|equal to|given by|be"
     r"|as follows|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?"
-    r"|(?<=\n)[-•][ \t]+(?![\\.])|[:=≈*_#>}\s]|\\approx(?![a-z]))\s{0,20}"
+    r"|(?<=\n)[-•][ \t]+(?![\\.])|(?<=\n)>|[:=≈*_#}\s]|\\approx(?![a-z]))\s{0,20}"
 )
 """What may stand between "the answer is" and the answer."""
 NO_WORDS = re.compile(
@@ -55,8 +55,10 @@ SENTENCE = re.compile(
     r"(?i)\b(?:i|we|you|he|she|they|let|lets|is|are|was|were|has|have|had|will|would|can|cannot|can't|don't|do|does|did"
     r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
 )
+YES_OR_NO = re.compile(r"(?i)(?:yes|no|true|false)\b(?=\s*[,;:–—]| (?:because|since|as)\b)")
+CHOICE = re.compile(r"\(?([A-J])[).:]+\s+(?=\S)")  # the letter of a choice before its text
 SENTENCE_END = re.compile(
-    r"\n|\?|(?<!\\)!(?=\s|$)|"
+    r"\n|。|\?|(?<!\\)!(?=\s|$)|"
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\\)\.(?=[\s\"*”)]|$)(?!(?<=[ap]\.m\.)[ ][a-z])"
 )
 CLAUSE = re.compile(
@@ -64,12 +66,42 @@ CLAUSE = re.compile(
     r"|in order|based|if|meaning|hence|thus|therefore|assuming|rounded|not|giving|i\.e|from|by \w+ing)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
-PAIRS = {"$$": "$$", "\\[": "\\]", "$": "$", "\\(": "\\)", "**": "**", "`": "`", '"': '"', "“": "”", "'": "'"}
+PAIRS = {
+    "$$": "$$",
+    "\\[": "\\]",
+    "$": "$",
+    "\\(": "\\)",
+    "**": "**",
+    "`": "`",
+    '"': '"',
+    "“": "”",
+    "'": "'",
+    "‘": "’",
+    "«": "»",
+}
 FINISHED = re.compile(r"[.!?)\]}$*`\"”]\s*$|\d%?(?: ?[a-zA-Z°€£]+)?$")
 RETRACTED = re.compile(
     r"(?i)\b(?:wait|oops|correction|scratch that|hold on|on second thoughts?|(?:made|is) an? (?:mistake|error)"
     r"|that(?:'s| is| was) (?:wrong|incorrect|not right|not correct))\b"
+    r"|\b(?:actually|but|however|instead|no)\b[^.\n]{0,40}?\bit(?:['’]s| is| was| (?:should|must) be) (?=[-+$\\*\d])"
 )
+DENIES = (
+    r"(?:\b(?:not|never|cannot|rather than|instead of|mistake (?:is|was))|n['’]t)(?: (?:be|equal to))?[\s$\\(\[*]{0,9}"
+)
+SUPPOSED = re.compile(
+    r"(?i)(?:\b(?:if|suppose|assum(?:e|ing)|whether|not (?:true|the case))|n['’]t (?:think|believe))"
+    r"(?: (?:that|the|my|final|correct))*\s*\Z"
+)
+DENIED = re.compile(rf"(?i){DENIES}\Z")
+VALUE = r"(?<![\d,.])\d(?:[\d,.]{0,40}\d)?"
+DENIED_VALUE = re.compile(rf"(?i){DENIES}{VALUE}|{VALUE} (?:is|was)(?: not|n['’]t)\b")
+RELATIVE = re.compile(
+    r"(?i)\b(?:than|between [^,.]{1,40} and|n?either [^,.]{1,40} n?or|from [^,.]{1,40} to"
+    r"|(?:root|half|third|quarter|square|cube) of)[\s$\\]{0,9}[\d.,]{1,40}\W{0,9}\Z"
+)
+"""Where the last number of a sentence is not what the sentence gives."""
+STYLES = r"\\(?:mathbf|boldsymbol|bm|textbf)\{([^{}]*)\}"
+REMARK = r"[ \t]+\((?=[a-zA-Z])[^()]*\)\s*\.?\s*$"
 BETWEEN_BOXES = re.compile(r"(?i)\band\b|\bor\b|[,;]")
 NO_LIST = re.compile(
     r"(?i)\b(?:so|then|thus|therefore|hence|is|get|answer|gives?|which|wait|no|not|we)\b|\.\s|\n\n.*\w"
@@ -94,11 +126,13 @@ def announced(text: str) -> str | None:
     words, closing, empty = None, None, False
     for at in range(len(marks) - 1, -1, -1):
         mark, kind = marks[at], marks[at].lastgroup
+        if kind in ("box", "hashes", "glued") and DENIED.search(text[max(mark.start() - 40, 0) : mark.start()]):
+            continue
         if kind == "box":
             closing = braces(text) if closing is None else closing
             said = boxes(text, marks, at, closing)
         elif kind == "tag":
-            said = valued(text[mark.end() : mark.end() + LONGEST].partition("</answer>")[0])
+            said = valued(re.split(r"</|\[/", text[mark.end() : mark.end() + LONGEST], maxsplit=1)[0])
         else:
             said = stated(text, mark)
         if said and (kind in ("box", "tag") or re.search(r"[\d\\=<>^]", said)):
@@ -144,7 +178,11 @@ def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) ->
 def stated(text: str, mark: re.Match) -> str | None:
     """What stands behind "the answer is", "####" and the like; "" at the text's end, None where it is no answer."""
     start = mark.end()
-    if re.search(r"(?i)\bnot\b|n't\b", mark[0]):
+    supposed = SUPPOSED.search(text[max(mark.start() - 40, 0) : mark.start()])
+    if supposed or DENIED.search(mark[0]) or DENIED_VALUE.match(text[start : start + 40].lstrip()):
+        after = re.compile(r"\bbut\b|[.;,]\s|\n").search(text, start)  # not 17. It is 18
+        return (unannounced(text[after.end() :].strip()) if after else None) or ""
+    if re.search(r"(?i)\bnot\b|n['’]t\b", mark[0]):
         return None
     for _ in range(LAST):
         skip = ADVERB.match(text, start)
@@ -183,11 +221,14 @@ def valued(said: str) -> str | None:
     bare = bare_answer(said)
     if not bare or NO_WORDS.match(bare):
         return None
+    if word := YES_OR_NO.match(bare):
+        return word[0]
     if quantity_of(bare) or is_maths(bare):
         return bare
     if not re.search(r"\d", bare):
         return bare if len(bare.split()) <= 6 or not SENTENCE.search(bare) else None
-    return bare if bare[0].isdigit() or len(bare.split()) <= 3 else bare_answer(read(said[-TAIL:]) or "") or bare
+    whole = bare[0].isdigit() or CHOICE.match(bare) or len(bare.split()) <= 3 or RELATIVE.search(bare)
+    return bare if whole else bare_answer(read(said[-TAIL:]) or "") or bare
 
 
 def bare_answer(said: str) -> str:
@@ -195,7 +236,7 @@ def bare_answer(said: str) -> str:
     said = said.strip().removeprefix('\\"')
     if len(said) > 4 * LONGEST:
         return said
-    if said.startswith(('"', "'", "“", "`")) and (end := closed(said, said[:1])):
+    if said.startswith(('"', "'", "“", "`", "‘", "«")) and (end := closed(said, said[:1])):
         said = said[1 : end - 1]
     said = re.sub(r"(?<!\\)\$([^$]*)(?<!\\)\$", r" \1 ", said.replace("$$", " "))
     said = re.sub(r"\\[()\[\]]|(?<!\\)\$(?!\d)|\*\*|__|`|\\\"|</?\w{1,6}>", " ", said)
@@ -204,7 +245,7 @@ def bare_answer(said: str) -> str:
     if head := re.search(r"[\d\\]", said):
         clause = CLAUSE.search(said, head.end())
         said = said[: clause.start()] if clause else said
-    said = re.sub(r"^\s*[*_]+(?=\S)|(?<=[\w)%])[*_]+\s*$|\s+\((?=[a-zA-Z])[^()]*\)\s*\.?\s*$", "", said)
+    said = re.sub(r"^\s*[*_]+(?=\S)|(?<=[\w)%])[*_]+\s*$|" + REMARK, "", said)
     before = said[: max(said.rfind("="), 0)]
     if re.search(r"\d *(?:[-+*/×÷]|\\[tcd])", before) and re.fullmatch(
         r"(?:[-+*/×÷\d.,() ]|\\(?:times|cdot|div))+", before
@@ -216,7 +257,12 @@ def bare_answer(said: str) -> str:
 
 def unannounced(text: str) -> str | None:
     """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
-    one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
+    if not re.search(r"\d", text) and (word := YES_OR_NO.match(text)):
+        return word[0]
+    one_line, bare = (
+        "\n" not in text and not DENIED_VALUE.search(text),
+        bare_answer(text) if len(text) <= LONGEST else "",
+    )
     labelled = re.match(r"[^\W\d][\w ]{1,30}: +(.+)", bare)  # Total: 18
     bare = labelled[1] if labelled and quantity_of(labelled[1]) else bare
     if one_line and bare:
@@ -228,7 +274,8 @@ def unannounced(text: str) -> str | None:
         if not re.search(r"[\d\\=]", bare):
             return bare if len(bare.split()) <= 6 and not SENTENCE.search(bare) and text[-1] not in ":?" else None
     plain = re.sub(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)|\\(?=\$)", "", text[-TAIL:])
-    return None if cut_off(text) else bare_answer(read(plain) or "") or None
+    plain = DENIED_VALUE.sub(" ", re.sub(REMARK, "", re.sub(STYLES, r"\1", plain)))
+    return None if cut_off(text) or RELATIVE.search(plain) else bare_answer(read(plain) or "") or None
 
 
 def cut_off(text: str) -> bool:

@@ -78,6 +78,7 @@ def spelled(answer: str) -> str:
     answer = "".join(" " + unicodedata.normalize("NFKC", c) if unicodedata.category(c) == "No" and "⁄" in
                      unicodedata.normalize("NFKC", c) else c for c in answer)  # fmt: skip
     answer = re.sub("[−–‐]", "-", " ".join(answer.split()).casefold().replace("⁄", "/"))
+    answer = re.sub(r"^(?:minus|negative) (?=[\d.$])", "-", answer)
     answer = answer.replace("²", "^2").replace("³", "^3").replace("\\approx", "≈")
     answer = re.sub(r"\\(?:text(?:normal|rm|bf|it)?|math(?:rm|bf)|mbox|rm)\s*\{([^{}]*)\}", r" \1", answer)
     answer = re.sub(r"\\(?:left|right)(?![a-z])|\\[ ;:]|~", " ", answer)

@@ -118,7 +118,8 @@ def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tupl
     """Which columns hold what, for the file as a whole, and lines that say what a reader would not expect."""
     present = [key for key in spelled if any(filled(row.get(key)) for _, row in rows)]
     listed = next((name for name in LISTS if name in present), None)
-    by_stem = {} if listed else families(present)
+    # An empty column between others belongs to them: its row is refused, or its last choices are fewer.
+    by_stem = {} if listed else {stem: run for stem, run in families(spelled).items() if set(run) & set(present)}
     family = next((by_stem[stem] for stem in STEMS if stem in by_stem and stem not in spelled), [])
     known = ANSWERS if listed or family else ANSWERS[:1]
     for names, wanted in ((PROMPTS, "prompt"), (known, "answer")):

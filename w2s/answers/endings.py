@@ -53,7 +53,7 @@ NO_WORDS = re.compile(
 )
 SENTENCE = re.compile(
     r"(?i)\b(?:i|we|you|he|she|they|let|lets|is|are|was|were|has|have|had|will|would|can|cannot|can't|don't|do|does|did"
-    r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
+    r"|so|therefore|thus|hence|there|sorry|need|know|compute|calculate|find|first|then)\b"
 )
 SENTENCE_END = re.compile(
     r"\n|\?|(?<!\\)!(?=\s|$)|"

@@ -1,6 +1,7 @@
 """A name in use is not written over in silence, and what comes from the environment is shown nowhere."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
     [
         ("student.train.steps=9", "student.train.steps is 8 there, 9 here"),
         ("seeds=[0,1]", "seeds is [0] there, [0, 1] here"),
-        ("evaluation.draws=100", "evaluation.draws is 200 there, 100 here"),
+        ("evaluation.bins=7", "evaluation.bins is 5 there, 7 here"),
         ("controls.ceiling=false", "controls.ceiling is True there, False here"),
         ("boosting.booster={name: samme, shrinkage: 0.5}", "boosting.booster.clip is [0.05, 3.0] there, not set here"),
         ("label.select={name: confidence, keep_share: 0.5}", "label.select.name is everything there, confidence here"),
@@ -87,7 +88,7 @@ def test_names_that_would_harm_are_refused(copy, capsys, name):
     Path("named.yaml").write_text(config + "name: " + json.dumps(name) + "\n")
     for command in ("run", "plan"):
         line = refused([command, "named.yaml"], capsys)
-        assert "named.yaml: name: " in line or "named.yaml:31: not readable" in line
+        assert "named.yaml: name: " in line or re.search(r"named\.yaml:\d+: not readable", line)
 
 
 @pytest.mark.parametrize("name", ["tiny", "a.b-c_d", "2026-11-26", "_x", "größe", "x" * 80])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from w2s import flags
 from w2s.log import tell as print  # nothing that a model or a file says steers the terminal, and secrets stay hidden
+from w2s.log import to_file
 from w2s.records import BadInput
 
 
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         getattr(asked, asked.words).extend(rest)  # key=value after a flag
+    to_file(None)  # each command names its own
     try:
         asked.command(asked)
     except BadInput as error:

@@ -55,9 +55,9 @@ class Opinions:
         """True for the real candidates; K is the most that a question of these has."""
         return candidate_mask(self.count_N)
 
-    def questions(self, rows: np.ndarray) -> Opinions:
-        """These questions alone (positions or a mask)."""
-        if rows.dtype == bool and rows.all():
+    def questions(self, rows: np.ndarray | slice) -> Opinions:
+        """These questions alone (positions, a mask or a slice)."""
+        if isinstance(rows, np.ndarray) and rows.dtype == bool and rows.all():
             return self  # no copy: a million questions of ten members take a quarter of a GB
         found = {
             f.name: _cut(getattr(self, f.name), rows, f.name.split("_")[-1])

@@ -401,6 +401,6 @@ def test_the_choice_of_a_log_s_filter_is_in_the_report_and_holds_when_the_method
     assert "filter flexible" in said.err
     assert "right: 100.0%" in said.out
     with pytest.raises(SystemExit) as stopped:
-        main(["combine", str(tmp_path / "log"), *words[:-1], "flexibel"])
+        main(["combine", str(tmp_path / "log"), *words[:-1], "flexibel", "--replace"])
     assert stopped.value.code == 2
     assert "no filter flexibel (did you mean 'flexible'?); there are: strict, flexible" in capsys.readouterr().err

@@ -68,6 +68,7 @@ def test_everybody_writes_answers_to_the_same_questions_and_the_first_counts(wri
     (of_student,) = run.outcomes("hard_test", model="student")
     again = [Outcome("hard_test-0-0", "hard_test", "student", "x", False)]
     write_rows(of_student.path / "outcomes.jsonl", [*outcomes_of(of_student), *again])
+    written.seal()
     assert answers_to(run, "hard_test")[0]["student"].correct_N.sum() == RIGHT["student"]
 
 

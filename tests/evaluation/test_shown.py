@@ -42,7 +42,7 @@ def test_a_student_that_goes_on_by_an_objective_has_its_panels_after_that_of_its
         path = written.add("fit", kind="model", model=model, seed=0) / "fit-0"
         path.mkdir()
         write_json(path / "train.json", told)
-    write_json(written.folder / "stages.json", {"command": "w2s run written.yaml", "stages": written.stages})
+    written.seal()
     first, then = training(open_run(written.folder))
     assert (first.who, first.held_loss, first.agreement) == ("sft_student", ((1, 1.5), (2, 1.4)), ())
     assert (then.loss, getattr(then, gain), then.kl) == (

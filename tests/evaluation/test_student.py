@@ -19,6 +19,7 @@ from w2s.evaluation import student
 from w2s.evaluation.collect import finish, report_data
 from w2s.evaluation.runs import Artifact, measure_run, open_run
 from w2s.models.load import save
+from w2s.store import write_manifest
 
 STRANGER = """
 import sys
@@ -108,6 +109,10 @@ def test_with_several_seeds_the_first_lies_on_top_and_the_card_says_where_the_ot
     other = tmp_path / "runs/store/fit-other"
     shutil.copytree(model_of(run.folder).parents[1], other)
     (other / "fit-0/model/w2s.json").write_text("{}")
+    facts = json.loads((other / "manifest.json").read_text())
+    write_manifest(
+        other, {**{k: v for k, v in facts.items() if k not in ("files", "seal")}, "stage": "fit", "key": "other"}
+    )
     second = Artifact("fit", other, {"kind": "model", "model": "student", "seed": 7})
     two = replace(run, artifacts=(*run.artifacts, second), config={**run.config, "seeds": [0, 7]})
     student.write_student(two, data)

@@ -57,6 +57,13 @@ class Written:
         self.stages.append({"name": name, "title": name, "folder": at, "tags": tags, "parents": {}})
         return path
 
+    def seal(self) -> None:
+        """Manifests and stages.json of all that is there, as if it had been written so."""
+        for path, manifest in self.manifests.items():
+            write_manifest(path, manifest)
+        told = {"command": "w2s run written.yaml", "stages": self.stages, "cores": 2}
+        write_listing(self.folder, (self.folder / "config.yaml").read_text(), told)
+
     def question(self, source: str, key: str, n: int, hardness: float) -> Example:
         if self.task == "code":
             prompt = f'def add{n}(x):\n    """Return x + {n}, please ({key})."""\n'
@@ -81,10 +88,8 @@ def write_run(root: Path, task: str, *, made: str = "decoded", seeds: tuple[int,
     for seed in seeds:
         write_seed(run, seed, made)
     add_suite(run, seeds)
-    for path, manifest in run.manifests.items():
-        write_manifest(path, manifest)
-    config = CONFIG.format(seeds=list(seeds))
-    write_listing(run.folder, config, {"command": "w2s run written.yaml", "stages": run.stages, "cores": 2})
+    (run.folder / "config.yaml").write_text(CONFIG.format(seeds=list(seeds)))
+    run.seal()
     return run
 
 

@@ -102,8 +102,8 @@ def coming_back(data: ReportData) -> str:
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
     return (
-        f"{alike:,} questions share the highest weight in every round, since the learners were right and wrong about "
-        f"them in the same rounds{shown}."
+        f"{alike:,} questions share the highest weight in every round, since the learners got them right or wrong in "
+        f"the same rounds{shown}."
     )
 
 

@@ -74,23 +74,23 @@ TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("
 
 
 def names(text: str) -> list[str]:
-    """A flag's list: names parted by commas."""
+    """A flag's list: names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def prices(text: str) -> dict[str, float]:
-    """A flag's mapping: pattern=dollars, parted by commas."""
+    """A flag's mapping: pattern=dollars, separated by commas."""
     try:
         return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, separated by commas") from None
 
 
 def counts(text: str) -> list[int]:
-    """A flag's list: whole numbers above 0, parted by commas."""
+    """A flag's list: whole numbers above 0, separated by commas."""
     found = [int(one) if one.isdecimal() else 0 for one in names(text)]
     if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, parted by commas")
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, separated by commas")
     return found
 
 

@@ -314,8 +314,8 @@ def test_columns_that_are_not_used_are_named(tmp_path):
     notes: list[str] = []
     read_pool(tmp_path / "outputs.jsonl", notes=notes)
     assert notes == [
-        f"{tmp_path}/questions.csv: columns that are not used: A, B",
-        f"{tmp_path}/outputs.jsonl: columns that are not used: latency",
+        f"{tmp_path}/questions.csv: columns not read: A, B",
+        f"{tmp_path}/outputs.jsonl: columns not read: latency",
     ]
 
 

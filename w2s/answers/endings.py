@@ -64,8 +64,10 @@ CLAUSE = re.compile(
     r"|in order|based|if|meaning|hence|thus|therefore|assuming|rounded|not|giving|i\.e|from|by \w+ing)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+DECIDED = re.compile(r"(?i)(?:yes|no|true|false)(?=\s*[,;:.–—]|\s+(?:because|since)\b)")
 PAIRS = {"$$": "$$", "\\[": "\\]", "$": "$", "\\(": "\\)", "**": "**", "`": "`", '"': '"', "“": "”", "'": "'"}
 FINISHED = re.compile(r"[.!?)\]}$*`\"”]\s*$|\d%?(?: ?[a-zA-Z°€£]+)?$")
+DENIED = re.compile(r"(?i)\banswers?\b[^.,;\n]{0,40}?(?:not\b|n['’]t\b|\bnever\b)[^.,;\n]{0,80}")
 RETRACTED = re.compile(
     r"(?i)\b(?:wait|oops|correction|scratch that|hold on|on second thoughts?|(?:made|is) an? (?:mistake|error)"
     r"|that(?:'s| is| was) (?:wrong|incorrect|not right|not correct))\b"
@@ -144,7 +146,7 @@ def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) ->
 def stated(text: str, mark: re.Match) -> str | None:
     """What stands behind "the answer is", "####" and the like; "" at the text's end, None where it is no answer."""
     start = mark.end()
-    if re.search(r"(?i)\bnot\b|n't\b", mark[0]):
+    if re.search(r"(?i)not\b|n't\b|\bnever\b", mark[0]):
         return None
     for _ in range(LAST):
         skip = ADVERB.match(text, start)
@@ -183,6 +185,8 @@ def valued(said: str) -> str | None:
     bare = bare_answer(said)
     if not bare or NO_WORDS.match(bare):
         return None
+    if decided := DECIDED.match(bare):
+        return decided[0]
     if quantity_of(bare) or is_maths(bare):
         return bare
     if not re.search(r"\d", bare):
@@ -216,6 +220,9 @@ def bare_answer(said: str) -> str:
 
 def unannounced(text: str) -> str | None:
     """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
+    text = DENIED.sub(" ", text).strip()
+    if not text:
+        return None
     one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
     labelled = re.match(r"[^\W\d][\w ]{1,30}: +(.+)", bare)  # Total: 18
     bare = labelled[1] if labelled and quantity_of(labelled[1]) else bare

@@ -19,14 +19,14 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from w2s.data.logs import LINES, logs_in, model_of
-from w2s.data.reading import file_rows, json_lines
+from w2s.data.reading import Problems, file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.judging_tables import tables
 from w2s.evaluation.suites import TEST_SPLIT
@@ -38,6 +38,8 @@ from w2s.registry import did_you_mean
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
 TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}
 JUDGE = 2  # grows whenever the same text may get another verdict than before
+
+Verdict = tuple[bool | None, str, float]  # correct (None: could not be judged), status, seconds
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def judge_file(
     """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
 
     out: default runs/judge/NAME-SUITE.jsonl. ks: of pass@k; default 1 and 10, where the samples allow. timeout_s: wall
-    time of one program. limit: only the samples of the first so many tasks by id, of those that have any. BadInput, in
-    one line, for an unknown suite or tasks, and for rows that cannot be read.
+    time of one program. limit: only the samples of the first so many tasks by id, of those that have any. BadInput
+    for an unknown suite or tasks, and, a line each, for rows that cannot be read.
     """
     if suite not in SUITES:
         raise BadInput(f"suite: {suite!r} given{did_you_mean(suite, SUITES)}; it can be: {', '.join(SUITES)}")
@@ -86,34 +88,43 @@ def judge_file(
     rows = read_samples(samples, suite, tasks)
     name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}"
     if limit:
-        kept = set(sorted({one.task for one in rows})[:limit])
-        rows, tasks = [one for one in rows if one.task in kept], {k: v for k, v in tasks.items() if v.name in kept}
+        tasks, rows = first_tasks(tasks, rows, limit)
         name += f"-limit-{limit}"
     out = out or Path("runs") / "judge" / f"{name}.jsonl"
     if not replace:
-        check_free(out, {(one.task, one.model, one.sample) for one in rows})
+        check_free(out, rows)
     to_file(out.with_name(out.name + ".log"))
+    if limit:
+        say(f"{suite}: limited to {len({one.task for one in rows}):,} tasks, the first by id that have samples")
     started = time.monotonic()
     with underway(out) as (known, keep):
-        waiting: dict[str, Sample] = {one.program: one for one in rows if one.program not in known}
         found = {one.program: known[one.program] for one in rows if one.program in known}
-        if limit:
-            say(f"{suite}: limited to {len(kept):,} tasks, the first by id that have samples")
+        waiting = {one.program: one for one in rows if one.program not in known}
         say(f"{suite}: {len(rows):,} samples; texts judged already: {len(found):,}, to judge: {len(waiting):,}")
-        judged = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
-        keys = list(waiting)
-        with progress(len(keys), "judging") as advance:
-
-            def tell(at: int, verdict: tuple[bool | None, str, float]) -> None:
-                found[keys[at]] = verdict
-                keep(keys[at], verdict)
-                advance()
-
-            judge(judged, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed, keep=tell)
+        how = {"timeout_s": timeout_s, "allow_unsandboxed": allow_unsandboxed}
+        found |= judge_texts(waiting, tasks, keep, **how)
         seconds = time.monotonic() - started
         write_verdicts(out, tasks, rows, found)
-    speed = f"{len(keys):,} texts in {seconds:.0f} s, {len(keys) / seconds:.0f} per second" if keys else "nothing to do"
+    count = len(waiting)
+    speed = f"{count:,} texts in {seconds:.0f} s, {count / seconds:.0f} per second" if count else "nothing to do"
     return "\n".join([*tables(suite, tasks, rows, found, ks), f"verdicts: {out} ({speed})"])
+
+
+def judge_texts(
+    waiting: Mapping[str, Sample], tasks: Mapping[str, Task], keep: Callable[[str, Verdict], None], **how: Any
+) -> dict[str, Verdict]:
+    """The verdict of each program, given to `keep` as it comes."""
+    found, keys = {}, list(waiting)
+    rows = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
+    with progress(len(keys), "judging") as advance:
+
+        def tell(at: int, verdict: Verdict) -> None:
+            found[keys[at]] = verdict
+            keep(keys[at], verdict)
+            advance()
+
+        judge(rows, keep=tell, **how)
+    return found
 
 
 # --- tasks and samples -----------------------------------------------------------------------------------------------
@@ -133,6 +144,12 @@ def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]
         for name in (names := names_of(suite, example)):
             found[name] = Task(names[0], example, gold, hashlib.sha256(recipe.encode()).hexdigest())
     return found
+
+
+def first_tasks(tasks: Mapping[str, Task], rows: Sequence[Sample], limit: int) -> tuple[dict[str, Task], list[Sample]]:
+    """Of the tasks that have samples the first by id, and their samples."""
+    kept = set(sorted({one.task for one in rows})[:limit])
+    return {key: task for key, task in tasks.items() if task.name in kept}, [one for one in rows if one.task in kept]
 
 
 def names_of(suite: str, example: Example) -> list[str]:
@@ -160,35 +177,38 @@ def files_of(samples: Path) -> list[Path]:
 
 
 def read_samples(samples: Path, suite: str, tasks: Mapping[str, Task]) -> list[Sample]:
-    """The rows of a file, or of a folder's files, as samples; what does not fit is told in one line with its place."""
+    """The rows of a file, or of a folder's files, as samples; a line with its place for each that does not fit."""
     found: list[Sample] = []
     unknown: Counter[str] = Counter()
     seen: Counter[tuple[str, str]] = Counter()
     places: dict[tuple[str, str, int], str] = {}
-    first, columns = "", TEXTS[next(iter(tasks.values())).example.task]
+    first, columns, problems = "", TEXTS[next(iter(tasks.values())).example.task], Problems()
     for file in files_of(samples):
-        for where, row in file_rows(file):
+        for where, row in file_rows(file, problems):
             name = row.get("task_id", row.get("id"))
             if name is None:
-                raise BadInput(f"{where}: task_id: nothing given; allowed: the name of a task of {suite}")
-            task = tasks.get(str(name))
-            if task is None:
+                problems.add(f"{where}: task_id: nothing given; allowed: the name of a task of {suite}")
+            elif (task := tasks.get(str(name))) is None:
                 first = first or where
                 unknown[str(name)] += 1
-                continue
-            one = sample_of(row, where, columns, task, file, seen)
-            if (key := (one.task, one.model, one.sample)) in places:
-                raise BadInput(f"{where}: sample {one.sample} of {one.task} by {one.model} is in {places[key]} already")
-            places[key] = where
-            found.append(one)
+            else:
+                try:
+                    one = sample_of(row, where, columns, task, file, seen)
+                except BadInput as problem:
+                    problems.add(problem)
+                    continue
+                if (before := places.setdefault((one.task, one.model, one.sample), where)) != where:
+                    problems.add(f"{where}: sample {one.sample} of {one.task} by {one.model} is in {before} already")
+                found.append(one)
     if unknown:
         named, more = list(unknown)[:3], ", ..." if len(unknown) > 3 else ""
-        raise BadInput(
+        problems.add(
             f"{first}: task_id: {unknown.total():,} of {unknown.total() + len(found):,} rows name {len(unknown):,} "
             f"tasks that {suite} does not have ({', '.join(named)}{more}); it has {next(iter(tasks))}, ..."
         )
-    if not found:
-        raise BadInput(f"{samples}: it has no rows")
+    if not found and not problems.count:
+        problems.add(f"{samples}: it has no rows")
+    problems.tell()
     return found
 
 
@@ -216,13 +236,13 @@ def sample_of(
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
-Verdict = tuple[bool | None, str, float]
-
 
 @contextmanager
 def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
     """(verdicts that are known, by program; keep(program, verdict), which writes one more to OUT.partial)."""
     partial = out.with_name(out.name + ".partial")
+    if out.is_dir():
+        raise BadInput(f"out: {out} is a folder; allowed: a file")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         file = open(partial, "ab")  # noqa: SIM115
@@ -247,18 +267,16 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
         partial.unlink()
 
 
-def check_free(out: Path, samples: Container[tuple[str, str, int]]) -> None:
-    """BadInput where OUT holds anything but verdicts on these samples (task, model, number)."""
+def check_free(out: Path, rows: Sequence[Sample]) -> None:
+    """BadInput where OUT holds anything but verdicts on these samples."""
+    samples = [[one.task, one.model, one.sample] for one in rows]
+    known = set(map(json.dumps, samples))
     for where, row in json_lines(out) if out.is_file() else ():
-        if (
-            not isinstance(row, dict)
-            or "program" not in row
-            or (row.get("task_id"), row.get("model"), row.get("sample")) not in samples
-        ):
-            what = "no verdict on one of these samples"
-            raise BadInput(
-                f"{out}: in use: {where} holds {what}; --out FILE for another place, --replace to replace it"
-            )
+        keys = ("task_id", "model", "sample", "program")
+        *sample, program = map(row.get, keys) if isinstance(row, dict) else (None,) * len(keys)
+        if program is None or json.dumps(sample) not in known:
+            what = f"{where} holds no verdict on one of these samples"
+            raise BadInput(f"{out}: in use: {what}; --out FILE for another place, --replace to replace it")
 
 
 def verdicts_in(path: Path) -> dict[str, Verdict]:

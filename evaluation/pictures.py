@@ -171,10 +171,10 @@ def learners(rounds: Sequence[Training]) -> str:
         (line,) = curve_over_steps(axis, one.loss, ACCENT if at == len(rounds) - 1 else INK, 1)
         line.set_alpha(0.25 + 0.6 * (at + 1) / len(rounds))
     over_steps(axis, "loss")
-    ends = [rounds[0], rounds[-1]] if len(rounds) > 1 else [rounds[0]]
+    ends = sorted([rounds[0], *rounds[1:][-1:]], key=lambda one: one.loss[-1][1])
     low, high = axis.get_ylim()
-    at_y = apart([one.loss[-1][1] for one in sorted(ends, key=lambda one: one.loss[-1][1])], 0.1 * (high - low))
-    for one, y in zip(sorted(ends, key=lambda one: one.loss[-1][1]), at_y, strict=True):
+    at_y = apart([one.loss[-1][1] for one in ends], 0.1 * (high - low))
+    for one, y in zip(ends, at_y, strict=True):
         colour = ACCENT if one is rounds[-1] else INK
         axis.text(1.02, y, one.who, transform=axis.get_yaxis_transform(), color=colour, size=10, va="center")
     return svg(figure, "Training of the learners, round by round")

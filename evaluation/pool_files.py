@@ -64,9 +64,9 @@ def label(
     """
     check_folder(out)
     there = {one.name for one in out.iterdir()} if out.is_dir() else set()
-    if there and there != {"labels.npz", "questions.jsonl"}:
-        strange = sorted(there - {"labels.npz"})[0]
-        raise BadInput(f"out: {out} is in use: it holds {strange}, and not labels alone; --out DIR for another place")
+    if there != {"labels.npz", "questions.jsonl"} and (strange := sorted(there - {"labels.npz"})):
+        what = f"it holds {strange[0]}, and not labels alone"
+        raise BadInput(f"out: {out} is in use: {what}; --out DIR for another place")
     name, opinions, _, decision = decide(folder, outputs, questions, method, encoder)
     usable_N = np.array(
         [

@@ -6,6 +6,7 @@ terminal.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from w2s.evaluation import pool_pictures as pictures
-from w2s.evaluation.report import duration, fill
+from w2s.evaluation.report import fill
 from w2s.evaluation.verdict import compared, points, sentence
+from w2s.log import duration, printable
 from w2s.records import Metric
 
 BEST = "the best single model"
@@ -24,7 +26,7 @@ MOST_ROWS = 40  # of singles and groups; the rest can be unfolded
 
 def render(found: dict[str, Any]) -> str:
     """The whole page, in one file that asks for nothing: `found` is the content of combine.json."""
-    found = {"online": [], "groups": [], "bounds": None, "unit": "$"} | printable(found)
+    found = {"online": [], "groups": [], "bounds": None, "unit": "$"} | on_a_line(found)
     methods, winner = found["methods"], winner_of(found)
     best = next((method["accuracy"][0] for method in methods if method["name"] == SINGLE), None)
     content = {
@@ -76,7 +78,7 @@ def verdict_of(found: dict[str, Any]) -> str:
     Where no method can be told from the best single model it says so, and what the questions could have shown
     (`found["smallest_difference"]`, a share, where it is given).
     """
-    found = printable(found)
+    found = on_a_line(found)
     winner, oracle = winner_of(found), (found.get("bounds") or {}).get("oracle")
     if winner is None:
         return sentence(f"no method could be used on {found['outputs']}")
@@ -111,7 +113,7 @@ def against(method: dict[str, Any], found: dict[str, Any], other: str = "over_be
 
 def remarks_of(found: dict[str, Any]) -> list[str]:
     """What an honest reader asks next, before the remarks that came with the numbers."""
-    found = printable(found)
+    found = on_a_line(found)
     said, winner = [], winner_of(found)
     by_name = {method["name"]: method for method in found["methods"]}
     picked, votes = by_name.get(PICKED), by_name.get("plurality")
@@ -184,7 +186,7 @@ def scale_of(rows: Sequence[dict[str, Any]], best: float | None) -> dict[str, fl
 
 def table(found: dict[str, Any], rows: int = 15) -> str:
     """For the terminal: the verdict, the first `rows` methods in aligned columns, and what was left out."""
-    found = printable(found)
+    found = on_a_line(found)
     columns, methods = columns_of(found), found["methods"]
     names = {"over_plurality": "vs plurality", "abstained": "abstained", "asked": "asked"}
     names["cost"] = f"{found.get('unit', '$')}/1,000"
@@ -272,12 +274,12 @@ def options_of(method: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in (method.get("options") or {}).items() if value is not None)
 
 
-def printable(found: Any) -> Any:
-    """The same content, with a visible mark for each character that moves cursors or hides text."""
+def on_a_line(found: Any) -> Any:
+    """The same content, every text printable and on one line."""
     if isinstance(found, str):
-        return "".join(letter if letter.isprintable() else "�" for letter in found)
+        return re.sub(r"[\n\t]", " ", printable(found))
     if isinstance(found, dict):
-        return {printable(key): printable(value) for key, value in found.items()}
+        return {on_a_line(key): on_a_line(value) for key, value in found.items()}
     if isinstance(found, list | tuple):
-        return [printable(value) for value in found]
+        return [on_a_line(value) for value in found]
     return found

@@ -102,8 +102,8 @@ def coming_back(data: ReportData) -> str:
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
     return (
-        f"{alike:,} questions share the highest weight in every round, since the learners were right and wrong about "
-        f"them in the same rounds{shown}."
+        f"{alike:,} questions share the highest weight in every round, since the learners got them right or wrong in "
+        f"the same rounds{shown}."
     )
 
 
@@ -127,11 +127,11 @@ def render(name: str, content: dict[str, Any], folder: Path) -> None:
     """The template `name`, filled, as a file in `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(hide(fill(name, content)), encoding="utf-8", errors="backslashreplace")
+    (folder / name).write_text(fill(name, content), encoding="utf-8", errors="backslashreplace")
 
 
 def fill(name: str, content: dict[str, Any]) -> str:
-    """The template `name` beside this file, filled. All text is escaped but the pictures."""
+    """The template `name` beside this file, filled, secrets hidden. All text is escaped but the pictures."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
@@ -151,7 +151,7 @@ def fill(name: str, content: dict[str, Any]) -> str:
         "block": block,
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
-    return page.get_template(name).render(content)
+    return hide(page.get_template(name).render(content))
 
 
 def typeset(text: str) -> str:

@@ -14,7 +14,6 @@ from w2s.evaluation.contents import ReportData
 from w2s.evaluation.report import fill
 from w2s.evaluation.runs import Run, questions_of
 from w2s.evaluation.verdict import sentence, verdict
-from w2s.hidden import hide
 from w2s.prompts import PROMPTS
 from w2s.registry import pick
 
@@ -59,7 +58,7 @@ def write_student(run: Run, data: ReportData) -> list[str]:
     for seed, path in found.items():
         here = partial if seed == run.seeds[0] else partial / f"seed-{seed}"
         shutil.copytree(path, here, copy_function=link_weights)
-    (partial / "README.md").write_text(hide(card(run, data)), encoding="utf-8")
+    (partial / "README.md").write_text(card(run, data), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return ["student/README.md"]

@@ -64,7 +64,7 @@ def test_other_stages_under_the_same_config_are_another_run_and_replace_lets_it_
     write_listing(folder, (folder / "config.yaml").read_text(), listed)
     (folder / "curve.html").write_text("of a study under this name")
     line = refused(["run", "tiny.yaml"], capsys)
-    assert "data, code, environment or command are not (1 of its 66 stages are others); name=... for a new" in line
+    assert "data, code, environment or command differ (1 of its 66 stages are different); name=... for a new" in line
     main(["run", "tiny.yaml", "--replace"])
     assert (folder / "metrics.json").read_bytes() == numbers
     assert not (folder / "curve.html").exists()

@@ -77,14 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         words = next((name for name, settings in arguments if settings.get("nargs") in ("*", "+")), None)
         sub.set_defaults(command=command, words=words)
 
-    add(
-        run,
-        "run the whole chain, or what is missing of it, and write the report",
-        flags.CONFIG,
-        flags.SEVERAL,
-        flags.LIMIT,
-        flags.REPLACE,
-    )
+    add(run, "run the whole chain, or what is missing of it, and write the report", *flags.CHAIN)
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
@@ -93,18 +86,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
     add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
     add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
-    add(
-        combine_labels, "pseudo-labels by a fitted combiner, for a student to be trained on", *flags.APPLY, *flags.LABEL
-    )
+    add(combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", *flags.APPLY, *flags.LABEL)
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
-    add(
-        rewards_run, "train reward models on preference data, and judge them", flags.CONFIG, flags.OVERRIDES,
-        flags.REPLACE,
-    )  # fmt: skip
-    add(
-        rewards_curve, "gold and reward of what reward models choose: over-optimisation", flags.CONFIG, flags.OVERRIDES,
-        flags.REPLACE,
-    )  # fmt: skip
+    add(rewards_run, "train reward models on preference data, and judge them", *flags.STUDIED)
+    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", *flags.STUDIED)
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser

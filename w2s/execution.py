@@ -148,5 +148,5 @@ def other_stages(config: Config, told: Sequence[Stage]) -> str:
     """How many stages of a run that lies there with the same config are not among these, in words."""
     there = {one["folder"] for one in (read_sealed(folder_of(config) / LISTING) or {"stages": ()})["stages"]}
     gone = len(there - {stage.folder_name for stage in told})
-    what = "its config is the same, but data, code, environment or command are not"
-    return f"{what} ({gone} of its {len(there)} stages are others)" if gone else ""
+    what = "its config is the same, but data, code, environment or command differ"
+    return f"{what} ({gone} of its {len(there)} stages are different)" if gone else ""

@@ -46,7 +46,7 @@ what is written, to runs/NAME/ (runtime.runs_dir, name):
   log.jsonl                  what was said, timed  stages.json  the artifacts in runs/store/ that the run consists of
 
 examples:
-  w2s run configs/quickstart.yaml --limit 200        a smoke run: its name gets -limit-200, and no whole run sees of it
+  w2s run configs/quickstart.yaml --limit 200        a smoke run, NAME-limit-200, apart from the whole run
   w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
   w2s run configs/science.yaml data.root=DIR student.model.path=FOLDER
 """
@@ -74,23 +74,23 @@ TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("
 
 
 def names(text: str) -> list[str]:
-    """A flag's list: names parted by commas."""
+    """A flag's list: names separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def prices(text: str) -> dict[str, float]:
-    """A flag's mapping: pattern=dollars, parted by commas."""
+    """A flag's mapping: pattern=dollars, separated by commas."""
     try:
         return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, parted by commas") from None
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, separated by commas") from None
 
 
 def counts(text: str) -> list[int]:
-    """A flag's list: whole numbers above 0, parted by commas."""
+    """A flag's list: whole numbers above 0, separated by commas."""
     found = [int(one) if one.isdecimal() else 0 for one in names(text)]
     if not found or min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, parted by commas")
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, separated by commas")
     return found
 
 
@@ -126,6 +126,8 @@ LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: of eve
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite by id"})
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
+CHAIN = (CONFIG, SEVERAL, LIMIT, REPLACE)
+STUDIED = (CONFIG, OVERRIDES, REPLACE)
 TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners: its methods with their options"})
 BESIDE = ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"})
 JUDGE = (

@@ -233,7 +233,7 @@ def ending(code: int | None) -> str:
     if code is None:
         return ""
     if code >= 0:
-        return f" (its launcher ended with exit code {code}, the work not done)"
+        return f" (its launcher ended with exit code {code} before the work was done)"
     name = next((f", {one.name}" for one in signal.Signals if one == -code), "")
     why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
     return f" (its launcher was ended by signal {-code}{name}{why})"
@@ -243,8 +243,8 @@ def tell_cuts(done: dict[str, Any]) -> None:
     """One line for each set of which a model could not read all."""
     for name, one in done.get("cut", {}).items():
         prompts = f"{one['prompts']:,} of {one['of']:,} prompts lost their beginning"
-        answers = f", {one['answers']:,} an answer's end" if one["answers"] else ""
-        say(f"{name}: {prompts}{answers}: {one['by']} reads {one['tokens']:,} tokens", {"cut": one})
+        answers = f", in {one['answers']:,} an answer lost its end" if one["answers"] else ""
+        say(f"{name}: {prompts}{answers}: {one['by']} reads at most {one['tokens']:,} tokens", {"cut": one})
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:

@@ -44,5 +44,5 @@ def smoke(limit: int | None) -> str:
         return ""
     return (
         f"smoke run: of every set the first {limit:,} questions by id, no training longer than {SMOKE_STEPS} steps; "
-        "its numbers say that everything runs, and no more"
+        "its numbers show only that everything runs"
     )

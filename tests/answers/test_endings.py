@@ -66,6 +66,9 @@ in a unit | The answer (in eggs) is N.
 equals | final answer = N
 roughly | The answer is approximately N.
 with an exclamation | The answer is N!
+taken back at the very end | The answer is N. Wait
+denied before | The answer isn't 99. It's N.
+denied in the same sentence | The answer cannot be 99, so it must be N.
 with a denial | The answer is not 99 but N.
 with a denial and a sentence | The answer is not 99. It is N.
 with a short denial | The answer isn't 99; it's N.
@@ -121,6 +124,9 @@ the root of it | The answer is the square root of N.
 raised | The answer is N².
 a bound | The answer is > N
 two numbers | The answer is 99 or N.
+denied | The correct answer isn't N. It's 99.
+denied in the same sentence | The answer cannot be N, so it must be 99.
+denied in the line above | The answer can't be N.¶We get 99.
 a list | The answers are 99 and N.
 no announcement | Of N eggs they eat some, and 99 are left.
 no announcement, two lines | There are N eggs.¶So 99 are left.
@@ -177,6 +183,16 @@ def test_answers_in_all_styles_are_one_candidate():
     texts = [text.replace("N", "18") for text in table(STYLES).values()]
     assert set(merge(QUESTION, [*texts, "The answer is 19."]).index) == {0, 1}
     assert merge(QUESTION, texts).index == (0,) * len(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Answer: Yes, because 3 > 2", "The answer is yes, since 3 > 2.", "#### Yes", "It is clear: answer = Yes."],
+)
+def test_yes_is_an_answer_whatever_numbers_are_its_reason(text):
+    assert compare(text, "Yes") is True
+    assert compare(text, "No") is False
+    assert compare(text, "2") is False
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_the_newest_run_of_a_task_counts(tmp_path):
     samples(tmp_path, "m", "colours", [choice_row(0, [-2.0, -1.0], 0)], "2026-11-22T01-00-00.000000")
     opinions, _, notes = read_with_notes(tmp_path)
     assert opinions.answer_MN.tolist() == [[1]]
-    assert notes[0].startswith("an older log of the same model and task not read, the newest counts: ")
+    assert notes[0].startswith("an older log of the same model and task not read, since the newest counts: ")
     assert "2026-11-21" in notes[0]
 
 
@@ -367,4 +367,7 @@ def test_evalplus_samples_need_a_suite_that_has_their_tasks(tmp_path):
     with pytest.raises(BadInput, match=r"m.jsonl: programs without verdicts: name the suite"):
         read_pool(path)
     with pytest.raises(BadInput, match=r"m.jsonl:1: task_id: 'Tiny/7' given; allowed: those of the suite, Tiny/0"):
+        read_pool(path, suite=SUITE)
+    path.write_text(path.read_text() + json.dumps({"task_id": "Tiny/0", "solution": 7}) + "\n")
+    with pytest.raises(BadInput, match=r"(?s)m.jsonl:1: task_id: .*\n.*m.jsonl:2: solution: 7 given"):
         read_pool(path, suite=SUITE)

@@ -250,6 +250,44 @@ def test_what_arrow_reads_quickly_is_what_is_read_row_by_row(tmp_path_factory, r
         assert set(quick.unused) == set(slow.unused)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,model,answer\n1,m,"a\n2,m,b\n3,m,c\n',
+        'id,model,answer\n1,m,"a\n2,m,b\n3,m,"c\n',
+        'id,model,answer\n1,m,"a"b\n',
+        'id,model,answer\n1,m,a "b"\n',
+        "id,model,answer, correct\n1,m,x,1\n",
+        "id,model,answer,answer\n1,m,x,y\n",
+        "id,model,answer,\n1,m,x,y\n",
+        "",
+    ],
+)
+def test_a_csv_with_unusual_quotes_or_names_is_not_read_quickly(tmp_path, text):
+    path = tmp_path / "outputs.csv"
+    path.write_text(text)
+    assert quick_table(path, OUTPUTS, ["id", "model"]) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",id,model,answer\n0,1,m,x\n",
+        'id,model,answer\r\n1,m,"a, ""b"""\r\n"2","m","c\nd"',
+        "id,model,answer\n1,m,x\n\n2,m,y\n",
+    ],
+)
+def test_indices_quotes_and_blank_lines_of_a_csv_are_read_quickly(tmp_path, text):
+    path = tmp_path / "outputs.csv"
+    path.write_text(text, newline="")
+    quick = quick_table(path, OUTPUTS, ["id", "model"])
+    slow = rows_source(str(path), file_rows(path), OUTPUTS, ["id", "model"], Problems())
+    for name in quick.columns:
+        one, other = (next(source.batches([name])).column(0).to_pylist() for source in (quick, slow))
+        assert one == other
+    assert quick.unused == slow.unused
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_plain_files_are_read_quickly(tmp_path, suffix):
     path = write(tmp_path / f"outputs{suffix}", GIVEN, OUTPUTS)
@@ -276,8 +314,8 @@ def test_columns_that_are_not_used_are_named(tmp_path):
     notes: list[str] = []
     read_pool(tmp_path / "outputs.jsonl", notes=notes)
     assert notes == [
-        f"{tmp_path}/questions.csv: columns that are not used: A, B",
-        f"{tmp_path}/outputs.jsonl: columns that are not used: latency",
+        f"{tmp_path}/questions.csv: columns not read: A, B",
+        f"{tmp_path}/outputs.jsonl: columns not read: latency",
     ]
 
 

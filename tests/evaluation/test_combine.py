@@ -297,6 +297,13 @@ def test_a_folder_of_something_else_is_not_written_into(done, tmp_path, capsys, 
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_labels_that_a_kill_left_without_their_questions_are_written_again(done, tmp_path):
+    (tmp_path / "labels.npz").write_bytes(b"")
+    main(["combine", "labels", str(done / "out"), str(done / "pool"), "--method", "plurality", "--out", str(tmp_path)])
+    assert (tmp_path / "questions.jsonl").stat().st_size
+    assert (tmp_path / "labels.npz").stat().st_size
+
+
 def test_a_folder_with_a_broken_report_or_a_cut_file_is_refused(done, tmp_path, capsys):
     (tmp_path / "fitted").mkdir()
     whole = (done / "out" / "fitted" / "plurality.npz").read_bytes()

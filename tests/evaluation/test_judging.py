@@ -283,6 +283,14 @@ def test_bad_input_is_one_line_and_exit_2(content, words, message, capsys):
     assert told[0].startswith(f"w2s: {message}")
 
 
+def test_every_row_that_cannot_be_read_is_told(capsys):
+    Path("m.jsonl").write_text(lines([{"solution": "x"}, {"task_id": "Own/0"}, {**GOOD, "task_id": "No/1"}]) + "{\n")
+    with pytest.raises(SystemExit):
+        judge("m.jsonl")
+    told = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix("w2s: m.jsonl:")[:4] for line in told] == ["1: t", "2: s", "4: n", "3: t"]
+
+
 @pytest.mark.parametrize("words", [["--k", "0"], ["--k", "1,x"], ["--k", ""]])
 def test_a_k_that_is_no_count_is_refused(words, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -353,7 +361,9 @@ def test_a_file_of_something_else_is_not_written_over(capsys):
     samples, before = write("m.jsonl", rows), Path("m.jsonl").read_bytes()
     Path("notes.jsonl").write_text("notes\n")
     judge(write("other.jsonl", [{**row, "model": "other"} for row in rows]), "--out", "verdicts.jsonl")
-    for out in ("m.jsonl", "notes.jsonl", "verdicts.jsonl"):
+    Path("listed.jsonl").write_text('{"program": "p", "task_id": ["Own/0"], "model": "m", "sample": 0}\n')
+    Path("folder").mkdir()
+    for out in ("m.jsonl", "notes.jsonl", "verdicts.jsonl", "listed.jsonl", "folder"):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             judge(samples, "--out", out)

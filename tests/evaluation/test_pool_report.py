@@ -194,6 +194,11 @@ def test_a_verdict_is_one_sentence_and_claims_a_win_only_where_an_interval_shows
     assert ("beats" in said) == any(gap - 0.01 > 0 for gap in gaps)
 
 
+def test_names_stay_on_one_line_and_keep_the_spaces_of_their_language():
+    found = {**made_up_pool(), "methods": [a_method("two\nlines\tof\u3000many", 0.7, None)], "winner": "two\nlines"}
+    assert "two lines of\u3000many" in table(found)
+
+
 def test_text_of_unknown_origin_stays_text_and_moves_no_cursor():
     found = made_up_pool(POISON)
     html, printed = render(found), table(found)

@@ -223,7 +223,7 @@ def test_the_students_training_and_answers_are_in_both_files(made_up, pages):
 
 
 def test_equal_weights_of_the_heaviest_questions_are_explained(made_up, pages, tmp_path):
-    words = "12 questions share the highest weight in every round, since the learners were right and wrong"
+    words = "12 questions share the highest weight in every round, since the learners got them right or wrong"
     assert all(words in page for page in pages)
     alone = tuple(dataclasses.replace(row, alike=1) for row in made_up[2].heaviest)
     write_report(dataclasses.replace(made_up[2], heaviest=alone), tmp_path)

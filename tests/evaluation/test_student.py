@@ -13,6 +13,7 @@ import pytest
 import transformers
 
 from tests.models import tiny
+from w2s import hidden
 from w2s.config import Model
 from w2s.evaluation import student
 from w2s.evaluation.collect import finish, report_data
@@ -87,6 +88,18 @@ def test_the_card_says_what_it_is_who_labelled_it_how_good_it_is_and_how_it_was_
             assert f"| accuracy | {value} | {low} to {high} | {one['n']} |" in text
     assert "| file | student | accuracy |" in text
     assert "| humaneval | student | pass@1 |" in text
+
+
+def test_the_card_shows_no_value_of_the_environment(tiny_run, monkeypatch):
+    run = open_run(tiny_run / "runs" / "tiny")
+    data, path = report_data(run, *measure_run(run)), run.config["student"]["model"]["path"]
+    assert path in student.card(run, data)
+    monkeypatch.setattr(hidden, "_known", {})
+    monkeypatch.setenv("W2S_SECRET", path)
+    hidden.value_of("W2S_SECRET")
+    said = student.card(run, data)
+    assert "${oc.env:W2S_SECRET}" in said
+    assert path not in said
 
 
 def test_with_several_seeds_the_first_lies_on_top_and_the_card_says_where_the_others_are(tiny_run, tmp_path):

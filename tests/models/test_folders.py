@@ -56,13 +56,13 @@ def test_a_whole_folder_is_read(model, tiny_config, capsys):
 @pytest.mark.parametrize("key", ["n_layer", "num_hidden_layers", "num_layers", "encoder_layers", "num_local_experts"])
 def test_more_parts_than_the_weights_hold_are_refused_before_they_are_built(model, tiny_config, capsys, key):
     change(model, **{key: 10_000_000})
-    refused(model, f"config.json: {key}: 10000000 given; its weights are", tiny_config, capsys)
+    refused(model, f"config.json: {key}: 10000000 given; its weights hold", tiny_config, capsys)
 
 
 @pytest.mark.parametrize("key", ["num_labels", "n_positions", "vocab_size", "n_embd"])
 def test_a_size_above_all_numbers_of_the_weights_is_refused(model, tiny_config, capsys, key):
     change(model, **{key: 1_000_000_000})
-    refused(model, f"config.json: {key}: 1000000000 given; its weights are", tiny_config, capsys)
+    refused(model, f"config.json: {key}: 1000000000 given; its weights hold", tiny_config, capsys)
 
 
 @pytest.mark.parametrize(

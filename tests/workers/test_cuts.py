@@ -46,7 +46,7 @@ def test_a_job_keeps_its_cuts_and_the_pipeline_says_them_once(tiny, tmp_path, ca
     assert done["cut"] == {"hard": {"prompts": 3, "answers": 1, "of": 5, "tokens": 16, "by": "round 0"}}
     capsys.readouterr()
     jobs.tell_cuts(done)
-    told = "hard: 3 of 5 prompts lost their beginning, 1 an answer's end: round 0 reads 16 tokens\n"
+    told = "hard: 3 of 5 prompts lost their beginning, in 1 an answer lost its end: round 0 reads at most 16 tokens\n"
     assert capsys.readouterr().err == told
 
 

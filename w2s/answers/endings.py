@@ -53,7 +53,7 @@ NO_WORDS = re.compile(
 )
 SENTENCE = re.compile(
     r"(?i)\b(?:i|we|you|he|she|they|let|lets|is|are|was|were|has|have|had|will|would|can|cannot|can't|don't|do|does|did"
-    r"|so|therefore|thus|hence|there|sorry|need|know|need|compute|calculate|find|first|then)\b"
+    r"|so|therefore|thus|hence|there|sorry|need|know|compute|calculate|find|first|then)\b"
 )
 YES_OR_NO = re.compile(r"(?i)(?:yes|no|true|false)\b(?=\s*[,;:–—]| (?:because|since|as)\b)")
 CHOICE = re.compile(r"\(?([A-J])[).:]+\s+(?=\S)")  # the letter of a choice before its text
@@ -180,7 +180,7 @@ def stated(text: str, mark: re.Match) -> str | None:
     start = mark.end()
     supposed = SUPPOSED.search(text[max(mark.start() - 40, 0) : mark.start()])
     if supposed or DENIED.search(mark[0]) or DENIED_VALUE.match(text[start : start + 40].lstrip()):
-        after = re.compile(r"\bbut\b|[.;,]\s|\n").search(text, start)  # not 17. It is 18
+        after = re.compile(r"(?i)(?:\bbut\b|[.;,]\s|\n)(?: ?it['’]s\b)?").search(text, start)  # not 17. It's 18
         return (unannounced(text[after.end() :].strip()) if after else None) or ""
     if re.search(r"(?i)\bnot\b|n['’]t\b", mark[0]):
         return None
@@ -257,12 +257,12 @@ def bare_answer(said: str) -> str:
 
 def unannounced(text: str) -> str | None:
     """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
+    if not text:
+        return None
     if not re.search(r"\d", text) and (word := YES_OR_NO.match(text)):
         return word[0]
-    one_line, bare = (
-        "\n" not in text and not DENIED_VALUE.search(text),
-        bare_answer(text) if len(text) <= LONGEST else "",
-    )
+    one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
+    one_line = one_line and not DENIED_VALUE.search(text)
     labelled = re.match(r"[^\W\d][\w ]{1,30}: +(.+)", bare)  # Total: 18
     bare = labelled[1] if labelled and quantity_of(labelled[1]) else bare
     if one_line and bare:

@@ -140,8 +140,7 @@ def answer(library: Any, kinds: list, given: str, wanted: str | None = None) -> 
     sides = [library.parse(f"${side}$", kinds, parsing_timeout=None) for side in (given, wanted)]
     given_, wanted_ = ([with_i(one) for one in side] for side in sides)
     # As numbers these agree to 12 digits or not at all.
-    same = library.verify(wanted_, given_, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None)
-    return bool(same)
+    return bool(library.verify(wanted_, given_, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def with_i(parsed: Any) -> Any:

@@ -36,14 +36,11 @@ SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 1
 Quantity = tuple[Fraction, str]  # a number and its unit, "" where none is named
 
 
-def number_of(answer: str) -> Fraction | None:
-    r"""The number that an answer is: 1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\%, 1e3; None where it is none."""
-    found = quantity_of(answer)
-    return found[0] if found else None
-
-
 def quantity_of(answer: str) -> Quantity | None:
-    """The number that an answer is, exactly, and its unit; None where it is none."""
+    r"""The number that an answer is, exactly, and its unit; None where it is none.
+
+    1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\% and 1e3 are numbers.
+    """
     if len(answer) > LONGEST:
         return None
     answer = spelled(answer)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import mmap
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,7 @@ ALLOWED = {
     NUMBERS: "a list of numbers",
 }
 BATCH_ROWS = 1 << 18
+QUOTED = re.compile(rb'(?:[^"]++|(?<![^,\r\n])"(?:[^"]++|"")*+"(?=[,\r\n]|\Z))*+')  # around whole cells, and closed
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,8 @@ def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[st
     try:
         if path.suffix == ".csv":
             header = next(csv.reader([first_line(path)]), [])
-            names = [name for name in types if name in header]
-            table = csv_table(path, names, types) if names else pa.table({})
+            header = [name or "Unnamed: 0" for name in header[:1]] + header[1:]  # as `csv_rows` calls it
+            table = csv_table(path, header, types)
         elif path.suffix == ".jsonl":
             some = [json.loads(line) for _, line in itertools.islice(lines(path), 100) if line.strip()]
             header = some[0] if some else {}
@@ -149,7 +152,13 @@ def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[st
     return table_source(str(path), table, (name for name in header if name not in types)) if usable else None
 
 
-def csv_table(path: Path, names: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+    """A ValueError where header or quotes are unusual: to Arrow all that follows an open quote is one cell."""
+    names = [name for name in types if name in header]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        well_quoted = QUOTED.fullmatch(text) is not None
+    if not names or not well_quoted or len({name.strip() for name in header} & set(header) - {""}) < len(header):
+        raise ValueError("read it row by row")
     texts = pacsv.ConvertOptions(
         include_columns=names, column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
     )

@@ -107,7 +107,7 @@ def newest(files: Sequence[Path], notes: list[str]) -> list[Path]:
     latest = {(file.parent, task_of(file)[0]): file for file in sorted(files, key=lambda file: task_of(file)[1])}
     if older := sorted(set(files) - set(latest.values())):
         count = f"{len(older)} older logs" if len(older) > 1 else "an older log"
-        notes.append(f"{count} of the same model and task not read, the newest counts: {older[0]}")
+        notes.append(f"{count} of the same model and task not read, since the newest counts: {older[0]}")
     return sorted(latest.values())
 
 

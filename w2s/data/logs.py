@@ -9,7 +9,7 @@ from pathlib import Path
 
 from w2s.data.columns import OUTPUTS, QUESTIONS, Source, rows_source
 from w2s.data.harness import lm_eval_rows
-from w2s.data.reading import Problems, Row, file_rows
+from w2s.data.reading import Problems, Row, file_rows, quoted
 from w2s.grading import judge
 from w2s.log import say
 from w2s.records import BadInput, Example, Gold
@@ -61,7 +61,7 @@ def model_of(file: Path) -> str:
 
 
 def models_files(files: Sequence[Path]) -> list[Path]:
-    """One file a model, as evalplus takes it: cut to the program before as it was written before raw.
+    """One file per model: its sanitized one, else its calibrated one, else the plain one, else the raw one.
 
     Results of a judge are no samples. What is left out is said.
     """
@@ -92,21 +92,24 @@ def evalplus_rows(files: Sequence[Path], suite: Suite | None) -> tuple[list[dict
     if suite is None:
         raise BadInput(f"{files[0]}: programs without verdicts: name the suite to judge them by, for example humaneval")
     tasks = {str(e.meta.get("task_id")): (e, g) for e, g in zip(*suite, strict=True)}
-    outputs, programs = [], []
+    outputs, programs, problems = [], [], Problems()
     for file in files:
         drawn: Counter[str] = Counter()
-        for where, row in file_rows(file):
+        for where, row in file_rows(file, problems):
             task = row.get("task_id")
             if task not in tasks:
                 some = ", ".join(list(tasks)[:2])
-                raise BadInput(f"{where}: task_id: {task!r} given; allowed: those of the suite, {some}, ...")
+                problems.add(f"{where}: task_id: {quoted(task)} given; allowed: those of the suite, {some}, ...")
+                continue
             example, gold = tasks[task]
             text = row.get("solution", row.get("completion"))
             if not isinstance(text, str):
-                raise BadInput(f"{where}: solution: {text!r} given; allowed: a program's text")
+                problems.add(f"{where}: solution: {quoted(text)} given; allowed: a program's text")
+                continue
             outputs.append({"id": task, "model": model_of(file), "sample": drawn[task], "text": text})
             programs.append((example, gold, text))
             drawn[task] += 1
+    problems.tell()
     for row, (correct, _, _) in zip(outputs, judge(programs), strict=True):
         row["correct"] = correct
     questions = [{"id": task, "prompt": example.prompt, "choices": []} for task, (example, _) in tasks.items()]

@@ -57,7 +57,7 @@ def read_pool(
     asked, given = sources(Path(outputs), questions and Path(questions), *logs)
     for source in (asked, given) if notes is not None else ():
         if source.unused:
-            notes.append(f"{source.name}: columns that are not used: {', '.join(source.unused)}")
+            notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
     pool = read_questions(asked, wanted)
     drawn = read_members(given, models, members, samples)
     cells = read_answers(given, pool, drawn, wanted)

@@ -132,7 +132,7 @@ def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tupl
     used = {prompt, *before, *answers, *family, listed, "id", "level", "split", *PUBLIC}
     if not (listed or family):
         refuse_lost_choices(place, rows, spelled, [key for key in present if key not in used])
-    notes = [f"{place}: {spelled[one]} stands before {spelled[prompt]}: both are the prompt" for one in before]
+    notes = [f"{place}: {spelled[one]} stands before {spelled[prompt]} in the prompt" for one in before]
     return Layout(spelled, listed, family, answers), notes + unread(place, spelled, used)
 
 

@@ -134,12 +134,7 @@ def parse(text: str, where: str, *, document: bool = False) -> Any:
     becomes U+FFFD, as decoders write what is no character.
     """
     try:
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            raise
-        except ValueError:
-            value = json.loads(text, parse_int=whole)
+        value = DECODER.decode(text)
         if "\\ud" in text.lower():
             value = json.loads(HALF_PAIR.sub("\ufffd", json.dumps(value, ensure_ascii=False)))
         return value
@@ -153,6 +148,9 @@ def parse(text: str, where: str, *, document: bool = False) -> Any:
 def whole(digits: str) -> int | str:
     """A whole number; as a text where it has more digits than Python reads."""
     return int(digits) if len(digits) < MOST_DIGITS else digits
+
+
+DECODER = json.JSONDecoder(parse_int=whole)
 
 
 def literal(text: str) -> Any:

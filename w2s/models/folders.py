@@ -37,9 +37,9 @@ def absent(source: str) -> str | None:
     tensors, numbers = held(folder)
     for key, size in sizes(config):
         if COUNTS.search(key) and size > max(tensors, HARMLESS):
-            return f"{source}: config.json: {key}: {size} given; its weights are {tensors} tensors"
+            return f"{source}: config.json: {key}: {size} given; its weights hold {tensors} tensors"
         if key in SIZES and size > max(numbers, HARMLESS**2):
-            return f"{source}: config.json: {key}: {size} given; its weights are {numbers} numbers"
+            return f"{source}: config.json: {key}: {size} given; its weights hold {numbers} numbers"
     return None
 
 

@@ -39,11 +39,11 @@ from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, Objective, check
 from w2s.models.train import World, set_weights, timer
 from w2s.records import BadInput, Example
-from w2s.registry import build, pick
+from w2s.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.workers import cuts
 from w2s.workers.examples import read_examples
-from w2s.workers.finetune import load_start, read_labels
+from w2s.workers.finetune import load_start, read_labels, read_settings
 
 ROLLOUTS = "rollouts.jsonl"
 
@@ -85,11 +85,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
 
 
 def settings(job: dict[str, Any]) -> tuple[Objective, Learner, Runtime]:
-    problems: list[str] = []
-    learner = build(Learner, job["learner"], "learner", problems)
-    runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
-    if problems:
-        raise BadInput(problems[0])
+    learner, runtime = read_settings(job)
     objective = pick(OBJECTIVES, job["objective"], key="objective")()
     learner = dataclasses.replace(learner, train=objective.training(learner.train))
     check(objective, learner, "learner")

@@ -44,11 +44,7 @@ from w2s.workers.examples import read_examples
 
 def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:
     """Do the job in `folder`; what `done.json` says of it."""
-    problems: list[str] = []
-    learner = build(Learner, job["learner"], "learner", problems)
-    runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
-    if problems:
-        raise BadInput(problems[0])
+    learner, runtime = read_settings(job)
     examples, labels, order_N = read_labels(folder, job)
     batches.check_kind(learner.model.kind, examples)
     loss, held_loss = (losses.pick_loss(one, examples[0].task) for one in (learner.train.loss, "cross_entropy"))
@@ -93,6 +89,16 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
         (folder / "train.json").write_text(json.dumps(history))
         train.clean(folder)
     return summary
+
+
+def read_settings(job: dict[str, Any]) -> tuple[Learner, Runtime]:
+    """The job's learner and runtime; a BadInput where a key does not fit."""
+    problems: list[str] = []
+    learner = build(Learner, job["learner"], "learner", problems)
+    runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
+    if problems:
+        raise BadInput(problems[0])
+    return learner, runtime
 
 
 def load_start(learner: Learner, job: dict[str, Any], runtime: Runtime, world: train.World) -> load.Loaded:

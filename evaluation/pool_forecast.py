@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import psutil
 
 from w2s.ensemble.pool import apply, fit
 from w2s.log import duration, say
@@ -56,28 +56,30 @@ def forecast(spec: Mapping[str, Any], opinions: Opinions, truth: Truth, repeats:
     trial(spec, opinions, truth, known[:: -(-len(known) // 500)])  # what is loaded once is not counted
     while size <= len(known) and (len(trials) < 2 or trials[-1][1] < ENOUGH_S):
         rows = known[np.linspace(0, len(known) - 1, size).astype(int)]
-        trials.append((size, *trial(spec, opinions, truth, rows)))
+        trials.append((size, trial(spec, opinions, truth, rows)))
         size *= 4
     if len(trials) < 2:
         return 0.0, 0.0
-    (few, before, _), (many, seconds, memory) = trials[-2:]
+    (few, before), (many, seconds) = trials[-2:]
+    tracemalloc.start()  # in a run of its own: it slows what makes many objects
+    try:
+        trial(spec, opinions, truth, rows)
+        memory = float(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
     power = min(max(math.log(max(seconds, 1e-4) / max(before, 1e-4)) / math.log(many / few), 1.0), 2.0)
     larger = len(known) / many
     return (2 * repeats + 1) * seconds * larger**power, memory * larger
 
 
-def trial(spec: Mapping[str, Any], opinions: Opinions, truth: Truth, rows: np.ndarray) -> tuple[float, float]:
-    """(CPU seconds, bytes) of a fit on half of the rows and its answers to the other half."""
+def trial(spec: Mapping[str, Any], opinions: Opinions, truth: Truth, rows: np.ndarray) -> float:
+    """CPU seconds of a fit on half of the rows and its answers to the other half."""
     (here, gold), (new, _) = ((opinions.questions(part), truth.questions(part)) for part in (rows[::2], rows[1::2]))
-    tracemalloc.start()
     began = time.thread_time()
-    try:
-        apply(fit(spec, here, gold), new)
-        return time.thread_time() - began, float(tracemalloc.get_traced_memory()[1])
-    finally:
-        tracemalloc.stop()
+    apply(fit(spec, here, gold), new)
+    return time.thread_time() - began
 
 
 def free_bytes() -> float:
-    """Memory that is free for this process."""
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """Memory that is free for this process, what the system keeps of files counted as free."""
+    return float(psutil.virtual_memory().available)

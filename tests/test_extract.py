@@ -165,6 +165,12 @@ def test_any_text_gives_some_program(text):
     assert isinstance(program_of(QUESTION, text), str)
 
 
+@pytest.mark.parametrize("line", ["note; limit = 3", "from __future__ import annotations; limit = 3"])
+def test_talk_takes_no_code_of_its_line_with_it(line):
+    program = program_of(HEAD, f"{line}\ndef total(numbers):\n    return sum(numbers[:limit])\n")
+    assert "limit = 3" in program
+
+
 LONG = {
     "a fence and spaces": "```" + " " * 90000,
     "fences and spaces": ("``` " + " " * 300) * 300,

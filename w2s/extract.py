@@ -12,6 +12,7 @@ import builtins
 import re
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from w2s.records import Example
@@ -75,9 +76,12 @@ def plain(text: str) -> str:
     text = ONE_LINE.sub(r"\1\n", text)
     answer = DRAFT_END.split(text)[-1]
     text = answer if answer.strip() else text
-    while found := LAST.search(end := text.rstrip(), max(len(end) - 50, 0)):
-        text = end[: found.start()]
-    return text
+    end = len(text.rstrip())
+    while found := LAST.search(text, max(end - 50, 0), end):
+        end = found.start()
+        while end and text[end - 1].isspace():
+            end -= 1
+    return text[:end]
 
 
 def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int, str, int]]:
@@ -191,8 +195,10 @@ def mended(program: str) -> str:
     What is imported from __future__ stands first: the prompt's imports may have come before it.
     """
     lines, tree = program.split("\n"), next(nodes(program), ast.Module([], []))
-    first = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-    for node in tree.body:
+    shared = Counter(line for node in tree.body for line in {node.lineno, node.end_lineno})
+    alone = [node for node in tree.body if shared[node.lineno] == shared[node.end_lineno] == 1]
+    first = [node for node in alone if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    for node in alone:
         said = node.value if isinstance(node, ast.Expr) else None
         if isinstance(node, ast.AnnAssign) and node.value is None:
             said = node.annotation

@@ -76,12 +76,12 @@ def plain(text: str) -> str:
     text = ONE_LINE.sub(r"\1\n", text)
     answer = DRAFT_END.split(text)[-1]
     text = answer if answer.strip() else text
-    end = len(text.rstrip())
+    kept, end = len(text), len(text.rstrip())
     while found := LAST.search(text, max(end - 50, 0), end):
-        end = found.start()
+        kept = end = found.start()
         while end and text[end - 1].isspace():
             end -= 1
-    return text[:end]
+    return text[:kept]
 
 
 def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int, str, int]]:

@@ -2,7 +2,7 @@
 
 Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
 outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples,
-one a model (see `w2s.data.logs.models_files`).
+one a model (see `w2s.pools.logs.models_files`).
 
 Written: JSON Lines in the order of the samples: task_id, model, sample, correct (true, false, null = could not be
 judged), status (why), seconds, program (a hash of the text and of what it was judged by) and, where the samples carry
@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s.data.logs import LINES, logs_in, model_of
+from w2s.config.registry import did_you_mean
 from w2s.data.reading import Problems, file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.judging_tables import tables
 from w2s.evaluation.suites import TEST_SPLIT
-from w2s.grading import judge
-from w2s.log import progress, say, to_file
-from w2s.records import BadInput, Example, Gold
-from w2s.registry import did_you_mean
+from w2s.grading.judge import judge
+from w2s.pools.logs import LINES, logs_in, model_of
+from w2s.store.log import progress, say, to_file
+from w2s.store.records import BadInput, Example, Gold
 
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
 TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}

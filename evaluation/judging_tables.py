@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from w2s.evaluation.metrics import measure_samples
-from w2s.extract import parses, program_of
-from w2s.records import Example
+from w2s.evaluation.run.metrics import measure_samples
+from w2s.grading.extract import parses, program_of
+from w2s.store.records import Example
 
 if TYPE_CHECKING:
     from w2s.evaluation.judging import Sample, Task, Verdict

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.evaluation.contents import Sample, Training, Vote
-from w2s.evaluation.inspect import shorten
-from w2s.evaluation.metrics import Answers, Judged, answer_given
-from w2s.evaluation.pictures import LADDER
-from w2s.evaluation.runs import SUITE, Artifact, Run, answer_text, gold_of, outcomes_of, questions_of
+from w2s.evaluation.run.contents import Sample, Training, Vote
+from w2s.evaluation.run.inspect import shorten
+from w2s.evaluation.run.metrics import Answers, Judged, answer_given
+from w2s.evaluation.run.pictures import LADDER
+from w2s.evaluation.run.runs import SUITE, Artifact, Run, answer_text, gold_of, outcomes_of, questions_of
+from w2s.evaluation.run.verdict import WORDS
 from w2s.evaluation.statistics import wilson
-from w2s.evaluation.verdict import WORDS
-from w2s.records import Example
+from w2s.store.records import Example
 
 SHOWN_TEXT = 400  # characters of a written answer
 POINTS = 80  # of a curve

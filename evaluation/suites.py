@@ -9,19 +9,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from w2s.config import Config, Learner
-from w2s.config_file import from_overrides
+from w2s.config.fields import Config, Learner
+from w2s.config.load import from_overrides
+from w2s.config.registry import did_you_mean
 from w2s.data.rows import content_of, first, folder_content, read_source
 from w2s.data.sources import SOURCES
-from w2s.evaluation.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
-from w2s.jobs import Workers
-from w2s.log import say, to_file
+from w2s.evaluation.run.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
 from w2s.models import folders
-from w2s.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
-from w2s.registry import did_you_mean
 from w2s.stages import Tools
+from w2s.stages.jobs import Workers
 from w2s.stages.writing import judged, texts
-from w2s.store import write_job
+from w2s.store.artifacts import write_job
+from w2s.store.log import say, to_file
+from w2s.store.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 from tests import spine
-from w2s import log
+from w2s.store import log
 
 # No test is timed: a busy machine is no failure.
 hypothesis.settings.register_profile("w2s", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -88,7 +88,7 @@ def in_tiny_run(tiny_run, monkeypatch) -> Path:
 @pytest.fixture
 def tools():
     """`Tools` for the stages' own tests: questions of the world, and no jobs."""
-    from w2s.config import Runtime
+    from w2s.config.fields import Runtime
     from w2s.data.world import world
     from w2s.stages import Tools
 

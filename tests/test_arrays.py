@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from w2s.records import (
+from w2s.store.records import (
     BadInput,
     Example,
     Gold,

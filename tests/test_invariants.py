@@ -12,16 +12,16 @@ import torch
 
 from tests import spine
 from tests.models import tiny
-from w2s.config_file import load
+from w2s.config.load import load
+from w2s.config.registry import fits, pick
 from w2s.data.splits import split
-from w2s.evaluation.metrics import measure
-from w2s.grading import grade
+from w2s.evaluation.run.metrics import measure
+from w2s.grading.judge import grade
 from w2s.models import losses
 from w2s.models.train import World, fit
-from w2s.pipeline import build
-from w2s.records import BadInput, Example, Gold, Predictions, align, example_id
-from w2s.registry import fits, pick
-from w2s.store import Stage, Store
+from w2s.store.artifacts import Stage, Store
+from w2s.store.records import BadInput, Example, Gold, Predictions, align, example_id
+from w2s.story.main import build
 
 
 def example(prompt: str, **meta) -> tuple[Example, Gold]:
@@ -94,7 +94,7 @@ def test_rule_6_the_last_real_token_is_found_from_the_mask(tmp_path):
 
 def test_rule_7_weighted_loss_divides_by_the_whole_steps_count(tmp_path):
     """Batch 8x1 and 1x8 give the same weights after a step; two ranks: tests/workers/test_ranks.py."""
-    from w2s.config import Runtime, Train
+    from w2s.config.fields import Runtime, Train
 
     found = []
     for micro in (8, 1):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests import spine
-from w2s.store import checked
+from w2s.store.artifacts import checked
 
 PROGRAM = [sys.executable, str(Path(spine.__file__)), "run", "tiny.yaml"]
 SEED = int(os.environ.get("W2S_KILL_SEED", "0"))

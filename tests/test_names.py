@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests import conftest
-from tests.test_damage import refused
-from w2s import hidden, log
+from tests.store.test_damage import refused
 from w2s.cli import main
-from w2s.config_file import load, shown
+from w2s.config.load import load, shown
 from w2s.models import builtin
-from w2s.store import read_listing, write_listing
+from w2s.store import hidden, log
+from w2s.store.artifacts import read_listing, write_listing
 
 SECRET = "s3cr3t-Wärt"
 

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
+from w2s.config.registry import pick
 from w2s.prompts import PROMPTS, continuation, listed, plain, qa
-from w2s.records import Example
-from w2s.registry import pick
+from w2s.store.records import Example
 
 EXAMPLE = Example("1", "t", "choice", "Which gas do plants take in? ", ("oxygen", "carbon dioxide"))
 

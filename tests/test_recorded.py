@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from w2s.cli import main
-from w2s.records import Example, Gold, PseudoLabels, read_arrays, read_rows
+from w2s.store.records import Example, Gold, PseudoLabels, read_arrays, read_rows
 
 
 def opinions_of(examples, gold, members=4, seed=0):

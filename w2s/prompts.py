@@ -7,7 +7,7 @@ prompt ends where the program goes on, as a rule in a newline: its continuation 
 
 from __future__ import annotations
 
-from w2s.records import Example, Task
+from w2s.store.records import Example, Task
 
 
 def plain(example: Example) -> str:

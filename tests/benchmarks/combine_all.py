@@ -15,10 +15,11 @@ import warnings
 
 import numpy as np
 
-from w2s.ensemble.pool import ALL, apply, fit
-from w2s.evaluation.pool_judging import each
-from w2s.opinions import NotApplicable, Opinions, Truth, rightness
-from w2s.records import softmax
+from w2s.ensemble.ballots import NotApplicable
+from w2s.evaluation.pools.judging import each
+from w2s.pools.methods import ALL, apply, fit
+from w2s.pools.records import Opinions, Truth, rightness
+from w2s.store.records import softmax
 
 MEMBERS, QUESTIONS, CHOICES = 29, 12_000, 10
 GROUPS = [f"subject {at}" for at in range(14)]

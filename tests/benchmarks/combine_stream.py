@@ -54,9 +54,9 @@ def write_pool(folder: Path, questions: int) -> float:
 
 def child(folder: Path) -> dict:
     """Read, fit, apply by chunks, in this process; its peak memory in GiB after each step."""
-    from w2s.data.outputs import read_pool
-    from w2s.ensemble.pool import apply, fit
-    from w2s.opinions import rightness
+    from w2s.pools.methods import apply, fit
+    from w2s.pools.outputs import read_pool
+    from w2s.pools.records import rightness
 
     started, found = time.perf_counter(), {}
     opinions, truth = read_pool(folder, wanted=[])
@@ -83,7 +83,7 @@ def race() -> tuple[float, float]:
     import pandas
     from crowdkit.aggregation import MajorityVote
 
-    from w2s.ensemble.pool import apply, fit
+    from w2s.pools.methods import apply, fit
 
     opinions, truth = drawn(MEMBERS, 62_500, CHOICES, full=False)
     member, row = np.nonzero(opinions.answer_MN >= 0)

@@ -25,7 +25,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import committee
 from w2s.models.adapters import Adapter, share
 from w2s.models.generate import Reader, Voice, pad_left

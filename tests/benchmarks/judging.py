@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from w2s.data.programs import humaneval
-from w2s.grading import judge
+from w2s.grading.judge import judge
 from w2s.sandbox import tier
 
 WORKERS, REPEATS = 2, 5

@@ -23,9 +23,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import load, members, score
-from w2s.records import Example
+from w2s.store.records import Example
 
 MEMBERS, LAYERS = 8, 6
 VOCABULARY = 30522

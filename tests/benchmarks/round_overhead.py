@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 from tests import spine
-from w2s.config_file import load
-from w2s.jobs import Workers
-from w2s.pipeline import build
-from w2s.store import Stage, Store
+from w2s.config.load import load
+from w2s.stages.jobs import Workers
+from w2s.store.artifacts import Stage, Store
+from w2s.story.main import build
 
 CONFIG = """
 data:

@@ -25,10 +25,10 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import load, score
 from w2s.prompts import PROMPTS, continuation
-from w2s.records import Example
+from w2s.store.records import Example
 
 PEER_BATCH = 16
 OUR_TOKENS = 4096

@@ -28,10 +28,10 @@ import torch
 import transformers
 
 from tests.benchmarks.scoring import make_model
-from w2s.config import Model, Runtime, Train
+from w2s.config.fields import Model, Runtime, Train
 from w2s.models import batches, load, score, train
 from w2s.prompts import continuation
-from w2s.records import Example
+from w2s.store.records import Example
 
 BATCH = 16
 SETTINGS = Train(batch=BATCH, lr=1e-5, schedule="linear", beta2=0.999, weight_decay=0.0)

@@ -13,9 +13,9 @@ from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from w2s.boosting import adaboost
+from w2s.config.registry import pick
 from w2s.ensemble import combiners
-from w2s.records import BadInput
-from w2s.registry import pick
+from w2s.store.records import BadInput
 
 SAMME = pick(adaboost.BOOSTERS, "samme")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from w2s.boosting import adaboost, tokens
-from w2s.records import TokenWeights, read_arrays, write_arrays
+from w2s.store.records import TokenWeights, read_arrays, write_arrays
 
 
 def layout(rows, weight_T=None, tokenizer="one"):

@@ -11,8 +11,8 @@ from sklearn.ensemble import AdaBoostClassifier
 
 from tests.boosting.test_adaboost import Recorder
 from w2s.boosting import adaboost, tokens
-from w2s.records import BadInput
-from w2s.registry import pick
+from w2s.config.registry import pick
+from w2s.store.records import BadInput
 
 SAMME = pick(adaboost.BOOSTERS, "samme")
 ENSEMW2S = pick(adaboost.BOOSTERS, "ensemw2s")

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick, summary
 from w2s.data.difficulty import DIFFICULTY, folds
 from w2s.data.sources import SOURCES
-from w2s.records import BadInput, Example, Gold, Predictions
-from w2s.registry import pick, summary
+from w2s.store.records import BadInput, Example, Gold, Predictions
 
 EXAMPLES = [
     Example("a", "s", "choice", "one two three", ("x", "y"), {"level": 2, "grade": "Grade 03", "depth": "II"}),

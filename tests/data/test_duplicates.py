@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from w2s.data.duplicates import groups, near_prompts, normalise, remove_leaks
 from w2s.data.sources import SOURCES
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 
 def ask(prompt: str, *choices: str, key: str = "") -> Example:

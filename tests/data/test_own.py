@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from w2s.data.answer_column import Choices, read_as
 from w2s.data.sources import SOURCES
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 QUESTIONS = [  # prompt, choices, the right one: every place is right once
     ("Which planet is red?", ["Venus", "Mars", "Jupiter", "Saturn"], 1),

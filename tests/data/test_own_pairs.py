@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from w2s.data.own_pairs import coding_of, given_coding
 from w2s.data.preferences import PREFERENCES
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 GOOD, BAD = "It is so.", "No idea."
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick, summary
 from w2s.data.pairs import split_by_group
 from w2s.data.preferences import PREFERENCES
-from w2s.records import BadInput, Example, Gold
-from w2s.registry import pick, summary
+from w2s.store.records import BadInput, Example, Gold
 
 # rows = kept + repeats + equal + empty + contradicted + ties, and how many instructions the kept ones have
 PUBLISHED = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from w2s.data import reading
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 ROWS = [{"question": "Why?", "answer": "so, it is"}, {"question": "Où “là”?", "answer": 'a "quoted"\nline'}]
 HUB = ("someone/some_set", None)

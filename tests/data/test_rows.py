@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from w2s.config import Config, Data
+from w2s.config.fields import Config, Data
 from w2s.data.rows import content_of, folder_content, rows_of
 
 

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
+from w2s.config.registry import pick, summary
 from w2s.data import reading
 from w2s.data.arithmetic import boxed
 from w2s.data.sources import SOURCES
-from w2s.records import BadInput
-from w2s.registry import pick, summary
+from w2s.store.records import BadInput
 
 ALL = ["train", "validation", "test"]
 PUBLISHED = {  # name, options -> rows published, of them identical to another row, of them unusable

@@ -10,7 +10,7 @@ from w2s.data.difficulty import level
 from w2s.data.duplicates import remove_leaks
 from w2s.data.sources import SOURCES
 from w2s.data.splits import SPLITS, split
-from w2s.records import BadInput, Example, Gold
+from w2s.store.records import BadInput, Example, Gold
 
 TOPICS = ("iron", "snow", "bees", "light", "clay", "maize")
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from w2s.answers import same_answer
 from w2s.data import world_tasks
 from w2s.data.world import corpus, item_names, world
 from w2s.data.world_tasks import EASY_GAP, END, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
-from w2s.extract import program_of
-from w2s.grading import judge
+from w2s.grading.answers import same_answer
+from w2s.grading.extract import program_of
+from w2s.grading.judge import judge
 from w2s.models.builtin import SPECIAL, word_tokenizer
 
 

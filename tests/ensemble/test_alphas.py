@@ -10,8 +10,9 @@ from sklearn.ensemble import AdaBoostClassifier
 
 from w2s.ensemble import alphas
 from w2s.ensemble.alphas import ALPHAS
-from w2s.opinions import ABSTAINED, Ballots
-from w2s.records import BadInput
+from w2s.ensemble.ballots import Ballots
+from w2s.pools.records import ABSTAINED
+from w2s.store.records import BadInput
 
 wrongs = hnp.arrays(np.float64, st.tuples(st.integers(2, 5), st.integers(6, 30)), elements=st.sampled_from([0.0, 1.0]))
 READY = [name for name in ALPHAS if name != "boosting"]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick
 from w2s.ensemble.combiners import COMBINERS, sharpen, votes
-from w2s.records import BadInput, softmax
-from w2s.registry import pick
+from w2s.store.records import BadInput, softmax
 
 EVERY = pytest.mark.parametrize("name", sorted(COMBINERS))
 WEIGHTED = pytest.mark.parametrize("name", ["soft_vote", "weighted_vote", "log_odds"])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from w2s.boosting.adaboost import wrongness
 from w2s.ensemble import dependence
 from w2s.ensemble.alphas import ALPHAS
+from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS
-from w2s.opinions import Ballots
 
 
 def nine_voters(seed, rows, accuracies=(0.80, 0.79, 0.77, 0.75, 0.55), copies=4, slip=0.03):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.information import add, gather, information, nothing, step
-from w2s.opinions import Ballots
 
 
 def ballots(answer_RN, gold_N, choices=4):

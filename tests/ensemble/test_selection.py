@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick
 from w2s.ensemble.combiners import votes
 from w2s.ensemble.selection import KEPT, SELECTORS, make_labels
-from w2s.records import BadInput, softmax
-from w2s.registry import pick
+from w2s.store.records import BadInput, softmax
 
 EVERY = pytest.mark.parametrize("name", sorted(SELECTORS))
 

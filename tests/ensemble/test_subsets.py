@@ -4,11 +4,11 @@ import itertools
 import numpy as np
 import pytest
 
+from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.diversity import focal_diversity as diversity
 from w2s.ensemble.information import information
 from w2s.ensemble.subsets import SUBSETS, exhaustive, focal_diversity, greedy_information, top_k
-from w2s.opinions import Ballots, NotApplicable
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 def made_up(seed=0, n=300, voters=6, choices=4, outside=0.05):
@@ -246,8 +246,8 @@ def test_options_of_one_method_are_refused_by_name(method, options):
 
 
 def test_of_nine_weak_models_a_few_beat_the_best_and_the_vote_of_all_on_new_questions(shared):
-    from w2s.data.outputs import read_pool
-    from w2s.opinions import ballots as votes
+    from w2s.pools.outputs import read_pool
+    from w2s.pools.records import ballots as votes
 
     names = ["gemma-7b", "Yi-6B", "Yi-6b-Chat", "Llama-2-7b-hf", "Llama-2-13b-hf"]
     names += [f"Mistral-7B-{version}" for version in ("v0.1", "v0.2-hf", "Instruct-v0.1", "Instruct-v0.2")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import Written, write_run
-from w2s.evaluation.contents import (
+from w2s.evaluation.run.contents import (
     Calibration,
     Cost,
     Dependence,
@@ -19,8 +19,8 @@ from w2s.evaluation.contents import (
     Training,
     Vote,
 )
-from w2s.evaluation.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
-from w2s.records import Predictions, Round, softmax
+from w2s.evaluation.run.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
+from w2s.store.records import Predictions, Round, softmax
 
 SKILLS = {
     "floor": 0.5,

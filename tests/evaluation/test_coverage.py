@@ -7,7 +7,7 @@ The band is 93.5 to 97%: rates and differences of whole numbers jump, and 2,000 
 import numpy as np
 import pytest
 
-from w2s.evaluation.metrics import measure_samples
+from w2s.evaluation.run.metrics import measure_samples
 from w2s.evaluation.statistics import Scores, contrast, rate
 
 SETS = 2000

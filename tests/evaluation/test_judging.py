@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 from tests import spine
-from w2s import grading
 from w2s.cli import main
 from w2s.evaluation import judging
+from w2s.grading import judge as grading
 from w2s.sandbox import Unsafe, tier
 
 RIGHT = ["    return a + b\n", "    return items[-1]\n", "    return n % 2 == 0\n"]

@@ -9,14 +9,14 @@ import pytest
 
 from tests import spine
 from tests.models import tiny
-from w2s.config import Learner, Runtime, Writing
+from w2s.config.fields import Learner, Runtime, Writing
+from w2s.config.registry import options, pick
 from w2s.data.rows import first
 from w2s.data.sources import SOURCES
-from w2s.evaluation.runs import pass_metrics
+from w2s.evaluation.run.runs import pass_metrics
 from w2s.evaluation.suites import TEST_SPLIT, evaluate_model
-from w2s.records import BadInput, Example, Gold, Outcome, read_rows, write_rows
-from w2s.registry import options, pick
 from w2s.stages import Tools, writing
+from w2s.store.records import BadInput, Example, Gold, Outcome, read_rows, write_rows
 
 
 def writer(text_of):

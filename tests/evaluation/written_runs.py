@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.records import (
+from w2s.store.artifacts import write_json, write_listing, write_manifest
+from w2s.store.records import (
     Example,
     Gold,
     Outcome,
@@ -19,7 +20,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.store import write_json, write_listing, write_manifest
 
 SIZES = {"easy_fit": 6, "easy_holdout": 4, "transfer": 6, "hard_test": 8}
 RIGHT = {  # of the 8 hard questions

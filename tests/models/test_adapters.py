@@ -11,7 +11,7 @@ from w2s.models.adapters import adapter_of, share
 from w2s.models.generate import Voice
 from w2s.models.internals import merged
 from w2s.models.load import read_adapter, save_adapter
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox", "gemma2"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.models import tiny
 from w2s.models import batches, tokenizing
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 
 @given(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import builtin, load
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 LINES = ["verb_0 anna item_17 zoo", "verb_1 zoo, anna!"]
 

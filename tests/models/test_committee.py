@@ -15,7 +15,7 @@ from w2s.models import committee
 from w2s.models.committee import MIXTURES, decode, next_tokens
 from w2s.models.generate import Voice, cut, end_marks, write
 from w2s.models.tokenizing import encode_prompts
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.models import tiny
 from w2s.boosting.tokens import gathered
 from w2s.models import adapters, batches, committee, encode, generate, members, pipelines, ranks, score, tokens, window
 from w2s.models import tokenizing as cut
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 from w2s.workers import sample
 
 

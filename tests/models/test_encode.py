@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from w2s.models.encode import encode
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 TEXTS = ["A man is eating food.", "Someone has a meal.", "The derivative of x squared is 2x.", ""]
 

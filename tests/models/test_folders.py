@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from w2s.cli import main
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import builtin, folders
 from w2s.models.load import load
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from tests.models import tiny
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import batches, load, score
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 
 def scores_of(loaded):

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick
 from w2s.models.losses import LOSSES, confidence, cross_entropy, kl, likelihood, pick_loss, pooled, product, ramp
-from w2s.records import BadInput
-from w2s.registry import pick
+from w2s.store.records import BadInput
 
 SCORES = torch.tensor([[2.0, 0.0, -1.0], [0.3, 0.1, -torch.inf]])
 TARGET = torch.tensor([[0.1, 0.7, 0.2], [0.4, 0.6, 0.0]])

@@ -11,7 +11,7 @@ from w2s.models import batches, load, losses, members, score
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble
 from w2s.models.warm import warm
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 ARCHITECTURES = ["bert", "llama", "gpt2"]
 KINDS = [Ensemble("heads", 3), Ensemble("adapters", 3, layers=1, rank=2), Ensemble("adapters", 3, rank=2)]

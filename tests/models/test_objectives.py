@@ -11,12 +11,12 @@ from torch.nn.functional import logsigmoid
 
 from tests.models import tiny
 from tests.models.voices import moved
-from w2s.config import Learner, Model, Runtime, Train
+from w2s.config.fields import Learner, Model, Runtime, Train
+from w2s.config.registry import pick
 from w2s.models import alignment, batches, objectives, score, tokenizing
 from w2s.models.objectives import OBJECTIVES
 from w2s.models.train import World
-from w2s.records import BadInput, Example, example_id
-from w2s.registry import pick
+from w2s.store.records import BadInput, Example, example_id
 
 BEST = [0, 1, 0]
 ARCHITECTURES = ["gpt2", "llama", "bloom"]

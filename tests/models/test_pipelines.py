@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.models import pipelines
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 ANIMALS, STONES = ("dog", "cat", "horse", "goose"), ("granite", "marble", "slate", "basalt")
 

@@ -14,7 +14,7 @@ from w2s.boosting.tokens import gathered
 from w2s.models import batches, ranks
 from w2s.models.ranks import rank_chunks
 from w2s.models.tokens import layout
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 ANSWERS = ["oxygen", "the moon turns around the earth", "in a month", "é☃", "gravity pulls a falling stone down", "air"]
 TARGETS = [

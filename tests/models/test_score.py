@@ -11,7 +11,7 @@ import torch
 from tests.models import tiny
 from w2s.models import batches, score
 from w2s.prompts import continuation
-from w2s.records import Example
+from w2s.store.records import Example
 
 CAUSAL = ["llama", "qwen2", "gpt2", "gpt_neox"]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.models import tiny
 from w2s.boosting.tokens import by_row, carry, uniform
 from w2s.models import batches, builtin, losses, score, tokens
-from w2s.records import BadInput, Example, TokenTargets
+from w2s.store.records import BadInput, Example, TokenTargets
 
 TEXTS = ["the moon", "carbon dioxide", " 42 ", "é☃ in the\tair", "stone  and\nstone"]
 PIECES = st.sampled_from(["moon", "the ", " ", "\n    ", "12", "é", "☃", "ca", "rbon", "\t", "x = f(y)", "🜁"])

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.config import Runtime, Train
+from w2s.config.fields import Runtime, Train
 from w2s.models import train
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 ROWS = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
 TARGET = ROWS @ torch.tensor([1.0, -2.0, 0.5])

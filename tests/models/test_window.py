@@ -14,7 +14,7 @@ from tests.models import tiny
 from w2s.models import alignment, batches, members, window
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice
-from w2s.records import Example
+from w2s.store.records import Example
 
 LONG = "the stone and the moon and the sun " * 20 + "What falls?"
 

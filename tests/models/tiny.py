@@ -8,9 +8,9 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models.load import Loaded, load
-from w2s.records import Example, example_id
+from w2s.store.records import Example, example_id
 
 TEXT = (
     "Which gas do plants take in from the air? carbon dioxide oxygen nitrogen. What pulls a falling stone down? "

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.records import BadInput
-from w2s.registry import pick, summary
+from w2s.config.registry import pick, summary
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
+from w2s.store.records import BadInput
 
 NAN = np.nan
 EVERY = pytest.mark.parametrize("name", sorted(AGGREGATORS))

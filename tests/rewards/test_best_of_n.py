@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.records import BadInput
 from w2s.rewards.best_of_n import curve, doublings, expected, kl, pick_probs, pick_probs_if_drawn
+from w2s.store.records import BadInput
 
 NAN = np.nan
 

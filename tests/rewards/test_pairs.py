@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.records import BadInput, Example
-from w2s.registry import pick
+from w2s.config.registry import pick
 from w2s.rewards.pairs import PAIRS, committee, gold, preferences
+from w2s.store.records import BadInput, Example
 
 
 def question(at: int, choices=("w", "x", "y", "z"), task="choice") -> Example:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s.ensemble.selection import KEPT
-from w2s.records import BadInput, softmax
 from w2s.rewards.tilt import accepted, choose_strength, tilted
+from w2s.store.records import BadInput, softmax
 
 NAN = np.nan
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from w2s.behaviour import outputs
-from w2s.grading import grade
-from w2s.records import Example, Gold
+from w2s.grading.behaviour import outputs
+from w2s.grading.judge import grade
 from w2s.sandbox import run_program
+from w2s.store.records import Example, Gold
 
 ASKED = Example("id", "made", "code", "def f(x):\n", meta={"entry_point": "f"})
 TESTS = {

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from w2s import grading
-from w2s.grading import grade
-from w2s.records import Example, Gold
+from w2s.grading import judge as grading
+from w2s.grading.judge import grade
 from w2s.sandbox import run_program, tiers
+from w2s.store.records import Example, Gold
 
 USES = {
     "numpy": "import numpy as np\ndef f(x): return float(np.linalg.norm(np.array(x)))",

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests import spine
-from w2s.config import Learner, Model, Runtime, Train
-from w2s.config_file import load as load_config
+from w2s.config.fields import Learner, Model, Runtime, Train
+from w2s.config.load import load as load_config
 from w2s.data.world import corpus, world
 from w2s.models import builtin, load
 from w2s.models.train import World
-from w2s.pipeline import build
-from w2s.records import (
+from w2s.stages import Tools, align
+from w2s.store.records import (
     BadInput,
     Example,
     Predictions,
@@ -27,7 +27,7 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.stages import Tools, align
+from w2s.story.main import build
 from w2s.workers.serve import run_job
 
 TEXTS = [("a", "b", "c"), ("d", "e", "f"), ("g", "h"), ("i ", "i", "x"), ("k", "l", "m")]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from w2s.ensemble.alphas import ALPHAS
-from w2s.records import (
+from w2s.stages import committee
+from w2s.store.artifacts import write_json
+from w2s.store.records import (
     Example,
     Gold,
     Predictions,
@@ -19,8 +21,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.stages import committee
-from w2s.store import write_json
 
 IDS = np.array([f"q{n}" for n in range(60)])
 MASK_NK = candidate_mask(np.where(np.arange(60) % 3 == 0, 3, 4))
@@ -110,7 +110,7 @@ def combine(tmp_path, inputs, *, best_alone=False, **changes) -> Predictions:
 
 
 def test_the_committees_opinion_is_joined_by_id_and_weighted_by_alpha(tmp_path, inputs):
-    from w2s.records import align
+    from w2s.store.records import align
 
     combined = align(combine(tmp_path, inputs), IDS)
     found = json.loads((tmp_path / "c" / "committee.json").read_text())
@@ -122,7 +122,7 @@ def test_the_committees_opinion_is_joined_by_id_and_weighted_by_alpha(tmp_path, 
 
 
 def test_the_best_learner_alone_says_what_it_said(tmp_path, inputs):
-    from w2s.records import align
+    from w2s.store.records import align
 
     found = combine(tmp_path, inputs, best_alone=True)
     best = json.loads((tmp_path / "c" / "committee.json").read_text())["best_learner"]

@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from w2s.config import Data, Sizes
-from w2s.records import BadInput, Example, Gold, PseudoLabels, read_arrays, read_rows, write_arrays, write_rows
+from w2s.config.fields import Data, Sizes
 from w2s.stages import questions
+from w2s.store.records import BadInput, Example, Gold, PseudoLabels, read_arrays, read_rows, write_arrays, write_rows
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
 DATA = Data(easy_max=0, hard_min=1, near=None, sizes=Sizes(100, 50, 90, 60))

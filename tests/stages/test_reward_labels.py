@@ -5,17 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from w2s.records import (
-    BadInput,
-    Example,
-    Gold,
-    Predictions,
-    PseudoLabels,
-    read_arrays,
-    read_rows,
-    write_arrays,
-    write_rows,
-)
 from w2s.rewards.pairs import drawn
 from w2s.stages.reward_labels import (
     agreement,
@@ -25,6 +14,17 @@ from w2s.stages.reward_labels import (
     right_candidates,
     share_right,
     with_gold,
+)
+from w2s.store.records import (
+    BadInput,
+    Example,
+    Gold,
+    Predictions,
+    PseudoLabels,
+    read_arrays,
+    read_rows,
+    write_arrays,
+    write_rows,
 )
 
 MASK = np.ones((3, 3), dtype=bool)

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from w2s.config import Boosting, Learner
+from w2s.config.fields import Boosting, Learner
 from w2s.data.difficulty import folds
-from w2s.records import (
+from w2s.stages import Tools, rounds
+from w2s.store.records import (
     Example,
     Gold,
     Predictions,
@@ -19,7 +20,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.stages import Tools, rounds
 
 COUNT = 40
 IDS = [f"q{n}" for n in range(COUNT)]
@@ -87,7 +87,7 @@ def do(tmp_path, inputs, log, *, index=0, seed=0, combiner=None, **boosting):
 
 
 def tools(log: list) -> Tools:
-    from w2s.config import Runtime
+    from w2s.config.fields import Runtime
 
     return Tools(Runtime(), None, None, worker(log))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from w2s.records import Example, PseudoLabels, example_id, write_arrays, write_rows
+from w2s.store.records import Example, PseudoLabels, example_id, write_arrays, write_rows
 
 WORDS = [f"w{n}" for n in range(40)]
 QUESTIONS = 96

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from w2s.records import Example, PseudoLabels, example_id
+from w2s.store.records import Example, PseudoLabels, example_id
 
 THINGS = ["earth", "moon", "stone", "gas", "plant", "sun", "air", "heat"]
 PAIRS = 24

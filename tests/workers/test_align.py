@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from w2s.config.registry import pick
 from w2s.data.world import corpus, world
 from w2s.models import batches, builtin, load, score
 from w2s.models.members import open_members
 from w2s.models.train import World
-from w2s.records import (
+from w2s.rewards.aggregators import AGGREGATORS
+from w2s.store.records import (
     BadInput,
     Example,
     Gold,
@@ -28,8 +30,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS
 from w2s.workers import align, finetune, predict
 from w2s.workers.serve import run_job
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from w2s import jobs
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import load, train
-from w2s.records import Example, write_rows
+from w2s.stages import jobs
+from w2s.store.records import Example, write_rows
 from w2s.workers import cuts
 from w2s.workers.serve import run_job
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from w2s.config import Train
+from w2s.config.fields import Train
 from w2s.models import train
-from w2s.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
+from w2s.store.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import finetune
 from w2s.workers.serve import run_job
 

@@ -13,7 +13,7 @@ from tests.models import tiny
 from w2s.models import batches, builtin, load, score, tokens, train
 from w2s.models.committee import decode
 from w2s.prompts import plain
-from w2s.records import (
+from w2s.store.records import (
     BadInput,
     Example,
     PseudoLabels,

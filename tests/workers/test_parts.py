@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from w2s.models.train import World
-from w2s.records import Example
+from w2s.store.records import Example
 from w2s.workers import parts
 
 ROWS = [Example(f"e{at}", "t", "answer", f"question {at}") for at in range(5)]

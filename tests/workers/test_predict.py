@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.models import score, train
-from w2s.records import BadInput, Example, Predictions, read_arrays, read_rows, write_rows
+from w2s.store.records import BadInput, Example, Predictions, read_arrays, read_rows, write_rows
 from w2s.workers import predict
 from w2s.workers.serve import run_job
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import load, train
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 from w2s.workers import pretrain
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from w2s.boosting.tokens import take_rows
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import builtin, load, ranks, train
-from w2s.records import BadInput, Example, TokenRanks, read_arrays, write_rows
+from w2s.store.records import BadInput, Example, TokenRanks, read_arrays, write_rows
 from w2s.workers import rank
 from w2s.workers.serve import run_job
 

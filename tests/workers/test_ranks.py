@@ -10,10 +10,10 @@ import numpy as np
 import psutil
 import pytest
 
-from w2s.config import Runtime
-from w2s.jobs import JobFailed, Workers
+from w2s.config.fields import Runtime
 from w2s.models import train
-from w2s.records import Predictions, read_arrays
+from w2s.stages.jobs import JobFailed, Workers
+from w2s.store.records import Predictions, read_arrays
 from w2s.workers import finetune, predict
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ import torch
 
 from tests.models import tiny
 from tests.workers.pairs import PAIRS, make_labels, make_pairs
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import batches, load, losses, members, score, train
-from w2s.records import BadInput, Example, Rewards, read_arrays, write_arrays, write_rows
+from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers import finetune, reward
 from w2s.workers.serve import run_job
 
@@ -308,8 +308,8 @@ def test_a_killed_score_job_goes_on_with_the_chunks_and_models_that_are_missing(
 
 @pytest.mark.slow
 def test_two_processes_train_and_score_as_one_does(job_of, score_job):
-    from w2s.config import Runtime
-    from w2s.jobs import Workers
+    from w2s.config.fields import Runtime
+    from w2s.stages.jobs import Workers
 
     how = {"kind": "adapters", "rank": 2, "bootstrap": True}
     alone, one, both = job_of("alone", **how), score_job("one"), score_job("both")

@@ -9,11 +9,11 @@ import torch
 
 from tests.models import tiny as tiny_models
 from tests.models.voices import moved, with_adapters
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import batches, builtin, committee, load, score, train
 from w2s.models.adapters import adapter_of
 from w2s.models.tokens import layout
-from w2s.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
+from w2s.store.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
 from w2s.workers import sample
 from w2s.workers.serve import run_job
 

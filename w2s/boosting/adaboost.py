@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from w2s.records import BadInput, Round
+from w2s.store.records import BadInput, Round
 
 EPSILON = float(np.finfo(np.float64).eps)
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from w2s.boosting import adaboost
-from w2s.records import BadInput, Round, TokenRanks, TokenTargets, TokenWeights, Weights, align
+from w2s.store.records import BadInput, Round, TokenRanks, TokenTargets, TokenWeights, Weights, align
 
 Tokens = TypeVar("Tokens", TokenWeights, TokenRanks, TokenTargets)
 

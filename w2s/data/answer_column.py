@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from w2s.data.layouts import filled, plain
 from w2s.data.reading import quoted
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 # "B", "B.", "(B)", "Option B", "B) the text of B"
 MARKED = re.compile(

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from w2s.data.questions import Question, gather, splits_of, text
 from w2s.data.reading import Row, find, lines, rows
-from w2s.records import BadInput, Example, Gold
+from w2s.store.records import BadInput, Example, Gold
 
 MATH_SUBJECTS = (
     "algebra",

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from w2s.records import BadInput, Example, Gold, Predictions
+from w2s.store.records import BadInput, Example, Gold, Predictions
 
 HUMAN = {
     # Questions of a high-school course carry its name in place of a grade: above grade 8.

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 LONG = 8
 SENTENCE_MARKS = re.compile(r"[;!?\"'“”‘’«»…_]|(?<!\d)[.,:]|[.,:](?!\d)")

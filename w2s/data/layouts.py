@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from w2s.data.reading import Row, some
-from w2s.log import say
-from w2s.records import BadInput
+from w2s.store.log import say
+from w2s.store.records import BadInput
 
 NUMBERED = re.compile(r"(.*?)(\d{1,2}|[a-z])")
 say_once = lru_cache(maxsize=256)(say)  # a file may be read for every seed

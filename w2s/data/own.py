@@ -12,7 +12,7 @@ from w2s.data.answer_column import Choices, Reading, place_of, read_as, shown
 from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
 from w2s.data.questions import Question, gather
 from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
-from w2s.records import BadInput, Example, Gold
+from w2s.store.records import BadInput, Example, Gold
 
 PUBLIC = ("subject", "grade", "bloom", "depth", "difficulty")
 # Plain names of columns (see layouts.plain); of several, the first that is there.

@@ -11,7 +11,7 @@ from typing import Any
 from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
 from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, pairs_of
 from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 # Plain names of columns (see layouts.plain); of several, the first that is there.
 PROMPTS = ("prompt", "instruction", "input", "question", "query")

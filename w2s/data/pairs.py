@@ -23,7 +23,7 @@ import numpy as np
 from w2s.data.duplicates import normalise
 from w2s.data.questions import HELD_OUT, text
 from w2s.data.reading import Problems, Row, some
-from w2s.records import BadInput, Example, Gold, example_id
+from w2s.store.records import BadInput, Example, Gold, example_id
 
 ANSWER = "\n\nAssistant:"  # what begins an answer in a dialogue that is one text
 

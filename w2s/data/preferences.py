@@ -11,7 +11,7 @@ from w2s.data.own_pairs import file
 from w2s.data.pairs import Pair, Pairs, dialogue, pairs_of
 from w2s.data.questions import splits_of, text
 from w2s.data.reading import Row, rows
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 HHH_PARTS = ("###The instruction to evaluate:\n", "###Response to evaluate:\n", "###Score Rubrics:")

@@ -1,7 +1,7 @@
 """Code tasks: HumanEval, HumanEval+, MBPP and MBPP+ from local files or the hub.
 
 `Gold.answer` is the reference program, whole. `Gold.tests` is one dict of JSON values (arguments in the coding of
-`w2s.sandbox.plain`), of one of three kinds that `w2s.grading` runs:
+`w2s.sandbox.plain`), of one of three kinds that `w2s.grading.judge` runs:
 - check: `test` defines check(candidate); `setup` is the prompt, whose other functions the test may use.
 - asserts: `asserts` call the `functions` of the program and use `values` that `setup`, run after the program, makes.
 - inputs: the program's results on `base` and `plus` are compared (`compare`, `atol`) with those of the reference.
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from w2s.data.reading import rows
-from w2s.records import BadInput, Example, Gold, example_id
 from w2s.sandbox import NotPlain, encode
+from w2s.store.records import BadInput, Example, Gold, example_id
 
 Loaded = tuple[list[Example], list[Gold]]
 warnings.filterwarnings("ignore", module="<program>")  # escapes in the published programs; nobody will mend them

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from w2s.config.registry import did_you_mean
 from w2s.data.reading import Problems, Row, some
-from w2s.records import BadInput, Example, Gold, example_id
-from w2s.registry import did_you_mean
+from w2s.store.records import BadInput, Example, Gold, example_id
 
 log = logging.getLogger(__name__)
 HELD_OUT = {"validation": 1, "dev": 1, "test": 2}  # a question that repeats belongs to the most held-out of its splits

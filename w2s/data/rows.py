@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from w2s.config import Config
+from w2s.config.fields import Config
+from w2s.config.registry import options, pick
 from w2s.data.sources import SOURCES
-from w2s.records import Example, Gold
-from w2s.registry import options, pick
+from w2s.store.records import Example, Gold
 
 ENDS = 1 << 20  # bytes at each end of a file that its hash reads
 

@@ -20,7 +20,7 @@ from w2s.data.programs import humaneval, humanevalplus, mbpp, mbppplus
 from w2s.data.questions import Question, by_label, gather, labelled, splits_of, text
 from w2s.data.reading import Row, rows
 from w2s.data.world import world
-from w2s.records import BadInput, Example, Gold
+from w2s.store.records import BadInput, Example, Gold
 
 Questions = tuple[list[Example], list[Gold]]
 AI2_SPLITS = {"train": "Train", "validation": "Dev", "test": "Test"}

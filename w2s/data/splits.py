@@ -12,7 +12,7 @@ import numpy as np
 
 from w2s.data.difficulty import ranks
 from w2s.data.duplicates import Leak, groups, leak_of
-from w2s.records import BadInput, Example, Gold
+from w2s.store.records import BadInput, Example, Gold
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
 FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "easy_fit")  # the first to be filled never loses a row

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from w2s.data import world_tasks
-from w2s.records import Example, Gold, Task, example_id
+from w2s.store.records import Example, Gold, Task, example_id
 
 ITEMS = 240
 ATTRIBUTES = ("weight", "height", "speed", "price", "age", "heat")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from w2s.records import Example, Gold, Task, example_id
 from w2s.sandbox import encode
+from w2s.store.records import Example, Gold, Task, example_id
 
 THINGS = 160
 OPERATORS = {"weight": "+", "height": "*", "speed": "%", "price": "|"}

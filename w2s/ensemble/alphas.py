@@ -12,9 +12,9 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import nnls
 from scipy.special import softmax
 
+from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.subsets import SUBSETS
-from w2s.opinions import Ballots
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 def boosting(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:

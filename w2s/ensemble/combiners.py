@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from w2s.records import BadInput, softmax
+from w2s.store.records import BadInput, softmax
 
 
 def soft_vote(

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.dependence import check_wrong
-from w2s.opinions import Ballots
 
 STRENGTH = 50.0
 POWERS = (0.0, 0.5, 1.0)

@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 
 from w2s.ensemble.combiners import sharpen, votes
-from w2s.records import BadInput, PseudoLabels
+from w2s.store.records import BadInput, PseudoLabels
 
 KEPT = "kept"
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.diversity import focal_diversity_of
 from w2s.ensemble.information import STRENGTH, add, gather, nothing, step
-from w2s.opinions import Ballots, NotApplicable
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 MOST_SUBSETS = 20_000
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from w2s.models.generate import Reader, Voice
 from w2s.models.internals import copied, is_plain_lora, lora_layers, without_lora
 from w2s.models.score import same
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

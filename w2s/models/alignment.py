@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from w2s.config import Runtime, Train
-from w2s.log import progress
+from w2s.config.fields import Runtime, Train
 from w2s.models.batches import encode, worded
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice, cut
 from w2s.models.load import Loaded
 from w2s.models.objectives import Objective
 from w2s.models.train import World, learning_rate, make_optimizer, use_bfloat16
-from w2s.records import BadInput, Example
+from w2s.store.log import progress
+from w2s.store.records import BadInput, Example
 
 Tokens = dict[str, list[int]]
 """A pair: "prompt_ids", "chosen_ids" and "rejected_ids"."""

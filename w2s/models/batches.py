@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s.config.registry import pick
 from w2s.models import window
 from w2s.models.tokenizing import added, bare, encode_continuations, encode_prompts, frame, framed
 from w2s.prompts import PROMPTS, continuation
-from w2s.records import BadInput, Example
-from w2s.registry import pick
+from w2s.store.records import BadInput, Example
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from w2s.records import BadInput
-from w2s.registry import did_you_mean
+from w2s.config.registry import did_you_mean
+from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerFast

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s.config.registry import did_you_mean
 from w2s.models import window
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
 from w2s.models.tokenizing import encode_prompts
-from w2s.records import BadInput
-from w2s.registry import did_you_mean
+from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from w2s.models.load import quiet, readable
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 @torch.inference_mode()

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from w2s.config import Runtime, Train
+from w2s.config.fields import Runtime, Train
 from w2s.models.train import World, make_optimizer, use_bfloat16
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 NAMES = ("zero0", "zero1", "zero2", "zero3")
 OURS = {"optimizer": "train.lr, train.beta2", "scheduler": "train.schedule", "fp16": "train.precision"}

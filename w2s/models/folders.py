@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from w2s.store import checked
+from w2s.store.artifacts import checked
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own

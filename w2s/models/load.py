@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from w2s.config import Model
-from w2s.hidden import hidden
-from w2s.log import say
+from w2s.config.fields import Model
 from w2s.models import builtin, folders, internals, score
-from w2s.records import BadInput
+from w2s.store.hidden import hidden
+from w2s.store.log import say
+from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
     from w2s.models.adapters import Adapter

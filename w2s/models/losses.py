@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from w2s.records import BadInput, Task
-from w2s.registry import pick
+from w2s.config.registry import pick
+from w2s.store.records import BadInput, Task
 
 if TYPE_CHECKING:  # names and options are checked before anything runs: torch takes seconds, and methods of tensors do
     from torch import Tensor

@@ -26,13 +26,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from w2s.config import Model
+from w2s.config.fields import Model
 from w2s.models import batches, load, score
 from w2s.models.batches import Batch, Encoded
 from w2s.models.internals import copied, is_linear, is_turned
 from w2s.models.load import Loaded
 from w2s.models.train import set_weights
-from w2s.records import BadInput, Example
+from w2s.store.records import BadInput, Example
 
 FILE = "members.safetensors"
 SCALE = 2.0

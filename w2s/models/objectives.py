@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from w2s.config import Learner, Train
-from w2s.records import BadInput
+from w2s.config.fields import Learner, Train
+from w2s.store.records import BadInput
 
 
 @dataclass(frozen=True)

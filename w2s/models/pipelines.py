@@ -20,8 +20,8 @@ import joblib
 import numpy as np
 from scipy.special import logit
 
-from w2s.records import BadInput, Example
-from w2s.registry import pick
+from w2s.config.registry import pick
+from w2s.store.records import BadInput, Example
 
 if (
     TYPE_CHECKING

@@ -19,7 +19,7 @@ from w2s.models.batches import Encoded
 from w2s.models.committee import Mixture, mixture_of
 from w2s.models.generate import Voice
 from w2s.models.tokens import fingerprint, layout
-from w2s.records import BadInput, Example, TokenRanks
+from w2s.store.records import BadInput, Example, TokenRanks
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from w2s.models import batches, losses
 from w2s.models.batches import Batch
-from w2s.records import Example, Predictions, softmax
+from w2s.store.records import Example, Predictions, softmax
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from w2s.boosting import tokens
+from w2s.config.registry import pick
 from w2s.models import batches
 from w2s.models.batches import Encoded
 from w2s.prompts import PROMPTS, continuation
-from w2s.records import BadInput, Example, TokenTargets, TokenWeights
-from w2s.registry import pick
+from w2s.store.records import BadInput, Example, TokenTargets, TokenWeights
 
 if TYPE_CHECKING:
     from w2s.models.load import Loaded

@@ -24,9 +24,9 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from w2s.config import Runtime, Train
-from w2s.log import progress
-from w2s.records import BadInput
+from w2s.config.fields import Runtime, Train
+from w2s.store.log import progress
+from w2s.store.records import BadInput
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from w2s.models import load
 from w2s.models.tokens import fingerprint
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 def warm(folders: Sequence[str | Path], out: str | Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 def mean(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

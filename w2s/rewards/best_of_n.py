@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 class Curve(NamedTuple):

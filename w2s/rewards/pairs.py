@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from w2s.config.registry import pick
 from w2s.data.pairs import Pair, hashed, ordered
 from w2s.data.preferences import PREFERENCES
 from w2s.ensemble.selection import confidence
-from w2s.records import BadInput, Example, PseudoLabels
-from w2s.registry import pick
+from w2s.store.records import BadInput, Example, PseudoLabels
 
 
 class Drawn(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 
 from w2s.ensemble.combiners import votes
 from w2s.ensemble.selection import explain
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)

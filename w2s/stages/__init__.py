@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from w2s.config import Runtime
-from w2s.records import Example, Gold
+from w2s.config.fields import Runtime
+from w2s.store.records import Example, Gold
 
 if TYPE_CHECKING:
     from w2s.rewards.pairs import Drawn

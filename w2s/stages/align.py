@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config import Learner
-from w2s.records import (
+from w2s.config.fields import Learner
+from w2s.config.registry import pick
+from w2s.rewards.aggregators import AGGREGATORS, standardise
+from w2s.rewards.agreement import AGREED
+from w2s.rewards.agreement import agreed_pairs as agree
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.models import runtime_of
+from w2s.store.artifacts import write_job
+from w2s.store.records import (
     BadInput,
     Example,
     Predictions,
@@ -23,14 +30,7 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.records import align as join
-from w2s.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS, standardise
-from w2s.rewards.agreement import AGREED
-from w2s.rewards.agreement import agreed_pairs as agree
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.models import runtime_of
-from w2s.store import write_job
+from w2s.store.records import align as join
 
 POOL = "transfer"
 ALIKE = "the texts of both are the same"

@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from w2s.boosting import adaboost
+from w2s.config.registry import pick
 from w2s.ensemble import dependence
 from w2s.ensemble.alphas import ALPHAS
+from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
-from w2s.opinions import ABSTAINED, Ballots
-from w2s.records import (
+from w2s.pools.records import ABSTAINED
+from w2s.rewards.tilt import accepted
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.rounds import gold_of, read_round, stack, staged
+from w2s.store.artifacts import write_json
+from w2s.store.records import (
     Example,
     Predictions,
     PseudoLabels,
@@ -27,11 +33,6 @@ from w2s.records import (
     read_rows,
     write_arrays,
 )
-from w2s.registry import pick
-from w2s.rewards.tilt import accepted
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.rounds import gold_of, read_round, stack, staged
-from w2s.store import write_json
 
 
 def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alphas: dict, rounds: int) -> Facts:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.behaviour import pass_all
 from w2s.boosting.tokens import gathered
-from w2s.candidates import merge_all
+from w2s.config.registry import pick
 from w2s.ensemble.combiners import votes
 from w2s.ensemble.selection import KEPT, SELECTORS, make_labels
-from w2s.records import (
+from w2s.grading.behaviour import pass_all
+from w2s.grading.candidates import merge_all
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.committee import accepted_of
+from w2s.stages.writing import members_texts, read_texts
+from w2s.store.records import (
     Example,
     Predictions,
     PseudoLabels,
@@ -25,10 +29,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.registry import pick
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.committee import accepted_of
-from w2s.stages.writing import members_texts, read_texts
 
 POOL = "transfer"
 EMPTY, ENDLESS = "nothing was written", "its text did not end"

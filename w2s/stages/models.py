@@ -11,18 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config import Learner, Runtime
-from w2s.records import (
-    Predictions,
-    PseudoLabels,
-    TokenWeights,
-    Weights,
-    align,
-    read_arrays,
-    write_arrays,
-)
+from w2s.config.fields import Learner, Runtime
 from w2s.stages import Facts, Inputs, Tools
-from w2s.store import write_job
+from w2s.store.artifacts import write_job
+from w2s.store.records import Predictions, PseudoLabels, TokenWeights, Weights, align, read_arrays, write_arrays
 
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.grading import judge
-from w2s.records import BadInput, Example, Gold, example_id, read_rows, write_arrays, write_rows
+from w2s.grading.judge import judge
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.questions import as_targets
 from w2s.stages.writing import read_texts
+from w2s.store.records import BadInput, Example, Gold, example_id, read_rows, write_arrays, write_rows
 
 
 def first_questions(here: Path, inputs: Inputs, tools: Tools, *, on: str, split: str, count: int) -> Facts:

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from w2s.config_studies import RewardPool
-from w2s.data.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
+from w2s.config.registry import did_you_mean
+from w2s.config.studies import RewardPool
 from w2s.data.duplicates import remove_leaks
 from w2s.data.pairs import group_of, hashed, split_by_group
 from w2s.data.reading import SUFFIXES, find
-from w2s.records import BadInput, Example, Gold, PseudoLabels, align, example_id, take, write_arrays, write_rows
-from w2s.registry import did_you_mean
+from w2s.pools.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
 from w2s.rewards.pairs import Drawn
 from w2s.stages import Facts, Inputs, Tools
+from w2s.store.records import BadInput, Example, Gold, PseudoLabels, align, example_id, take, write_arrays, write_rows
 
 HELD_OUT, POOL = "held_out", "pool"
 ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}

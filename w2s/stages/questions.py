@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.config import Data
+from w2s.config.fields import Data
+from w2s.config.registry import pick
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.splits import split
-from w2s.records import (
+from w2s.stages import Facts, Inputs, Tools
+from w2s.store.artifacts import write_json
+from w2s.store.records import (
     BadInput,
     Example,
     Gold,
@@ -23,9 +26,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.registry import pick
-from w2s.stages import Facts, Inputs, Tools
-from w2s.store import write_json
 
 
 def questions(

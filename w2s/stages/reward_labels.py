@@ -9,10 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from w2s.config.registry import pick
 from w2s.data.duplicates import remove_leaks
 from w2s.ensemble.combiners import votes
-from w2s.grading import judge
-from w2s.records import (
+from w2s.grading.judge import judge
+from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
+from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
+from w2s.rewards.tilt import tilted as tilt
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.preferences import bare
+from w2s.stages.questions import gold_text
+from w2s.store.artifacts import write_json
+from w2s.store.records import (
     BadInput,
     Example,
     Gold,
@@ -26,15 +35,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
-from w2s.rewards.pairs import PAIRS, Drawn
-from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
-from w2s.rewards.tilt import tilted as tilt
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.preferences import bare
-from w2s.stages.questions import gold_text
-from w2s.store import write_json
 
 FIT, HOLDOUT, POOL, TEST = "easy_fit", "easy_holdout", "transfer", "hard_test"
 

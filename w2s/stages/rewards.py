@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from w2s.config import RewardModels
+from w2s.config.fields import RewardModels
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder, costs
-from w2s.store import write_job
+from w2s.store.artifacts import write_job
 
 
 def of_training(rewards: RewardModels) -> RewardModels:

@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from w2s.boosting import adaboost, diagnostics
-from w2s.config import Boosting, Learner
+from w2s.config.fields import Boosting, Learner
+from w2s.config.registry import pick
 from w2s.data.difficulty import folds as fold_of
 from w2s.ensemble.combiners import COMBINERS
-from w2s.records import (
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.models import ask_model, base_folder, costs, fit_model, mean_opinion
+from w2s.stages.questions import answers, as_targets
+from w2s.store.artifacts import write_json
+from w2s.store.records import (
     Predictions,
     PseudoLabels,
     Round,
@@ -24,11 +29,6 @@ from w2s.records import (
     write_arrays,
     write_rows,
 )
-from w2s.registry import pick
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.models import ask_model, base_folder, costs, fit_model, mean_opinion
-from w2s.stages.questions import answers, as_targets
-from w2s.store import write_json
 
 
 def boosting_round(

@@ -9,12 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.answers import final_answer
 from w2s.boosting import adaboost, tokens
-from w2s.config import Boosting, Learner
-from w2s.config import Tokens as Weighing
-from w2s.opinions import Ballots
-from w2s.records import (
+from w2s.config.fields import Boosting, Learner
+from w2s.config.fields import Tokens as Weighing
+from w2s.config.registry import pick
+from w2s.ensemble.ballots import Ballots
+from w2s.grading.answers import final_answer
+from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.committee import write_voters
+from w2s.stages.models import base_folder, costs, fit_model
+from w2s.stages.rounds import folds_of, read_round
+from w2s.store.artifacts import write_job, write_json
+from w2s.store.records import (
     Example,
     PseudoLabels,
     TokenRanks,
@@ -24,12 +30,6 @@ from w2s.records import (
     take,
     write_arrays,
 )
-from w2s.registry import pick
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.committee import write_voters
-from w2s.stages.models import base_folder, costs, fit_model
-from w2s.stages.rounds import folds_of, read_round
-from w2s.store import write_job, write_json
 
 RIGHT, WRONG = 0, 1
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.answers import NO_ANSWER
-from w2s.candidates import merge_all
-from w2s.config import Learner
-from w2s.grading import judge
-from w2s.inputs import entry_of
-from w2s.log import shown
-from w2s.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.config.fields import Learner
+from w2s.grading.answers import NO_ANSWER
+from w2s.grading.candidates import merge_all
+from w2s.grading.inputs import entry_of
+from w2s.grading.judge import judge
 from w2s.sandbox import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder
-from w2s.store import write_job
+from w2s.store.artifacts import write_job
+from w2s.store.log import shown
+from w2s.store.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
 
 STOPS = {
     "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from w2s.config import Learner, Runtime
+from w2s.config.fields import Learner, Runtime
+from w2s.config.registry import pick
 from w2s.models import load
 from w2s.models.alignment import Judge, Tokens, fit, make_trainer, pair_tokens
 from w2s.models.committee import readable
@@ -38,9 +39,8 @@ from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, Objective, check
 from w2s.models.train import World, set_weights, timer
-from w2s.records import BadInput, Example
-from w2s.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS
+from w2s.store.records import BadInput, Example
 from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 from w2s.workers.finetune import load_start, read_labels, read_settings

@@ -9,7 +9,7 @@ import torch
 
 from w2s.models.load import Loaded
 from w2s.models.train import World
-from w2s.records import Example
+from w2s.store.records import Example
 
 
 def count(

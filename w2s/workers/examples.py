@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from w2s.records import Example, read_rows
+from w2s.store.records import Example, read_rows
 
 KEPT = 8  # files
 

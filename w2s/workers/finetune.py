@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from w2s.boosting.tokens import by_row
-from w2s.config import Learner, Runtime, Train
+from w2s.config.fields import Learner, Runtime, Train
+from w2s.config.registry import build
 from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
-from w2s.records import (
+from w2s.store.records import (
     BadInput,
     Example,
     PseudoLabels,
@@ -37,7 +38,6 @@ from w2s.records import (
     read_arrays,
     take,
 )
-from w2s.registry import build
 from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from w2s.log import progress
 from w2s.models.train import World
-from w2s.records import BadInput, Example
+from w2s.store.log import progress
+from w2s.store.records import BadInput, Example
 from w2s.workers.examples import read_examples
 
 Part = TypeVar("Part")

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config import Learner, Runtime
+from w2s.config.fields import Learner, Runtime
+from w2s.config.registry import build
 from w2s.models import load, score
 from w2s.models.train import World
-from w2s.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
-from w2s.registry import build
+from w2s.store.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 

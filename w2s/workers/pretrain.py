@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from w2s.config import Model, Runtime, Train
+from w2s.config.fields import Model, Runtime, Train
 from w2s.models import batches, builtin, load, train
 from w2s.models.engine import configuration
-from w2s.records import BadInput
+from w2s.store.records import BadInput
 
 
 def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:

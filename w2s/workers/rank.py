@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.tokens import gathered
-from w2s.config import Runtime
+from w2s.config.fields import Runtime
+from w2s.config.registry import build
 from w2s.models.ranks import rank_chunks
 from w2s.models.train import World
-from w2s.records import TokenRanks, read_arrays, write_arrays
-from w2s.registry import build
+from w2s.store.records import TokenRanks, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 from w2s.workers.predict import open_model, write_part

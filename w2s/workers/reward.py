@@ -26,14 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from w2s.config import Learner, Runtime
+from w2s.config.fields import Learner, Runtime
+from w2s.config.registry import build
 from w2s.models import losses, train
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, open_members, rewards, save
 from w2s.models.warm import warm
-from w2s.records import BadInput, Rewards, read_arrays, take, write_arrays
-from w2s.registry import build
+from w2s.store.records import BadInput, Rewards, read_arrays, take, write_arrays
 from w2s.workers import cuts
 from w2s.workers.finetune import collator, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.parts import drop_parts, make_parts, read_sets

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.tokens import gathered
-from w2s.config import Runtime
+from w2s.config.fields import Runtime
+from w2s.config.registry import build, pick
 from w2s.models import load
 from w2s.models.adapters import share
 from w2s.models.batches import encode, worded
@@ -31,8 +32,7 @@ from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
 from w2s.models.train import World
 from w2s.prompts import PROMPTS
-from w2s.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
-from w2s.registry import build, pick
+from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 from w2s.workers.parts import drop_parts, make_parts

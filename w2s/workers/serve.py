@@ -24,10 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from w2s import log
-from w2s.hidden import hidden, revealed
-from w2s.records import BadInput
-from w2s.store import disk_trouble
+from w2s.store import log
+from w2s.store.artifacts import disk_trouble
+from w2s.store.hidden import hidden, revealed
+from w2s.store.records import BadInput
 
 DONE = "done.json"
 

@@ -1,0 +1,134 @@
+"""What the pictures of a pool show: accuracy by number of members and by cost, agreement, errors made together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from w2s.ensemble import dependence
+from w2s.ensemble.ballots import Ballots
+from w2s.evaluation.pools.judging import Judged, scores
+from w2s.evaluation.statistics import Scores, contrast, rate, wilson
+from w2s.pools import bounds, frontier
+from w2s.pools.records import Opinions, Truth
+from w2s.pools.tally import tally
+
+MOST_MEMBERS = 40  # as many as a picture can name
+MOST_ROWS = 200_000  # questions, evenly spaced, tell an accuracy to 0.1 points
+
+
+def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], evidence: Ballots) -> dict[str, Any]:
+    """Accuracy of the plurality and of the log-odds vote of the best 1, 2, ... members, found on the other half."""
+    number = min(len(opinions.members), MOST_MEMBERS)
+    every = np.arange(len(opinions.ids)) % -(-len(opinions.ids) // MOST_ROWS) == 0
+    rows_N, lines = (truth.gold_N > -2) & every, {"plurality": np.zeros(number), "accuracy_log_odds": np.zeros(number)}
+    for half in halves:
+        for here, there in ((half & rows_N, ~half & rows_N), (~half & rows_N, half & rows_N)):
+            error_M = (opinions.answer_MN[:, there] != truth.gold_N[there]).mean(1)
+            order = np.argsort(error_M, kind="stable")[:number]
+            odds_M = np.log((1 - error_M + 0.01) / (error_M + 0.01)) + np.log(max(opinions.count_N.mean() - 1, 1))
+            answer_MN, gold_N = opinions.answer_MN[:, here], truth.gold_N[here]
+            for name, alpha_M in (("plurality", 1 + 1e-6 * odds_M), ("accuracy_log_odds", np.maximum(odds_M, 0))):
+                total_NK = np.zeros((here.sum(), opinions.mask_NK.shape[1]))
+                for at, member in enumerate(order):
+                    total_NK += tally(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
+                    hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
+                    lines[name][at] += hit_N.mean() / (2 * len(halves))
+    return {
+        "number": list(range(1, number + 1)),
+        "lines": {name: line.tolist() for name, line in lines.items()},
+        "floor": copula_line(evidence, number),
+    }
+
+
+def copula_line(evidence: Ballots, number: int) -> list[float] | None:
+    """What equally correlated voters of the pool's mean error could reach by majority; None from an error of 1/2 on."""
+    error, rho = float(evidence.wrong_RN.mean()), bounds.mean_correlation(evidence.wrong_RN[:MOST_MEMBERS])
+    if not 0 < error < 0.5 or not 0 < rho < 1:
+        return None
+    return (1 - bounds.copula_curve(error, rho, np.arange(1, number + 1))).tolist()
+
+
+def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
+    """Accuracy against dollars per 1,000 questions: single members, their hull, every method's operating points.
+
+    Asking members by lot reaches every point of the hull, so a method earns its keep above it alone. `over_hull` is the
+    paired difference to the mixture of members that costs as much, at each point and at the price that the method chose
+    for itself; `over_hull_all` the mean over a method's points: one test for a whole curve. The hull has picked its
+    members with hindsight, the method has not.
+    """
+    if opinions.cost_MN is None:
+        return None
+    cost_M = 1000 * np.nan_to_num(opinions.cost_MN[:, rows_N]).mean(1)
+    right_MN = np.nan_to_num(truth.right_MN[:, rows_N])
+    right_M = right_MN.mean(1)
+    corners = frontier.hull(cost_M, right_M)
+    low, high = float(cost_M[corners[0]]), float(cost_M[corners[-1]])
+    shown = {"methods": {}, "over_hull": {}, "over_hull_all": {}, "aiq": {}}
+    for one in found:
+        cost_P = 1000 * one.cost_PRN[:, :, rows_N].mean((1, 2))
+        mixture_PN = np.array([frontier.mixture(cost_M, right_M, cost) for cost in cost_P]) @ right_MN
+        right_PRN = one.right_PRN[:, :, rows_N]
+        points = []
+        for at, point in enumerate(one.points):
+            over = over_mixture(right_PRN[at], mixture_PN[at])
+            interval = rate(scores([one.right_PRN[at]], rows_N))
+            points.append({
+                "point": point, "cost": float(cost_P[at]), "accuracy": interval.value, "low": interval.low,
+                "high": interval.high, "over_hull": over,
+            })  # fmt: skip
+        shown["methods"][one.name] = points
+        shown["over_hull_all"][one.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
+        own_N = frontier.mixture(cost_M, right_M, 1000 * float(one.cost_RN[:, rows_N].mean())) @ right_MN
+        shown["over_hull"][one.name] = over_mixture(one.right_RN[:, rows_N], own_N)
+        if low < high:
+            shown["aiq"][one.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
+    if low < high:
+        shown["aiq"]["hull of the single members"] = frontier.aiq(cost_M, right_M, low, high)
+    singles = [
+        {"name": str(name), "cost": float(cost), "accuracy": float(right)}
+        for name, cost, right in zip(opinions.members, cost_M, right_M, strict=True)
+    ]
+    return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in corners], **shown}
+
+
+def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
+    """The paired difference of a method to a mixture of members, with its interval."""
+    ids = np.arange(len(mixture_N))
+    found = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
+    return [found.value, found.low, found.high]
+
+
+def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
+    """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
+    known = opinions.questions(rows_N)
+    share_NK = tally(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
+    # Rounded once for both: 2/3 rounded up would not cover the very questions that it stands for.
+    most_N, right_N = share_NK.max(1).round(6), share_NK.argmax(1) == truth.gold_N[rows_N]
+    line = []
+    for threshold in np.unique(most_N[most_N > 0]):
+        covered_N = most_N >= threshold
+        low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
+        line.append(
+            {
+                "threshold": float(threshold), "coverage": float(covered_N.mean()), "low": low, "high": high,
+                "precision": float(right_N[covered_N].mean()), "n": int(covered_N.sum()),
+            }
+        )  # fmt: skip
+    return line if len(line) <= 60 else [line[at] for at in np.linspace(0, len(line) - 1, 60).astype(int)]
+
+
+def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
+    """phi of the errors of the first members (as many as a picture can name), and of how many voters all are worth."""
+    phi_RR = dependence.error_correlation(evidence.wrong_RN)
+    size = len(phi_RR)
+    mean = float((phi_RR.sum() - size) / (size * (size - 1))) if size > 1 else 0.0
+    return {
+        "members": members[:MOST_MEMBERS].tolist(),
+        "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist(),
+        "effective_voters": dependence.effective_voters(phi_RR),
+        "mean": mean,
+        "warning": dependence.warning(phi_RR, members.tolist()),
+    }

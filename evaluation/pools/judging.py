@@ -1,0 +1,199 @@
+"""Judge every way of combining a pool on questions that it was not fitted on.
+
+Each repeat cuts the questions into random halves, with the same share of every group in each; a method is fitted on one
+half and judged on the other, and the other way round. So every repeat judges every question once, by a fit that has not
+seen it, and all methods on the same questions: differences are paired.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from w2s.ensemble.ballots import NotApplicable
+from w2s.evaluation.statistics import Scores
+from w2s.pools import focal, hedge
+from w2s.pools.methods import apply, fit
+from w2s.pools.records import Decision, Opinions, Truth, rightness, spent
+from w2s.store.log import progress
+from w2s.store.records import BadInput
+
+
+@dataclass
+class Judged:
+    """One method, judged on every question in every repeat (R repeats, P operating points, N questions).
+
+    right: 0 to 1, NaN where a question cannot be judged for this method; cost: US dollars, or None. Those of (R, N) are
+    at the operating point that each fit chose for itself, those of (P, R, N) at every point of the curve (`points` are
+    the names of one fit's; the others' lie close by). asked_RN: members paid for. Of the first repeat: the answered
+    candidate (-1: none or unknown), its probability (NaN: unknown) and the member whose answer it is (-1: several).
+    """
+
+    name: str
+    options: dict[str, Any]
+    points: tuple[str, ...]
+    right_RN: np.ndarray
+    cost_RN: np.ndarray | None
+    right_PRN: np.ndarray
+    cost_PRN: np.ndarray | None
+    asked_RN: np.ndarray
+    abstained_N: np.ndarray
+    candidate_N: np.ndarray
+    confidence_N: np.ndarray
+    member_N: np.ndarray
+    seconds: float
+
+
+def judge(
+    specs: Sequence[Mapping[str, Any] | str], opinions: Opinions, truth: Truth, *, repeats: int = 5, seed: int = 0
+) -> tuple[list[Judged], dict[str, str]]:
+    """Every method on random halves; and, by name, why those that cannot work on these data were left out."""
+    if repeats < 1:
+        raise BadInput(f"repeats: {repeats!r} given; allowed: a whole number above 0")
+    if truth.known_N.sum() < 4:
+        raise BadInput(f"questions: {truth.known_N.sum()} of {len(truth.ids)} can be judged; at least 4 are needed")
+    halves = splits(opinions, truth, repeats, seed)
+    specs = [{"name": spec} if isinstance(spec, str) else dict(spec) for spec in specs]
+    running: list[str] = []
+    with progress(len(specs), "methods") as advance:
+
+        def judged(spec: dict[str, Any]) -> Judged | NotApplicable:
+            running.append(spec["name"])
+            advance(0, note=f"in work: {', '.join(running)}")
+            try:
+                return judge_one(spec, opinions, truth, halves)
+            except NotApplicable as reason:
+                return reason
+            finally:
+                running.remove(spec["name"])
+                advance(note=f"in work: {', '.join(running) or 'none'}")
+
+        found = each(judged, specs)
+    left_out = {s["name"]: str(one) for s, one in zip(specs, found, strict=True) if isinstance(one, NotApplicable)}
+    return [one for one in found if isinstance(one, Judged)], left_out
+
+
+def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
+    from threadpoolctl import threadpool_limits
+
+    # BLAS' own threads would fight over the same cores, and wait for each other by spinning.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        return list(workers.map(work, items))
+
+
+def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: list[np.ndarray]) -> Judged:
+    """One method on each half of each repeat; seconds are those of one fit and of one judged half."""
+    began, shape = time.perf_counter(), (len(halves), len(opinions.ids))
+    fits = [[fit(spec, opinions.questions(~half), truth.questions(~half)),
+             fit(spec, opinions.questions(half), truth.questions(half))] for half in halves]  # fmt: skip
+    points = min((one.points for two in fits for one in two), key=len)
+    right_PRN, cost_PRN = np.full((2, len(points), *shape), np.nan)
+    right_RN, cost_RN, asked_RN = np.full((3, *shape), np.nan)
+    told = [np.zeros(shape[1], dtype=bool), np.full(shape[1], -1), np.full(shape[1], np.nan), np.full(shape[1], -1)]
+    for repeat, (half, two) in enumerate(zip(halves, fits, strict=True)):
+        for rows, fitted in zip((half, ~half), two, strict=True):
+            here, gold = opinions.questions(rows), truth.questions(rows)
+            own = apply(fitted, here)
+            asked_RN[repeat, rows] = own.asked_MN.sum(0)
+            right_RN[repeat, rows], cost_RN[repeat, rows] = chosen = outcome(own, here, gold)
+            for point in range(len(points)):
+                # A fit with more points than another gives up some in between.
+                taken = round(point * (len(fitted.points) - 1) / max(len(points) - 1, 1))
+                other = chosen if taken == fitted.point else outcome(apply(fitted, here, taken), here, gold)
+                right_PRN[point, repeat, rows], cost_PRN[point, repeat, rows] = other
+            if repeat == 0:
+                for whole, part in zip(told, (own.abstained_N, *answers_of(own, here)), strict=True):
+                    whole[rows] = part
+    options = {key: value for key, value in spec.items() if key != "name"}
+    costs = (None, None) if opinions.cost_MN is None else (cost_RN, cost_PRN)
+    seconds = (time.perf_counter() - began) / (2 * len(halves))
+    return Judged(
+        spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *told, seconds=seconds
+    )
+
+
+def outcome(decision: Decision, here: Opinions, gold: Truth) -> tuple[np.ndarray, np.ndarray | float]:
+    """right_N and cost_N; NaN for costs that were not recorded."""
+    return rightness(decision, gold), np.nan if here.cost_MN is None else spent(decision, here)
+
+
+def judge_online(
+    opinions: Opinions, truth: Truth, *, focal_options: Mapping[str, Any] | None, repeats: int, seed: int
+) -> dict[str, np.ndarray]:
+    """name -> right_RN of the online protocol, in `repeats` random orders: predict, then see the label.
+
+    RL-Focal takes part where options for it are given ({}: its defaults). Questions without gold are left out.
+    """
+    known = np.flatnonzero(truth.gold_N > -2)
+    found: dict[str, np.ndarray] = {}
+    with progress(repeats, "random orders") as advance:
+        for repeat in range(repeats):
+            rows = np.random.default_rng(seed + repeat).permutation(known[np.argsort(opinions.ids[known])])
+            here, gold = opinions.questions(rows), truth.questions(rows)
+            if focal_options is None:
+                right = hedge.prequential(here, gold)
+            else:
+                right = focal.online(here, gold, **{"seed": seed + repeat, **focal_options})
+            for name, right_N in right.items():
+                found.setdefault(name, np.full((repeats, len(opinions.ids)), np.nan))[repeat, rows] = right_N
+            advance()
+    return found
+
+
+def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidate, probability and member of each answer, as `Judged` has them."""
+    size = len(here.ids)
+    rows = np.arange(size)
+    if decision.member_N is not None:
+        answer_N = here.answer_MN[decision.member_N, rows].astype(int)
+        return np.where(decision.abstained_N, -1, np.maximum(answer_N, -1)), np.full(size, np.nan), decision.member_N
+    best_N = decision.probs_NK.argmax(1)
+    found_N = np.where(decision.abstained_N, -1, best_N)
+    return found_N, np.where(found_N >= 0, decision.probs_NK[rows, best_N], np.nan), np.full(size, -1)
+
+
+def splits(opinions: Opinions, truth: Truth, repeats: int, seed: int) -> list[np.ndarray]:
+    """half_N of each repeat, true for a random half of each group's judgeable questions; by id, not by their order."""
+    order = np.argsort(opinions.ids, kind="stable")
+    _, group_N = np.unique(opinions.group_N.astype(str), return_inverse=True)
+    dealt_N = 2 * group_N + ~truth.known_N
+    halves = []
+    for repeat in range(repeats):
+        rng, half_N = np.random.default_rng(seed + repeat), np.zeros(len(order), dtype=bool)
+        shuffled = order[rng.permutation(len(order))]
+        # Dealt alternately within each group; a stable sort by group keeps the random order inside it.
+        half_N[shuffled[np.argsort(dealt_N[shuffled], kind="stable")][rng.integers(2) :: 2]] = True
+        halves.append(half_N)
+    return halves
+
+
+def common(found: Sequence[Judged]) -> np.ndarray:
+    """Which questions every method was judged on, in every repeat."""
+    return np.all([np.isfinite(one.right_RN).all(0) for one in found], axis=0)
+
+
+def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.ndarray) -> np.ndarray:
+    """right_RN of an honest choice among the methods: on each half, the one that did best on the other half.
+
+    The best of many methods looks better than it is, since part of its lead is luck; this row's lead is not.
+    """
+    right_JRN = np.array([one.right_RN for one in found])
+    best_RN = np.empty(right_JRN.shape[1:])
+    for repeat, half in enumerate(halves):
+        for rows, others in ((half, ~half), (~half, half)):
+            best = right_JRN[:, repeat, others & rows_N].sum(1).argmax()
+            best_RN[repeat, rows] = right_JRN[best, repeat, rows]
+    return best_RN
+
+
+def scores(columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
+    """Columns of (R, N) as the statistics want them: one `Scores` for each repeat, all of the same questions."""
+    at = np.flatnonzero(rows_N)
+    return [Scores(at, np.array([one[repeat][at] for one in columns_RN]).T) for repeat in range(len(columns_RN[0]))]

@@ -1,0 +1,272 @@
+"""Over-optimisation in numbers: gold and proxy of what reward models choose, against best-of-n and against RL steps.
+
+A *way* is how rewards become one proxy: `member` (one reward model; every member alone, then their mean), each
+aggregator over the members, `heads` (the mean of the heads of one body) and `warm` (the mean of weights).
+
+Letters: N questions, S samples of each, M reward models, L sizes (n = 1, 2, 4, ...), D different texts of a question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from w2s.config.registry import pick
+from w2s.evaluation.rewards.preferences import MEMBER
+from w2s.evaluation.statistics import Interval, Scores, contrast
+from w2s.rewards import best_of_n
+from w2s.rewards.aggregators import AGGREGATORS, spec_of, standardise
+from w2s.store.records import Metric
+
+SUITE, RL = "best_of_n", "rl"
+PARTS = 10
+"""Of an RL run: steps are told in so many parts, since one step's texts are few."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One seed's samples: gold_NS (0 or 1) and each kind of ensemble's scores_MNS (nan: an empty text).
+
+    kinds has `separate` and, where they were trained, `heads` and `warm`.
+    """
+
+    ids: np.ndarray
+    gold_NS: np.ndarray
+    kinds: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What one way chooses for each question and size: gold_NL and proxy_NL in expectation, and how well it ranks.
+
+    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind.
+    """
+
+    gold_NL: np.ndarray
+    proxy_NL: np.ndarray
+    ranked_N: np.ndarray
+
+
+def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = None) -> dict[str, list[np.ndarray]]:
+    """way -> its proxies (N, S): one for each reward model of `member`, else one.
+
+    by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
+    """
+    given = aggregate or {"name": "mean"}
+    mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
+    scores = {
+        kind: standardise(scores_MNS, mask_NS, by=by) if by != "none" else scores_MNS
+        for kind, scores_MNS in samples.kinds.items()
+    }
+    found = {MEMBER: list(scores["separate"])}
+    methods = {name: pick(AGGREGATORS, spec_of(name, given)) for name in AGGREGATORS}
+    found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
+    return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
+
+
+def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]) -> Chosen:
+    """What is chosen by each of the proxies, then the mean over them."""
+    found = [one_chooses(samples.gold_NS, proxy_NS, sizes) for proxy_NS in proxies]
+    return Chosen(*(np.mean([one[at] for one in found], axis=0) for at in range(3)))
+
+
+def one_chooses(
+    gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(gold_NL, proxy_NL, ranked_N) of one proxy.
+
+    The proxy's own score is the mean over picks that have one: a draw of nothing but empty texts has none.
+    """
+    mask_NS, known_NS = np.ones(gold_NS.shape, dtype=bool), np.isfinite(proxy_NS)
+    gold_LN, proxy_LN = [], []
+    for n in sizes:
+        picks_NS = best_of_n.pick_probs(proxy_NS, mask_NS, n)
+        gold_LN.append(best_of_n.expected(gold_NS, picks_NS))
+        scored_N = (picks_NS * known_NS).sum(1)
+        total_N = (picks_NS * np.where(known_NS, proxy_NS, 0)).sum(1)
+        proxy_LN.append(total_N / np.where(scored_N > 0, scored_N, np.nan))
+    return np.array(gold_LN).T, np.array(proxy_LN).T, ranked(gold_NS, proxy_NS)
+
+
+def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
+    """share_N of a question's (right, wrong) samples that the proxy puts in that order, ties as half; nan without.
+
+    A sample without score is below all that have one.
+    """
+    known_NS = np.where(np.isfinite(proxy_NS), proxy_NS, -np.inf)
+    found_N = np.full(len(gold_NS), np.nan)
+    for row, (gold_S, proxy_S) in enumerate(zip(gold_NS, known_NS, strict=True)):
+        right_R, wrong_W = proxy_S[gold_S == 1], np.sort(proxy_S[gold_S == 0])
+        if len(right_R) and len(wrong_W):
+            below_R, upto_R = (np.searchsorted(wrong_W, right_R, side=side) for side in ("left", "right"))
+            found_N[row] = (below_R + upto_R).mean() / (2 * len(wrong_W))
+    return found_N
+
+
+def measure_best_of_n(
+    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int],
+    aggregate: Mapping[str, Any] | None = None,
+) -> list[Metric]:  # fmt: skip
+    """Every number of the curve against best-of-n, as metrics of the suite `best_of_n`, model = way.
+
+    gold@n, proxy@n (in the unit of `by`), peak (n with the most gold), turn_down (gold at the peak - gold at the last
+    n), turn_down_minus_member, gain (gold at the peak - gold at n = 1), last_minus_member, and ranked (see `ranked`).
+
+    The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
+    seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
+    """
+    told = {seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by, aggregate).items()}
+            for seed, one in seeds.items()}  # fmt: skip
+    ways = list(dict.fromkeys(way for found in told.values() for way in found))
+    peaks = {way: crossed_peaks([(one.ids, told[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}
+
+    def rows(*columns: Callable[[int], np.ndarray]) -> list[Scores]:
+        """Each seed's questions with a column for each thing that is compared."""
+        return [Scores(one.ids, np.stack([of(seed) for of in columns], axis=1)) for seed, one in seeds.items()]
+
+    def at_peak(way: str) -> Callable[[int], np.ndarray]:
+        place = dict(zip(seeds, peaks[way], strict=True))
+        return lambda seed: np.take_along_axis(told[seed][way].gold_NL, place[seed][:, None], axis=1)[:, 0]
+
+    found = []
+
+    def tell(way: str, name: str, value: Interval) -> None:
+        found.append(Metric(SUITE, way, name, value.value, value.low, value.high, value.n, tuple(seeds), value.reason))
+
+    for way in ways:
+        for at, n in enumerate(sizes):
+            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: told[s][w].gold_NL[:, a]), [1]))
+            of_proxy = [(one.ids, told[seed][way].proxy_NL[:, at]) for seed, one in seeds.items()]
+            tell(way, f"proxy@{n}", mean_of_any(of_proxy))
+        tell(way, "ranked", mean_of_any([(one.ids, told[seed][way].ranked_N) for seed, one in seeds.items()]))
+        mean_L = np.mean([told[seed][way].gold_NL.mean(0) for seed in seeds], axis=0)
+        n = len(np.unique(np.concatenate([one.ids for one in seeds.values()])))
+        tell(way, "peak", Interval(float(sizes[int(mean_L.round(12).argmax())]), None, None, n))
+        first, last = (lambda s, a=at, w=way: told[s][w].gold_NL[:, a] for at in (0, -1))
+        member = lambda s: told[s][MEMBER].gold_NL[:, -1]  # noqa: E731
+        tell(way, "turn_down", contrast(rows(at_peak(way), last), [1, -1]))
+        tell(way, "gain", contrast(rows(at_peak(way), first), [1, -1]))
+        if way != MEMBER:
+            four = rows(at_peak(way), last, at_peak(MEMBER), member)
+            tell(way, "turn_down_minus_member", contrast(four, [1, -1, -1, 1]))
+            tell(way, "last_minus_member", contrast(rows(last, member), [1, -1]))
+    return found
+
+
+def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has.
+
+    A seed's reward models are the same for both halves, and would choose for themselves; one seed alone has only its
+    own. A question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses.
+    """
+    odd = [np.array([in_second_half(key) for key in ids.tolist()]) for ids, _ in seeds]
+    found = []
+    for at, odd_N in enumerate(odd):
+        others = [one for one in range(len(seeds)) if one != at] or [at]
+        best = {half: best_place([seeds[one][1][odd[one] == half] for one in others]) for half in (False, True)}
+        found.append(np.array([best[not one] if best[not one] is not None else best[one] for one in odd_N]))
+    return found
+
+
+def best_place(golds: Sequence[np.ndarray]) -> int | None:
+    """The size with the most gold, seeds (gold_NL) alike; None where there is no question."""
+    means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
+    return int(np.mean(means, axis=0).round(12).argmax()) if means else None
+
+
+def in_second_half(key: str) -> bool:
+    """A coin that falls the same way whenever this question turns up."""
+    return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
+
+
+def mean_of_any(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+    """The mean of any numbers (N) with its interval; nan are left out. Shifted to begin at 0, as `contrast` needs."""
+    known = [(ids[np.isfinite(value_N)], value_N[np.isfinite(value_N)]) for ids, value_N in seeds]
+    if any(not len(ids) for ids, _ in known):
+        return Interval(None, None, None, 0, "nothing to measure it on")
+    low = min(value_N.min() for _, value_N in known)
+    top = max(value_N.max() for _, value_N in known) - low
+    if top < 1e-9:
+        return Interval(float(low), float(low), float(low), sum(len(ids) for ids, _ in known))
+    found = contrast([Scores(ids, value_N[:, None] - low) for ids, value_N in known], [1], top=top)
+    return Interval(found.value + low, found.low + low, found.high + low, found.n)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step.
+
+    gold_T: 0 or 1 (nan: not judged); reward_T: what it learned from; kl_S: nats per text, before each step.
+    """
+
+    step_T: np.ndarray
+    gold_T: np.ndarray
+    reward_T: np.ndarray
+    kl_S: np.ndarray
+
+
+def parts_of(one: Rollouts, parts: int) -> np.ndarray:
+    """value_3P: mean gold, reward and KL of each of `parts` equal shares of the steps, in order."""
+    part_S = np.arange(len(one.kl_S)) * parts // len(one.kl_S)
+    part_T = part_S[one.step_T]
+    gold_T, known_T = np.nan_to_num(one.gold_T), np.isfinite(one.gold_T)
+    texts_P = np.bincount(part_T, minlength=parts)
+    return np.array([
+        np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts),
+        np.bincount(part_T, one.reward_T, parts) / texts_P,
+        np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts),
+    ])  # fmt: skip
+
+
+def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -> list[Metric]:
+    """Every number of the curve against RL steps, as metrics of the suite `rl`, model = way.
+
+    gold@, reward@ and kl@STEP (the last step of a part), peak (a step), turn_down (gold at the peak - gold in the last
+    part), turn_down_minus_member and last_minus_member.
+
+    A seed is one training run: intervals are t over seeds, and one seed has none. The peak that a seed's turn_down is
+    taken at is chosen on the other seeds.
+    """
+    steps = min(len(one.kl_S) for seeds in ways.values() for one in seeds.values())
+    parts = min(parts, steps)
+    ends = [-(-(at + 1) * steps // parts) for at in range(parts)]
+    told = {way: {seed: parts_of(one, parts) for seed, one in seeds.items()} for way, seeds in ways.items()}
+    found, drops = [], {}
+    for way, seeds in told.items():
+        value_S3P = np.array(list(seeds.values()))
+        for at, end in enumerate(ends):
+            for which, name in enumerate(("gold", "reward", "kl")):
+                found.append(over_runs(way, f"{name}@{end}", dict(zip(seeds, value_S3P[:, which, at], strict=True))))
+        gold_SP = value_S3P[:, 0]
+        texts = sum(len(one.step_T) for one in ways[way].values())
+        found.append(Metric(RL, way, "peak", ends[int(gold_SP.mean(0).argmax())], None, None, texts, tuple(seeds)))
+        others = [np.delete(gold_SP, at, axis=0) if len(gold_SP) > 1 else gold_SP for at in range(len(gold_SP))]
+        drop = [gold_P[one.mean(0).argmax()] - gold_P[-1] for gold_P, one in zip(gold_SP, others, strict=True)]
+        drops[way] = {
+            "turn_down": dict(zip(seeds, drop, strict=True)),
+            "last": dict(zip(seeds, gold_SP[:, -1], strict=True)),
+        }
+        found.append(over_runs(way, "turn_down", drops[way]["turn_down"]))
+    for way in drops if MEMBER in drops else ():
+        for what in drops[way] if way != MEMBER else ():
+            both = [seed for seed in drops[way][what] if seed in drops[MEMBER][what]]
+            gap = {seed: drops[way][what][seed] - drops[MEMBER][what][seed] for seed in both}
+            found.append(over_runs(way, f"{what}_minus_member", gap))
+    return found
+
+
+def over_runs(way: str, name: str, value: Mapping[int, float]) -> Metric:
+    """The mean over training runs with its t interval; one run has none, and nan in any is no number."""
+    value_S, seeds = np.array(list(value.values())), tuple(value)
+    if np.isnan(value_S).any():
+        return Metric(RL, way, name, None, None, None, 0, seeds, "not known in every training run")
+    mean = float(value_S.mean())
+    if len(value_S) < 2:
+        return Metric(RL, way, name, mean, None, None, 1, seeds, "one training run has no interval")
+    half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / np.sqrt(len(value_S)))
+    return Metric(RL, way, name, mean, mean - half, mean + half, len(value_S), seeds)

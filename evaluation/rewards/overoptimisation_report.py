@@ -1,0 +1,276 @@
+"""metrics.json, curve.html and curve.md of `w2s rewards curve`: whether gold turns down while the proxy rises."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2s.evaluation.pools.pictures import name_ends
+from w2s.evaluation.rewards.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
+from w2s.evaluation.rewards.preferences import MEMBER
+from w2s.evaluation.rewards.preferences_report import NAMES, how_of
+from w2s.evaluation.run.collect import SYNTHETIC, costs, reproduce
+from w2s.evaluation.run.metrics import write_metrics
+from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
+from w2s.evaluation.run.report import render
+from w2s.evaluation.run.runs import Run, keep_said, open_run, said_before
+from w2s.evaluation.run.verdict import find, points, sentence
+from w2s.rewards.best_of_n import doublings, kl
+from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
+
+PROBE = "probe"
+FLOOR = 0.03  # a policy that is hardly ever right, or hardly ever wrong, shows no curve
+SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one reward model"}
+
+
+def finish(folder: Path, *, again: bool = False) -> str:
+    """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
+    run = open_run(folder)
+    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
+    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    if not again and (words := said_before(folder, stamp)):
+        return words
+    seeds = {seed: samples_of(run, seed) for seed in run.seeds}
+    sizes = doublings(run.config["rewards"]["curve"]["samples"])
+    metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
+    rollouts = rollouts_of(run)
+    metrics += measure_rl(rollouts) if rollouts else []
+    words = verdict(metrics, SUITE, sizes[-1])
+    content = content_of(run, metrics, sizes, words)
+    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
+    render("curve.html", content, folder)
+    render("curve.md", {**content, "pictures": {}}, folder)
+    keep_said(folder, stamp, words, "metrics.json", "curve.html", "curve.md")
+    return words
+
+
+def samples_of(run: Run, seed: int) -> Samples:
+    """A seed's samples with their gold (0 where a text is empty or could not be judged) and every kind's rewards."""
+    (merged,), (graded,) = run.find("samples_merged", seed=seed), run.find("sample_gold", seed=seed)
+    places, known = load_arrays(merged.path / "place.npz"), load_arrays(graded.path / "gold.npz")
+    ids, place_NS, gold_ND = places["ids"], places["place_NS"], np.nan_to_num(known["gold_ND"])
+    if known["ids"].tolist() != ids.tolist():
+        raise ValueError(f"{graded.path}: its questions are not those of {merged.path}")
+    found = {
+        one.tags["model"]: align(read_arrays(one.path / f"{PROBE}.npz", Rewards), ids).scores_MNK
+        for one in run.find("rewards", seed=seed, set=PROBE)
+    }
+    kinds = {kind: np.array([spread(one_ND, place_NS, np.nan) for one_ND in scores]) for kind, scores in found.items()}
+    return Samples(ids, spread(gold_ND, place_NS, 0.0), kinds)
+
+
+def spread(value_ND: np.ndarray, place_NS: np.ndarray, empty: float) -> np.ndarray:
+    """value_NS of every sample, from those of the different texts; `empty` where a sample has no text."""
+    return np.where(place_NS >= 0, np.take_along_axis(value_ND, np.maximum(place_NS, 0), axis=1), empty)
+
+
+def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
+    """way -> seed -> what was written while RL had its reward as aim; empty where the run has no RL."""
+    found: dict[str, dict[int, Rollouts]] = {}
+    for one in run.find("rollout_gold"):
+        arrays = load_arrays(one.path / "rollouts.npz")
+        told = Rollouts(*(arrays[name] for name in ("step_T", "gold_T", "reward_T", "kl_S")))
+        found.setdefault(one.tags["model"], {})[one.tags["seed"]] = told
+    return found
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def verdict(metrics: Sequence[Metric], suite: str, most: int) -> str:
+    """One sentence: whether gold turns down for one reward model, and for which way it does so least."""
+    drop, peak = (find(metrics, suite, MEMBER, name) for name in ("turn_down", "peak"))
+    until = f"best of {most}" if suite == SUITE else f"step {most}"
+    if drop.low is None:
+        return f"one training run alone: gold ends {points(drop.value)} points below its peak"
+    if drop.low <= 0:
+        return f"gold is not shown to turn down for one reward model: {amount(drop)} from its peak to {until}"
+    where = f"n = {peak.value:.0f}" if suite == SUITE else f"step {peak.value:.0f}"
+    said = f"for one reward model gold turns down by {amount(drop)} from its peak ({where}) to {until}"
+    less = sorted(better(metrics, suite), key=lambda one: one.value)
+    if not less:
+        return f"{said}; no ensemble is shown to turn down less"
+    return f"{said}; least for {name_of(less[0].model)}: {amount(less[0], flip=True)} less"
+
+
+def better(metrics: Sequence[Metric], suite: str) -> list[Metric]:
+    """The ways that are shown to turn down less than one reward model."""
+    return [one for one in gaps_to_member(metrics, suite) if one.high < 0]
+
+
+def gaps_to_member(metrics: Sequence[Metric], suite: str) -> list[Metric]:
+    gaps = [one for one in metrics if one.suite == suite and one.name == "turn_down_minus_member"]
+    return [one for one in gaps if one.high is not None]
+
+
+def amount(one: Metric, *, flip: bool = False) -> str:
+    """'3.1 points (95% CI 0.4 to 5.8, n = 1000, 5 seeds)'; flip: of the value with the other sign."""
+    value, low, high = (-one.value, -one.high, -one.low) if flip else (one.value, one.low, one.high)
+    seeds = f", {len(one.seeds)} seeds" if len(one.seeds) > 1 else ""
+    count = f", n = {one.n}" if one.suite == SUITE else ""
+    return f"{points(value)} points (95% CI {points(low)} to {points(high)}{count}{seeds})"
+
+
+def name_of(way: str) -> str:
+    return NAMES.get(way, way)
+
+
+def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[str]:
+    """What an honest reader asks next."""
+    clear = {one.model for one in gaps_to_member(metrics, SUITE) if one.low > 0 or one.high < 0}
+    ways = ways_in(metrics, SUITE)
+    vague = [name_of(way) for way in ways if way != MEMBER and way not in clear]
+    said = [f"not to be told from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
+    more = [one for one in gaps_to_member(metrics, SUITE) if one.low > 0]
+    said += [f"{name_of(one.model)} turns down by {amount(one)} more than one reward model" for one in more]
+    last = [one for one in metrics if one.suite == SUITE and one.name == "last_minus_member" and one.low > 0]
+    if last:
+        best = max(last, key=lambda one: one.value)
+        said.append(
+            f"best of {sizes[-1]} by {name_of(best.model)} has {amount(best)} more gold than by one reward model"
+        )
+    first = find(metrics, SUITE, MEMBER, f"gold@{sizes[0]}")
+    if not FLOOR < first.value < 1 - FLOOR:
+        said.insert(0, f"the policy is right on {points(first.value)}% of its samples: there is little to turn down")
+    gain = find(metrics, SUITE, MEMBER, "gain")
+    said.append(f"before that, one reward model gains {amount(gain)} over a sample at random, at its peak")
+    ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}
+    told = ", ".join(f"{name_of(way)} {points(one.value)}%" for way, one in ranked.items() if one.value is not None)
+    said.append(f"a right sample is put above a wrong one of its question: {told}")
+    if MEMBER in ways_in(metrics, RL):
+        steps = [int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name.startswith("gold@")]
+        said.append(f"by RL: {verdict(metrics, RL, max(steps))}")
+    pairs = [one.manifest["facts"] for one in run.find("pairs")]
+    if any(one["rows"] < one["asked"] for one in pairs):
+        fewest = min(one["rows"] for one in pairs)
+        said.append(f"fewer pairs than asked for ({pairs[0]['asked']}): {fewest} in a seed, one for a mixed question")
+    for kind, key, words in (
+        ("samples_merged", "empty", "samples are empty: no reward model is asked about them, and they are wrong"),
+        ("sample_gold", "unjudged", "texts could not be judged by gold and count as wrong"),
+    ):
+        count = sum(one.manifest["facts"][key] for one in run.find(kind))
+        if count:
+            said.append(f"{count:,} {words}")
+    return [sentence(words) for words in said]
+
+
+def ways_in(metrics: Sequence[Metric], suite: str) -> list[str]:
+    return list(dict.fromkeys(one.model for one in metrics if one.suite == suite))
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def content_of(run: Run, metrics: list[Metric], sizes: Sequence[int], words: str) -> dict[str, Any]:
+    table = {(one.suite, one.model, one.name): one for one in metrics}
+
+    def get(way: str, name: str, suite: str = SUITE) -> Metric | None:
+        return table.get((suite, way, name))
+
+    drawn = {"gold": curve(metrics, sizes, "gold"), "proxy": curve(metrics, sizes, "proxy"), "drops": drops(metrics)}
+    steps = sorted({int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name[:5] == "gold@"})
+    if steps:
+        ways = ways_in(metrics, RL)
+        drawn |= {"rl_steps": rl_curve(get, ways, steps, "steps")}
+        if all(get(way, f"kl@{step}", RL).value is not None for way in ways for step in steps):
+            drawn |= {"rl_kl": rl_curve(get, ways, steps, "kl")}
+    return {
+        "run": run.config["name"],
+        "seeds": run.seeds,
+        "verdict": sentence(words),
+        "remarks": remarks(run, metrics, sizes),
+        "synthetic": SYNTHETIC if any(one["name"] == "world" for one in run.config["data"]["sources"]) else None,
+        "ways": ways_in(metrics, SUITE),
+        "rl_ways": ways_in(metrics, RL),
+        "sizes": sizes,
+        "steps": steps,
+        "curve": run.config["rewards"]["curve"],
+        "members": run.config["rewards"]["members"],
+        "standardise": run.config["rewards"]["standardise"],
+        "objective": run.config["student"]["objective"]["name"],
+        "pairs": [one.tags | {"rows": one.manifest["facts"]["rows"]} for one in run.find("pairs")],
+        "get": get,
+        "member": MEMBER,
+        "name": name_of,
+        "signed": lambda share: "0.0" if abs(share) < 0.0005 else f"{100 * share:+.1f}",
+        "costs": [one for one in costs(run) if one.seconds >= 1],
+        "reproduce": reproduce(run),
+        "pictures": drawn,
+    }
+
+
+def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
+    """Gold (%) or proxy of what is chosen against n, spaced by KL; a line for each way, one reward model in colour."""
+    figure, (axis,) = canvas(3.4, left=0.09, right=0.68, top=0.97, bottom=0.15)
+    x, ends, scale = [kl(n) for n in sizes], [], 100 if what == "gold" else 1
+    # Ranks have a unit of their own.
+    for way in [one for one in ways_in(metrics, SUITE) if what == "gold" or one != "rank_average"]:
+        line = [find(metrics, SUITE, way, f"{what}@{n}") for n in sizes]
+        if any(one.value is None for one in line):  # nothing was scored
+            continue
+        colour, y = ACCENT if way == MEMBER else INK, [scale * one.value for one in line]
+        if way in (MEMBER, "worst"):
+            axis.fill_between(
+                x, *([scale * getattr(m, e) for m in line] for e in ("low", "high")), color=colour, alpha=0.1, lw=0
+            )
+        axis.plot(x, y, color=colour, lw=2.2 if way == MEMBER else 1.1, zorder=3 if way == MEMBER else 2)
+        top = int(np.argmax(y))
+        if what == "gold" and 0 < top < len(y) - 1:
+            axis.plot(x[top], y[top], "o", color=colour, ms=4.5, mec=PAPER, mew=0.8, zorder=4)
+        ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
+    name_ends(axis, ends)
+    axis.set_xticks(x, [str(n) for n in sizes])
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+    axis.set_xlabel("best of n, spaced by KL = ln n − (n − 1) / n", color=SOFT, size=10)
+    return svg(figure, f"{what.capitalize()} of the chosen sample against n, for each way of making one reward")
+
+
+def drops(metrics: Sequence[Metric]) -> str:
+    """How far gold turns down for each way, with its interval."""
+    found = sorted(
+        (one for one in metrics if (one.suite, one.name) == (SUITE, "turn_down")), key=lambda one: -one.value
+    )
+    height = 0.6 + 0.29 * len(found)
+    figure, (axis,) = canvas(height, left=0.42, right=0.87, top=0.995, bottom=0.44 / height)
+    axis.axvline(0, color=SOFT, lw=0.8, zorder=0)
+    across = axis.get_yaxis_transform()
+    for at, one in enumerate(found):
+        colour = ACCENT if one.model == MEMBER else INK
+        axis.plot([100 * one.low, 100 * one.high], [-at, -at], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
+        axis.plot(100 * one.value, -at, "o", color=colour, ms=5, mec=PAPER, mew=0.8)
+        for x, text, side in ((-0.04, name_of(one.model), "right"), (1.05, points(one.value), "left")):
+            axis.text(x, -at, text, transform=across, ha=side, va="center", color=colour, size=10.5)
+    axis.set_ylim(-len(found) + 0.4, 0.6)
+    axis.set_yticks([])
+    axis.set_xlabel("points of gold lost from the peak to the last n", color=SOFT, size=10)
+    return svg(figure, "How far gold turns down, with 95 percent intervals")
+
+
+def rl_curve(get: Callable[..., Metric | None], ways: Sequence[str], steps: Sequence[int], against: str) -> str:
+    """Gold (%) and the reward that RL had, side by side, against steps or against the root of the KL."""
+    figure, axes = canvas(2.6, 2, left=0.08, right=0.78, top=0.87, bottom=0.2, wspace=0.35)
+    for axis, (what, scale) in zip(axes, (("gold", 100), ("reward", 1)), strict=True):
+        ends = []
+        for way in ways:
+            line = [get(way, f"{what}@{step}", RL) for step in steps]
+            x = steps if against == "steps" else [max(get(way, f"kl@{step}", RL).value, 0) ** 0.5 for step in steps]
+            colour, y = ACCENT if way == MEMBER else INK, [scale * one.value for one in line]
+            if way == MEMBER and line[0].low is not None and against == "steps":
+                axis.fill_between(
+                    x, *([scale * getattr(m, e) for m in line] for e in ("low", "high")), color=colour, alpha=0.1, lw=0
+                )
+            axis.plot(x, y, color=colour, lw=2 if way == MEMBER else 1.1, marker="o", ms=2.5)
+            ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
+        axis.set_title("gold, %" if what == "gold" else "its reward", loc="left", size=11, color=INK, pad=8)
+        axis.grid(axis="y", color=FAINT, lw=0.6)
+        if what == "reward":
+            name_ends(axis, ends)
+    axes[0].set_xlabel(
+        "RL steps" if against == "steps" else "root of KL from the policy, nats", color=SOFT, size=10, loc="left"
+    )
+    return svg(figure, f"Gold and reward while RL optimises it, against {against}")

@@ -1,0 +1,339 @@
+"""What reward models prefer against what people or a judge preferred: the numbers of `w2s rewards run`.
+
+A pair is a point for who gives the preferred text the higher score, and half a point where scores are level, where a
+text was not judged, and where the pair is a tie by itself. Everybody's points stand in one table (N pairs by M names),
+so that every difference is paired. Intervals are over instructions (meta `group`), which share their errors, and seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from w2s.config.registry import pick
+from w2s.evaluation.statistics import Interval, Scores, contrast, wilson
+from w2s.rewards import best_of_n
+from w2s.rewards.aggregators import AGGREGATORS, disagreement, spec_of, standardise, unjudged
+from w2s.store.records import Example, Metric, Rewards
+
+SEPARATE, MEMBER, BEST, LENGTH, RANDOM, ORACLE = "separate", "member", "best_member", "length", "random", "oracle"
+PAIRS = "pairs"  # whom metrics belong to that are nobody's
+OTHERS = "other subsets"
+SMALLEST = 30  # pairs of a subset that is shown by itself
+LENGTH_BINS = 3
+HELD_OUT, POOL = "held_out", "pool"
+
+
+class Asked(NamedTuple):
+    """One set of pairs in one seed, with everybody's scores: names -> scores_N2, and of each ensemble scores_MN2."""
+
+    examples: Sequence[Example]
+    gold_N: np.ndarray
+    scores: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
+
+    @property
+    def groups_N(self) -> np.ndarray:
+        return np.array([str(row.meta["group"]) for row in self.examples])
+
+    @property
+    def points(self) -> dict[str, np.ndarray]:
+        """name -> point_N in {0, 1/2, 1}; `member`: the mean of the separate members', who are one at random."""
+        tie_N = np.array([bool(row.meta.get("tie")) for row in self.examples])
+        found = {name: np.where(tie_N, 0.5, points(one, self.gold_N)) for name, one in self.scores.items()}
+        return {MEMBER: np.mean([found[name] for name in member_names(self.members)], axis=0), **found}
+
+
+class Pool(NamedTuple):
+    """The pool in one seed: preference_NK, who wrote the candidates (models_NK) and every ensemble's scores."""
+
+    ids: np.ndarray
+    preference_NK: np.ndarray
+    models_NK: np.ndarray
+    length_NK: np.ndarray
+    rewards: dict[str, Rewards]
+
+
+def member_names(members: Mapping[str, np.ndarray]) -> list[str]:
+    return [f"member {at + 1}" for at in range(len(members[SEPARATE]))]
+
+
+def points(scores_N2: np.ndarray, gold_N: np.ndarray) -> np.ndarray:
+    """1 where the preferred text has the higher score, 0 where the other has, else (level, or not judged) 1/2."""
+    rows_N = np.arange(len(gold_N))
+    ahead_N = scores_N2[rows_N, gold_N] - scores_N2[rows_N, 1 - gold_N]
+    return (np.sign(np.nan_to_num(ahead_N)) + 1) / 2
+
+
+def proxies(
+    rewards: Mapping[str, Rewards], mask_NK: np.ndarray, length_NK: np.ndarray, *, by: str, aggregate: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(name -> scores_NK of everyone who may choose, ensemble -> its members' standardised scores_MNK).
+
+    The separate members one by one, every aggregator over them (`aggregate` with its options), the mean of what other
+    ensembles' members say, and the length in characters.
+    """
+    members = {}
+    for kind, found in rewards.items():
+        scores_MNK = np.where(mask_NK, found.scores_MNK, np.nan)
+        members[kind] = scores_MNK if by == "none" else standardise(scores_MNK, mask_NK, by=by)
+    single = dict(zip(member_names(members), members[SEPARATE], strict=True))
+    methods = {name: pick(AGGREGATORS, spec_of(name, aggregate)) for name in AGGREGATORS}
+    joint = {name: method(members[SEPARATE], mask_NK) for name, method in methods.items()}
+    others = {kind: AGGREGATORS["mean"](one, mask_NK) for kind, one in members.items() if kind != SEPARATE}
+    return {**single, **joint, **others, LENGTH: np.where(mask_NK, length_NK, np.nan)}, members
+
+
+def combined(names: Sequence[str]) -> list[str]:
+    """Those who speak for an ensemble."""
+    return [one for one in names if one not in (MEMBER, BEST, LENGTH, RANDOM, ORACLE) and not one.startswith("member ")]
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str] | None) -> list[Metric]:
+    """Every metric of one set over its seeds. `best`: by seed, the member that did best on other pairs."""
+    tables = {seed: one.points for seed, one in asked.items()}
+    if best is not None:
+        tables = {seed: {BEST: table[best[seed]], **table} for seed, table in tables.items()}
+    names = list(next(iter(tables.values())))
+    told = Teller(suite, asked)
+    found = [told(name, "accuracy", {s: t[name] for s, t in tables.items()}) for name in names]
+    count = len({row.id for one in asked.values() for row in one.examples})
+    found.append(Metric(suite, RANDOM, "accuracy", 0.5, *wilson(count / 2, count), count, tuple(asked)))
+    against = [MEMBER, *([BEST] if best is not None else []), LENGTH]
+    gaps = [(name, other) for name in [*combined(names), MEMBER] for other in against if name != other]
+    gaps += [(name, "mean") for name in combined(names) if name != "mean"]
+    for name, other in gaps:
+        gap = {seed: table[name] - table[other] for seed, table in tables.items()}
+        found.append(told(name, f"accuracy_minus_{other}", gap, signed=True))
+    for part, rows in parts_of(asked).items():
+        found += [told(name, f"accuracy@{part}", {s: t[name] for s, t in tables.items()}, rows=rows) for name in names]
+        if not part.startswith("subset: "):
+            found.append(told(PAIRS, f"share@{part}", {s: row_N.astype(float) for s, row_N in rows.items()}))
+    return [*found, *agreements(asked, told), *counted(suite, asked)]
+
+
+class Teller:
+    """Makes the metrics of one set: values by pair become a mean with its interval over instructions and seeds."""
+
+    def __init__(self, suite: str, asked: Mapping[int, Asked]):
+        self.suite, self.asked = suite, asked
+
+    def __call__(
+        self, model: str, name: str, values: Mapping[int, np.ndarray], *, top: float = 1.0, signed: bool = False,
+        rows: Mapping[int, np.ndarray] | None = None,
+    ) -> Metric:  # fmt: skip
+        """`top`: the most a value can be; signed: and -top the least, else 0. rows: seed -> a mask of pairs."""
+        scores, ids = [], set()
+        for seed, value_N in values.items():
+            one = self.asked[seed]
+            kept_N = np.ones(len(value_N), bool) if rows is None else rows[seed]
+            if kept_N.any():
+                scores.append(clustered(one.groups_N[kept_N], value_N[kept_N]))
+                ids |= {one.examples[at].id for at in np.flatnonzero(kept_N)}
+        if not scores:
+            return Metric(self.suite, model, name, None, None, None, 0, tuple(self.asked), "no pair")
+        if signed:  # two columns, so that the interval is cut where a difference ends
+            scores = [Scores(one.ids, np.column_stack([one.values_NM[:, 0], np.zeros(len(one.ids))])) for one in scores]
+        found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top)
+        return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.asked))
+
+
+def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
+    """A row for each instruction, so that their mean is the mean over pairs and their spread that of its estimate.
+
+    The mean over pairs is a ratio (sum of values over count of pairs) of two sums over instructions; the rows are its
+    linearisation (Cochran 1977, section 6.3): mean + (sum_g - mean · count_g) / mean count.
+    """
+    ids, which_N, count_G = np.unique(groups_N, return_inverse=True, return_counts=True)
+    sum_G, mean = np.bincount(which_N, value_N), value_N.mean()
+    return Scores(ids, (mean + (sum_G - mean * count_G) / count_G.mean())[:, None])
+
+
+def parts_of(asked: Mapping[int, Asked]) -> dict[str, dict[int, np.ndarray]]:
+    """name of a part of the pairs -> seed -> mask_N: subsets, and differences in length by which text is preferred."""
+    rows = {row.id: row for one in asked.values() for row in one.examples}
+    subsets = [str(row.meta.get("subset") or "") for row in rows.values()]
+    large = sorted({one for one in subsets if subsets.count(one) >= SMALLEST})
+    place: dict[str, Callable[[Example, int], bool]] = {}
+    if len(set(subsets)) > 1 and large:
+        place |= {
+            f"subset: {name}": lambda row, _, name=name: subset_of(row, large) == name for name in [*large, OTHERS]
+        }
+    differences = [abs(row.meta["length_difference"]) for row in rows.values() if row.meta["length_difference"]]
+    edges = [int(one) for one in np.quantile(differences, np.linspace(0, 1, LENGTH_BINS + 1))] if differences else [0]
+    for (low, high), longer in itertools.product(itertools.pairwise(edges), (True, False)):
+        last = high == edges[-1]
+        words = f"length: {'longer' if longer else 'shorter'} by {low} to {high - (not last)}"
+        place[words] = lambda row, gold, low=low, high=high, last=last, longer=longer: (
+            low <= abs(row.meta["length_difference"]) < high + last
+            and (row.meta["length_difference"] > 0) == ((gold == 0) == longer)
+            and row.meta["length_difference"] != 0
+            and not row.meta.get("tie")
+        )
+    found = {}
+    for name, inside in place.items():
+        masks = {
+            seed: np.array([inside(row, gold) for row, gold in zip(one.examples, one.gold_N.tolist(), strict=True)])
+            for seed, one in asked.items()
+        }
+        if any(mask_N.any() for mask_N in masks.values()):
+            found[name] = masks
+    return found
+
+
+def subset_of(row: Example, large: Sequence[str]) -> str:
+    name = str(row.meta.get("subset") or "")
+    return name if name in large else OTHERS
+
+
+def agreements(asked: Mapping[int, Asked], told: Teller) -> list[Metric]:
+    """How often members order a pair alike, how often everyone is for the longer text, and what dissent tells."""
+    found = []
+    for kind in next(iter(asked.values())).members:
+        if len(next(iter(asked.values())).members[kind]) < 2:
+            continue
+        orders = {seed: np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0])) for seed, one in asked.items()}
+        alike = {seed: alike_MM_N(order_MN).mean(0) for seed, order_MN in orders.items()}
+        found.append(told(kind, "agreement", alike))
+        masks = {seed: np.abs(order_MN.sum(0)) == len(order_MN) for seed, order_MN in orders.items()}
+        found.append(told(kind, "unanimous", {seed: mask_N.astype(float) for seed, mask_N in masks.items()}))
+        spread = {seed: disagreement_of(one.members[kind]) for seed, one in asked.items()}
+        found.append(told(kind, "disagreement", spread, top=max(one.max() for one in spread.values()) or 1.0))
+        who = "mean" if kind == SEPARATE else kind
+        right = {seed: one.points[who] for seed, one in asked.items()}
+        found.append(told(who, "accuracy@unanimous", right, rows=masks))
+        found.append(told(who, "accuracy@divided", right, rows={s: ~mask_N for s, mask_N in masks.items()}))
+    gaps = {seed: np.diff(one.scores[LENGTH])[:, 0] for seed, one in asked.items()}
+    for name in [MEMBER, *combined(list(next(iter(asked.values())).scores))]:
+        sides = {}
+        for seed, one in asked.items():
+            names = member_names(one.members) if name == MEMBER else [name]
+            side_N = np.mean([points(one.scores[n], (gaps[seed] > 0).astype(int)) for n in names], axis=0)
+            sides[seed] = np.where(gaps[seed] == 0, 0.5, side_N)
+        found.append(told(name, "prefers_longer", sides))
+    return found
+
+
+def alike_MM_N(order_MN: np.ndarray) -> np.ndarray:
+    """(pairs of members, N): 1 where both order the pair alike, 1/2 where one of them has no order, 0 otherwise."""
+    return np.array([(a_N * b_N + 1) / 2 for a_N, b_N in itertools.combinations(order_MN, 2)])
+
+
+def agreement_matrix(asked: Mapping[int, Asked], kind: str = SEPARATE) -> np.ndarray:
+    """share_MM of the pairs that two members order alike, the mean over seeds; 1 on the diagonal."""
+    matrices = []
+    for one in asked.values():
+        order_MN = np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0]))
+        matrix_MM = ((order_MN[:, None] * order_MN[None]).mean(2) + 1) / 2
+        np.fill_diagonal(matrix_MM, 1)
+        matrices.append(matrix_MM)
+    return np.mean(matrices, axis=0)
+
+
+def disagreement_of(scores_MN2: np.ndarray) -> np.ndarray:
+    """By pair: the deviation between the members' (standardised) differences of the two scores; 0 where not judged."""
+    gap_MN1 = np.diff(scores_MN2)
+    return np.nan_to_num(disagreement(gap_MN1, np.ones(gap_MN1.shape[1:], bool))[:, 0])
+
+
+def counted(suite: str, asked: Mapping[int, Asked]) -> list[Metric]:
+    """How many texts members could not judge (their scores are not finite), and ties of the set; over all seeds."""
+    seeds, found = tuple(asked), []
+    for kind in next(iter(asked.values())).members:
+        missing = sum(
+            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum()) for one in asked.values()
+        )
+        texts = sum(one.members[kind].size for one in asked.values())
+        found.append(Metric(suite, kind, "unjudged", float(missing), None, None, texts, seeds))
+    ties = sum(bool(row.meta.get("tie")) for one in asked.values() for row in one.examples)
+    count = sum(len(one.examples) for one in asked.values())
+    return [*found, Metric(suite, PAIRS, "ties", float(ties), None, None, count, seeds)]
+
+
+def best_members(held_out: Mapping[int, Asked]) -> dict[int, str]:
+    """By seed, the separate member with the highest accuracy on the held-out pairs; of equals the first."""
+    return {s: max(member_names(one.members), key=lambda name: one.points[name].mean()) for s, one in held_out.items()}
+
+
+# --- the pool --------------------------------------------------------------------------------------------------------
+
+
+def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping[int, str], **how: Any) -> list[Metric]:
+    """Best-of-n among the ordinary models' answers, and how often each probe is picked when it joins them.
+
+    preference@n: the expected true preference of the pick. picked:PROBE@n: how likely the probe is picked when it is
+    one of the n for sure. how: `by` and `aggregate`, as of `proxies`.
+    """
+    ordinary = {seed: ~np.isnan(one.preference_NK) & ~np.isin(one.models_NK, probes) for seed, one in pools.items()}
+    sizes = best_of_n.doublings(min(int(mask_NK.sum(1).min()) for mask_NK in ordinary.values()))
+    by_seed: dict[int, dict[str, np.ndarray]] = {}
+    for seed, one in pools.items():
+        shown = everyone(one, ordinary[seed], best[seed], how) | {ORACLE: one.preference_NK}
+        gold_NK, mask_NK = one.preference_NK, ordinary[seed]
+        by_seed[seed] = {
+            name: best_of_n.curve(proxy_NK, gold_NK, mask_NK, sizes=sizes).gold_SN for name, proxy_NK in shown.items()
+        }
+        singles = [by_seed[seed][name] for name in by_seed[seed] if name.startswith("member ")]
+        by_seed[seed][MEMBER] = np.mean(singles, axis=0)
+    names, found = list(next(iter(by_seed.values()))), []
+    seeds = tuple(pools)
+
+    def tell(name: str, what: str, values: Mapping[int, np.ndarray], weight=(1.0,)) -> Metric:
+        scores = [Scores(pools[s].ids, np.reshape(values[s], (len(weight), -1)).T) for s in seeds]
+        one = contrast(scores, list(weight))
+        return Metric(POOL, name, what, one.value, one.low, one.high, one.n, seeds)
+
+    for name, (at, n) in itertools.product(names, enumerate(sizes)):
+        found.append(tell(name, f"preference@{n}", {s: by_seed[s][name][at] for s in seeds}))
+        for other in (RANDOM, LENGTH, MEMBER):
+            if other != name and n > 1:
+                both = {s: np.array([by_seed[s][name][at], by_seed[s][other][at]]) for s in seeds}
+                found.append(tell(name, f"preference@{n}_minus_{other}", both, (1.0, -1.0)))
+    return [*found, *picked(pools, ordinary, probes, sizes, best, how)]
+
+
+def everyone(one: Pool, mask_NK: np.ndarray, best: str, how: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Who chooses -> scores_NK; the candidates outside the mask count for nothing."""
+    found, _ = proxies(one.rewards, mask_NK, one.length_NK, **how)
+    return {**found, BEST: found[best], RANDOM: np.where(mask_NK, 0.0, np.nan)}
+
+
+def picked(
+    pools: Mapping[int, Pool], ordinary: Mapping[int, np.ndarray], probes: Sequence[str], sizes: Sequence[int],
+    best: Mapping[int, str], how: Mapping[str, Any],
+) -> list[Metric]:  # fmt: skip
+    """How often each probe is picked as one of n, of whom the others are ordinary; where it has no answer, no row."""
+    found = []
+    for probe in probes:
+        values: dict[str, dict[int, np.ndarray]] = {}
+        ids = {}
+        for seed, one in pools.items():
+            is_probe_NK = (one.models_NK == probe) & ~np.isnan(one.preference_NK)
+            rows_N = is_probe_NK.any(1)
+            if not rows_N.any():
+                continue
+            ids[seed] = one.ids[rows_N]
+            mask_NK = ordinary[seed] | is_probe_NK
+            for name, proxy_NK in everyone(one, mask_NK, best[seed], how).items():
+                share_SN = [
+                    best_of_n.pick_probs_if_drawn(proxy_NK[rows_N], mask_NK[rows_N], n)[is_probe_NK[rows_N]]
+                    for n in sizes
+                ]
+                values.setdefault(name, {})[seed] = np.array(share_SN)
+            singles = [values[name][seed] for name in values if name.startswith("member ")]
+            values.setdefault(MEMBER, {})[seed] = np.mean(singles, axis=0)
+        for name, by_seed in values.items():
+            for at, n in enumerate(sizes):
+                scores = [Scores(ids[s], np.clip(share_SN[at], 0, 1)[:, None]) for s, share_SN in by_seed.items()]
+                one = contrast(scores, [1.0])
+                if name == RANDOM:  # known, not estimated
+                    one = Interval(1 / n, None, None, one.n)
+                what = f"picked:{probe}@{n}"
+                found.append(Metric(POOL, name, what, one.value, one.low, one.high, one.n, tuple(by_seed)))
+    return found

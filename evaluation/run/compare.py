@@ -1,0 +1,68 @@
+"""Several runs side by side: compare.html and compare.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from w2s.evaluation.run import pictures
+from w2s.evaluation.run.contents import ReportData
+from w2s.evaluation.run.metrics import MODELS, Answers
+from w2s.evaluation.run.report import render
+from w2s.evaluation.run.verdict import find, sentence, verdict
+from w2s.evaluation.statistics import Scores, contrast
+
+
+def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> None:
+    """Several runs side by side: compare.html and compare.md, every run against the first.
+
+    Each run may bring its answers to its suite (as `metrics.measure` takes them); where two runs judged the same
+    questions under the same seeds the difference is paired by question. Otherwise its interval joins the two runs'
+    own (square-and-add, Newcombe 1998), and the table says so. Runs about different suites have no difference.
+    """
+    tables = []
+    for model in MODELS:
+        row = [find(data.metrics, data.suite, model, "accuracy") for data, _ in runs]
+        if any(row):
+            against = [_between(runs[0], other, model) for other in runs[1:]]
+            tables.append({"model": model, "values": row, "against": [None, *against]})
+    content = {
+        "runs": [data for data, _ in runs],
+        "verdicts": [sentence(verdict(data.metrics, data.suite)) for data, _ in runs],
+        "pgr": [find(data.metrics, data.suite, "student", "pgr") for data, _ in runs],
+        "table": tables,
+        "pictures": {data.run: _ladder_of(data) for data, _ in runs},
+    }
+    render("compare.html", content, folder)
+    render("compare.md", content, folder)
+
+
+def _between(first: tuple[ReportData, Answers | None], other: tuple[ReportData, Answers | None], model: str) -> Any:
+    """Accuracy of `model` in the other run minus the first: value, low, high in points, and whether it is paired."""
+    (data, answers), (data_two, answers_two) = first, other
+    one, two = (find(d.metrics, d.suite, model, "accuracy") for d in (data, data_two))
+    if one is None or two is None or data.suite != data_two.suite:
+        return None
+    shared = []
+    for seed in sorted(set(answers or {}) & set(answers_two or {})):
+        left, right = answers[seed].get(model), answers_two[seed].get(model)
+        if left is None or right is None or sorted(left.ids.tolist()) != sorted(right.ids.tolist()):
+            continue
+        left_of, right_of = left.ids.argsort(), right.ids.argsort()
+        pair = [left.correct_N[left_of], right.correct_N[right_of]]
+        shared.append(Scores(left.ids[left_of], np.stack(pair, axis=1)))
+    if shared and len(shared) == len(set(one.seeds) | set(two.seeds)):
+        gap = contrast(shared, [-1.0, 1.0])
+        return {"value": gap.value, "low": gap.low, "high": gap.high, "paired": True}
+    value = two.value - one.value
+    low = value - ((two.value - two.low) ** 2 + (one.high - one.value) ** 2) ** 0.5
+    high = value + ((two.high - two.value) ** 2 + (one.value - one.low) ** 2) ** 0.5
+    return {"value": value, "low": low, "high": high, "paired": False}
+
+
+def _ladder_of(data: ReportData) -> str:
+    found = {m.model: m for m in data.metrics if (m.suite, m.name) == (data.suite, "accuracy") and m.value is not None}
+    return pictures.ladder(found) if found else ""

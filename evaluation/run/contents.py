@@ -1,0 +1,187 @@
+"""What a report shows, as plain records that go to JSON and back.
+
+The records know nothing of HTML; `evaluation/report.py` turns them into pages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any
+
+from w2s.store.records import Metric, Round
+
+
+@dataclass(frozen=True)
+class Step:
+    """One box of the flow: what it is ('transfer pool'), how many ('4,000 questions'), a remark ('no gold')."""
+
+    name: str
+    count: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class SeedRounds:
+    """The boosting of one seed. `validation`: the committee's accuracy (0 to 1) on easy_holdout after 1, 2, ... rounds;
+    `used`: the number of rounds that was kept."""
+
+    seed: int
+    rounds: tuple[Round, ...]
+    validation: tuple[float, ...] = ()
+    used: int = 0
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """How far the learners of one committee err together: names (R), error correlations (R rows of R, -1 to 1)."""
+
+    names: tuple[str, ...]
+    phi_RR: tuple[tuple[float, ...], ...]
+    effective_voters: float
+    effective_directions: float | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class HeavyRow:
+    """A question that boosting kept coming back to. `weights`: its weight x N by round, so 1 is an average row;
+    `alike`: how many questions have these weights in every round."""
+
+    id: str
+    prompt: str
+    gold: str
+    weights: tuple[float, ...]
+    seed: int | None = None
+    alike: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a fit went, by what was measured: (step, value). `who`: a model, or 'round 3' of the committee; held_loss and
+    agreement (0 to 1): on labels held out from it; reward, margin and kl: of a student that goes on by an objective."""
+
+    who: str
+    seed: int
+    loss: tuple[tuple[int, float], ...] = ()
+    held_loss: tuple[tuple[int, float], ...] = ()
+    agreement: tuple[tuple[int, float], ...] = ()
+    reward: tuple[tuple[int, float], ...] = ()
+    margin: tuple[tuple[int, float], ...] = ()
+    kl: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of one model: (mean confidence, accuracy, n) by bin, as `metrics.calibration_bins` gives them."""
+
+    model: str
+    bins: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage cost, over all seeds; `tokens`: None where no model read any; `cached`: it was there already."""
+
+    stage: str
+    seconds: float
+    tokens: int | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One model's answer to a question, the probability (0 to 1) that it gave it, and whether it is right."""
+
+    learner: str
+    answer: str
+    probability: float | None = None
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question of a suite or of the pool, with what everyone said; `why`: why its label was kept or dropped."""
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...] = ()
+    votes: tuple[Vote, ...] = ()
+    label: str = ""
+    why: str = ""
+    gold: str = ""
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """The command line, the config as text (secrets redacted), package versions, the commit and the sandbox's tier."""
+
+    command: str = ""
+    config: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+    sandbox: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows. A section whose field is empty is left out.
+
+    run: the run's name · suite: the hard suite that the verdict, the ladder and the curve are about · written: whether
+    its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of them, from
+    `metrics.measure` over all suites · synthetic: a sentence where the questions are made up or the run is a smoke run,
+    else "" · flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names
+    of MODELS that the config switched off · difficulty_bins: labels in the order easy to hard
+    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what models answered to the
+    suite · samples: labels of the pool · notes: warnings of the run, one sentence each.
+    """
+
+    run: str
+    suite: str
+    metrics: tuple[Metric, ...]
+    written: bool = False
+    synthetic: str = ""
+    flow: tuple[Step, ...] = ()
+    duplicates: dict[str, int] = field(default_factory=dict)
+    controls_off: tuple[str, ...] = ()
+    rounds: tuple[SeedRounds, ...] = ()
+    dependence: Dependence | None = None
+    heaviest: tuple[HeavyRow, ...] = ()
+    difficulty_bins: tuple[str, ...] = ()
+    difficulty_name: str = "difficulty, easy to hard"
+    calibration: tuple[Calibration, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    answers: tuple[Sample, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    training: tuple[Training, ...] = ()
+    reproduce: Reproduce = field(default_factory=Reproduce)
+    notes: tuple[str, ...] = ()
+
+
+def to_json(data: ReportData) -> str:
+    """`data` as JSON that `from_json` reads back as an equal record."""
+    return json.dumps(dataclasses.asdict(data), ensure_ascii=False, indent=1)
+
+
+def from_json(text: str) -> ReportData:
+    """The record that `to_json` wrote."""
+    return _read(ReportData, json.loads(text))
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """A JSON value as the annotated type: dataclasses by field, lists as tuples."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if value is None or kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _read(next(one for one in inner if one is not type(None)), value)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{name: _read(hints[name], part) for name, part in value.items()})
+    if origin is tuple:
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        return tuple(_read(one, part) for one, part in zip(kinds, value, strict=True))
+    return kind(value) if kind is float else value

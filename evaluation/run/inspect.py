@@ -1,0 +1,270 @@
+"""`w2s show` and `w2s why`: what an artifact is and holds, and how one question got its label."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from w2s.evaluation.run.runs import Artifact, open_run, read_texts, row_weights
+from w2s.grading.answers import NO_ANSWER
+from w2s.store.artifacts import MANIFEST, checked, read_manifest
+from w2s.store.records import (
+    BadInput,
+    Example,
+    Gold,
+    Outcome,
+    Predictions,
+    PseudoLabels,
+    Rewards,
+    TokenRanks,
+    load_arrays,
+    read_arrays,
+    read_rows,
+)
+
+PREVIEW_ROWS = 3
+WIDTH = 110
+TEXT = 400  # characters of a written answer
+
+
+def find_artifact(name: str, runs_dir: Path) -> Path:
+    """A folder of the store, by path or by the start of its name."""
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    found = sorted((runs_dir / "store").glob(f"{glob.escape(name)}*/{MANIFEST}")) if name else []
+    if not found:
+        raise BadInput(f"{name}: no such artifact in {runs_dir / 'store'}")
+    if len(found) > 1:
+        raise BadInput(f"{name}: {len(found)} artifacts begin so ({', '.join(p.parent.name for p in found[:3])}, ...)")
+    return found[0].parent
+
+
+def describe_artifact(name: str, runs_dir: Path) -> str:
+    """The manifest in words, and the first rows of each record."""
+    folder = checked(find_artifact(name, runs_dir))
+    manifest = read_manifest(folder)
+    lines = [f"{folder.name}: {manifest['title']}", f"made in {manifest['seconds']} s at commit {manifest['commit']}"]
+    lines += [f"from {role}: {parent}" for role, parent in manifest["parents"].items()]
+    lines += ["options: " + shorten(json.dumps(manifest["section"], ensure_ascii=False), 10 * WIDTH)]
+    lines += [f"{key}: {value}" for key, value in manifest["facts"].items()]
+    for name, file in manifest["files"].items():
+        lines.append(f"\n{name} ({file['size']:,} bytes)")
+        if "/" not in name:
+            lines += [f"  {shorten(line)}" for line in preview(folder / name)]
+    return "\n".join(lines)
+
+
+def preview(path: Path) -> list[str]:
+    if path.suffix == ".npz":
+        found = load_arrays(path).items()
+        return [f"{key} {array.shape}: {str(array[:2]).split()}" for key, array in found if array.ndim]
+    if path.suffix in (".jsonl", ".json", ".txt"):
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[:PREVIEW_ROWS]
+    return []
+
+
+def shorten(text: str, width: int = WIDTH) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def describe_row(run: Path, row: str) -> str:
+    """Every learner's vote and alpha, the question's weight by round, its label and why: for each seed it is in."""
+    stages = open_run(run).artifacts
+    lines: list[str] = []
+    for asked in of_kind(stages, "questions"):
+        for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
+            for example in read_rows(asked.path / f"{split}.jsonl", Example):
+                if example.id.startswith(row):
+                    seed = asked.tags["seed"]
+                    mine = [s for s in stages if s.tags.get("seed") == seed]
+                    lines += [*describe_in_seed(example, split, seed, mine), ""]
+    if not lines:
+        raise BadInput(f"{row}: no question of {run} has an id that begins so")
+    return "\n".join(lines)
+
+
+def describe_in_seed(example: Example, split: str, seed: int, stages: Sequence[Artifact]) -> list[str]:
+    """The story of one question in one seed."""
+    lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
+    answer = next((g.answer for s in of_kind(stages, "gold") for g in gold_rows(s, split) if g.id == example.id), None)
+    if example.task == "choice":
+        marks = [("→" if at == answer else " ", at, shorten(choice)) for at, choice in enumerate(example.choices)]
+        lines += [f"  {mark} {at}. {choice}" for mark, at, choice in marks]
+    elif answer is not None:
+        lines += block(str(answer), "  → ")
+    if split == "easy_fit":
+        lines += weight_lines(example, of_kind(stages, "round", "committee"))
+    elif example.task == "choice":
+        lines += vote_lines(example.id, split, stages, alphas_of(stages))
+    else:
+        lines += text_lines(example.id, split, stages) + candidate_lines(example.id, split, stages)
+    lines += reward_lines(example.id, split, stages)
+    if split == "transfer":
+        for stage in of_kind(stages, "labels"):
+            lines += label_lines(example, stage)
+    return lines
+
+
+def of_kind(stages: Sequence[Artifact], kind: str, model: str | None = None) -> list[Artifact]:
+    found = [s for s in stages if s.tags.get("kind") == kind]
+    return [s for s in found if model is None or s.tags["model"] == model]
+
+
+def block(text: str, head: str) -> list[str]:
+    """A text as lines behind `head`, the further ones below the first; cut where it is long."""
+    lines = shorten(text.strip("\n").rstrip(), TEXT).splitlines() or ["(nothing)"]
+    return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
+
+
+def gold_rows(stage: Artifact, split: str) -> list[Gold]:
+    is_it = stage.tags["split"] == ("easy" if split.startswith("easy") else split)
+    return read_rows(stage.path / "gold.jsonl", Gold) if is_it else []
+
+
+def label_lines(example: Example, stage: Artifact) -> list[str]:
+    """A label of the question, and why it was kept or dropped; of written answers, the most probable one."""
+    labels = read_arrays(stage.path / "labels.npz", PseudoLabels)
+    at = position(labels.ids, example.id)
+    target, kept = labels.target_NK[at], f"{'kept' if labels.weight_N[at] > 0 else 'dropped'} ({labels.why_N[at]})"
+    head = f"  label by {stage.tags['model']}: "
+    if example.task == "choice":
+        return [f"{head}{numbers(target)}, {kept}"]
+    texts = next(r.choices for r in read_rows(stage.path / "targets.jsonl", Example) if r.id == example.id)
+    share = f"share {target.max():.3f}, " if len(texts) > 1 else ""
+    return [f"{head}{share}{kept}", *block(texts[int(target.argmax())] if texts else "", "      ")]
+
+
+def weight_lines(example: Example, rounds: Sequence[Artifact]) -> list[str]:
+    """Each round's opinion of an easy question, and the weight it then got (1 = as heavy as the average row)."""
+    what = "chose  probabilities" if example.task == "choice" else "tokens of the answer that were not the likeliest"
+    lines = [f"  round   weight after   {what} (by a model that did not train on it)"]
+    for stage in rounds:
+        if not (stage.path / "weights.npz").exists():
+            break
+        weights = row_weights(stage.path)
+        weight = weights.weight_N[position(weights.ids, example.id)] * len(weights.ids)
+        line = f"  {stage.tags['index'] + 1:5}   {weight:12.2f}   "
+        if example.task == "choice":
+            opinion = read_arrays(stage.path / "easy_fit.npz", Predictions)
+            probs = opinion.probs_NK[position(opinion.ids, example.id)]
+            line += f"{probs.argmax():5}  {numbers(probs)}"
+        else:
+            line += missed_tokens(stage.path / "easy_fit.npz", example.id)
+        lines.append(line)
+    return lines
+
+
+def missed_tokens(path: Path, key: str) -> str:
+    """'3 of 12': how many of an answer's tokens, each behind the right ones, were not the model's first."""
+    if not path.exists():
+        return ""
+    ranks = read_arrays(path, TokenRanks)
+    at = position(ranks.ids, key)
+    start = int(ranks.length_N[:at].sum())
+    above_T = ranks.above_T[start : start + int(ranks.length_N[at])]
+    return f"{int((above_T > 0).sum())} of {len(above_T)}"
+
+
+def alphas_of(stages: Sequence[Artifact]) -> dict[str, str]:
+    """learner -> its alpha in its committee, as shown."""
+    found = {}
+    for stage in of_kind(stages, "committee"):
+        for at, alpha in enumerate(json.loads((stage.path / "committee.json").read_text())["alphas"]):
+            found[f"{stage.tags['model']} · learner {at + 1}"] = f"{alpha:.3f}"
+    return found
+
+
+def vote_lines(key: str, split: str, stages: Sequence[Artifact], alphas: Mapping[str, str]) -> list[str]:
+    """Each learner's alpha and distribution, the committee's, and every other model's."""
+    lines = [f"  {'who':28} {'alpha':>6}  chose  probabilities"]
+    for stage in stages:
+        who, kind = stage.tags.get("model", ""), stage.tags.get("kind")
+        if split == "easy_holdout" and kind == "round" and who == "committee":
+            who, kind = f"committee · learner {stage.tags['index'] + 1}", "member_opinion"
+        if kind not in ("opinion", "member_opinion") or "bagged ·" in who:
+            continue
+        if not (path := stage.path / f"{split}.npz").exists():
+            continue
+        opinion = read_arrays(path, Predictions)
+        probs = opinion.probs_NK[position(opinion.ids, key)]
+        lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {probs.argmax():5}  {numbers(probs)}")
+    return lines
+
+
+def text_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+    """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
+    alphas, lines = alphas_of(stages), []
+    verdicts = {
+        stage.tags["model"]: next((verdict_of(o) for o in read_rows(path, Outcome) if o.id == key), "-")
+        for stage in of_kind(stages, "outcomes")
+        if stage.tags["suite"] == split and (path := stage.path / "outcomes.jsonl").exists()
+    }
+    for stage in of_kind(stages, "member_texts") + of_kind(stages, "texts"):
+        who, path = stage.tags["model"], stage.path / f"{split}_texts.jsonl"
+        if path.exists() and (said := read_texts(path).get(key)):
+            text, logp = said[0]
+            head = f"  {who:28} {alphas.get(who, '-'):>6}  {logp:8.2f}  {verdicts.get(who, '-'):8}  "
+            lines += block(text, head)
+    title = f"  {'who':28} {'alpha':>6}  {'log p':>8}  {'judged':8}  wrote"
+    return [title, *lines] if lines else []
+
+
+def verdict_of(outcome: Outcome) -> str:
+    if outcome.status == NO_ANSWER:
+        return "none"
+    return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
+
+
+def candidate_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+    """Where whole answers were voted on: the candidates, and every voter's distribution over them."""
+    lines = []
+    for stage in of_kind(stages, "candidates"):
+        owner, path = stage.tags["model"], stage.path / f"{split}.jsonl"
+        row = next((r for r in read_rows(path, Example) if r.id == key), None) if path.exists() else None
+        if row is None:
+            continue
+        lines.append(f"  candidates of {owner}:")
+        lines += [line for at, text in enumerate(row.choices) for line in block(text, f"    {at}. ")]
+        voters = [s for s in stages if s.tags.get("model", "").split(" · ")[0] == owner]
+        lines += vote_lines(key, split, voters, alphas_of(stages))
+    return lines
+
+
+def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+    """Each reward model's scores of the question's candidates, these as one, and the committee's opinion with them."""
+    lines = []
+    for stage in of_kind(stages, "rewards"):
+        path = stage.path / f"{split}.npz"
+        if path.exists():
+            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates"]
+            lines += score_lines(read_arrays(path, Rewards), key)
+    for stage in of_kind(stages, "opinion", "rewarded") if lines else ():
+        path = stage.path / f"{split}_rewards.npz"
+        if path.exists():
+            lines += score_lines(read_arrays(path, Rewards), key)
+            opinion = read_arrays(stage.path / f"{split}.npz", Predictions)
+            probs = opinion.probs_NK[position(opinion.ids, key)]
+            strength = json.loads((stage.path / "rewards.json").read_text())["strength"]
+            how = "best of n" if strength is None else f"tilted, strength {strength:g}"
+            lines.append(f"  {how:28} {'':>6}  {probs.argmax():5}  {numbers(probs)}")
+    return lines
+
+
+def score_lines(rewards: Rewards, key: str) -> list[str]:
+    """A line for each model's (or aggregate's) scores; nan is a candidate that could not be judged, or is none."""
+    found = rewards.scores_MNK[:, position(rewards.ids, key)]
+    best_M = np.where(np.isnan(found), -np.inf, found).argmax(1).tolist()
+    named = zip(rewards.models.tolist(), best_M, found, strict=True)
+    return [f"  {model:28} {'':>6}  {best:5}  {numbers(scores)}" for model, best, scores in named]
+
+
+def position(ids: np.ndarray, key: str) -> int:
+    return int(np.flatnonzero(ids == key)[0])
+
+
+def numbers(values: np.ndarray) -> str:
+    return " ".join(f"{value:.3f}" for value in values)

@@ -1,0 +1,339 @@
+"""Pictures of the report, as inline SVG that takes its colours and its typeface from the page.
+
+matplotlib draws with stand-in colours that are replaced by CSS variables, so one picture serves light, dark and paper.
+Text stays text. 4.9 inches are 353 units: a phone shows them about 0.95 times as large, a desktop 1.4 times.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+from w2s.evaluation.run.contents import Training
+from w2s.evaluation.run.verdict import points
+from w2s.store.log import printable
+from w2s.store.records import Metric
+
+# Stand-ins that occur nowhere else -> what the page calls them.
+INK, SOFT, FAINT, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
+VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--faint", ACCENT: "--accent", PAPER: "--paper"}
+WIDTH = 4.9
+
+LABELS = {
+    "floor": "floor",
+    "committee": "committee",
+    "student": "student",
+    "ceiling": "ceiling",
+    "best_learner": "best single learner",
+    "uniform": "equal alphas",
+    "bagged": "bagged learners",
+    "answer_level": "boosted by answers",
+    "long_learner": "one long learner",
+    "naive_student": "student of the floor",
+    "recorded_student": "student of recorded labels",
+    "rewarded": "committee with rewards",
+    "sft_student": "student before RL or DPO",
+    "unrewarded": "student without rewards",
+    "zero_shot": "base, untouched",
+    "easy_gold": "base on easy gold",
+    "shuffled": "shuffled labels",
+}
+LADDER = ("floor", "committee", "rewarded", "student", "ceiling")
+
+
+def canvas(height: float, columns: int = 1, **spacing: float):
+    """A figure of the page's width and its axes, without frames."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    figure.subplots_adjust(**spacing)
+    for axis in axes:
+        axis.set_facecolor("none")
+        for side in ("top", "right", "left"):
+            axis.spines[side].set_visible(False)
+        axis.spines["bottom"].set_color(FAINT)
+        axis.tick_params(length=0, labelsize=10, labelcolor=SOFT, pad=5)
+    return figure, axes
+
+
+def svg(figure, title: str) -> str:
+    """The figure as one <svg> element, the same bytes each time; `title` is what a screen reader says."""
+    import matplotlib
+
+    # The salt makes ids differ between the pictures of a page and not between two runs.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1...: the same in every picture of the page
+    text = re.sub(r"font-family: [^;\"]*; ?", "", text)  # the page's typeface
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)  # as older matplotlib writes it
+    text = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", text)
+    for stand_in, variable in VARIABLES.items():
+        text = text.replace(stand_in, f"var({variable})")
+    box = re.search(r'viewBox="[^"]*"', text)[0]
+    head = f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
+    head += 'xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return head + text[text.index(">") + 1 :].strip()
+
+
+def ladder(metrics: dict[str, Metric]) -> str:
+    """Accuracy with its interval: floor -> committee -> student -> ceiling, then the controls, in points."""
+    steps = [m for m in LADDER if m in metrics]
+    controls = [m for m in LABELS if m in metrics and m not in LADDER]
+    rows = [*steps, *controls]
+    figure, (axis,) = canvas(
+        0.55 + 0.27 * len(rows), left=0.37, right=0.87, top=0.995, bottom=0.42 / (0.55 + 0.27 * len(rows))
+    )
+    for model in ("floor", "ceiling"):
+        if model in metrics:
+            axis.axvline(100 * metrics[model].value, color=FAINT, lw=0.8, zorder=0)
+    for at, model in enumerate(rows):
+        y = -at - (0.5 if model in controls and steps else 0)
+        one = metrics[model]
+        colour = ACCENT if model == "student" else INK if model in steps else SOFT
+        interval(axis, y, one, colour, size=6 if model in steps else 4)
+        axis.text(
+            -0.04,
+            y,
+            LABELS[model],
+            transform=axis.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            color=colour,
+            size=11,
+        )
+        axis.text(
+            1.05,
+            y,
+            points(one.value),
+            transform=axis.get_yaxis_transform(),
+            ha="left",
+            va="center",
+            color=colour,
+            size=11,
+        )
+    axis.set_ylim(-len(rows) - (0.1 if controls and steps else -0.4), 0.6)
+    axis.set_yticks([])
+    axis.margins(x=0.04)
+    axis.set_xlabel("accuracy, % (bars: 95% interval)", color=SOFT, size=10)
+    return svg(figure, "Accuracy of every model with its 95 percent interval")
+
+
+def interval(axis, y: float, one: Metric, colour: str, *, size: float) -> None:
+    axis.plot([100 * one.low, 100 * one.high], [y, y], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
+    axis.plot(100 * one.value, y, "o", color=colour, ms=size, mec=PAPER, mew=0.8)
+
+
+def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
+    """Error, alpha and effective share by round, side by side; a line per seed, the mean in the accent colour."""
+    figure, axes = canvas(1.75, 3, left=0.075, right=0.99, top=0.8, bottom=0.2, wspace=0.32)
+    for which, (axis, title) in enumerate(zip(axes, ("error", "alpha", "effective share"), strict=True)):
+        lines(axis, [[row[which] for row in one] for one in seeds])
+        axis.set_title(title, loc="left", size=11, color=INK, pad=8)
+        low, high = axis.get_ylim()
+        axis.set_ylim(min(0, low), high * 1.05)
+    axes[0].set_xlabel("round", color=SOFT, size=10, loc="left")
+    return svg(figure, "Error, alpha and effective sample size by round")
+
+
+def training(fits: Sequence[Training]) -> str:
+    """How one model's fits went, a panel for what was measured: a line per seed; on held-out labels in the accent."""
+    told = [panel for panel in PANELS if any(getattr(one, panel) for one in fits)][:3]
+    figure, axes = canvas(1.85, len(told), left=0.085, right=0.99, top=0.8, bottom=0.22, wspace=0.3)
+    for panel, axis in zip(told, axes, strict=True):
+        for one in fits:
+            curve_over_steps(axis, getattr(one, panel), INK if panel != "agreement" else ACCENT, PANELS[panel][1])
+            if panel == "loss":
+                curve_over_steps(axis, one.held_loss, ACCENT, 1)
+        over_steps(axis, PANELS[panel][0])
+    return svg(figure, f"Training of {fits[0].who.replace('_', ' ')}")
+
+
+PANELS = {
+    "loss": ("loss", 1),
+    "agreement": ("answers as held-out labels, %", 100),
+    "reward": ("reward", 1),
+    "margin": ("margin", 1),
+    "kl": ("KL from its start, nats", 1),
+}
+"""What is measured -> its words, and what it is multiplied by."""
+
+
+def learners(rounds: Sequence[Training]) -> str:
+    """The loss of each round's learner by step, the later the stronger."""
+    figure, (axis,) = canvas(2.1, left=0.09, right=0.86, top=0.88, bottom=0.2)
+    for at, one in enumerate(rounds):
+        (line,) = curve_over_steps(axis, one.loss, ACCENT if at == len(rounds) - 1 else INK, 1)
+        line.set_alpha(0.25 + 0.6 * (at + 1) / len(rounds))
+    over_steps(axis, "loss")
+    ends = sorted([rounds[0], *rounds[1:][-1:]], key=lambda one: one.loss[-1][1])
+    low, high = axis.get_ylim()
+    at_y = apart([one.loss[-1][1] for one in ends], 0.1 * (high - low))
+    for one, y in zip(ends, at_y, strict=True):
+        colour = ACCENT if one is rounds[-1] else INK
+        axis.text(1.02, y, one.who, transform=axis.get_yaxis_transform(), color=colour, size=10, va="center")
+    return svg(figure, "Training of the learners, round by round")
+
+
+def curve_over_steps(axis, told: Sequence[tuple[int, float]], colour: str, times: float):
+    marked = {"marker": "o", "ms": 2.5} if len(told) < 25 else {}
+    return axis.plot([step for step, _ in told], [times * value for _, value in told], color=colour, lw=1.1, **marked)
+
+
+def over_steps(axis, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(title, loc="left", size=10.5, color=INK, pad=8)
+    axis.set_xlabel("step", color=SOFT, size=10, loc="left")
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+
+
+def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
+    """Committee accuracy on held-out easy questions by number of rounds; a dot marks the number that was kept."""
+    figure, (axis,) = canvas(2.1, left=0.09, right=0.97, top=0.93, bottom=0.2)
+    lines(axis, [[100 * value for value in one] for one in seeds])
+    for one, count in zip(seeds, used, strict=True):
+        if 0 < count <= len(one):
+            axis.plot(count, 100 * one[count - 1], "o", color=INK, ms=4.5, mec=PAPER, mew=0.8)
+    axis.set_xlabel("rounds in the committee", color=SOFT, size=10)
+    return svg(figure, "Committee accuracy on validation by number of rounds")
+
+
+def lines(axis, series: Sequence[Sequence[float]]) -> None:
+    """A thin line per seed over rounds 1, 2, ...; with several seeds their mean, as far as all of them go."""
+    from matplotlib.ticker import MaxNLocator
+
+    for values in series:
+        axis.plot(range(1, len(values) + 1), values, color=SOFT if len(series) > 1 else ACCENT, lw=1, alpha=0.6)
+        axis.plot(1, values[0], ".", color=SOFT, ms=2)  # one round alone is a dot, not an empty line
+    shortest = min(map(len, series))
+    if len(series) > 1:
+        mean = [sum(values[at] for values in series) / len(series) for at in range(shortest)]
+        axis.plot(range(1, shortest + 1), mean, color=ACCENT, lw=2)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+
+
+def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
+    """Correlations of being wrong between the learners: the stronger the colour, the more they err together."""
+    size = len(names)
+    side = min(3.8, 0.42 * size)
+    figure, (axis,) = canvas(side + 0.35, left=0.2, right=0.2 + side / WIDTH, top=1, bottom=0.35 / (side + 0.35))
+    for row in range(size):
+        for column in range(size):
+            value = phi_RR[row][column]
+            if row == column:
+                continue
+            colour = ACCENT if value > 0 else SOFT
+            axis.add_patch(cell((column, -row), colour, min(abs(value), 1.0)))
+            if size <= 12:
+                shown = f"{value:.2f}".replace("0.", ".").replace("-", "−")
+                axis.text(
+                    column + 0.5, -row + 0.46, shown, ha="center", va="center", size=8.5 if size <= 9 else 7, color=INK
+                )
+    axis.set_xlim(0, size)
+    axis.set_ylim(-size + 1, 1)
+    axis.set_aspect("equal")
+    axis.spines["bottom"].set_visible(False)
+    step = max(1, size // 12)
+    ticks = range(0, size, step)
+    axis.set_yticks([-at + 0.5 for at in ticks], [plain(names[at]) for at in ticks])
+    axis.set_xticks([at + 0.5 for at in ticks], [str(at + 1) for at in ticks])
+    return svg(figure, "Error correlations between the learners")
+
+
+def plain(text: str) -> str:
+    """A given name as matplotlib can draw it, whose dollar signs it must not take for mathematics."""
+    return printable(text).replace("$", r"\$")
+
+
+def cell(corner: tuple[float, float], colour: str, strength: float):
+    from matplotlib.patches import Rectangle
+
+    gap = 0.03
+    return Rectangle(
+        (corner[0] + gap, corner[1] + gap), 1 - 2 * gap, 1 - 2 * gap, color=colour, alpha=0.75 * strength, lw=0
+    )
+
+
+def curve(bins: Sequence[str], models: dict[str, Sequence[Metric | None]], axis_name: str) -> str:
+    """Accuracy by bin of difficulty, easy to hard, for the models of the ladder, each named at the end of its line."""
+    figure, (axis,) = canvas(2.7, left=0.09, right=0.78, top=0.97, bottom=0.2)
+    ends = []
+    for model, values in models.items():
+        points_x = [at for at, one in enumerate(values) if one is not None]
+        if not points_x:
+            continue
+        colour = ACCENT if model == "student" else INK if model == "committee" else SOFT
+        shown = [100 * values[at].value for at in points_x]
+        if model in ("student", "committee"):
+            low, high = ([100 * getattr(values[at], edge) for at in points_x] for edge in ("low", "high"))
+            axis.fill_between(points_x, low, high, color=colour, alpha=0.1, lw=0)
+        axis.plot(points_x, shown, color=colour, lw=2 if model == "student" else 1.3, marker="o", ms=3)
+        ends.append([shown[-1], model, colour])
+    low, high = axis.get_ylim()
+    for (_, model, colour), y in zip(
+        sorted(ends), apart(sorted(e[0] for e in ends), 0.075 * (high - low)), strict=True
+    ):
+        axis.text(len(bins) - 0.88, y, LABELS.get(model, model), color=colour, size=10.5, va="center")
+    axis.set_ylim(low, high)
+    axis.set_xlim(-0.15, len(bins) - 0.9)
+    axis.set_xticks(range(len(bins)), [plain(label) for label in bins])
+    axis.tick_params(axis="x", labelsize=9)
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+    axis.set_xlabel(plain(axis_name), color=SOFT, size=10)
+    return svg(figure, "Accuracy by difficulty")
+
+
+def apart(heights: list[float], gap: float) -> list[float]:
+    """Sorted heights, moved apart as little as needed so that labels do not overlap."""
+    placed = list(heights)
+    for _ in range(100):
+        for at in range(1, len(placed)):
+            missing = gap - (placed[at] - placed[at - 1])
+            if missing > 1e-9:
+                placed[at - 1] -= missing / 2
+                placed[at] += missing / 2
+    return placed
+
+
+def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
+    """Confidence against accuracy, a small square per model; on the diagonal a model means what it says."""
+    shown = dict(list(models.items())[:4])
+    figure, axes = canvas(1.65, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.25, wspace=0.3)
+    for axis, (model, bins) in zip(axes, shown.items(), strict=False):
+        axis.plot([0, 1], [0, 1], color=FAINT, lw=1)
+        axis.plot(
+            *zip(*[(c, a) for c, a, _ in bins], strict=True), color=ACCENT, lw=1.2, marker="o", ms=3, clip_on=False
+        )
+        axis.set_title(LABELS.get(model, model), loc="left", size=11, color=INK, pad=6)
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1)
+        axis.set_aspect("equal")
+        axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    axes[0].set_xlabel("confidence → accuracy ↑", color=SOFT, size=9.5, loc="left")
+    return svg(figure, "Confidence against accuracy")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A weight's history as a line as high as the text."""
+    top = max([*values, 1e-12])
+    step = 60 / max(len(values) - 1, 1)
+    path = " ".join(f"{2 + at * step:.1f},{16 - 14 * value / top:.1f}" for at, value in enumerate(values))
+    last = path.split(" ")[-1].split(",")
+    return (
+        '<svg class="spark" viewBox="0 0 64 18" role="img" aria-label="weight by round">'
+        f'<polyline points="{path}" fill="none" stroke="var(--soft)" stroke-width="1.2"/>'
+        f'<circle cx="{last[0]}" cy="{last[1]}" r="2" fill="var(--accent)"/></svg>'
+    )

@@ -1,0 +1,105 @@
+"""RUN/student/: the trained student as a folder that transformers loads, with a card that says what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from w2s.config.fields import Model
+from w2s.config.registry import pick
+from w2s.evaluation.run.contents import ReportData
+from w2s.evaluation.run.report import fill
+from w2s.evaluation.run.runs import Run, questions_of
+from w2s.evaluation.run.verdict import sentence, verdict
+from w2s.prompts import PROMPTS
+
+KINDS = {
+    "lm": (
+        "AutoModelForCausalLM",
+        "text-generation",
+        "A candidate's score is its log-likelihood behind the prompt, joined by one space.",
+    ),
+    "pair": (
+        "AutoModelForSequenceClassification",
+        "text-classification",
+        "It reads prompt and candidate as a pair of texts; its one logit is the candidate's score.",
+    ),
+    "towers": (
+        "AutoModel",
+        "feature-extraction",
+        "A candidate's score is the cosine of the encoded prompt and the encoded candidate.",
+    ),
+}
+"""Kind of model -> what loads it, the hub's word for its task, and how it answers."""
+SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+
+def write_student(run: Run, data: ReportData) -> list[str]:
+    """The student of the first seed in RUN/student/, those of further ones in its seed-S/.
+
+    Weights are hard links into the store (copies where the file system has none), so that they cost no space and the
+    folder can be moved away; what is small is copied, so that editing it changes no artifact. Returns the pages that it
+    wrote: none where there is no student that transformers loads.
+    """
+    found = {
+        seed: artifact.path / "fit-0" / "model"
+        for seed in run.seeds
+        for artifact in run.find("model", seed=seed, model="student")
+    }
+    if not found or not all(path.is_dir() for path in found.values()):
+        return []
+    final, partial = run.folder / "student", run.folder / "student.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    for seed, path in found.items():
+        here = partial if seed == run.seeds[0] else partial / f"seed-{seed}"
+        shutil.copytree(path, here, copy_function=link_weights)
+    (partial / "README.md").write_text(card(run, data), encoding="utf-8")
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return ["student/README.md"]
+
+
+def link_weights(source: str, target: str) -> None:
+    if source.endswith(".safetensors"):
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copyfile(source, target)
+
+
+def card(run: Run, data: ReportData) -> str:
+    """The model card, in the hub's form."""
+    config, seed = run.config, run.seeds[0]
+    model = Model(**config["student"]["model"])
+    loader, pipeline, scoring = KINDS[model.kind]
+    example = next(iter(questions_of(run, seed, "transfer").values()))
+    content: dict[str, Any] = {
+        "data": data,
+        "pictures": {},
+        "verdict": sentence(verdict(data.metrics, data.suite)),
+        "flow": {step.name: step for step in data.flow},
+        "path": model.path,
+        "base_model": model.path if HUB_NAME.fullmatch(model.path) and not Path(model.path).exists() else "",
+        "pipeline": pipeline,
+        "loader": loader,
+        "scoring": scoring,
+        "prompt": pick(PROMPTS, model.prompt)(example),
+        "sources": ", ".join(sorted({str(one["name"]) for one in config["data"]["sources"]})),
+        "labeller": "a committee, tilted by reward models" if run.find("labels", model="rewarded") else "a committee",
+        "learners": ", ".join(dict.fromkeys(one["model"]["path"] for one in config["learners"])),
+        "objective": config["student"]["objective"]["name"],
+        "seeds": run.seeds,
+        "results": [
+            m
+            for m in data.metrics
+            if m.value is not None
+            and (m.name == "accuracy" or m.name.startswith("pass@"))
+            and m.model in (SHOWN if m.suite == data.suite else SHOWN[:1])
+        ],
+    }
+    return fill("student.md", content)

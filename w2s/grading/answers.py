@@ -1,0 +1,124 @@
+"""Which answer a text gives, and whether two short answers are the same: numbers, units, money, LaTeX, sets, words.
+
+Plain numbers are compared as exact fractions, with the units that both name (see quantities). What is neither a plain
+number nor the same text goes to math-verify (see expressions). Words are compared as words, never as products of
+letters. "5, 3" without brackets is a set of solutions, "5; 3" a list in order.
+"""
+
+from __future__ import annotations
+
+import re
+
+from w2s.grading import expressions
+from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
+from w2s.grading.expressions import STYLED, is_maths
+from w2s.grading.quantities import LONGEST, quantity_of, same_quantity, unit_of, with_point
+
+__all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "quantity_of", "same", "same_answer"]
+
+TOO_LONG = "the answers could not be compared in 5 s of processor time"
+NO_ANSWER = "no answer found"
+UNIT_AT_END = re.compile(STYLED + r"\{\s*([^{}]+)\}\s*$")
+BASE = re.compile(r"\d_\{?(\d+)\}?$")
+ANGLE = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ\s*\}?")
+AS_TEXT = re.compile(r"\d{1,4}([/.-])\d{1,2}\1\d{2,4}|\d[\d.]*(?: -?\d[\d.]*)+")  # a date, numbers side by side
+RAISED, DIGITS = re.compile("[⁰¹²³⁴-⁹]+"), str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+BOUND = re.compile(r"\s*(?:[<>≤≥]|\\(?:[lg](?:eq?|t)|[lg]eqslant)(?![a-z]))")  # > 18 is not 18
+TIME = re.compile(r"0?(\d{1,2}:\d\d)(?: ?([ap])\.?m\.?)?", re.IGNORECASE)
+LETTER = re.compile(r"\(?[A-J]\)?\.?")
+JOINED = re.compile(
+    rf"(?<=[\w)\]}}$])?(?:\\q?quad|[\s,])*(?:{STYLED}\{{\s*)?(?<![a-z])(?:and|or)(?![a-z])(?:\s*\}})?(?:\\q?quad|\s)*"
+)
+
+
+def normalise(answer: str) -> str:
+    """One spelling for answers that are the same number, whatever its unit, or the same text but for spaces."""
+    number = quantity_of(answer)
+    return str(number[0]) if number is not None else plain_text(answer)
+
+
+def same_answer(text: str, gold: str) -> bool:
+    """Whether the final answer of `text` is `gold`; no where that could not be found out."""
+    return compare(text, gold) is True
+
+
+def compare(text: str, gold: str) -> bool | None:
+    """Whether the final answer of `text` is `gold`; None where finding out took more than 5 s of work or 2 GB."""
+    if plain_text(text) == plain_text(gold):
+        return True
+    given = final_answer(text)
+    return given is not None and same(given, announced(gold[-LONGEST_TEXT:]) or bare_answer(gold))
+
+
+def same(given: str, wanted: str) -> bool | None:
+    """Whether two short answers are the same; None as in `compare`."""
+    if plain_text(given) == plain_text(wanted):
+        return True
+    if max(len(given), len(wanted)) > LONGEST:
+        return False
+    given, wanted = (as_list(part(one, other)) for one, other in ((given, wanted), (wanted, given)))
+    if plain_text(given) == plain_text(wanted):
+        return True
+    if ";" in given and ";" in wanted:
+        return same_lists(given.split(";"), wanted.split(";"))
+    for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
+        quantities = quantity_of(one), quantity_of(other)
+        if all(quantities) and same_quantity(*quantities):
+            return True
+    if all(map(quantity_of, (given, wanted))) or any(map(AS_TEXT.fullmatch, (given, wanted))):
+        return False
+    if all(times := [TIME.fullmatch(side.casefold()) for side in (given, wanted)]):
+        (one, half), (other, other_half) = (found.groups() for found in times)
+        return one == other and (half == other_half or None in (half, other_half))
+    return same_maths(given.replace(";", ","), wanted.replace(";", ","))
+
+
+def part(answer: str, other: str) -> str:
+    """Of a letter and its text, (B) 18, what the other answer gives."""
+    found = CHOICE.match(answer)
+    return answer if not found else found[1] if LETTER.fullmatch(other) else answer[found.end() :]
+
+
+def as_list(answer: str) -> str:
+    r"""An answer with commas for the words between its parts: 1 and 2, 3 \text{ or } 4."""
+    answer = " ".join(answer.split())
+    return JOINED.sub(", ", answer) if re.search(r"\d", answer) else answer
+
+
+def same_lists(given: list[str], wanted: list[str]) -> bool | None:
+    """Whether two lists have the same parts in the same order."""
+    if len(given) != len(wanted):
+        return False
+    found = [same(one, other) for one, other in zip(given, wanted, strict=True)]
+    return False if False in found else None if None in found else True
+
+
+def same_maths(given: str, wanted: str) -> bool | None:
+    """Whether two expressions are equal; words, other units and other bases are not."""
+    given, wanted = (
+        RAISED.sub(lambda found: "^{" + found[0].translate(DIGITS) + "}", side) for side in (given, wanted)
+    )
+    if not (is_maths(given) and is_maths(wanted)) or bool(BOUND.match(given)) != bool(BOUND.match(wanted)):
+        return False
+    units = [unit_of(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
+    bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
+    if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
+        return False
+    return expressions.equal(radians(given), radians(wanted))
+
+
+def plain_text(answer: str) -> str:
+    answer = " ".join(answer.split())
+    answer = re.sub(STYLED + r"\{([^{}]*)\}", r"\1", answer)
+    answer = re.sub(r"\\(?:left|right|[,;!:])|\\?\$", "", answer.replace("\\dfrac", "\\frac"))
+    answer = re.sub(r"(?<!\d) | (?!\d)", "", answer)  # a space between digits keeps two numbers apart
+    answer = answer.replace("\\tfrac", "\\frac").replace("\\varnothing", "\\emptyset").rstrip(".").casefold()
+    return answer[1] if re.fullmatch(r"\([a-z]\)", answer) else answer  # the letter of a choice
+
+
+def radians(answer: str) -> str:
+    r"""Angles in degrees as multiples of \pi, where they are the answer or stand in an expression."""
+    found = quantity_of(answer)
+    if found and found[1] == "°":
+        return rf"\frac{{{found[0].numerator}\pi}}{{{180 * found[0].denominator}}}"
+    return ANGLE.sub(r"(\\frac{\1\\pi}{180})", re.sub(r"\\?\$", "", answer))

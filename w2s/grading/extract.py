@@ -1,0 +1,214 @@
+"""The program in a model's text: bare, in a fenced block, or as a continuation of the prompt; among talk and drafts.
+
+One tool does most of it: Python's own parser says in which line a text stops being Python. Lines above the function
+that are none are prose, and so is the first one below it. No text takes more than linear time: a `Budget` bounds what
+is given to the parser.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+import textwrap
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from w2s.store.records import Example
+
+LONGEST_PROGRAM = 100_000  # characters; more is no answer to any question here
+warnings.filterwarnings("ignore", module="<program>")  # models' programs; nobody will mend them
+FENCE = re.compile(r"`{3,}|~{3,}")
+# What ends a text where no stop sequence was set: a chat template's tokens, the marks of few-shot prompts, a fence.
+TOKEN = r"<[|｜][^<>\n]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|(?:end|start)_of_turn)>|\[/?(?:DONE|END|EOS|INST|PYTHON)\]"
+END = re.compile(TOKEN + "|`{3}|~{3}")
+LAST = re.compile(rf"(?:{TOKEN})\Z")
+DRAFT_END = re.compile(r"</(?:think|thinking|thoughts?|reasoning|analysis|scratchpad)>|\[/THINK\]", re.IGNORECASE)
+ONE_LINE = re.compile(r"(`{3}(?:python|py)?)[ \t]*(?=(?:async|def|class|import|from)\b)")
+CODE = re.compile(r"(?:def|async|class|import|from|if|for|while|try|with)\b|[@#\"']|[A-Za-z_]\w*[ \t]*[=:.(\[]")
+
+
+class Budget:
+    """How much of a text may still be parsed: 200 times, and half a million characters in all."""
+
+    def __init__(self) -> None:
+        self.times, self.characters = 200, 5 * LONGEST_PROGRAM
+
+    def fault(self, lines: Sequence[str]) -> int | None:
+        """The line (from 0) at which this stops being Python; None where it is, -1 where nobody can say."""
+        code = "\n".join(lines)
+        self.times, self.characters = self.times - 1, self.characters - len(code)
+        if min(self.times, self.characters) < 0:
+            return -1
+        try:
+            compile(code, "<program>", "exec")
+            return None
+        except SyntaxError as error:
+            return min(max(error.lineno or 1, 1), len(lines)) - 1
+        except (ValueError, MemoryError, RecursionError):
+            return -1
+
+
+def program_of(example: Example, text: str) -> str:
+    """The whole program in a model's text, with the imports and functions of the prompt.
+
+    Of several definitions of the wanted function the last whole one counts. Where there is none, the text, or a fenced
+    block of it, goes on from the prompt. A text without a program comes back in a form that does not run.
+    """
+    entry = re.escape(str(example.meta.get("entry_point") or "")) or r"\w+"
+    defines = re.compile(rf"(?:(?:async[ \t]+def|def|class)[ \t]+{entry}\b|{entry}[ \t]*(?::[^=\n]*)?=(?!=))")
+    head = re.search(f"^{defines.pattern}", example.prompt, re.MULTILINE)
+    above = example.prompt[: head.start()] + "\n" if head else ""
+    lines, budget = plain(text).split("\n"), Budget()
+    for at, indent, start in reversed(list(definitions(lines, defines))):
+        if own := around([line.removeprefix(indent) for line in lines], start, at, budget):
+            return mended(with_others(above + own, lines, defines, budget))
+    if head:
+        return mended(continued(example.prompt, lines, budget))
+    code = textwrap.dedent(next(blocks(lines), "\n".join(lines))).split("\n")
+    return "\n".join(cut(code, 1, budget)[0] or code)
+
+
+def plain(text: str) -> str:
+    """Without byte order mark, other systems' line ends, a draft above the answer, and tokens behind it."""
+    text = text[: 4 * LONGEST_PROGRAM].replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    text = ONE_LINE.sub(r"\1\n", text)
+    answer = DRAFT_END.split(text)[-1]
+    text = answer if answer.strip() else text
+    kept, end = len(text), len(text.rstrip())
+    while found := LAST.search(text, max(end - 50, 0), end):
+        kept = end = found.start()
+        while end and text[end - 1].isspace():
+            end -= 1
+    return text[:kept]
+
+
+def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int, str, int]]:
+    """(line, its indentation, line below the fence above it or 0) of each definition that is no method or inner one.
+
+    In a list item all of a block is indented, like its first line and as far as its fence.
+    """
+    column, start, base = 0, 0, None
+    for at, line in enumerate(lines):
+        code = line.lstrip(" \t")
+        indent = line[: len(line) - len(code)]
+        base = indent if base is None and code else base
+        if defines.match(code):
+            if not indent or (indent == base and len(indent) <= column):
+                yield at, indent, start
+        elif fence := FENCE.search(line):
+            column, start, base = fence.start(), at + 1, None
+
+
+def around(lines: list[str], start: int, at: int, budget: Budget) -> str:
+    """The program that has line `at` in it: from below the last prose above it to the first below it; "" for none."""
+    while True:
+        kept, fault = cut(lines[start:], at - start + 1, budget)
+        if kept:
+            return "\n".join(kept)
+        below = range(start + fault + 1, at + 1) if fault >= 0 else ()
+        start = next((line for line in below if CODE.match(lines[line])), -1)
+        if start < 0:
+            return ""
+
+
+def cut(lines: list[str], least: int, budget: Budget) -> tuple[list[str], int]:
+    """(as many of the first lines as are Python, or [] where those are fewer than `least`; the line at fault)."""
+    while True:
+        fault = budget.fault(lines)
+        if fault is None:
+            return lines, -1
+        end = END.search(lines[fault])
+        rest = [lines[fault][: end.start()]] if end and lines[fault][: end.start()].strip() else []
+        lines = lines[: max(fault, 0)] + rest
+        if fault < 0 or len(lines) < least:
+            return [], fault
+
+
+def blocks(lines: Sequence[str]) -> Iterator[str]:
+    """What stands in fences. One with words behind it opens a block, wherever it stands."""
+    held: list[str] | None = None
+    for line in lines:
+        fence = FENCE.search(line)
+        if not fence or (held is not None and line[: fence.start()].strip()):
+            if held is not None:
+                held.append(line)
+            continue
+        if held:
+            yield "\n".join(held)
+        held = [] if held is None or line[fence.end() :].strip() else None
+    if held:
+        yield "\n".join(held)
+
+
+def continued(prompt: str, lines: list[str], budget: Budget) -> str:
+    """The prompt, whose last function has no body yet, and the body in the text."""
+    base, text = prompt if prompt.endswith(("\n", " ")) else prompt + "\n", "\n".join(lines).lstrip("\n")
+    *_, below = re.split(r"\A(?:\S.*\n+)+", text, maxsplit=1)  # talk, and then a body
+    for code in (text, *blocks(lines)) if text[:1].isspace() else (*blocks(lines), text, below):
+        code = code.lstrip("\n")
+        bodies = [textwrap.indent(textwrap.dedent(code), "    "), "    " + code.lstrip()]
+        bodies = [code, *bodies] if code[:1].isspace() or base.endswith(" ") else bodies
+        found = (cut((base + body).split("\n"), base.count("\n") + 1, budget)[0] for body in bodies)
+        if kept := max(found, key=len):
+            return "\n".join(kept)
+    return base + text
+
+
+def with_others(program: str, lines: Sequence[str], defines: re.Pattern, budget: Budget) -> str:
+    """The program below those other blocks of the text that define what it uses and has not."""
+    missing = names(program)[1]
+    for block in reversed(list(blocks(lines))) if missing else ():
+        code = textwrap.dedent(block)
+        if any(defines.match(line) for line in code.split("\n")) or budget.fault(code.split("\n")) is not None:
+            continue
+        bound, unknown = names(code)
+        if bound & missing:
+            program, missing = f"{code}\n{program}", (missing | unknown) - bound
+    return program
+
+
+def names(code: str) -> tuple[set[str], set[str]]:
+    """(names that are bound somewhere, names that are only used)."""
+    bound, used = set(dir(builtins)), set()
+    for node in nodes(code):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).split(".")[0])
+        else:
+            bound |= {getattr(node, "name", None), getattr(node, "arg", None)} - {None}
+    return bound - set(dir(builtins)), used - bound
+
+
+def nodes(code: str) -> Iterator[ast.AST]:
+    try:
+        return ast.walk(ast.parse(code, "<program>"))
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return iter(())
+
+
+def mended(program: str) -> str:
+    """Without lines that are nothing but names, like [DONE], Solution or Note: this, which is talk that parses.
+
+    What is imported from __future__ stands first: the prompt's imports may have come before it.
+    """
+    lines, tree = program.split("\n"), next(nodes(program), ast.Module([], []))
+    shared = Counter(line for node in tree.body for line in {node.lineno, node.end_lineno})
+    alone = [node for node in tree.body if shared[node.lineno] == shared[node.end_lineno] == 1]
+    first = [node for node in alone if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    for node in alone:
+        said = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            said = node.annotation
+        if node in first or (said and all(isinstance(one, SPOKEN) for one in ast.walk(said))):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join([*map(ast.unparse, first), *lines])
+
+
+SPOKEN = ast.Name | ast.List | ast.Tuple | ast.Load
+
+
+def parses(code: str) -> bool:
+    return Budget().fault([code]) is None

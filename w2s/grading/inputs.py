@@ -1,0 +1,286 @@
+"""The inputs on which programs are compared: the examples that stand in a prompt, and more made from them.
+
+Only literals are read, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import collections
+import itertools
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from w2s.data.programs import literal
+from w2s.sandbox import NotPlain, encode, spelled
+from w2s.store.records import Example
+
+Given = list[Any]  # the arguments of a call
+UNREADABLE = (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError, OverflowError)
+RELATION = re.compile(
+    r"[`\s]*(?:#\s*)?(?:=+>?|-+>|➞|→|➔|:|#|(?:(?:should|must|will|would)\s+)?"
+    r"(?:returns?|outputs?|gives?|be|is|equals?)\b(?:\s+equal\s+to)?:?)[ \t`]*"
+)
+LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
+DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
+
+
+def entry_of(example: Example) -> str:
+    """The function that a program must have: the one that the example names, else the last in the prompt."""
+    named = str(example.meta.get("entry_point") or "")
+    defined = re.findall(r"^(?:async\s+)?def\s+(\w+)", example.prompt, re.MULTILINE)
+    called = re.findall(r"\bassert\s+(\w+)\(", example.prompt)
+    return named or (defined or called or [""])[-1]
+
+
+def examples_of(example: Example) -> list[tuple[Given, Any]]:
+    """(arguments, expected result) of each example that stands in the prompt, literals only.
+
+    Read are doctests, `assert f(1) == 2`, `f(1) == 2` (or ->, =>, ➞, returns) and "Input: a = 1, b = 2 Output: 3".
+    """
+    found = [(arguments, expected[0]) for arguments, expected in shown_calls(example) if expected]
+    return found or list(inputs_and_outputs(example))
+
+
+def shown_calls(example: Example) -> list[tuple[Given, tuple]]:
+    """(arguments, (expected,) or () where the prompt does not say) of each call of the function in the prompt."""
+    entry, found = entry_of(example), {}
+    prompt = re.sub(r"\n[ \t]*\.\.\. ", "\n", example.prompt)
+    *_, below = re.split(r"(?m)^\s*Examples?\s*:?\s*$", prompt)  # above it, f(1) = 3 may be part of a definition
+    prompt = below if entry and re.search(rf"\b{re.escape(entry)}\s*\(", below) else prompt
+    for match in re.finditer(rf"(?<![\w.]){re.escape(entry)}\s*\(", prompt) if entry else ():
+        before, after = prompt[: match.start()].rpartition("\n")[2], prompt[match.start() :][:LONGEST_CALL]
+        ends = (end.end() for end in re.finditer(r"\)", after))
+        call = next(((tree, end) for end in ends if (tree := expression(after[:end]))), None)
+        if not call or re.search(r"\bdef\s+$", before) or not isinstance(call[0], ast.Call) or call[0].keywords:
+            continue
+        try:
+            arguments = [literal(one) for one in call[0].args]
+            coded = str(encode(arguments))
+        except (*UNREADABLE, NotPlain):
+            continue
+        rest, bracket = after[call[1] :], re.search(r"(?:^|\s)\(\s*$", before)
+        if bracket:  # assert (f(1)) == 2
+            before, rest = before[: bracket.start()], rest.lstrip().removeprefix(")")
+        if coded not in found or not found[coded][1]:
+            part = re.search(r"(?:\bnot|[\w)\]]\s*[-+*/%=<>]+|\()\s*$", before)
+            found[coded] = arguments, () if part else result_after(rest, ">>>" in before)
+    return list(found.values())
+
+
+def result_after(text: str, doctest: bool) -> tuple:
+    """(expected,) as it stands after a call: on its line, or below it in a doctest; () where none does."""
+    line = RELATION.match(text)
+    found = leading_literal(text[line.end() :]) if line and text[: line.end()].count("\n") < 2 else ()
+    if not found and doctest:
+        below = text.split("\n", 1)[1:]
+        found = leading_literal(below[0]) if below else ()
+    return found
+
+
+def leading_literal(text: str) -> tuple:
+    """(value,) of the longest literal that `text` begins with; () where it begins with none."""
+    text = re.split(r"\n\s*(?:\n|>>>)", text[:LONGEST_RESULT].lstrip(" \t"))[0]
+    if said := re.match(r"true\b|false\b", text):
+        return (said[0] == "true",)
+    if not re.match(r"[-+\d.\[({'\"]|(?:True|False|None|set|float|inf|nan)\b", text):
+        return ()
+    several = text[0] in "[({" or text.startswith(("set", "float"))
+    ends = [m.end() for m in re.finditer(r"[\])}]" if several else r"['\"]|[\w.]+", text)]
+    for end in reversed(ends[:200]):
+        piece = text[:end] if several or text[0] in "'\"" else text[:end].rstrip(".")
+        tree = expression(piece)
+        if tree is None or (isinstance(tree, ast.Tuple) and not piece.startswith("(")):
+            continue
+        try:
+            value = literal(tree)
+            encode(value)
+            if re.match(r"[ \t]*[+*/%=]", text[end:]):  # 100 - 2 - 3 = 95
+                return ()
+            if not re.match(r"(?!\"{3}|'{3})['\"\w]", text[end:]):
+                return (value,)
+        except (*UNREADABLE, NotPlain):
+            continue
+    return ()
+
+
+def inputs_and_outputs(example: Example) -> Iterator[tuple[Given, Any]]:
+    """Examples in words, for functions whose head stands in the prompt: each names every argument, then the output."""
+    names = [one.arg for one in parameters(example.prompt, entry_of(example))]
+    for part in re.split(r"\b(?:[Ii]nputs?\s*:|For\b)", example.prompt)[1:] if names else ():
+        given, *rest = re.split(r"(?i)\b(?:output|result|return)s?\b", part, maxsplit=1)
+        written = [re.search(rf"\b{re.escape(name)}\s*[=:]\s*", given) for name in names]
+        if len(names) == 1 and not written[0]:
+            written = [re.match(r"\s*", given)]
+        values = [leading_literal(given[one.end() :]) if one else () for one in written]
+        relation = RELATION.match(rest[0]) if rest else None
+        expected = leading_literal(rest[0][relation.end() if relation else 0 :].lstrip()) if rest else ()
+        if all(values) and expected:
+            yield [value for (value,) in values], expected[0]
+
+
+def expression(text: str) -> ast.expr | None:
+    try:
+        return ast.parse(text.strip(), "<program>", "eval").body
+    except UNREADABLE:
+        return None
+
+
+def parameters(source: str, entry: str) -> list[ast.arg]:
+    """What the function `entry` of `source` must be given; [] where it is not there."""
+    for text in (source, source.rstrip() + "\n    pass\n"):
+        try:
+            tree = ast.parse(text, "<program>")
+        except UNREADABLE:
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry:
+                return node.args.args[: len(node.args.args) - len(node.args.defaults)]
+    return []
+
+
+# --- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def generated_inputs(seeds: Sequence[Given], *, count: int = 32, seed: str) -> list[Given]:
+    """Up to `count` further argument lists of the same types, made by small changes of `seeds` and of one another.
+
+    Type-aware mutation in the spirit of EvalPlus (Liu et al. 2023, arXiv 2305.01210, section 2.2), without its
+    contracts: some may be inputs that the task rules out. A quarter has a part of one argument in place of another, to
+    meet the case that they are equal. The same `seed` gives the same inputs.
+    """
+    rng, pool = random.Random(seed), [list(one) for one in seeds if one]
+    by_name = {(type(one).__name__, spelled(one)): one for one in leaves(pool)}
+    parts = [by_name[key] for key in sorted(by_name)]
+    equal = [[*one[:at], part, *one[at + 1 :]] for one in pool for at in range(len(one))
+             for part in leaves(one[:at] + one[at + 1 :]) if type(part) is type(one[at])]  # fmt: skip
+    rng.shuffle(equal)
+    known, made = {spelled(one) for one in pool}, []
+    for _ in range(20 * count if pool else 0):
+        if len(made) == count:
+            break
+        if equal and len(made) < count // 4:
+            new = equal.pop()
+        else:
+            new = list(rng.choice(pool))
+            for at in {rng.randrange(len(new)) for _ in range(rng.choice((1, 1, 2)))}:
+                new[at] = mutated(new[at], rng, parts)
+        if spelled(new) not in known:
+            known.add(spelled(new))
+            made.append(new)
+            pool.append(new)
+    return made
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """The numbers and texts in a value."""
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from leaves(one)
+    else:
+        yield value
+
+
+def mutated(value: Any, rng: random.Random, parts: Sequence[Any] = ()) -> Any:
+    """A value of the same type, a small change away; the same value where the type knows no change.
+
+    parts: numbers and texts of other arguments, which may take its place (EvalPlus' ingredients).
+    """
+    others = [one for one in parts if type(one) is type(value)]
+    if isinstance(value, bool):
+        return not value
+    if others and rng.random() < 0.3:
+        return rng.choice(others)
+    if isinstance(value, int):
+        near = [value + 1, value - 1, value + rng.randint(2, 9), abs(value) // 2, rng.randint(0, 20)]
+        return rng.choice([*near, 0, -value, 2 * value + 1 if abs(value) < 10**6 else value - 2])
+    if isinstance(value, float):
+        return rng.choice([value + 1, value - 0.5, round(value * rng.random(), 3), value * 2, 0.0, -value])
+    if isinstance(value, str | bytes):
+        return changed_sequence(value, rng)
+    if isinstance(value, list | tuple):
+        if value and rng.random() < 0.5:
+            at = rng.randrange(len(value))
+            return type(value)([*value[:at], mutated(value[at], rng, parts), *value[at + 1 :]])
+        return changed_sequence(value, rng)
+    if isinstance(value, set | frozenset):
+        ordered = sorted(value, key=spelled)
+        more = [mutated(rng.choice(ordered), rng, parts)] if ordered else []
+        return type(value)(rng.choice([ordered + more, ordered[1:], ordered[: len(ordered) // 2]]))
+    if isinstance(value, dict) and value:
+        key, other = rng.choice(list(value)), {**value}
+        kept = other.pop(key)
+        changed = {**value, key: mutated(kept, rng, parts)}
+        return rng.choice([other, changed, {**other, mutated(key, rng, parts): kept}])
+    return value
+
+
+def changed_sequence(value: Any, rng: random.Random) -> Any:
+    """A text, list or tuple cut, reversed, doubled, emptied, or with an element removed, repeated or moved."""
+    size = len(value)
+    at, half = rng.randrange(size + 1), size // 2
+    ways = [value[:at] + value[at + 1 :], value[:at] + value[max(at - 1, 0) :], value[:half], value[half:]]
+    ways += [value[::-1], value[at:] + value[:at], value[:0]] + ([value + value] if size < 100 else [])
+    if isinstance(value, str):
+        ways += [value.swapcase(), value[:at] + rng.choice("aAbz ") + value[at:], value[:at] + rng.choice("aAbz019")]
+    return rng.choice(ways)
+
+
+def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> list[Given]:
+    """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] where one is not understood."""
+    rng = random.Random(seed)
+    depths = [itertools.accumulate((one == "[") - (one == "]") for one in str(hint)) for hint in hints]
+    if any(max(depth, default=0) > DEEPEST for depth in depths):  # models repeat themselves: list[list[list[...
+        return []
+    try:
+        trees = [ast.parse(str(hint), "<program>", "eval").body for hint in hints]
+        return [[typed(tree, rng) for tree in trees] for _ in range(count)] if trees else []
+    except UNREADABLE:
+        return []
+
+
+def typed(hint: ast.expr, rng: random.Random) -> Any:
+    """A value of the type that an annotation names. ValueError where it is not understood."""
+    if isinstance(hint, ast.BinOp):
+        return typed(hint.left, rng)
+    name = ast.unparse(hint.value if isinstance(hint, ast.Subscript) else hint).rpartition(".")[2].lower()
+    inner = getattr(hint, "slice", ast.Name("int"))
+    several = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    size = rng.randint(1, 5)
+    if name in ("optional", "union"):
+        return typed(several[0], rng)
+    if name in ("list", "sequence", "iterable", "collection"):
+        return [typed(inner, rng) for _ in range(size)]
+    if name == "tuple":
+        fixed = isinstance(inner, ast.Tuple) and not any(ast.unparse(one) == "..." for one in several)
+        return tuple(typed(one, rng) for one in (several if fixed else several[:1] * size))
+    if name in ("set", "frozenset"):
+        return {"set": set, "frozenset": frozenset}[name](typed(inner, rng) for _ in range(size))
+    if name in ("dict", "mapping"):
+        return {typed(several[0], rng): typed(several[-1], rng) for _ in range(size)}
+    plain = {"int": lambda: rng.randint(0, 12), "float": lambda: round(rng.uniform(-5, 20), 2), "any": lambda: size}
+    plain |= {"bool": lambda: size > 2, "str": lambda: "".join(rng.choice("abcAB 12") for _ in range(2 * size))}
+    if name not in plain:
+        raise ValueError(f"{name}: no such type")
+    return plain[name]()
+
+
+def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> tuple[list[Given], list[Given]]:
+    """(certain, generated) argument lists on which programs are compared; both empty where no types are known.
+
+    The prompt's own calls and inputs made from them; without such, inputs made from the annotations of the prompt's
+    function, or else of the most frequent head among `programs` (in whatever order they come).
+    """
+    entry = entry_of(example)
+    shown = [arguments for arguments, _ in shown_calls(example)]
+    seeds = shown or [arguments for arguments, _ in inputs_and_outputs(example)]
+    if not seeds:
+        heads = collections.Counter()
+        for source in [example.prompt] if parameters(example.prompt, entry) else programs:
+            hints = [one.annotation and ast.unparse(one.annotation) for one in parameters(source, entry)]
+            heads[tuple(hints)] += bool(hints) and None not in hints
+        ranked = sorted(heads, key=lambda hints: (-heads[hints], str(hints)))
+        seeds = typed_inputs(ranked[0] if ranked and heads[ranked[0]] else (), seed=example.id)
+    return seeds, generated_inputs(seeds, count=count, seed=example.id)

@@ -1,0 +1,244 @@
+"""Cascades: cheap members answer first, and a dear one is asked only where they cannot be trusted.
+
+What they are trusted by needs no gold: agreement among their samples (`consistency`), or the examples in a programming
+task's docstring (`checked`). The cascade with a learned scorer is `frugal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import numpy as np
+
+from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
+from w2s.pools.tally import tally
+from w2s.store.records import BadInput
+
+MOST_POINTS = 100
+
+
+def consistency(
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    weak: list[str] | None = None,
+    strong: list[str] | None = None,
+    by: Literal["vote", "verification"] = "vote",
+    samples: int | None = None,
+    abstentions: bool = True,
+    tolerance: float = 0.0,
+    escalate: float | None = None,
+) -> Fitted:
+    """Consistency cascade: the weak samples' vote where they agree, else the strong members' vote.
+
+    Mixtures of thought (Yue et al., arXiv 2310.03094). `weak` and `strong` name models, a model being what stands
+    before '#' in a member's name (a prompt kind); wildcards are allowed. The agreement is, by vote, the share of the
+    weak samples that gave the most frequent answer; by verification, the share of the weak models whose own most
+    frequent answer is that of most models (with two: they are the same, or not). Abstentions are part of the whole
+    unless `abstentions` is false; `samples` takes only the first so many of each weak model. Where no weak sample
+    answers, the strong ones are always asked, and the weak vote stands where no strong one answers.
+
+    Every distinct agreement of the fit questions is a threshold and a point. The default point is the one with the
+    least escalation whose accuracy is within `tolerance` (0 to 1) of the best; with `escalate` (0 to 1), the most
+    accurate one that escalates at most this share of the fit questions. Left out, `strong` is the most accurate model
+    and `weak` all models with more samples than it has.
+    """
+    check_share("tolerance", tolerance)
+    check_share("escalate", escalate)
+    if samples is not None and samples < 1:
+        raise BadInput(f"samples: {samples!r} given; allowed: at least 1")
+    if not (opinions.answer_MN >= 0).any() or not (truth.gold_N > -2).any():
+        raise NotApplicable("it needs recorded answers and questions with gold")
+    model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
+    weak_M, strong_M = chosen_sides(model_M, truth, weak, strong)
+    weak_at = first_samples(opinions.members, model_M, np.flatnonzero(weak_M), samples)
+    members = opinions.members[np.r_[weak_at, np.flatnonzero(strong_M)]]
+    # -1 marks the strong members; the others bear the number of their prompt kind.
+    kind_M = np.r_[np.unique(model_M[weak_at], return_inverse=True)[1], np.full(strong_M.sum(), -1)]
+    meta = {"by": by, "abstentions": abstentions}
+    known = truth.gold_N > -2
+    arrays = curve(two_votes(opinions.only(members).questions(known), kind_M, meta), truth.questions(known))
+    point = chosen_point(arrays["accuracy_P"], arrays["escalated_P"], tolerance, escalate)
+    points = tuple(
+        f"agreement {threshold:.3g}: {share:.0%} escalated" if threshold <= 1 else f"always: {share:.0%} escalated"
+        for threshold, share in zip(arrays["threshold_P"], arrays["escalated_P"], strict=True)
+    )
+    return Fitted("consistency", members, {"kind_M": kind_M, **arrays}, meta, points, point)
+
+
+def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
+    """The shares of the votes that decided; paid for are all weak samples, and the strong ones where escalated."""
+    kind_M, threshold = fitted.arrays["kind_M"], fitted.arrays["threshold_P"][point]
+    weak_NK, agreement_N, strong_NK = two_votes(opinions, kind_M, fitted.meta)
+    escalated_N = agreement_N < threshold
+    votes_NK = np.where((escalated_N & strong_NK.any(1))[:, None], strong_NK, weak_NK)
+    asked_MN = ((kind_M >= 0)[:, None] | escalated_N) & (opinions.answer_MN != NOT_ASKED)
+    return Decision(~votes_NK.any(1), votes_NK, asked_MN=asked_MN)
+
+
+def two_votes(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shares of the weak vote (N, K), agreement_N (0 to 1; -1 where no weak sample answered), shares of the strong."""
+    answer_MN, mask_NK = opinions.answer_MN, opinions.mask_NK
+    if meta["by"] == "vote":
+        weak_NK = tally(answer_MN[kind_M >= 0], mask_NK.shape[1])
+        voters_N = (answer_MN[kind_M >= 0] > (NOT_ASKED if meta["abstentions"] else -1)).sum(0)
+    else:
+        each = [winners(tally(answer_MN[kind_M == kind], mask_NK.shape[1])) for kind in range(kind_M.max() + 1)]
+        weak_NK = np.sum(each, axis=0)
+        voters_N = len(each) if meta["abstentions"] else sum(one_NK.any(1) for one_NK in each)
+    # Sums in another order of the members differ by rounding, and a threshold is one of these very numbers.
+    agreement_N = np.round(weak_NK.max(1, initial=0) / np.maximum(voters_N, 1), 9)
+    agreement_N = np.where(weak_NK.any(1), agreement_N, -1)
+    return shares(weak_NK), agreement_N, shares(tally(answer_MN[kind_M < 0], mask_NK.shape[1]))
+
+
+def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
+    """threshold_P: the distinct agreements, and one above them all; escalated_P and accuracy_P (0 to 1) at each."""
+    weak_NK, agreement_N, strong_NK = votes
+    strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)
+    weak_N, strong_N = (rightness(Decision(~one_NK.any(1), one_NK), truth) for one_NK in (weak_NK, strong_NK))
+    threshold_P = np.unique(agreement_N[agreement_N >= 0])
+    if len(threshold_P) >= MOST_POINTS:
+        threshold_P = threshold_P[np.linspace(0, len(threshold_P) - 1, MOST_POINTS - 1).astype(int)]
+    threshold_P = np.r_[threshold_P, 1.1]
+    escalated_NP = agreement_N[:, None] < threshold_P
+    accuracy_P = np.where(escalated_NP, strong_N[:, None], weak_N[:, None]).mean(0)
+    return {"threshold_P": threshold_P, "escalated_P": escalated_NP.mean(0), "accuracy_P": accuracy_P}
+
+
+def chosen_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: float, escalate: float | None) -> int:
+    """The first point (they go from least to most escalated) that the target asks for."""
+    if escalate is None:
+        return int(np.argmax(accuracy_P >= accuracy_P.max() - tolerance - 1e-12))
+    allowed_P = escalated_P <= escalate + 1e-12
+    # Where no weak sample answers there is no choice: the least escalation may be above the target.
+    return int(np.argmax(np.where(allowed_P, np.round(accuracy_P, 12), -1))) if allowed_P.any() else 0
+
+
+def chosen_sides(
+    model_M: np.ndarray, truth: Truth, weak: list[str] | None, strong: list[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """weak_M and strong_M. Raises BadInput for names that fit no model, NotApplicable where there is no default."""
+    models, count = np.unique(model_M, return_counts=True)
+    if strong is None:
+        right_M = mean_of(truth.right_MN)
+        if weak is not None:
+            right_M = np.where(named("weak", weak, model_M), -1, right_M)
+        right = np.array([round(right_M[model_M == model].mean(), 12) for model in models])
+        strong_M = model_M == models[np.argmax(right)]
+    else:
+        strong_M = named("strong", strong, model_M)
+    if weak is None:
+        several = models[count > strong_M.sum()]
+        weak_M = np.isin(model_M, several) & ~strong_M
+        if not weak_M.any():
+            raise NotApplicable("no model has more samples than the strong one: name the weak and the strong models")
+    else:
+        weak_M = named("weak", weak, model_M)
+    if (weak_M & strong_M).any():
+        raise BadInput(f"weak: {str(model_M[weak_M & strong_M][0])!r} is among the strong members too")
+    return weak_M, strong_M
+
+
+def named(option: str, wanted: Sequence[str], name_M: np.ndarray) -> np.ndarray:
+    """Which members the names or wildcards mean; one that means none is a BadInput."""
+    found_M = np.zeros(len(name_M), bool)
+    for one in wanted:
+        fits_M = name_M == one
+        if not fits_M.any():
+            fits_M = np.array([fnmatchcase(name, one) for name in name_M.tolist()])
+        if not fits_M.any():
+            raise BadInput(f"{option}: {one!r} given; there are: {', '.join(np.unique(name_M)[:9].tolist())}")
+        found_M |= fits_M
+    if not found_M.any():
+        raise BadInput(f"{option}: no member is named")
+    return found_M
+
+
+def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samples: int | None) -> np.ndarray:
+    """Of the members `at`, the first `samples` of each model, by model and number of the sample."""
+
+    def number(place: int) -> tuple:
+        tail = members[place].partition("#")[2]
+        return model_M[place], int(tail) if tail.isdigit() else 0, members[place]
+
+    ordered = np.array(sorted(at.tolist(), key=number))
+    rank = [np.sum(model_M[ordered[:place]] == model_M[one]) for place, one in enumerate(ordered)]
+    return ordered[np.array(rank) < (samples or len(members))]
+
+
+def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: int = 3) -> Fitted:
+    """Test cascade for code: the first program that passes the visible checks, from cheap to dear; the last as it is.
+
+    `order` names the members. Left out, it is the `length` most accurate members that have checks: from cheap to dear
+    by mean cost or, where no costs are recorded, from the least to the most accurate.
+    """
+    if opinions.check_MN is None or not np.isfinite(opinions.check_MN).any():
+        raise NotApplicable("no checks were recorded (does a program pass the examples in its task?)")
+    if order is not None:
+        if not order:
+            raise BadInput("order: no member is named")
+        model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
+        places = [np.flatnonzero((opinions.members == name) | (model_M == name)) for name in order]
+        for name, place in zip(order, places, strict=True):
+            if len(place) != 1:
+                raise BadInput(f"order: {name!r} given; {len(place)} members have this name")
+        return Fitted("checked", opinions.members[np.concatenate(places).astype(int)], {})
+    if length < 1:
+        raise BadInput(f"length: {length!r} given; allowed: at least 1")
+    right_M = mean_of(truth.right_MN)
+    cost_M = right_M if opinions.cost_MN is None else mean_of(opinions.cost_MN)
+    able = np.flatnonzero(np.isfinite(opinions.check_MN).any(1)).tolist()
+    best = sorted(able, key=lambda at: (-right_M[at], opinions.members[at]))[:length]
+    best.sort(key=lambda at: (cost_M[at], right_M[at], opinions.members[at]))
+    return Fitted("checked", opinions.members[best], {})
+
+
+def apply_checked(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
+    """Whose program is taken, and who was asked: all up to it."""
+    checked_MN = opinions.check_MN if opinions.check_MN is not None else np.zeros(opinions.answer_MN.shape)
+    return first_accepted(checked_MN == 1, opinions.answer_MN)
+
+
+def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
+    """The first member whose answer is accepted; where none is, the last that answered. Members: cheap to dear."""
+    answered_MN = (answer_MN != -1) & (answer_MN != NOT_ASKED)
+    accepted_MN = accepted_MN & answered_MN
+    size = len(answer_MN)
+    last_N = size - 1 - np.argmax(answered_MN[::-1], axis=0)
+    found_N = accepted_MN.any(0)
+    member_N = np.where(found_N, np.argmax(accepted_MN, axis=0), last_N)
+    reached_N = np.where(found_N, member_N, size - 1)
+    asked_MN = (np.arange(size)[:, None] <= reached_N) & (answer_MN != NOT_ASKED)
+    return Decision(~answered_MN.any(0), member_N=member_N, asked_MN=asked_MN)
+
+
+def winners(votes_NK: np.ndarray) -> np.ndarray:
+    """One vote for the candidate with the most votes, split where several tie; 0 where there is no vote."""
+    best_NK = (votes_NK == votes_NK.max(1, keepdims=True, initial=0)) & (votes_NK > 0)
+    return best_NK / np.maximum(best_NK.sum(1, keepdims=True), 1)
+
+
+def shares(votes_NK: np.ndarray) -> np.ndarray:
+    """Votes as a distribution; 0 where there is no vote."""
+    total_N1 = votes_NK.sum(1, keepdims=True)
+    return votes_NK / np.where(total_N1 > 0, total_N1, 1)
+
+
+def mean_of(values_MN: np.ndarray) -> np.ndarray:
+    """The mean of each member's recorded values, rounded so that the order of the questions breaks no tie."""
+    found_MN = np.isfinite(values_MN)
+    return np.round(np.where(found_MN, values_MN, 0).sum(1, dtype=np.float64) / np.maximum(found_MN.sum(1), 1), 12)
+
+
+def check_share(option: str, value: float | None) -> None:
+    """Raises a BadInput unless it is from 0 to 1, or not given."""
+    if value is not None and not 0 <= value <= 1:
+        raise BadInput(f"{option}: {value!r} given; allowed: 0 to 1")
+
+
+METHODS = {"consistency": consistency, "checked": checked}
+APPLY = {"consistency": apply_consistency, "checked": apply_checked}

@@ -1,0 +1,294 @@
+"""Typed columns of recorded outputs, batch by batch, from parquet, JSON Lines, CSV or rows in memory.
+
+An empty text in a column of answers means the same as null. Rows are counted from 1, without a CSV's header.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import mmap
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.json as pajson
+import pyarrow.parquet as pq
+
+from w2s.config.registry import did_you_mean
+from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, first_line, lines, quoted
+from w2s.store.records import BadInput
+
+TEXT, TEXTS, WHOLE, NUMBER, NUMBERS = (
+    pa.string(),
+    pa.list_(pa.string()),
+    pa.int32(),
+    pa.float64(),
+    pa.list_(pa.float32()),
+)
+QUESTIONS = {"id": TEXT, "group": TEXT, "prompt": TEXT, "choices": TEXTS, "gold": TEXT}
+OUTPUTS = {"id": TEXT, "model": TEXT, "sample": WHOLE, "answer": TEXT, "correct": NUMBER, "score": NUMBER}
+OUTPUTS |= {"probs": NUMBERS, "cost": NUMBER, "text": TEXT, "visible_pass": NUMBER, "quality": NUMBER}
+FEW = ("model", "answer", "group")  # few distinct texts: read as codes
+ALLOWED = {
+    TEXT: "a text",
+    TEXTS: "a list of texts",
+    WHOLE: "a whole number",
+    NUMBER: "a number, true or false",
+    NUMBERS: "a list of numbers",
+}
+BATCH_ROWS = 1 << 18
+QUOTED = re.compile(rb'(?:[^"]++|(?<![^,\r\n])"(?:[^"]++|"")*+"(?=[,\r\n]|\Z))*+')  # around whole cells, and closed
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types.
+
+    unused: the names of columns that are there and mean nothing to us.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    batches: Callable[..., Iterator[pa.RecordBatch]]
+    unused: tuple[str, ...] = ()
+
+
+def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
+    """The table in a file. A file that is none, is empty or lacks a required column is a BadInput."""
+    if path.suffix in (".pkl", ".pickle", ".pt", ".joblib"):
+        raise BadInput(f"{path}: pickles can run code when they are read; allowed: {' '.join(SUFFIXES)}")
+    if not path.name.endswith(SUFFIXES):
+        raise BadInput(f"{path}: not a known kind of file; allowed: {' '.join(SUFFIXES)}")
+    if path.suffix != ".parquet":
+        if (table := quick_table(path, types, required)) is not None:
+            return table
+        problems = Problems()
+        return rows_source(str(path), file_rows(path, problems), types, required, problems)
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{path}: not Parquet ({str(error).splitlines()[0]})") from None
+    if not file.metadata.num_rows:
+        raise BadInput(f"{path}: the file has no rows")
+    columns = [name for name in types if name in file.schema_arrow.names]
+    check_required(str(path), file.schema_arrow.names, required)
+
+    def batches(names: Sequence[str], size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        reader = pq.ParquetFile(path, read_dictionary=[name for name in names if name in FEW])
+        try:
+            for batch in reader.iter_batches(batch_size=size, columns=list(names)):
+                yield pa.RecordBatch.from_arrays([cast(path, n, batch.column(n), types[n]) for n in names], list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise BadInput(f"{path}: not readable Parquet ({str(error).splitlines()[0]})") from None
+
+    return Source(str(path), tuple(columns), batches, tuple(n for n in file.schema_arrow.names if n not in types))
+
+
+def rows_source(
+    name: str, rows: Iterable[Row], types: dict[str, pa.DataType], required: Sequence[str], problems: Problems
+) -> Source:
+    """A table of rows, (where, mapping) each, kept as columns; values that cannot be read join the other `problems`.
+
+    They are told at once, for `problems` is checked at the end of the rows.
+    """
+    found, parts, unused = iter(rows), [], ()
+    while part := list(itertools.islice(found, 1 << 16)):  # as Python objects they take much more room than as columns
+        if not parts:
+            check_required(name, part[0][1], required)
+            unused = tuple(column for column in part[0][1] if column not in types)
+        arrays = [
+            pa.array([value_or_problem(where, n, row.get(n), wanted, problems) for where, row in part], wanted)
+            for n, wanted in types.items()
+        ]
+        parts.append(pa.RecordBatch.from_arrays(arrays, list(types)))
+    problems.tell()
+    if not parts:
+        raise BadInput(f"{name}: the file has no rows")
+    return table_source(name, pa.Table.from_batches(parts), unused)
+
+
+def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
+    """A table in memory; texts of which few are distinct become codes."""
+    for column in set(FEW).intersection(table.column_names):
+        codes = table[column].combine_chunks().dictionary_encode()
+        table = table.set_column(table.column_names.index(column), column, codes)
+
+    def batches(names: Sequence[str], size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        return iter(table.select(list(names)).to_batches(size))
+
+    return Source(name, tuple(table.column_names), batches, tuple(unused))
+
+
+def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source | None:
+    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None where they, or we, find anything unusual.
+
+    Then the rows are read one by one, which can tell what is wrong and where, and knows more spellings.
+    """
+    try:
+        if path.suffix == ".csv":
+            header = next(csv.reader([first_line(path)]), [])
+            header = [name or "Unnamed: 0" for name in header[:1]] + header[1:]  # as `csv_rows` calls it
+            table = csv_table(path, header, types)
+        elif path.suffix == ".jsonl":
+            some = [json.loads(line) for _, line in itertools.islice(lines(path), 100) if line.strip()]
+            header = some[0] if some else {}
+            table = json_table(path, some, types)
+        else:
+            return None
+        table = pa.table(
+            {name: as_type(name, table[name].combine_chunks(), types[name]) for name in table.column_names}
+        )
+    except (pa.ArrowException, ValueError, TypeError, AttributeError, RecursionError, csv.Error):
+        return None
+    usable = len(table) and all(name in table.column_names and not table[name].null_count for name in required)
+    return table_source(str(path), table, (name for name in header if name not in types)) if usable else None
+
+
+def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> pa.Table:
+    """A ValueError where header or quotes are unusual: to Arrow all that follows an open quote is one cell."""
+    names = [name for name in types if name in header]
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        well_quoted = QUOTED.fullmatch(text) is not None
+    if not names or not well_quoted or len({name.strip() for name in header} & set(header) - {""}) < len(header):
+        raise ValueError("read it row by row")
+    texts = pacsv.ConvertOptions(
+        include_columns=names, column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
+    )
+    return pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=texts)
+
+
+def json_table(path: Path, some: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) -> pa.Table:
+    """By the kind of each column's first value in `some` rows; another kind further down is unusual."""
+    first = {name: value for row in reversed(some) for name, value in row.items() if value is not None}
+    kinds = {bool: pa.bool_(), int: pa.int64()}
+    schema = [(name, kinds.get(type(first.get(name)), wanted)) for name, wanted in types.items()]
+    known = pajson.ParseOptions(explicit_schema=pa.schema(schema), unexpected_field_behavior="ignore")
+    return pajson.read_json(path, parse_options=known)
+
+
+def as_type(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A column as Arrow read it as the wanted type; an ArrowException or a ValueError where it is none."""
+    if column.type == pa.bool_() and wanted != NUMBER:
+        raise ValueError("true is no text")
+    if column.type == TEXT and wanted in (TEXTS, NUMBERS):
+        codes = column.dictionary_encode()
+        lists = [value_of("", name, text, wanted) for text in codes.dictionary.to_pylist()]
+        return pa.array(lists, wanted).take(codes.indices)
+    if column.type == TEXT and wanted == NUMBER:
+        low = pc.utf8_lower(column)
+        column = pc.if_else(pc.equal(low, "true"), "1", pc.if_else(pc.equal(low, "false"), "0", column))
+    elif column.type == TEXT and wanted == TEXT:
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column)
+    return column.cast(wanted)
+
+
+def value_or_problem(where: str, name: str, value: Any, wanted: pa.DataType, problems: Problems) -> Any:
+    try:
+        return value_of(where, name, value, wanted)
+    except BadInput as problem:
+        problems.add(problem)
+
+
+def check_required(name: str, found: Iterable[str], required: Sequence[str]) -> None:
+    found = list(found)
+    for column in required:
+        if column not in found:
+            raise BadInput(f"{name}: row 1: the column {column!r} is missing{did_you_mean(column, found)}")
+
+
+def cast(path: Path, name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    """A parquet column as the wanted type; codes of texts stay codes."""
+    try:
+        if pa.types.is_dictionary(column.type) and wanted == TEXT:
+            return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(TEXT))
+        if wanted == TEXT and pa.types.is_floating(column.type):  # whole numbers with gaps, as pandas writes them
+            column = column.cast(pa.int64())
+        return column if column.type == wanted else column.cast(wanted)
+    except pa.ArrowException:
+        raise BadInput(f"{path}: {name}: the column holds {column.type}; allowed: {ALLOWED[wanted]}") from None
+
+
+def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
+    """One value of a JSON or CSV row as the wanted type; '' (all that CSV has) is null."""
+    if value is None or value == "" or (value != value and wanted == TEXT):
+        return None
+    try:
+        if wanted == TEXT:
+            if isinstance(value, bool | list | dict):
+                raise ValueError
+            if not isinstance(value, str):
+                return str(int(value) if float(value).is_integer() else value)
+            value.encode()  # a file's name can hold half a surrogate pair, which is no text
+            return value
+        if wanted in (TEXTS, NUMBERS):
+            value = json.loads(value) if isinstance(value, str) else value
+            if not isinstance(value, list):
+                raise ValueError
+            inner = TEXT if wanted == TEXTS else NUMBER
+            return [one if one == "" else value_of(where, name, one, inner) for one in value]
+        if wanted == WHOLE:
+            if int(value) != float(value) or not -(2**31) <= int(value) < 2**31:
+                raise ValueError
+            return int(value)
+        value = {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[wanted]}") from None
+
+
+def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
+    """(codes, the distinct texts) of a column of texts; the code of null and of '' is -1."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    if None in texts or "" in texts:
+        empty = np.array([not text for text in [*texts, ""]])  # the last is for -1
+        codes = np.where(empty[codes], -1, codes)
+    return codes, texts
+
+
+def numbers(column: pa.Array) -> np.ndarray:
+    """float64; null is NaN."""
+    return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+
+
+def fixed_width(texts: pa.StringArray) -> np.ndarray:
+    """Texts as NumPy's '<U': 4 bytes per character of the longest, and no object for each."""
+    found = np.empty(len(texts), f"<U{max(pc.max(pc.utf8_length(texts)).as_py() or 1, 1)}")
+    for start in range(0, len(texts), BATCH_ROWS):
+        found[start : start + BATCH_ROWS] = texts.slice(start, BATCH_ROWS).to_numpy(zero_copy_only=False)
+    return found
+
+
+def shared_tuples(lists: pa.ListArray) -> np.ndarray:
+    """Lists of texts as an object array of tuples; equal ones are one object."""
+    found, seen = np.empty(len(lists), object), {}
+    for start in range(0, len(lists), BATCH_ROWS):
+        part = lists.slice(start, BATCH_ROWS)
+        length, flat = pc.list_value_length(part)[0].as_py(), part.flatten()
+        if part.null_count == 0 and length and pc.all(pc.equal(pc.list_value_length(part), length)).as_py():
+            code_NK = flat.dictionary_encode().indices.to_numpy().reshape(-1, length)
+            if (code_NK == code_NK[0]).all():  # the same choices everywhere, as in the largest sets
+                alike = tuple(flat[:length].to_pylist())
+                found[start : start + BATCH_ROWS].fill(seen.setdefault(alike, alike))
+                continue
+        for at, texts in enumerate(map(tuple, (one or () for one in part.to_pylist())), start):
+            found[at] = seen.setdefault(texts, texts)
+    return found
+
+
+def indices(texts: Sequence[str]) -> np.ndarray:
+    """The whole number that each text is, -9 where it is none; one more at the end, -9, for code -1.
+
+    Where a column of whole numbers has gaps, pandas writes 1.0 for 1.
+    """
+    whole = [(text or "").removesuffix(".0") for text in [*texts, ""]]
+    return np.array([int(t) if t.isascii() and t.isdigit() and len(t) < 5 else -9 for t in whole], np.int16)

@@ -1,0 +1,97 @@
+"""Hedge, and what else predicts question by question when each label is revealed afterwards (prequential).
+
+Every prediction uses only the questions before it: predict, then see. These are the baselines of any online method.
+Sources: Freund and Schapire 1997 (Hedge); Cesa-Bianchi and Lugosi 2006, theorems 2.2 and 2.3 (rates and bounds).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.records import Opinions, Truth, ballots, rightness
+from w2s.pools.stacking import apply_logistic, logistic
+from w2s.pools.tally import tally
+from w2s.store.records import BadInput, softmax
+
+
+def hedge(loss_MN: np.ndarray, *, rate: float | None = None) -> np.ndarray:
+    """weight_MN, columns that sum to 1: how far each member is trusted at each question, from those before it.
+
+    loss_MN: what each member loses on each question, 0 to 1, in the order of arrival. A member's weight is
+    proportional to exp(-rate · its loss so far). Without a rate it is sqrt(8 ln M / n) at the n-th question, which
+    needs no horizon: the expected loss of drawing members by weight exceeds the best member's by at most
+    sqrt(2 N ln M) + sqrt(ln(M) / 8). At `tuned_rate`, by at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
+    """
+    loss_MN = np.asarray(loss_MN, dtype=np.float64)
+    if loss_MN.ndim != 2 or not loss_MN.size or not ((loss_MN >= 0) & (loss_MN <= 1)).all():
+        raise ValueError("losses must be members by questions, at least one of each, from 0 to 1")
+    if rate is not None and not 0 < rate < np.inf:
+        raise BadInput(f"rate: {rate!r} given; allowed: a number above 0")
+    members, questions = loss_MN.shape
+    if rate is None:
+        rate = np.sqrt(8 * np.log(members) / np.arange(1, questions + 1))
+    return softmax((-rate * losses_before(loss_MN)).T, np.ones((questions, members), dtype=bool)).T
+
+
+def tuned_rate(members: int, questions: int) -> float:
+    """The rate of the best bound when the number of questions is known beforehand, sqrt(8 ln M / N)."""
+    return float(np.sqrt(8 * np.log(members) / questions))
+
+
+def regret(weight_MN: np.ndarray, loss_MN: np.ndarray) -> float:
+    """The expected loss of drawing a member by weight_MN at each question, less that of the best one in hindsight."""
+    return float((weight_MN * loss_MN).sum() - loss_MN.sum(1).min())
+
+
+def losses_before(loss_MN: np.ndarray) -> np.ndarray:
+    """What each member had lost before each question."""
+    return np.cumsum(np.c_[np.zeros(len(loss_MN)), loss_MN[:, :-1]], axis=1)
+
+
+def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[str, np.ndarray]:
+    """The baselines of online fusion, name -> right_N, 0 to 1, of each question in the order given.
+
+    best_single: the member that turns out best (hindsight: a reference, no method); leader: the best so far;
+    plurality; stacking: `stacking.logistic`, refitted on the past after each `every` questions (plurality before);
+    hedge: a member drawn by weight (expected rightness), abstentions losing as much as guessing; hedge_vote: the vote
+    by those weights. NotApplicable where a question's gold is unknown or no answers were recorded.
+    """
+    if every < 1:
+        raise BadInput(f"every: {every!r} given; allowed: a whole number above 0")
+    if (truth.gold_N < -1).any():
+        raise NotApplicable("online, the gold of each question must be known")
+    loss_MN = ballots(opinions, truth).wrong_RN
+    right_MN = (opinions.answer_MN == truth.gold_N) & (opinions.answer_MN >= 0)
+    weight_MN, before_MN = hedge(loss_MN), losses_before(loss_MN)
+    leads_MN = before_MN <= before_MN.min(0) + 1e-9
+    plurality_N = judged_vote(opinions, truth, np.ones_like(weight_MN))
+    return {
+        "best_single": right_MN[loss_MN.sum(1).argmin()].astype(np.float64),
+        "leader": (right_MN * leads_MN).sum(0) / leads_MN.sum(0),
+        "plurality": plurality_N,
+        "stacking": np.concatenate([plurality_N[:every], _refitted(opinions, truth, every)]),
+        "hedge": (weight_MN * right_MN).sum(0),
+        "hedge_vote": judged_vote(opinions, truth, weight_MN),
+    }
+
+
+def judged_vote(opinions: Opinions, truth: Truth, weight_MN: np.ndarray) -> np.ndarray:
+    """right_N of the vote with weights that may change from question to question; of t best, gold among them, 1/t."""
+    total_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
+    best_NK = (total_NK >= total_NK.max(1, keepdims=True) - 1e-9) & (total_NK > 0)
+    hit_N = best_NK[np.arange(len(best_NK)), np.maximum(truth.gold_N, 0)] & (truth.gold_N >= 0)
+    return hit_N / np.maximum(best_NK.sum(1), 1)
+
+
+def _refitted(opinions: Opinions, truth: Truth, every: int) -> np.ndarray:
+    right = [np.zeros(0)]
+    for start in range(every, len(truth.gold_N), every):
+        past, now = slice(0, start), slice(start, start + every)
+        block, gold = opinions.questions(now), truth.questions(now)
+        try:
+            fitted = logistic(opinions.questions(past), truth.questions(past))
+            right.append(rightness(apply_logistic(fitted, block, 0), gold))
+        except NotApplicable:  # no right answer was given so far
+            right.append(judged_vote(block, gold, np.ones(block.answer_MN.shape)))
+    return np.concatenate(right)

@@ -1,0 +1,155 @@
+"""Recorded outputs of many models, from files in the documented format or from logs, as (Opinions, Truth)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from w2s.data.reading import SUFFIXES, find
+from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, indices, open_source
+from w2s.pools.logs import log_sources
+from w2s.pools.recorded import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
+from w2s.pools.records import ABSTAINED, NOT_RECORDED, Opinions, Truth
+from w2s.store.records import BadInput, Example, Gold
+
+OPTIONAL = ("group", "prompt", "correct", "score", "probs", "cost", "text", "visible_pass", "quality")
+
+
+def read_pool(
+    outputs: Path,
+    questions: Path | None = None,
+    *,
+    models: Sequence[str] = (),
+    members: Sequence[str] = (),
+    samples: bool = True,
+    wanted: Sequence[str] | None = None,
+    suite: tuple[list[Example], list[Gold]] | None = None,
+    metrics: Sequence[str] = (),
+    filters: Sequence[str] = (),
+    notes: list[str] | None = None,
+) -> tuple[Opinions, Truth]:
+    """What a pool of models answered, and what is known about right and wrong.
+
+    outputs: a parquet, jsonl, json or csv file with the columns id, model, and optionally sample, answer, correct,
+    score, probs, cost, text, visible_pass, quality; or a folder with outputs.* and questions.*; or lm-eval's
+    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (then `suite` has the tasks to judge them
+    by, in the sandbox). questions: a file with the columns id, and optionally group, prompt, choices, gold; without it
+    the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in,
+    and without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
+
+    models: only these. members: only the models that these members are of, and one of them may have no answer at all.
+    samples: False takes the first sample of each model alone. wanted: the optional columns to read (of OPTIONAL; None:
+    all). Members are named after the model, or model#sample where it has several. The candidates of a question without
+    choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
+    NOT_RECORDED, else ABSTAINED.
+
+    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `harness`). notes: what a
+    reader should know of how a log was read is added to it.
+
+    What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
+    """
+    if odd := sorted(set(wanted or ()) - set(OPTIONAL)):
+        raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
+    logs = suite, metrics, filters, [] if notes is None else notes
+    asked, given = sources(Path(outputs), questions and Path(questions), *logs)
+    for source in (asked, given) if notes is not None else ():
+        if source.unused:
+            notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
+    pool = read_questions(asked, wanted)
+    drawn = read_members(given, models, members, samples)
+    cells = read_answers(given, pool, drawn, wanted)
+    if not members:  # those are known to answer: a few new questions may well leave one of them without
+        check_silent(given, pool, drawn, cells)
+    return finish(pool, drawn, cells)
+
+
+def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Source]:
+    """The tables of questions and of outputs behind a path; `logs`: what `log_sources` wants beside the path."""
+    if not outputs.exists():
+        raise BadInput(f"{outputs}: there is no such file or folder")
+    if found := log_sources(outputs, *logs):
+        return found
+    if outputs.is_dir():
+        outputs = find(outputs, ["outputs"])
+    beside = (outputs.parent / f"questions{suffix}" for suffix in SUFFIXES)
+    questions = questions or next((path for path in beside if path.is_file()), None)
+    if questions is None:
+        raise BadInput(f"{outputs}: the questions are missing: name their file, or put questions.parquet beside it")
+    if not questions.is_file():
+        raise BadInput(f"{questions}: there is no such file")
+    return open_source(questions, QUESTIONS, ["id"]), open_source(outputs, OUTPUTS, ["id", "model"])
+
+
+def finish(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
+    """Candidates of open questions, what was not recorded, gold, right and wrong."""
+    answer_MN, arrays = cells.answer_MN, cells.arrays
+    gold_N = np.where(pool.gold_N < 0, -2, indices(pool.golds)[pool.gold_N]).astype(np.int16)
+    settle_open(pool, cells, gold_N)
+    hidden_N = ~cells.recorded[pool.group_N]
+    gold_N[hidden_N] = -2
+    quality_MN, right_MN = arrays.pop("quality", None), arrays.pop("correct", None)
+    if right_MN is None:
+        right_MN = np.full(answer_MN.shape, np.nan, np.float32)
+    for at, answer_N in enumerate(answer_MN):  # temporaries of M by N would cost as much as the pool
+        answer_N[hidden_N & (answer_N == ABSTAINED)] = NOT_RECORDED
+        if quality_MN is not None:
+            right_MN[at] = np.where(np.isnan(right_MN[at]), quality_MN[at], right_MN[at])
+        unsaid_N = np.isnan(right_MN[at]) & (answer_N >= ABSTAINED) & (gold_N > -2)
+        right_MN[at, unsaid_N] = (answer_N >= 0)[unsaid_N] & (answer_N == gold_N)[unsaid_N]
+    probs_MNK = arrays["probs"].reshape(*answer_MN.shape, -1) if "probs" in arrays else None
+    opinions = Opinions(
+        ids=fixed_width(pool.ids),
+        members=member_names(members),
+        answer_MN=answer_MN,
+        count_N=pool.count_N,
+        texts_N=pool.texts_N,
+        group_N=pool.groups[pool.group_N],
+        prompt_N=pool.prompt_N,
+        probs_MNK=probs_MNK,
+        score_MN=arrays.get("score"),
+        cost_MN=arrays.get("cost"),
+        check_MN=arrays.get("visible_pass"),
+        output_MN=arrays.get("text"),
+    )
+    return opinions, Truth(opinions.ids, gold_N, right_MN)
+
+
+def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
+    """The distinct answers to a question without choices become its candidates, in alphabetical order; gold among them.
+
+    In place: answer_MN, the questions' count_N and texts_N, gold_N.
+    """
+    open_N = (pool.count_N == 0) & (pool.gold_N >= 0)
+    gold_N[open_N] = -1
+    if not cells.open_cells:
+        return
+    words = np.array(list(cells.words), object)
+    order = np.argsort(words)
+    rank = np.argsort(order)
+    cell = np.concatenate(cells.open_cells)
+    key = (cell % len(gold_N)) * len(words) + rank[np.concatenate(cells.open_words)]
+    given, place = np.unique(key, return_inverse=True)
+    question, word = np.divmod(given, len(words))
+    count_N = np.bincount(question, minlength=len(gold_N))
+    start_N = np.cumsum(count_N) - count_N
+    cells.answer_MN.reshape(-1)[cell] = place - start_N[cell % len(gold_N)]
+    texts = words[order[word]]
+    for at in np.flatnonzero(count_N):
+        pool.count_N[at] = count_N[at]
+        pool.texts_N[at] = tuple(texts[start_N[at] : start_N[at] + count_N[at]])
+    known = np.array([rank[cells.words[text]] if text in cells.words else -1 for text in pool.golds], np.int64)
+    rows = np.flatnonzero(open_N)
+    rows = rows[known[pool.gold_N[rows]] >= 0]
+    wanted = rows * len(words) + known[pool.gold_N[rows]]
+    found = np.minimum(np.searchsorted(given, wanted), len(given) - 1)
+    hit = given[found] == wanted
+    gold_N[rows[hit]] = (found - start_N[rows])[hit]
+
+
+def member_names(members: Members) -> np.ndarray:
+    models = [model for model, _ in members]
+    several = {model for model, after in itertools.pairwise(models) if model == after}
+    return np.array([f"{model}#{sample}" if model in several else model for model, sample in members])

@@ -1,0 +1,327 @@
+"""The tables of questions and of recorded outputs as arrays, and what is wrong with their rows.
+
+M members by N questions. The outputs are read by batches, with no Python object for a row: 160 million rows fit in a
+few GiB. Everything is joined by question id; that rows mostly come in the order of the questions only saves time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from w2s.config.registry import did_you_mean
+from w2s.pools.columns import Source, coded, indices, numbers, shared_tuples
+from w2s.pools.records import ABSTAINED, NOT_ASKED
+from w2s.store.records import BadInput
+
+MOST_MEMBERS = 10_000
+NUMBERS = {  # type, least, most, what is allowed
+    "correct": (np.float32, 0, 1, "true, false"),
+    "quality": (np.float32, 0, 1, "0 to 1"),
+    "visible_pass": (np.float32, 0, 1, "true, false"),
+    "score": (np.float32, -np.inf, np.inf, "a finite number"),
+    "cost": (np.float64, 0, np.inf, "US dollars, 0 or more"),
+}
+Members = dict[tuple[str, int], int]  # (model, sample) -> its place
+
+
+@dataclass
+class Faults:
+    """Rows that cannot be used, by kind: (row, what is wrong) of the first MOST, and how many there are."""
+
+    name: str
+    kinds: dict[str, tuple[list[tuple[int, str]], int]] = field(default_factory=dict)
+    MOST: ClassVar[int] = 20
+
+    def add(self, kind: str, rows: np.ndarray, say: Callable[[int], str]) -> None:
+        """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first ones alone."""
+        if len(rows):
+            told, count = self.kinds.get(kind, ([], 0))
+            told += [(int(row), say(at)) for at, row in enumerate(rows[: self.MOST - len(told)])]
+            self.kinds[kind] = told, count + len(rows)
+
+    def check(self) -> None:
+        """BadInput with the faults that come first in the file, the first of every kind among them, and a count."""
+        ranked = [(at > 0, row, text) for told, _ in self.kinds.values() for at, (row, text) in enumerate(told)]
+        if ranked:
+            shown = sorted((row, text) for _, row, text in sorted(ranked)[: self.MOST])
+            more = sum(count for _, count in self.kinds.values()) - len(shown)
+            lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
+            raise BadInput("\n".join([*lines, *([f"... and {more:,} more problems"] if more else [])]))
+
+
+@dataclass
+class Questions:
+    """The table of questions; group_N and gold_N are positions in `groups` and `golds` (gold: -1 for none)."""
+
+    ids: pa.StringArray
+    count_N: np.ndarray
+    texts_N: np.ndarray
+    group_N: np.ndarray
+    groups: np.ndarray
+    prompt_N: np.ndarray
+    gold_N: np.ndarray
+    golds: list[str]
+
+
+@dataclass
+class Cells:
+    """What the outputs hold. `arrays`: M by N, of the columns that are there; probs M·N by K.
+
+    recorded: of groups, whether any answer in them was. Answers to questions without choices stay aside until all are
+    known: their cells (flat positions), and for each the place of its text in `words`.
+    """
+
+    answer_MN: np.ndarray
+    recorded: np.ndarray
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    open_cells: list[np.ndarray] = field(default_factory=list)
+    open_words: list[np.ndarray] = field(default_factory=list)
+    words: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch of usable outputs: each row's place in the file, its question, and its cell (flat position)."""
+
+    batch: pa.RecordBatch
+    row: np.ndarray
+    at: np.ndarray
+    cell: np.ndarray
+
+
+# --- questions -------------------------------------------------------------------------------------------------------
+
+
+def read_questions(source: Source, wanted: Sequence[str] | None) -> Questions:
+    """The whole table; a repeated or missing id and a gold that is no choice are a BadInput."""
+    kept = [n for n in source.columns if n not in ("group", "prompt") or wanted is None or n in wanted]
+    table = pa.Table.from_batches(source.batches(kept)).unify_dictionaries()
+    column = {name: table[name].combine_chunks() for name in kept}
+    del table
+    ids, faults = column["id"], Faults(source.name)
+    size = len(ids)
+    faults.add("missing", np.flatnonzero(ids.is_null()), lambda _: "id: missing; allowed: a text of its own")
+    if len(pc.unique(ids)) < size:
+        codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
+        again = np.setdiff1d(np.arange(size), np.unique(codes, return_index=True)[1])
+        faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} is there twice; allowed: once")
+    texts_N, count_N = filled(size, ()), np.zeros(size, np.int32)
+    if "choices" in column:
+        null = pc.list_parent_indices(column["choices"]).filter(column["choices"].flatten().is_null()).to_numpy()
+        faults.add("choices", np.unique(null), lambda _: "choices: null among them; allowed: a list of texts")
+        faults.check()
+        texts_N = shared_tuples(column["choices"])
+        count_N = pc.list_value_length(column.pop("choices")).fill_null(0).to_numpy().astype(np.int32)
+    group_N, groups = coded(column["group"]) if "group" in column else (np.full(size, -1), [])
+    group_N = np.where(group_N < 0, len(groups), group_N).astype(np.int32)
+    prompt_N, prompt = filled(size, ""), column.pop("prompt", None)
+    if prompt is not None and not pc.all(pc.equal(prompt.fill_null(""), "")).as_py():
+        prompt_N = prompt.fill_null("").to_numpy(zero_copy_only=False)
+    gold_N, golds = coded(column["gold"]) if "gold" in column else (np.full(size, -1), [])
+    index = indices(golds)[gold_N]
+    bad = np.flatnonzero((gold_N >= 0) & (count_N > 0) & ((index < 0) | (index >= count_N)))
+    faults.add("gold", bad, lambda i: not_a_choice("gold", golds[gold_N[bad[i]]], count_N[bad[i]]))
+    faults.check()
+    return Questions(ids, count_N, texts_N, group_N, np.array([*groups, ""], object), prompt_N, gold_N, golds)
+
+
+def filled(shape: int | tuple[int, ...], value: Any) -> np.ndarray:
+    """An object array of one shared object."""
+    found = np.empty(shape, object)
+    found.fill(value)
+    return found
+
+
+def not_a_choice(column: str, text: str, count: int) -> str:
+    return f"{column}: {text!r} given; allowed: the index of a choice, 0 to {count - 1}, or null"
+
+
+# --- outputs ---------------------------------------------------------------------------------------------------------
+
+
+def read_members(source: Source, models: Sequence[str], members: Sequence[str], samples: bool) -> Members:
+    """Every (model, sample) that is asked for, in the order of names and samples; an unknown model is a BadInput."""
+    found: set[tuple[str, int]] = set()
+    for batch in source.batches([name for name in ("model", "sample") if name in source.columns]):
+        model, sample, names, drawn = coded_members(batch)
+        pairs = np.unique((model + 1) * np.int64(len(drawn)) + sample)  # those of a missing model come first
+        found |= {(names[at // len(drawn) - 1], drawn[at % len(drawn)]) for at in pairs[pairs >= len(drawn)].tolist()}
+        if len(found) > MOST_MEMBERS:
+            raise BadInput(f"{source.name}: more than {MOST_MEMBERS:,} (model, sample); sample: the number of a draw")
+    known = sorted({model for model, _ in found})
+    # A model's own name may hold a '#': only where there is no such model, what follows it is a sample.
+    models = [*models, *(name if name in known else name.rpartition("#")[0] or name for name in members)]
+    for model in models:
+        if model not in known:
+            raise BadInput(f"{source.name}: no model {model!r}{did_you_mean(model, known)}; known: {', '.join(known)}")
+    kept = sorted(pair for pair in found if not models or pair[0] in models)
+    if not samples:
+        kept = sorted({model: (model, sample) for model, sample in reversed(kept)}.values())
+    return {pair: at for at, pair in enumerate(kept)}
+
+
+def coded_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
+    """(codes of model, codes of sample, the models, the samples); the code of a missing model is -1."""
+    model, names = coded(batch["model"])
+    if "sample" not in batch.schema.names:
+        return model, np.zeros(len(model), np.int32), names, [0]
+    drawn = batch["sample"].fill_null(0).dictionary_encode()
+    return model, drawn.indices.to_numpy(), names, drawn.dictionary.to_pylist()
+
+
+def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequence[str] | None) -> Cells:
+    """The whole table; rows that are not usable are a BadInput with a line each, up to twenty, and a count."""
+    shape = len(members), len(pool.ids)
+    cells = Cells(np.full(shape, NOT_ASKED, np.int16), np.zeros(len(pool.groups), bool))
+    keys = ("id", "model", "sample", "answer")
+    names = [name for name in source.columns if wanted is None or name in keys or name in wanted]
+    faults, total = Faults(source.name), 0
+    for part in parts(source, names, pool, members, faults):
+        total += len(part.row)
+        put_answers(cells, pool, part, faults)
+        for name in set(NUMBERS).intersection(names):
+            put_numbers(cells, name, part, faults)
+        if "probs" in names:
+            put_probs(cells, pool, part, faults)
+        if "text" in names and part.batch["text"].null_count < len(part.row):
+            text_MN = cells.arrays.setdefault("text", filled(shape, None))
+            text_MN.reshape(-1)[part.cell] = part.batch["text"].to_numpy(zero_copy_only=False)
+    if np.count_nonzero(cells.answer_MN != NOT_ASKED) < total:
+        find_repeats(source, pool, members, faults)
+    faults.check()
+    return cells
+
+
+def parts(source: Source, names: Sequence[str], pool: Questions, members: Members, faults: Faults) -> Iterator[Part]:
+    """The usable rows of the wanted members, batch by batch; the others are faults."""
+    start, last, size = 0, -1, len(pool.ids)
+    # Ids out of order cost a table of all questions for each batch: the more questions, the larger the batches.
+    for batch in source.batches(names, int(np.clip(size // 2, 1 << 18, 1 << 22))):
+        model, sample, found, drawn = coded_members(batch)
+        place_MS = np.array([[members.get((m, s), -1) for s in drawn] for m in [*found, None]])
+        member, ids = place_MS[model, sample], batch["id"]
+        at, last = places(ids, pool.ids, last)
+        row = np.arange(start, start + len(batch))
+        start += len(batch)
+        faults.add("model", row[model < 0], lambda _: "model: missing; allowed: a text")
+        lost = np.flatnonzero((at < 0) & (member >= 0))
+        faults.add("id", row[lost], lambda i, ids=ids, lost=lost: f"id: {ids[int(lost[i])]} is no question's id")
+        good = (at >= 0) & (member >= 0)
+        if not good.all():
+            batch, member, at, row = batch.filter(pa.array(good)), member[good], at[good], row[good]
+        yield Part(batch, row, at, member * np.int64(size) + at)
+
+
+def places(ids: pa.StringArray, known: pa.StringArray, last: int) -> tuple[np.ndarray, int]:
+    """(positions among the known ids, -1 for an unknown one; the last of them), quickly where they come in order.
+
+    Rows of one question often stand together; the next is tried first, beginning again after the last question.
+    """
+    head = np.ones(len(ids), bool)
+    head[1:] = pc.not_equal(ids[1:], ids[:-1]).fill_null(True).to_numpy(zero_copy_only=False)
+    heads = ids.filter(pa.array(head))
+    first = last if last >= 0 and ids[0] == known[last] else last + 1
+    guess = (first + np.arange(len(heads))) % len(known)
+    if not pc.all(pc.equal(heads, known.take(pa.array(guess))).fill_null(False)).as_py():
+        guess = pc.index_in(heads, value_set=known, skip_nulls=True).fill_null(-1).to_numpy()
+    return guess[np.cumsum(head) - 1], int(guess[-1])
+
+
+def put_answers(cells: Cells, pool: Questions, part: Part, faults: Faults) -> None:
+    if "answer" not in part.batch.schema.names:
+        cells.answer_MN.reshape(-1)[part.cell] = ABSTAINED
+        return
+    codes, texts = coded(part.batch["answer"])
+    answer, count, has = indices(texts)[codes], pool.count_N[part.at], codes >= 0
+    bad = np.flatnonzero(has & (count > 0) & ((answer < 0) | (answer >= count)))
+    faults.add("answer", part.row[bad], lambda i: not_a_choice("answer", texts[codes[bad[i]]], count[bad[i]]))
+    answer[~has] = ABSTAINED
+    free = np.flatnonzero(has & (count == 0))
+    if len(free):
+        answer[free] = 0
+        words = np.array([cells.words.setdefault(text, len(cells.words)) for text in texts], np.int64)
+        cells.open_cells.append(part.cell[free])
+        cells.open_words.append(words[codes[free]])
+    cells.recorded[pool.group_N[part.at[has]]] = True
+    cells.answer_MN.reshape(-1)[part.cell] = answer
+
+
+def put_numbers(cells: Cells, name: str, part: Part, faults: Faults) -> None:
+    values = numbers(part.batch[name])
+    there = ~np.isnan(values)
+    if not there.any():
+        return
+    kind, low, high, allowed = NUMBERS[name]
+    bad = np.flatnonzero(there & ~((values >= low) & (values <= high) & np.isfinite(values)))
+    faults.add(name, part.row[bad], lambda i: f"{name}: {values[bad[i]]:g} given; allowed: {allowed}, or null")
+    if name not in cells.arrays:
+        cells.arrays[name] = np.full(cells.answer_MN.shape, np.nan, kind)
+    cells.arrays[name].reshape(-1)[part.cell] = values
+
+
+def put_probs(cells: Cells, pool: Questions, part: Part, faults: Faults) -> None:
+    column = part.batch["probs"]
+    length, count = pc.list_value_length(column).fill_null(-1).to_numpy(), pool.count_N[part.at]
+    if (length < 0).all():
+        return
+    wrong = np.flatnonzero((length >= 0) & (length != count))
+    say = "probs: {} given; allowed: one for each of the question's {} choices, or null"
+    faults.add("length", part.row[wrong], lambda i: say.format(length[wrong[i]], count[wrong[i]]))
+    if "probs" not in cells.arrays:
+        most = max(int(pool.count_N.max()), 1)
+        cells.arrays["probs"] = np.full((cells.answer_MN.size, most), np.nan, np.float32)
+    values, begin = column.flatten().to_numpy(zero_copy_only=False), np.cumsum(np.maximum(length, 0))
+    for size in np.unique(count[length == count]):
+        here = np.flatnonzero((length == count) & (count == size))
+        probs = values[(begin[here] - size)[:, None] + np.arange(size)]
+        bad = np.flatnonzero(~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=np.float64) - 1) <= 1e-3)))
+        faults.add("probs", part.row[here[bad]], lambda i, probs=probs, bad=bad: not_probs(probs[bad[i]]))
+        cells.arrays["probs"][part.cell[here], :size] = probs
+
+
+def not_probs(probs: np.ndarray) -> str:
+    given = ", ".join(f"{p:.4g}" for p in probs[:6]) + (", ..." if len(probs) > 6 else "")
+    return f"probs: [{given}] given; allowed: numbers from 0 that sum to 1 (to 0.001), or null"
+
+
+def find_repeats(source: Source, pool: Questions, members: Members, faults: Faults) -> None:
+    """Adds the rows whose (question, model, sample) was there before. A reading of its own, for the message alone."""
+    seen = np.zeros(len(members) * len(pool.ids), bool)
+    names = [name for name in ("id", "model", "sample") if name in source.columns]
+    known = list(members)
+    for part in parts(source, names, pool, members, Faults(source.name)):
+        first = np.unique(part.cell, return_index=True)[1]
+        again = np.setdiff1d(np.arange(len(part.cell)), first[~seen[part.cell[first]]])
+
+        def say(i: int, part: Part = part, again: np.ndarray = again) -> str:
+            member, at = divmod(int(part.cell[again[i]]), len(pool.ids))
+            model, sample = known[member]
+            return f"question {pool.ids[at]}, model {model}, sample {sample} is there twice; allowed: once"
+
+        faults.add("again", part.row[again], say)
+        seen[part.cell] = True
+
+
+def check_silent(source: Source, pool: Questions, members: Members, cells: Cells) -> None:
+    """BadInput for a model that has no answer at all where those of others were recorded."""
+    able_N = cells.recorded[pool.group_N]
+    quiet: dict[str, bool] = {}
+    for (model, _), at in members.items():
+        answer_N = cells.answer_MN[at]
+        silent = (answer_N < 0).all() and (able_N | (answer_N == NOT_ASKED)).all()
+        quiet[model] = quiet.get(model, True) and bool(silent)
+    silent, faults, start = {model for model, silent in quiet.items() if silent}, Faults(source.name), 0
+    for batch in source.batches(["model"]) if silent else ():
+        codes, names = coded(batch["model"])
+        for model in sorted(silent.intersection(names)):
+            silent.remove(model)
+            row = start + np.flatnonzero(codes == names.index(model))[:1]
+            faults.add(model, row, lambda _, m=model: f"model {m!r} has no answer in any row; allowed: 1 and more")
+        start += len(batch)
+    faults.check()

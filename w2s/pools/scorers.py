@@ -1,0 +1,176 @@
+"""Scorers: how probable it is that a member's answer is right, from all that is known without gold.
+
+A logistic regression for each member on the prompt's features, the question's group, the member's own confidence (as a
+rank: scales differ) and its answer; and one for each pair that also sees what the member asked before it said.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from scipy.special import expit
+
+from w2s.pools.features import described, fit_described
+from w2s.pools.records import ABSTAINED, NOT_ASKED, Opinions
+from w2s.store.records import candidate_mask
+
+KNOTS = 256  # a member's confidence is read as its rank among these quantiles of the fit questions
+LEAST_IN_GROUP = 50
+ENOUGH = 4_000  # questions for some thirty coefficients: more take time and change nothing
+
+
+def fold_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """fold_N: the fold of each question, by its id and not by its place; -1 beyond the `ENOUGH` that are fitted on."""
+    rank_N = np.argsort(np.argsort(ids, kind="stable"), kind="stable")
+    drawn_N = np.random.default_rng(seed).permutation(len(ids))[rank_N]
+    return np.where(drawn_N < ENOUGH, drawn_N % folds, -1)
+
+
+def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np.ndarray]:
+    """What `evidence` needs to describe new questions and answers in the same way."""
+    arrays = {}
+    if opinions.features_ND is not None or any(opinions.prompt_N):
+        arrays = fit_described(opinions, dimensions=dimensions, seed=seed)
+        features_ND = described(arrays, opinions)
+        mean_D = features_ND.mean(0)
+        _, vectors_DD = np.linalg.eigh((features_ND - mean_D).T @ (features_ND - mean_D))
+        arrays |= {"axes_DF": vectors_DD[:, ::-1][:, :dimensions], "mean_D": mean_D}
+    groups, count = np.unique(opinions.group_N, return_counts=True)
+    groups = groups[count >= LEAST_IN_GROUP]
+    arrays["groups_G"] = groups if len(groups) > 1 else groups[:0]
+    score_MN = confidence(opinions)
+    if score_MN is not None:
+        # The quantiles of nothing are NaN, and a warning: the middle is as good for a member without any confidence.
+        score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0.5)
+        arrays["knots_MQ"] = np.nanquantile(score_MN, np.linspace(0, 1, KNOTS), axis=1).T
+    return arrays
+
+
+def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """evidence_MNF: 1, the prompt's features, its group, the confidence's rank, the answer; 0 where unknown."""
+    members, rows = opinions.answer_MN.shape
+    shared = [np.ones((rows, 1)), opinions.group_N[:, None] == arrays["groups_G"]]
+    if "axes_DF" in arrays:
+        shared.append((described(arrays, opinions) - arrays["mean_D"]) @ arrays["axes_DF"])
+    own = np.zeros((members, rows, 10))
+    given_MN = opinions.answer_MN >= 0
+    score_MN = confidence(opinions)
+    if score_MN is not None and "knots_MQ" in arrays:
+        for at, knots_Q in enumerate(arrays["knots_MQ"]):
+            below = np.searchsorted(knots_Q, score_MN[at]) + np.searchsorted(knots_Q, score_MN[at], side="right")
+            own[at, :, 0] = np.where(np.isfinite(score_MN[at]), below / (2 * KNOTS) - 0.5, 0)
+        # Hinges: a member's confidence need not be linear in its log-odds of being right.
+        own[:, :, 1:4] = np.maximum(own[:, :, :1] - [-0.25, 0, 0.25], 0)
+    place_MN = opinions.answer_MN / np.maximum(opinions.count_N - 1, 1) - 0.5
+    own[:, :, 4] = np.where(given_MN, place_MN, 0)
+    own[:, :, 5] = own[:, :, 4] * own[:, :, 0]
+    own[:, :, 6] = given_MN
+    own[:, :, 7] = np.where(given_MN, answer_lengths(opinions), 0)
+    if opinions.output_MN is not None:
+        own[:, :, 8] = [
+            [np.log1p(len(text)) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN
+        ]
+    if opinions.check_MN is not None:
+        own[:, :, 9] = np.nan_to_num(opinions.check_MN)
+    shared_NF = np.concatenate(shared, axis=1)
+    return np.concatenate([np.broadcast_to(shared_NF, (members, *shared_NF.shape)), own], axis=2)
+
+
+def confidence(opinions: Opinions) -> np.ndarray | None:
+    """score_MN or, where that was not recorded, the recorded probability of the answer that was given."""
+    if opinions.score_MN is not None or opinions.probs_MNK is None:
+        return opinions.score_MN
+    place_MN1 = np.maximum(opinions.answer_MN, 0)[:, :, None].astype(int)
+    prob_MN = np.take_along_axis(opinions.probs_MNK, place_MN1, axis=2)[:, :, 0]
+    return np.where(opinions.answer_MN >= 0, prob_MN, np.nan)
+
+
+def answer_lengths(opinions: Opinions) -> np.ndarray:
+    """length_MN: log(1 + characters) of each answer; of no use where nothing was answered."""
+    mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
+    length_NK = np.zeros(mask_NK.shape)
+    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
+    return np.take_along_axis(length_NK, np.maximum(opinions.answer_MN, 0).astype(int).T, axis=1).T
+
+
+def fit_scorers(
+    opinions: Opinions, right_MN: np.ndarray, arrays: dict[str, np.ndarray], fold_N: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scorers of a member asked first (coef_MF), of m after j (coef_MMF[j, m]); their scores out of fold.
+
+    score_MMN[j, m] is the probability that m's answer is right when j was asked before it, score_MMN[m, m] when nobody
+    was; -1 where m gave no answer.
+    """
+    size, (x_MNF, usable_MN) = len(opinions.members), (evidence(opinions, arrays), np.isfinite(right_MN))
+    usable_MN &= answered(opinions)
+    coef, logit_MN = zip(
+        *(cross_fit(x_MNF[m], right_MN[m], usable_MN[m], fold_N, l2) for m in range(size)), strict=True
+    )
+    score_MMN = np.full((size, size, len(fold_N)), -1.0)
+    coef_MMF = np.zeros((size, size, 6))
+    for before, at in [(m, m) for m in range(size)] + list(combinations(range(size), 2)):
+        logit_N = logit_MN[at]
+        if before != at:
+            x_NF = after(opinions, np.array(logit_MN), before, at)
+            coef_MMF[before, at], logit_N = cross_fit(x_NF, right_MN[at], usable_MN[at], fold_N, l2)
+        score_MMN[before, at] = np.where(answered(opinions)[at], probability(logit_N), -1)
+    return np.array(coef), coef_MMF, score_MMN
+
+
+def after(opinions: Opinions, logit_MN: np.ndarray, before: int, at: int) -> np.ndarray:
+    """What the scorer of `at` sees once `before` was asked: its own log-odds, and the other's where they (dis)agree."""
+    first_N, second_N = opinions.answer_MN[[before, at]]
+    both_N = (first_N >= 0) & (second_N >= 0)
+    same_N, differ_N = both_N & (first_N == second_N), both_N & (first_N != second_N)
+    columns = [np.ones(len(both_N)), logit_MN[at], same_N, same_N * logit_MN[before]]
+    return np.stack([*columns, differ_N, differ_N * logit_MN[before]], axis=1)
+
+
+def probability(logit_N: np.ndarray) -> np.ndarray:
+    """Rounded, so that sums in another order of the questions give the same thresholds."""
+    return np.round(expit(logit_N), 9)
+
+
+def answered(opinions: Opinions) -> np.ndarray:
+    """answered_MN: asked, and it did not abstain (an answer that was not recorded is one)."""
+    return (opinions.answer_MN != ABSTAINED) & (opinions.answer_MN != NOT_ASKED)
+
+
+def cross_fit(
+    x_NF: np.ndarray, target_N: np.ndarray, usable_N: np.ndarray, fold_N: np.ndarray, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A logistic regression on the usable rows with a fold, and the log-odds (N) by fits that did not see the row."""
+    scale_F = np.where(np.ptp(x_NF, axis=0) > 1e-12, np.maximum(x_NF.std(0), 1e-12), 1)
+    x_NF, usable_N = x_NF / scale_F, usable_N & (fold_N >= 0)
+    coef_F = logistic_coef(x_NF[usable_N], target_N[usable_N], l2, np.zeros(x_NF.shape[1]))
+    logit_N = x_NF @ coef_F
+    for fold in range(fold_N.max() + 1):
+        rest_N, here_N = usable_N & (fold_N != fold), fold_N == fold
+        logit_N[here_N] = x_NF[here_N] @ logistic_coef(x_NF[rest_N], target_N[rest_N], l2, coef_F)
+    return coef_F / scale_F, logit_N
+
+
+def logistic_coef(x_NF: np.ndarray, target_N: np.ndarray, l2: float, start_F: np.ndarray) -> np.ndarray:
+    """Coefficients of a logistic regression by Newton's method; targets from 0 to 1; the first column is the constant.
+
+    The penalty is l2/2 times the squared coefficients, a thousandth of it on the constant.
+    """
+    penalty_F = np.full(x_NF.shape[1], float(l2))
+    penalty_F[0] *= 1e-3
+
+    coef_F, logit_N = start_F, x_NF @ start_F
+    for _ in range(100):
+        prob_N = expit(logit_N)
+        slope_F = x_NF.T @ (prob_N - target_N) + penalty_F * coef_F
+        curve_FF = (x_NF.T * (prob_N * (1 - prob_N))) @ x_NF
+        curve_FF[np.diag_indices_from(curve_FF)] += penalty_F
+        step_F = np.linalg.solve(curve_FF, slope_F)
+        move_N = x_NF @ step_F
+        # Far from the solution the curvature vanishes and a whole step overshoots.
+        size = min(1.0, 2 / np.abs(move_N).max(initial=2))
+        coef_F, logit_N = coef_F - size * step_F, logit_N - size * move_N
+        # The loss was to fall by half of this (Newton's decrement), in nats of all rows together.
+        if slope_F @ step_F < 1e-6:
+            break
+    return coef_F

@@ -1,0 +1,173 @@
+"""Stacking (Wolpert 1992): a second model, fitted on questions with gold, reads all members' answers and decides.
+
+The members were trained on none of these questions, so their outputs are out of fold as they stand. A candidate is
+judged by who voted for it, so that a question may have any number of candidates in any order; what is known beside
+the vote (probabilities, a member's own confidence) joins in. Abstentions are a symbol of their own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.sparse import csr_matrix
+
+from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.store.records import BadInput
+
+LEAST_LOG = float(np.log(1e-6))
+
+
+def logistic(
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    l2: float = 1.0,
+    l2_group: float = 20.0,
+    l2_position: float = 20.0,
+    by_group: bool = True,
+    by_position: bool = True,
+) -> Fitted:
+    """Logistic stacking: a learned trust for each member, in general, by group and by the answer it gives.
+
+    A conditional logit (McFadden 1974): P(candidate k) = softmax over the candidates of the sum over members that voted
+    for k of (w_m + u_group,m + v_position,m), plus, where they are recorded, slopes on the member's log-probability of
+    k and on the rank of its confidence. The maximum a posteriori under normal priors of precision l2, l2_group and
+    l2_position (0 and above; large ones switch a part off). What a group lacks in questions it takes from the rest.
+    """
+    for name, value in (("l2", l2), ("l2_group", l2_group), ("l2_position", l2_position)):
+        if value < 0:
+            raise BadInput(f"{name}: {value!r} given; allowed: 0 and above")
+    design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
+    theta_F = solve(design, opinions.count_N, truth.gold_N, penalty_F)
+    return Fitted("logistic", opinions.members, {**arrays, "theta_F": theta_F})
+
+
+def prepare(
+    opinions: Opinions, truth: Truth, penalties: tuple[float, float, float], by_group: bool, by_position: bool
+) -> tuple[csr_matrix, np.ndarray, dict[str, np.ndarray]]:
+    """The design of all questions, the penalty of each column, and the arrays by which new questions get the same."""
+    rows = np.flatnonzero(truth.gold_N >= 0)
+    if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
+        raise NotApplicable("no question with gold has a recorded answer")
+    groups = np.unique(opinions.group_N[rows].astype(str)) if by_group else np.array([""])
+    arrays = {"groups": groups if len(groups) > 1 else groups[:0], "by_position": np.array(by_position)}
+    arrays["by_probability"] = np.array(opinions.probs_MNK is not None)
+    if opinions.score_MN is not None:
+        score_MN = opinions.score_MN[:, rows]
+        # The quantiles of nothing are NaN, and a warning: a member without any confidence here has rank 0 anyway.
+        score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0)
+        arrays["quantiles_MQ"] = np.nanquantile(score_MN, np.linspace(0, 1, 33), axis=1).T
+    design, penalty_F = evidence(opinions, arrays, penalties)
+    return design, penalty_F, arrays
+
+
+def solve(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F: np.ndarray) -> np.ndarray:
+    """theta_F of the conditional logit on the questions whose gold is among the candidates."""
+    right_N = gold_N >= 0
+    if not right_N.any():
+        return np.zeros(design.shape[1])  # nothing to learn from: a small fold
+    design, count_N, gold_N = design[np.repeat(right_N, count_N)], count_N[right_N], gold_N[right_N].astype(int)
+    start_N, owner_C = first_rows(count_N), np.repeat(np.arange(len(count_N)), count_N)
+    gold_C, turned = start_N + gold_N, design.T.tocsr()
+
+    def loss(theta_F: np.ndarray) -> tuple[float, np.ndarray]:
+        score_C = design @ theta_F
+        most_N = np.maximum.reduceat(score_C, start_N)
+        exp_C = np.exp(score_C - most_N[owner_C])
+        total_N = np.add.reduceat(exp_C, start_N)
+        slope_C = exp_C / total_N[owner_C]
+        slope_C[gold_C] -= 1
+        value = (np.log(total_N) + most_N - score_C[gold_C]).sum() + (penalty_F * theta_F**2).sum() / 2
+        return value, turned @ slope_C + penalty_F * theta_F
+
+    enough = {"maxiter": 300, "ftol": 1e-6, "maxcor": 30}
+    return minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options=enough).x
+
+
+def first_rows(count_N: np.ndarray) -> np.ndarray:
+    """The design's first row of each question."""
+    return np.r_[0, np.cumsum(count_N)[:-1]].astype(int)
+
+
+def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
+    """Probabilities of the candidates; a question on which no member has an opinion is an abstention."""
+    design, _ = evidence(opinions, fitted.arrays, (0.0, 0.0, 0.0))
+    score_NK = np.full(opinions.mask_NK.shape, -np.inf)
+    score_NK[opinions.mask_NK] = design @ fitted.arrays["theta_F"]
+    silent_N = ~(opinions.answer_MN >= 0).any(0)
+    return Decision(silent_N, normal(score_NK, opinions.mask_NK))
+
+
+def evidence(
+    opinions: Opinions, arrays: dict[str, np.ndarray], penalties: tuple[float, float, float]
+) -> tuple[csr_matrix, np.ndarray]:
+    """The design (C, F), a row for each real candidate of each question in turn, and a penalty for each column.
+
+    Columns: votes by member; by group and member; by member and position, and by position alone; the slopes.
+    """
+    members, rows = len(opinions.members), len(opinions.ids)
+    start_N = first_rows(opinions.count_N)
+    member_V, question_V = np.nonzero(opinions.answer_MN >= 0)
+    answer_V = opinions.answer_MN[member_V, question_V].astype(int)
+    row_V = start_N[question_V] + answer_V
+    owner_C = np.repeat(np.arange(rows), opinions.count_N)
+    cells, width, penalty = [(row_V, member_V, np.ones(len(row_V)))], members, [np.full(members, penalties[0])]
+    groups = arrays["groups"]
+    if len(groups):
+        group_N = opinions.group_N.astype(str)
+        place_N = np.searchsorted(groups, group_N)
+        known_V = (groups[np.minimum(place_N, len(groups) - 1)] == group_N)[question_V]
+        column_V = width + place_N[question_V] * members + member_V
+        cells.append((row_V[known_V], column_V[known_V], np.ones(known_V.sum())))
+        width, penalty = width + len(groups) * members, [*penalty, np.full(len(groups) * members, penalties[1])]
+    if arrays["by_position"]:
+        places = 32  # later positions share the last column
+        place_V = np.minimum(answer_V, places - 1)
+        cells.append((row_V, width + place_V * members + member_V, np.ones(len(row_V))))
+        width, penalty = width + places * members, [*penalty, np.full(places * members, penalties[2])]
+        place_C = np.minimum(np.arange(len(owner_C)) - start_N[owner_C], places - 1)
+        cells.append((np.arange(len(owner_C)), width + place_C, np.ones(len(owner_C))))
+        width, penalty = width + places, [*penalty, np.full(places, penalties[2])]
+    for row_S, member_S, value_S in slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
+        cells.append((row_S, width + member_S, value_S))
+        width, penalty = width + members, [*penalty, np.full(members, penalties[0])]
+    row, column, value = (np.concatenate(part) for part in zip(*cells, strict=True))
+    return csr_matrix((value, (row, column)), shape=(len(owner_C), width)), np.concatenate(penalty)
+
+
+def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
+    """(row, member, value) of what is recorded beside the votes: the confidence's rank, -0.5 to 0.5; ln p + ln K.
+
+    What was recorded at the fit must be there again, and what was not is not looked at.
+    """
+    if "quantiles_MQ" in arrays:
+        if opinions.score_MN is None:
+            raise NotApplicable("it was fitted with the members' confidences, and none were recorded here")
+        rank_V = ranks(opinions.score_MN, arrays["quantiles_MQ"])[member_V, question_V]
+        yield row_V, member_V, rank_V
+    if arrays["by_probability"]:
+        if opinions.probs_MNK is None:
+            raise NotApplicable("it was fitted with choice probabilities, and none were recorded here")
+        log_MC = np.log(np.maximum(opinions.probs_MNK[:, opinions.mask_NK], np.exp(LEAST_LOG)))
+        log_MC = np.nan_to_num(log_MC + np.log(opinions.count_N)[owner_C])
+        member_S, row_S = np.nonzero(log_MC)
+        yield row_S, member_S, log_MC[member_S, row_S]
+
+
+def ranks(score_MN: np.ndarray, quantiles_MQ: np.ndarray) -> np.ndarray:
+    """Where a score lies among the member's own, -0.5 to 0.5 (0 where none is recorded): scales differ by member."""
+    rank_MN = np.array([np.searchsorted(q, s) for q, s in zip(quantiles_MQ, score_MN, strict=True)])
+    return np.where(np.isfinite(score_MN), np.minimum(rank_MN / (quantiles_MQ.shape[1] - 1), 1) - 0.5, 0)
+
+
+def normal(score_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+    """exp(score) over the real candidates, normalised; a question without candidates stays all 0."""
+    score_NK = np.where(mask_NK, score_NK, -np.inf)
+    most_N1 = score_NK.max(1, keepdims=True, initial=-np.inf)
+    exp_NK = np.where(mask_NK, np.exp(score_NK - np.where(np.isfinite(most_N1), most_N1, 0)), 0)
+    return exp_NK / np.maximum(exp_NK.sum(1, keepdims=True), 1e-300)
+
+
+METHODS = {"logistic": logistic}
+APPLY = {"logistic": apply_logistic}

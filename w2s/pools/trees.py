@@ -1,0 +1,155 @@
+"""Gradient-boosted stacking: trees see what a linear trust cannot ("A is right unless B and C agree on another").
+
+They start from the logistic stacking of `stacking`: its out-of-fold log-probability is one of their features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.stacking import apply_logistic, normal, prepare, ranks, solve
+from w2s.pools.tally import tally
+from w2s.store.records import BadInput
+
+FOLDS = 2
+PENALTIES = (1.0, 20.0, 20.0)  # the defaults of `stacking.logistic`
+
+
+def gradient_boosted(
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    trees: int = 60,
+    learning_rate: float = 0.06,
+    leaves: int = 8,
+    least_rows: int = 40,
+    seed: int = 0,
+) -> Fitted:
+    """Gradient-boosted stacking: trees over who voted for a candidate, who for another, and who abstained.
+
+    One row for each candidate that somebody voted for; the probability that it is right, normalised over the question's
+    candidates (Friedman 2001, in the histogram form of scikit-learn). Its out-of-fold features come from `FOLDS` folds.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
+
+    for name, value in (("trees", trees), ("leaves", leaves - 1), ("least_rows", least_rows)):
+        if value < 1:
+            raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
+    rows = np.flatnonzero(truth.gold_N > -2)
+    known, gold_N = opinions.questions(rows), truth.gold_N[rows]
+    design, penalty_F, found = prepare(known, truth.questions(rows), PENALTIES, True, True)
+    fold_N = np.empty(len(rows), dtype=int)
+    # Folds by id: they do not depend on the order of the questions.
+    fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
+    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
+    for fold in range(FOLDS):
+        others_N = fold_N != fold
+        theta_F = solve(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
+        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
+    score_NK = np.full(known.mask_NK.shape, -np.inf)
+    score_NK[known.mask_NK] = score_C
+    prior_NK = normal(score_NK, known.mask_NK)
+    found["theta_F"] = solve(design, known.count_N, gold_N, penalty_F)
+    arrays = {f"logistic:{name}": array for name, array in found.items()}
+    row_C, place_C, features_CF = features(known, prior_NK, arrays)
+    model = HistGradientBoostingClassifier(
+        max_iter=trees, learning_rate=learning_rate, max_leaf_nodes=leaves, min_samples_leaf=least_rows,
+        l2_regularization=5.0, early_stopping=False, random_state=seed,
+    )  # fmt: skip
+    # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
+    # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
+    with threadpool_limits(limits=1, user_api="openmp"):
+        model.fit(features_CF, gold_N[row_C] == place_C)
+    return Fitted("gradient_boosted", opinions.members, {**arrays, **plain(model)})
+
+
+def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
+    """Probabilities of the candidates that somebody voted for; a question without a vote is an abstention."""
+    inner = {name.removeprefix("logistic:"): array for name, array in fitted.arrays.items() if ":" in name}
+    prior = apply_logistic(Fitted("logistic", fitted.members, inner), opinions, 0)
+    row_C, place_C, features_CF = features(opinions, prior.probs_NK, fitted.arrays)
+    score_NK = np.full(opinions.mask_NK.shape, -np.inf)
+    score_NK[row_C, place_C] = margins(features_CF, fitted.arrays)
+    return Decision(prior.abstained_N, normal(score_NK, opinions.mask_NK))
+
+
+def features(
+    opinions: Opinions, prior_NK: np.ndarray, arrays: dict[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A row for each candidate with a vote: its question, its position, and float32 features (C, F).
+
+    Each member: 1 voted for it, 0 for another, -1 no answer; its confidence's rank with the vote's sign. Then the votes
+    for it, the most for a rival, the log-probability of the logistic stacking, its lead over the best rival, position
+    and number of candidates.
+    """
+    answer_MN = opinions.answer_MN
+    votes_NK = tally(answer_MN, opinions.mask_NK.shape[1])
+    row_C, place_C = np.nonzero(votes_NK)
+    vote_MC = np.where(answer_MN[:, row_C] < 0, -1, answer_MN[:, row_C] == place_C).astype(np.float32)
+    blocks = [vote_MC]
+    if "logistic:quantiles_MQ" in arrays:
+        rank_MN = ranks(opinions.score_MN, arrays["logistic:quantiles_MQ"])
+        blocks.append(np.where(vote_MC > 0, 1, -1) * rank_MN[:, row_C])
+    log_NK = np.log(np.maximum(prior_NK, 1e-9))
+    blocks.append(
+        [
+            votes_NK[row_C, place_C],
+            rival(votes_NK)[row_C, place_C],
+            log_NK[row_C, place_C],
+            log_NK[row_C, place_C] - rival(np.where(opinions.mask_NK, log_NK, -30))[row_C, place_C],
+            place_C,
+            opinions.count_N[row_C],
+        ]
+    )
+    return row_C, place_C, np.concatenate(blocks).T.astype(np.float32)
+
+
+def rival(values_NK: np.ndarray) -> np.ndarray:
+    """The largest value of the row's other candidates."""
+    if values_NK.shape[1] < 2:
+        return np.zeros_like(values_NK)
+    top_N2 = -np.partition(-values_NK, 1, axis=1)[:, :2]
+    return np.where(values_NK == top_N2[:, :1], top_N2[:, 1:], top_N2[:, :1])
+
+
+def plain(model) -> dict[str, np.ndarray]:
+    """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
+
+    scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
+    else, and a test compares `margins` with its own decisions.
+    """
+    nodes = [one[0].nodes for one in model._predictors]
+    first_T = np.r_[0, np.cumsum([len(one) for one in nodes])[:-1]]
+    shift_P = np.repeat(first_T, [len(one) for one in nodes])
+    node_P = np.concatenate(nodes)
+    leaf_P = node_P["is_leaf"].astype(bool)
+    here_P = np.arange(len(node_P))
+    return {
+        "first_T": first_T,
+        "feature_P": np.where(leaf_P, 0, node_P["feature_idx"]).astype(np.int32),
+        "threshold_P": np.where(leaf_P, np.inf, node_P["num_threshold"]),
+        "left_P": np.where(leaf_P, here_P, node_P["left"] + shift_P).astype(np.int32),
+        "right_P": np.where(leaf_P, here_P, node_P["right"] + shift_P).astype(np.int32),
+        "value_P": node_P["value"],
+        "start": np.asarray(model._baseline_prediction).ravel()[0],
+        "depth": np.array(max(int(one["depth"].max()) for one in nodes)),
+    }
+
+
+def margins(features_CF: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The log-odds of each row: the sum of the leaves that it falls into. A leaf leads to itself."""
+    total_C = np.full(len(features_CF), float(arrays["start"]))
+    rows = np.arange(len(features_CF))
+    for first in arrays["first_T"]:
+        at_C = np.full(len(rows), first, dtype=np.int32)
+        for _ in range(int(arrays["depth"])):
+            below_C = features_CF[rows, arrays["feature_P"][at_C]] <= arrays["threshold_P"][at_C]
+            at_C = np.where(below_C, arrays["left_P"][at_C], arrays["right_P"][at_C])
+        total_C += arrays["value_P"][at_C]
+    return total_C
+
+
+METHODS = {"gradient_boosted": gradient_boosted}
+APPLY = {"gradient_boosted": apply_gradient_boosted}

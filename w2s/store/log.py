@@ -1,0 +1,216 @@
+"""One line for people, one JSON line for machines, from rank 0 only; progress.
+
+Progress says how much is done, at what rate, and how long the rest takes. In a terminal it is a live line, elsewhere a
+plain line every ten seconds, and these lines are in the log file either way; in a worker that the pipeline started
+(`W2S_PIPE=1`) it is a line on the pipe, which the pipeline shows.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from w2s.store.hidden import hidden, hide
+
+MARK = "w2s: "  # what a worker's lines for the pipeline begin with
+PLAIN_EVERY_S = 10.0
+PIPE_EVERY_S = 0.5
+PACE_OF_S = 60.0
+
+# Control characters but tab and newline, what turns the direction of writing, and halves of characters.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+UNSHOWN = "�"
+
+_lock = threading.RLock()
+_file: Path | None = None
+_bars: Any = None  # one rich display for all threads: rich refuses a second one
+_open_bars = 0
+
+
+def is_main() -> bool:
+    """Whether this process is rank 0 (or not one of several)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def to_file(path: Path | None) -> None:
+    """From now on, each line is also appended to `path` as JSON (None: to no file)."""
+    global _file
+    _file = path
+
+
+def printable(text: str) -> str:
+    """A text of a model or a file, with � for whatever would steer a terminal or could not be written."""
+    return STEERING.sub(UNSHOWN, text.replace("\r\n", "\n"))
+
+
+def tell(*words: object, **how: Any) -> None:
+    """`print`, of printable words without secrets: what every command prints goes through here."""
+    print(*(hide(printable(str(word))) for word in words), **how)
+
+
+def say(text: str, fields: dict[str, Any] | None = None) -> None:
+    """One line on standard error; the same with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
+    if not is_main():
+        return
+    text = hide(printable(text))
+    with _lock:
+        if _bars is not None:
+            _bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+        write_down(text, fields)
+
+
+def write_down(text: str, fields: dict[str, Any] | None = None) -> None:
+    """One line in the log file, if there is one."""
+    if _file is None:
+        return
+    _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
+    with _lock, open(_file, "a", encoding="utf-8", errors="backslashreplace") as file:
+        line = {"time": round(time.time(), 3), "text": text, **hidden(fields or {})}
+        file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+
+
+def to_pipe(message: dict[str, Any]) -> None:
+    """A worker's line for the pipeline that started it."""
+    with _lock:
+        sys.stdout.write(MARK + json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+Advance = Callable[..., None]
+Show = Callable[..., None]
+
+
+@contextmanager
+def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
+    """Shows how far `what` is, `done` already; gives `advance(n=1, note="")`, to be called from any thread."""
+    with shown(what) as show:
+        show(done, total)
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done
+            with _lock:
+                done += n
+                show(min(done, total), total, note)
+
+        yield advance
+
+
+@contextmanager
+def shown(what: str) -> Iterator[Show]:
+    """Gives `show(done, total, note="")`; an empty note leaves the one before.
+
+    The first call says where it begins, which may be half-way.
+    """
+    if not is_main():
+        yield lambda done, total, note="": None
+        return
+    if os.environ.get("W2S_PIPE"):
+        send = _every(PIPE_EVERY_S, to_pipe, at_once=True)  # so that whoever shows it knows where it began
+        yield lambda done, total, note="": send({"progress": done, "of": total, "note": note})
+        return
+    live = sys.stderr.isatty()
+    words, line = _told(), _every(PLAIN_EVERY_S, write_down if live else say)
+    with _bar(what) if live else nullcontext() as update:
+
+        def show(done: int, total: int, note: str = "") -> None:
+            told = words(done, total, note)
+            if update is not None:
+                update(total=max(total, 1), completed=done, told=told)
+            line(f"{what}: {told}")
+
+        yield show
+
+
+def _told() -> Callable[[int, int, str], str]:
+    """'120 of 400 (30%), 12 per second, 23 s left, loss 0.31', at the pace of the last minute.
+
+    The first thing done only starts the clock: loading and compiling came before it.
+    """
+    begun: int | None = None
+    pace: collections.deque[tuple[float, int]] = collections.deque()
+    last = ""
+
+    def words(done: int, total: int, note: str) -> str:
+        nonlocal begun, last
+        begun, last, now = done if begun is None else begun, note or last, time.monotonic()
+        if done > begun and (not pace or now - pace[-1][0] >= 1):
+            pace.append((now, done))
+        while len(pace) > 2 and now - pace[0][0] > PACE_OF_S:
+            pace.popleft()
+        told = [f"{done:,} of {total:,} ({done / max(total, 1):.0%})"]
+        if pace and done > pace[0][1]:
+            speed = (done - pace[0][1]) / max(now - pace[0][0], 1e-9)
+            told += [rate(speed)] + ([f"{duration((total - done) / speed)} left"] if done < total else [])
+        return ", ".join([*told, *([last] if last else [])])
+
+    return words
+
+
+def rate(per_s: float) -> str:
+    """12.3 -> '12 per second', 0.05 -> '3 per minute'."""
+    return next(
+        f"{per_s * seconds:,.{0 if per_s * seconds >= 9.95 else 1}f} per {unit}"
+        for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour"))
+        if per_s * seconds >= 1 or unit == "hour"
+    )
+
+
+def duration(seconds: float) -> str:
+    """5.31 -> '5.3 s', 125 -> '2 min 5 s', 7300 -> '2 h 2 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _every(every_s: float, tell: Callable[[Any], None], *, at_once: bool = False) -> Callable[[Any], None]:
+    """`tell` at most every so many seconds; unless `at_once`, what is over before then is not told at all."""
+    last = -math.inf if at_once else time.monotonic()
+
+    def now_and_then(told: Any) -> None:
+        nonlocal last
+        with _lock:
+            if time.monotonic() - last >= every_s:
+                last = time.monotonic()
+                tell(told)
+
+    return now_and_then
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[..., None]]:
+    """A live line of its own on the one display that all threads share."""
+    global _bars, _open_bars
+    with _lock:
+        if _bars is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20))
+            columns += (TextColumn("{task.fields[told]}", markup=False),)
+            _bars = Progress(*columns, console=Console(stderr=True), transient=True)
+            _bars.start()
+        _open_bars += 1
+        task = _bars.add_task(what, total=None, told="")
+    try:
+        yield lambda **fields: _bars.update(task, **fields)
+    finally:
+        with _lock:
+            _bars.remove_task(task)
+            _open_bars -= 1
+            if not _open_bars:
+                _bars.stop()
+                _bars = None

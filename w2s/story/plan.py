@@ -1,0 +1,87 @@
+"""`w2s plan`: what a run consists of, what of it is done, and what a model would see. Runs nothing."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from w2s import prompts
+from w2s.config.fields import Config, Model
+from w2s.config.registry import pick
+from w2s.config.smoke import smoke
+from w2s.store.artifacts import Stage, Store
+from w2s.store.records import Example, read_rows
+from w2s.story.main import build
+
+SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
+
+
+def describe_plan(config: Config) -> str:
+    """The stage table, rows and tokens by split, and the first prompt that each kind of model would be given."""
+    store = Store(Path(config.runtime.runs_dir) / "store")
+    told = build(config, run_job=refuse)
+    with tempfile.TemporaryDirectory() as folder:
+        split = split_questions(told, store, Path(folder))
+        lines = [*stage_lines(told, store), "", *split_lines(split), "", *prompt_lines(config, split)]
+    return "\n".join([*filter(None, [smoke(config.limit)]), *lines])
+
+
+def refuse(folder: Path) -> None:
+    raise RuntimeError(f"a plan runs no job, but {folder} was asked for")
+
+
+def stage_lines(told: list[Stage], store: Store) -> list[str]:
+    """A line for each kind of stage, seeds and rounds counted together."""
+    groups: dict[str, list[Stage]] = {}
+    for stage in told:
+        label = re.sub(r"\d+", "#", stage.title.split(" · ", 1)[-1])
+        groups.setdefault(label, []).append(stage)
+    lines = [f"{'stage':44} {'done':>5} {'to run':>7}   which", "-" * 79]
+    for label, found in groups.items():
+        done = sum(store.done(stage) for stage in found)
+        lines.append(f"{label:44} {done:5} {len(found) - done:7}   {found[0].name}")
+    done = sum(store.done(stage) for stage in told)
+    return [*lines, f"{'all':44} {done:5} {len(told) - done:7}"]
+
+
+def split_questions(told: list[Stage], store: Store, folder: Path) -> dict[str, list[Example]] | None:
+    """The first seed's splits: read where they are done, else made in a folder that is thrown away."""
+    stage = next(s for s in told if s.tags.get("kind") == "questions")
+    if store.done(stage):
+        where = store.checked(stage)
+    elif stage.parents:
+        return None  # they depend on learners that have not run
+    else:
+        stage.work(folder, {})
+        where = folder
+    return {name: read_rows(where / f"{name}.jsonl", Example) for name in SPLITS}
+
+
+def split_lines(split: dict[str, list[Example]] | None) -> list[str]:
+    if split is None:
+        return ["rows: known when the learners have scored the difficulty of the questions"]
+    lines = [f"{'split (first seed)':24} {'rows':>8} {'about tokens':>14}"]
+    for name, rows in split.items():
+        words = sum(len(re.findall(r"\w+|[^\w\s]", " ".join([row.prompt, *row.choices]))) for row in rows)
+        lines.append(f"{name:24} {len(rows):8,} {round(words * 1.3, -2):14,.0f}")
+    return lines
+
+
+def prompt_lines(config: Config, split: dict[str, list[Example]] | None) -> list[str]:
+    """The first question of the splits as the first learner and the student see it."""
+    lines = []
+    for who, model, name in (
+        ("learner 1", config.learners[0].model, "easy_fit"),
+        ("student", config.student.model, "transfer"),
+    ):
+        if split and split[name]:
+            lines += [f"{who} ({model.path}, {model.kind}) would see:", *rendered(model, split[name][0]), ""]
+    return lines
+
+
+def rendered(model: Model, example: Example) -> list[str]:
+    prompt = pick(prompts.PROMPTS, model.prompt)(example)
+    return [f"  | {line}" for line in prompt.splitlines()] + [
+        f"  candidate: {prompts.continuation(choice, example.task)!r}" for choice in example.choices
+    ]

@@ -14,7 +14,7 @@ from w2s.config.load import from_overrides, load, to_yaml
 from w2s.config.smoke import limited, smoke
 from w2s.evaluation.pools.asked import asked_of
 from w2s.store.records import BadInput
-from w2s.story import overoptimisation as overoptimised
+from w2s.story import curve as overoptimised
 from w2s.story import reward_study as preferring
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))

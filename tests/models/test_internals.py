@@ -16,7 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from tests.models import tiny
 from tests.models.voices import PROMPTS, texts, transformers_texts
-from w2s.models import alignment, engine, generate, internals
+from w2s.models import engine, generate, internals
+from w2s.models import trl as alignment
 
 
 def test_transformers_cache_is_called_cache_or_past_key_values_and_comes_back_by_that_name(folder_of):

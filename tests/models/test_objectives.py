@@ -13,7 +13,8 @@ from tests.models import tiny
 from tests.models.voices import moved
 from w2s.config.fields import Learner, Model, Runtime, Train
 from w2s.config.registry import pick
-from w2s.models import alignment, batches, objectives, score, tokenizing
+from w2s.models import batches, objectives, score, tokenizing
+from w2s.models import trl as alignment
 from w2s.models.objectives import OBJECTIVES
 from w2s.models.train import World
 from w2s.store.records import BadInput, Example, example_id

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from tests.models import tiny
-from w2s.models import alignment, batches, members, window
+from w2s.models import batches, members, window
+from w2s.models import trl as alignment
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice
 from w2s.store.records import Example

@@ -13,7 +13,7 @@ from tests.models import tiny
 from w2s.cli import main
 from w2s.config.load import load
 from w2s.data.pairs import group_of
-from w2s.evaluation.rewards.preferences_report import left_out
+from w2s.evaluation.rewards.reward_study_report import left_out
 from w2s.store import log
 from w2s.store.records import BadInput, Example, PseudoLabels, read_arrays, read_rows
 from w2s.story import reward_study as preferring

@@ -153,9 +153,9 @@ def report(asked: argparse.Namespace) -> None:
     studies = [study_of(folder) for folder in folders]
     if len(folders) == 1:
         if studies[0] == "run":
-            from w2s.evaluation.rewards.preferences_report import finish
+            from w2s.evaluation.rewards.reward_study_report import finish
         elif studies[0] == "curve":
-            from w2s.evaluation.rewards.overoptimisation_report import finish
+            from w2s.evaluation.rewards.curve_report import finish
 
             page = "curve.html"
         print(finish(folders[0], again=True))
@@ -245,7 +245,7 @@ def rewards_run(asked: argparse.Namespace) -> None:
 
     config = load(asked.config, asked.overrides, preferring.checks)
     story = preferring.story(config)
-    from w2s.evaluation.rewards.preferences_report import finish
+    from w2s.evaluation.rewards.reward_study_report import finish
     from w2s.store import log
     from w2s.story import execution
 
@@ -261,10 +261,10 @@ def rewards_curve(asked: argparse.Namespace) -> None:
     """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
     (student.objective: grpo or rloo) against RL steps. The same command again goes on, or is a no-op."""
     from w2s.config.load import load
-    from w2s.story import overoptimisation as overoptimised
+    from w2s.story import curve as overoptimised
 
     config = load(asked.config, asked.overrides, overoptimised.checks)
-    from w2s.evaluation.rewards.overoptimisation_report import finish
+    from w2s.evaluation.rewards.curve_report import finish
     from w2s.store import log
     from w2s.story import execution
 

@@ -18,8 +18,8 @@ from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
 from w2s.rewards.tilt import tilted as tilt
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.preferences import bare
 from w2s.stages.questions import gold_text
+from w2s.stages.reward_study import bare
 from w2s.store.artifacts import write_json
 from w2s.store.records import (
     BadInput,

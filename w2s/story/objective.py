@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from w2s.stages import align
+from w2s.stages.objective import agreed_pairs as agreed
+from w2s.stages.objective import optimise
 from w2s.stages.reward_labels import POOL
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
@@ -45,7 +46,7 @@ def student(story: Story, labels: Stage) -> None:
             "writing": {"max_new_tokens": config.writing.max_new_tokens, "stop": config.writing.stop},
         }
     model = story.tell(
-        align.align, f"student, {objective['name']}", parents, tags={"kind": "model", "model": "student"}, **how
+        optimise, f"student, {objective['name']}", parents, tags={"kind": "model", "model": "student"}, **how
     )
     story.ask("student", model=model)
 
@@ -56,6 +57,6 @@ def agreed_pairs(story: Story) -> Stage:
     parents = {"opinion": story.opinion_on(POOL), "scores": rewarded.scores(story)}
     parents |= {"candidates": candidates[POOL]} if POOL in candidates else candidates
     return story.tell(
-        align.agreed_pairs, "pairs that committee and rewards agree on", parents, tags={"kind": "pairs"},
+        agreed, "pairs that committee and rewards agree on", parents, tags={"kind": "pairs"},
         aggregate=story.config.rewards.aggregate, standardised=story.config.rewards.standardise,
     )  # fmt: skip

@@ -19,8 +19,9 @@ from w2s.config.registry import pick
 from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import content_of
 from w2s.rewards.pairs import PAIRS, Drawn
-from w2s.stages import Tools, preferences, rewards
-from w2s.stages.preferences import HELD_OUT, POOL
+from w2s.stages import Tools, rewards
+from w2s.stages import reward_study as preferences
+from w2s.stages.reward_study import HELD_OUT, POOL
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example, Gold
 from w2s.story import rewards as rewarded

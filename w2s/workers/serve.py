@@ -68,9 +68,9 @@ def once(name: str) -> None:
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
     """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
-    from w2s.workers import align, finetune, predict, pretrain, rank, reward, sample
+    from w2s.workers import finetune, objective, predict, pretrain, rank, reward, sample
 
-    modules = (align, finetune, predict, pretrain, rank, reward, sample)
+    modules = (finetune, objective, predict, pretrain, rank, reward, sample)
     workers: dict[str, Callable] = {module.__name__.rpartition(".")[2]: module.run for module in modules}
     start = time.monotonic()
     try:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from w2s.config.registry import pick
-from w2s.evaluation.rewards.preferences import MEMBER
+from w2s.evaluation.rewards.reward_study import MEMBER
 from w2s.evaluation.statistics import Interval, Scores, contrast
 from w2s.rewards import best_of_n
 from w2s.rewards.aggregators import AGGREGATORS, spec_of, standardise

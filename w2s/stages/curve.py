@@ -88,12 +88,12 @@ def graded(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
 
 
 def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """What the parent `align` wrote while it learned, graded: rollouts.npz, a row for each text, and the KL by step.
+    """What the parent `optimised` wrote while it learned, graded: rollouts.npz (a row per text), and the KL by step.
 
     step_T; gold_T: 1 right, 0 wrong or empty, nan could not be judged; reward_T: what was learned from; kl_S: of the
     student from its start, nats per text, before each step.
     """
-    folder, gold = inputs["align"] / "fit-0", read_gold(inputs["gold"])
+    folder, gold = inputs["optimised"] / "fit-0", read_gold(inputs["gold"])
     by_id = {row.id: row for row in read_rows(inputs["questions"] / f"{on}.jsonl", Example)}
     lines = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()]
     different = list(dict.fromkeys((line["id"], line["text"]) for line in lines))

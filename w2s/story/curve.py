@@ -12,7 +12,9 @@ from collections.abc import Callable
 from w2s.config.fields import Config, Evaluation, Learner
 from w2s.config.load import cross_checks
 from w2s.rewards.aggregators import AGGREGATORS, spec_of
-from w2s.stages import Tools, align, models, overoptimised, rewards
+from w2s.stages import Tools, models, rewards
+from w2s.stages import curve as stages_of_curve
+from w2s.stages.objective import optimise
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
 from w2s.story import rewards as rewarded
@@ -64,7 +66,7 @@ class Probe(WrittenStory):
         )  # fmt: skip
         self.origin = {"model": model, **base}
         self.probe = self.tell(
-            overoptimised.first_questions, "questions of the probe", {"questions": self.questions},
+            stages_of_curve.first_questions, "questions of the probe", {"questions": self.questions},
             tags={"kind": "probe_questions"}, on=PROBE, split=TEST, count=self.config.rewards.curve.questions,
         )  # fmt: skip
 
@@ -76,7 +78,7 @@ class Probe(WrittenStory):
     def pairs(self, samples: Stage) -> Stage:
         """Right samples over wrong ones."""
         return self.tell(
-            overoptimised.sample_pairs, "pairs of the policy's samples",
+            stages_of_curve.sample_pairs, "pairs of the policy's samples",
             {"questions": self.questions, "texts": samples, "gold": self.gold["easy"]},
             tags={"kind": "pairs"}, on=EASY, count=self.config.rewards.curve.pairs, seed=self.seed,
         )  # fmt: skip
@@ -92,13 +94,13 @@ class Probe(WrittenStory):
     def judged(self, samples: Stage, ensembles: dict[str, dict[str, Stage]]) -> None:
         """The samples' rewards, one stage for each kind of ensemble, and their gold."""
         texts = self.tell(
-            overoptimised.distinct, "different samples", {PROBE: self.probe, "texts": samples},
+            stages_of_curve.distinct, "different samples", {PROBE: self.probe, "texts": samples},
             tags={"kind": "samples_merged"}, on=PROBE,
         )  # fmt: skip
         for kind, members in ensembles.items():
             self.scores(kind, members, texts, PROBE)
         self.tell(
-            overoptimised.graded, "gold of the samples", {PROBE: texts, "gold": self.gold[TEST]},
+            stages_of_curve.graded, "gold of the samples", {PROBE: texts, "gold": self.gold[TEST]},
             tags={"kind": "sample_gold"}, on=PROBE,
         )  # fmt: skip
 
@@ -113,7 +115,7 @@ class Probe(WrittenStory):
         """The policy trained on the transfer pool's questions, once for each way in which rewards become one."""
         said = self.samples(POOL, self.config.writing.samples, self.config.writing.temperature)
         texts = self.tell(
-            overoptimised.distinct, f"different samples of {POOL}", {"questions": self.questions, "texts": said},
+            stages_of_curve.distinct, f"different samples of {POOL}", {"questions": self.questions, "texts": said},
             on=POOL,
         )  # fmt: skip
         objective, given, writing = self.config.student.objective, self.config.rewards, self.config.writing
@@ -122,16 +124,16 @@ class Probe(WrittenStory):
             scores = self.scores("separate" if way != MEMBER else MEMBER, judges, texts, POOL)
             aggregate = spec_of("mean" if way == MEMBER else way, given.aggregate)
             trained = self.tell(
-                align.align, f"policy, {objective['name']} on {way}",
+                optimise, f"policy, {objective['name']} on {way}",
                 {"model": self.origin["model"], "questions": self.questions, "scores": scores,
                  **rewarded.numbered("judge", judges)},
-                tags={"kind": "align", "model": way}, objective=objective, learner=self.policy, seed=self.seed,
+                tags={"kind": "optimised", "model": way}, objective=objective, learner=self.policy, seed=self.seed,
                 aggregate=aggregate, standardised=given.standardise != "none",
                 writing={"max_new_tokens": writing.max_new_tokens, "stop": writing.stop},
             )  # fmt: skip
             self.tell(
-                overoptimised.graded_rollouts, f"gold of what it wrote · {way}",
-                {"align": trained, "questions": self.questions, "gold": self.gold[POOL]},
+                stages_of_curve.graded_rollouts, f"gold of what it wrote · {way}",
+                {"optimised": trained, "questions": self.questions, "gold": self.gold[POOL]},
                 tags={"kind": "rollout_gold", "model": way}, on=POOL,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The align worker in this process, on the written answers of the embedded world."""
+"""The objective worker in this process, on the written answers of the embedded world."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from w2s.store.records import (
     write_arrays,
     write_rows,
 )
-from w2s.workers import align, finetune, predict
+from w2s.workers import finetune, objective, predict
 from w2s.workers.serve import run_job
 
 QUESTIONS = 96
@@ -93,7 +93,7 @@ def job_of(made, tmp_path) -> Callable[..., tuple[Path, dict]]:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
         job = {
-            "worker": "align",
+            "worker": "objective",
             "objective": objective,
             "learner": {"model": WRITER, "train": {"steps": 20, "batch": 32, "lr": 3e-3, **(train or {})}},
             "path": str(made / "student" / "model"),
@@ -131,7 +131,7 @@ def quarter_means(rows: list[dict]) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_reinforcement_raises_the_reward_of_what_the_student_writes(job_of, made, name):
     folder, job = job_of({"name": name}, {"steps": 24})
-    done = align.run(folder, job, World())
+    done = objective.run(folder, job, World())
     rows = rollouts(folder)
     assert len(rows) == 24 * 32
     first, last = quarter_means(rows)
@@ -150,7 +150,9 @@ def test_reinforcement_raises_the_reward_of_what_the_student_writes(job_of, made
     told = [Example(str(at), "w", "answer", asked[row["id"]]["prompt"], (row["text"],)) for at, row in enumerate(some)]
     for at in range(2):
         judge = open_members(made / f"judge-{at}" / "model")
-        assert [row["rewards"][at] for row in some] == pytest.approx(align.member_scores([judge], told)[0], abs=1e-4)
+        assert [row["rewards"][at] for row in some] == pytest.approx(
+            objective.member_scores([judge], told)[0], abs=1e-4
+        )
     assert all(row["reward"] == pytest.approx(np.mean(row["rewards"])) for row in some)
 
 
@@ -164,7 +166,7 @@ def margins(made: Path, model: Path) -> np.ndarray:
 
 def test_preferences_raise_the_margin_of_what_is_preferred(job_of, made):
     folder, job = job_of({"name": "dpo", "beta": 0.3, "label_smoothing": 0.1}, {"steps": 20})
-    done = align.run(folder, job, World())
+    done = objective.run(folder, job, World())
     assert done["margin_last"] > done["margin_first"] + 0.1
     assert done["equal"] == 0
     before, after = margins(made, made / "student" / "model"), margins(made, folder / "model")
@@ -181,7 +183,7 @@ def test_a_job_that_starts_again_ends_the_same_and_tells_no_text_twice(job_of):
         folder, job = job_of({"name": "rloo", "generations": 2}, {"steps": 3, "batch": 8})
         if before:
             (folder / "rollouts.jsonl").write_text(before)
-        align.run(folder, job, World())
+        objective.run(folder, job, World())
         ends.append((rollouts(folder), load_file(folder / "model" / "model.safetensors")))
         assert not (folder / "trl").exists()
     (rows, weights), (again, same) = ends
@@ -205,7 +207,7 @@ def test_the_objective_s_own_steps_count_and_the_model_answers_and_writes(job_of
 
 def judge_of(made: Path, folder: Path, told: dict) -> tuple[Callable, list[Example], dict]:
     examples, counts = read_rows(made / "questions.jsonl", Example), {}
-    return align.make_judge(folder, told, examples, World(), counts), examples, counts
+    return objective.make_judge(folder, told, examples, World(), counts), examples, counts
 
 
 def test_rewards_are_in_the_members_units_and_aggregated(made, tmp_path):
@@ -253,7 +255,7 @@ def test_a_text_without_a_reward_gets_the_lowest_of_its_batch_and_is_counted(mad
 def test_texts_are_ranked_among_those_of_their_question():
     rank = pick(AGGREGATORS, "rank_average")
     scores_MB = np.array([[1.0, 5.0, 3.0, 2.0, 9.0], [10.0, 1.0, 20.0, 30.0, 2.0]])
-    assert align.compare(scores_MB, ["a", "b", "a", "a", "b"], rank).tolist() == [0, 0, 0.75, 0.75, 1]
+    assert objective.compare(scores_MB, ["a", "b", "a", "a", "b"], rank).tolist() == [0, 0, 0.75, 0.75, 1]
 
 
 @pytest.mark.parametrize(("objective", "change", "words"), [
@@ -273,7 +275,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(job_of, objective, change, w
     job |= {key: value for key, value in change.items() if key not in units}
     job["rewards"] = None if job["rewards"] is None else job["rewards"] | units
     with pytest.raises(BadInput) as error:
-        align.run(folder, job, World())
+        objective.run(folder, job, World())
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -290,13 +292,13 @@ def test_pairs_without_a_preference_are_left_out_and_counted(job_of, made, tmp_p
         folder, job = job_of({"name": "dpo"}, {"steps": 1, "batch": 2}, pairs=given)
         if wanted is None:
             with pytest.raises(BadInput, match="every pair's texts are equal, or equally good: nothing to prefer"):
-                align.run(folder, job, World())
+                objective.run(folder, job, World())
         else:
-            done = align.run(folder, job, World())
+            done = objective.run(folder, job, World())
             assert (done["rows"], done["equal"]) == (5, 2)
     three = [dataclasses.replace(examples[0], choices=("a", "b", "c"))]
     write_rows(tmp_path / "pairs.jsonl", three)
     write_arrays(tmp_path / "pairs.npz", labels(three, np.array([[1.0, 0, 0]])))
     folder, job = job_of({"name": "dpo"}, pairs=given)
     with pytest.raises(BadInput, match=r"pairs.jsonl: \w+: 3 candidates given; allowed: 2"):
-        align.run(folder, job, World())
+        objective.run(folder, job, World())

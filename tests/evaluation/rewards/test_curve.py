@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.evaluation.rewards.overoptimisation import (
+from w2s.evaluation.rewards.curve import (
     RL,
     SUITE,
     Rollouts,
@@ -23,7 +23,7 @@ from w2s.evaluation.rewards.overoptimisation import (
     ranked,
     ways_of,
 )
-from w2s.evaluation.rewards.preferences import MEMBER
+from w2s.evaluation.rewards.reward_study import MEMBER
 from w2s.evaluation.run.metrics import write_metrics
 from w2s.evaluation.run.verdict import find
 from w2s.rewards.aggregators import AGGREGATORS

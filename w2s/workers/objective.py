@@ -1,6 +1,6 @@
 """Train a student on from its labels: on pairs (dpo), or on rewards of what it writes itself (grpo, rloo).
 
-job.json: {"worker": "align", "objective": {"name", options}, "learner": {"model", "train"}, "path": folder of the
+job.json: {"worker": "objective", "objective": {"name", options}, "learner": {"model", "train"}, "path": folder of the
 student that learned from labels, which is also the reference, "seed", "pairs": {"examples": targets.jsonl of two
 candidates each, "labels": labels.npz} for dpo, "examples": questions.jsonl and "rewards": {"models": [folder of a plain
 model of kind pair, or of an ensemble, ...], "aggregate": {"name", options}, "centre_M", "scale_M": what is taken off a
@@ -32,13 +32,13 @@ import torch
 from w2s.config.fields import Learner, Runtime
 from w2s.config.registry import pick
 from w2s.models import load
-from w2s.models.alignment import Judge, Tokens, fit, make_trainer, pair_tokens
 from w2s.models.committee import readable
 from w2s.models.engine import configuration
 from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, Objective, check
 from w2s.models.train import World, set_weights, timer
+from w2s.models.trl import Judge, Tokens, fit, make_trainer, pair_tokens
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.store.records import BadInput, Example
 from w2s.workers import cuts
@@ -199,4 +199,4 @@ def gather(mine: Any, world: World) -> list[Any]:
 if __name__ == "__main__":
     from w2s.workers.serve import once
 
-    once("align")
+    once("objective")

@@ -12,8 +12,8 @@ import numpy as np
 
 from w2s.evaluation.pools.pictures import name_ends
 from w2s.evaluation.pools.report import signed
-from w2s.evaluation.rewards import preferences as measured
-from w2s.evaluation.rewards.preferences import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
+from w2s.evaluation.rewards import reward_study as measured
+from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
 from w2s.evaluation.run.collect import costs, reproduce
 from w2s.evaluation.run.metrics import write_metrics
 from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
@@ -61,8 +61,8 @@ def finish(folder: Path, *, again: bool = False) -> str:
     words = verdict(metrics, headline(run))
     content = content_of(run, sets, metrics, words)
     write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
-    render("preferences.html", content, folder)
-    render("preferences.md", {**content, "pictures": {}}, folder)
+    render("reward_study.html", content, folder)
+    render("reward_study.md", {**content, "pictures": {}}, folder)
     for ending in ("html", "md"):
         (folder / f"preferences.{ending}").replace(folder / f"report.{ending}")
     keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md")

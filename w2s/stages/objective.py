@@ -77,7 +77,7 @@ def most(reasons: np.ndarray) -> str:
     return f"{words[count.argmax()]} ({count.max()} of {count.sum()})"
 
 
-def align(
+def optimise(
     here: Path, inputs: Inputs, tools: Tools, *, objective: dict, learner: Learner, seed: int,
     aggregate: dict | None = None, standardised: bool = True, writing: dict | None = None,
 ) -> Facts:  # fmt: skip
@@ -90,7 +90,7 @@ def align(
     if not (folder / "done.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         job: dict[str, Any] = {
-            "worker": "align",
+            "worker": "objective",
             "objective": objective,
             "learner": asdict(learner),
             "path": str(inputs["model"] / "fit-0" / "model"),

@@ -15,7 +15,7 @@ from w2s.config.load import load as load_config
 from w2s.data.world import corpus, world
 from w2s.models import builtin, load
 from w2s.models.train import World
-from w2s.stages import Tools, align
+from w2s.stages import Tools, objective
 from w2s.store.records import (
     BadInput,
     Example,
@@ -62,7 +62,7 @@ def opinions(tmp_path) -> dict[str, Path]:
 
 def test_pairs_are_the_top_and_the_bottom_of_both_and_the_rest_is_counted_by_reason(opinions, tmp_path):
     how = {"aggregate": {"name": "median"}, "standardised": "question"}
-    facts = align.agreed_pairs(tmp_path, opinions, tools(), **how)
+    facts = objective.agreed_pairs(tmp_path, opinions, tools(), **how)
     rows = read_rows(tmp_path / "targets.jsonl", Example)
     assert [(row.id, row.prompt, row.choices) for row in rows] == [("q0", "q0?", ("b", "a")), ("q2", "q2?", ("g", "h"))]
     labels = read_arrays(tmp_path / "labels.npz", PseudoLabels)
@@ -70,7 +70,7 @@ def test_pairs_are_the_top_and_the_bottom_of_both_and_the_rest_is_counted_by_rea
     assert labels.target_NK.tolist() == [[1, 0], [1, 0]]
     assert labels.weight_N.tolist() == [1, 1]
     apart = "they put different candidates first"
-    assert facts == {"rows": 2, "dropped": {align.ABSTAINED: 1, apart: 2}}
+    assert facts == {"rows": 2, "dropped": {objective.ABSTAINED: 1, apart: 2}}
 
 
 def test_equal_texts_are_no_pair_and_without_any_pair_there_is_no_dpo(opinions, tmp_path):
@@ -79,15 +79,15 @@ def test_equal_texts_are_no_pair_and_without_any_pair_there_is_no_dpo(opinions, 
     same_MNK = np.where(opinion.mask_NK, opinion.probs_NK, np.nan)[None]
     write_arrays(opinions["scores"] / "transfer.npz", Rewards(opinion.ids, -same_MNK, np.array(["1"])))
     with pytest.raises(BadInput, match=r"no question of transfer is left for dpo: they put different .* \(4 of 5\)"):
-        align.agreed_pairs(tmp_path, opinions, tools(), **how)
+        objective.agreed_pairs(tmp_path, opinions, tools(), **how)
     write_arrays(opinions["scores"] / "transfer.npz", Rewards(opinion.ids, same_MNK, np.array(["1"])))
     rows = read_rows(opinions["questions"] / "transfer.jsonl", Example)
     write_rows(
         opinions["questions"] / "transfer.jsonl",
         [dataclasses.replace(row, choices=("i ", "x", "i")) if row.id == "q3" else row for row in rows],
     )
-    facts = align.agreed_pairs(tmp_path, opinions, tools(), **how)
-    assert facts == {"rows": 3, "dropped": {align.ABSTAINED: 1, align.ALIKE: 1}}
+    facts = objective.agreed_pairs(tmp_path, opinions, tools(), **how)
+    assert facts == {"rows": 3, "dropped": {objective.ABSTAINED: 1, objective.ALIKE: 1}}
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +115,18 @@ def trained(tmp_path_factory) -> dict[str, Path]:
 
 def test_the_student_goes_on_with_pairs(trained, tmp_path):
     inputs = {name: trained[name] for name in ("model", "pairs")}
-    facts = align.align(tmp_path, inputs, tools(), objective={"name": "dpo"}, learner=LEARNER, seed=1)
+    facts = objective.optimise(tmp_path, inputs, tools(), objective={"name": "dpo"}, learner=LEARNER, seed=1)
     assert set(facts) == {"rows", "steps", "tokens", "equal", "margin_first", "margin_last"}
     assert (facts["rows"], facts["steps"], facts["equal"]) == (12, 2, 0)
     assert load.load_folder(tmp_path / "fit-0" / "model").model == MODEL
-    again = align.align(tmp_path, inputs, tools(), objective={"name": "dpo"}, learner=LEARNER, seed=1)
+    again = objective.optimise(tmp_path, inputs, tools(), objective={"name": "dpo"}, learner=LEARNER, seed=1)
     assert again == facts  # a job that is done is read
 
 
 @pytest.mark.parametrize("standardised", [True, False])
 def test_the_student_goes_on_with_rewards_in_their_members_units(trained, tmp_path, standardised):
     inputs = {name: trained[name] for name in ("model", "questions", "scores", "judge-00")}
-    facts = align.align(
+    facts = objective.optimise(
         tmp_path, inputs, tools(), objective={"name": "rloo", "generations": 2}, learner=LEARNER, seed=1,
         aggregate={"name": "mean"}, standardised=standardised, writing={"max_new_tokens": 4, "stop": []},
     )  # fmt: skip

@@ -11,7 +11,8 @@ from tests.conftest import shorten
 from w2s.cli import main
 from w2s.config.fields import RewardModels
 from w2s.data.world import item_names
-from w2s.stages import Tools, overoptimised, rewards
+from w2s.stages import Tools, rewards
+from w2s.stages import curve as overoptimised
 from w2s.store import log
 from w2s.store.records import BadInput, Example, Gold, PseudoLabels, Rewards, read_arrays, read_rows, write_rows
 
@@ -113,14 +114,14 @@ def test_every_sample_finds_its_text_again_and_empty_ones_have_none(folders):
 
 def test_rollouts_are_graded_text_by_text(folders):
     inputs, tools = folders
-    fit = inputs["here"] / "align" / "fit-0"
+    fit = inputs["here"] / "optimised" / "fit-0"
     fit.mkdir(parents=True)
     said = [(0, "q0", "0", 0.5), (0, "q1", "1", 0.1), (1, "q0", "3", 2.0), (1, "q2", "", -1.0)]
     lines = [{"step": s, "id": key, "text": t, "rewards": [r], "reward": r} for s, key, t, r in said]
     (fit / "rollouts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (fit / "train.json").write_text(json.dumps({"kl": [0.0, 0.2]}))
     facts = overoptimised.graded_rollouts(
-        inputs["here"], inputs | {"align": inputs["here"] / "align"}, tools, on="probe"
+        inputs["here"], inputs | {"optimised": inputs["here"] / "optimised"}, tools, on="probe"
     )
     assert facts == {"rows": 4, "texts": 4, "unjudged": 0}
     with np.load(inputs["here"] / "rollouts.npz") as file:
@@ -221,7 +222,7 @@ def test_nothing_that_scores_or_trains_has_seen_the_gold_of_the_hard_questions(p
         if one["tags"].get("kind") == "gold" and one["tags"]["split"] in ("transfer", "hard_test")
     }  # fmt: skip
     for one in listed:
-        if one["tags"].get("kind") in ("model", "reward_model", "rewards", "samples", "align"):
+        if one["tags"].get("kind") in ("model", "reward_model", "rewards", "samples", "optimised"):
             assert not hidden & ancestors(one["folder"]), one["title"]
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from w2s.evaluation.rewards import preferences as measured
-from w2s.evaluation.rewards.preferences import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Asked, Pool
+from w2s.evaluation.rewards import reward_study as measured
+from w2s.evaluation.rewards.reward_study import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Asked, Pool
 from w2s.evaluation.statistics import Scores, contrast
 from w2s.store.records import Example, Rewards, example_id
 

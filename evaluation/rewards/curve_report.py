@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from w2s.evaluation.pools.pictures import name_ends
-from w2s.evaluation.rewards.overoptimisation import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
-from w2s.evaluation.rewards.preferences import MEMBER
-from w2s.evaluation.rewards.preferences_report import NAMES, how_of
+from w2s.evaluation.rewards.curve import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
+from w2s.evaluation.rewards.reward_study import MEMBER
+from w2s.evaluation.rewards.reward_study_report import NAMES, how_of
 from w2s.evaluation.run.collect import SYNTHETIC, costs, reproduce
 from w2s.evaluation.run.metrics import write_metrics
 from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg

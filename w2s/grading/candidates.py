@@ -42,8 +42,8 @@ def merge(
 
     Answers are the same when `w2s.grading.answers.same` says so, programs when they give the same on the calls that
     stand in the prompt and on `inputs` generated ones (without either: when their sources are the same but for
-    layout and comments). No answers are empty texts and programs that do not parse or lack the function. timeout_s, memory_mb: of
-    all calls of a program. BadInput where programs cannot be run safely and nobody accepted the risk.
+    layout and comments). No answers are empty texts and programs that do not parse or lack the function. timeout_s,
+    memory_mb: of all calls of a program. BadInput where programs cannot be run safely and nobody accepted the risk.
     """
     if example.task == "choice":
         raise ValueError(f"example {example.id}: the candidates of a choice question are its choices")

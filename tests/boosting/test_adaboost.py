@@ -13,11 +13,23 @@ from sklearn.ensemble import AdaBoostClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from w2s.boosting import adaboost
+from w2s.boosting.adaboost import Samples
 from w2s.config.registry import pick
 from w2s.ensemble import combiners
 from w2s.store.records import BadInput
 
 SAMME = pick(adaboost.BOOSTERS, "samme")
+
+
+def boost(fit, weight_N, count_N, *, booster, rounds, share_floor=0.0):
+    """The whole loop, round by round: fit(index, weight_N) -> wrong_N. Returns the records and weight_RN."""
+    records, history = [], [adaboost.normalise(adaboost.check_weights(weight_N))]
+    while len(records) < rounds and (not records or records[-1].stop is None):
+        index, weight_N = len(records), history[-1]
+        samples = Samples(weight_N, fit(index, weight_N), count_N)
+        record, new_N = adaboost.boosting_round(index, str(index), samples, booster=booster, share_floor=share_floor)
+        records, history = [*records, record], [*history, new_N]
+    return records, np.array(history[:-1])
 
 
 class Recorder(DecisionTreeClassifier):
@@ -40,7 +52,7 @@ def both(classes, depth, shrinkage, seed, rounds, weight_N=None, size=240):
         Recorder(max_depth=depth), n_estimators=rounds, learning_rate=shrinkage, random_state=seed
     ).fit(X, y, sample_weight=weight_N)
     booster = pick(adaboost.BOOSTERS, {"name": "samme", "shrinkage": shrinkage, "perfect_alpha": 1.0})
-    found, weight_RN = adaboost.boost(
+    found, weight_RN = boost(
         lambda index, weight_N: theirs.estimators_[index].predict(X) != y,
         np.ones(size) if weight_N is None else weight_N,
         np.full(size, classes),
@@ -97,7 +109,7 @@ def test_boosting_stops_where_scikit_learn_stops_for_a_learner_that_guesses(seed
         guesser = DummyClassifier(strategy="uniform", random_state=rng.randint(np.iinfo(np.int32).max))
         return guesser.fit(X, y, sample_weight=weight_N).predict(X) != y
 
-    found, _ = adaboost.boost(fit, np.ones(60), np.full(60, 2), booster=SAMME, rounds=50)
+    found, _ = boost(fit, np.ones(60), np.full(60, 2), booster=SAMME, rounds=50)
     count = len(theirs.estimators_)
     assert len(found) == count + 1 < 50
     np.testing.assert_allclose([one.alpha for one in found[:count]], theirs.estimator_weights_[:count], atol=1e-10)
@@ -107,7 +119,9 @@ def test_boosting_stops_where_scikit_learn_stops_for_a_learner_that_guesses(seed
 
 def test_one_round_by_hand():
     """Four choices, uniform weights, one of five wrong: alpha = ln 4 + ln 3 = ln 12; the wrong row weighs 12 of 16."""
-    one, weight_N = adaboost.boosting_round(2, "r2", np.full(5, 0.2), [0, 0, 1, 0, 0], np.full(5, 4), booster=SAMME)
+    one, weight_N = adaboost.boosting_round(
+        2, "r2", Samples(np.full(5, 0.2), [0, 0, 1, 0, 0], np.full(5, 4)), booster=SAMME
+    )
     assert one.index == 2
     assert one.learner == "r2"
     assert one.stop is None
@@ -132,7 +146,9 @@ def test_errors_are_measured_on_the_rows_that_the_learner_did_not_train_on():
     """Rows 0 to 3 are fit rows that it remembers; the error comes from rows 4 to 7, the weights of all are updated."""
     wrong_N, judged_N = np.array([0, 0, 0, 0, 0, 0, 0, 1]), np.arange(8) >= 4
     count_N = np.array([2, 2, 2, 2, 4, 4, 4, 4])
-    one, weight_N = adaboost.boosting_round(0, "r0", np.ones(8), wrong_N, count_N, None, judged_N, booster=SAMME)
+    one, weight_N = adaboost.boosting_round(
+        0, "r0", Samples(np.ones(8), wrong_N, count_N, None, judged_N), booster=SAMME
+    )
     assert one.error == 0.25
     assert one.alpha == pytest.approx(math.log(9))
     np.testing.assert_allclose(weight_N, np.array([1, 1, 1, 1, 1, 1, 1, 9]) / 16)
@@ -162,10 +178,10 @@ def test_ensemw2s_is_positive_exactly_when_the_round_beats_the_untrained_model(e
 def test_ensemw2s_names_its_reference_in_the_reason_and_measures_it_under_the_same_weights():
     weight_N, wrong_N, untrained_N = np.array([3.0, 1, 1, 1]), [1, 0, 0, 0], [0, 1, 1, 0]
     booster = pick(adaboost.BOOSTERS, "ensemw2s")
-    one, _ = adaboost.boosting_round(0, "r", weight_N, wrong_N, np.full(4, 4), untrained_N, booster=booster)
+    one, _ = adaboost.boosting_round(0, "r", Samples(weight_N, wrong_N, np.full(4, 4), untrained_N), booster=booster)
     assert one.stop == "error 0.500 is not better than the untrained model's 0.333"
     with pytest.raises(BadInput, match="'untrained' given, but the error of the untrained model was not measured"):
-        adaboost.boosting_round(0, "r", weight_N, wrong_N, np.full(4, 4), booster=booster)
+        adaboost.boosting_round(0, "r", Samples(weight_N, wrong_N, np.full(4, 4)), booster=booster)
 
 
 @pytest.mark.parametrize("booster", [adaboost.samme, adaboost.ensemw2s])
@@ -189,7 +205,7 @@ def test_clip_is_applied_before_the_shrinkage_and_a_positive_lower_bound_keeps_b
     assert adaboost.samme(1e-9, 0.75, shrinkage=0.5, clip=(0.05, 3.0))[0] == 1.5
     assert adaboost.samme(0.9, 0.75, shrinkage=0.5, clip=(0.05, 3.0))[0] == 0.025
     booster = pick(adaboost.BOOSTERS, {"name": "samme", "clip": [0.05, 3.0]})
-    one, weight_N = adaboost.boosting_round(0, "r", np.ones(4), [1, 1, 1, 1], np.full(4, 4), booster=booster)
+    one, weight_N = adaboost.boosting_round(0, "r", Samples(np.ones(4), [1, 1, 1, 1], np.full(4, 4)), booster=booster)
     assert one.stop is None
     np.testing.assert_allclose(weight_N, 0.25)
 
@@ -197,13 +213,15 @@ def test_clip_is_applied_before_the_shrinkage_and_a_positive_lower_bound_keeps_b
 def test_bagging_gives_every_learner_one_vote_and_leaves_the_weights_alone():
     booster = pick(adaboost.BOOSTERS, "bagging")
     for wrong_N in ([0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]):
-        one, weight_N = adaboost.boosting_round(0, "r", np.ones(4), wrong_N, np.full(4, 2), booster=booster)
+        one, weight_N = adaboost.boosting_round(0, "r", Samples(np.ones(4), wrong_N, np.full(4, 2)), booster=booster)
         assert (one.alpha, one.stop, one.effective_share) == (1.0, None, 1.0)
         np.testing.assert_array_equal(weight_N, 0.25)
 
 
 def test_a_learner_that_loses_to_chance_changes_no_weights():
-    one, weight_N = adaboost.boosting_round(0, "r", np.array([1.0, 2, 1]), [1, 1, 0], np.full(3, 2), booster=SAMME)
+    one, weight_N = adaboost.boosting_round(
+        0, "r", Samples(np.array([1.0, 2, 1]), [1, 1, 0], np.full(3, 2)), booster=SAMME
+    )
     assert one.alpha < 0
     np.testing.assert_allclose(weight_N, [0.25, 0.5, 0.25])
 
@@ -267,38 +285,19 @@ def test_a_floor_that_rows_of_weight_0_put_out_of_reach_is_refused():
     np.testing.assert_allclose(tempered_N, [0.5, 0.5, 0, 0], atol=1e-3)
 
 
-@given(weight_N=weights, size=st.integers(1, 200), seed=st.integers(0, 99))
-def test_systematic_resampling_takes_each_row_floor_or_ceil_of_its_share(weight_N, size, seed):
-    drawn = adaboost.resample(weight_N, size, seed)
-    times_N = np.bincount(drawn, minlength=len(weight_N))
-    wanted_N = weight_N / weight_N.sum() * size
-    assert len(drawn) == size
-    assert (times_N >= np.floor(wanted_N - 1e-6)).all()
-    assert (times_N <= np.ceil(wanted_N + 1e-6)).all()
-    np.testing.assert_array_equal(drawn, adaboost.resample(weight_N, size, seed))
-
-
-@pytest.mark.parametrize("how", ["systematic", "multinomial"])
-def test_resampling_is_unbiased_and_never_draws_a_row_of_weight_0(how):
+def test_a_bootstrap_is_unbiased_and_never_draws_a_row_of_weight_0():
     weight_N = np.array([0.5, 0.0, 0.3, 0.2, 0.0])
     times_N = np.zeros(5)
     for seed in range(2000):
-        times_N += np.bincount(adaboost.resample(weight_N, 3, seed, how=how), minlength=5)
+        times_N += np.bincount(adaboost.bootstrap(weight_N, 3, seed), minlength=5)
     assert times_N[1] == times_N[4] == 0
     # 6000 draws, standard error of a share below .0065: five of them.
     np.testing.assert_allclose(times_N / 6000, weight_N, atol=0.033)
 
 
-def test_systematic_resampling_does_not_tie_neighbours_together():
-    """Half of ten equal rows: without the shuffle rows 0 and 1 could never be drawn together."""
-    together = sum(set(adaboost.resample(np.ones(10), 5, seed)[:2]) == {0, 1} for seed in range(500))
-    assert together / 500 == pytest.approx(4 / 18, abs=0.08)
-
-
 def test_a_bootstrap_leaves_out_about_a_third_of_the_rows():
-    drawn = adaboost.resample(np.ones(4000), 4000, 0, how="multinomial")
+    drawn = adaboost.bootstrap(np.ones(4000), 4000, 0)
     assert len(np.unique(drawn)) / 4000 == pytest.approx(1 - math.exp(-1), abs=0.03)
-    np.testing.assert_array_equal(adaboost.resample(np.ones(4000), 4000, 0), np.arange(4000))
 
 
 def test_each_rule_stops_with_its_reason():
@@ -319,7 +318,7 @@ def test_each_rule_stops_with_its_reason():
 def test_a_round_that_leaves_too_few_rows_with_weight_says_so_even_when_they_are_tempered_afterwards():
     wrong_N = np.arange(100) == 0
     one, weight_N = adaboost.boosting_round(
-        0, "r", np.ones(100), wrong_N, np.full(100, 2), booster=SAMME, share_floor=0.5, least_share=0.1
+        0, "r", Samples(np.ones(100), wrong_N, np.full(100, 2)), booster=SAMME, share_floor=0.5, least_share=0.1
     )
     assert one.stop == "effective sample size 0.040 of the rows is below 0.100"
     assert adaboost.effective_share(weight_N) >= 0.5
@@ -356,7 +355,7 @@ def test_weights_that_are_not_finite_or_negative_raise(bad):
         lambda: adaboost.reweight(weight_N, [0, 1, 0], 1.0),
         lambda: adaboost.effective_share(weight_N),
         lambda: adaboost.keep_effective_share(weight_N, 0.1),
-        lambda: adaboost.resample(weight_N, 3, 0),
+        lambda: adaboost.bootstrap(weight_N, 3, 0),
     ):
         with pytest.raises(ValueError, match="weights must be"):
             call()
@@ -394,7 +393,7 @@ def test_a_bad_option_is_one_clear_line(name, options, words):
 def test_many_rounds_with_any_learner_stay_finite(seed, count):
     rng = np.random.default_rng(seed)
     booster = pick(adaboost.BOOSTERS, {"name": "samme", "clip": [0.05, 40.0]})
-    rounds, weight_RN = adaboost.boost(
+    rounds, weight_RN = boost(
         lambda index, weight_N: rng.random(30) < rng.random(),
         np.ones(30),
         np.full(30, count),

@@ -1,4 +1,4 @@
-"""Accuracy by rounds, margins and heavy rows."""
+"""Accuracy by rounds, and heavy rows."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from w2s.boosting import diagnostics
 from w2s.ensemble import combiners
 
 
-def test_staged_accuracy_equals_scikit_learns_staged_score():
+def test_accuracy_by_rounds_equals_scikit_learns_staged_score():
     X, y = make_classification(300, 8, n_informative=5, n_classes=4, n_clusters_per_class=1, random_state=0)
     theirs = AdaBoostClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=15, random_state=0).fit(X, y)
     probs_RNK = np.array([np.eye(4)[tree.predict(X)] for tree in theirs.estimators_])
-    accuracy_R = diagnostics.staged_accuracy(
+    accuracy_R = diagnostics.accuracy_by_rounds(
         probs_RNK, np.ones((300, 4), bool), theirs.estimator_weights_, y, combiner=combiners.weighted_vote
     )
     # Rows whose best two shares tie are decided by chance here and by position there.
@@ -22,24 +22,20 @@ def test_staged_accuracy_equals_scikit_learns_staged_score():
     assert len(accuracy_R) == 15
 
 
-def test_staged_accuracy_by_hand():
+def test_accuracy_by_rounds_by_hand():
     probs_RNK = np.array([[[1.0, 0], [1, 0]], [[0, 1], [0, 1]], [[0, 1], [1, 0]]])
     mask_NK = np.ones((2, 2), bool)
-    accuracy_R = diagnostics.staged_accuracy(probs_RNK, mask_NK, [0.0, 1.0, 3.0], [0, 0], combiner=combiners.soft_vote)
+    accuracy_R = diagnostics.accuracy_by_rounds(
+        probs_RNK, mask_NK, [0.0, 1.0, 3.0], [0, 0], combiner=combiners.soft_vote
+    )
     np.testing.assert_allclose(accuracy_R, [0.5, 0, 0.5])
     silent_RN = np.array([[False, False], [True, False], [False, False]])
-    accuracy_R = diagnostics.staged_accuracy(
+    accuracy_R = diagnostics.accuracy_by_rounds(
         probs_RNK, mask_NK, [1.0, 3.0, 0.0], [0, 0], silent_RN, combiner=combiners.soft_vote
     )
     np.testing.assert_allclose(accuracy_R, [1, 0.5, 0.5])
     with pytest.raises(ValueError, match="an empty set has no accuracy"):
-        diagnostics.staged_accuracy(probs_RNK[:, :0], mask_NK[:0], [1.0] * 3, [], combiner=combiners.soft_vote)
-
-
-def test_margins_are_the_right_share_minus_the_best_other():
-    mask_NK = np.array([[1, 1, 1], [1, 1, 1], [1, 1, 0]], dtype=bool)
-    probs_NK = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.9, 0]])
-    np.testing.assert_allclose(diagnostics.margins(probs_NK, mask_NK, [0, 2, 0]), [0.2, -0.3, -0.8])
+        diagnostics.accuracy_by_rounds(probs_RNK[:, :0], mask_NK[:0], [1.0] * 3, [], combiner=combiners.soft_vote)
 
 
 def test_the_heaviest_rows_come_first_with_their_whole_history():

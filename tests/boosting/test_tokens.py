@@ -11,6 +11,7 @@ from sklearn.ensemble import AdaBoostClassifier
 
 from tests.boosting.test_adaboost import Recorder
 from w2s.boosting import adaboost, tokens
+from w2s.boosting.adaboost import Samples
 from w2s.config.registry import pick
 from w2s.store.records import BadInput
 
@@ -64,7 +65,9 @@ def test_one_token_per_row_is_samme_and_scikit_learn(classes, seed, by):
         found, weight_T = tokens.token_round(
             index, "r", weight_T, wrong_T, length_N, booster=SAMME, vocabulary=classes, by=by
         )
-        sample, sample_N = adaboost.boosting_round(index, "r", sample_N, wrong_T, np.full(200, classes), booster=SAMME)
+        sample, sample_N = adaboost.boosting_round(
+            index, "r", Samples(sample_N, wrong_T, np.full(200, classes)), booster=SAMME
+        )
         np.testing.assert_allclose(weight_T, sample_N, rtol=0, atol=1e-10)
         assert found.error == pytest.approx(theirs.estimator_errors_[index], abs=1e-10)
         assert found.alpha == pytest.approx(theirs.estimator_weights_[index], abs=1e-10)
@@ -76,7 +79,7 @@ def test_one_token_per_row_is_samme_and_scikit_learn(classes, seed, by):
 def test_a_plain_round_over_tokens_is_a_round_over_samples(data, vocabulary, floor):
     length_N, weight_T, wrong_T, _ = data
     many_T, options = np.full(len(wrong_T), vocabulary), {"booster": SAMME, "share_floor": floor}
-    theirs = adaboost.boosting_round(3, "r", weight_T, wrong_T, many_T, **options)
+    theirs = adaboost.boosting_round(3, "r", Samples(weight_T, wrong_T, many_T), **options)
     ours = tokens.token_round(3, "r", weight_T, wrong_T, length_N, vocabulary=vocabulary, **options)
     assert ours[0] == theirs[0]
     np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-12)
@@ -253,14 +256,12 @@ def test_bagging_and_learners_worse_than_chance_leave_the_weights_alone(options)
     np.testing.assert_allclose(weight_T, 0.25)
 
 
-@given(
-    seed=st.integers(0, 10**6), size=st.integers(1, 40), slack=st.floats(1, 20), of=st.sampled_from(["mean", "total"])
-)
-def test_a_cap_is_kept_exactly_and_what_is_cut_off_goes_to_the_others(seed, size, slack, of):
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 40), slack=st.floats(1, 20))
+def test_a_cap_is_kept_exactly_and_what_is_cut_off_goes_to_the_others(seed, size, slack):
     rng = np.random.default_rng(seed)
     weight_T = adaboost.normalise(rng.choice([0.0, 1.0, 1.0, 1.0, 30.0], size) * rng.exponential(size=size) + 1e-9)
     limit = slack / size
-    new_T = tokens.capped(weight_T, cap=slack if of == "mean" else limit, cap_of=of)
+    new_T = tokens.cap_weights(weight_T, cap=slack)
     assert math.fsum(new_T) == pytest.approx(1, abs=1e-14)
     assert new_T.max() <= limit * (1 + 1e-12)
     below = new_T < limit * (1 - 1e-9)
@@ -271,22 +272,20 @@ def test_a_cap_is_kept_exactly_and_what_is_cut_off_goes_to_the_others(seed, size
         assert (weight_T[~below] * scale[0] >= limit * (1 - 1e-8)).all()
     assert adaboost.effective_share(new_T) >= adaboost.effective_share(weight_T) - 1e-12
     order = rng.permutation(size)
-    np.testing.assert_array_equal(tokens.capped(weight_T[order], cap=limit, cap_of="total"), new_T[order])
+    np.testing.assert_array_equal(tokens.cap_weights(weight_T[order], cap=slack), new_T[order])
 
 
 def test_a_cap_by_hand_and_one_that_cannot_be_kept():
     weight_T = np.array([0.6, 0.2, 0.1, 0.1, 0.0])
-    np.testing.assert_allclose(tokens.capped(weight_T, cap=0.4, cap_of="total"), [0.4, 0.3, 0.15, 0.15, 0])
-    np.testing.assert_allclose(tokens.capped(weight_T, cap=1.4), [0.28, 0.28, 0.22, 0.22, 0])  # two at the limit
-    np.testing.assert_allclose(tokens.capped(weight_T, cap=1.25), [0.25, 0.25, 0.25, 0.25, 0])
-    np.testing.assert_array_equal(tokens.capped(weight_T, cap=None), weight_T)
+    np.testing.assert_allclose(tokens.cap_weights(weight_T, cap=2.0), [0.4, 0.3, 0.15, 0.15, 0])
+    np.testing.assert_allclose(tokens.cap_weights(weight_T, cap=1.4), [0.28, 0.28, 0.22, 0.22, 0])  # two at the limit
+    np.testing.assert_allclose(tokens.cap_weights(weight_T, cap=1.25), [0.25, 0.25, 0.25, 0.25, 0])
+    np.testing.assert_array_equal(tokens.cap_weights(weight_T, cap=None), weight_T)
     with pytest.raises(BadInput, match=r"cap: 1.0 of the mean given, but 4 tokens that weigh anything cannot fill"):
-        tokens.capped(weight_T, cap=1.0)
-    with pytest.raises(BadInput, match="cap_of: 'most' given"):
-        tokens.capped(weight_T, cap=1.0, cap_of="most")
+        tokens.cap_weights(weight_T, cap=1.0)
 
 
-# Nothing depends on the order of rows or on padding.
+# Nothing depends on the order of rows.
 
 
 @pytest.mark.parametrize("options", OPTIONS)
@@ -312,19 +311,6 @@ def test_the_order_of_rows_changes_no_bit(options, data, shuffle, seed):
     np.testing.assert_array_equal(new2_T, reordered(new_T, length_N, order_N))
     assert new_T.sum() == pytest.approx(1, abs=1e-12)
     assert (new_T > 0).all() or "by" in options
-
-
-@given(data=token_sets(), extra=st.integers(0, 4), seed=st.integers(0, 10**6))
-def test_padding_may_stand_anywhere_and_hold_anything(data, extra, seed):
-    length_N, _, wrong_T, _ = data
-    rng, wide = np.random.default_rng(seed), int(length_N.max()) + extra
-    mask_NT, padded_NT = np.zeros((len(length_N), wide), bool), rng.choice([np.nan, 1e9], (len(length_N), wide))
-    for row, length in enumerate(length_N):
-        mask_NT[row, np.sort(rng.choice(wide, length, replace=False))] = True
-    padded_NT[mask_NT] = wrong_T
-    flat_T, found_N = tokens.ragged(padded_NT, mask_NT)
-    np.testing.assert_array_equal(flat_T, wrong_T)
-    np.testing.assert_array_equal(found_N, length_N)
 
 
 def test_what_cannot_be_is_refused():

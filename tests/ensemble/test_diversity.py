@@ -6,9 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from w2s.ensemble.diversity import focal_diversity, focal_diversity_of
+from w2s.ensemble.diversity import focal_diversities
 
 WRONG = arrays(np.int8, st.tuples(st.integers(2, 6), st.integers(1, 25)), elements=st.integers(0, 1))
+
+
+def focal_diversity(wrong_MN):
+    """That of the ensemble of all members."""
+    return float(focal_diversities(wrong_MN, np.ones((1, len(wrong_MN)), bool))[0])
 
 
 def by_the_book(wrong_MN):
@@ -62,22 +67,22 @@ def test_copies_have_none_and_members_that_never_fail_together_have_all():
 def test_many_subsets_at_once_are_each_of_them_alone():
     wrong_MN = np.random.default_rng(0).random((6, 80)) < 0.4
     chosen_SM = np.array(list(itertools.product([False, True], repeat=6))[1:])
-    found_S = focal_diversity_of(wrong_MN, chosen_SM)
+    found_S = focal_diversities(wrong_MN, chosen_SM)
     assert found_S == pytest.approx([focal_diversity(wrong_MN[chosen_M]) for chosen_M in chosen_SM])
-    assert focal_diversity_of(wrong_MN, np.zeros((1, 6))) == [0]
+    assert focal_diversities(wrong_MN, np.zeros((1, 6))) == [0]
 
 
 def test_each_subset_can_have_its_own_window():
     rng = np.random.default_rng(1)
     wrong_SMN, chosen_SM = rng.random((9, 5, 30)) < 0.5, rng.random((9, 5)) < 0.6
-    expected = [focal_diversity_of(w, c[None])[0] for w, c in zip(wrong_SMN, chosen_SM, strict=True)]
-    assert focal_diversity_of(wrong_SMN, chosen_SM) == pytest.approx(expected)
+    expected = [focal_diversities(w, c[None])[0] for w, c in zip(wrong_SMN, chosen_SM, strict=True)]
+    assert focal_diversities(wrong_SMN, chosen_SM) == pytest.approx(expected)
 
 
 def test_an_abstention_is_a_failure_and_nan_is_refused():
     assert focal_diversity(np.array([[0.9, 0.0], [0.5, 1.0]])) == focal_diversity(np.array([[1, 0], [1, 1]]))
     for bad in (np.array([[np.nan, 0.0]]), np.zeros((2, 0)), np.array([1.0]), np.array([[2.0]])):
         with pytest.raises(ValueError, match="from 0"):
-            focal_diversity_of(bad, np.ones((1, 1)))
+            focal_diversities(bad, np.ones((1, 1)))
     with pytest.raises(ValueError, match="subsets by members"):
-        focal_diversity_of(np.zeros((3, 4)), np.ones((1, 2)))
+        focal_diversities(np.zeros((3, 4)), np.ones((1, 2)))

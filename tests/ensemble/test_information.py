@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from w2s.ensemble.ballots import Ballots
-from w2s.ensemble.information import add, gather, information, nothing, step
+from w2s.ensemble.information import STRENGTH, add, gather, nothing, step
 
 
 def ballots(answer_RN, gold_N, choices=4):
@@ -14,6 +14,15 @@ def ballots(answer_RN, gold_N, choices=4):
     count_N = np.broadcast_to(choices, gold_N.shape)
     wrong_RN = np.where(answer_RN >= 0, answer_RN != gold_N, 1 - 1 / count_N).astype(float)
     return Ballots(answer_RN, wrong_RN, gold_N, count_N)
+
+
+def information(pool, chosen):
+    """Bits, I(Y; X_S), of these voters together, taken in the order of their accuracy; 0 for none."""
+    evidence = gather(pool)
+    known = nothing(evidence)
+    for voter in sorted(map(int, chosen), key=lambda at: (pool.wrong_RN[at].mean(), at)):
+        known = add(evidence, known, voter, STRENGTH)
+    return known.bits
 
 
 def vote(rng, gold_N, skill, choices=4):

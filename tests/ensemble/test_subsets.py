@@ -4,9 +4,9 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.ensemble.test_diversity import focal_diversity as diversity
+from tests.ensemble.test_information import information
 from w2s.ensemble.ballots import Ballots, NotApplicable
-from w2s.ensemble.diversity import focal_diversity as diversity
-from w2s.ensemble.information import information
 from w2s.ensemble.subsets import SUBSETS, exhaustive, focal_diversity, greedy_information, top_k
 from w2s.store.records import BadInput
 

@@ -79,10 +79,10 @@ def inputs(tmp_path):
 def do(tmp_path, inputs, log, *, index=0, seed=0, combiner=None, **boosting):
     here = tmp_path / f"made-{len(list(tmp_path.glob('made-*')))}"
     here.mkdir()
+    recipe = Boosting(rounds=1, **boosting)
     facts = rounds.boosting_round(
-        here, inputs, tools(log), index=index, learner=Learner(),
-        boosting=Boosting(rounds=1, **boosting), combiner=combiner, seed=seed,
-    )  # fmt: skip
+        here, inputs, tools(log), index=index, learner=Learner(), boosting=recipe, combiner=combiner, seed=seed
+    )
     return here, facts
 
 

@@ -1,11 +1,11 @@
-"""AdaBoost on whole answers: how one round turns right and wrong into an alpha and the next round's weights.
+"""One round of AdaBoost: from right and wrong to an alpha and the next round's weights.
 
-The loop is kept apart from one round, because in the pipeline every round is a stage of its own. Nothing here knows
-what a learner is: it sees the weights of the rows and how wrong the learner was on each of them.
+There is no loop here, because in the pipeline every round is a stage of its own. Nothing here knows what a learner is:
+it sees the weights of the samples (rows, or tokens: `boosting.tokens`) and how wrong the learner was on each.
 
-`wrong_N` is 0 (right), 1 (wrong) or a number between: a tie between two candidates of which one is right is 0.5 wrong.
-It should come from predictions that the learner did not train on: a fine-tuned model remembers its rows, so that
-its in-sample error is near 0 and ends the boosting at once.
+`wrong_N` is 0 (right), 1 (wrong) or between: a tie between two candidates, one of them right, is 0.5 wrong. It should
+come from predictions on rows that the learner did not train on: a fine-tuned model remembers its training rows, so its
+in-sample error is near 0 and would end the boosting at once.
 
 Sums are exact (math.fsum), so the order of the rows changes no bit of a result.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,10 @@ EPSILON = float(np.finfo(np.float64).eps)
 
 
 def wrongness(probs_NK: np.ndarray, mask_NK: np.ndarray, gold_N: np.ndarray) -> np.ndarray:
-    """How wrong the most probable candidate is, 0 to 1; of t tied ones, gold among them, 1 - 1/t.
+    """wrong_N, 0 to 1: how wrong the most probable candidate is; 1 - 1/t if t candidates tie, gold among them.
 
-    So a learner that abstains (a uniform row) errs as often as chance, wherever the right answer stands.
+    So a learner that abstains (a uniform row) errs as often as chance, wherever the right answer stands. Raises a
+    ValueError where gold_N is not the position of a candidate.
     """
     probs_NK = np.where(mask_NK, probs_NK, -np.inf)
     best_NK = probs_NK == probs_NK.max(1, keepdims=True)
@@ -37,15 +38,15 @@ def wrongness(probs_NK: np.ndarray, mask_NK: np.ndarray, gold_N: np.ndarray) -> 
 
 
 def weighted_error(weight_N: np.ndarray, wrong_N: np.ndarray) -> float:
-    """Sum of w·wrong over sum of w, 0 to 1. Weights need not be normalised; no rows, or NaN, is a ValueError."""
+    """Σ w·wrong / Σ w, 0 to 1. The weights need not be normalised; no rows, or a NaN, is a ValueError."""
     weight_N, wrong_N = check_weights(weight_N), check_wrong(wrong_N, len(weight_N))
     return min(1.0, math.fsum(weight_N * wrong_N) / math.fsum(weight_N))
 
 
 def chance_error(weight_N: np.ndarray, count_N: np.ndarray) -> float:
-    """The error of guessing: the weighted mean of (K_i - 1)/K_i, where row i has count_N[i] = K_i >= 2 candidates.
+    """The error of guessing: the weighted mean of (K_i - 1)/K_i, where row i has K_i = count_N[i] >= 2 candidates.
 
-    With the same K everywhere it is SAMME's (K-1)/K; questions with 3 to 5 choices side by side need the mean.
+    With the same K everywhere it is SAMME's (K-1)/K; a mix of questions with 3 to 5 choices needs the mean.
     """
     if np.min(count_N, initial=2) < 2:
         raise ValueError("a row has fewer than 2 candidates: there is nothing to choose")
@@ -53,14 +54,14 @@ def chance_error(weight_N: np.ndarray, count_N: np.ndarray) -> float:
 
 
 def log_odds_gain(error: float, reference_error: float, *, shrinkage: float, clip: Sequence[float] | None) -> float:
-    """shrinkage · clip(ln((1-e)/e) - ln((1-e_ref)/e_ref)); finite for every e from 0 to 1."""
+    """shrinkage · clip(ln((1-e)/e) - ln((1-e_ref)/e_ref)), finite for every e from 0 to 1."""
     if not shrinkage > 0 or not math.isfinite(shrinkage):
         raise BadInput(f"shrinkage: {shrinkage!r} given; allowed: a number above 0")
     if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
         raise BadInput(f"clip: {clip!r} given; allowed: null or [lowest, highest]")
     if not 0 <= error <= 1 or not 0 <= reference_error <= 1:
         raise ValueError(f"error {error} and reference error {reference_error} must lie between 0 and 1")
-    # An error of exactly 0 or 1 counts as one that float64 can just tell from it: alpha stays within about ±36 + prior.
+    # An error of exactly 0 or 1 is moved by the float64 epsilon: alpha stays within about ±36 + prior.
     error, reference_error = (min(max(value, EPSILON), 1 - EPSILON) for value in (error, reference_error))
     alpha = math.log((1 - error) / error) - math.log((1 - reference_error) / reference_error)
     if clip is not None:
@@ -68,8 +69,8 @@ def log_odds_gain(error: float, reference_error: float, *, shrinkage: float, cli
     return shrinkage * alpha
 
 
-# A booster: (error, chance_error, untrained_error) -> (alpha, reference_error). The errors are weighted, 0 to 1;
-# reference_error is the one that the learner has to beat, or None where rows keep their weights and nothing is to beat.
+# A booster is (error, chance_error, untrained_error) -> (alpha, reference_error). The errors are weighted, 0 to 1.
+# reference_error is what the learner has to beat; None: there is nothing to beat, and the weights stay as they are.
 
 
 def samme(
@@ -83,10 +84,10 @@ def samme(
 ) -> tuple[float, float | None]:
     """SAMME: alpha = ln((1-e)/e) + ln(K-1), the log-odds gain over chance.
 
-    Zhu, Zou, Rosset and Hastie 2009, algorithm 2 (not SAMME.R: only right or wrong is needed). `shrinkage` is
+    Zhu, Zou, Rosset and Hastie 2009, algorithm 2 (not SAMME.R: it needs only right or wrong). `shrinkage` is
     scikit-learn's learning_rate. `clip` bounds alpha before the shrinkage; a lower bound above 0 keeps learners that
-    are no better than chance and lets the boosting go on. `perfect_alpha` is the alpha of a learner without any error:
-    scikit-learn gives it 1; null, the default, gives it the largest alpha of all.
+    are no better than chance and lets the boosting go on. `perfect_alpha` is the alpha of a learner without errors:
+    1 in scikit-learn; null, the default, gives it the largest alpha of all.
     """
     if error <= 0 and perfect_alpha is not None:
         return perfect_alpha, chance_error
@@ -104,11 +105,10 @@ def ensemw2s(
 ) -> tuple[float, float | None]:
     """EnsemW2S: two-class AdaBoost on right or wrong, alpha = ln((1-e)/e) - ln((1-e_ref)/e_ref).
 
-    Agrawal et al., arXiv 2410.04571. The paper's alpha carries a prior term that is quoted as ln(1/(1-ε) - 1). This is
-    our reading of it: with ε = the error of the untrained base model on the same rows and weights it is the log-odds
-    gain over that model, above 0 exactly when the round beats it. `reference` names e_ref: `untrained`, `chance`
-    (which is SAMME), `half` (the AdaBoost of two classes, no prior: Freund and Schapire 1997), or a number above 0 and
-    below 1.
+    Agrawal et al., arXiv 2410.04571. The paper's alpha carries a prior term, quoted as ln(1/(1-ε) - 1). Our reading:
+    ε is the error of the untrained base model on the same rows and weights, which makes alpha the log-odds gain over
+    that model, above 0 exactly when the round beats it. `reference` names e_ref: `untrained`, `chance` (this is SAMME),
+    `half` (two-class AdaBoost without a prior: Freund and Schapire 1997), or a number above 0 and below 1.
     """
     known = {"untrained": untrained_error, "chance": chance_error, "half": 0.5}
     reference_error = known.get(reference, reference) if isinstance(reference, str) else reference
@@ -122,33 +122,34 @@ def ensemw2s(
 def bagging(error: float, chance_error: float, untrained_error: float | None = None) -> tuple[float, float | None]:
     """Bagging: every alpha is 1 and the weights stay as they are.
 
-    What differs between the learners is the bootstrap sample (`resample`, multinomial) and the seed.
+    The learners differ in their bootstrap sample (`bootstrap`) and their seed.
     """
     return 1.0, None
 
 
 def reweight(weight_N: np.ndarray, wrong_N: np.ndarray, alpha: float) -> np.ndarray:
-    """w · exp(alpha · wrong), in log space, summing to 1. A weight above 0 stays above 0; one of 0 stays 0."""
+    """w · exp(alpha · wrong), computed in log space, sum 1. A weight above 0 stays above 0; a weight of 0 stays 0."""
     weight_N, wrong_N = check_weights(weight_N), check_wrong(wrong_N, len(weight_N))
     if not math.isfinite(alpha):
         raise ValueError(f"alpha is {alpha}")
     with np.errstate(divide="ignore"):
         log_N = np.log(weight_N) + alpha * wrong_N
     new_N = normalise(np.exp(log_N - log_N.max()))
-    return np.where((weight_N > 0) & (new_N < EPSILON), EPSILON, new_N)  # as scikit-learn does, its issue 20320
+    return np.where((weight_N > 0) & (new_N < EPSILON), EPSILON, new_N)  # as in scikit-learn, see its issue 20320
 
 
 def effective_share(weight_N: np.ndarray) -> float:
-    """Kish's effective sample size (Σw)² / Σw² over N: 1 for uniform weights, 1/N when one row has it all."""
+    """Kish's effective sample size (Σw)² / Σw², over N: 1 for uniform weights, 1/N when one row has all the weight."""
     weight_N = normalise(check_weights(weight_N))
     return min(1.0, 1 / (len(weight_N) * math.fsum(weight_N**2)))
 
 
 def keep_effective_share(weight_N: np.ndarray, floor: float) -> tuple[np.ndarray, float]:
-    """Weights tempered, w <- w^0.9 again and again, until their effective share is at least `floor` (0 to 1).
+    """The weights tempered, w <- w^0.9 repeatedly, until their effective share is at least `floor` (0 to 1).
 
-    Returns the weights (sum 1) and the exponent that was needed in all (1: they were fine). It keeps a few rows, often
-    mislabelled ones, from becoming all that the next learner sees.
+    Returns the weights (sum 1) and the total exponent (1: nothing had to be done). This keeps a few rows, often
+    mislabelled ones, from becoming all that the next learner sees. A floor that rows of weight 0 put out of reach is a
+    BadInput.
     """
     if not 0 <= floor <= 1:
         raise BadInput(f"effective sample share: {floor!r} given; allowed: 0 to 1")
@@ -164,24 +165,10 @@ def keep_effective_share(weight_N: np.ndarray, floor: float) -> tuple[np.ndarray
     return weight_N, exponent
 
 
-def resample(
-    weight_N: np.ndarray, size: int, seed: int, *, how: Literal["systematic", "multinomial"] = "systematic"
-) -> np.ndarray:
-    """`size` row positions (with repeats, sorted), each drawn in proportion to its weight.
-
-    Systematic by default: a row appears floor or ceil of size·w times, so that next to no noise is added to what the
-    weights say (Kitagawa 1996); the rows are shuffled first, so that neighbours are not tied together. For a bootstrap
-    it would be useless, because under uniform weights every row appears once: take `multinomial` there.
-    """
+def bootstrap(weight_N: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """`size` row positions (with repeats, sorted), each drawn independently in proportion to its weight."""
     weight_N, rng = normalise(check_weights(weight_N)), np.random.default_rng(seed)
-    if how == "multinomial":
-        return np.sort(rng.choice(len(weight_N), size=size, p=weight_N))
-    order_N = rng.permutation(len(weight_N))
-    cumulative_N = np.cumsum(weight_N[order_N])
-    points = (np.arange(size) + rng.random()) / size * cumulative_N[-1]
-    # A point can round up to the very end: the last row that weighs anything takes it.
-    last = int(np.flatnonzero(weight_N[order_N])[-1])
-    return np.sort(order_N[np.minimum(np.searchsorted(cumulative_N, points, side="right"), last)])
+    return np.sort(rng.choice(len(weight_N), size=size, p=weight_N))
 
 
 def stop_reason(
@@ -195,8 +182,8 @@ def stop_reason(
 ) -> str | None:
     """Why no further round should follow this one, in words, or None.
 
-    `share` is the effective share of the weights as they came out of the round. Bagging (reference_error None) has
-    nothing to stop for.
+    `share` is the effective share of the weights that the round leaves, before tempering. Bagging (reference_error
+    None) never stops.
     """
     if reference_error is None:
         return None
@@ -210,9 +197,9 @@ def stop_reason(
 
 
 def stale_reason(committee_accuracy_R: Sequence[float], *, patience: int) -> str | None:
-    """Why no further round should follow, where the committee has not improved for `patience` >= 1 rounds, or None.
+    """Why no further round should follow, if the committee has not improved for `patience` >= 1 rounds; else None.
 
-    committee_accuracy_R is its accuracy on validation after 1, 2, ... rounds (`diagnostics.staged_accuracy`).
+    committee_accuracy_R is its accuracy on validation after 1, 2, ... rounds (`diagnostics.accuracy_by_rounds`).
     """
     if patience < 1:
         raise BadInput(f"patience: {patience!r} given; allowed: a whole number above 0")
@@ -224,68 +211,58 @@ def stale_reason(committee_accuracy_R: Sequence[float], *, patience: int) -> str
 
 
 def best_rounds(committee_accuracy_R: Sequence[float]) -> int:
-    """How many rounds to keep: the fewest that reach the best accuracy on validation, never on the test."""
+    """How many rounds to keep: the fewest that reach the best accuracy on validation (never on the test)."""
     accuracy_R = np.asarray(committee_accuracy_R, dtype=np.float64)
     if np.isnan(accuracy_R).any():
         raise ValueError("the accuracy of a committee is NaN")
     return int(np.argmax(accuracy_R)) + 1 if len(accuracy_R) else 0
 
 
+class Samples(NamedTuple):
+    """What one round learns from: S rows, or tokens of answers.
+
+    weight_S: the weights that the learner was fitted with. wrong_S, untrained_wrong_S: how wrong the learner and the
+    untrained base are, 0 to 1. count_S: the number of possible answers, >= 2. judged_S (bool): the samples on which
+    errors are measured, those that the learner did not train on. None: not measured, and all.
+    """
+
+    weight_S: np.ndarray
+    wrong_S: np.ndarray
+    count_S: np.ndarray
+    untrained_wrong_S: np.ndarray | None = None
+    judged_S: np.ndarray | None = None
+
+
 def boosting_round(
     index: int,
     learner: str,
-    weight_N: np.ndarray,
-    wrong_N: np.ndarray,
-    count_N: np.ndarray,
-    untrained_wrong_N: np.ndarray | None = None,
-    judged_N: np.ndarray | None = None,
+    samples: Samples,
     *,
     booster: Callable,
     share_floor: float = 0.0,
     least_share: float = 0.0,
 ) -> tuple[Round, np.ndarray]:
-    """One round: the weights the learner was fitted with and how wrong it was -> its Round and the next weights.
+    """One round's Round record and the next round's weights (sum 1).
 
-    count_N is the number of candidates of each row. judged_N (bool) marks the rows on which the errors are measured,
-    those the learner did not train on; all of them by default (cross-fitted). The weights of all rows are updated.
-    They are tempered to an effective share of `share_floor`; below `least_share` before tempering, boosting stops. A
-    learner with alpha <= 0 is no member of the committee, and the weights are then as they were.
+    Errors are measured on the judged samples; the weights of all samples are updated, then tempered to an effective
+    share of at least `share_floor`. The boosting stops if that share is below `least_share` before tempering. A learner
+    with alpha <= 0 is not in the committee, and leaves the weights as they were.
     """
-    judged_N = np.ones(len(weight_N), dtype=bool) if judged_N is None else np.asarray(judged_N, dtype=bool)
-    rows = np.asarray(weight_N)[judged_N]
-    error, chance = (
-        weighted_error(rows, np.asarray(wrong_N)[judged_N]),
-        chance_error(rows, np.asarray(count_N)[judged_N]),
-    )
-    untrained = None if untrained_wrong_N is None else weighted_error(rows, np.asarray(untrained_wrong_N)[judged_N])
+    judged_S = np.ones(len(samples.weight_S), dtype=bool) if samples.judged_S is None else samples.judged_S
+    judged_S = np.asarray(judged_S, dtype=bool)
+    weight_J = np.asarray(samples.weight_S)[judged_S]
+    error = weighted_error(weight_J, np.asarray(samples.wrong_S)[judged_S])
+    chance = chance_error(weight_J, np.asarray(samples.count_S)[judged_S])
+    untrained = None
+    if samples.untrained_wrong_S is not None:
+        untrained = weighted_error(weight_J, np.asarray(samples.untrained_wrong_S)[judged_S])
     alpha, reference = booster(error, chance, untrained)
-    step = 0.0 if reference is None else max(alpha, 0.0)
-    new_N = reweight(weight_N, wrong_N, step)
-    share = effective_share(new_N)
+    new_S = reweight(samples.weight_S, samples.wrong_S, 0.0 if reference is None else max(alpha, 0.0))
+    share = effective_share(new_S)
     name = {untrained: "the untrained model's", chance: "chance"}.get(reference, "the reference")
     stop = stop_reason(error, alpha, reference, share, reference_name=name, least_share=least_share)
-    tempered_N, _ = keep_effective_share(new_N, share_floor)
-    return Round(index, learner, error, alpha, share, stop), tempered_N
-
-
-def boost(
-    fit: Callable[[int, np.ndarray], np.ndarray],
-    weight_N: np.ndarray,
-    count_N: np.ndarray,
-    *,
-    booster: Callable,
-    rounds: int,
-    share_floor: float = 0.0,
-) -> tuple[list[Round], np.ndarray]:
-    """The whole loop, for learners that fit in memory: fit(index, weight_N) -> wrong_N. Returns rounds, weight_RN."""
-    found, history = [], [normalise(check_weights(weight_N))]
-    while len(found) < rounds and (not found or found[-1].stop is None):
-        index, weight_N = len(found), history[-1]
-        one, new_N = boosting_round(
-            index, str(index), weight_N, fit(index, weight_N), count_N, booster=booster, share_floor=share_floor
-        )
-        found, history = [*found, one], [*history, new_N]
-    return found, np.array(history[:-1])
+    tempered_S, _ = keep_effective_share(new_S, share_floor)
+    return Round(index, learner, error, alpha, share, stop), tempered_S
 
 
 def normalise(weight_N: np.ndarray) -> np.ndarray:
@@ -294,7 +271,7 @@ def normalise(weight_N: np.ndarray) -> np.ndarray:
 
 
 def check_weights(weight_N: np.ndarray) -> np.ndarray:
-    """The weights as float64; a ValueError unless they are finite, not negative, and not all 0."""
+    """The weights as float64; a ValueError unless they are finite, not negative and not all 0."""
     weight_N = np.asarray(weight_N, dtype=np.float64)
     if weight_N.ndim != 1 or not np.isfinite(weight_N).all() or (weight_N < 0).any() or not weight_N.any():
         raise ValueError("weights must be one finite number >= 0 for each row, and not all of them 0")
@@ -302,7 +279,7 @@ def check_weights(weight_N: np.ndarray) -> np.ndarray:
 
 
 def check_wrong(wrong_N: np.ndarray, length: int) -> np.ndarray:
-    """How wrong each row is as float64; a ValueError unless there is one value from 0 to 1 for each of the rows."""
+    """How wrong each row is, as float64; a ValueError unless there is one value from 0 to 1 for each row."""
     wrong_N = np.asarray(wrong_N, dtype=np.float64)
     if wrong_N.shape != (length,) or not ((wrong_N >= 0) & (wrong_N <= 1)).all():
         raise ValueError(f"wrong must be {length} numbers from 0 (right) to 1 (wrong)")

@@ -1,11 +1,11 @@
 """AdaBoost on tokens: every supervised token of an answer is a sample with a weight of its own (EnsemW2S).
 
-Tokens are flat arrays, row after row: row n has the next length_N[n] of them (0 is allowed), and there is no padding.
-Their weights sum to 1 over the set. wrong_T is 0 (right), 1 (wrong) or the share of a tie, under teacher forcing, on
-rows that the learner did not train on. A round is `adaboost.boosting_round` with tokens, or whole answers, as samples.
+Tokens are flat arrays without padding, row after row: row n has the next length_N[n] tokens (0 is allowed). Their
+weights sum to 1 over the set. wrong_T is 0 (right), 1 (wrong) or the share of a tie, under teacher forcing, on rows
+that the learner did not train on. A round is `adaboost.boosting_round` with tokens, or whole answers, as samples.
 
 Letters: N rows, T tokens of all rows, S samples (T or N), C characters of all rows, V vocabulary. Sums over the set are
-exact and those over a row keep to its own order, so the order of the rows changes no bit of a result.
+exact and sums over a row follow its own order, so the order of the rows changes no bit of a result.
 """
 
 from __future__ import annotations
@@ -23,17 +23,12 @@ from w2s.store.records import BadInput, Round, TokenRanks, TokenTargets, TokenWe
 Tokens = TypeVar("Tokens", TokenWeights, TokenRanks, TokenTargets)
 
 
-def ragged(values_NT: np.ndarray, mask_NT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A padded array as values_T and length_N. Padding (mask false) may stand anywhere and hold anything."""
-    mask_NT = np.asarray(mask_NT, dtype=bool)
-    return np.asarray(values_NT)[mask_NT], mask_NT.sum(1)
-
-
 def wrongness(above_T: np.ndarray, tied_T: np.ndarray) -> np.ndarray:
-    """How wrong a token's prediction is, 0 to 1, from two counts over the vocabulary.
+    """wrong_T, 0 to 1: how wrong each token's prediction is, from two counts over the vocabulary.
 
-    above_T counts the tokens whose logit is above the right one's, tied_T those that equal it, itself among them.
-    Of t tied best ones 1 - 1/t, as in `adaboost.wrongness`: a model without an opinion errs as often as chance.
+    above_T counts the tokens whose logit is above the right one's, tied_T those whose logit equals it (itself
+    included). It is 1 - 1/t if t tokens tie for the best, as in `adaboost.wrongness`: a model without an opinion errs
+    as often as chance.
     """
     above_T, tied_T = np.asarray(above_T), np.asarray(tied_T)
     if (above_T < 0).any() or (tied_T < 1).any():
@@ -42,11 +37,13 @@ def wrongness(above_T: np.ndarray, tied_T: np.ndarray) -> np.ndarray:
 
 
 def uniform(length_N: np.ndarray, *, by: Literal["token", "answer"] = "token") -> np.ndarray:
-    """The weights before the first round, sum 1: each token the same, or each row the same, shared by its tokens."""
+    """The weights before the first round, sum 1: equal for all tokens, or for all rows, each shared by its tokens."""
     length_N = np.asarray(length_N)
     if not length_N.any():
         raise ValueError("there is no token to weigh")
-    return adaboost.normalise(np.ones(length_N.sum()) if check_by(by) else share_out(np.ones(len(length_N)), length_N))
+    return adaboost.normalise(
+        np.ones(length_N.sum()) if is_by_token(by) else share_out(np.ones(len(length_N)), length_N)
+    )
 
 
 def token_round(
@@ -64,79 +61,87 @@ def token_round(
     by: Literal["token", "answer"] = "token",
     window: int = 0,
     cap: float | None = None,
-    cap_of: Literal["mean", "total"] = "mean",
     share_floor: float = 0.0,
     least_share: float = 0.0,
 ) -> tuple[Round, np.ndarray]:
-    """One round over tokens: the weights it was fitted with and where it erred -> its Round and the next weights.
+    """One round over tokens: its Round record and weight_T of the next round (sum 1).
 
-    `booster` is one of `adaboost.BOOSTERS`. Its chance error is the uniform guess over the vocabulary, (V-1)/V; nearly
-    every model beats that, so `ensemw2s` with the error of the untrained base (untrained_wrong_T, on the same tokens
-    and weights; our reading of arXiv 2410.04571, see there) is the sounder reference.
+    `booster` is one of `adaboost.BOOSTERS`. The chance error of tokens is (V-1)/V; nearly every model beats that, so
+    `ensemw2s` with the untrained base's error (untrained_wrong_T, same tokens and weights) is the sounder reference.
+    judged_N (bool): the rows that the learner did not train on, where errors are measured (default: all). count_T
+    (bool): the tokens that carry the answer (default: all); the others are neither judged nor raised for a miss.
 
-    judged_N (bool) marks the rows that the learner did not train on: only there errors are measured (default: all).
-    count_T (bool) marks the tokens that carry the answer: only they count in the error and are raised for a miss (the
-    others fare like tokens that were right). `by` = "answer" makes rows the samples: a row weighs what its tokens weigh
-    together, is wrong if any of its counted tokens is, and shares its new weight equally over all its tokens; chance is
-    then 1 - V^-L for L counted tokens, all but 1. `window` > 0: a miss also raises the tokens up to so many places
-    before and behind it in its row, at distance d by alpha·(1 - d/(window+1)); the error stays that of the misses.
-    Weights are then tempered (`share_floor`) and capped (see `capped`); shares are those of tokens, or of rows.
+    The samples are tokens (`by_token`) or, `by` = "answer", rows (`by_answer`). `window` > 0: a miss also raises its
+    neighbours (`near_misses`); the error stays that of the misses. The weights are then tempered to an effective share
+    of samples of at least `share_floor`, and capped (`cap_weights`).
     """
     wrong_T, length_N = check_tokens(weight_T, wrong_T, length_N), np.asarray(length_N)
-    if isinstance(window, bool) or not isinstance(window, int) or window < 0 or (window and not check_by(by)):
-        raise BadInput(f"window: {window!r} given with by: {by}; allowed: a whole number >= 0, and 0 by answer")
+    check_window(window, by)
     count_T = np.ones(len(wrong_T), dtype=bool) if count_T is None else np.asarray(count_T, dtype=bool)
     judged_N = np.ones(len(length_N), dtype=bool) if judged_N is None else np.asarray(judged_N, dtype=bool)
     judged_N, length_N = judged_N[length_N > 0], length_N[length_N > 0]  # a row without tokens is no sample
-    if check_by(by):
-        samples = by_token(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
-    else:
-        samples = by_answer(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
-    if not samples[-1].any():
+    make_samples = by_token if is_by_token(by) else by_answer
+    samples = make_samples(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
+    if not samples.judged_S.any():
         raise ValueError("no row that is judged has a token that counts")
-    found, new_S = adaboost.boosting_round(index, learner, *samples, booster=booster, least_share=least_share)
+    record, new_S = adaboost.boosting_round(index, learner, samples, booster=booster, least_share=least_share)
     if window:
-        near_T = near_misses(samples[1], length_N, window) * count_T - samples[1]
-        found, new_S = raise_neighbours(found, new_S, near_T, booster=booster, least_share=least_share)
+        near_T = near_misses(samples.wrong_S, length_N, window) * count_T - samples.wrong_S
+        record, new_S = raise_neighbours(record, new_S, near_T, booster=booster, least_share=least_share)
     new_S, _ = adaboost.keep_effective_share(new_S, share_floor)
-    return found, capped(new_S if by == "token" else share_out(new_S, length_N), cap=cap, cap_of=cap_of)
+    return record, cap_weights(new_S if is_by_token(by) else share_out(new_S, length_N), cap=cap)
 
 
-# What `adaboost.boosting_round` takes: weight, wrong, number of possible answers, untrained wrong or None, judged.
-Samples = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]
-
-
-def by_token(weight_T, wrong_T, length_N, untrained_T, judged_N, count_T, vocabulary: int) -> Samples:
-    """The tokens as samples. Those that do not count are neither judged nor missed."""
+def by_token(
+    weight_T: np.ndarray,
+    wrong_T: np.ndarray,
+    length_N: np.ndarray,
+    untrained_T: np.ndarray | None,
+    judged_N: np.ndarray,
+    count_T: np.ndarray,
+    vocabulary: int,
+) -> adaboost.Samples:
+    """The tokens as samples. Tokens that do not count are not judged, and fare like tokens that were right."""
     judged_T = np.repeat(judged_N, length_N) & count_T
-    return np.asarray(weight_T), wrong_T * count_T, np.full(len(wrong_T), vocabulary), untrained_T, judged_T
+    return adaboost.Samples(weight_T, wrong_T * count_T, np.full(len(wrong_T), vocabulary), untrained_T, judged_T)
 
 
-def by_answer(weight_T, wrong_T, length_N, untrained_T, judged_N, count_T, vocabulary: int) -> Samples:
-    """The rows as samples. One without a token that counts is neither judged nor missed."""
+def by_answer(
+    weight_T: np.ndarray,
+    wrong_T: np.ndarray,
+    length_N: np.ndarray,
+    untrained_T: np.ndarray | None,
+    judged_N: np.ndarray,
+    count_T: np.ndarray,
+    vocabulary: int,
+) -> adaboost.Samples:
+    """The rows as samples: a row weighs what its tokens weigh together, and is wrong if any counted token is.
+
+    Chance is 1 - V^-L for L counted tokens. A row without a counted token is neither judged nor wrong.
+    """
     untrained_N = None if untrained_T is None else answer_wrong(untrained_T, length_N, count_T)
     counted_N = row_sums(count_T, length_N)
     with np.errstate(over="ignore"):
         many_N = float(vocabulary) ** counted_N
     wrong_N = answer_wrong(wrong_T, length_N, count_T)
-    return row_sums(weight_T, length_N), wrong_N, many_N, untrained_N, judged_N & (counted_N > 0)
+    return adaboost.Samples(row_sums(weight_T, length_N), wrong_N, many_N, untrained_N, judged_N & (counted_N > 0))
 
 
 def raise_neighbours(
-    found: Round, new_T: np.ndarray, near_T: np.ndarray, *, booster: Callable, least_share: float
+    record: Round, new_T: np.ndarray, near_T: np.ndarray, *, booster: Callable, least_share: float
 ) -> tuple[Round, np.ndarray]:
-    """Weights after a round's update, raised by exp(alpha·near_T) on top; its Round with their effective share."""
+    """A round's new weights, raised by exp(alpha·near_T) on top, and its record with their effective share."""
     learns = booster(0.5, 0.5, 0.5)[1] is not None  # bagging has no reference to beat and leaves the weights alone
-    if not learns or found.alpha <= 0:
-        return found, new_T
-    new_T = adaboost.reweight(new_T, near_T, found.alpha)
+    if not learns or record.alpha <= 0:
+        return record, new_T
+    new_T = adaboost.reweight(new_T, near_T, record.alpha)
     share = adaboost.effective_share(new_T)
-    stop = adaboost.stop_reason(found.error, found.alpha, 1.0, share, least_share=least_share)
-    return dataclasses.replace(found, effective_share=share, stop=stop), new_T
+    stop = adaboost.stop_reason(record.error, record.alpha, 1.0, share, least_share=least_share)
+    return dataclasses.replace(record, effective_share=share, stop=stop), new_T
 
 
 def near_misses(wrong_T: np.ndarray, length_N: np.ndarray, window: int) -> np.ndarray:
-    """The largest wrong·(1 - d/(window+1)) over the tokens of the same row at distance d <= window, 0 to 1."""
+    """near_T, 0 to 1: the largest wrong·(1 - d/(window+1)) over the tokens of the same row at distance d <= window."""
     row_T = np.repeat(np.arange(len(length_N)), length_N)
     raised_T = np.array(wrong_T, dtype=np.float64)
     for distance in range(1, min(window, int(np.max(length_N)) - 1) + 1):
@@ -148,9 +153,9 @@ def near_misses(wrong_T: np.ndarray, length_N: np.ndarray, window: int) -> np.nd
 
 
 def answer_wrong(wrong_T: np.ndarray, length_N: np.ndarray, count_T: np.ndarray | None = None) -> np.ndarray:
-    """wrong_N: whether any of a row's counted tokens is wrong, 0 to 1; with ties the chance of it when they are broken.
+    """wrong_N, 0 to 1: whether any counted token of a row is wrong, 1 - Π (1 - wrong); without counted tokens, 0.
 
-    That is 1 - product of (1 - wrong). A row without a counted token is 0.
+    With ties it is the probability of a wrong token when they are broken at random.
     """
     wrong_T = np.asarray(wrong_T, dtype=np.float64)
     counted_T = wrong_T if count_T is None else wrong_T * np.asarray(count_T, dtype=bool)
@@ -158,22 +163,20 @@ def answer_wrong(wrong_T: np.ndarray, length_N: np.ndarray, count_T: np.ndarray 
         return np.clip(-np.expm1(row_sums(np.log1p(-counted_T), length_N)), 0.0, 1.0)
 
 
-def capped(weight_T: np.ndarray, *, cap: float | None, cap_of: Literal["mean", "total"] = "mean") -> np.ndarray:
-    """No weight above `cap` times their mean, or above the share `cap` of their total; they sum to 1 again.
+def cap_weights(weight_T: np.ndarray, *, cap: float | None) -> np.ndarray:
+    """The weights with none above `cap` times their mean, sum 1. None: no cap.
 
     What is cut off goes to the others in proportion to their weights: min(scale·w, limit) with the one scale that gives
     a sum of 1 (the nearest such weights by Kullback-Leibler). Order and ratios below the cap stay, weights of 0 stay 0.
-    A cap that the tokens of weight above 0 cannot fill is a BadInput. Null: the weights, summing to 1.
+    A cap that the tokens of weight above 0 cannot fill is a BadInput.
     """
     weight_T = adaboost.normalise(adaboost.check_weights(weight_T))
     if cap is None:
         return weight_T
-    if cap_of not in ("mean", "total"):
-        raise BadInput(f"cap_of: {cap_of!r} given; allowed: mean, total")
-    limit = cap / len(weight_T) if cap_of == "mean" else cap
+    limit = cap / len(weight_T)
     some = int((weight_T > 0).sum())
     if not limit * some >= 1 - 1e-12:
-        raise BadInput(f"cap: {cap!r} of the {cap_of} given, but {some} tokens that weigh anything cannot fill it to 1")
+        raise BadInput(f"cap: {cap!r} of the mean given, but {some} tokens that weigh anything cannot fill it to 1")
     if weight_T.max() <= limit:
         return weight_T
     if limit * some <= 1 + 1e-12:
@@ -181,7 +184,7 @@ def capped(weight_T: np.ndarray, *, cap: float | None, cap_of: Literal["mean", "
     falling_T = -np.sort(-weight_T)
     behind_T = np.cumsum(falling_T[::-1])[::-1]  # the weight of the k-th heaviest and all lighter ones
     scale_T = (1 - limit * np.arange(some)) / behind_T[:some]
-    # With the k heaviest at the limit, the next one must come out below it: the fewest for which it does.
+    # The fewest heaviest weights to hold at the limit such that the next one comes out below it.
     full = int(np.argmax(scale_T * falling_T[:some] <= limit))
     free = weight_T < falling_T[full - 1]
     scale = (1 - limit * int((~free).sum())) / math.fsum(weight_T[free])
@@ -189,10 +192,10 @@ def capped(weight_T: np.ndarray, *, cap: float | None, cap_of: Literal["mean", "
 
 
 def by_row(weights: TokenWeights) -> tuple[Weights, np.ndarray]:
-    """The rows' weights, and each token's share of its row (sums to 1 over a row; equal in a row of weight 0).
+    """The rows' weights, and each token's share of its row (sum 1 in each row; equal shares in a row of weight 0).
 
-    For a trainer that draws rows by weight: in a drawn row the shares weigh the tokens' losses, and the expected loss
-    is the sum of weight·loss over all tokens.
+    For a trainer that draws rows by weight: the shares weigh the tokens' losses in a drawn row, so the expected loss is
+    Σ weight·loss over all tokens.
     """
     weight_N = row_sums(weights.weight_T, weights.length_N)
     mass_T = np.repeat(weight_N, weights.length_N)
@@ -201,7 +204,7 @@ def by_row(weights: TokenWeights) -> tuple[Weights, np.ndarray]:
 
 
 def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
-    """The rows `index_N` (positions, or a mask) with all their tokens; weights stay as they are (sum <= 1)."""
+    """The rows `index_N` (positions, or a mask) with all their tokens; the weights are unchanged (sum <= 1)."""
     index_N = np.arange(len(record.ids))[index_N]
     length_N = np.asarray(record.length_N)
     at_T = ranges((np.cumsum(length_N) - length_N)[index_N], length_N[index_N])
@@ -211,9 +214,9 @@ def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
 
 
 def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
-    """Records of different rows as one, in the order of `ids`; a ValueError where the ids are not these."""
+    """Records of different rows as one, in the order of `ids`; a ValueError if these are not its ids."""
     arrays = {
-        f.name: np.concatenate([getattr(one, f.name) for one in parts])
+        f.name: np.concatenate([getattr(part, f.name) for part in parts])
         for f in dataclasses.fields(parts[0])
         if f.type == "np.ndarray"
     }
@@ -222,27 +225,27 @@ def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
 
 
 def layout(ranks: TokenRanks, weight_T: np.ndarray) -> TokenWeights:
-    """Weights on the tokens that `ranks` speaks of."""
+    """Weights on the tokens of `ranks`."""
     return TokenWeights(ranks.ids, ranks.length_N, ranks.start_T, ranks.end_T, weight_T, ranks.tokenizer)
 
 
 def overlapping(weights: TokenWeights, from_N: np.ndarray, to_N: np.ndarray) -> np.ndarray:
-    """count_T: the tokens that share a character with [from_N, to_N) of their row's answer, whatever the tokenizer."""
+    """count_T (bool): the tokens that share a character with [from_N, to_N) of their row's answer."""
     end_T = np.maximum(weights.end_T, weights.start_T + 1)
     return (weights.start_T < np.repeat(to_N, weights.length_N)) & (end_T > np.repeat(from_N, weights.length_N))
 
 
 def carry(weights: TokenWeights, to: TokenWeights) -> TokenWeights:
-    """The weights on the tokens of `to` (its own weights are not read): the same ids, in its order.
+    """The weights moved to the tokens of `to` (whose own weights are not read): the same ids, in its order.
 
-    With the same tokenizer they are the same numbers. With another one each token's weight is spread evenly over its
-    characters, and a character's weight over the tokens of `to` that have it: the pieces of a character of several
-    bytes share it. Each row keeps its weight. So that nothing is lost, a token without characters (the end of the text:
-    start = end = the text's length) has the one that begins there, and a character that no token has (a space that a
-    tokenizer drops) belongs to the next token with characters of its own, or at the end to the last one.
+    With the same tokenizer they are the same numbers. With another, each token's weight is spread evenly over its
+    characters, and each character's weight over the tokens of `to` that have it (the pieces of a multi-byte character
+    share it). Each row keeps its weight. So that nothing is lost, a token without characters (the end of the text:
+    start = end = the text's length) has the character that begins there, and a character without a token (a space that
+    a tokenizer drops) belongs to the next token with characters of its own, or at the end to the last token.
 
-    Uniform weights do not stay uniform: a long token gets more than a short one. Raises a ValueError where ids differ,
-    where a row that weighs anything has no token in `to`, and where the same tokenizer cut a row in another way.
+    Uniform weights do not stay uniform: a long token gets more than a short one. Raises a ValueError if the ids differ,
+    if a row that weighs anything has no token in `to`, or if the same tokenizer split a row differently.
     """
     position = align(Weights(weights.ids, np.arange(len(weights.ids))), to.ids).weight_N
     weights = take_rows(weights, position)
@@ -264,7 +267,7 @@ def carry(weights: TokenWeights, to: TokenWeights) -> TokenWeights:
 
 
 def widths(weights: TokenWeights) -> np.ndarray:
-    """Characters of each row up to its last token's end; 0 where it has no token."""
+    """width_N: the characters of each row up to the end of its last token; 0 in a row without tokens."""
     length_N, width_N = np.asarray(weights.length_N), np.zeros(len(weights.ids), dtype=np.int64)
     last_N = np.cumsum(length_N)[length_N > 0] - 1
     width_N[length_N > 0] = np.maximum(weights.end_T, weights.start_T + 1)[last_N]
@@ -272,14 +275,14 @@ def widths(weights: TokenWeights) -> np.ndarray:
 
 
 def characters(weights: TokenWeights, width_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a character (numbered through the rows, width_N of each) and a token that has it; none is left out."""
+    """All pairs of a character (numbered through the rows, width_N each) and a token that has it."""
     length_N = np.asarray(weights.length_N)
     start_T, end_T = np.array(weights.start_T), np.maximum(weights.end_T, weights.start_T + 1)
     first_T = ranges(np.zeros(len(length_N), dtype=np.int64), length_N) == 0
     before_T = np.where(first_T, 0, np.roll(end_T, 1))
     if (start_T < 0).any() or (~first_T & (np.diff(start_T, prepend=0) < 0)).any() or (before_T > end_T).any():
         raise ValueError(f"tokenizer {weights.tokenizer}: a row's tokens do not stand in the order of its characters")
-    # Characters that no token has: the next token's, or before a token without characters the one's in front of it.
+    # A character without a token goes to the next token; before a token without characters, to the one in front of it.
     empty_T = (weights.end_T <= weights.start_T) & ~first_T
     end_T[:-1] = np.where(empty_T[1:], np.maximum(end_T[:-1], start_T[1:]), end_T[:-1])
     start_T = np.where(empty_T, start_T, np.minimum(start_T, before_T))
@@ -289,29 +292,36 @@ def characters(weights: TokenWeights, width_N: np.ndarray) -> tuple[np.ndarray, 
 
 
 def ranges(begin_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """begin, begin + 1, ... of length_N[n] numbers each, one after the other."""
+    """The ranges [begin_N[n], begin_N[n] + length_N[n]), one after the other."""
     shift_N = begin_N - (np.cumsum(length_N) - length_N)
     return np.arange(int(np.sum(length_N))) + np.repeat(shift_N, length_N)
 
 
 def row_sums(values_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
+    """Each row's sum over its tokens."""
     return np.bincount(np.repeat(np.arange(len(length_N)), length_N), values_T, minlength=len(length_N))
 
 
 def share_out(weight_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """weight_T: each row's weight in equal parts on its tokens."""
+    """weight_T: each row's weight, split equally over its tokens."""
     return np.repeat(weight_N / np.maximum(length_N, 1), length_N)
 
 
-def check_by(by: str) -> bool:
-    """Whether tokens are the samples; a BadInput for what is neither token nor answer."""
+def is_by_token(by: str) -> bool:
+    """Whether tokens are the samples, not answers; any other word is a BadInput."""
     if by not in ("token", "answer"):
         raise BadInput(f"by: {by!r} given; allowed: token, answer")
     return by == "token"
 
 
+def check_window(window: int, by: str) -> None:
+    """Raises a BadInput unless it is a whole number >= 0, and 0 by answer."""
+    if isinstance(window, bool) or not isinstance(window, int) or window < 0 or (window and not is_by_token(by)):
+        raise BadInput(f"window: {window!r} given with by: {by}; allowed: a whole number >= 0, and 0 by answer")
+
+
 def check_tokens(weight_T: np.ndarray, wrong_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """wrong_T as float64; a ValueError unless weights, wrongness and lengths speak of the same tokens."""
+    """wrong_T as float64; a ValueError unless weights, wrongness and lengths are about the same tokens."""
     wrong_T = adaboost.check_wrong(wrong_T, len(adaboost.check_weights(weight_T)))
     if np.sum(length_N) != len(wrong_T) or np.min(length_N, initial=0) < 0:
         raise ValueError(f"the rows have {np.sum(length_N)} tokens together, but {len(wrong_T)} weights were given")

@@ -1,8 +1,8 @@
 """Alphas: how much each voter's vote counts, found on rows with gold that no voter was trained on.
 
-An alphas function is `(alpha_R, ballots, *, options) -> alpha_R >= 0`. The alpha_R that comes in are those of the
-boosting that trained the voters; a fixed pool, whose voters nobody trained, has none (all 1). Only the proportions
-of the result matter, and a 0 leaves the voter out: choosing members (`subsets`) is a way of weighing them.
+An alphas function is `(alpha_R, ballots, *, options) -> alpha_R >= 0`. It receives the alphas of the boosting that
+trained the voters; a fixed pool was not trained here, and has all 1. Only the proportions of the result matter, and a
+0 leaves the voter out: choosing members (`subsets`) is one way of weighing them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from w2s.store.records import BadInput
 
 
 def boosting(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
-    """The alphas that the boosting gave; learners that were not better than their reference get 0."""
+    """The alphas of the boosting; learners that were not better than their reference get 0."""
     return np.maximum(np.asarray(alpha_R, dtype=np.float64), 0)
 
 
 def uniform(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
-    """Alphas of 1 for every voter: the uniform control of any combiner."""
+    """An alpha of 1 for every voter: the uniform control of any combiner."""
     return np.ones(len(ballots.wrong_RN))
 
 
 def best_single(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
-    """The voter that is right most often, alone; voters that are level share it."""
+    """The voter that is right most often, alone; equally accurate voters share the vote."""
     error_R = ballots.wrong_RN.mean(1)
     return (error_R <= error_R.min() + 1e-12).astype(np.float64)
 
@@ -36,9 +36,9 @@ def best_single(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 def accuracy_log_odds(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """The log-odds of being right, ln((1-e)/e) + ln(K-1): the best weights of independent voters.
 
-    Nitzan and Paroush 1982, for two choices; the gain over guessing for more, as in SAMME. One right and one wrong
-    answer are added to each voter, so that none is certain. Voters worse than guessing get 0; if all are, all
-    are equal.
+    Nitzan and Paroush 1982, for two choices; for more, the gain over guessing, as in SAMME. One right and one wrong
+    answer are added to each voter, so that none is certain. Voters worse than guessing get 0; if all are, all are
+    equal.
     """
     rows = ballots.wrong_RN.shape[1]
     error_R, chance = (ballots.wrong_RN.sum(1) + 1) / (rows + 2), ballots.chance_N.mean()
@@ -50,8 +50,8 @@ def samme(alpha_R: np.ndarray, ballots: Ballots, *, rounds: int = 100, least_sha
     """AdaBoost over a fixed pool: each round adds alpha to the voter that errs least on the re-weighted rows.
 
     SAMME (Zhu et al. 2009) with the pool as its hypotheses: e = Σ w·wrong, alpha = ln((1-e)/e) + ln(K-1), then
-    w <- w·exp(alpha·wrong). A voter can be chosen again, and its alphas add up. It ends after `rounds`, when no voter
-    beats guessing, or when the weights' effective share of the rows would fall below `least_share` (0 to 1).
+    w <- w·exp(alpha·wrong). A voter chosen again adds to its alpha. It ends after `rounds`, when no voter beats
+    guessing, or when the effective share of the rows falls below `least_share` (0 up to 1).
     """
     if rounds < 1:
         raise BadInput(f"rounds: {rounds!r} given; allowed: a whole number above 0")
@@ -71,14 +71,14 @@ def samme(alpha_R: np.ndarray, ballots: Ballots, *, rounds: int = 100, least_sha
         total_R[best] += alpha
         log_P = log_P + alpha * wrong_RP[best]
         if error <= 1e-12:
-            break  # it is never wrong: no other voter is needed
+            break  # this voter is never wrong: no other is needed
     return total_R if total_R.any() else uniform(alpha_R, ballots)
 
 
 def bagging(alpha_R: np.ndarray, ballots: Ballots, *, draws: int = 100, seed: int = 0) -> np.ndarray:
-    """Bagging over a fixed pool: how often a voter is the best one on a bootstrap sample of the rows (Breiman 1996).
+    """Bagging over a fixed pool: how often a voter is the best on a bootstrap sample of the rows (Breiman 1996).
 
-    What boosting is compared with: the same choice among the same voters, without the re-weighting.
+    The control of `samme`: the same choice among the same voters, without the re-weighting.
     """
     if draws < 1:
         raise BadInput(f"draws: {draws!r} given; allowed: a whole number above 0")
@@ -95,8 +95,8 @@ def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 
     The alphas >= 0 that maximise (edge of the vote over chance)² / variance of the vote: but for the bound at 0 it is
     Fisher's linear discriminant, covariance^-1 · edge, and for independent voters edge / (error·(1 - error)). The
-    covariance is shrunk (Ledoit and Wolf 2004), because a few hundred rows cannot tell near copies apart. The sum is
-    1; where no voter beats chance all are equal.
+    covariance is shrunk (Ledoit and Wolf 2004), because a few hundred rows cannot tell near copies apart. The sum is 1;
+    if no voter beats chance, all are equal.
     """
     from sklearn.covariance import ledoit_wolf  # imported here: it costs a second and few runs need it
 
@@ -106,7 +106,7 @@ def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     if (edge_R <= 0).all():
         return np.full(len(wrong_RN), 1 / len(wrong_RN))
     covariance_RR, _ = ledoit_wolf(wrong_RN.T)
-    # Learners without any error leave no variance: a thousandth of a coin's keeps the matrix invertible.
+    # Voters without errors have no variance: a thousandth of a coin's keeps the matrix invertible.
     lower_RR = np.linalg.cholesky(covariance_RR + 0.00025 * np.eye(len(wrong_RN)))
     # max edge·a - a'Ca/2 with a >= 0 is a least-squares problem in the Cholesky factor: min |L'a - L^-1 edge|.
     alpha_R, _ = nnls(lower_RR.T, solve_triangular(lower_RR, edge_R, lower=True))
@@ -114,20 +114,20 @@ def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 
 
 def patterns(ballots: Ballots) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct rows of right and wrong with their chance, and how often each occurs: wrong_RP, chance_P, times_P.
+    """The distinct rows of right and wrong, their chance, and their counts: wrong_RP, chance_P, times_P.
 
-    Ten million rows of 16 voters have some ten thousand patterns: a round is then as quick as on a small set. They are
+    Ten million rows of 16 voters have some ten thousand patterns, so a round is as quick as on a small set. They are
     sorted, so that nothing drawn from them depends on the order of the rows.
     """
     wrong_RN, chance_N = ballots.wrong_RN, ballots.chance_N
     tied = any((wrong_N % 1 * (wrong_N != chance_N.astype(wrong_N.dtype))).any() for wrong_N in wrong_RN)
-    if tied or len(wrong_RN) > 36:  # more than a number of 64 bits has room for
+    if tied or len(wrong_RN) > 36:  # more than 64 bits can hold
         rows_XN = np.vstack([wrong_RN, chance_N])
         rows_XP, times_P = np.unique(rows_XN, axis=1, return_counts=True)
         return rows_XP[:-1], rows_XP[-1], times_P.astype(np.float64)
     key_N = np.asarray(ballots.count_N, dtype=np.int64)
     for wrong_N in wrong_RN:
-        # Right, wrong, or no vote: it errs as often as guessing, which count_N tells.
+        # Right, wrong, or no vote, which errs as often as guessing: that depends on count_N alone.
         key_N = 3 * key_N + np.where(wrong_N == 0, 0, np.where(wrong_N == 1, 1, 2))
     _, first_P, times_P = np.unique(key_N, return_index=True, return_counts=True)
     return wrong_RN[:, first_P].astype(np.float64), chance_N[first_P], times_P.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The evidence that alphas and subsets are found from, and the refusal of a method that cannot work on it."""
+"""The evidence that alphas and subsets are found from, and the error of a method that cannot work on it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 
 class NotApplicable(ValueError):
-    """A method cannot work on this kind of data (no costs, no prompts, ...): it is left out, and the reason shown."""
+    """A method cannot work on this kind of data (no costs, no prompts, ...): it is left out, with the reason shown."""
 
 
 @dataclass(frozen=True)
 class Ballots:
     """The evidence about R voters on N rows with gold, from which alphas are found (`alphas.ALPHAS`).
 
-    answer_RN: the position voted for (below 0: no vote). wrong_RN: 0 right to 1 wrong; a voter without a vote errs as
-    often as guessing. gold_N: the right position, -1 where no candidate is right. cost_R: dollars per question, NaN
-    where none were recorded of a voter.
+    answer_RN: the position voted for (below 0: no vote). wrong_RN: 0 (right) to 1 (wrong); a voter without a vote errs
+    as often as guessing. gold_N: the right position, -1 if no candidate is right. count_N: the number of candidates.
+    cost_R: US dollars per question, NaN for a voter without recorded costs.
     """
 
     answer_RN: np.ndarray
@@ -30,12 +30,12 @@ class Ballots:
     def chance_N(self) -> np.ndarray:
         """The error of guessing in each row, (K-1)/K.
 
-        A half where one candidate alone was given to an open question: another answer was possible.
+        A half if an open question has a single candidate: another answer was possible.
         """
         return 1 - 1 / np.maximum(self.count_N, 2)
 
     def some(self, most: int = 200_000) -> Ballots:
-        """At most so many rows, evenly spaced: they tell accuracies to 0.1 points, and more take memory."""
+        """At most `most` rows, evenly spaced: enough to tell accuracies to 0.1 points; more would take memory."""
         step = -(-len(self.gold_N) // most)
         if step < 2:
             return self

@@ -2,12 +2,12 @@
 
 A combiner is `(probs_RNK, mask_NK, alpha_R, abstained_RN=None, *, options) -> probs_NK`. probs_RNK are the learners'
 distributions over each row's candidates, mask_NK marks the real candidates, alpha_R >= 0 weighs the learners (only
-their proportions matter) and abstained_RN marks the rows that a learner could not judge: it has no say there. A row
-where all abstain comes out uniform. Rows sum to 1 over the real candidates and are 0 elsewhere.
+their proportions matter) and abstained_RN marks the rows on which a learner abstains and has no say. A row on which all
+abstain comes out uniform. Rows sum to 1 over the real candidates and are 0 elsewhere.
 
 No result depends on the order of candidates, learners or rows: a learner whose best candidates tie splits its vote.
-`uniform_vote`, `plurality` and `mean_probability` are uniform by name and ignore alpha_R. The uniform control of any
-other combiner is that combiner called with alphas of 1.
+`uniform_vote`, `plurality` and `mean_probability` ignore alpha_R. The uniform control of any other combiner is that
+combiner with alphas of 1.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def soft_vote(
 ) -> np.ndarray:
     """Alpha-weighted mean of the probabilities, Σ alpha·p / Σ alpha.
 
-    EnsemW2S (Agrawal et al., arXiv 2410.04571). Each learner's distribution is first taken to the power of
-    1/temperature: above 1 it softens learners that are too sure of themselves.
+    EnsemW2S (Agrawal et al., arXiv 2410.04571). Each learner's distribution is first raised to the power 1/temperature:
+    a temperature above 1 softens overconfident learners.
     """
     return pool(sharpen(probs_RNK, mask_NK, temperature), mask_NK, alpha_R, abstained_RN)
 
@@ -67,11 +67,11 @@ def plurality(
 ) -> np.ndarray:
     """Each learner has one vote and the winner takes all: probability 1 for the candidate with the most votes.
 
-    Between candidates with as many votes the mean probability decides; what is still tied shares the 1 equally.
+    Ties go to the candidate with the higher mean probability; candidates that still tie share the 1 equally.
     """
     share_NK = uniform_vote(probs_RNK, mask_NK, alpha_R, abstained_RN)
     mean_NK = mean_probability(probs_RNK, mask_NK, alpha_R, abstained_RN)
-    # Shares and means are sums in the order of the learners: what differs by less than rounding is a tie.
+    # Shares and means are summed in the order of the learners: differences within rounding are ties.
     most_NK = share_NK >= share_NK.max(1, keepdims=True) - 1e-12
     mean_NK = np.where(most_NK & mask_NK, mean_NK, -1)
     winner_NK = mean_NK >= mean_NK.max(1, keepdims=True) - 1e-12
@@ -89,8 +89,8 @@ def log_odds(
 ) -> np.ndarray:
     """Alpha-weighted mean of the log-probabilities (a logarithmic opinion pool).
 
-    Genest and Zidek 1986. temperature 1 is the weighted geometric mean; 1/R, with equal alphas, is naive Bayes, which
-    takes the learners for independent. `least_prob` bounds each probability from below, so that no learner has a veto.
+    Genest and Zidek 1986. A temperature of 1 is the weighted geometric mean; 1/R, with equal alphas, is naive Bayes,
+    which assumes independent learners. `least_prob` bounds each probability from below, so that no learner has a veto.
     """
     if not 0 < least_prob < 1:
         raise BadInput(f"least_prob: {least_prob!r} given; allowed: above 0 and below 1")
@@ -100,7 +100,7 @@ def log_odds(
 
 
 def votes(probs_RNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
-    """A vote of 1 for the most probable candidate, split equally where several tie. Works for (N, K) as well."""
+    """One vote for the most probable candidate, split equally between ties. Works for (N, K) as well."""
     probs_RNK = np.where(mask_NK, probs_RNK, -np.inf)
     best_RNK = probs_RNK == probs_RNK.max(-1, keepdims=True)
     return best_RNK / best_RNK.sum(-1, keepdims=True)

@@ -1,6 +1,6 @@
-"""How differently the members of an ensemble fail. All of it looks at right and wrong alone, on rows with gold.
+"""How differently the members of an ensemble fail, measured by right and wrong alone, on rows with gold.
 
-wrong_MN is 0 (right) to 1 (wrong); a member fails where it is 0.5 or more, so one that abstained failed.
+wrong_MN is 0 (right) to 1 (wrong); a member fails where it is 0.5 or more, so a member that abstains fails.
 """
 
 from __future__ import annotations
@@ -9,28 +9,22 @@ import numpy as np
 
 
 def failed(wrong_MN: np.ndarray) -> np.ndarray:
-    """Where a member fails, as float64 of 0 and 1; a ValueError where wrong_MN is empty or not from 0 to 1."""
+    """Where a member fails, as float64 of 0 and 1; a ValueError if wrong_MN is empty or not from 0 to 1."""
     wrong_MN = np.asarray(wrong_MN)
     if wrong_MN.ndim < 2 or not wrong_MN.size or not ((wrong_MN >= 0) & (wrong_MN <= 1)).all():
         raise ValueError("wrong must be members by rows, at least one of each, from 0 (right) to 1 (wrong)")
     return (wrong_MN >= 0.5).astype(np.float64)
 
 
-def focal_diversity(wrong_MN: np.ndarray) -> float:
-    """0 (all fail together) to 1 (no two fail together): focal diversity of the ensemble of all these M members.
+def focal_diversities(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:
+    """diversity_S, 0 (all fail together) to 1 (no two fail together): the focal diversity of S ensembles.
 
-    For each member k, the focal one: over the questions that k fails, p_i is the share where exactly i of the M fail,
-    and λ_k = 1 - Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i; the mean of λ_k over k (RL-Focal, arXiv 2502.04492; LLM-TOPLA,
-    arXiv 2410.03953). Ours, where that is 0/0: a member that never fails is left out of the mean, an ensemble in which
-    none fails has 1, and a single member has 0.
-    """
-    return float(focal_diversity_of(wrong_MN, np.ones((1, len(wrong_MN)), bool))[0])
+    chosen_SM marks the members of each. wrong may also be (S, M, N), another window of questions for each ensemble.
 
-
-def focal_diversity_of(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:
-    """diversity_S, 0 to 1: `focal_diversity` of S ensembles, chosen_SM says of which members (none: 0).
-
-    wrong may also be (S, M, N), another window of questions for each ensemble.
+    For each member k of an ensemble of M, the focal one: over the questions that k fails, p_i is the share where
+    exactly i of the M fail, and λ_k = 1 - Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i; the mean of λ_k over k (RL-Focal, arXiv
+    2502.04492; LLM-TOPLA, arXiv 2410.03953). Ours, where that is 0/0: a member that never fails is left out of the
+    mean, an ensemble in which none fails has 1, and one with a single member or none has 0.
     """
     fails, chosen_SM = failed(wrong_MN), np.asarray(chosen_SM, dtype=np.float64)
     if chosen_SM.ndim != 2 or chosen_SM.shape[1] != fails.shape[-2]:
@@ -52,6 +46,6 @@ def _moments(fails: np.ndarray, chosen_SM: np.ndarray) -> tuple[np.ndarray, np.n
     if len(chosen_SM) <= len(fails):
         count_SN = chosen_SM @ fails
         return count_SN @ fails.T, (count_SN * count_SN) @ fails.T
-    # Many subsets: how often each three members fail together is counted once, and the questions are done with.
+    # Many subsets: counting once how often each three members fail together makes the rest independent of N.
     two_MS = [((chosen_SM @ ((fails * one_N) @ fails.T)) * chosen_SM).sum(1) for one_N in fails]
     return chosen_SM @ (fails @ fails.T), np.stack(two_MS, axis=1)

@@ -1,14 +1,15 @@
-"""How much the answers of some voters tell about which candidate is right, in bits, and what one voter more would add.
+"""How much the answers of some voters tell about which candidate is right, in bits, and what one more voter adds.
 
 A candidate's position carries no meaning, so what the voters of a set S tell is who agrees with whom: the partition of
-S by answer, with those without an answer apart. Gold lies in one of its blocks or among the candidates that nobody
-named, and I(Y; X_S) = H(Y) - H(Y | partition), H(Y) = mean log2 K (arXiv 2602.08003, here for more than two choices).
+S by answer, with abstaining voters apart. Gold lies in one of its blocks or among the candidates that nobody named, and
+I(Y; X_S) = H(Y) - H(Y | partition), with H(Y) = mean log2 K (arXiv 2602.08003, here for more than two choices).
 
 H(Y | partition) is the mean surprise of each question's gold under what the *other* questions tell (leave one out), so
-voters that guess gain nothing by making many partitions. What they tell is the plug-in estimate, the counts of gold
-within the partition, shrunk: a Dirichlet prior worth `strength` questions, whose mean is what the voters before tell,
-moved by the new voter's log odds as if it were independent of them, to the power (of POWERS, 0 ignores it) that
-surprises least. Shrunk straight to the independent-voters posterior, ten dependent voters seem to tell less than three.
+that guessing voters gain nothing by making many partitions. What they tell is a plug-in estimate, the counts of gold
+within the partition, shrunk by a Dirichlet prior worth `strength` questions. The prior's mean is what the voters so far
+tell, moved by the new voter's log odds as if it were independent of them, to the power (of POWERS; 0 ignores it) with
+the least surprise. Shrunk straight to the independent-voters posterior, ten dependent voters seem to tell less than
+three.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ POWERS = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Evidence:
-    """Ballots made ready. Of each voter and question: cast_RN and right_RN, whether it has an answer, the right one;
-    place_RN, where the candidate that it named lies in a flat (C, N) array; log_odds_RN, what its vote adds to the log
-    odds of that candidate, ln(a·(K-1)/(1-a)), as the other questions tell (0 without a vote). gold_N: a place as well.
+    """Prepared ballots.
+
+    For each voter and question: cast_RN and right_RN, whether it has an answer and whether that is right; place_RN,
+    the place of the candidate it named in a flat (C, N) array; log_odds_RN, what its vote adds to the log odds of that
+    candidate, ln(a·(K-1)/(1-a)), estimated from the other questions (0 without a vote). gold_N: gold's place.
     """
 
     cast_RN: np.ndarray
@@ -41,10 +44,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Known:
-    """What some voters tell of each question, and how many bits it is.
+    """What some voters tell about each question, and how many bits that is.
 
-    pattern_N: which partition, by number, seen_N: in how many other questions; block_CN: in which block each candidate
-    is (0: nobody named it), blocks_N: how many there are; share_CN: the probability that a candidate is right.
+    pattern_N: the number of its partition; seen_N: how many other questions have it; block_CN: the block of each
+    candidate (0: nobody named it); blocks_N: the number of blocks; share_CN: the probability that a candidate is right.
     """
 
     bits: float
@@ -57,7 +60,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Step:
-    """The partition with one voter more, and how it is best used: its bits, its power."""
+    """The partition with one more voter: its bits, and the power that the voter's log odds are best taken to."""
 
     bits: float
     power: float
@@ -69,20 +72,8 @@ class Step:
     cell_N: np.ndarray
 
 
-def information(ballots: Ballots, chosen: list[int] | np.ndarray, *, strength: float = STRENGTH) -> float:
-    """Bits, I(Y; X_S): what the answers of these voters together tell about which candidate is right; 0 for none.
-
-    They are taken in the order of their accuracy. `strength`, above 0: how many questions the prior is worth.
-    """
-    evidence = gather(ballots)
-    known = nothing(evidence)
-    for voter in sorted(map(int, chosen), key=lambda at: (ballots.wrong_RN[at].mean(), at)):
-        known = add(evidence, known, voter, strength)
-    return known.bits
-
-
 def gather(ballots: Ballots) -> Evidence:
-    """Ballots made ready; where some gold is no candidate, 'another answer' is one choice more in every question."""
+    """Prepares ballots; if some gold is no candidate, 'another answer' becomes one more choice in every question."""
     check_wrong(ballots.wrong_RN)
     outside = int((ballots.gold_N < 0).any())
     gold_N = np.where(ballots.gold_N < 0, int(ballots.count_N.max()), ballots.gold_N).astype(np.int64)
@@ -98,7 +89,7 @@ def gather(ballots: Ballots) -> Evidence:
 
 
 def nothing(evidence: Evidence) -> Known:
-    """What no voter tells."""
+    """What is known without any voter."""
     n = len(evidence.gold_N)
     none_N, most = np.zeros(n, np.int64), int(max(evidence.gold_N.max(), evidence.place_RN.max())) // n + 1
     block_CN, share_CN = np.zeros((most, n), np.int64), np.tile(1 / evidence.choices_N, (most, 1))
@@ -106,7 +97,7 @@ def nothing(evidence: Evidence) -> Known:
 
 
 def add(evidence: Evidence, known: Known, voter: int, strength: float = STRENGTH) -> Known:
-    """What is known with one voter more."""
+    """What is known with one more voter."""
     new, place_N, cast_N = step(evidence, known, voter, strength), evidence.place_RN[voter], evidence.cast_RN[voter]
     block_CN, share_CN = known.block_CN.copy(), known.share_CN.copy()
     block_CN.ravel()[place_N[cast_N]] = new.block_N[cast_N]
@@ -125,7 +116,7 @@ def add(evidence: Evidence, known: Known, voter: int, strength: float = STRENGTH
 
 
 def step(evidence: Evidence, known: Known, voter: int, strength: float = STRENGTH) -> Step:
-    """The partition with one voter more, and the bits that would then be known."""
+    """The partition with one more voter, and the bits that would then be known."""
     place_N, right_N = evidence.place_RN[voter], evidence.right_RN[voter]
     width = int(known.blocks_N.max()) + 2
     block_N = known.block_CN.ravel()[place_N] * evidence.cast_RN[voter]

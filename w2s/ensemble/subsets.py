@@ -1,11 +1,10 @@
-"""Which few of many voters to ask: at most k of them, for at most so many dollars per question.
+"""Which few of many voters to ask: at most k of them, for at most `dollars` per question.
 
-An ALPHAS function of `alphas`: `(alpha_R, ballots, *, k, dollars, ...) -> alpha_R`; the alphas given are not used.
-The chosen voters get 1 each, and a little more the more accurate they are (0.01, 0.005, ...: together less than a
-vote), so that a weighted vote is their plurality with ties to the best member on either side; the others get 0.
-`dollars` bounds the sum of the chosen voters' mean costs. Voters that are equally accurate come by their cost, then by
-how much they err with the crowd, then in the order given. A voter without an answer has no vote, and a plurality
-without a vote is wrong.
+Functions for the table ALPHAS: `(alpha_R, ballots, *, k, dollars, ...) -> alpha_R`; the incoming alphas are not used.
+The chosen voters get 1 each, plus a little by rank of accuracy (0.01, 0.005, ...: together less than a vote), so that a
+weighted vote is their plurality with ties going to the side of the best member; the others get 0. `dollars` bounds the
+sum of the chosen voters' mean costs. Equally accurate voters are ordered by cost, then by how much they err with the
+crowd, then as they came. A voter without an answer has no vote, and a plurality without votes is wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from w2s.ensemble.ballots import Ballots, NotApplicable
-from w2s.ensemble.diversity import focal_diversity_of
+from w2s.ensemble.diversity import focal_diversities
 from w2s.ensemble.information import STRENGTH, add, gather, nothing, step
 from w2s.store.records import BadInput
 
@@ -33,7 +32,7 @@ class Budget(NamedTuple):
     dollars: float
 
     def allows(self, chosen: list[int], voter: int) -> bool:
-        """Whether one voter more is affordable (its number is not looked at)."""
+        """Whether one more voter is affordable (k is not checked)."""
         return self.cost_R[[*chosen, voter]].sum() <= self.dollars * (1 + 1e-9)
 
 
@@ -55,11 +54,11 @@ def greedy_information(
     strength: float = STRENGTH,
     exact: int = 10,
 ) -> np.ndarray:
-    """Voters taken one by one, each the one whose answers add most information about the right one.
+    """Voters taken one by one, each time the one whose answers add most information about the right answer.
 
-    Greedy maximisation of I(Y; X_S) (arXiv 2602.08003) as `information` estimates it; it ends where no voter adds
+    Greedy maximisation of I(Y; X_S) (arXiv 2602.08003) as `information` estimates it; it ends when no voter adds
     anything. Past `exact` members a voter's gain is approximated by pairs: its least gain over one member,
-    min over j of I(Y; X_r | X_j) (CMIM, Fleuret 2004). Under `dollars` it is run twice, by gain and by gain per dollar,
+    min over j of I(Y; X_r | X_j) (CMIM, Fleuret 2004). Under `dollars` it runs twice, by gain and by gain per dollar,
     and the set that tells more is taken (Leskovec et al. 2007).
     """
     if not strength > 0 or exact < 1:
@@ -88,9 +87,9 @@ def focal_diversity(
 
     weight · focal diversity + (1 - weight) · accuracy, as LLM-TOPLA prunes ensembles (arXiv 2410.03953; RL-Focal,
     arXiv 2502.04492, rewards both); `weight` is 0 to 1. Only teams of equal size are compared (Wu et al. 2021, CVPR):
-    of k, or of as many as `dollars` allow. Every team is looked at where there are at most `most_subsets`. Otherwise,
-    and this is ours, the best team of the largest size (at least 3) that can be searched, among the most accurate
-    voters, is grown voter by voter. The weight is ours too: at 0.5 the worst voters of a mixed pool come in.
+    of k, or of as many as `dollars` allow. All teams are searched if there are at most `most_subsets`. Otherwise (ours)
+    the best team of the largest size (at least 3) that can be searched, among the most accurate voters, is grown voter
+    by voter. The default weight is ours too: at 0.5 the worst voters of a mixed pool come in.
     """
     if not 0 <= weight <= 1 or most_subsets < 1:
         name, value, allowed = (
@@ -104,7 +103,7 @@ def focal_diversity(
         chosen_SR = np.zeros((len(teams), len(budget.cost_R)))
         for chosen_R, team in zip(chosen_SR, teams, strict=True):
             chosen_R[team] = 1
-        score_S = weight * focal_diversity_of(ballots.wrong_RN, chosen_SR) + (1 - weight) * accuracy_S
+        score_S = weight * focal_diversities(ballots.wrong_RN, chosen_SR) + (1 - weight) * accuracy_S
         return teams[_first_best(budget, teams, np.round(score_S, 12))]
 
     size, pool = _searchable(len(budget.order), budget.k, most_subsets)
@@ -132,9 +131,9 @@ def exhaustive(
     dollars: float | None = None,
     most_subsets: int = MOST_SUBSETS,
 ) -> np.ndarray:
-    """Of all subsets of at most k voters the one whose plurality is right most often.
+    """Of all subsets of at most k voters, the one whose plurality is right most often.
 
-    For small pools: NotApplicable where there are more than `most_subsets`. Of equally good subsets, the smallest.
+    For small pools: NotApplicable if there are more than `most_subsets`. Of equally good subsets, the smallest.
     """
     ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
@@ -145,7 +144,7 @@ def exhaustive(
 
 
 def _budget(ballots: Ballots, k: int, dollars: float | None) -> Budget:
-    """The options, checked, and the voters in order."""
+    """The checked options, and the voters in order."""
     if k < 1:
         raise BadInput(f"k: {k!r} given; allowed: 1 and more")
     if dollars is not None and ballots.cost_R is None:
@@ -172,7 +171,7 @@ def _alphas(budget: Budget, chosen: list[int]) -> np.ndarray:
 def _informative(
     budget: Budget, ballots: Ballots, strength: float, exact: int, price_R: np.ndarray
 ) -> tuple[list[int], float]:
-    """The greedy set, by gain for its price, and the bits that it tells."""
+    """The greedy set, by gain per price, and the bits that it tells."""
     evidence = gather(ballots)
     known = first = nothing(evidence)
     chosen, least_R = [], np.full(len(price_R), np.inf)
@@ -209,7 +208,7 @@ def _first_best(budget: Budget, sets: list[list[int]], score_S: np.ndarray) -> i
 
 
 def _searchable(voters: int, k: int, most: int) -> tuple[int, int]:
-    """The largest size of team, up to k, of which all can be looked at, and among how many voters."""
+    """The largest team size, up to k, that can be searched exhaustively, and among how many voters."""
     size = max([size for size in range(1, k + 1) if _count(voters, size) <= most], default=1)
     size = max(size, min(k, 3))
     return size, max([pool for pool in range(1, voters + 1) if _count(pool, size) <= most], default=1)
@@ -224,9 +223,9 @@ def _every(budget: Budget, box_RCN: np.ndarray) -> tuple[list[list[int]], np.nda
 def _walk(
     budget: Budget, box_RCN: np.ndarray, votes_CN: np.ndarray | int, chosen: list[int], first: int
 ) -> Iterator[tuple[list[int], float]]:
-    """The subsets that begin with `chosen`, whose votes are counted already."""
+    """The subsets that begin with `chosen`, whose votes are already counted."""
     vote = _vote(budget.k, len(chosen))
-    now_CN = np.empty_like(box_RCN[0])  # one for all: new memory for each subset takes five times as long
+    now_CN = np.empty_like(box_RCN[0])  # reused: new memory for each subset takes five times as long
     for place in range(first, len(budget.order)):
         voter = budget.order[place]
         if budget.allows(chosen, voter):
@@ -238,7 +237,7 @@ def _walk(
 
 
 def _boxes(ballots: Ballots, k: int) -> np.ndarray:
-    """box_RCN: 1 where the voter named that candidate. Gold has box 0, candidate c otherwise c + 1."""
+    """box_RCN: 1 if the voter named that candidate. Gold has box 0, any other candidate c has box c + 1."""
     answer_RN = np.where(ballots.answer_RN == ballots.gold_N, 0, ballots.answer_RN + 1)
     box_RCN = np.zeros((len(answer_RN), int(ballots.count_N.max()) + 1, answer_RN.shape[1]), _kind(k))
     voter_V, row_V = np.nonzero(ballots.answer_RN >= 0)
@@ -247,12 +246,12 @@ def _boxes(ballots: Ballots, k: int) -> np.ndarray:
 
 
 def _vote(k: int, place: int) -> np.integer:
-    """A vote of one of k voters: a whole, and a bit that outweighs the bits of all less accurate voters."""
+    """The vote of one of k voters: a whole vote, and a bit that outweighs the bits of all less accurate voters."""
     return _kind(k)(2**k + 2 ** (k - 1 - place))
 
 
 def _kind(k: int) -> type[np.integer]:
-    """The least integers that hold k votes."""
+    """The smallest integer type that holds k votes."""
     return np.int16 if k <= 10 else np.int32 if k <= 25 else np.int64
 
 

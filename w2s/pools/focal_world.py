@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from w2s.ensemble.diversity import focal_diversity_of
+from w2s.ensemble.diversity import focal_diversities
 from w2s.pools.records import ABSTAINED, Opinions, Truth
 
 EPISODES, STEPS = 128, 16  # side by side, and how long: 2,048 decisions in a rollout
@@ -138,7 +138,7 @@ def log_odds(accuracy_BM: np.ndarray) -> np.ndarray:
 
 def observe(fails_BMW: np.ndarray, accuracy_BM: np.ndarray, bits_BM: np.ndarray) -> np.ndarray:
     """The Decider's state: pool bits, the window's accuracies and focal diversity of the selection, its size."""
-    scores_B2 = np.stack([focal_diversity_of(fails_BMW, bits_BM), bits_BM.mean(1)], 1)
+    scores_B2 = np.stack([focal_diversities(fails_BMW, bits_BM), bits_BM.mean(1)], 1)
     return np.concatenate([bits_BM, 4 * accuracy_BM - 2, scores_B2], 1, dtype=np.float32)
 
 

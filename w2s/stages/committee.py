@@ -19,7 +19,7 @@ from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.pools.records import ABSTAINED
 from w2s.rewards.tilt import accepted
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.rounds import gold_of, read_round, stack, staged
+from w2s.stages.rounds import accuracy_by_rounds, read_gold, read_rounds, stack
 from w2s.store.artifacts import write_json
 from w2s.store.records import (
     Example,
@@ -41,13 +41,12 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     Writes committee.json: members (round, alpha, accuracy alone), the accuracy by number of rounds, how far the
     learners err together, and the best single learner on easy_holdout.
     """
-    found = [read_round(inputs[f"round-{at}"]) for at in range(rounds)]
-    found = [one for one in found if one is not None]
+    found = read_rounds([inputs[f"round-{at}"] for at in range(rounds)])
     opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in found]
-    accuracy_R = staged(opinions, found, combiner, inputs["gold"])
+    accuracy_R = accuracy_by_rounds(opinions, found, combiner, inputs["gold"])
     used = adaboost.best_rounds(accuracy_R) if any(one.alpha > 0 for one in found) else 1
     first, probs_RNK, abstained_RN = stack(opinions)
-    gold_N = gold_of(first, inputs["gold"])
+    gold_N = read_gold(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
     boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
     answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))

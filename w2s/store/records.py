@@ -267,6 +267,17 @@ def take(record: Arrays, index_N: np.ndarray) -> Arrays:
     return dataclasses.replace(record, **rows, **{name: value[:, index_N] for name, value in members_first.items()})
 
 
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions on different rows as one record, named after the first; narrower ones are padded to the widest."""
+    wide = max(part.probs_NK.shape[1] for part in parts)
+
+    def join(name: str) -> np.ndarray:
+        arrays = [getattr(part, name) for part in parts]
+        return np.concatenate([np.pad(a, ((0, 0), (0, wide - a.shape[1]))) if a.ndim == 2 else a for a in arrays])
+
+    return Predictions(join("ids"), join("probs_NK"), join("mask_NK"), join("abstained_N"), parts[0].by)
+
+
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
     """Rows as JSON Lines, flushed to the disk; returns how many."""
     count = 0

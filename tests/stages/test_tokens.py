@@ -48,8 +48,10 @@ def worker(log):
             only = (job.get("only") or {}).get("targets")
             ids = [row.id for row in read_rows(job["examples"]["targets"], Example) if only is None or row.id in only]
             for at, models in enumerate(job["stages"]):
-                known = [read_arrays(f"{model}/known.npz", PseudoLabels).ids.tolist() for model in models if model]
-                write_arrays(folder / f"targets-{at}.npz", make_ranks(ids, sum(known, [])))
+                known = [read_arrays(f"{model}/known.npz", PseudoLabels).ids for model in models if model]
+                write_arrays(
+                    folder / f"targets-{at}.npz", make_ranks(ids, {key for keys in known for key in keys.tolist()})
+                )
         (folder / "done.json").write_text("{}")
 
     return run

@@ -52,13 +52,17 @@ class RoundStage:
         return f"round-{self.index}"
 
     @property
+    def round_seed(self) -> int:
+        return self.seed * 1000 + self.index
+
+    @property
     def is_bagging(self) -> bool:
         return self.boosting.booster["name"] == "bagging"
 
     def count_draws(self, weight_N: np.ndarray) -> np.ndarray:
         """How often each row is in the round's bootstrap sample of as many rows."""
         size = len(weight_N)
-        return np.bincount(adaboost.bootstrap(weight_N, size, self.seed * 1000 + self.index), minlength=size)
+        return np.bincount(adaboost.bootstrap(weight_N, size, self.round_seed), minlength=size)
 
 
 class SampleKind(Protocol):
@@ -119,12 +123,12 @@ def run_round(stage: RoundStage, kind: SampleKind) -> Facts:
 def fit_and_ask(
     stage: RoundStage, kind: SampleKind, labels: PseudoLabels, weights: Weights | TokenWeights
 ) -> tuple[list[Any], np.ndarray | None, list[dict]]:
-    """The round's models, as `boosting.errors` wants them: what each says, judged_N, and each one's training facts.
+    """Fits the round's models as `boosting.errors` asks: what each says, judged_N, and each one's training facts.
 
-    judged_N are the rows whose errors count; None: all.
+    judged_N: the rows whose errors count; None: all.
     """
-    boosting, index = stage.boosting, stage.seed * 1000 + stage.index
-    fold_N = assign_folds(labels.ids, boosting.folds, index)
+    boosting = stage.boosting
+    fold_N = assign_folds(labels.ids, boosting.folds, stage.round_seed)
     # The fold that each model does not train on; None: it trains on all rows.
     held_out = {
         "cross_fit": list(range(boosting.folds)),
@@ -139,7 +143,7 @@ def fit_and_ask(
             stage.tools,
             learner=stage.learner,
             base=base_folder(stage.inputs, stage.learner),
-            seed=index * 10 + at,
+            seed=stage.round_seed * 10 + at,
             examples=kind.targets,
             labels=take(labels, rows),
             weights=kind.make_training_weights(weights, rows),

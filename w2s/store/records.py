@@ -68,18 +68,6 @@ class Gold:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The possible answers of each example, at most K: the choices, or the distinct answers that were sampled."""
-
-    ids: np.ndarray
-    texts: tuple[tuple[str, ...], ...]
-
-    @property
-    def count_N(self) -> np.ndarray:
-        return np.array([len(texts) for texts in self.texts])
-
-
-@dataclass(frozen=True)
 class Predictions:
     """One opinion: a distribution over each example's candidates.
 
@@ -231,11 +219,6 @@ Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, TokenRanks, Token
 def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
     """16 hex digits that name a question wherever it turns up again."""
     return hashlib.sha256("\0".join((source, prompt, *choices)).encode()).hexdigest()[:16]
-
-
-def candidates_of(examples: Sequence[Example]) -> Candidates:
-    """The candidates of choice questions: their choices."""
-    return Candidates(np.array([e.id for e in examples]), tuple(e.choices for e in examples))
 
 
 def candidate_mask(count_N: np.ndarray) -> np.ndarray:

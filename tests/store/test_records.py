@@ -20,7 +20,6 @@ from w2s.store.records import (
     Weights,
     align,
     candidate_mask,
-    candidates_of,
     example_id,
     read_arrays,
     read_rows,
@@ -153,10 +152,8 @@ def test_an_id_names_a_question_and_nothing_else():
     )
 
 
-def test_candidates_of_questions_are_their_choices():
-    found = candidates_of([ROWS[0]])
-    assert found.texts == (("a", "b"),)
-    assert candidate_mask(found.count_N).tolist() == [[True, True]]
+def test_a_candidate_mask_marks_the_real_candidates():
+    assert candidate_mask(np.array([2])).tolist() == [[True, True]]
 
 
 def test_softmax_ignores_what_is_no_candidate():

@@ -110,7 +110,7 @@ CONFIGS = {
     "a control by number": ("controls: {floor: 0}", "controls.floor: 0 given; allowed: true or false"),
     "an unknown control": ("controls: {celing: false}", "controls.celing: there is no such key (did you mean 'ceiling'?)"),
     "a suite": ("evaluation: {suites: [{name: human_eval}]}", "evaluation.suites.0: 'human_eval' is not known (did you mean"),
-    "a suite twice": ("evaluation: {suites: [{name: world}, {name: world}]}", "evaluation.suites: 'world' is there twice"),
+    "a suite twice": ("evaluation: {suites: [{name: world}, {name: world}]}", "evaluation.suites: 'world' is listed twice"),
     "no bins": ("evaluation: {bins: 0}", "evaluation.bins: 0 given; allowed: above 0"),
     "a cold sampler": ("evaluation: {temperature: -1}", "evaluation.temperature: -1 given; allowed: 0 or more"),
     "no slots": ("runtime: {slots: 0}", "runtime.slots: 0 given; allowed: above 0"),

@@ -95,6 +95,7 @@ REWARD_CHANGES = {
 CHANGES = {
     "name": ("other", []),
     "seeds": ([0, 1], []),
+    "plugins": (["mine.py"], []),
     "limit": (30, ["questions", "(world 0 · )?base model strong"]),
     "data.root": ("elsewhere", []),  # the same rows in another folder
     "data.sources": ([{"name": "world", "easy": 401, "hard": 500}], ["questions"]),

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from w2s.cli import flags
+from w2s.cli import about, flags
 from w2s.store.log import (
     tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
 )
@@ -92,10 +92,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
     add(rewards_run, "train reward models on preference data, and judge them", *flags.STUDIED)
     add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", *flags.STUDIED)
-    add(init, "write a commented config and example data to start from", *flags.INIT)
-    add(config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
-    add(config_reference, "every key of a config: type, range, default, meaning")
-    add(config_schema, "the JSON schema of a config, for editors")
+    add(about.init, "write a commented config and example data to start from", *flags.INIT)
+    add(about.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
+    add(about.config_reference, "every key of a config: type, range, default, meaning")
+    add(about.config_schema, "the JSON schema of a config, for editors")
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
@@ -278,34 +278,6 @@ def rewards_curve(asked: argparse.Namespace) -> None:
     execution.write_run(config, told, ["w2s", "rewards", "curve", asked.config, *asked.overrides])
     print(finish(folder))
     print(f"report: {folder / 'curve.html'}")
-
-
-def init(asked: argparse.Namespace) -> None:
-    """Write a commented config for a task and a folder of example rows, in the layout that your own data may have.
-    Nothing that exists is overwritten."""
-    from w2s.cli.start import write_start
-
-    print(write_start(asked.task, Path(asked.folder)))
-
-
-def config(asked: argparse.Namespace) -> None:
-    """What a config may hold: `w2s config reference` for people, `w2s config schema` for editors."""
-    raise BadInput(f"config: {' '.join(asked.about) or 'nothing'!r} given; allowed: reference, schema")
-
-
-def config_reference(asked: argparse.Namespace) -> None:
-    """Every key of a config with its type, range, default and meaning."""
-    from w2s.config.reference import describe_keys
-
-    print(describe_keys())
-
-
-def config_schema(asked: argparse.Namespace) -> None:
-    """The JSON schema of a config, by which editors complete and check one: the shipped configs name
-    configs/schema.json in their first line."""
-    from w2s.config.reference import make_schema
-
-    print(json.dumps(make_schema(), indent=1))
 
 
 def methods(asked: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ name: choices             # results go to runs/choices
 seeds: [0]                # [0, 1, 2] repeats the whole chain and gives intervals over seeds
 
 data:
-  root: ROOT
+  root: DATA
   # Your own rows: prompt, choices, answer (an index, a letter or the text), level (how hard). These here are synthetic.
   sources: [{name: file, path: questions.jsonl}]
   easy_max: 0             # questions of level 0 are easy; or instead of both: easy_share: 0.5
@@ -51,7 +52,7 @@ name: answers             # results go to runs/answers
 seeds: [0]                # [0, 1, 2] repeats the whole chain and gives intervals over seeds
 
 data:
-  root: ROOT
+  root: DATA
   sources: [{name: file, path: questions.jsonl}]    # your own rows: prompt, answer, level. These here are synthetic.
   easy_max: 0             # questions of level 0 are easy; or instead of both: easy_share: 0.5
   hard_min: 1             # questions of level 1 and above are hard
@@ -81,7 +82,7 @@ name: code                # results go to runs/code
 seeds: [0]                # [0, 1, 2] repeats the whole chain and gives intervals over seeds
 
 data:
-  root: ROOT
+  root: DATA
   # Tasks in the layout of MBPP, in mbpp/mbpp.jsonl: task_id, text, code, test_list. Its splits are ranges of task_id:
   # test 11 to 510, train 601 to 974. Others: `w2s methods sources`.
   sources:
@@ -110,8 +111,8 @@ student:
 
 RECORDED = """\
 # Recorded answers of many models become the best one opinion: `w2s combine --config` with this file.
-outputs: OUTPUTS        # outputs.jsonl: id, model, answer; questions.jsonl: id, prompt, choices, gold
-methods: [votes, label models]      # families or names (`w2s methods combine`), or [all]
+outputs: DATA             # outputs.jsonl: id, model, answer; questions.jsonl: id, prompt, choices, gold
+methods: [votes, label models]    # families or names (`w2s methods combine`), or [all]
 models: []                # only these models; [] is all
 costs: {}                 # dollars of one answer, e.g. {gpt-4*: 0.03, "*": 0.001}: adds cascades and routing
 repeats: 5                # random halves: methods are fitted on one and judged on the other
@@ -172,21 +173,21 @@ class Start:
     """What `w2s init` writes for a task, and which commands come next."""
 
     config: str
-    """The config's text; ROOT, OUTPUTS and CONFIG stand for paths."""
+    """The config's text; DATA stands for the folder of the rows."""
     files: dict[str, Callable[[], Iterator[dict]]]
     """Path below the folder -> its rows."""
     commands: tuple[str, ...]
+    """Each takes the config."""
 
 
-PLAN, RUN = "w2s plan CONFIG", "w2s run CONFIG"
 STARTS = {
-    "choices": Start(CHOICES, {"data/questions.jsonl": choice_rows}, (PLAN, RUN)),
-    "answers": Start(ANSWERS, {"data/questions.jsonl": answer_rows}, (PLAN, RUN)),
-    "code": Start(CODE, {"data/mbpp/mbpp.jsonl": code_rows}, (PLAN, RUN)),
+    "choices": Start(CHOICES, {"data/questions.jsonl": choice_rows}, ("w2s plan", "w2s run")),
+    "answers": Start(ANSWERS, {"data/questions.jsonl": answer_rows}, ("w2s plan", "w2s run")),
+    "code": Start(CODE, {"data/mbpp/mbpp.jsonl": code_rows}, ("w2s plan", "w2s run")),
     "recorded": Start(
         RECORDED,
         {"outputs/questions.jsonl": recorded_rows, "outputs/outputs.jsonl": output_rows},
-        ("w2s combine --config CONFIG",),
+        ("w2s combine --config",),
     ),
 }
 
@@ -202,10 +203,8 @@ def write_start(task: str, folder: Path) -> str:
     for name, rows in start.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows()))
-    places = {"ROOT": folder / "data", "OUTPUTS": folder / "outputs", "CONFIG": config}
-    text = start.config
-    for name, path in places.items():
-        text = text.replace(name, json.dumps(str(path)))
-    config.write_text(text)
+    data = folder / Path(next(iter(start.files))).parts[0]
+    config.write_text(start.config.replace("DATA", json.dumps(str(data))))
     wrote = [f"wrote {path}" for path in (config, *(folder / name for name in start.files))]
-    return "\n".join([*wrote, *(f"next:  {command.replace('CONFIG', str(config))}" for command in start.commands)])
+    following = [f"next:  {command} {shlex.quote(str(config))}" for command in start.commands]
+    return "\n".join([*wrote, *following])

@@ -15,7 +15,7 @@ from typing import Any
 
 from w2s.config.fields import Config, Learner, RewardModels
 from w2s.config.registry import build
-from w2s.config.smoke import limited
+from w2s.config.smoke import shrink
 from w2s.config.studies import RewardStudy
 from w2s.config.values import out_of_range
 from w2s.store.hidden import hidden, hide, value_of
@@ -50,7 +50,7 @@ def load(
         problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in faults]
     if problems:
         raise BadInput(hide("\n".join(problems)))
-    return limited(config)
+    return shrink(config)
 
 
 def checked(

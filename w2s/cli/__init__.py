@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from w2s.cli import about, flags
+from w2s.cli import flags, start
 from w2s.store.log import (
     tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
 )
@@ -92,10 +92,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
     add(rewards_run, "train reward models on preference data, and judge them", *flags.STUDIED)
     add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", *flags.STUDIED)
-    add(about.init, "write a commented config and example data to start from", *flags.INIT)
-    add(about.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
-    add(about.config_reference, "every key of a config: type, range, default, meaning")
-    add(about.config_schema, "the JSON schema of a config, for editors")
+    add(start.init, "write a commented config and example data to start from", *flags.INIT)
+    add(start.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
+    add(start.config_reference, "every key of a config: type, range, default, meaning")
+    add(start.config_schema, "the JSON schema of a config, for editors")
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser

@@ -1,17 +1,18 @@
-"""`w2s init`: a commented config for a task, and example rows in the layout that the user's own data may have."""
+"""Commands to start from: `w2s init` (a commented config with example rows), `w2s config reference` and `schema`."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from w2s.config.registry import did_you_mean
-from w2s.data.world import world
+from w2s.store.log import (
+    tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
+)
 from w2s.store.records import BadInput
 
 CHOICES = """\
@@ -120,6 +121,8 @@ repeats: 5                # random halves: methods are fitted on one and judged 
 
 
 def choice_rows() -> Iterator[dict]:
+    from w2s.data.world import world
+
     for example, gold in zip(*world(None, easy=500, hard=400), strict=True):
         yield {
             "prompt": example.prompt,
@@ -130,6 +133,8 @@ def choice_rows() -> Iterator[dict]:
 
 
 def answer_rows() -> Iterator[dict]:
+    from w2s.data.world import world
+
     for example, gold in zip(*world(None, task="answer", easy=500, hard=400), strict=True):
         yield {"prompt": example.prompt, "answer": gold.answer, "level": example.meta["level"]}
 
@@ -161,6 +166,8 @@ def recorded_rows() -> Iterator[dict]:
 
 
 def output_rows() -> Iterator[dict]:
+    import numpy as np
+
     rng = np.random.default_rng(0)
     for row in recorded_rows():
         for model, share in SHARES.items():
@@ -208,3 +215,29 @@ def write_start(task: str, folder: Path) -> str:
     wrote = [f"wrote {path}" for path in (config, *(folder / name for name in start.files))]
     following = [f"next:  {command} {shlex.quote(str(config))}" for command in start.commands]
     return "\n".join([*wrote, *following])
+
+
+def init(asked: argparse.Namespace) -> None:
+    """Write a commented config for a task and a folder of example rows, in the layout that your own data may have.
+    Nothing that exists is overwritten."""
+    print(write_start(asked.task, Path(asked.folder)))
+
+
+def config(asked: argparse.Namespace) -> None:
+    """What a config may hold: `w2s config reference` for people, `w2s config schema` for editors."""
+    raise BadInput(f"config: {' '.join(asked.about) or 'nothing'!r} given; allowed: reference, schema")
+
+
+def config_reference(asked: argparse.Namespace) -> None:
+    """Every key of a config with its type, range, default and meaning."""
+    from w2s.config.reference import describe_keys
+
+    print(describe_keys())
+
+
+def config_schema(asked: argparse.Namespace) -> None:
+    """The JSON schema of a config, by which editors complete and check one: the shipped configs name
+    configs/schema.json in their first line."""
+    from w2s.config.reference import make_schema
+
+    print(json.dumps(make_schema(), indent=1))

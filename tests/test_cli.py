@@ -61,8 +61,9 @@ def test_every_command_of_the_readme_is_there():
     commands = next(action for action in make_parser()._actions if action.choices).choices
     combining = {"combine", "combine apply", "combine labels"}
     rewards = {"rewards", "rewards run", "rewards curve"}
-    alone = {"run", "plan", "show", "why", "report", "evaluate", "judge", "methods", "env"}
-    assert set(commands) == alone | combining | rewards
+    alone = {"run", "plan", "show", "why", "report", "evaluate", "judge", "methods", "env", "init"}
+    configs = {"config", "config reference", "config schema"}
+    assert set(commands) == alone | combining | rewards | configs
     assert all(parser.description for parser in commands.values())
 
 
@@ -74,6 +75,9 @@ def test_every_command_of_the_readme_is_there():
         ["run"],
         ["rewards"],
         ["rewards", "walk"],
+        ["config"],
+        ["config", "keys"],
+        ["init", "poems"],
         ["evaluate", "m"],
         ["why", "run"],
         ["plan", "--seed", "3", "x"],

@@ -1,17 +1,16 @@
 """Defaults <- base <- file <- command line, and everything that is wrong at once."""
 
-import dataclasses
 import textwrap
-import typing
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from w2s.config import load as configs
-from w2s.config.fields import Config, Learner
+from w2s.config import registry
+from w2s.config.fields import Config
 from w2s.config.load import from_overrides, load, to_yaml
-from w2s.config.smoke import limited, smoke
+from w2s.config.smoke import shrink, smoke
 from w2s.evaluation.pools.asked import asked_of
 from w2s.store.records import BadInput
 from w2s.story import curve as overoptimised
@@ -94,7 +93,7 @@ def test_all_problems_come_at_once_each_in_a_line_with_file_and_key(write):
         "command line: 'lonely': not understood; an override is written key=value",
         f"{path}: data.easy_mx: there is no such key (did you mean 'easy_max'?)",
         f"{path}: student.train.lr: 'fast' given; allowed: a number",
-        f"{path}: seeds: 3 given; allowed: a list of a whole number",
+        f"{path}: seeds: 3 given; allowed: a list of whole numbers",
         "command line: boosting.rounds: 'x' given; allowed: a whole number",
     ]
 
@@ -135,7 +134,7 @@ def test_a_smoke_run_has_a_name_of_its_own_and_trains_for_a_few_steps(write):
     assert (found.student.train.steps, found.student.objective) == (7, {"name": "dpo", "steps": 100})
     assert (found.rewards.models[0].train.steps, found.rewards.head_steps) == (100, 100)
     assert load(write(to_yaml(found), "again.yaml")) == found
-    assert limited(load(path)) == load(path)
+    assert shrink(load(path)) == load(path)
     assert smoke(None) == ""
     assert "the first 1,200 questions by id" in smoke(1200)
 
@@ -184,11 +183,35 @@ def test_evaluate_takes_the_same_keys_without_a_file():
         from_overrides(["evaluation.programs=0"])
 
 
-def test_every_number_that_has_a_range_is_a_key_that_there_is():
-    for ranges, kind in ((configs.RANGES, Config), (configs.LEARNER_RANGES, Learner)):
-        for key in ranges:
-            for name in key.split("."):
-                found = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
-                assert name in found, key
-                kind = found[name]
-            kind = Config if ranges is configs.RANGES else Learner
+def test_a_range_of_a_learner_is_checked_wherever_there_is_a_learner(write):
+    path = write(GOOD + "learners: [{}, {train: {lr: 0}}]\nrewards: {models: [{model: {kind: pair, layers: -1}}]}")
+    assert problems(path, "student.train.beta2=1") == [
+        f"{path}: learners.1.train.lr: 0 given; allowed: above 0",
+        f"{path}: rewards.models.0.model.layers: -1 given; allowed: above 0",
+        "command line: student.train.beta2: 1 given; allowed: from 0 up to, not including, 1",
+    ]
+
+
+def test_an_old_key_is_answered_with_its_new_name_wherever_it_stands(write, monkeypatch):
+    monkeypatch.setitem(registry.RENAMED, "label.votes", "label.combiner")
+    monkeypatch.setitem(registry.RENAMED, "learners.0.train.rate", "learners.0.train.lr")
+    path = write(GOOD + "label: {votes: {name: soft_vote}}\nlearners: [{}, {train: {rate: 1}}]")
+    assert problems(path) == [
+        f"{path}: label.votes: is called label.combiner now",
+        f"{path}: learners.1.train.rate: is called learners.0.train.lr now",
+    ]
+
+
+def test_every_renamed_key_is_gone_and_its_new_name_is_a_key():
+    keys = registry.keys_below(Config)
+    assert not set(registry.RENAMED) & set(keys)
+    assert set(registry.RENAMED.values()) <= set(keys)
+
+
+def test_paths_of_plug_ins_are_relative_to_the_file_that_lists_them(write):
+    (write("", "x").parent / "inner").mkdir()
+    write("plugins: [mine.py, pack/, module]", "inner/below.yaml")
+    path = write("base: inner/below.yaml\n" + GOOD)
+    folder = path.parent / "inner"
+    assert load(path).plugins == [str(folder / "mine.py"), str(folder / "pack"), "module"]
+    assert load(path, ["plugins=[mine.py]"]).plugins == ["mine.py"]

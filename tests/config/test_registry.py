@@ -1,12 +1,13 @@
 """How a method is picked."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from w2s.config.registry import describe, fits, options, pick, summary
+from w2s.config.registry import options, pick, summary
+from w2s.config.tables import TABLES, load_table
+from w2s.config.values import Count, MethodOf, Positive, describe, fits
 from w2s.store.records import BadInput
-from w2s.story.checks import TABLES, table
 
 
 def grow(
@@ -17,6 +18,8 @@ def grow(
     how: Literal["up", "down"] = "up",
     bounds: tuple[float, float] | None = None,
     loud: bool = False,
+    step: Positive = 1.0,
+    most: Count | None = None,
 ) -> Any:
     """Grows it.
 
@@ -47,8 +50,10 @@ def test_options_are_bound_and_data_come_later():
         ({"name": "grow", "factor": float("nan")}, "x.factor: nan given; allowed: a number"),
         ({"name": "grow", "factor": 1, "times": 2.5}, "x.times: 2.5 given; allowed: a whole number"),
         ({"name": "grow", "factor": 1, "how": "UP"}, "x.how: 'UP' given; allowed: one of: up, down"),
-        ({"name": "grow", "factor": 1, "bounds": [1, "2"]}, "allowed: a list of a number or null"),
+        ({"name": "grow", "factor": 1, "bounds": [1, "2"]}, "allowed: a list of numbers or null"),
         ({"name": "grow", "factor": 1, "loud": 1}, "x.loud: 1 given; allowed: true or false"),
+        ({"name": "grow", "factor": 1, "step": 0}, "x.step: 0 given; allowed: a number (above 0)"),
+        ({"name": "grow", "factor": 1, "most": 0}, "x.most: 0 given; allowed: a whole number (above 0) or null"),
     ],
 )
 def test_what_does_not_fit_is_one_line_with_what_is_allowed(spec, said):
@@ -74,15 +79,34 @@ def test_what_does_not_fit_is_one_line_with_what_is_allowed(spec, said):
         ({}, dict, True),
         (float("inf"), float, False),
         ("x", Any, True),
+        (0, Count, False),
+        (True, Count, False),
+        (None, Count | None, True),
+        ([1, 0], list[Count], False),
     ],
 )
 def test_values_from_yaml_fit_their_types_without_being_bent(value, annotation, good):
     assert fits(value, annotation) is good
 
 
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Count | None, "a whole number (above 0) or null"),
+        (list[int], "a list of whole numbers"),
+        (list[Literal["a", "b"]], "a list of any of: a, b"),
+        (dict, "a mapping"),
+        (Annotated[dict, MethodOf("alphas")] | None, "a mapping (a method of alphas) or null"),
+        (list[Annotated[dict, MethodOf("sources")]], "a list of mappings (methods of sources)"),
+    ],
+)
+def test_a_type_is_described_in_words(annotation, words):
+    assert describe(annotation) == words
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_method_says_what_it_is_and_its_options_have_types(name):
-    for title, method in table(name).items():
+    for title, method in load_table(name).items():
         assert len(summary(method)) > 10, title
         for option, parameter in options(method).items():
             assert describe(parameter.annotation), option

@@ -29,7 +29,7 @@ from w2s.config.fields import (
     Writing,
 )
 from w2s.config.load import load
-from w2s.config.studies import Curve, RewardPool, RewardSuites
+from w2s.config.studies import Curve, RewardPool, RewardStudy
 from w2s.data.rows import content_of, folder_content
 from w2s.store.artifacts import Stage, Store
 from w2s.store.records import BadInput, Example, Gold
@@ -95,6 +95,7 @@ REWARD_CHANGES = {
 CHANGES = {
     "name": ("other", []),
     "seeds": ([0, 1], []),
+    "plugins": (["mine.py"], []),
     "limit": (30, ["questions", "(world 0 · )?base model strong"]),
     "data.root": ("elsewhere", []),  # the same rows in another folder
     "data.sources": ([{"name": "world", "easy": 401, "hard": 500}], ["questions"]),
@@ -175,7 +176,7 @@ CHANGES = {
 def leaves(kind: type, prefix: str = "") -> list[str]:
     """Every key of a config, learners as their first."""
     inner = {"data": Data, "sizes": Sizes, "boosting": Boosting, "label": Labels, "student": Student, "model": Model}
-    inner |= {"rewards": RewardModels, "reward": LabelReward, "curve": Curve, "study": RewardSuites, "pool": RewardPool}
+    inner |= {"rewards": RewardModels, "reward": LabelReward, "curve": Curve, "study": RewardStudy, "pool": RewardPool}
     inner |= {
         "tokens": Tokens,
         "writing": Writing,

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from w2s.cli import flags
+from w2s.cli import flags, start
 from w2s.store.log import (
     tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
 )
@@ -92,6 +92,10 @@ def make_parser() -> argparse.ArgumentParser:
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
     add(rewards_run, "train reward models on preference data, and judge them", *flags.STUDIED)
     add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", *flags.STUDIED)
+    add(start.init, "write a commented config and example data to start from", *flags.INIT)
+    add(start.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
+    add(start.config_reference, "every key of a config: type, range, default, meaning")
+    add(start.config_schema, "the JSON schema of a config, for editors")
     add(methods, "list the methods of a table, or all tables", flags.TABLE)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
@@ -278,7 +282,7 @@ def rewards_curve(asked: argparse.Namespace) -> None:
 
 def methods(asked: argparse.Namespace) -> None:
     """The methods that a config can name, a line each; with a table, their options too."""
-    from w2s.story.checks import describe_methods
+    from w2s.config.reference import describe_methods
 
     print(describe_methods(asked.table))
 

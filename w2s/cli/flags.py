@@ -37,8 +37,8 @@ examples:
 
 RUNNING = """\
 key=value sets any key of the config, a list's item by its number: seeds=[0,1,2], student.train.lr=1e-4,
-learners.0.model.path=FOLDER, label.select={name: confidence, keep_share: 0.5}. Every key is explained in w2s/config.py,
-every method that a key can name by `w2s methods`.
+learners.0.model.path=FOLDER, label.select={name: confidence, keep_share: 0.5}. `w2s config reference` explains
+every key, `w2s methods` every method that a key can name.
 
 what is written, to runs/NAME/ (runtime.runs_dir, name):
   report.html, report.md     what was found        student/     the trained student, for transformers, with its card
@@ -70,7 +70,14 @@ examples:
 
 EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
-TWO_WORDS = {("combine", "apply"), ("combine", "labels"), ("rewards", "run"), ("rewards", "curve")}
+TWO_WORDS = {
+    ("combine", "apply"),
+    ("combine", "labels"),
+    ("config", "reference"),
+    ("config", "schema"),
+    ("rewards", "run"),
+    ("rewards", "curve"),
+}
 
 
 def names(text: str) -> list[str]:
@@ -128,6 +135,11 @@ MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 CHAIN = (CONFIG, SEVERAL, LIMIT, REPLACE)
 STUDIED = (CONFIG, OVERRIDES, REPLACE)
+ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
+INIT = (
+    ("task", {"nargs": "?", "default": "choices", "help": "choices (default), answers, code or recorded"}),
+    ("folder", {"nargs": "?", "default": ".", "metavar": "DIR", "help": "where to write (default: here)"}),
+)
 TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners: its methods with their options"})
 BESIDE = ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"})
 JUDGE = (

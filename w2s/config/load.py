@@ -1,23 +1,23 @@
 """From a file and the command line to a checked Config.
 
 Defaults <- `base:` file (one level) <- file <- `a.b=c` on the command line. A mapping with `name` (a method and its
-options) replaces the one below it whole; every other mapping is merged key by key. All problems are said at once.
+options) replaces the one below it whole; every other mapping is merged key by key. All problems are reported at once.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import re
 import typing
 from pathlib import Path
 from typing import Any
 
-from w2s.config.fields import Config, Learner, RewardModels, Sizes
+from w2s.config.fields import Config, Learner, RewardModels
 from w2s.config.registry import build
-from w2s.config.smoke import limited
-from w2s.config.studies import RewardSuites
+from w2s.config.smoke import shrink
+from w2s.config.studies import RewardStudy
+from w2s.config.values import out_of_range
 from w2s.store.hidden import hidden, hide, value_of
 from w2s.store.records import BadInput
 
@@ -37,26 +37,26 @@ def load(
 ) -> Config:
     """The checked configuration, or one BadInput with a line for each problem that blames the file or the command line.
 
-    checks: what keys that depend on each other must satisfy (None: the main job's `cross_checks`).
+    checks: config -> a line for each rule between keys that it breaks (None: the main job's `cross_checks`).
     """
     problems: list[str] = []
     values = read(path, problems)
     for key in COMMAND_LINE_ONLY:
         if lookup(values, key):
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
-    config, found = checked(values, overrides, checks or cross_checks)
-    if found:
+    config, faults = checked(values, overrides, checks or cross_checks)
+    if faults:
         of_file = checked(values, (), checks or cross_checks)[1]  # wrong without the command line too
-        problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in found]
+        problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in faults]
     if problems:
         raise BadInput(hide("\n".join(problems)))
-    return limited(config)
+    return shrink(config)
 
 
 def checked(
     values: dict, overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]
 ) -> tuple[Config, list[str]]:
-    """`values` with `a.b=c` of the command line over them as a configuration, and everything that is wrong with it."""
+    """`values` under the command line's `a.b=c` as a configuration, and a line for everything that is wrong with it."""
     problems: list[str] = []
     values = copy.deepcopy(values)
     for override in overrides:
@@ -66,11 +66,11 @@ def checked(
 
 
 def resolve(values: dict, problems: list[str]) -> dict:
-    """`${student.model.path}` and the like, after the command line has had its say."""
+    """The values with each reference, such as `${student.model.path}`, replaced by what it stands for."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    OmegaConf.register_resolver("oc.env", value_of, replace=True)  # the same, and what it gives is shown nowhere
+    OmegaConf.register_resolver("oc.env", value_of, replace=True)  # ours keeps the value out of every message
     try:
         return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
@@ -79,15 +79,15 @@ def resolve(values: dict, problems: list[str]) -> dict:
 
 
 def from_overrides(overrides: typing.Sequence[str]) -> Config:
-    """The defaults with `a.b=c` of the command line over them."""
-    config, problems = checked({}, overrides, range_checks)
+    """The defaults under the command line's `a.b=c`; a BadInput for what is wrong with these."""
+    config, problems = checked({}, overrides, out_of_range)
     if problems:
         raise BadInput(hide("\n".join(f"{COMMAND_LINE}: {line}" for line in problems)))
     return config
 
 
 def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dict:
-    """The file's plain values over those of its `base:` file."""
+    """The file's plain values over those of its `base:` file. Paths of plug-ins come out relative to where we are."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -102,6 +102,8 @@ def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dic
         raise BadInput(f"{path}{line}: not readable: {one_line(getattr(error, 'problem', None) or error)}") from None
     if not isinstance(values, dict):
         raise BadInput(f"{path}: a mapping of keys is expected, a list or text was given")
+    if isinstance(values.get("plugins"), list):
+        values["plugins"] = [beside(path, name) for name in values["plugins"]]
     base = values.pop("base", None)
     if base is None:
         return values
@@ -111,6 +113,12 @@ def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dic
         raise BadInput(f"{path}: base: {base!r} given; allowed: a file name")
     below = read(Path(path).parent / base, problems, is_base=True)
     return {**below, **{key: merge(below.get(key), value) for key, value in values.items()}}  # `name` is the run's here
+
+
+def beside(path: str | Path, plugin: Any) -> Any:
+    """A plug-in's file or folder as the config at `path` names it; a module's name stays as it is."""
+    is_path = isinstance(plugin, str) and (plugin.endswith(".py") or "/" in plugin)
+    return str(Path(path).parent / plugin) if is_path else plugin
 
 
 def one_line(error: object) -> str:
@@ -131,7 +139,7 @@ def lookup(values: Any, key: str) -> Any:
 
 
 def apply(values: dict, override: str, problems: list[str]) -> None:
-    """Put one `a.b=c` of the command line into `values`; list items are numbered from 0."""
+    """Put one `a.b=c` of the command line into `values`; a list's items are numbered from 0."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -167,78 +175,24 @@ def apply(values: dict, override: str, problems: list[str]) -> None:
         node[last] = merge(node.get(last), value)
 
 
-ABOVE_0, SHARE, NOT_BELOW_0, BELOW_1 = "above 0", "from 0 to 1", "0 or more", "from 0 up to, not including, 1"
-BETWEEN, NOT_BELOW_1 = "above 0 and below 1", "1 or more"
-WITHIN = {
-    ABOVE_0: lambda value: value > 0,
-    SHARE: lambda value: 0 <= value <= 1,
-    NOT_BELOW_0: lambda value: value >= 0,
-    BELOW_1: lambda value: 0 <= value < 1,
-    BETWEEN: lambda value: 0 < value < 1,
-    NOT_BELOW_1: lambda value: value >= 1,
-}
-RANGES = {
-    **{f"data.sizes.{field.name}": ABOVE_0 for field in dataclasses.fields(Sizes)},
-    **{f"runtime.{name}": ABOVE_0 for name in ("slots", "processes", "threads", "micro_batch", "checkpoint_every")},
-    **{f"evaluation.{name}": ABOVE_0 for name in ("bins", "programs", "max_new_tokens")},
-    **dict.fromkeys(("limit", "boosting.rounds", "boosting.patience"), ABOVE_0),
-    **dict.fromkeys(("label.temperature", "label.top"), ABOVE_0),
-    **{f"rewards.{name}": ABOVE_0 for name in ("members", "head_steps", "layers", "rank")},
-    **dict.fromkeys(("rewards.diversity", "label.reward.strength"), NOT_BELOW_0),
-    **{"rewards.study.held_out": BETWEEN, "rewards.study.pool.instructions": ABOVE_0},
-    **{f"rewards.curve.{name}": ABOVE_0 for name in ("pairs", "questions", "samples", "temperature")},
-    **{f"writing.{name}": ABOVE_0 for name in ("max_new_tokens", "samples", "temperature")},
-    **{
-        "data.easy_share": BETWEEN,
-        "data.near": SHARE,
-        "boosting.min_effective_share": SHARE,
-        "boosting.least_effective_share": SHARE,
-        "boosting.tokens.window": NOT_BELOW_0,
-        "boosting.tokens.cap": NOT_BELOW_1,  # no weight can lie below so many times the mean and all together sum to 1
-    },
-    **{f"evaluation.{name}": NOT_BELOW_0 for name in ("samples", "temperature")},
-}
-LEARNER_RANGES = {
-    **{f"train.{name}": ABOVE_0 for name in ("epochs", "steps", "batch", "lr", "clip", "eval_every", "patience")},
-    **dict.fromkeys(("train.max_tokens", "model.layers", "model.lora_rank"), ABOVE_0),
-    **{"train.weight_decay": NOT_BELOW_0, "train.warmup_share": SHARE},
-    **{f"train.{name}": BELOW_1 for name in ("beta2", "holdout_share")},
-}
-
-
-def range_checks(config: Config) -> list[str]:
-    """Numbers that are out of their range; null stands for a default and is not checked."""
-    asked = [(key, functools.reduce(getattr, key.split("."), config), RANGES[key]) for key in RANGES]
-    asked += [
-        (f"{who}.{key}", functools.reduce(getattr, key.split("."), one), LEARNER_RANGES[key])
-        for who, one in all_learners(config).items()
-        for key in LEARNER_RANGES
-    ]
-    return [
-        f"{key}: {value} given; allowed: {allowed}"
-        for key, value, allowed in asked
-        if value is not None and not WITHIN[allowed](value)
-    ]
-
-
 def all_learners(config: Config) -> dict[str, Learner]:
-    """Config key -> whatever is trained on candidates."""
-    found = {f"learners.{at}": one for at, one in enumerate(config.learners)}
-    found |= {f"rewards.models.{at}": one for at, one in enumerate(config.rewards.models)}
-    return found | {"student": config.student}
+    """Config key -> everything that is trained on candidates."""
+    learners = {f"learners.{at}": learner for at, learner in enumerate(config.learners)}
+    learners |= {f"rewards.models.{at}": learner for at, learner in enumerate(config.rewards.models)}
+    return learners | {"student": config.student}
 
 
 def reward_checks(config: Config) -> list[str]:
     """What reward models and their use in the main job rule out."""
-    wanted, use = config.rewards, config.label.reward
+    rewards, use = config.rewards, config.label.reward
     problems = [
-        f"rewards.models.{at}.model.kind: {one.model.kind!r} given; allowed: pair"
-        for at, one in enumerate(wanted.models)
-        if one.model.kind != "pair"
+        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair"
+        for at, learner in enumerate(rewards.models)
+        if learner.model.kind != "pair"
     ]
-    if wanted.kind != "separate" and len(wanted.models) > 1:
-        problems.append(f"rewards.models: {len(wanted.models)} given; kind: {wanted.kind} allows 1, which all begin as")
-    problems += kind_checks(wanted, [wanted.kind], "kind")
+    if rewards.kind != "separate" and len(rewards.models) > 1:
+        problems.append(f"rewards.models: {len(rewards.models)} given; kind: {rewards.kind} allows 1, for all members")
+    problems += kind_checks(rewards, [rewards.kind], "kind")
     if use.strength is not None and use.use != "tilt":
         problems.append(f"label.reward.strength: {use.strength} given; it needs label.reward.use: tilt")
     if use.accept is not None and use.use == "none":
@@ -246,19 +200,19 @@ def reward_checks(config: Config) -> list[str]:
     return problems
 
 
-def kind_checks(wanted: RewardModels, kinds: typing.Sequence[str], key: str) -> list[str]:
-    """Options of kinds of ensemble that are not among the `kinds`, which stand under `key`."""
+def kind_checks(rewards: RewardModels, kinds: typing.Sequence[str], key: str) -> list[str]:
+    """Options that are set, but belong to kinds of ensemble that are not among `kinds` (the value of `key`)."""
     needs = {"layers": ("adapters",), "diversity": ("adapters",), "bootstrap": ("heads", "adapters")}
     return [
-        f"rewards.{option}: {getattr(wanted, option)} given; it needs {key}: {' or '.join(allowed)}"
+        f"rewards.{option}: {getattr(rewards, option)} given; it needs {key}: {' or '.join(allowed)}"
         for option, allowed in needs.items()
-        if getattr(wanted, option) and not set(allowed) & set(kinds)
+        if getattr(rewards, option) and not set(allowed) & set(kinds)
     ]
 
 
 def run_checks(config: Config) -> list[str]:
     """Ranges, seeds and name: what any run needs."""
-    problems = range_checks(config)
+    problems = out_of_range(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not NAME.fullmatch(config.name) or config.name.casefold() in TAKEN:
@@ -267,11 +221,11 @@ def run_checks(config: Config) -> list[str]:
 
 
 def cross_checks(config: Config) -> list[str]:
-    """These, and keys that depend on each other. Method names are checked by the pipeline, which knows the tables."""
+    """What any run needs, and rules between keys. Methods are checked in `story.checks`."""
     problems = run_checks(config)
     if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
-        of_study = config.rewards.study != RewardSuites() or config.rewards.pairs.get("name") == "preferences"
-        hint = " (reward models by themselves: `w2s rewards run`)" if of_study else ""
+        is_study = config.rewards.study != RewardStudy() or config.rewards.pairs.get("name") == "preferences"
+        hint = " (reward models by themselves: `w2s rewards run`)" if is_study else ""
         problems.append(f"data: give either easy_share, or both easy_max and hard_min{hint}")
     elif config.data.easy_share is None and config.data.easy_max >= config.data.hard_min:
         problems.append(
@@ -280,26 +234,23 @@ def cross_checks(config: Config) -> list[str]:
     if config.boosting.errors != "in_sample" and config.boosting.folds < 2:
         problems.append(f"boosting.folds: {config.boosting.folds} given; allowed: at least 2")
     if config.boosting.tokens.window and config.boosting.tokens.by == "answer":
-        problems.append(f"boosting.tokens.window: {config.boosting.tokens.window} given; by: answer allows 0 alone")
+        problems.append(f"boosting.tokens.window: {config.boosting.tokens.window} given; by: answer allows only 0")
     for at, learner in enumerate(config.learners):
         if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
             problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
     if config.student.model.kind == "sklearn":
         problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
-    for key, one in all_learners(config).items():
-        if one.train.patience and not one.train.holdout_share:
-            problems.append(f"{key}.train.patience: {one.train.patience} given; it needs train.holdout_share above 0")
+    for key, learner in all_learners(config).items():
+        if (train := learner.train).patience and not train.holdout_share:
+            problems.append(f"{key}.train.patience: {train.patience} given; it needs train.holdout_share above 0")
     problems += reward_checks(config)
-    named = [spec.get("name") for spec in config.evaluation.suites]
-    problems += [
-        f"evaluation.suites: {name!r} is there twice"
-        for name in sorted({n for n in named if named.count(n) > 1}, key=str)
-    ]
-    return problems
+    names = [spec.get("name") for spec in config.evaluation.suites]
+    repeated = {name for name in names if names.count(name) > 1}
+    return problems + [f"evaluation.suites: {name!r} is listed twice" for name in sorted(repeated, key=str)]
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """The whole configuration as it may be read by others: secrets redacted, values of the environment by reference."""
+    """The whole configuration as others may read it: secrets redacted, values of the environment by reference."""
 
     def redact(node: Any, key: str = "") -> Any:
         if isinstance(node, dict):

@@ -1,36 +1,37 @@
-"""Smoke runs: of every set a few questions and of every training a few steps, marked as such wherever they are told."""
+"""Smoke runs: a few questions of every set and a few steps of every training, marked wherever they are shown."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from w2s.config.fields import Config
+from w2s.config.fields import Config, Learner
 
 SMOKE_STEPS = 100
 
 
-def limited(config: Config) -> Config:
-    """With `limit`, a smoke run's: no training takes more than SMOKE_STEPS, and the name says so.
+def shrink(config: Config) -> Config:
+    """With `limit`, the config of a smoke run: no training takes more than SMOKE_STEPS, and the name says so.
 
     Trainings that are counted in epochs shrink with their sets.
     """
     if not config.limit:
         return config
-
-    def smoked(one: Any) -> Any:
-        return dataclasses.replace(one, train=dataclasses.replace(one.train, steps=smoke_steps(one.train.steps)))
-
-    student, rewards = smoked(config.student), config.rewards
+    student, rewards = shrink_training(config.student), config.rewards
     objective = {key: smoke_steps(value) if key == "steps" else value for key, value in student.objective.items()}
+    models = [shrink_training(learner) for learner in rewards.models]
     return dataclasses.replace(
         config,
         name=config.name.removesuffix(f"-limit-{config.limit}") + f"-limit-{config.limit}",
-        learners=[smoked(one) for one in config.learners],
+        learners=[shrink_training(learner) for learner in config.learners],
         student=dataclasses.replace(student, objective=objective),
-        rewards=dataclasses.replace(
-            rewards, models=[smoked(one) for one in rewards.models], head_steps=smoke_steps(rewards.head_steps)
-        ),
+        rewards=dataclasses.replace(rewards, models=models, head_steps=smoke_steps(rewards.head_steps)),
+    )
+
+
+def shrink_training(learner: Learner) -> Learner:
+    return dataclasses.replace(
+        learner, train=dataclasses.replace(learner.train, steps=smoke_steps(learner.train.steps))
     )
 
 
@@ -39,7 +40,7 @@ def smoke_steps(steps: Any) -> Any:
 
 
 def smoke(limit: int | None) -> str:
-    """What marks a smoke run wherever it is told; nothing for a whole run."""
+    """The line that marks a smoke run; nothing for a whole run."""
     if not limit:
         return ""
     return (

@@ -1,9 +1,11 @@
-"""The parts of the configuration that studies of reward models by themselves need: `w2s rewards run` and `curve`."""
+"""The parts of the configuration that belong to studies of reward models: `w2s rewards run` and `w2s rewards curve`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from w2s.config.values import Count, InnerShare, MethodOf, Positive
 
 
 @dataclass(frozen=True)
@@ -15,17 +17,17 @@ class Curve:
 
     policy: Literal["learner", "student"] = "learner"
     """Who samples: the first learner or the student's base, either fitted on the easy gold."""
-    pairs: int = 100
-    """Pairs of a right and a wrong sample that reward models are trained on, at most one for a question."""
-    questions: int = 300
+    pairs: Count = 100
+    """Pairs of a correct and a wrong sample that reward models are trained on, at most one per question."""
+    questions: Count = 300
     """Questions of hard_test that the policy samples texts for."""
-    samples: int = 64
-    """Texts for each; best-of-n is told for n = 1, 2, 4, ... up to it."""
-    temperature: float = 1.0
-    """Of these texts."""
+    samples: Count = 64
+    """Texts per question; best-of-n is reported for n = 1, 2, 4, ... up to this number."""
+    temperature: Positive = 1.0
+    """Sampling temperature of these texts."""
     optimised: list[str] = field(default_factory=lambda: ["member", "mean", "worst", "uncertainty"])
-    """Where student.objective is grpo or rloo: the aggregators that RL has as its reward, a run for each; member = one
-    reward model."""
+    """Where student.objective is grpo or rloo: the aggregators that serve RL as its reward, one run each; member = a
+    single reward model."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +36,27 @@ class RewardPool:
 
     outputs: str | None = None
     """A folder with outputs.* (columns id, model, text, preference from 0 to 1) and questions.* (id, prompt), or the
-    outputs' file; relative to data.root where there is one. Null: no best-of-n."""
-    instructions: int | None = None
-    """So many instructions, drawn for each seed among those that nothing was trained on. Null: all of these."""
+    outputs file itself; relative to data.root where that is set. Null: no best-of-n."""
+    instructions: Count | None = None
+    """How many instructions to draw, for each seed, among those that nothing was trained on. Null: all of them."""
     probes: list[str] = field(default_factory=list)
-    """Models of the pool that were made to fool judges: each joins the others by itself."""
+    """Models of the pool that were made to fool judges: each joins the others in turn."""
 
 
 @dataclass(frozen=True)
-class RewardSuites:
+class RewardStudy:
     """`w2s rewards run`: reward models on preference data (`rewards.pairs: {name: preferences, ...}`).
 
-    `rewards.members` separate models are always trained; whatever `rewards.kind` says.
+    `rewards.members` separate models are always trained, whatever `rewards.kind` says.
     """
 
-    suites: list[dict] = field(default_factory=list)
+    suites: list[Annotated[dict, MethodOf("preferences")]] = field(default_factory=list)
     """Further preference data to judge on, each {name, options}: alpaca_eval, hh_rlhf, autoj, pandalm, ..."""
     compare: list[Literal["warm", "heads", "adapters"]] = field(default_factory=list)
-    """Kinds of ensemble beside the separate members."""
+    """Kinds of ensemble to train beside the separate members."""
     shared_start: bool = False
     """The separate members start from one trained head: warm is then their mean, and no other models are trained for
     it. False: each draws its own head, and warm has members of its own."""
-    held_out: float = 0.25
-    """Share of the pairs, by instruction, that are judged on and never trained on."""
+    held_out: InnerShare = 0.25
+    """Share of the pairs, by instruction, that models are judged on and never trained on."""
     pool: RewardPool = field(default_factory=RewardPool)

@@ -1,85 +1,29 @@
-"""Every table of methods, checked when the config is read and listed by `w2s methods`."""
+"""What a config may not ask for: methods, options and models, checked before anything runs."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from w2s.boosting.adaboost import BOOSTERS
 from w2s.config.fields import Config, Learner, Model, Train
 from w2s.config.load import all_learners
-from w2s.config.registry import describe, did_you_mean, options, pick, summary
+from w2s.config.registry import did_you_mean, pick
 from w2s.config.smoke import smoke_steps
-from w2s.data.difficulty import DIFFICULTY
+from w2s.config.tables import load_table
+from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
-from w2s.data.sources import SOURCES
-from w2s.ensemble.alphas import ALPHAS
-from w2s.ensemble.combiners import COMBINERS
-from w2s.ensemble.selection import SELECTORS
 from w2s.models import folders, objectives
-from w2s.prompts import PROMPTS
-from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accepted
 from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
 VOCABULARY_LINES = 20_000
-"""Lines of a corpus that have all of its words."""
-
-
-def table(name: str) -> dict[str, Callable]:
-    """A table by name. Those that bring torch or scikit-learn with them are imported only when they are asked for."""
-    if name == "combine":
-        from w2s.pools.methods import METHODS
-
-        return METHODS
-    if name == "losses":
-        from w2s.models.losses import LOSSES
-
-        return LOSSES
-    if name == "pipelines":
-        from w2s.models.pipelines import PIPELINES
-
-        return PIPELINES
-    return TABLES[name]
-
-
-TABLES = {
-    "sources": SOURCES,
-    "difficulty": DIFFICULTY,
-    "prompts": PROMPTS,
-    "boosters": BOOSTERS,
-    "combiners": COMBINERS,
-    "alphas": ALPHAS,
-    "selectors": SELECTORS,
-    "pairs": PAIRS,
-    "preferences": PREFERENCES,
-    "aggregators": AGGREGATORS,
-    "objectives": objectives.OBJECTIVES,
-    "combine": None,
-    "losses": None,
-    "pipelines": None,
-}
-
-
-def describe_methods(only: str | None) -> str:
-    """A line for each method, and with one table its options as well."""
-    if only is not None and only not in TABLES:
-        raise BadInput(f"table: {only!r} is not known{did_you_mean(only, TABLES)}; it can be: {', '.join(TABLES)}")
-    lines = []
-    for title in [only] if only else TABLES:
-        lines.append(title)
-        for name, method in table(title).items():
-            lines.append(f"  {name:18} {summary(method)}")
-            for option, parameter in options(method).items() if only else ():
-                default = "needed" if parameter.default is parameter.empty else f"default {parameter.default}"
-                lines.append(f"  {'':18}   {option}: {describe(parameter.annotation)} ({default})")
-    return "\n".join(lines)
+"""So many lines of a corpus contain all of its words."""
 
 
 def check_methods(config: Config) -> None:
@@ -87,74 +31,70 @@ def check_methods(config: Config) -> None:
 
     Ranges are the methods' own to know, so those that are cheap to call are called once, on two made-up rows.
     """
-    asked = [("sources", spec, f"data.sources.{at}") for at, spec in enumerate(config.data.sources)]
-    asked += [("sources", spec, f"evaluation.suites.{at}") for at, spec in enumerate(config.evaluation.suites)]
-    asked += [
-        ("difficulty", config.data.difficulty, "data.difficulty"),
-        ("boosters", config.boosting.booster, "boosting.booster"),
-        ("combiners", config.label.combiner, "label.combiner"),
-        ("alphas", config.label.alphas, "label.alphas"),
-        ("selectors", config.label.select, "label.select"),
-        ("pairs", config.rewards.pairs, "rewards.pairs"),
-        ("aggregators", config.rewards.aggregate, "rewards.aggregate"),
-        ("objectives", config.student.objective, "student.objective"),
-    ]
+    specs = list(method_specs(config))
     if config.label.reward.accept is not None:
-        asked.append(("accept", {**config.label.reward.accept, "name": "accept"}, "label.reward.accept"))
-    learners = all_learners(config)
-    for key, learner in learners.items():
-        asked.append(("prompts", learner.model.prompt, f"{key}.model.prompt"))
-        if learner.train.loss != Train().loss:
-            asked.append(("losses", learner.train.loss, f"{key}.train.loss"))
-        if learner.model.pipeline:
-            asked.append(("pipelines", learner.model.pipeline, f"{key}.model.pipeline"))
+        specs.append(("accept", {**config.label.reward.accept, "name": "accept"}, "label.reward.accept"))
     problems = []
-    for name, spec, key in asked:
+    for table, spec, key in specs:
         try:
-            method = pick(ACCEPT if name == "accept" else table(name), spec, key=key)
-            if name in TRIALS:
-                with_key(key, TRIALS[name], method)
+            method = pick(ACCEPT if table == "accept" else load_table(table), spec, key=key)
+            if table in TRIALS:
+                with_key(key, TRIALS[table], method)
         except BadInput as error:
             problems.append(str(error))
     problems += misfits(config)
-    for one in config.rewards.models[:1]:
-        problems += too_deep("rewards.layers", config.rewards.layers, one.model)
-    for key, learner in learners.items():
+    for learner in config.rewards.models[:1]:
+        problems += too_deep("rewards.layers", config.rewards.layers, learner.model)
+    for key, learner in all_learners(config).items():
         problems += unknown_model(f"{key}.model", learner.model)
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
-            problems.append(f"{key}.model.prompt: 'listed' given; a pair has not all of a question's choices")
+            problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks the other choices of its question")
     if problems:
         raise BadInput("\n".join(problems))
 
 
+def method_specs(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(table, {name, options}, key) of every method that the config names. `w2s rewards run` checks its own suites."""
+    for leaf in leaves(config):
+        if leaf.table is None or leaf.value is None or leaf.key.startswith("rewards.study."):
+            continue
+        if leaf.value == getattr(leaf.section(), leaf.name):  # a good default, and some tables import for seconds
+            continue
+        if isinstance(leaf.value, list):
+            yield from ((leaf.table, spec, f"{leaf.key}.{at}") for at, spec in enumerate(leaf.value))
+        else:
+            yield leaf.table, leaf.value, leaf.key
+
+
 def check_written(config: Config) -> None:
     """What questions without choices rule out; all problems at once."""
-    learners = {f"learners.{at}": one for at, one in enumerate(config.learners)} | {"student": config.student}
+    learners = {f"learners.{at}": learner for at, learner in enumerate(config.learners)} | {"student": config.student}
     problems = [
-        f"{key}.model.kind: {one.model.kind!r} given; allowed for questions without choices: lm"
-        for key, one in learners.items()
-        if one.model.kind != "lm"
+        f"{key}.model.kind: {learner.model.kind!r} given; allowed for questions without choices: lm"
+        for key, learner in learners.items()
+        if learner.model.kind != "lm"
     ]
-    if config.label.made != "winner":  # learners that write together are asked in the same words
+    if config.label.made != "winner":  # learners that write together must see the same words
+        prompts = [learner.model.prompt for learner in config.learners]
         problems += [
-            f"learners.{at}.model.prompt: {one.model.prompt} given; allowed: that of learners.0, or label.made: winner"
-            for at, one in enumerate(config.learners)
-            if one.model.prompt != config.learners[0].model.prompt
+            f"learners.{at}.model.prompt: {prompt} given; allowed: that of learners.0, or label.made: winner"
+            for at, prompt in enumerate(prompts)
+            if prompt != prompts[0]
         ]
     if config.boosting.patience is not None:
-        problems.append("boosting.patience: it watches questions with choices; allowed for others: null")
+        problems.append("boosting.patience: it needs questions with choices; allowed for others: null")
     if config.data.difficulty["name"] == "loss":
         problems.append("data.difficulty: 'loss' given; it needs questions with choices")
     if config.label.reward.use != "none" and config.label.made != "winner":
         problems.append(f"label.reward.use: {config.label.reward.use!r} given; written answers need label.made: winner")
     if config.label.recorded:
         problems.append("label.recorded: it labels questions with choices; allowed for others: null")
-    for key, one in learners.items():
-        if one.train.loss != Train().loss:
+    for key, learner in learners.items():
+        if learner.train.loss != Train().loss:
             from w2s.models.losses import pick_loss
 
             try:
-                pick_loss(one.train.loss, "answer", key=f"{key}.train.loss")
+                pick_loss(learner.train.loss, "answer", key=f"{key}.train.loss")
             except BadInput as error:
                 problems.append(str(error))
     if problems:
@@ -162,7 +102,7 @@ def check_written(config: Config) -> None:
 
 
 def with_key(key: str, trial: Callable, method: Callable) -> None:
-    """The trial; where it refuses an option, the message begins with the config's key."""
+    """Run the trial; where it refuses an option, the message begins with the config's key."""
     try:
         trial(method)
     except BadInput as error:
@@ -185,7 +125,7 @@ ACCEPT = {"accept": accepted}
 
 
 def try_pairs(method: functools.partial) -> None:
-    """The options of a method of PAIRS; of preferences, which would be read, those of the source."""
+    """Try the options of a method of PAIRS; of preferences only those of the source, as the rest would read files."""
     if method.func is PAIRS["preferences"]:
         pick(PREFERENCES, method.keywords["source"], key="source")
     else:
@@ -193,7 +133,7 @@ def try_pairs(method: functools.partial) -> None:
 
 
 def misfits(config: Config, learner: Learner | None = None, key: str = "student") -> list[str]:
-    """Where the student (or `learner`) cannot be trained by its objective; what is wrong in that is told elsewhere."""
+    """Why the student (or `learner`) cannot be trained by its objective. A faulty objective is reported elsewhere."""
     try:
         objective = pick(objectives.OBJECTIVES, config.student.objective)()
     except BadInput:
@@ -206,12 +146,12 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
 
 
 def unknown_model(key: str, model: Model) -> list[str]:
-    """A builtin model that there is not, a folder without a model, or more layers than it has."""
+    """An unknown builtin model, a folder without a model, or more layers than the model has."""
     if model.kind == "sklearn":
         return []
     name = model.path.removeprefix("builtin:")
     if name != model.path and name not in PRETRAINING:
-        known = ", ".join(f"builtin:{one}" for one in PRETRAINING)
+        known = ", ".join(f"builtin:{recipe}" for recipe in PRETRAINING)
         return [f"{key}.path: {model.path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
     if why := folders.absent(model.path):
         return [f"{key}.path: {why}"]
@@ -220,7 +160,7 @@ def unknown_model(key: str, model: Model) -> list[str]:
 
 
 def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
-    """More layers than the model has, or than are left of it."""
+    """More layers than the model has, or than model.layers keeps."""
     most = min(folders.depth(model.path), model.layers or math.inf)
     if layers is None or layers <= most:
         return []
@@ -228,7 +168,7 @@ def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
 
 
 def builtin_recipe(name: str, limit: int | None = None) -> dict[str, Any]:
-    """How builtin:`name` is pretrained; with a `limit`, as in any smoke run, for a few steps."""
+    """How builtin:`name` is pretrained; with a `limit` for a few steps, as every training of a smoke run."""
     recipe = PRETRAINING[name]
     if not limit:
         return recipe

@@ -1,0 +1,35 @@
+"""Every table of methods by name. A table is imported only when it is needed: some bring torch or scikit-learn."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from w2s.config.registry import did_you_mean
+from w2s.store.records import BadInput
+
+TABLES = {
+    "sources": "w2s.data.sources:SOURCES",
+    "difficulty": "w2s.data.difficulty:DIFFICULTY",
+    "prompts": "w2s.prompts:PROMPTS",
+    "boosters": "w2s.boosting.adaboost:BOOSTERS",
+    "combiners": "w2s.ensemble.combiners:COMBINERS",
+    "alphas": "w2s.ensemble.alphas:ALPHAS",
+    "selectors": "w2s.ensemble.selection:SELECTORS",
+    "pairs": "w2s.rewards.pairs:PAIRS",
+    "preferences": "w2s.data.preferences:PREFERENCES",
+    "aggregators": "w2s.rewards.aggregators:AGGREGATORS",
+    "objectives": "w2s.models.objectives:OBJECTIVES",
+    "combine": "w2s.pools.methods:METHODS",
+    "losses": "w2s.models.losses:LOSSES",
+    "pipelines": "w2s.models.pipelines:PIPELINES",
+}
+"""Name -> module:dict. A name is what `w2s methods` and plug-ins call the table."""
+
+
+def load_table(name: str, key: str = "table") -> dict[str, Callable]:
+    """The table {method's name: function} itself, not a copy; `key` begins the BadInput for a name that is unknown."""
+    if name not in TABLES:
+        raise BadInput(f"{key}: {name!r} is not known{did_you_mean(name, TABLES)}; it can be: {', '.join(TABLES)}")
+    module, _, attribute = TABLES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

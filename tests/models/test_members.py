@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.models import tiny
-from w2s.models import batches, load, losses, members, score
+from w2s.models import batches, load, losses, members, records, score
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble
 from w2s.models.warm import warm
@@ -31,7 +31,7 @@ def moved(folder, ensemble: Ensemble, seed: int = 0, **options) -> members.Membe
     return made
 
 
-def batch_of(loaded: load.Loaded, examples=None) -> batches.Batch:
+def batch_of(loaded: load.Loaded, examples=None) -> records.Batch:
     return batches.collate(loaded, members.encode(loaded, tiny.examples() if examples is None else examples))
 
 

@@ -13,8 +13,7 @@ from tests.models import tiny
 from tests.models.voices import moved
 from w2s.config.fields import Learner, Model, Runtime, Train
 from w2s.config.registry import pick
-from w2s.models import batches, objectives, score, tokenizing
-from w2s.models import trl as alignment
+from w2s.models import batches, objectives, score, tokenizing, trl
 from w2s.models.objectives import OBJECTIVES
 from w2s.models.train import World
 from w2s.store.records import BadInput, Example, example_id
@@ -37,9 +36,7 @@ def bases(tmp_path_factory) -> Path:
 
 def trainer_of(objective, loaded, data, folder, train=None, **more):
     train = Train(**{"steps": 2, "batch": 4, **(train or {})})
-    return alignment.make_trainer(
-        objective, loaded, data, train, Runtime(), World(), folder=folder / "trl", seed=0, **more
-    )
+    return trl.make_trainer(objective, loaded, data, train, Runtime(), World(), folder=folder / "trl", seed=0, **more)
 
 
 def log_likelihoods(loaded, examples) -> torch.Tensor:
@@ -67,7 +64,7 @@ def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, arc
     if options.get("loss") == "robust":
         wanted_N = ((1 - smoothing) * kept_N - smoothing * turned_N) / (1 - 2 * smoothing)
     assert margin_N.abs().min() > 1e-3  # else any beta would do
-    tokens = alignment.pair_tokens(loaded, examples, BEST)
+    tokens = trl.pair_tokens(loaded, examples, BEST)
     trainer = trainer_of(objectives.dpo(**options), loaded, tokens, tmp_path)
     for rows, wanted in (([0], wanted_N[0]), ([2, 1, 0], wanted_N.mean())):
         batch = trainer.data_collator([{"row": row} for row in rows])
@@ -80,7 +77,7 @@ def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, arc
 def test_pairs_are_the_tokens_that_are_scored(bases, architecture, task):
     loaded, examples = tiny.read(bases / architecture), questions(task)
     prompts = tokenizing.encode_prompts(loaded, [one.prompt for one in examples])
-    for at, made in enumerate(alignment.pair_tokens(loaded, examples, BEST)):
+    for at, made in enumerate(trl.pair_tokens(loaded, examples, BEST)):
         texts = [made["chosen_ids"], made["rejected_ids"]]
         assert made["prompt_ids"] == prompts[at]
         for text, wanted in zip(texts, (BEST[at], 1 - BEST[at]), strict=True):
@@ -94,10 +91,10 @@ def test_pairs_are_the_tokens_that_are_scored(bases, architecture, task):
 
 def test_a_pair_fits_the_model_whatever_its_length(bases):
     loaded = tiny.read(bases / "gpt2", max_tokens=12)
-    (made,) = alignment.pair_tokens(loaded, questions()[2:], [0])
+    (made,) = trl.pair_tokens(loaded, questions()[2:], [0])
     lengths = [len(made["prompt_ids"]) + len(made[key]) for key in ("chosen_ids", "rejected_ids")]
     assert max(lengths) == 12
-    (made,) = alignment.pair_tokens(tiny.read(bases / "gpt2", max_tokens=3), questions()[2:], [0])
+    (made,) = trl.pair_tokens(tiny.read(bases / "gpt2", max_tokens=3), questions()[2:], [0])
     assert [len(one) for one in made.values()] == [1, 2, 2]
 
 
@@ -134,7 +131,7 @@ def test_padding_on_the_left_moves_no_log_probability(bases, architecture):
     loaded = tiny.read(bases / architecture)
     rows = tokenizing.encode_prompts(loaded, [one.prompt for one in questions()])
     alone = [loaded.module(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
-    alignment.count_positions(loaded.module)
+    trl.count_positions(loaded.module)
     wide = max(map(len, rows))
     tokens = torch.tensor([[0] * (wide - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (wide - len(row)) + [1] * len(row) for row in rows])
@@ -144,9 +141,9 @@ def test_padding_on_the_left_moves_no_log_probability(bases, architecture):
 
 def test_the_reference_is_the_student_as_it_was_read(bases, tmp_path):
     loaded = tiny.read(bases / "llama")
-    tokens = alignment.pair_tokens(loaded, questions(), BEST)
+    tokens = trl.pair_tokens(loaded, questions(), BEST)
     trainer = trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2, "steps": 4, "batch": 3})
-    history, count, weights = alignment.fit(trainer)
+    history, count, weights = trl.fit(trainer)
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert history[-1]["margin"] > history[0]["margin"] == 0
     assert count == 4 * sum(
@@ -161,8 +158,8 @@ def test_the_reference_is_the_student_as_it_was_read(bases, tmp_path):
 
 def test_only_what_is_trainable_changes(bases, tmp_path):
     loaded = tiny.read(bases / "gpt2", trainable="attention")
-    tokens = alignment.pair_tokens(loaded, questions(), BEST)
-    *_, weights = alignment.fit(trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2}))
+    tokens = trl.pair_tokens(loaded, questions(), BEST)
+    *_, weights = trl.fit(trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2}))
     assert weights
     assert all("attn" in name or "wpe" in name for name in weights)
 
@@ -178,7 +175,7 @@ def test_nothing_is_told_to_anybody(bases, tmp_path, monkeypatch):
         made_by, "send_telemetry", lambda *given, **named: told.append(constants.HF_HUB_DISABLE_TELEMETRY)
     )
     loaded = tiny.read(bases / "llama")
-    trainer = trainer_of(objectives.dpo(), loaded, alignment.pair_tokens(loaded, questions(), BEST), tmp_path)
+    trainer = trainer_of(objectives.dpo(), loaded, trl.pair_tokens(loaded, questions(), BEST), tmp_path)
     assert trainer.args.report_to == []
     assert told == [True]
 

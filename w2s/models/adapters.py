@@ -9,23 +9,17 @@ Letters: L learners, B rows, T tokens, I inputs and O outputs of a layer, R rank
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from w2s.models.generate import Reader, Voice
-from w2s.models.internals import copied, is_plain_lora, lora_layers, without_lora
-from w2s.models.score import same
+from w2s.models.internals import Adapter, copied, is_plain_lora, lora_layers, without_lora
+from w2s.models.records import Loaded
+from w2s.models.shortcuts import same
 from w2s.store.records import BadInput
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
-
-Adapter = Mapping[str, tuple[Tensor, Tensor]]
-"""What a learner adds to its base: name of a linear layer -> (down_IR, up_RO), its scale in `up`: x W + x down up."""
 
 
 class Grouped(nn.Module):

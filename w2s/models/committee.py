@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,9 @@ from torch import Tensor
 from w2s.config.registry import did_you_mean
 from w2s.models import window
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
+from w2s.models.records import Loaded
 from w2s.models.tokenizing import encode_prompts
 from w2s.store.records import BadInput
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
 
 TOKENS_AT_ONCE = 2**16
 """Most tokens, prompts and texts of all learners, that are kept in caches at a time; 16 rows go in any case."""

@@ -1,7 +1,9 @@
-"""What can be told of a model's folder without reading its weights (and without torch)."""
+"""What a model's folder says without its weights (and without torch): is it whole, and what w2s wrote about it."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import re
@@ -9,13 +11,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from w2s.config.fields import Model
 from w2s.store.artifacts import checked
+from w2s.store.hidden import hidden
+from w2s.store.records import BadInput
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
 SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
 HARMLESS = 1000  # so many parts are built in a moment, whether there are weights for them or not
+MARKS = "w2s.json"
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
+
+
+def read_marks(folder: str | Path) -> dict[str, Any]:
+    """What w2s wrote about the model in a folder; {} where it wrote nothing."""
+    file = Path(folder) / MARKS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def write_marks(folder: str | Path, marks: dict[str, Any]) -> None:
+    (Path(folder) / MARKS).write_text(json.dumps(marks, indent=1) + "\n")
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The model for `write_marks`, without secrets in its path."""
+    return dataclasses.asdict(model) | hidden({"path": model.path, "revision": model.revision})
+
+
+def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
+    """The model that was saved in a folder, and all that w2s wrote about it. BadInput where that is no model."""
+    marks = read_marks(folder)
+    if "model" not in marks:
+        raise BadInput(f"{folder}: not a saved model: {MARKS} with the key 'model' is missing")
+    return Model(**marks["model"]), marks
+
+
+@contextlib.contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Turns what goes wrong while transformers reads `source` into one line (BadInput); keeps transformers quiet."""
+    quiet()
+    if why := absent(source):
+        raise BadInput(f"model.path: {why}")
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged folder can make a library raise anything
+        raise BadInput(f"model.path: {source}: not readable: {first_words(error)}") from None
+
+
+def first_words(error: Exception) -> str:
+    """The error's message as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
+def quiet() -> None:
+    """No progress bars or advice from transformers: a job's output is its own lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def absent(source: str) -> str | None:

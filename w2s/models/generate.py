@@ -8,16 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from w2s.models.internals import cache_name, make_room
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
+from w2s.models.records import Loaded
+from w2s.models.rows import pad_left, positions
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,12 @@ class Reader:
 
     def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
-        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -fresh_BT.shape[1] :]
-        out = self.module(
-            input_ids=fresh_BT.repeat(self.count, 1),
-            attention_mask=mask_BT.repeat(self.count, 1),
-            **({"position_ids": position_BT.repeat(self.count, 1)} if self.numbered else {}),
-            **self.last_alone,
-            **{self.cache_name: self.cache},
-            use_cache=True,
-        )
+        inputs = {"input_ids": fresh_BT, "attention_mask": mask_BT}
+        if self.numbered:
+            inputs["position_ids"] = positions(mask_BT)[:, -fresh_BT.shape[1] :]
+        inputs = {name: value.repeat(self.count, 1) for name, value in inputs.items()}
+        inputs |= self.last_alone | {self.cache_name: self.cache}
+        out = self.module(**inputs, use_cache=True)
         if self.cache is None:
             make_room(out[self.cache_name])
         self.cache = out[self.cache_name]
@@ -136,14 +132,6 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
     found = [any(one in text for one in stop) for text in texts]
     found_B[open_B] = torch.tensor(found, dtype=torch.bool, device=open_B.device)
     return found_B
-
-
-def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
-    longest = max(map(len, rows))
-    tokens = [[fill] * (longest - len(row)) + list(row) for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(tokens, dtype=torch.long, device=device), torch.tensor(mask, dtype=torch.long, device=device)
 
 
 def cut(text: str, stop: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from w2s.config.fields import Model
-from w2s.models import batches, load, score
-from w2s.models.batches import Batch, Encoded
+from w2s.models import batches, encoders, load, shortcuts
+from w2s.models.folders import describe, read_marks, write_marks
 from w2s.models.internals import copied, is_linear, is_turned
-from w2s.models.load import Loaded
+from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.train import set_weights
 from w2s.store.records import BadInput, Example
 
@@ -113,15 +110,8 @@ class Members(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """scores_MBK in float32, -inf where there is no candidate; gradients flow to what is trainable."""
-        inputs, count = batch.inputs[0], self.ensemble.members
-        if isinstance(getattr(self.loaded.module, "score", None), nn.Linear):
-            # As in score.pair_scores: the last real token is known from the mask.
-            hidden_GTD = self.module.base_model(**inputs, use_cache=False).last_hidden_state
-            last_G = batch.last_R.repeat(len(hidden_GTD) // len(batch.last_R))
-            logit_MG = self.module.score(hidden_GTD[torch.arange(len(hidden_GTD)), last_G])
-        else:
-            logit_MG = self.module(**inputs).logits
-        logit_MG = logit_MG.float().view(count, -1)
+        count, last_token = self.ensemble.members, encoders.scores_last_token(self.loaded.module)
+        logit_MG = encoders.head_outputs(self.module, batch, last_token=last_token).float().view(count, -1)
         flat_MP = logit_MG.new_zeros(count, batch.mask_BK.numel()).index_copy(1, batch.owner_P, logit_MG)
         return flat_MP.view(count, *batch.mask_BK.shape).masked_fill(~batch.mask_BK, -torch.inf)
 
@@ -217,21 +207,17 @@ def check_rows(members: Members) -> None:
     loaded = members.loaded
     rng = np.random.default_rng(0)
     rows = [rng.integers(loaded.module.get_input_embeddings().weight.shape[0], size=size) for size in (5, 3, 4)]
-    encoded = [Encoded(tuple(batches.whole_row(row.tolist(), None, at) for at, row in enumerate(rows)), 3)]
-    wanted = score.reading(loaded, encoded)
-    try:
-        with torch.no_grad():
-            found = members(batches.collate(loaded, encoded))
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError):
-        found = None
-    if wanted is None or not score.same(loaded, found, wanted.expand(members.ensemble.members, -1, -1)):
+    encoded = [Encoded(tuple(encoders.whole_row(row.tolist(), None, at) for at, row in enumerate(rows)), 3)]
+    alone = shortcuts.reading(loaded, encoded)
+    together = shortcuts.attempt(lambda: members(batches.collate(loaded, encoded)))
+    if alone is None or not shortcuts.same(loaded, together, alone.expand(members.ensemble.members, -1, -1)):
         kind, allowed = loaded.module.config.model_type, "heads" if members.ensemble.kind == "adapters" else "BERT, ..."
         raise BadInput(f"kind: {members.ensemble.kind!r}: a {kind} model cannot share its layers; allowed: {allowed}")
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row each, in order; for written answers too, which a reward model only reads."""
-    return batches.noted(loaded, examples, batches.encode_pair(loaded, batches.worded(loaded, examples), examples))
+    return batches.note_cuts(loaded, examples, encoders.encode_pair(loaded, batches.worded(loaded, examples), examples))
 
 
 def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
@@ -297,27 +283,23 @@ def save(members: Members, folder: str | Path) -> None:
     """
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)
-    save_file({name: value.detach().cpu().contiguous() for name, value in members.own().items()}, folder / FILE)
-    marks = {"model": load.told(loaded.model), "max_tokens": loaded.max_tokens}
-    marks = {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}}
-    (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
+    load.write_tensors(folder / FILE, members.own())
+    marks = {"model": describe(loaded.model), "max_tokens": loaded.max_tokens}
+    write_marks(folder, {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}})
 
 
 def open_members(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Members:
     """The ensemble that `save` wrote, or a plain model of kind pair as an ensemble of one."""
-    told = load.read_marks(folder).get("members")
-    if told is None:
+    marks = read_marks(folder).get("members")
+    if marks is None:
         return join(load.load_folder(folder, device=device, precision=precision), Ensemble("heads", 1))
-    model = dataclasses.replace(Model(**told["model"]), layers=None, trainable="all")
-    how = {"device": device, "precision": precision, "max_tokens": told["max_tokens"]}
-    members = join(load.load(model, path=str(folder), **how), Ensemble(**told["ensemble"]))
-    try:
-        weights = load_file(Path(folder) / FILE)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{folder}/{FILE}: not readable: {' '.join(str(error).split())[:300]}") from None
-    shapes, wanted = ({name: one.shape for name, one in named.items()} for named in (weights, members.own()))
-    if shapes != wanted:
-        wrong = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+    model, max_tokens = Model(**marks["model"]), marks["max_tokens"]
+    loaded = load.load_saved(model, folder, device=device, precision=precision, max_tokens=max_tokens)
+    members = join(loaded, Ensemble(**marks["ensemble"]))
+    weights = load.read_tensors(Path(folder) / FILE)
+    written, expected = ({name: one.shape for name, one in named.items()} for named in (weights, members.own()))
+    if written != expected:
+        wrong = sorted(name for name in written | expected if written.get(name) != expected.get(name))
         raise BadInput(f"{folder}/{FILE}: {wrong[0]}: does not fit the model beside it")
     set_weights(members, weights)
     return members

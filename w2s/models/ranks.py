@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from w2s.boosting.tokens import take_rows
-from w2s.models import batches, generate, score
-from w2s.models.batches import Encoded
+from w2s.models import batches, generate, lm
 from w2s.models.committee import Mixture, mixture_of
 from w2s.models.generate import Voice
+from w2s.models.records import Encoded, Loaded
 from w2s.models.tokens import fingerprint, layout
 from w2s.store.records import BadInput, Example, TokenRanks
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
 
 BATCH_TOKENS = 16384
 PROBABILITIES_AT_ONCE = 2**25
@@ -80,7 +76,7 @@ def staged(
             token_P = batch.token_P if token_P is None else token_P
             if not torch.equal(token_P, batch.token_P):
                 raise BadInput(f"stages.{at}: a model cuts answers unlike those before it (by max_tokens or prompt)")
-            logits_PV = score.token_logits(loaded, batch)[:, :vocabulary]
+            logits_PV = lm.token_logits(loaded, batch)[:, :vocabulary]
             part_PV = mixture.part(logits_PV.double()).mul_(alpha / len(stage))
             sum_PV = part_PV if sum_PV is None else sum_PV.add_(part_PV)
         alone, total = not total and len(stage) == 1, total + alpha

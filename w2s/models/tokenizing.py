@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers.models import WordLevel
 
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
+from w2s.models.records import Loaded
 
 Frame = list[tuple[int, list[tuple[int, int, int]]]]
 """Runs of (1 where the tokenizer adds them to a text, else 0; the tokens as (1 or 0, id, token type))."""

@@ -8,19 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from w2s.boosting import tokens
-from w2s.config.registry import pick
 from w2s.models import batches
-from w2s.models.batches import Encoded
-from w2s.prompts import PROMPTS, continuation
+from w2s.models.records import Encoded, Loaded
+from w2s.prompts import continuation
 from w2s.store.records import BadInput, Example, TokenTargets, TokenWeights
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
 
 
 def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
@@ -36,8 +32,7 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     many = [example.id for example in examples if len(example.choices) != 1]
     if many:
         raise ValueError(f"{len(many)} examples have not one candidate each ({', '.join(many[:3])})")
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    prompts = [words(example) for example in examples]
+    prompts = batches.worded(loaded, examples)
     texts = [continuation(example.choices[0], example.task) for example in examples]
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
     bare = {"add_special_tokens": False, "return_offsets_mapping": True}

@@ -45,13 +45,16 @@ def log_likelihoods(loaded, examples) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("task", "options"), [
-    ("answer", {}),
-    ("choice", {"beta": 0.3}),
-    ("code", {"label_smoothing": 0.2}),
-    ("answer", {"beta": 0.5, "label_smoothing": 0.45}),
-    ("answer", {"loss": "robust", "label_smoothing": 0.1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("answer", {}),
+        ("choice", {"beta": 0.3}),
+        ("code", {"label_smoothing": 0.2}),
+        ("answer", {"beta": 0.5, "label_smoothing": 0.45}),
+        ("answer", {"loss": "robust", "label_smoothing": 0.1}),
+    ],
+)
 def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, architecture, task, options):
     examples, reference = questions(task), tiny.read(bases / architecture)
     loaded = moved(tiny.read(bases / architecture), 1, 0.02)
@@ -180,20 +183,26 @@ def test_nothing_is_told_to_anybody(bases, tmp_path, monkeypatch):
     assert told == [True]
 
 
-@pytest.mark.parametrize(("spec", "words"), [
-    ({"name": "gpro"}, "'gpro' is not known (did you mean 'grpo'?); it can be: sft, dpo, grpo, rloo"),
-    ({"name": "dpo", "label_smooth": 0.1}, "'dpo' has no option 'label_smooth'; it takes: beta, label_smoothing, loss"),
-    ({"name": "dpo", "loss": "nca"}, "allowed: one of: sigmoid, hinge, ipo, robust"),
-    ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
-    ({"name": "dpo", "label_smoothing": -0.1}, "label_smoothing: -0.1 given"),
-    ({"name": "dpo", "label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing: 0.1 given for loss ipo; allowed: 0"),
-    ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: above 0"),
-    ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: above 0"),
-    ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: at least 0"),
-    ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: at least 2"),
-    ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: above 0"),
-    ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"name": "gpro"}, "'gpro' is not known (did you mean 'grpo'?); it can be: sft, dpo, grpo, rloo"),
+        (
+            {"name": "dpo", "label_smooth": 0.1},
+            "'dpo' has no option 'label_smooth'; it takes: beta, label_smoothing, loss",
+        ),
+        ({"name": "dpo", "loss": "nca"}, "allowed: one of: sigmoid, hinge, ipo, robust"),
+        ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        ({"name": "dpo", "label_smoothing": -0.1}, "label_smoothing: -0.1 given"),
+        ({"name": "dpo", "label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing: 0.1 given for loss ipo; allowed: 0"),
+        ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: above 0"),
+        ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: above 0"),
+        ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: at least 0"),
+        ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: at least 2"),
+        ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: above 0"),
+        ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: above 0"),
+    ],
+)
 def test_options_out_of_range_are_refused_in_one_line(spec, words):
     with pytest.raises(BadInput) as error:
         pick(OBJECTIVES, spec, key="student.objective")()

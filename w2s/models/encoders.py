@@ -27,20 +27,20 @@ SCALE = 20.0
 
 def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row: as two segments where the tokenizer knows a separator, else as one text."""
-    tokenizer, made = loaded.tokenizer, frame(loaded.tokenizer, 2)
-    two = tokenizer.sep_token_id in [token for own, run in made[1:-1] if own for _, token, _ in run]
+    tokenizer, around = loaded.tokenizer, frame(loaded.tokenizer, 2)
+    two = tokenizer.sep_token_id in [token for own, run in around[1:-1] if own for _, token, _ in run]
     if two:
         flat = iter(bare(tokenizer, [text.strip() for example in examples for text in example.choices]))
         ends = [[next(flat) for _ in example.choices] for example in examples]
     else:
-        made = frame(tokenizer, 1)
+        around = frame(tokenizer, 1)
         texts = [[continuation(text) for text in example.choices] for example in examples]
         ends = encode_continuations(loaded, prompts, texts)
-    starts, room = bare(tokenizer, prompts), loaded.max_tokens - added(made)
+    starts, room = bare(tokenizer, prompts), loaded.max_tokens - added(around)
     encoded = []
     for start, candidates, lead in zip(starts, ends, window.lead_of(tokenizer, starts), strict=True):
         kept, fitting = window.fit(start, candidates, room, lead)
-        rows = [framed(made, [kept, one] if two else [kept + one]) for one in fitting]
+        rows = [framed(around, [kept, tokens] if two else [kept + tokens]) for tokens in fitting]
         rows = tuple(whole_row(row, types if two else None, at) for at, (row, types) in enumerate(rows))
         encoded.append(Encoded(rows, len(rows), cut=(kept != start, fitting != candidates)))
     return encoded
@@ -48,17 +48,17 @@ def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example])
 
 def encode_towers(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
     """A row for the prompt and one for each candidate; a text that comes up again is tokenised once."""
-    made = frame(loaded.tokenizer, 1)
+    around = frame(loaded.tokenizer, 1)
     texts = list(dict.fromkeys([*prompts, *(text.strip() for example in examples for text in example.choices)]))
-    whole, room = dict(zip(texts, bare(loaded.tokenizer, texts), strict=True)), loaded.max_tokens - added(made)
+    whole, room = dict(zip(texts, bare(loaded.tokenizer, texts), strict=True)), loaded.max_tokens - added(around)
     leads = window.lead_of(loaded.tokenizer, [whole[prompt] for prompt in prompts])
     encoded = []
     for prompt, example, lead in zip(prompts, examples, leads, strict=True):
         candidates = [whole[text.strip()] for text in example.choices]
         kept = window.keep_end(whole[prompt], room, 0, lead)
-        rows = [whole_row(framed(made, [one[:room]])[0], None, at) for at, one in enumerate(candidates)]
-        cut = (kept != whole[prompt], any(len(one) > room for one in candidates))
-        encoded.append(Encoded(tuple(rows), len(rows), whole_row(framed(made, [kept])[0], None, 0), cut))
+        rows = [whole_row(framed(around, [tokens[:room]])[0], None, at) for at, tokens in enumerate(candidates)]
+        cut = (kept != whole[prompt], any(len(tokens) > room for tokens in candidates))
+        encoded.append(Encoded(tuple(rows), len(rows), whole_row(framed(around, [kept])[0], None, 0), cut))
     return encoded
 
 
@@ -80,10 +80,10 @@ def padded(rows: Sequence[Row], pad_id: int) -> dict[str, np.ndarray]:
     """Tokens, the mask of the real ones, and token types where the rows have any."""
     length_R = np.array([len(row.token_T) for row in rows])
     tokens_RT = pad([row.token_T for row in rows], length_R, pad_id)
-    made = {"input_ids": tokens_RT, "attention_mask": within(length_R, tokens_RT.shape[1]).astype(np.int64)}
+    inputs = {"input_ids": tokens_RT, "attention_mask": within(length_R, tokens_RT.shape[1]).astype(np.int64)}
     if rows[0].segment_T is not None:
-        made["token_type_ids"] = pad([row.segment_T for row in rows], length_R, 0)
-    return made
+        inputs["token_type_ids"] = pad([row.segment_T for row in rows], length_R, 0)
+    return inputs
 
 
 def pair_scores(loaded: Loaded, batch: Batch) -> Tensor:

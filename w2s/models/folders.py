@@ -19,7 +19,7 @@ from w2s.store.records import BadInput
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
 SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
-HARMLESS = 1000  # so many parts are built in a moment, whether there are weights for them or not
+HARMLESS = 1000  # this many parts are built in a moment, with or without weights
 MARKS = "w2s.json"
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
 
@@ -108,8 +108,8 @@ def damage(source: str) -> None:
 
 def depth(source: str) -> float:
     """How many layers the model has by its config.json; infinite where that does not say."""
-    found = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
-    return found if isinstance(found, int) else math.inf
+    layers = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
+    return layers if isinstance(layers, int) else math.inf
 
 
 def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -130,15 +130,16 @@ def held(folder: Path) -> tuple[float, float]:
             size = int.from_bytes(file.read(8), "little")
             if size > (folder / WEIGHTS).stat().st_size:
                 return math.inf, math.inf
-            found = [one for name, one in json.loads(file.read(size)).items() if name != "__metadata__"]
-            return len(found), sum(math.prod(one["shape"]) for one in found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # whoever reads the model says what is wrong
+            header = json.loads(file.read(size))
+            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+            return len(tensors), sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # reading the model itself names the damage
         return math.inf, math.inf
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return values if isinstance(values, dict) else None

@@ -82,7 +82,7 @@ def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: 
 
 def without_lora(module: nn.Module) -> dict[str, nn.Module]:
     """By path, the layers around which peft has put adapters, as they were."""
-    return {p: one.base_layer for p, one in module.named_modules() if hasattr(one, "lora_A")}
+    return {path: layer.base_layer for path, layer in module.named_modules() if hasattr(layer, "lora_A")}
 
 
 def lora_layers(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:

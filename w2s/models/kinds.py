@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Model
+from w2s.config.registry import did_you_mean
 from w2s.models import encoders, lm, pipelines
 from w2s.models.folders import describe, read_model, write_marks
 from w2s.models.records import Estimator, Kind, Network
+from w2s.store.records import BadInput
 
 KINDS: dict[str, Kind] = {
     "lm": Network(
@@ -47,6 +49,13 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def find_kind(name: str) -> Kind:
+    """The kind of that name; BadInput where there is none."""
+    if name not in KINDS:
+        raise BadInput(f"model.kind: {name!r} is not known{did_you_mean(name, KINDS)}; it can be: {', '.join(KINDS)}")
+    return KINDS[name]
+
+
 def save_fitted(fitted: Any, model: Model, folder: str | Path) -> None:
     """Write what an Estimator has fitted into a folder that `load_fitted` reads by itself."""
     KINDS[model.kind].save(fitted, folder)
@@ -55,5 +64,5 @@ def save_fitted(fitted: Any, model: Model, folder: str | Path) -> None:
 
 def load_fitted(folder: str | Path) -> tuple[Estimator, Any] | None:
     """What `save_fitted` wrote, and its kind; None where the folder holds a Network (see `load.load_folder`)."""
-    kind = KINDS[read_model(folder)[0].kind]
+    kind = find_kind(read_model(folder)[0].kind)
     return (kind, kind.load(folder)) if isinstance(kind, Estimator) else None

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from w2s.models import losses, window
-from w2s.models.rows import pad
 from w2s.models.records import Batch, Encoded, Inputs, Loaded, Row
+from w2s.models.rows import pad
 from w2s.models.tokenizing import encode_continuations, encode_prompts
 from w2s.prompts import continuation
 from w2s.store.records import BadInput, Example
@@ -111,14 +111,14 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
     if batch.soft_PJ is not None:
         logp_P = losses.pooled(token_logits(loaded, batch), *batch.soft_PJ)
     else:
-        logp_P = wanted_log_probs(loaded, batch)
+        logp_P = predicted_log_probs(loaded, batch)
     if batch.factor_P is not None:
         logp_P = logp_P * batch.factor_P
     return torch.zeros(batch.mask_BK.numel(), device=logp_P.device).index_add(0, batch.owner_P, logp_P)
 
 
 def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
-    """logits_PV in float32 that predict each wanted token, in the batch's order; gradients flow.
+    """logits_PV in float32 that predict each token of `batch.token_P`, in the batch's order; gradients flow.
 
     They are held all at once, so the caller must keep P times V small. V is the head's width, which may exceed the
     tokenizer's vocabulary.
@@ -127,8 +127,8 @@ def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
     return (loaded.module.get_output_embeddings()(hidden_PD) if loaded.head_alone else hidden_PD).float()
 
 
-def wanted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
-    """logp_P of the wanted tokens; while predicting, at most LOGITS_AT_ONCE logits are held."""
+def predicted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
+    """logp_P of `batch.token_P`; while predicting, at most LOGITS_AT_ONCE logits are held."""
     hidden_UD = hidden_states(loaded, batch)
     vocabulary = loaded.module.config.get_text_config().vocab_size
     if torch.is_grad_enabled() or len(hidden_UD) * vocabulary <= LOGITS_AT_ONCE:
@@ -156,7 +156,7 @@ def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def token_log_probs(loaded: Loaded, hidden_UD: Tensor, from_P: Tensor, token_P: Tensor) -> Tensor:
-    """Log-probability of each wanted token; the vocabulary head sees only these states, each once."""
+    """Log-probability of each token_P; the vocabulary head sees only these states, each once."""
     logits_UV = loaded.module.get_output_embeddings()(hidden_UD) if loaded.head_alone else hidden_UD
     logits_UV = logits_UV.float()
     return logits_UV[from_P, token_P] - logits_UV.logsumexp(-1)[from_P]

@@ -15,7 +15,7 @@ from torch import nn
 from w2s.config.fields import Model
 from w2s.models import builtin, internals, shortcuts
 from w2s.models.folders import describe, first_words, read_marks, read_model, readable, write_marks
-from w2s.models.kinds import KINDS
+from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
 from w2s.store.records import BadInput
 
@@ -39,10 +39,10 @@ def load(
 
     `path` is read instead of model.path (a builtin: model's folder). Weights that the folder lacks, and all of them in
     a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout is
-    off: what it drops would depend on micro-batches and processes, and a result must not. Anything that cannot be read
-    is a BadInput; weights are read from safetensors alone.
+    off: it would make results depend on micro-batches and processes. BadInput where anything cannot be
+    read; weights are read from safetensors alone.
     """
-    if isinstance(KINDS[model.kind], Estimator):
+    if isinstance(find_kind(model.kind), Estimator):
         raise BadInput(f"model.kind: {model.kind!r} is no network, so it is not read from a folder; see models.kinds")
     source = path or model.path
     if source.startswith("builtin:"):
@@ -162,7 +162,7 @@ def cut(config, layers: int | None, source: str) -> None:
 
 
 def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
-    """Leave a gradient to what model.trainable names, and to a classification head whenever there is one."""
+    """Let only the parameters that model.trainable names, and a classification head, require a gradient."""
     embeddings = {
         id(p)
         for layer in (module.get_input_embeddings(), module.get_output_embeddings())

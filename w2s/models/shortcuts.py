@@ -50,7 +50,7 @@ def find_shortcuts(loaded: Loaded) -> tuple[bool, bool]:
 
 
 def looks_back(loaded: Loaded) -> bool:
-    """Whether what follows a token leaves its score as it is: true of language models, false of encoders."""
+    """Whether a token's score ignores the tokens after it: true of language models, false of encoders."""
     plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
     _, apart = made_up(loaded)
     beside, alone = reading(plain, apart), reading(plain, apart[1:])

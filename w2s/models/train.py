@@ -46,7 +46,7 @@ class State:
 
 Look = Callable[[Callable], tuple[float, float | None]]  # call -> held-out loss, and agreement (as in State)
 # What a fit minimises: (call, rows, share of the fit that is done) -> one loss per row. `call` is the model, or the
-# engine around it, and must be what the rows' batch is given to.
+# engine around it, and the rows' batch must go through it.
 Objective = Callable[[Callable, np.ndarray, float], torch.Tensor]
 
 
@@ -156,7 +156,8 @@ class Cut:
 
     rows: int
     world: World
-    wanted: int | None = None
+    most: int | None = None
+    """Largest micro-batch. None: a process takes its part of a step in one."""
 
     @property
     def per_process(self) -> int:
@@ -164,7 +165,7 @@ class Cut:
 
     @property
     def micro_batch(self) -> int:
-        return min(self.wanted or self.per_process, self.per_process)
+        return min(self.most or self.per_process, self.per_process)
 
     @property
     def micros(self) -> int:
@@ -218,7 +219,7 @@ def learning_rate(step: int, steps: int, train: Train) -> float:
 
 
 def seed_step(seed: int, step: int, world: World) -> None:
-    """Random numbers of a step are a function of the step, so that nothing of them needs to be kept for a resume."""
+    """Random numbers are a function of the step, so that a resume needs no state of a generator."""
     number = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64).item() >> 1
     # Not torch.manual_seed, which writes down where it was called from: more time than a step of a tiny model.
     torch.default_generator.manual_seed(number)

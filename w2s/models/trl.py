@@ -40,17 +40,17 @@ Judge = Callable[[int, list[str], list[str]], list[float]]
 
 
 def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[int]) -> list[Tokens]:
-    """Examples of two candidates in the very tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
+    """Examples of two candidates in the same tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
 
     TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
     """
-    made, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
+    pairs, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
     for encoded, best in zip(encode(shorter, examples), best_N, strict=True):
         first = encoded.rows[0]
         prompt = first.token_T[: first.first + 1].tolist()
         texts = [row.token_P[row.owner_P == at].tolist() for row in encoded.rows for at in dict.fromkeys(row.owner_P)]
-        made.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
-    return made
+        pairs.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
+    return pairs
 
 
 def make_trainer(
@@ -73,7 +73,7 @@ def make_trainer(
 
     `data`: pairs in tokens, or questions to write for, whose texts `judge` rewards and `stop` ends. The reference is
     read anew from where `loaded` was read. `deepspeed` is a configuration, None = torch alone. Nothing is sent or
-    fetched anywhere. BadInput where the batch cannot be shared out, or there are too few questions for one.
+    fetched anywhere. BadInput where the batch cannot be shared out, or has more texts than there are.
     """
     steps = count_steps(objective, len(data), train)
     optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)
@@ -114,7 +114,7 @@ def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any
 
 
 def make_collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Looks a row's tokens up: TRL would tokenise texts in its own way, and is given none."""
+    """Looks up the tokens of a row: TRL gets no texts, because it would tokenise them in its own way."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     plain = DataCollatorForPreference(pad_token_id=loaded.pad_id)
@@ -215,10 +215,10 @@ def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop
 
     @functools.wraps(write)
     def write_to_stop(*args: Any, **named: Any) -> Any:
-        made = write(*args, **named)
-        if isinstance(made, tuple):  # GRPO's: with log-probabilities that are None where vLLM does not write
-            return [stopped(row) for row in made[0]], *made[1:]
-        return [stopped(row) for row in made]
+        turn = write(*args, **named)
+        if isinstance(turn, tuple):  # GRPO's: with log-probabilities, which are None without vLLM
+            return [stopped(row) for row in turn[0]], *turn[1:]
+        return [stopped(row) for row in turn]
 
     trainer._generate_single_turn = write_to_stop
 
@@ -272,7 +272,7 @@ def fit(trainer: Any) -> tuple[list[dict[str, float | None]], int, dict[str, tor
 
 
 def read_weights(trainer: Any) -> dict[str, torch.Tensor]:
-    """The trained parameters by name, on the CPU; what ZeRO 3 shared out is gathered, so every process must call it."""
+    """The trained parameters by name, on the CPU; ZeRO 3's slices are gathered, so every process must call it."""
     shared = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
     weights = {}
     for name, parameter in trainer.model.named_parameters():
@@ -288,5 +288,5 @@ def read_weights(trainer: Any) -> dict[str, torch.Tensor]:
     if trainer.is_deepspeed_enabled:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-        unset_hf_deepspeed_config()  # else whatever is read next in this process is shared out as well
+        unset_hf_deepspeed_config()  # else ZeRO 3 slices the next model of this process too
     return weights

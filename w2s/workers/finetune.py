@@ -241,7 +241,7 @@ def export(
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
-    if (learner.model.trainable, learner.model.kind) == ("lora", "lm"):
+    if learner.model.trainable == "lora" and KINDS[learner.model.kind].writes:
         # For a committee that shares its base's weights; what is saved beside it has them merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
 

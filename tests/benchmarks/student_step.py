@@ -10,6 +10,7 @@ two losses of the untrained model differ by more than 1e-3 (then they would not 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -53,7 +54,7 @@ def make_rows(count: int, seed: int = 0) -> list[Example]:
 
 def encode_ours(loaded: load.Loaded, rows: list[Example]) -> list[records.Encoded]:
     """As SFTTrainer does, with the end mark behind the answer."""
-    answers = [[row.choices[0] + loaded.tokenizer.eos_token] for row in rows]
+    answers = [dataclasses.replace(row, task="answer", choices=row.choices[:1]) for row in rows]
     return lm.encode(loaded, [row.prompt for row in rows], answers)
 
 

@@ -124,5 +124,5 @@ def test_no_text_has_no_vector(folder_of):
 
 
 def test_no_adapter_is_refused(writer):
-    with pytest.raises(BadInput, match="there is none"):
+    with pytest.raises(BadInput, match="none given"):
         adapters.share(writer, [])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from w2s.models import window
 from w2s.models.folders import readable
 from w2s.models.rows import mean_states
 from w2s.store.records import BadInput
@@ -32,7 +33,7 @@ def encode(
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         module = transformers.AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     module = module.to(device).eval()
-    limit = min(max_tokens, getattr(module.config, "max_position_embeddings", None) or max_tokens)
+    limit = window.readable(module.config, max_tokens)
     vectors_ND = np.zeros((len(texts), module.config.hidden_size), dtype=np.float32)
     # Texts of like length share a batch, so that little is padding.
     order = np.argsort([len(text) for text in texts], kind="stable")

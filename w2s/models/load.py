@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config.fields import Model
-from w2s.models import builtin, internals, shortcuts
+from w2s.models import builtin, internals, shortcuts, window
 from w2s.models.folders import describe, first_words, read_marks, read_model, readable, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
@@ -146,8 +146,7 @@ def read(
         else:
             auto = getattr(transformers, kind.auto)
             module = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **where)
-    limit = min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
-    return Loaded(module, tokenizer, model, limit)
+    return Loaded(module, tokenizer, model, window.readable(config, max_tokens))
 
 
 def cut(config, layers: int | None, source: str) -> None:

@@ -73,7 +73,7 @@ def make_trainer(
 
     `data`: pairs in tokens, or questions to write for, whose texts `judge` rewards and `stop` ends. The reference is
     read anew from where `loaded` was read. `deepspeed` is a configuration, None = torch alone. Nothing is sent or
-    fetched anywhere. BadInput where the batch cannot be shared out, or has more texts than there are.
+    fetched anywhere. BadInput where the processes cannot share a batch evenly, or the questions give too few texts.
     """
     steps = count_steps(objective, len(data), train)
     optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)

@@ -30,6 +30,11 @@ def keep_end(prompt: list[int], window: int, more: int, lead: int = 0) -> list[i
     return [*prompt[:lead], *prompt[len(prompt) - room + lead :]]
 
 
+def readable(config: Any, max_tokens: int) -> int:
+    """How many tokens a model can read, at most `max_tokens`."""
+    return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+
+
 def lead_of(tokenizer: Any, prompts: Sequence[list[int]]) -> list[int]:
     """How many special tokens each prompt begins with: BOS, what else its tokenizer puts there, a chat's first mark."""
     marks = {token for token, mark in tokenizer.added_tokens_decoder.items() if mark.special}

@@ -247,7 +247,7 @@ def test_what_is_no_ensemble_is_one_line(folder_of, tmp_path):
     members.save(moved(folder_of("bert"), KINDS[1]), tmp_path)
     file = tmp_path / members.FILE
     whole = file.read_bytes()
-    members.save_file({"x": torch.zeros(2)}, file)
+    load.save_file({"x": torch.zeros(2)}, file)
     with pytest.raises(BadInput, match=r"members\.safetensors: .*: does not fit the model beside it"):
         members.open_members(tmp_path)
     file.write_bytes(whole[:100])

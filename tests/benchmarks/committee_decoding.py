@@ -28,8 +28,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from w2s.config.fields import Model
 from w2s.models import committee
 from w2s.models.adapters import Adapter, share
-from w2s.models.generate import Reader, Voice, pad_left
+from w2s.models.generate import Reader, Voice
 from w2s.models.load import Loaded
+from w2s.models.rows import pad_left
 from w2s.models.tokenizing import encode_prompts
 
 LEARNERS, RANK, PROMPT_TOKENS, NEW_TOKENS = 8, 8, 24, 33

@@ -10,6 +10,7 @@ two losses of the untrained model differ by more than 1e-3 (then they would not 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import os
@@ -29,7 +30,7 @@ import transformers
 
 from tests.benchmarks.scoring import make_model
 from w2s.config.fields import Model, Runtime, Train
-from w2s.models import batches, load, score, train
+from w2s.models import batches, lm, load, records, score, train
 from w2s.prompts import continuation
 from w2s.store.records import Example
 
@@ -51,13 +52,13 @@ def make_rows(count: int, seed: int = 0) -> list[Example]:
     ]
 
 
-def encode_ours(loaded: load.Loaded, rows: list[Example]) -> list[batches.Encoded]:
+def encode_ours(loaded: load.Loaded, rows: list[Example]) -> list[records.Encoded]:
     """As SFTTrainer does, with the end mark behind the answer."""
-    answers = [[row.choices[0] + loaded.tokenizer.eos_token] for row in rows]
-    return batches.encode_lm(loaded, [row.prompt for row in rows], answers)
+    answers = [dataclasses.replace(row, task="answer", choices=row.choices[:1]) for row in rows]
+    return lm.encode(loaded, [row.prompt for row in rows], answers)
 
 
-def answer_tokens(encoded: list[batches.Encoded]) -> np.ndarray:
+def answer_tokens(encoded: list[records.Encoded]) -> np.ndarray:
     return np.array([len(one.rows[0].token_P) for one in encoded])
 
 

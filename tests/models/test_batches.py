@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import tiny
-from w2s.models import batches, tokenizing
+from w2s.models import batches, lm, tokenizing
 from w2s.store.records import BadInput, Example
 
 
@@ -55,7 +55,7 @@ def test_chunks_cover_every_row_once_within_the_budget(lengths, budget):
 
 
 def test_a_packed_row_holds_the_prompt_once_and_predicts_every_candidate_token():
-    row = batches.pack([10, 11, 12], [[1, 2, 3], [4], [5, 6]])
+    row = lm.pack([10, 11, 12], [[1, 2, 3], [4], [5, 6]])
     assert row.token_T.tolist() == [10, 11, 12, 1, 2, 5]
     assert row.position_T.tolist() == [0, 1, 2, 3, 4, 3]
     assert row.segment_T.tolist() == [0, 0, 0, 1, 1, 3]
@@ -67,8 +67,8 @@ def test_a_packed_row_holds_the_prompt_once_and_predicts_every_candidate_token()
 
 
 def test_in_the_tree_a_candidate_sees_the_prompt_and_its_own_past_alone():
-    row = batches.pack([10, 11], [[1, 2, 3], [4, 5]])
-    made = batches.tree([row, batches.pack([7], [[8]])], np.array([5, 1]))
+    row = lm.pack([10, 11], [[1, 2, 3], [4, 5]])
+    made = lm.tree([row, lm.pack([7], [[8]])], np.array([5, 1]))
     allowed = made["attention_mask"][0, 0]
     assert allowed.tolist() == [
         [True, False, False, False, False],

@@ -8,7 +8,21 @@ import torch
 
 from tests.models import tiny
 from w2s.boosting.tokens import gathered
-from w2s.models import adapters, batches, committee, encode, generate, members, pipelines, ranks, score, tokens, window
+from w2s.models import (
+    adapters,
+    batches,
+    committee,
+    encode,
+    generate,
+    kinds,
+    members,
+    pipelines,
+    ranks,
+    rows,
+    score,
+    tokens,
+    window,
+)
 from w2s.models import tokenizing as cut
 from w2s.store.records import BadInput, Example
 from w2s.workers import sample
@@ -37,7 +51,7 @@ def test_all_rows_ending_at_once_with_a_stop_text_is_no_error(writer):
 
 
 def test_rows_of_no_token_are_whole_numbers(writer):
-    for made in generate.pad_left([[], []], 0, torch.device("cpu")):
+    for made in rows.pad_left([[], []], 0, torch.device("cpu")):
         assert (made.dtype, made.shape) == (torch.long, (2, 0))
 
 
@@ -54,7 +68,7 @@ def test_no_prompt_is_no_text(writer):
 def test_no_example_is_no_row_and_no_score_for_every_kind_of_model(folder_of, kind):
     loaded = tiny.read(folder_of("gpt2" if kind == "lm" else "bert"), kind=kind)
     assert batches.encode(loaded, []) == []
-    assert batches.ENCODERS[kind](loaded, [], []) == []
+    assert kinds.KINDS[kind].encode(loaded, [], []) == []
     assert list(score.predict(loaded, [])) == []
     assert not loaded.cuts
 
@@ -110,5 +124,5 @@ def test_no_text_has_no_vector(folder_of):
 
 
 def test_no_adapter_is_refused(writer):
-    with pytest.raises(BadInput, match="there is none"):
+    with pytest.raises(BadInput, match="none given"):
         adapters.share(writer, [])

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from tests.models import tiny
 from tests.models.voices import PROMPTS, texts, transformers_texts
 from w2s.models import engine, generate, internals
-from w2s.models import trl as alignment
+from w2s.models.trl import checkpointing
 
 
 def test_transformers_cache_is_called_cache_or_past_key_values_and_comes_back_by_that_name(folder_of):
@@ -102,7 +102,7 @@ def test_transformers_activations_are_computed_again_when_asked(folder_of):
     module = tiny.read(folder_of("llama")).module.train()
     internals.checkpoint_activations(module)
     assert any(getattr(one, "gradient_checkpointing", False) for one in module.modules())
-    name = alignment.checkpointing()
+    name = checkpointing()
     assert name in inspect.signature(trl.DPOConfig).parameters
 
 
@@ -156,7 +156,7 @@ def test_trl_trainers_have_the_two_private_methods_that_are_replaced(trainer):
     assert list(inspect.signature(trainer._generate_single_turn).parameters)[:2] == ["self", "prompt_ids"]
 
 
-def test_trl_accelerate_and_the_trainer_have_the_other_names_that_alignment_reads():
+def test_trl_accelerate_and_the_trainer_have_the_other_names_that_we_read():
     from accelerate.state import AcceleratorState
     from huggingface_hub import constants
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config

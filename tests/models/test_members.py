@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.models import tiny
-from w2s.models import batches, load, losses, members, score
+from w2s.models import batches, load, losses, members, records, score
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble
 from w2s.models.warm import warm
@@ -31,7 +31,7 @@ def moved(folder, ensemble: Ensemble, seed: int = 0, **options) -> members.Membe
     return made
 
 
-def batch_of(loaded: load.Loaded, examples=None) -> batches.Batch:
+def batch_of(loaded: load.Loaded, examples=None) -> records.Batch:
     return batches.collate(loaded, members.encode(loaded, tiny.examples() if examples is None else examples))
 
 
@@ -247,7 +247,7 @@ def test_what_is_no_ensemble_is_one_line(folder_of, tmp_path):
     members.save(moved(folder_of("bert"), KINDS[1]), tmp_path)
     file = tmp_path / members.FILE
     whole = file.read_bytes()
-    members.save_file({"x": torch.zeros(2)}, file)
+    load.save_file({"x": torch.zeros(2)}, file)
     with pytest.raises(BadInput, match=r"members\.safetensors: .*: does not fit the model beside it"):
         members.open_members(tmp_path)
     file.write_bytes(whole[:100])

@@ -13,8 +13,7 @@ from tests.models import tiny
 from tests.models.voices import moved
 from w2s.config.fields import Learner, Model, Runtime, Train
 from w2s.config.registry import pick
-from w2s.models import batches, objectives, score, tokenizing
-from w2s.models import trl as alignment
+from w2s.models import batches, objectives, score, tokenizing, trl
 from w2s.models.objectives import OBJECTIVES
 from w2s.models.train import World
 from w2s.store.records import BadInput, Example, example_id
@@ -37,9 +36,7 @@ def bases(tmp_path_factory) -> Path:
 
 def trainer_of(objective, loaded, data, folder, train=None, **more):
     train = Train(**{"steps": 2, "batch": 4, **(train or {})})
-    return alignment.make_trainer(
-        objective, loaded, data, train, Runtime(), World(), folder=folder / "trl", seed=0, **more
-    )
+    return trl.make_trainer(objective, loaded, data, train, Runtime(), World(), folder=folder / "trl", seed=0, **more)
 
 
 def log_likelihoods(loaded, examples) -> torch.Tensor:
@@ -48,13 +45,16 @@ def log_likelihoods(loaded, examples) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("task", "options"), [
-    ("answer", {}),
-    ("choice", {"beta": 0.3}),
-    ("code", {"label_smoothing": 0.2}),
-    ("answer", {"beta": 0.5, "label_smoothing": 0.45}),
-    ("answer", {"loss": "robust", "label_smoothing": 0.1}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("answer", {}),
+        ("choice", {"beta": 0.3}),
+        ("code", {"label_smoothing": 0.2}),
+        ("answer", {"beta": 0.5, "label_smoothing": 0.45}),
+        ("answer", {"loss": "robust", "label_smoothing": 0.1}),
+    ],
+)
 def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, architecture, task, options):
     examples, reference = questions(task), tiny.read(bases / architecture)
     loaded = moved(tiny.read(bases / architecture), 1, 0.02)
@@ -67,7 +67,7 @@ def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, arc
     if options.get("loss") == "robust":
         wanted_N = ((1 - smoothing) * kept_N - smoothing * turned_N) / (1 - 2 * smoothing)
     assert margin_N.abs().min() > 1e-3  # else any beta would do
-    tokens = alignment.pair_tokens(loaded, examples, BEST)
+    tokens = trl.pair_tokens(loaded, examples, BEST)
     trainer = trainer_of(objectives.dpo(**options), loaded, tokens, tmp_path)
     for rows, wanted in (([0], wanted_N[0]), ([2, 1, 0], wanted_N.mean())):
         batch = trainer.data_collator([{"row": row} for row in rows])
@@ -80,7 +80,7 @@ def test_the_loss_of_dpo_is_that_of_our_own_log_likelihoods(bases, tmp_path, arc
 def test_pairs_are_the_tokens_that_are_scored(bases, architecture, task):
     loaded, examples = tiny.read(bases / architecture), questions(task)
     prompts = tokenizing.encode_prompts(loaded, [one.prompt for one in examples])
-    for at, made in enumerate(alignment.pair_tokens(loaded, examples, BEST)):
+    for at, made in enumerate(trl.pair_tokens(loaded, examples, BEST)):
         texts = [made["chosen_ids"], made["rejected_ids"]]
         assert made["prompt_ids"] == prompts[at]
         for text, wanted in zip(texts, (BEST[at], 1 - BEST[at]), strict=True):
@@ -94,10 +94,10 @@ def test_pairs_are_the_tokens_that_are_scored(bases, architecture, task):
 
 def test_a_pair_fits_the_model_whatever_its_length(bases):
     loaded = tiny.read(bases / "gpt2", max_tokens=12)
-    (made,) = alignment.pair_tokens(loaded, questions()[2:], [0])
+    (made,) = trl.pair_tokens(loaded, questions()[2:], [0])
     lengths = [len(made["prompt_ids"]) + len(made[key]) for key in ("chosen_ids", "rejected_ids")]
     assert max(lengths) == 12
-    (made,) = alignment.pair_tokens(tiny.read(bases / "gpt2", max_tokens=3), questions()[2:], [0])
+    (made,) = trl.pair_tokens(tiny.read(bases / "gpt2", max_tokens=3), questions()[2:], [0])
     assert [len(one) for one in made.values()] == [1, 2, 2]
 
 
@@ -134,7 +134,7 @@ def test_padding_on_the_left_moves_no_log_probability(bases, architecture):
     loaded = tiny.read(bases / architecture)
     rows = tokenizing.encode_prompts(loaded, [one.prompt for one in questions()])
     alone = [loaded.module(input_ids=torch.tensor([row])).logits[0, -1] for row in rows]
-    alignment.count_positions(loaded.module)
+    trl.count_positions(loaded.module)
     wide = max(map(len, rows))
     tokens = torch.tensor([[0] * (wide - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (wide - len(row)) + [1] * len(row) for row in rows])
@@ -144,9 +144,9 @@ def test_padding_on_the_left_moves_no_log_probability(bases, architecture):
 
 def test_the_reference_is_the_student_as_it_was_read(bases, tmp_path):
     loaded = tiny.read(bases / "llama")
-    tokens = alignment.pair_tokens(loaded, questions(), BEST)
+    tokens = trl.pair_tokens(loaded, questions(), BEST)
     trainer = trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2, "steps": 4, "batch": 3})
-    history, count, weights = alignment.fit(trainer)
+    history, count, weights = trl.fit(trainer)
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert history[-1]["margin"] > history[0]["margin"] == 0
     assert count == 4 * sum(
@@ -161,8 +161,8 @@ def test_the_reference_is_the_student_as_it_was_read(bases, tmp_path):
 
 def test_only_what_is_trainable_changes(bases, tmp_path):
     loaded = tiny.read(bases / "gpt2", trainable="attention")
-    tokens = alignment.pair_tokens(loaded, questions(), BEST)
-    *_, weights = alignment.fit(trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2}))
+    tokens = trl.pair_tokens(loaded, questions(), BEST)
+    *_, weights = trl.fit(trainer_of(objectives.dpo(), loaded, tokens, tmp_path, {"lr": 1e-2}))
     assert weights
     assert all("attn" in name or "wpe" in name for name in weights)
 
@@ -178,25 +178,31 @@ def test_nothing_is_told_to_anybody(bases, tmp_path, monkeypatch):
         made_by, "send_telemetry", lambda *given, **named: told.append(constants.HF_HUB_DISABLE_TELEMETRY)
     )
     loaded = tiny.read(bases / "llama")
-    trainer = trainer_of(objectives.dpo(), loaded, alignment.pair_tokens(loaded, questions(), BEST), tmp_path)
+    trainer = trainer_of(objectives.dpo(), loaded, trl.pair_tokens(loaded, questions(), BEST), tmp_path)
     assert trainer.args.report_to == []
     assert told == [True]
 
 
-@pytest.mark.parametrize(("spec", "words"), [
-    ({"name": "gpro"}, "'gpro' is not known (did you mean 'grpo'?); it can be: sft, dpo, grpo, rloo"),
-    ({"name": "dpo", "label_smooth": 0.1}, "'dpo' has no option 'label_smooth'; it takes: beta, label_smoothing, loss"),
-    ({"name": "dpo", "loss": "nca"}, "allowed: one of: sigmoid, hinge, ipo, robust"),
-    ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
-    ({"name": "dpo", "label_smoothing": -0.1}, "label_smoothing: -0.1 given"),
-    ({"name": "dpo", "label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing: 0.1 given for loss ipo; allowed: 0"),
-    ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: above 0"),
-    ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: above 0"),
-    ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: at least 0"),
-    ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: at least 2"),
-    ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: above 0"),
-    ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"name": "gpro"}, "'gpro' is not known (did you mean 'grpo'?); it can be: sft, dpo, grpo, rloo"),
+        (
+            {"name": "dpo", "label_smooth": 0.1},
+            "'dpo' has no option 'label_smooth'; it takes: beta, label_smoothing, loss",
+        ),
+        ({"name": "dpo", "loss": "nca"}, "allowed: one of: sigmoid, hinge, ipo, robust"),
+        ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        ({"name": "dpo", "label_smoothing": -0.1}, "label_smoothing: -0.1 given"),
+        ({"name": "dpo", "label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing: 0.1 given for loss ipo; allowed: 0"),
+        ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: above 0"),
+        ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: above 0"),
+        ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: at least 0"),
+        ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: at least 2"),
+        ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: above 0"),
+        ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: above 0"),
+    ],
+)
 def test_options_out_of_range_are_refused_in_one_line(spec, words):
     with pytest.raises(BadInput) as error:
         pick(OBJECTIVES, spec, key="student.objective")()

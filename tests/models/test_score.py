@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.models import tiny
-from w2s.models import batches, score
+from w2s.models import batches, encoders, lm, records, score
 from w2s.prompts import continuation
 from w2s.store.records import Example
 
@@ -98,7 +98,7 @@ def test_one_token_candidates_leave_the_bare_prompt_and_true_log_likelihoods(fol
     example = Example("a", "t", "choice", "Which gas do plants take in?", ("air", "?"))
     start = loaded.tokenizer(example.prompt)["input_ids"]
     tokens = [[5], [9]]
-    encoded = batches.Encoded((batches.pack(start, tokens),), 2)
+    encoded = records.Encoded((lm.pack(start, tokens),), 2)
     batch = batches.collate(loaded, [encoded])
     assert batch.inputs[0]["input_ids"].shape[1] == len(start)
     assert "attention_mask" not in batch.inputs[0]
@@ -111,7 +111,7 @@ def test_the_last_real_token_of_a_decoder_with_a_head_is_found_from_the_mask(fol
     """A row that ends in the pad token's id is a row like any other."""
     loaded = tiny.read(folder_of("llama"), kind="pair")
     rows = [[5, 6, 0], [7, 8, 9, 10, 11]]
-    encoded = [batches.Encoded((batches.whole_row(row, None, 0),), 1) for row in rows]
+    encoded = [records.Encoded((encoders.whole_row(row, None, 0),), 1) for row in rows]
     with torch.no_grad():
         found = score.scores(loaded, batches.collate(loaded, encoded))[:, 0]
         for row, value in zip(rows, found, strict=True):
@@ -154,7 +154,7 @@ def test_a_score_that_is_not_finite_is_an_abstention_with_a_uniform_row():
 def test_a_large_vocabulary_is_read_in_pieces_with_the_same_result(folder_of, monkeypatch):
     loaded = tiny.read(folder_of("llama"))
     whole = scores_of(loaded, tiny.examples())
-    monkeypatch.setattr(score, "LOGITS_AT_ONCE", 900)
+    monkeypatch.setattr(lm, "LOGITS_AT_ONCE", 900)
     torch.testing.assert_close(scores_of(loaded, tiny.examples()), whole)
 
 
@@ -172,9 +172,9 @@ def test_the_logits_of_the_wanted_tokens_give_the_scores(folder_of, architecture
     for examples in (tiny.examples(), [dataclasses.replace(one, task="answer") for one in tiny.examples()]):
         batch = batches.collate(loaded, batches.encode(loaded, examples))
         with torch.no_grad():
-            logits_PV = score.token_logits(loaded, batch)
+            logits_PV = lm.token_logits(loaded, batch)
             logp_P = logits_PV.log_softmax(-1)[torch.arange(len(logits_PV)), batch.token_P]
-            wanted = score.lm_scores(loaded, batch)
+            wanted = lm.scores(loaded, batch)
         assert logits_PV.dtype == torch.float32
         found = torch.zeros_like(wanted).index_add(0, batch.owner_P, logp_P)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
@@ -187,7 +187,7 @@ def test_a_factor_multiplies_its_tokens_log_probability(folder_of):
     factors = [np.random.default_rng(at).uniform(0, 3, len(e.rows[0].token_P)) for at, e in enumerate(encoded)]
     batch = batches.collate(loaded, encoded, factors=factors)
     with torch.no_grad():
-        logp_PV = score.token_logits(loaded, batch).log_softmax(-1)
+        logp_PV = lm.token_logits(loaded, batch).log_softmax(-1)
         found = score.scores(loaded, batch)[:, 0]
     logp_P = logp_PV[torch.arange(len(logp_PV)), batch.token_P].numpy()
     own = np.split(logp_P, np.cumsum([len(one) for one in factors])[:-1])

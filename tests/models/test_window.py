@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
 from tests.models import tiny
-from w2s.models import batches, members, window
-from w2s.models import trl as alignment
+from w2s.models import batches, members, trl, window
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice
 from w2s.store.records import Example
@@ -136,7 +135,7 @@ def test_a_decoder_with_a_head_keeps_its_first_token_and_half_of_the_prompt(fold
 
 def test_preference_pairs_keep_the_first_token_and_fit_with_their_last(folder_of):
     loaded, marks = beginning(tiny.read(folder_of("llama")), "<s>")
-    (made,) = alignment.pair_tokens(loaded, [Example("a", "t", "answer", LONG, ("the moon " * 60, "air"))], [1])
+    (made,) = trl.pair_tokens(loaded, [Example("a", "t", "answer", LONG, ("the moon " * 60, "air"))], [1])
     assert made["prompt_ids"][:1] == marks
     assert len(made["prompt_ids"]) >= 11
     assert len(made["prompt_ids"]) + max(len(made["chosen_ids"]), len(made["rejected_ids"])) <= 24

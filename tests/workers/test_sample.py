@@ -10,7 +10,7 @@ import torch
 from tests.models import tiny as tiny_models
 from tests.models.voices import moved, with_adapters
 from w2s.config.fields import Model
-from w2s.models import batches, builtin, committee, load, score, train
+from w2s.models import batches, builtin, committee, lm, load, train
 from w2s.models.adapters import adapter_of
 from w2s.models.tokens import layout
 from w2s.store.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
@@ -139,7 +139,7 @@ def test_targets_are_the_mixture_at_the_tokens_that_the_text_is_read_as(job, mod
     assert facts["untargeted"] == len(examples) - len(fits) >= facts["unfinished"]
     batch = batches.collate(learners[0], batches.encode(learners[0], [read[at] for at in fits]))
     with torch.no_grad():
-        probs_LTV = torch.stack([score.token_logits(one, batch) for one in learners]).softmax(-1)
+        probs_LTV = torch.stack([lm.token_logits(one, batch) for one in learners]).softmax(-1)
     wanted_TV = probs_LTV.mean(0).numpy()
     np.testing.assert_allclose(soft.prob_TJ, -np.sort(-wanted_TV, 1)[:, :4], atol=1e-3)
     np.testing.assert_allclose(np.take_along_axis(wanted_TV, soft.token_TJ, 1), soft.prob_TJ, atol=1e-3)

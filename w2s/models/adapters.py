@@ -9,23 +9,17 @@ Letters: L learners, B rows, T tokens, I inputs and O outputs of a layer, R rank
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from w2s.models.generate import Reader, Voice
-from w2s.models.internals import copied, is_plain_lora, lora_layers, without_lora
-from w2s.models.score import same
+from w2s.models.internals import Adapter, copied, is_plain_lora, lora_layers, without_lora
+from w2s.models.records import Loaded
+from w2s.models.shortcuts import same
 from w2s.store.records import BadInput
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
-
-Adapter = Mapping[str, tuple[Tensor, Tensor]]
-"""What a learner adds to its base: name of a linear layer -> (down_IR, up_RO), its scale in `up`: x W + x down up."""
 
 
 class Grouped(nn.Module):
@@ -65,11 +59,11 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
     """The learners that are `adapters` of `base`, in order, sharing its weights; `base` is left as it is.
 
     One voice for all of them, or one for each where the architecture does not keep the rows apart (as some mixtures of
-    experts): that is tried on made-up tokens. An adapter that `base` carries is no part of a learner unless given. They
-    may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer that is not
-    there, or has another shape.
+    experts): that is tried on made-up tokens. An adapter that `base` carries is no part of a learner unless given.
+    Adapters may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer
+    that is not there, or has another shape.
     """
-    layers, others = grouped(base, [dict(adapter) for adapter in adapters])
+    layers, others = group_layers(base, [dict(adapter) for adapter in adapters])
     count = len(next(iter(layers.values())).down_LIR)
 
     def voice(own: dict[str, nn.Module], count: int) -> Voice:
@@ -82,14 +76,14 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
         size = base.module.get_input_embeddings().weight.shape[0]
         tokens_BT = torch.randint(size, (2, 3), device=base.module.device)
         mask_BT = torch.ones_like(tokens_BT)
-        wanted = torch.cat([Reader(voice).read(tokens_BT, mask_BT) for voice in alone])
-        keeps_apart = same(base, Reader(together).read(tokens_BT, mask_BT), wanted)
+        apart = torch.cat([Reader(voice).read(tokens_BT, mask_BT) for voice in alone])
+        keeps_apart = same(base, Reader(together).read(tokens_BT, mask_BT), apart)
     return [together] if keeps_apart else alone
 
 
 def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
     """The LoRA adapter `name` that peft has put into a module; BadInput where there is none, or more than A and B."""
-    found = {}
+    adapter = {}
     for path, layer in lora_layers(module, name):
         if not is_plain_lora(layer, name):
             kind = type(layer.base_layer).__name__
@@ -97,13 +91,13 @@ def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
         if layer.merged:
             raise BadInput(f"adapter {name!r}: {path} has it merged into the base")
         down_RI, up_OR = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
-        found[path] = (down_RI.T, up_OR.T * layer.scaling[name])
-    if not found:
+        adapter[path] = (down_RI.T, up_OR.T * layer.scaling[name])
+    if not adapter:
         raise BadInput(f"adapter {name!r}: the model has no LoRA layer of that name")
-    return found
+    return adapter
 
 
-def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> tuple[dict[str, Grouped], dict]:
+def group_layers(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> tuple[dict[str, Grouped], dict]:
     """Every layer that an adapter names, with the updates of all, and the other linear layers.
 
     The dicts are emptied, to hold no adapter twice.
@@ -126,5 +120,6 @@ def grouped(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) 
                 up_RO[: part[1].shape[0]] = part[1]
         layers[path] = Grouped(plain[path], down_LIR, up_LRO)
     if not layers:
-        raise BadInput("adapters: there is none, or they are all empty")
-    return layers, {p: Grouped(one) for p, one in plain.items() if type(one) is nn.Linear and p not in layers}
+        raise BadInput("adapters: none given, or all of them are empty")
+    others = {path: layer for path, layer in plain.items() if type(layer) is nn.Linear and path not in layers}
+    return layers, {path: Grouped(layer) for path, layer in others.items()}

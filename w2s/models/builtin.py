@@ -6,13 +6,13 @@ folder like any other Hugging Face model's, with random weights and a word-level
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from w2s.config.registry import did_you_mean
+from w2s.models.folders import quiet, write_marks
 from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
@@ -84,31 +84,27 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
     `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws
     the weights anew from the seed that it is given: learners that start from nothing then differ from each other.
     """
-
-    from w2s.models.load import quiet
-
     quiet()
     name = name.removeprefix("builtin:")
     if name not in BUILTIN:
         raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, BUILTIN)}; {allowed()}")
     tokenizer = word_tokenizer(words)
     module = draw(BUILTIN[name](len(tokenizer)), seed)
-    folder = Path(folder)
     tokenizer.model_max_length = module.config.n_positions
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "w2s.json").write_text(json.dumps({"builtin": name, "from_scratch": from_scratch}) + "\n")
+    write_marks(folder, {"builtin": name, "from_scratch": from_scratch})
 
 
-def draw(config: GPT2Config, seed: int, kind: str = "lm") -> PreTrainedModel:
-    """Random weights. Embeddings start small: so a narrow model learns faster to tell the words apart."""
+def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTrainedModel:
+    """Random weights, as the class `name` of transformers. Embeddings start small: a narrow model then learns faster
+    to tell the words apart."""
     import torch
-    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
+    import transformers
 
-    made = {"lm": GPT2LMHeadModel, "pair": GPT2ForSequenceClassification, "towers": GPT2Model}[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = made(config)
+        module = getattr(transformers, name)(config)
     with torch.no_grad():
         for table in (module.base_model.wte, module.base_model.wpe):
             table.weight.mul_(EMBEDDING_RANGE / config.initializer_range)

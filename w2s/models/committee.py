@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,9 @@ from torch import Tensor
 from w2s.config.registry import did_you_mean
 from w2s.models import window
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
+from w2s.models.records import Loaded
 from w2s.models.tokenizing import encode_prompts
 from w2s.store.records import BadInput
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
 
 TOKENS_AT_ONCE = 2**16
 """Most tokens, prompts and texts of all learners, that are kept in caches at a time; 16 rows go in any case."""
@@ -36,7 +34,7 @@ LOGITS_AT_ONCE = 2**25
 
 @dataclass(frozen=True)
 class Written:
-    """Text `number` for prompt `prompt` (its place), and how probable its writers held it.
+    """Text `number` for prompt `prompt` (its place), and its probability under the mixture of its writers.
 
     `tokens` are the text's own, without the end mark and without those that begin a stop text. `logp` is their
     log-probability under the mixture at temperature 1, with that of the end mark where the text has one. `ended` = by
@@ -72,24 +70,24 @@ def decode(
 ) -> Iterator[list[Written]]:
     """`samples` continuations of each prompt that the learners write together, each cut before the first `stop` text.
 
-    `learners` are models of one tokenizer, or what `share` makes of adapters; `alpha_L` (≥ 0, any scale) has one number
+    `learners` are models of one tokenizer, or the voices that `share` makes; `alpha_L` (≥ 0, any scale) has one number
     for each learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 = greedy,
     samples alike; another one flattens the mixture, not the learners. mix="disagree" takes the token that all put first
     wherever there is one and mixes elsewhere (arXiv 2510.15346: mixing everywhere hurts long texts). Greedily that is
-    no difference: a token that all put first is first in either mixture. `top` most probable tokens are told of every
-    step. A text depends on `seed`, its prompt and its number among the samples; beyond rounding not on the other rows
-    or their order. Long prompts lose their beginning, down to half of what the model can read; penalties of a
-    generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
+    no difference: a token that all put first is first in either mixture. The `top` most probable tokens of every
+    step are kept. A text depends on `seed`, its prompt and its number among the samples; beyond rounding not on the
+    other rows or their order. Long prompts lose their beginning, down to half of what the model can read; penalties
+    of a generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
 
     They come batch by batch, longest prompts first. The batches (of `batch` texts, else as many as fit) depend on the
-    arguments alone; `skip` leaves out the first so many, which lets a job that was killed go on.
+    arguments alone; the first `skip` are left out, so that a killed job can go on.
     """
-    voices = [one if isinstance(one, Voice) else Voice(one) for one in learners]
+    voices = [learner if isinstance(learner, Voice) else Voice(learner) for learner in learners]
     check(voices, alpha_L, mix)
     first = voices[0].loaded
-    say_L = torch.as_tensor(alpha_L, dtype=torch.float64)
-    say_L = (say_L / say_L.sum()).float().to(first.module.device)
-    choose = partial(next_tokens, alpha_L=say_L, mixture=mixture_of(mixture), mix=mix, temperature=temperature)
+    vote_L = torch.as_tensor(alpha_L, dtype=torch.float64)
+    vote_L = (vote_L / vote_L.sum()).float().to(first.module.device)
+    choose = partial(next_tokens, alpha_L=vote_L, mixture=find_mixture(mixture), mix=mix, temperature=temperature)
     rows, limit_N, _ = fitted(voices, prompts, max_new_tokens)
     count = 1 if temperature == 0 else samples
     order = [(at, number) for at in sorted(range(len(rows)), key=lambda at: -len(rows[at])) for number in range(count)]
@@ -100,9 +98,11 @@ def decode(
         if temperature > 0:
             luck_BS = np.stack([luck(rows[at], number, seed, max(limit_B)) for at, number in chosen])
         with torch.inference_mode():
-            found = write(voices, [rows[at] for at, _ in chosen], luck_BS, choose, limit_B=limit_B, stop=stop, top=top)
-        texts = [finish(first, *place, made, stop) for place, made in zip(chosen, found, strict=True)]
-        yield texts if count == samples else [replace(one, number=at) for one in texts for at in range(samples)]
+            endings = write(
+                voices, [rows[at] for at, _ in chosen], luck_BS, choose, limit_B=limit_B, stop=stop, top=top
+            )
+        texts = [finish(first, *place, made, stop) for place, made in zip(chosen, endings, strict=True)]
+        yield texts if count == samples else [replace(text, number=at) for text in texts for at in range(samples)]
 
 
 def fitted(
@@ -110,14 +110,14 @@ def fitted(
 ) -> tuple[list[list[int]], list[int], list[bool]]:
     """Prompts in tokens, how many may follow each, and which were cut.
 
-    Room is what every voice can read, not what it was trained with.
+    They have room for what every voice can read, not for what it was trained with.
     """
     first, room = voices[0].loaded, readable(voices)
     whole = encode_prompts(first, prompts)
     leads = window.lead_of(first.tokenizer, whole)
     rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(whole, leads, strict=True)]
     limits = [max(1, min(max_new_tokens, room - len(row))) for row in rows]
-    return rows, limits, [row != one for row, one in zip(rows, whole, strict=True)]
+    return rows, limits, [row != uncut for row, uncut in zip(rows, whole, strict=True)]
 
 
 def readable(voices: Sequence[Voice]) -> int:
@@ -139,7 +139,7 @@ def plan(
 
 
 def finish(loaded: Loaded, prompt: int, number: int, made: Made, stop: Sequence[str]) -> Written:
-    """The text that was made of tokens, cut before the first `stop` text, and those of its tokens that are whole."""
+    """The text of the tokens, cut before the first `stop` text, and the tokens that are whole in it."""
 
     def text_of(tokens: list[int]) -> str:
         return loaded.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -179,7 +179,7 @@ def next_tokens(
 
     `luck_B` in [0, 1) decides where it is drawn; alphas sum to 1.
     """
-    if not alpha_L.all():  # a learner without a say cannot disagree either
+    if not alpha_L.all():  # a learner without a vote cannot disagree
         logits_LBV, alpha_L = logits_LBV[alpha_L > 0], alpha_L[alpha_L > 0]
     logp_BV = mixture.log(torch.tensordot(alpha_L, mixture.part(logits_LBV.float()), 1))
     top_LB = logits_LBV.argmax(-1)
@@ -197,7 +197,7 @@ def next_tokens(
 class Mixture(NamedTuple):
     """Several token distributions as one: the alpha-weighted mean of `part(logits)`, whose log-probabilities are `log`.
 
-    The mean is a running sum, so learners may be heard one after the other.
+    The mean is a running sum, so learners may be added one after the other.
     """
 
     part: Callable[[Tensor], Tensor]
@@ -211,7 +211,7 @@ MIXTURES = {
 }
 
 
-def mixture_of(name: str) -> Mixture:
+def find_mixture(name: str) -> Mixture:
     if name not in MIXTURES:
         raise BadInput(
             f"mixture: {name!r} is not known{did_you_mean(name, MIXTURES)}; it can be: {', '.join(MIXTURES)}"

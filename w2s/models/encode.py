@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from w2s.models.load import quiet, readable
+from w2s.models import window
+from w2s.models.folders import readable
+from w2s.models.rows import mean_states
 from w2s.store.records import BadInput
 
 
@@ -27,12 +29,11 @@ def encode(
         raise BadInput(f"batch: {batch!r} given; allowed: at least 1")
     import transformers
 
-    quiet()
     with readable(str(path)):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         module = transformers.AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     module = module.to(device).eval()
-    limit = min(max_tokens, getattr(module.config, "max_position_embeddings", None) or max_tokens)
+    limit = window.readable(module.config, max_tokens)
     vectors_ND = np.zeros((len(texts), module.config.hidden_size), dtype=np.float32)
     # Texts of like length share a batch, so that little is padding.
     order = np.argsort([len(text) for text in texts], kind="stable")
@@ -41,8 +42,6 @@ def encode(
         inputs = tokenizer(
             [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(device)
-        hidden_BTD = module(**inputs).last_hidden_state
-        real_BT1 = inputs["attention_mask"].unsqueeze(-1).to(hidden_BTD.dtype)
-        mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1).clamp(min=1)
+        mean_BD = mean_states(module(**inputs).last_hidden_state, inputs["attention_mask"])
         vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
     return vectors_ND

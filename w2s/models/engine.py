@@ -1,4 +1,4 @@
-"""DeepSpeed around a model: the one place that knows its options, its private names and its checkpoints."""
+"""DeepSpeed around a model: the only file that knows its options, its private names and its checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from w2s.config.fields import Runtime, Train
-from w2s.models.train import World, make_optimizer, use_bfloat16
+from w2s.models.world import World, make_optimizer, use_bfloat16
 from w2s.store.records import BadInput
 
 NAMES = ("zero0", "zero1", "zero2", "zero3")
@@ -25,25 +25,25 @@ OURS = {"optimizer": "train.lr, train.beta2", "scheduler": "train.schedule", "fp
 def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
     """The DeepSpeed configuration that `runtime.deepspeed` asks for: a file, zero0 to zero3, or auto.
 
-    auto is ZeRO 1 over several processes and ZeRO 0 in one, where there is nothing to share out. Without any, several
-    processes use auto and one uses plain torch (None). What the training section decides may not be in the file.
+    auto is ZeRO 1 over several processes and ZeRO 0 in one, which has nothing to share out. If null, several
+    processes use auto and one uses plain torch (None). The file may not set what the training section decides.
     """
-    asked = runtime.deepspeed
-    if asked is None and world.size == 1:
+    source = runtime.deepspeed
+    if source is None and world.size == 1:
         return None
-    if asked is None or asked == "auto":
-        asked = "zero0" if world.size == 1 else "zero1"
-    if asked in NAMES:
-        return {"zero_optimization": {"stage": NAMES.index(asked)}}
+    if source is None or source == "auto":
+        source = "zero0" if world.size == 1 else "zero1"
+    if source in NAMES:
+        return {"zero_optimization": {"stage": NAMES.index(source)}}
     try:
-        values = json.loads(Path(asked).read_text(encoding="utf-8"))
+        values = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"runtime.deepspeed: {asked}: not a file that can be read: {error}") from None
+        raise BadInput(f"runtime.deepspeed: {source}: not a file that can be read: {error}") from None
     if not isinstance(values, dict):
-        raise BadInput(f"runtime.deepspeed: {asked}: a mapping of keys is expected")
+        raise BadInput(f"runtime.deepspeed: {source}: a mapping of keys is expected")
     for key, ours in OURS.items():
         if key in values:
-            raise BadInput(f"runtime.deepspeed: {asked}: {key}: leave it out; {ours} decides")
+            raise BadInput(f"runtime.deepspeed: {source}: {key}: leave it out; {ours} decides")
     return values
 
 
@@ -109,10 +109,9 @@ class Engine:
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote, and only that: a pickle whose hash differs is never opened."""
-        wanted = json.loads((folder / "hashes.json").read_text())
-        found = hashes(folder)
-        if found != wanted:
-            damaged = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+        written, present = json.loads((folder / "hashes.json").read_text()), hashes(folder)
+        if present != written:
+            damaged = sorted(name for name in written | present if written.get(name) != present.get(name))
             raise BadInput(f"{folder}: {damaged[0]}: not the file that was written; delete the folder to train anew")
         self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
 
@@ -121,7 +120,7 @@ class Engine:
 
 
 def is_sliced(module: torch.nn.Module) -> bool:
-    """Whether ZeRO 3 has left this process but slices of the parameters: then they have a `ds_id`."""
+    """Whether ZeRO 3 has left this process only slices of the parameters, which then have a `ds_id`."""
     return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 

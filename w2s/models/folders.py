@@ -1,7 +1,9 @@
-"""What can be told of a model's folder without reading its weights (and without torch)."""
+"""What a model's folder says without its weights (and without torch): is it whole, and what w2s wrote about it."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import re
@@ -9,13 +11,67 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from w2s.config.fields import Model
 from w2s.store.artifacts import checked
+from w2s.store.hidden import hidden
+from w2s.store.records import BadInput
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
 SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
-HARMLESS = 1000  # so many parts are built in a moment, whether there are weights for them or not
+HARMLESS = 1000  # this many parts are built in a moment, with or without weights
+MARKS = "w2s.json"
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
+
+
+def read_marks(folder: str | Path) -> dict[str, Any]:
+    """What w2s wrote about the model in a folder; {} where it wrote nothing."""
+    file = Path(folder) / MARKS
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def write_marks(folder: str | Path, marks: dict[str, Any]) -> None:
+    (Path(folder) / MARKS).write_text(json.dumps(marks, indent=1) + "\n")
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The model for `write_marks`, without secrets in its path."""
+    return dataclasses.asdict(model) | hidden({"path": model.path, "revision": model.revision})
+
+
+def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
+    """The model that was saved in a folder, and all that w2s wrote about it. BadInput where that is no model."""
+    marks = read_marks(folder)
+    if "model" not in marks:
+        raise BadInput(f"{folder}: not a saved model: {MARKS} with the key 'model' is missing")
+    return Model(**marks["model"]), marks
+
+
+@contextlib.contextmanager
+def readable(source: str) -> Iterator[None]:
+    """Turns what goes wrong while transformers reads `source` into one line (BadInput); keeps transformers quiet."""
+    quiet()
+    if why := absent(source):
+        raise BadInput(f"model.path: {why}")
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged folder can make a library raise anything
+        raise BadInput(f"model.path: {source}: not readable: {first_words(error)}") from None
+
+
+def first_words(error: Exception) -> str:
+    """The error's message as one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]
+
+
+def quiet() -> None:
+    """No progress bars or advice from transformers: a job's output is its own lines."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def absent(source: str) -> str | None:
@@ -52,8 +108,8 @@ def damage(source: str) -> None:
 
 def depth(source: str) -> float:
     """How many layers the model has by its config.json; infinite where that does not say."""
-    found = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
-    return found if isinstance(found, int) else math.inf
+    layers = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
+    return layers if isinstance(layers, int) else math.inf
 
 
 def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
@@ -74,15 +130,16 @@ def held(folder: Path) -> tuple[float, float]:
             size = int.from_bytes(file.read(8), "little")
             if size > (folder / WEIGHTS).stat().st_size:
                 return math.inf, math.inf
-            found = [one for name, one in json.loads(file.read(size)).items() if name != "__metadata__"]
-            return len(found), sum(math.prod(one["shape"]) for one in found)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # whoever reads the model says what is wrong
+            header = json.loads(file.read(size))
+            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+            return len(tensors), sum(math.prod(tensor["shape"]) for tensor in tensors)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # reading the model itself names the damage
         return math.inf, math.inf
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return values if isinstance(values, dict) else None

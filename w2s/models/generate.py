@@ -8,16 +8,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from w2s.models.internals import cache_name, make_room
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
+from w2s.models.records import Loaded
+from w2s.models.rows import pad_left, positions
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Made:
-    """What was put behind a row: S tokens, the end mark among them, and what was held probable at each step."""
+    """The continuation of a row: S tokens, the end mark among them, and the most probable tokens of each step."""
 
     tokens: list[int]
     logp_S: np.ndarray
@@ -61,13 +60,13 @@ def write(
     readers, size = [Reader(voice) for voice in voices], vocabulary(voices)
     ends = torch.tensor(end_marks(first), dtype=torch.long, device=device)
     open_B, length_B = torch.ones_like(tokens_BT[:, 0], dtype=torch.bool), torch.zeros_like(tokens_BT[:, 0])
-    made_BT, fresh_BT, heard = tokens_BT[:, :0], tokens_BT, []
+    made_BT, fresh_BT, steps = tokens_BT[:, :0], tokens_BT, []
     for luck_B in luck_BS.T:
         parts = [reader.read(fresh_BT, mask_BT) for reader in readers]
         logits_LBV = parts[0] if len(parts) == 1 else torch.cat([part[..., :size] for part in parts])
         token_B, logp_BV = choose(logits_LBV, luck_B)
         most = logp_BV.topk(min(top, logp_BV.shape[1]), -1)
-        heard.append((logp_BV.gather(1, token_B[:, None])[:, 0], most.indices.int(), most.values.exp()))
+        steps.append((logp_BV.gather(1, token_B[:, None])[:, 0], most.indices.int(), most.values.exp()))
         fresh_BT = token_B.where(open_B, first.pad_id)[:, None]
         made_BT = torch.cat([made_BT, fresh_BT], 1)
         length_B += open_B
@@ -78,9 +77,9 @@ def write(
             break
         # A row that has ended reads no further, so that its position stays among those that the model has.
         mask_BT = torch.cat([mask_BT, open_B[:, None].to(mask_BT)], 1)
-    logp_BS, token_BSJ, prob_BSJ = (torch.stack(column, 1).cpu().numpy() for column in zip(*heard, strict=True))
-    made = zip(made_BT.tolist(), length_B.tolist(), logp_BS, token_BSJ, prob_BSJ, strict=True)
-    return [Made(row[:size], *(part[:size] for part in parts)) for row, size, *parts in made]
+    logp_BS, token_BSJ, prob_BSJ = (torch.stack(column, 1).cpu().numpy() for column in zip(*steps, strict=True))
+    columns = zip(made_BT.tolist(), length_B.tolist(), logp_BS, token_BSJ, prob_BSJ, strict=True)
+    return [Made(row[:size], *(part[:size] for part in parts)) for row, size, *parts in columns]
 
 
 def end_marks(loaded: Loaded) -> list[int]:
@@ -93,7 +92,7 @@ def end_marks(loaded: Loaded) -> list[int]:
 
 
 def vocabulary(voices: Sequence[Voice]) -> int:
-    """How many tokens all voices have in their heads; some are wider than the tokenizer, each by its own padding."""
+    """How many tokens the heads of all voices have; some are wider than the tokenizer, each by its own padding."""
     return min(voice.loaded.module.config.get_text_config().vocab_size for voice in voices)
 
 
@@ -109,15 +108,12 @@ class Reader:
 
     def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
-        position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -fresh_BT.shape[1] :]
-        out = self.module(
-            input_ids=fresh_BT.repeat(self.count, 1),
-            attention_mask=mask_BT.repeat(self.count, 1),
-            **({"position_ids": position_BT.repeat(self.count, 1)} if self.numbered else {}),
-            **self.last_alone,
-            **{self.cache_name: self.cache},
-            use_cache=True,
-        )
+        inputs = {"input_ids": fresh_BT, "attention_mask": mask_BT}
+        if self.numbered:
+            inputs["position_ids"] = positions(mask_BT)[:, -fresh_BT.shape[1] :]
+        inputs = {name: value.repeat(self.count, 1) for name, value in inputs.items()}
+        inputs |= self.last_alone | {self.cache_name: self.cache}
+        out = self.module(**inputs, use_cache=True)
         if self.cache is None:
             make_room(out[self.cache_name])
         self.cache = out[self.cache_name]
@@ -130,23 +126,15 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
     transformers' own stop_strings read the tokenizer's vocabulary and fail on tokenizers of whole words.
     """
     longest = max(map(len, stop)) + 4  # tokens that a stop text, which has just been completed, can reach back
-    # Row by row: what batch_decode says of no rows changes with transformers' releases.
+    # Row by row: the result of batch_decode for no rows changes with transformers' releases.
     texts = [tokenizer.decode(row) for row in made_BT[open_B, -longest:]]
-    found_B = torch.zeros_like(open_B)
-    found = [any(one in text for one in stop) for text in texts]
-    found_B[open_B] = torch.tensor(found, dtype=torch.bool, device=open_B.device)
-    return found_B
-
-
-def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
-    longest = max(map(len, rows))
-    tokens = [[fill] * (longest - len(row)) + list(row) for row in rows]
-    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-    return torch.tensor(tokens, dtype=torch.long, device=device), torch.tensor(mask, dtype=torch.long, device=device)
+    complete = [any(end in text for end in stop) for text in texts]
+    complete_B = torch.zeros_like(open_B)
+    complete_B[open_B] = torch.tensor(complete, dtype=torch.bool, device=open_B.device)
+    return complete_B
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
     """`text` before the first of the `stop` texts that is in it."""
-    found = [at for at in (text.find(one) for one in stop if one) if at >= 0]
-    return text[: min(found)] if found else text
+    places = [at for at in (text.find(end) for end in stop if end) if at >= 0]
+    return text[: min(places)] if places else text

@@ -1,6 +1,6 @@
-"""What we lean on that torch, transformers and peft do not promise: all of it is here, and tests name each thing.
+"""Every private part of torch, transformers and peft that we rely on; a test names each of them.
 
-DeepSpeed's is in `engine`, that of TRL (with accelerate's and the Trainer's) in `alignment`. torch and peft:
+Those of DeepSpeed are in `engine`, those of TRL (with accelerate's and the Trainer's) in `trl`. torch and peft:
 `_modules` of a module and the names and attributes of peft's LoRA layers. transformers: the name of the cache, the way
 a cache's layer grows, the name of what saves memory in training, and that Conv1D keeps its weights transposed.
 """
@@ -15,6 +15,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 from transformers.pytorch_utils import Conv1D
+
+Adapter = Mapping[str, tuple[Tensor, Tensor]]
+"""What a learner adds to its base: name of a linear layer -> (down_IR, up_RO), its scale in `up`: x W + x down up."""
 
 
 def is_turned(layer: nn.Module) -> bool:
@@ -79,7 +82,7 @@ def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: 
 
 def without_lora(module: nn.Module) -> dict[str, nn.Module]:
     """By path, the layers around which peft has put adapters, as they were."""
-    return {p: one.base_layer for p, one in module.named_modules() if hasattr(one, "lora_A")}
+    return {path: layer.base_layer for path, layer in module.named_modules() if hasattr(layer, "lora_A")}
 
 
 def lora_layers(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:

@@ -94,10 +94,10 @@ def ramp(progress: float, warmup_share: float) -> float:
 
 
 def pooled(logits_PV: Tensor, token_PJ: Tensor, prob_PJ: Tensor) -> Tensor:
-    """logp_P: the expected log-probability of soft targets; what they leave to 1 is on the rest of the vocabulary.
+    """logp_P: the expected log-probability of soft targets; what they lack to 1 is on the rest of the vocabulary.
 
     sum_j q_j log p_j + q_rest log(1 - sum_j p_j), the log-probability of drawing from the target where all other tokens
-    are one. The rest is summed in log space over the other logits, so that nothing is lost where it is next to nothing.
+    are one. The rest is summed in log space over the other logits, so that a tiny rest keeps its digits.
     Targets (as float16 keeps them) are divided by their sum where it is above 1, or where there are no other tokens.
     """
     rest_P = (1 - prob_PJ.sum(-1)).clamp_min(0.0) * (token_PJ.shape[-1] < logits_PV.shape[-1])

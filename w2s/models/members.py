@@ -1,4 +1,4 @@
-"""Reward models that are members of one ensemble: what they share is computed once for a batch.
+"""Reward models as members of one ensemble: the layers that they share are computed once for a batch.
 
 heads: one body with a linear head for each member (Zhang et al., arXiv 2401.16635; one head is a plain model of kind
 `pair`). adapters: the first n - L of the base's n layers are shared and frozen; in the last L every member has low-rank
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,26 +21,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from w2s.config.fields import Model
-from w2s.models import batches, load, score
-from w2s.models.batches import Batch, Encoded
+from w2s.models import batches, encoders, load, shortcuts
+from w2s.models.folders import describe, read_marks, write_marks
 from w2s.models.internals import copied, is_linear, is_turned
-from w2s.models.load import Loaded
+from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.train import set_weights
 from w2s.store.records import BadInput, Example
 
 FILE = "members.safetensors"
 SCALE = 2.0
-"""What an update is multiplied with; as alpha = 2 · rank does for the adapters of `load`."""
+"""The factor of an update; that of the adapters of `load`, whose alpha is 2 · rank."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """What the members are: their kind, how many, and for adapters in how many last layers (None: all) and the rank."""
+    """The kind and number of members; of adapters, in how many last layers they are (None: all) and their rank."""
 
     kind: Literal["heads", "adapters"] = "heads"
     members: int = 4
@@ -84,8 +81,8 @@ class Low(nn.Module):
 class Split(nn.Module):
     """In place of a module, a version of it for each member, each for its own rows: M · G rows come out, by member.
 
-    `first`: G rows come in, which all members have in common; else each has G of M · G. Whatever else the module is
-    given (masks, positions) is about G rows.
+    `first`: G rows come in, which all members have in common; else each has G of M · G. Its other
+    arguments (masks, positions) are about G rows.
     """
 
     def __init__(self, members: Sequence[nn.Module], *, first: bool):
@@ -99,12 +96,14 @@ class Split(nn.Module):
 
     def forward(self, x: Tensor, *rest, **named):
         parts = [x] * len(self.members) if self.first else x.chunk(len(self.members))
-        made = [member(part, *rest, **named) for member, part in zip(self.members, parts, strict=True)]
-        return (torch.cat([one[0] for one in made]), *made[0][1:]) if type(made[0]) is tuple else torch.cat(made)
+        outputs = [member(part, *rest, **named) for member, part in zip(self.members, parts, strict=True)]
+        if type(outputs[0]) is tuple:
+            return torch.cat([output[0] for output in outputs]), *outputs[0][1:]
+        return torch.cat(outputs)
 
 
 class Members(nn.Module):
-    """M reward models as one module: Members(...)(batch) -> scores_MBK. `loaded` is what they were made of."""
+    """M reward models as one module: Members(...)(batch) -> scores_MBK. `loaded` is the model that they share."""
 
     def __init__(self, loaded: Loaded, ensemble: Ensemble, splits: Mapping[str, Split]):
         super().__init__()
@@ -113,27 +112,20 @@ class Members(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """scores_MBK in float32, -inf where there is no candidate; gradients flow to what is trainable."""
-        inputs, count = batch.inputs[0], self.ensemble.members
-        if isinstance(getattr(self.loaded.module, "score", None), nn.Linear):
-            # As in score.pair_scores: the last real token is known from the mask.
-            hidden_GTD = self.module.base_model(**inputs, use_cache=False).last_hidden_state
-            last_G = batch.last_R.repeat(len(hidden_GTD) // len(batch.last_R))
-            logit_MG = self.module.score(hidden_GTD[torch.arange(len(hidden_GTD)), last_G])
-        else:
-            logit_MG = self.module(**inputs).logits
-        logit_MG = logit_MG.float().view(count, -1)
+        count, last_token = self.ensemble.members, encoders.scores_last_token(self.loaded.module)
+        logit_MG = encoders.head_outputs(self.module, batch, last_token=last_token).float().view(count, -1)
         flat_MP = logit_MG.new_zeros(count, batch.mask_BK.numel()).index_copy(1, batch.owner_P, logit_MG)
         return flat_MP.view(count, *batch.mask_BK.shape).masked_fill(~batch.mask_BK, -torch.inf)
 
     def own(self) -> dict[str, nn.Parameter]:
-        """The parameters that the members do not share with the model they were made of, by name."""
+        """The parameters that the members do not share with `loaded`, by name."""
         shared = {id(parameter) for parameter in self.loaded.module.parameters()}
         return {name: parameter for name, parameter in self.named_parameters() if id(parameter) not in shared}
 
     def stacks(self) -> Iterator[list[Low]]:
         """For each layer that has adapters, those of all members."""
         for split in self.splits.values():
-            lows = [[one for one in member.modules() if isinstance(one, Low)] for member in split.members]
+            lows = [[layer for layer in member.modules() if isinstance(layer, Low)] for member in split.members]
             yield from map(list, zip(*lows, strict=True))
 
 
@@ -141,8 +133,8 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
     """`ensemble` around a model of kind pair, whose weights it shares.
 
     The first member's head is the model's own, the others' last layer is drawn from `seed`, as are all adapters, which
-    begin without effect. heads: what was trainable is so still; adapters: the adapters and heads alone. BadInput for
-    another kind of model, and where the architecture has no such layers or does not keep rows apart.
+    begin without effect. Trainable are, of heads, the parameters that were so and the heads; of adapters, adapters and
+    heads alone. BadInput for another kind of model, and where the architecture has no such layers or mixes rows.
     """
     if loaded.model.kind != "pair":
         raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: pair (a reward model has a head)")
@@ -151,7 +143,7 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
         splits = {last: copies(module.get_submodule(last), ensemble.members, first=True)}
     else:
         module.requires_grad_(False)
-        splits = adapted(loaded, ensemble)
+        splits = adapt(loaded, ensemble)
     members = Members(loaded, ensemble, splits)
     check_rows(members)
     with torch.random.fork_rng(), torch.no_grad():
@@ -168,33 +160,33 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
     return members
 
 
-def adapted(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
-    """The last layers with adapters, and each linear layer of the head, for every member; all alike as yet."""
+def adapt(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
+    """The last layers with adapters, and each linear layer of the head, for every member; all still alike."""
     base, module = loaded.module.base_model, loaded.module
-    found = [(p, m) for p, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
+    lists = [(p, m) for p, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
     count = module.config.get_text_config().num_hidden_layers
-    stacks = [path for path, one in found if len(one) == count and len({type(layer) for layer in one}) == 1]
+    stacks = [p for p, layers in lists if len(layers) == count and len({type(layer) for layer in layers}) == 1]
     # The layers are the outermost such list: a layer may have as many parts.
     stacks = [path for path in stacks if not any(path.startswith(other + ".") for other in stacks)]
     if len(stacks) != 1:
         kind = module.config.model_type
         raise BadInput(f"kind: 'adapters': the layers of a {kind} model are not found; allowed: heads")
-    wanted = count if ensemble.layers is None else ensemble.layers
-    if not 1 <= wanted <= count:
+    adapted = count if ensemble.layers is None else ensemble.layers
+    if not 1 <= adapted <= count:
         raise BadInput(f"layers: {ensemble.layers} given; allowed: 1 to {count}, as {loaded.model.path} has")
     prefix = stacks[0] if base is module else f"{module.base_model_prefix}.{stacks[0]}"
     splits = {}
-    for at in range(count - wanted, count):
+    for at in range(count - adapted, count):
         layer = module.get_submodule(f"{prefix}.{at}")
         linear = {p: m for p, m in layer.named_modules() if is_linear(m)}
         twins = [
-            copied(layer, {path: Low(one, ensemble.rank) for path, one in linear.items()})
+            copied(layer, {path: Low(inner, ensemble.rank) for path, inner in linear.items()})
             for _ in range(ensemble.members)
         ]
-        splits[f"{prefix}.{at}"] = Split(twins, first=at == count - wanted)
-    for path, one in module.named_modules():
-        if type(one) is nn.Linear and not path.startswith(prefix + ".") and load.HEADS.search(path + "."):
-            splits[path] = copies(one, ensemble.members, first=False)
+        splits[f"{prefix}.{at}"] = Split(twins, first=at == count - adapted)
+    for path, layer in module.named_modules():
+        if type(layer) is nn.Linear and not path.startswith(prefix + ".") and load.HEADS.search(path + "."):
+            splits[path] = copies(layer, ensemble.members, first=False)
     return splits
 
 
@@ -205,33 +197,29 @@ def copies(layer: nn.Linear, count: int, *, first: bool) -> Split:
 def last_layer(loaded: Loaded) -> str:
     """Path of the linear layer whose one output is the reward."""
     named = loaded.module.named_modules()
-    found = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and load.HEADS.search(p + ".")]
-    if not found:
+    paths = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and load.HEADS.search(p + ".")]
+    if not paths:
         kind = loaded.module.config.model_type
         raise BadInput(f"model.path: {loaded.model.path}: the head of a {kind} model has no linear layer of one output")
-    return found[-1]
+    return paths[-1]
 
 
 def check_rows(members: Members) -> None:
-    """BadInput unless members that are all alike still score as the model they were made of (made-up tokens)."""
+    """BadInput unless members that are still alike score made-up tokens as `loaded` does."""
     loaded = members.loaded
     rng = np.random.default_rng(0)
     rows = [rng.integers(loaded.module.get_input_embeddings().weight.shape[0], size=size) for size in (5, 3, 4)]
-    encoded = [Encoded(tuple(batches.whole_row(row.tolist(), None, at) for at, row in enumerate(rows)), 3)]
-    wanted = score.reading(loaded, encoded)
-    try:
-        with torch.no_grad():
-            found = members(batches.collate(loaded, encoded))
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError):
-        found = None
-    if wanted is None or not score.same(loaded, found, wanted.expand(members.ensemble.members, -1, -1)):
+    encoded = [Encoded(tuple(encoders.whole_row(row.tolist(), None, at) for at, row in enumerate(rows)), 3)]
+    alone = shortcuts.reading(loaded, encoded)
+    together = shortcuts.attempt(lambda: members(batches.collate(loaded, encoded)))
+    if alone is None or not shortcuts.same(loaded, together, alone.expand(members.ensemble.members, -1, -1)):
         kind, allowed = loaded.module.config.model_type, "heads" if members.ensemble.kind == "adapters" else "BERT, ..."
         raise BadInput(f"kind: {members.ensemble.kind!r}: a {kind} model cannot share its layers; allowed: {allowed}")
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
-    """Prompt and candidate in one row each, in order; for written answers too, which a reward model only reads."""
-    return batches.noted(loaded, examples, batches.encode_pair(loaded, batches.worded(loaded, examples), examples))
+    """Prompt and candidate in one row each, in order; written answers too, which a reward model only reads."""
+    return batches.note_cuts(loaded, examples, encoders.encode_pair(loaded, batches.worded(loaded, examples), examples))
 
 
 def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
@@ -260,12 +248,12 @@ def rewards(
     """(positions in `examples`, scores_MNK of these) chunk by chunk, longest first.
 
     nan where a score is not finite or there is no candidate; K = `width` or the most candidates. The chunks depend only
-    on the examples and `batch_tokens`; `skip` leaves out the first so many.
+    on the examples and `batch_tokens`; the first `skip` are left out.
     """
     loaded, encoded = members.loaded, encode(members.loaded, examples)
-    width = width or max((one.count for one in encoded), default=1)
+    width = width or max((example.count for example in encoded), default=1)
     members.eval()
-    for chunk in batches.plan_chunks([one.tokens for one in encoded], batch_tokens)[skip:]:
+    for chunk in batches.plan_chunks([example.tokens for example in encoded], batch_tokens)[skip:]:
         scores_MNK = np.full((members.ensemble.members, len(chunk), width), np.nan)
         some = np.flatnonzero([encoded[at].count > 0 for at in chunk])
         if len(some):
@@ -279,12 +267,12 @@ def alone(members: Members, at: int) -> Loaded:
     """Member number `at` as a model of its own, its adapters merged; it shares no memory."""
     state = {}
     for path, split in members.splits.items():
-        for name, one in split.members[at].named_modules():
+        for name, layer in split.members[at].named_modules():
             here = ".".join(part for part in (path, name) if part)
-            if isinstance(one, Low):
-                state[f"{here}.weight"] = one.merged()
-            elif one is split.members[at]:
-                state |= {f"{here}.{key}": value for key, value in one.named_parameters(recurse=False)}
+            if isinstance(layer, Low):
+                state[f"{here}.weight"] = layer.merged()
+            elif layer is split.members[at]:
+                state |= {f"{here}.{key}": value for key, value in layer.named_parameters(recurse=False)}
     module = copy.deepcopy(members.loaded.module)
     set_weights(module, {key: value.detach() for key, value in state.items()})
     return dataclasses.replace(members.loaded, module=module)
@@ -293,31 +281,27 @@ def alone(members: Members, at: int) -> Loaded:
 def save(members: Members, folder: str | Path) -> None:
     """A folder that `open_members` reads by itself: the shared weights, members.safetensors, tokenizer, w2s.json.
 
-    What w2s.json says stands under "members", so that nothing takes it for a plain model.
+    w2s.json has its facts under "members", so that nothing takes the folder for a plain model.
     """
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)
-    save_file({name: value.detach().cpu().contiguous() for name, value in members.own().items()}, folder / FILE)
-    marks = {"model": load.told(loaded.model), "max_tokens": loaded.max_tokens}
-    marks = {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}}
-    (folder / "w2s.json").write_text(json.dumps(marks, indent=1) + "\n")
+    load.write_tensors(folder / FILE, members.own())
+    marks = {"model": describe(loaded.model), "max_tokens": loaded.max_tokens}
+    write_marks(folder, {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}})
 
 
 def open_members(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Members:
     """The ensemble that `save` wrote, or a plain model of kind pair as an ensemble of one."""
-    told = load.read_marks(folder).get("members")
-    if told is None:
+    marks = read_marks(folder).get("members")
+    if marks is None:
         return join(load.load_folder(folder, device=device, precision=precision), Ensemble("heads", 1))
-    model = dataclasses.replace(Model(**told["model"]), layers=None, trainable="all")
-    how = {"device": device, "precision": precision, "max_tokens": told["max_tokens"]}
-    members = join(load.load(model, path=str(folder), **how), Ensemble(**told["ensemble"]))
-    try:
-        weights = load_file(Path(folder) / FILE)
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"{folder}/{FILE}: not readable: {' '.join(str(error).split())[:300]}") from None
-    shapes, wanted = ({name: one.shape for name, one in named.items()} for named in (weights, members.own()))
-    if shapes != wanted:
-        wrong = sorted(name for name in shapes | wanted if shapes.get(name) != wanted.get(name))
+    model, max_tokens = Model(**marks["model"]), marks["max_tokens"]
+    loaded = load.load_saved(model, folder, device=device, precision=precision, max_tokens=max_tokens)
+    members = join(loaded, Ensemble(**marks["ensemble"]))
+    weights = load.read_tensors(Path(folder) / FILE)
+    written, expected = ({name: value.shape for name, value in named.items()} for named in (weights, members.own()))
+    if written != expected:
+        wrong = sorted(name for name in written | expected if written.get(name) != expected.get(name))
         raise BadInput(f"{folder}/{FILE}: {wrong[0]}: does not fit the model beside it")
     set_weights(members, weights)
     return members

@@ -1,6 +1,6 @@
-"""Objectives: what a student learns after its labels, from pairs (dpo), or from rewards of its own texts (grpo, rloo).
+"""Objectives: what a student learns after its labels, from pairs (dpo) or from rewards of its own texts (grpo, rloo).
 
-An objective is `(*, options) -> Objective`: what TRL is asked for. No torch here; `alignment` makes the trainer.
+An objective is `(*, options) -> Objective`: the settings of a trainer of TRL. No torch here: `trl` makes the trainer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from w2s.store.records import BadInput
 
 @dataclass(frozen=True)
 class Objective:
-    """TRL's trainer (none for sft), the fields of its config, and what of the student's training it replaces."""
+    """TRL's trainer (none for sft), fields of its config, steps and learning rate that replace the student's."""
 
     reads: Literal["nothing", "pairs", "rewards"] = "nothing"
     trainer: Literal["", "DPO", "GRPO", "RLOO"] = ""
@@ -63,7 +63,7 @@ def dpo(
         # 2 (1 - e) L(m) - (1 - 2e) robust is the conservative loss.
         weights = [2 * (1 - label_smoothing), 2 * label_smoothing - 1]
         fields |= {"loss_type": ["sigmoid", "robust"], "loss_weights": weights}
-    return Objective("pairs", "DPO", fields, **own(steps, lr))
+    return override(Objective("pairs", "DPO", fields), steps, lr)
 
 
 def grpo(
@@ -81,7 +81,7 @@ def grpo(
     over all tokens of a step (DAPO, arXiv 2503.14476). `steps`, `lr`: null = those of student.train, whose batch counts
     texts.
     """
-    return of_rewards("GRPO", beta, generations, temperature, steps, lr)
+    return override(from_rewards("GRPO", beta, generations, temperature), steps, lr)
 
 
 def rloo(
@@ -96,20 +96,17 @@ def rloo(
 
     `beta` >= 0 times a text's log-ratio to the reference is taken off its reward; else as grpo.
     """
-    return of_rewards("RLOO", beta, generations, temperature, steps, lr)
+    return override(from_rewards("RLOO", beta, generations, temperature), steps, lr)
 
 
-def of_rewards(
-    trainer: Literal["GRPO", "RLOO"], beta: float, generations: int, temperature: float, steps: int | None,
-    lr: float | None,
-) -> Objective:  # fmt: skip
+def from_rewards(trainer: Literal["GRPO", "RLOO"], beta: float, generations: int, temperature: float) -> Objective:
     if beta < 0:
         raise BadInput(f"beta: {beta} given; allowed: at least 0")
     if generations < 2:
         raise BadInput(f"generations: {generations} given; allowed: at least 2 (a text is compared with the others)")
     above_zero("temperature", temperature)
     fields = {"beta": beta, "num_generations": generations, "temperature": temperature}
-    return Objective("rewards", trainer, fields, **own(steps, lr))
+    return Objective("rewards", trainer, fields)
 
 
 def above_zero(option: str, value: float) -> None:
@@ -117,12 +114,12 @@ def above_zero(option: str, value: float) -> None:
         raise BadInput(f"{option}: {value} given; allowed: above 0")
 
 
-def own(steps: int | None, lr: float | None) -> dict[str, Any]:
-    """What the objective has of its own instead of the student's."""
+def override(objective: Objective, steps: int | None, lr: float | None) -> Objective:
+    """The objective with steps and a learning rate of its own, where they are given."""
     for option, value in (("steps", steps), ("lr", lr)):
         if value is not None:
             above_zero(option, value)
-    return {"steps": steps, "lr": lr}
+    return replace(objective, steps=steps, lr=lr)
 
 
 def check(objective: Objective, learner: Learner, key: str = "student") -> None:

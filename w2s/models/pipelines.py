@@ -2,8 +2,8 @@
 
 Every candidate of a question is a row (prompt, candidate, all choices) and the pipeline learns to tell right from wrong
 candidates; a candidate's score is its log-odds of being right, so softmax over a question's candidates is the opinion.
-The methods differ in what they look at, so that a committee of them has something to combine: the candidate's words,
-its characters, pairs of prompt word and candidate word, or no words at all but lengths and overlaps.
+The methods read different features, so that a committee of them has something to combine: the candidate's words, its
+characters, pairs of a prompt word and a candidate word, or only lengths and overlaps.
 
 A method of `PIPELINES` takes the seed and returns an unfitted scikit-learn Pipeline over such rows, whose last step
 takes sample weights.
@@ -20,12 +20,12 @@ import joblib
 import numpy as np
 from scipy.special import logit
 
+from w2s.config.fields import Model
 from w2s.config.registry import pick
 from w2s.store.records import BadInput, Example
 
-if (
-    TYPE_CHECKING
-):  # scikit-learn takes a second, and names are checked before anything runs: each method imports its own
+# scikit-learn takes a second to import, and names are checked before anything runs: each method imports what it needs.
+if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 WORD = re.compile(r"\w+")
@@ -107,9 +107,16 @@ def fit(spec: dict[str, Any] | str, examples: Sequence[Example], target_NK, weig
     kept = np.flatnonzero(weights > 0)
     if len(set(classes[kept])) < 2:
         raise BadInput("model.pipeline: there is nothing to learn: every weight is 0, or no candidate is wrong")
-    last = pipeline.steps[-1][0]
-    share = weights[kept] / weights[kept].mean()
-    return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **{f"{last}__sample_weight": share})
+    option = f"{pipeline.steps[-1][0]}__sample_weight"
+    options = {option: weights[kept] / weights[kept].mean()}
+    return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **options)
+
+
+def fit_learner(
+    model: Model, examples: Sequence[Example], target_NK: np.ndarray, weight_N: np.ndarray, seed: int
+) -> Pipeline:
+    """A fitted pipeline as the learner's config asks for it."""
+    return fit(model.pipeline, examples, target_NK, weight_N, seed)
 
 
 def score(fitted: Pipeline, examples: Sequence[Example]) -> np.ndarray:
@@ -139,10 +146,10 @@ def load(folder: str | Path) -> Pipeline:
 
 
 def candidate_rows(examples: Sequence[Example]) -> tuple[list[Row], np.ndarray, np.ndarray]:
-    """A Row for every candidate, whose it is (position in `examples`) and its place among the choices."""
-    rows = [Row(one.prompt, choice, one.choices) for one in examples for choice in one.choices]
-    owner_R = np.repeat(np.arange(len(examples)), [len(one.choices) for one in examples])
-    at_R = np.array([at for one in examples for at in range(len(one.choices))], dtype=int)
+    """A Row for every candidate, its example (position in `examples`) and its place among the choices."""
+    rows = [Row(example.prompt, choice, example.choices) for example in examples for choice in example.choices]
+    owner_R = np.repeat(np.arange(len(examples)), [len(example.choices) for example in examples])
+    at_R = np.array([at for example in examples for at in range(len(example.choices))], dtype=int)
     return rows, owner_R, at_R
 
 
@@ -152,22 +159,22 @@ def candidate_text(row: Row) -> str:
 
 def word_pairs(row: Row) -> list[str]:
     """Every pair of a prompt word and a candidate word, and the candidate's words by themselves."""
-    prompt, candidate = words_of(row.prompt), words_of(row.candidate)
+    prompt, candidate = find_words(row.prompt), find_words(row.candidate)
     return [f"{p} {c}" for p in prompt for c in candidate] + sorted(candidate)
 
 
-def words_of(text: str) -> set[str]:
+def find_words(text: str) -> set[str]:
     return set(WORD.findall(text.lower()))
 
 
 def surface_features(rows: Sequence[Row]) -> np.ndarray:
     """Numbers about each candidate (R, features); many are relative to the other choices of its question."""
-    return np.array([one_surface(row) for row in rows], dtype=float)
+    return np.array([describe_surface(row) for row in rows], dtype=float)
 
 
-def one_surface(row: Row) -> list[float]:
-    prompt, candidate = words_of(row.prompt), words_of(row.candidate)
-    others = [words_of(choice) for choice in row.choices if choice != row.candidate]
+def describe_surface(row: Row) -> list[float]:
+    prompt, candidate = find_words(row.prompt), find_words(row.candidate)
+    others = [find_words(choice) for choice in row.choices if choice != row.candidate]
     lengths = [len(choice) for choice in row.choices]
     typical = [len(candidate & other) / max(1, len(candidate | other)) for other in others]
     in_prompt = [len(other & prompt) / max(1, len(other)) for other in others]

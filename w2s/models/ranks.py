@@ -1,32 +1,28 @@
 """How models rank the right tokens of written answers, alone and mixed, each read with the right ones before it.
 
-Letters: N examples, R stages, P wanted tokens of a chunk, V vocabulary.
+Letters: N examples, R stages, P right tokens of a chunk, V vocabulary.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from w2s.boosting.tokens import take_rows
-from w2s.models import batches, generate, score
-from w2s.models.batches import Encoded
-from w2s.models.committee import Mixture, mixture_of
+from w2s.models import batches, generate, lm
+from w2s.models.committee import Mixture, find_mixture
 from w2s.models.generate import Voice
+from w2s.models.records import Encoded, Loaded
 from w2s.models.tokens import fingerprint, layout
 from w2s.store.records import BadInput, Example, TokenRanks
 
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
-
 BATCH_TOKENS = 16384
 PROBABILITIES_AT_ONCE = 2**25
-"""Most numbers of a running mixture (P times V): with what is computed from them about 1 GB in float64."""
+"""Most numbers of a running mixture (P times V): about 1 GB in float64, with its intermediate results."""
 
 
 def rank_chunks(
@@ -42,12 +38,12 @@ def rank_chunks(
     A stage is the models of one round, which share its alpha equally; alphas are >= 0, of any scale, the first above 0.
     Counted are exact ties: equal logits where a single model speaks, else equal log-probabilities of the mixture in
     float64. A token at whose place something is not a number counts as wrong, with a log-probability of -inf. Each
-    model reads an example's one candidate in its own prompt. Chunks depend on the arguments alone; `skip` leaves out
-    the first so many. BadInput: unlike tokenizers, an alpha out of range, models that cut an answer unlike.
+    model reads an example's one candidate in its own prompt. Chunks depend on the arguments alone; the first
+    `skip` are left out. BadInput: unlike tokenizers, an alpha out of range, models that cut an answer unlike.
     """
     models = [loaded for stage in stages for loaded in stage]
     check(stages, alpha_R)
-    mixed, vocabulary = mixture_of(mixture), generate.vocabulary([Voice(one) for one in models])
+    mixed, vocabulary = find_mixture(mixture), generate.vocabulary([Voice(one) for one in models])
     encoded = {key(loaded): loaded for loaded in models}
     encoded = {at: batches.encode(loaded, examples) for at, loaded in encoded.items()}
     place = layout(models[0], examples) if examples else None
@@ -55,16 +51,17 @@ def rank_chunks(
         rows = take_rows(place, chunk)
         here = {at: [whole[n] for n in chunk] for at, whole in encoded.items()}
         with torch.inference_mode():
-            found = [
-                tuple(one.cpu().numpy() for one in stage) for stage in staged(stages, alpha_R, here, mixed, vocabulary)
+            columns = [
+                [column_P.cpu().numpy() for column_P in stage]
+                for stage in rank_stages(stages, alpha_R, here, mixed, vocabulary)
             ]
         yield [
             TokenRanks(rows.ids, rows.length_N, rows.start_T, rows.end_T, *stage, vocabulary, rows.tokenizer)
-            for stage in found
+            for stage in columns
         ]
 
 
-def staged(
+def rank_stages(
     stages: Sequence[Sequence[Loaded]],
     alpha_R: Sequence[float],
     encoded: dict[tuple, list[Encoded]],
@@ -80,7 +77,7 @@ def staged(
             token_P = batch.token_P if token_P is None else token_P
             if not torch.equal(token_P, batch.token_P):
                 raise BadInput(f"stages.{at}: a model cuts answers unlike those before it (by max_tokens or prompt)")
-            logits_PV = score.token_logits(loaded, batch)[:, :vocabulary]
+            logits_PV = lm.token_logits(loaded, batch)[:, :vocabulary]
             part_PV = mixture.part(logits_PV.double()).mul_(alpha / len(stage))
             sum_PV = part_PV if sum_PV is None else sum_PV.add_(part_PV)
         alone, total = not total and len(stage) == 1, total + alpha
@@ -89,7 +86,7 @@ def staged(
 
 
 def ranks(scores_PV: Tensor, logp_PV: Tensor, token_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many tokens score above each wanted one, how many level with it (itself too), and its log-probability."""
+    """How many tokens score above each right one, how many tie with it (itself too), and its log-probability."""
     right_P1 = scores_PV.gather(1, token_P[:, None])
     above_P = scores_PV.shape[1] - (scores_PV <= right_P1).sum(1)  # what is not a number is above
     tied_P = (scores_PV == right_P1).sum(1).clamp(min=1)
@@ -99,13 +96,14 @@ def ranks(scores_PV: Tensor, logp_PV: Tensor, token_P: Tensor) -> tuple[Tensor, 
 
 def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
     """Chunks of examples that keep to both budgets, of tokens read and of probabilities held."""
-    wanted_N = np.array([sum(len(row.owner_P) for row in one.rows) for one in encoded])
-    size_N = np.maximum([one.tokens for one in encoded], wanted_N * vocabulary * BATCH_TOKENS // PROBABILITIES_AT_ONCE)
+    right_N = np.array([sum(len(row.owner_P) for row in example.rows) for example in encoded])
+    held_N = right_N * vocabulary * BATCH_TOKENS // PROBABILITIES_AT_ONCE
+    size_N = np.maximum([example.tokens for example in encoded], held_N)
     return batches.plan_chunks(size_N, BATCH_TOKENS)
 
 
 def key(loaded: Loaded) -> tuple:
-    """What, beside the tokenizer, decides how a language model's examples are cut."""
+    """What decides how a language model's examples are cut, beside the tokenizer."""
     return json.dumps(loaded.model.prompt, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
 
 
@@ -117,9 +115,9 @@ def check(stages: Sequence[Sequence[Loaded]], alpha_R: Sequence[float]) -> None:
         raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
     if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
         raise BadInput(f"alphas: {list(alpha_R)} given; allowed: finite, not negative, the first above 0")
-    wanted = fingerprint(stages[0][0].tokenizer)
+    first = fingerprint(stages[0][0].tokenizer)
     for at, loaded in ((at, loaded) for at, stage in enumerate(stages) for loaded in stage):
         if loaded.model.kind != "lm":
             raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
-        if fingerprint(loaded.tokenizer) != wanted:
+        if fingerprint(loaded.tokenizer) != first:
             raise BadInput(f"stages.{at}: a model has another tokenizer than the first, so they cannot be mixed")

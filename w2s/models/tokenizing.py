@@ -1,15 +1,14 @@
-"""Texts in tokens: prompts, what follows them, and what a tokenizer puts around a text."""
+"""Texts in tokens: prompts, their continuations, and the tokens that a tokenizer adds around a text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenizers.models import WordLevel
 
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
+from w2s.models.records import Loaded
 
 Frame = list[tuple[int, list[tuple[int, int, int]]]]
 """Runs of (1 where the tokenizer adds them to a text, else 0; the tokens as (1 or 0, id, token type))."""
@@ -58,7 +57,7 @@ def bare(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 def frame(tokenizer: Any, texts: int) -> Frame:
-    """What the tokenizer puts before, between and behind one text or two."""
+    """The tokens that the tokenizer puts before, between and behind one text or two."""
     made = tokenizer(*["a"] * texts, return_special_tokens_mask=True, return_token_type_ids=True)
     columns = zip(made["special_tokens_mask"], made["input_ids"], made["token_type_ids"], strict=True)
     return [(added, list(run)) for added, run in groupby(columns, key=lambda column: column[0])]

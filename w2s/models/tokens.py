@@ -1,4 +1,4 @@
-"""Written answers token by token: where each token stands, what it weighs in training, what is wanted in its place.
+"""Written answers token by token: where each token stands, its weight in training, the soft target in its place.
 
 Tokens are those that `batches.encode` makes of an example's only candidate, row after row. T tokens, J soft targets.
 """
@@ -8,27 +8,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from w2s.boosting import tokens
-from w2s.config.registry import pick
 from w2s.models import batches
-from w2s.models.batches import Encoded
-from w2s.prompts import PROMPTS, continuation
+from w2s.models.records import Encoded, Loaded
+from w2s.models.tokenizing import bare
+from w2s.prompts import continuation
 from w2s.store.records import BadInput, Example, TokenTargets, TokenWeights
-
-if TYPE_CHECKING:
-    from w2s.models.load import Loaded
 
 
 def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
-    """The tokens of each example's only candidate, with uniform weights: what `encode` makes of it, token for token.
+    """The tokens of each example's only candidate, with uniform weights: the tokens that `encode` makes.
 
     start_T and end_T are characters of the text as it stands in `choices` and never fall along a row; the space between
     a prompt and its answer is none of them. The end token stands at the text's end and has no characters. BadInput
-    where the tokenizer does not say where its tokens stand; ValueError where there is not one candidate each.
+    where the tokenizer has no offsets (not fast); ValueError unless each example has one candidate.
     """
     tokenizer = loaded.tokenizer
     if not tokenizer.is_fast:
@@ -36,49 +33,53 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     many = [example.id for example in examples if len(example.choices) != 1]
     if many:
         raise ValueError(f"{len(many)} examples have not one candidate each ({', '.join(many[:3])})")
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    prompts = [words(example) for example in examples]
+    prompts = batches.worded(loaded, examples)
     texts = [continuation(example.choices[0], example.task) for example in examples]
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
-    bare = {"add_special_tokens": False, "return_offsets_mapping": True}
-    alone = tokenizer(texts, **bare) if texts else {}
-    found = {at: spans(made, alone, at, 0, 0) for at, made in enumerate(rows)}
-    merged = [at for at in found if found[at] is None]  # what the text adds to its prompt is not what it is on its own
+    alone = with_offsets(tokenizer, texts) if texts else {}
+    places = [find_spans(row, alone, at, 0, 0) for at, row in enumerate(rows)]
+    # Where the border merges, the text adds other tokens to its prompt than it has on its own.
+    merged = [at for at, place_T2 in enumerate(places) if place_T2 is None]
     if merged:
-        starts = tokenizer([prompts[at] for at in merged], **bare)["input_ids"]
-        whole = tokenizer([prompts[at] + texts[at] for at in merged], **bare)
+        starts = bare(tokenizer, [prompts[at] for at in merged])
+        whole = with_offsets(tokenizer, [prompts[at] + texts[at] for at in merged])
         for place, at in enumerate(merged):
-            found[at] = spans(rows[at], whole, place, len(starts[place]), len(prompts[at]))
-    places = [np.zeros((0, 2), dtype=np.int64)]
-    for at, (example, made) in enumerate(zip(examples, rows, strict=True)):
-        text, place_T2 = example.choices[0], found[at]
+            places[at] = find_spans(rows[at], whole, place, len(starts[place]), len(prompts[at]))
+    parts = [np.zeros((0, 2), dtype=np.int64)]
+    for example, row, place_T2 in zip(examples, rows, places, strict=True):
+        text = example.choices[0]
         if place_T2 is None:
             raise ValueError(f"{example.id}: its tokens are not found in its text")
-        if example.task != "code":  # the space in front was not there, what stood around the answer was
+        if example.task != "code":  # the text has no space in front, and keeps what stands around the answer
             place_T2 += len(text) - len(text.lstrip()) - 1
-        places.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
-        if len(made) > len(place_T2):
-            places.append(np.full((1, 2), len(text)))
-    length_N = np.array([len(made) for made in rows], dtype=np.int64)
-    start_T, end_T = np.concatenate(places).T
+        parts.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
+        if len(row) > len(place_T2):
+            parts.append(np.full((1, 2), len(text)))
+    length_N = np.array([len(row) for row in rows], dtype=np.int64)
+    start_T, end_T = np.concatenate(parts).T
     ids = np.array([example.id for example in examples], dtype=str)
     return TokenWeights(ids, length_N, start_T, end_T, tokens.uniform(length_N), fingerprint(tokenizer))
 
 
-def spans(made: list[int], found: Any, at: int, begin: int, offset: int) -> np.ndarray | None:
-    """Where the tokens `made` begin and end in text `at` behind `offset`, if they are its tokens from `begin` on.
+def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
+    """Tokens of texts as in `tokenizing.bare`, and where each begins and ends."""
+    return tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+
+
+def find_spans(row: list[int], texts: Any, at: int, begin: int, offset: int) -> np.ndarray | None:
+    """Where the tokens of `row` begin and end in text `at` behind `offset`, if they are its tokens from `begin` on.
 
     The end token, which the text does not have, is left out; a text may have been cut.
     """
-    own, place = found["input_ids"][at][begin:], found["offset_mapping"][at][begin:]
-    count = min(len(own), len(made))
-    if made[:count] != own[:count] or len(made) > count + 1:
+    own, place = texts["input_ids"][at][begin:], texts["offset_mapping"][at][begin:]
+    count = min(len(own), len(row))
+    if row[:count] != own[:count] or len(row) > count + 1:
         return None
     return np.array(place[:count], dtype=np.int64).reshape(-1, 2) - offset
 
 
 def factors(weights: TokenWeights, places: TokenWeights, fit_N: np.ndarray, *, drawn: bool) -> list[np.ndarray]:
-    """What each token's loss is multiplied with (T, for each row of `places`): mean 1 over the tokens trained on.
+    """The factor of each token's loss (T, for each row of `places`); its mean is 1 over the tokens trained on.
 
     `weights` may be of another tokenizer and of more rows; `fit_N` are the positions of the rows to fit on. Where rows
     are `drawn` by their weights, a factor is the token's share of its row times the mean length of a row, so that both
@@ -112,15 +113,16 @@ def soft_targets(soft: TokenTargets, places: TokenWeights) -> list[tuple[np.ndar
 
 def text_lengths(encoded: Sequence[Encoded], target_NK: np.ndarray) -> np.ndarray:
     """How many tokens each example's text has; of several candidates, the mean under their targets."""
-    counts = [np.bincount(np.concatenate([row.owner_P for row in one.rows]), minlength=one.count) for one in encoded]
+    owners = [(np.concatenate([row.owner_P for row in example.rows]), example.count) for example in encoded]
+    counts = [np.bincount(owner_P, minlength=count) for owner_P, count in owners]
     return np.array([count @ target_K[: len(count)] for count, target_K in zip(counts, target_NK, strict=True)])
 
 
 def fingerprint(tokenizer: Any) -> str:
     """16 hex digits that two tokenizers share if they cut every text alike and end it with the same token."""
     if tokenizer.is_fast:
-        made = json.loads(tokenizer.backend_tokenizer.to_str())
-        parts = {key: made.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
+        whole = json.loads(tokenizer.backend_tokenizer.to_str())
+        parts = {key: whole.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
     else:
         parts = tokenizer.get_vocab()
     text = json.dumps([parts, tokenizer.eos_token_id], sort_keys=True)

@@ -21,38 +21,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from w2s.config.fields import Runtime, Train
+from w2s.models.engine import Engine
+from w2s.models.world import World, make_optimizer, use_bfloat16
 from w2s.store.log import progress
 from w2s.store.records import BadInput
 
 
-@dataclass(frozen=True)
-class World:
-    """This process among those of its job."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The element-wise sum over all processes."""
-        if self.size > 1:
-            values = values.to(self.device)
-            dist.all_reduce(values)
-        return values.cpu()
-
-    def barrier(self) -> None:
-        if self.size > 1:
-            dist.barrier()
-
-
 @dataclass
 class State:
-    """How far a fit is. Losses are those of whole steps; looks are the losses on the held-out rows, agreements the
-    shares of these whose most probable candidate is the label's (None: there are no candidates)."""
+    """How far a fit is. `losses` are those of whole steps; `looks` are (step, held-out loss), `agreements` the shares
+    of held-out rows whose most probable candidate is the label's (None: there are no candidates)."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -65,7 +46,7 @@ class State:
 
 Look = Callable[[Callable], tuple[float, float | None]]  # call -> held-out loss, and agreement (as in State)
 # What a fit minimises: (call, rows, share of the fit that is done) -> one loss per row. `call` is the model, or the
-# engine around it, and must be what the rows' batch is given to.
+# engine around it, and the rows' batch must go through it.
 Objective = Callable[[Callable, np.ndarray, float], torch.Tensor]
 
 
@@ -175,7 +156,8 @@ class Cut:
 
     rows: int
     world: World
-    wanted: int | None = None
+    most: int | None = None
+    """Largest micro-batch. None: a process takes its part of a step in one."""
 
     @property
     def per_process(self) -> int:
@@ -183,7 +165,7 @@ class Cut:
 
     @property
     def micro_batch(self) -> int:
-        return min(self.wanted or self.per_process, self.per_process)
+        return min(self.most or self.per_process, self.per_process)
 
     @property
     def micros(self) -> int:
@@ -203,8 +185,6 @@ class Cut:
 
 def make_trainer(module, train: Train, world: World, deepspeed: dict | None, cut: Cut) -> Any:
     if deepspeed is not None:
-        from w2s.models.engine import Engine
-
         return Engine(module, train, world, deepspeed, cut.micro_batch, cut.micros)
     if world.size > 1:
         raise ValueError("several processes need a DeepSpeed configuration")
@@ -238,21 +218,8 @@ def learning_rate(step: int, steps: int, train: Train) -> float:
     return {"linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left), "constant": 1.0}[train.schedule]
 
 
-def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.optim.Optimizer:
-    # Fused: one call for all parameters, which for tiny models is most of the optimizer's time.
-    return torch.optim.AdamW(
-        parameters, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay, fused=True
-    )
-
-
-def use_bfloat16(train: Train, world: World) -> bool:
-    if train.precision == "auto":
-        return world.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return train.precision == "bfloat16"
-
-
 def seed_step(seed: int, step: int, world: World) -> None:
-    """Random numbers of a step are a function of the step, so that nothing of them needs to be kept for a resume."""
+    """Random numbers are a function of the step, so that a resume needs no state of a generator."""
     number = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64).item() >> 1
     # Not torch.manual_seed, which writes down where it was called from: more time than a step of a tiny model.
     torch.default_generator.manual_seed(number)
@@ -275,9 +242,9 @@ def settle(state: State, pending: list[torch.Tensor], world: World) -> None:
 def look_at(trainer: Any, look: Look) -> tuple[float, float | None]:
     trainer.module.eval()
     with torch.no_grad():
-        found = look(trainer)
+        losses = look(trainer)
     trainer.module.train()
-    return found
+    return losses
 
 
 def save_best(trainer: Any, folder: Path, world: World) -> None:
@@ -303,8 +270,8 @@ def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
     if world.rank == 0:
         if state.looks:  # a later look may replace the file before the next checkpoint
             shutil.copy(folder / "best.safetensors", partial / "best.safetensors")
-        told = dataclasses.asdict(state) | {"stage": trainer.stage, "processes": world.size}
-        (partial / "state.json").write_text(json.dumps(told))
+        values = dataclasses.asdict(state) | {"stage": trainer.stage, "processes": world.size}
+        (partial / "state.json").write_text(json.dumps(values))
         shutil.rmtree(old, ignore_errors=True)
         if whole.exists():
             whole.rename(old)
@@ -315,21 +282,23 @@ def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
 
 def resume(trainer: Any, folder: Path, world: World) -> State | None:
     """Load the last whole checkpoint; None where there is none that this launch can read."""
-    found = next((p for p in (folder / "checkpoint", folder / "checkpoint.old") if (p / "state.json").exists()), None)
-    if found is None:
+    paths = (folder / "checkpoint", folder / "checkpoint.old")
+    whole = next((path for path in paths if (path / "state.json").exists()), None)
+    if whole is None:
         return None
-    values = json.loads((found / "state.json").read_text())
+    values = json.loads((whole / "state.json").read_text())
     if (values.pop("stage"), values.pop("processes")) != (trainer.stage, world.size):
         return None
-    trainer.load(found)
-    if world.rank == 0 and (found / "best.safetensors").exists():
-        shutil.copy(found / "best.safetensors", folder / "best.safetensors")
+    trainer.load(whole)
+    if world.rank == 0 and (whole / "best.safetensors").exists():
+        shutil.copy(whole / "best.safetensors", folder / "best.safetensors")
     world.barrier()
-    return State(**{**values, "looks": [tuple(look) for look in values["looks"]]})
+    values["looks"] = [tuple(look) for look in values["looks"]]
+    return State(**values)
 
 
 def clean(folder: Path) -> None:
-    """Remove what was only kept for a resume."""
+    """Remove what is only kept for a resume."""
     for name in ("checkpoint", "checkpoint.partial", "checkpoint.old"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "best.safetensors").unlink(missing_ok=True)

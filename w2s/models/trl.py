@@ -1,7 +1,7 @@
 """TRL's trainers around our models: the same tokens, optimizer and learning rate as anywhere else here.
 
-DPO reads pairs; GRPO and RLOO read questions, let the student write, and ask a judge. The model that the student begins
-as is the reference that it is held to. TRL (1.16) is a leaf: it is given all it needs, and asked to `.train()`.
+DPO reads pairs; GRPO and RLOO read questions, let the student write, and ask a judge. The reference is the student as
+it was before. TRL (1.16) gets all it needs from here, and does nothing but `.train()`.
 
 Letters: B rows of a batch, T tokens.
 """
@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from w2s.config.fields import Runtime, Train
 from w2s.models.batches import encode, worded
 from w2s.models.committee import fitted
 from w2s.models.generate import Voice, cut
-from w2s.models.load import Loaded
 from w2s.models.objectives import Objective
-from w2s.models.train import World, learning_rate, make_optimizer, use_bfloat16
+from w2s.models.records import Loaded
+from w2s.models.rows import positions
+from w2s.models.train import learning_rate
+from w2s.models.world import World, make_optimizer, use_bfloat16
 from w2s.store.log import progress
 from w2s.store.records import BadInput, Example
 
@@ -37,17 +40,17 @@ Judge = Callable[[int, list[str], list[str]], list[float]]
 
 
 def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[int]) -> list[Tokens]:
-    """Examples of two candidates in the very tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
+    """Examples of two candidates in the same tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
 
     TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
     """
-    made, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
-    for one, best in zip(encode(shorter, examples), best_N, strict=True):
-        first = one.rows[0]
+    pairs, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
+    for encoded, best in zip(encode(shorter, examples), best_N, strict=True):
+        first = encoded.rows[0]
         prompt = first.token_T[: first.first + 1].tolist()
-        texts = [row.token_P[row.owner_P == at].tolist() for row in one.rows for at in dict.fromkeys(row.owner_P)]
-        made.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
-    return made
+        texts = [row.token_P[row.owner_P == at].tolist() for row in encoded.rows for at in dict.fromkeys(row.owner_P)]
+        pairs.append({"prompt_ids": prompt, "chosen_ids": texts[best], "rejected_ids": texts[1 - best]})
+    return pairs
 
 
 def make_trainer(
@@ -70,19 +73,12 @@ def make_trainer(
 
     `data`: pairs in tokens, or questions to write for, whose texts `judge` rewards and `stop` ends. The reference is
     read anew from where `loaded` was read. `deepspeed` is a configuration, None = torch alone. Nothing is sent or
-    fetched anywhere. BadInput where the batch cannot be shared out, or there are too few questions for one.
+    fetched anywhere. BadInput where the processes cannot share a batch evenly, or the questions give too few texts.
     """
-    import trl
-    from datasets import Dataset, disable_progress_bars
-    from torch.optim.lr_scheduler import LambdaLR
-    from transformers.trainer_callback import PrinterCallback
-
-    keep_to_oneself()
-    disable_progress_bars()
-    steps = step_count(objective, len(data), train)
-    fields = objective.fields | arguments(train, runtime, world, folder, seed, steps, deepspeed)
+    steps = count_steps(objective, len(data), train)
     optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)
-    made = {
+    fields = objective.fields | arguments(train, runtime, world, folder, seed, steps, deepspeed)
+    parts = {
         "model": loaded.module,
         "processing_class": loaded.tokenizer,
         "callbacks": list(callbacks),
@@ -90,32 +86,42 @@ def make_trainer(
     }
     if objective.reads == "pairs":
         rows = [{"prompt": "", "chosen": "", "rejected": "", "row": at} for at in range(len(data))]
-        made["data_collator"] = collator(loaded, data)
-        fields |= {"max_length": None}
-    else:
-        rows = [{"prompt": example.id} for example in data]
-        prompts, room = writing_room(loaded, data, max_new_tokens)
-        made["reward_funcs"] = reward_function(judge, stop)
-        fields |= {"max_completion_length": room}
-    config = getattr(trl, f"{objective.trainer}Config")(**fields)
-    trainer = getattr(trl, f"{objective.trainer}Trainer")(args=config, train_dataset=Dataset.from_list(rows), **made)
-    trainer.remove_callback(PrinterCallback)
-    if objective.reads == "rewards":
-        own_tokens(trainer, loaded, prompts, stop)
-        for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
-            count_positions(module)
+        parts["data_collator"] = make_collator(loaded, data)
+        return build(objective, fields | {"max_length": None}, rows, parts)
+    rows = [{"prompt": example.id} for example in data]
+    prompts, room = writing_room(loaded, data, max_new_tokens)
+    parts["reward_funcs"] = reward_function(judge, stop)
+    trainer = build(objective, fields | {"max_completion_length": room}, rows, parts)
+    own_tokens(trainer, loaded, prompts, stop)
+    for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
+        count_positions(module)
     return trainer
 
 
-def collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Looks a row's tokens up: TRL would tokenise texts in its own way, and is given none."""
+def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any]], parts: dict[str, Any]) -> Any:
+    """TRL's trainer of the objective: `fields` of its config, `rows` of its dataset, `parts` as it takes them."""
+    stop_telemetry()
+    import trl
+    from datasets import Dataset, disable_progress_bars
+    from transformers.trainer_callback import PrinterCallback
+
+    disable_progress_bars()
+    config = getattr(trl, f"{objective.trainer}Config")(**fields)
+    make = getattr(trl, f"{objective.trainer}Trainer")
+    trainer = make(args=config, train_dataset=Dataset.from_list(rows), **parts)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def make_collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    """Looks up the tokens of a row: TRL gets no texts, because it would tokenise them in its own way."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     plain = DataCollatorForPreference(pad_token_id=loaded.pad_id)
     return lambda rows: plain([data[row["row"]] for row in rows])
 
 
-def step_count(objective: Objective, rows: int, train: Train) -> int:
+def count_steps(objective: Objective, rows: int, train: Train) -> int:
     """Steps of the fit; BadInput where TRL would find no whole batch."""
     if rows * objective.generations < train.batch and objective.generations > 1:
         allowed = f"at most {rows * objective.generations} ({rows} questions, {objective.generations} texts each)"
@@ -126,8 +132,7 @@ def step_count(objective: Objective, rows: int, train: Train) -> int:
 def arguments(
     train: Train, runtime: Runtime, world: World, folder: Path, seed: int, steps: int, deepspeed: dict | None
 ) -> dict[str, Any]:
-    """What all three of TRL's configs are given."""
-
+    """The fields that all three configs of TRL share."""
     share, odd = divmod(train.batch, world.size)
     if odd:
         raise BadInput(f"train.batch: {train.batch} given; allowed: a multiple of the {world.size} processes")
@@ -166,8 +171,8 @@ def checkpointing() -> str:
     return next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
 
 
-def keep_to_oneself() -> None:
-    """TRL tells its makers that it is used, unless it is told not to before huggingface_hub is imported, or thus."""
+def stop_telemetry() -> None:
+    """TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant."""
     from huggingface_hub import constants
 
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -196,24 +201,24 @@ def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop
     TRL tokenises prompts with whatever its tokenizer adds to a text, and transformers' own stop strings fail on
     tokenizers of whole words.
     """
-    trainer._tokenize_prompts = lambda ids: ([prompts[one] for one in ids], None, {})
+    trainer._tokenize_prompts = lambda ids: ([prompts[key] for key in ids], None, {})
     if not stop:
         return
     write = trainer._generate_single_turn
 
     def stopped(row: list[int]) -> list[int]:
         whole = loaded.tokenizer.decode(row)
-        if not any(one in whole for one in stop):
+        if not any(end in whole for end in stop):
             return row
         upto = (loaded.tokenizer.decode(row[: at + 1]) for at in range(len(row)))
-        return row[: 1 + next(at for at, text in enumerate(upto) if any(one in text for one in stop))]
+        return row[: 1 + next(at for at, text in enumerate(upto) if any(end in text for end in stop))]
 
     @functools.wraps(write)
-    def write_to_stop(*given: Any, **named: Any) -> Any:
-        made = write(*given, **named)
-        if isinstance(made, tuple):  # GRPO's: with log-probabilities that are None where vLLM does not write
-            return [stopped(row) for row in made[0]], *made[1:]
-        return [stopped(row) for row in made]
+    def write_to_stop(*args: Any, **named: Any) -> Any:
+        turn = write(*args, **named)
+        if isinstance(turn, tuple):  # GRPO's: with log-probabilities, which are None without vLLM
+            return [stopped(row) for row in turn[0]], *turn[1:]
+        return [stopped(row) for row in turn]
 
     trainer._generate_single_turn = write_to_stop
 
@@ -227,12 +232,11 @@ def count_positions(module: torch.nn.Module | None) -> None:
     if module is None or "position_ids" not in inspect.signature(type(module).forward).parameters:
         return
 
-    def add(_: torch.nn.Module, given: tuple, named: dict) -> tuple[tuple, dict]:
+    def add(_: torch.nn.Module, args: tuple, named: dict) -> tuple[tuple, dict]:
         mask_BT, tokens_BT = named.get("attention_mask"), named.get("input_ids")
         if mask_BT is None or tokens_BT is None or mask_BT.dim() != 2 or named.get("position_ids") is not None:
-            return given, named
-        position_BT = (mask_BT.long().cumsum(1) - 1).clamp(min=0)[:, -tokens_BT.shape[1] :]
-        return given, named | {"position_ids": position_BT}
+            return args, named
+        return args, named | {"position_ids": positions(mask_BT.long())[:, -tokens_BT.shape[1] :]}
 
     module.register_forward_pre_hook(add, with_kwargs=True)
 
@@ -253,22 +257,22 @@ def fit(trainer: Any) -> tuple[list[dict[str, float | None]], int, dict[str, tor
 
         trainer.add_callback(Steps())
         trainer.train()
-    told = [row for row in trainer.state.log_history if "loss" in row]
-    bad = next((row["step"] for row in told if not math.isfinite(row["loss"])), None)
+    steps = [row for row in trainer.state.log_history if "loss" in row]
+    bad = next((row["step"] for row in steps if not math.isfinite(row["loss"])), None)
     if bad is not None:
         raise BadInput(f"train.lr: the loss is not a number from step {bad} on; a smaller learning rate may help")
     history = []
-    for row in told:
+    for row in steps:
         if "reward" in row:  # without a reference (beta 0) the divergence is not known
             kl = row["kl"] * row["completions/mean_length"] if "kl" in row else None
             history.append({"loss": row["loss"], "reward": row["reward"], "kl": kl})
         else:
             history.append({"loss": row["loss"], "margin": row["rewards/margins"]})
-    return history, int(told[-1].get("num_tokens", 0)) if told else 0, weights_of(trainer)
+    return history, int(steps[-1].get("num_tokens", 0)) if steps else 0, read_weights(trainer)
 
 
-def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
-    """The trained parameters by name, on the CPU; what ZeRO 3 shared out is gathered, so every process must call it."""
+def read_weights(trainer: Any) -> dict[str, torch.Tensor]:
+    """The trained parameters by name, on the CPU; ZeRO 3's slices are gathered, so every process must call it."""
     shared = trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3
     weights = {}
     for name, parameter in trainer.model.named_parameters():
@@ -284,5 +288,5 @@ def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
     if trainer.is_deepspeed_enabled:
         from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-        unset_hf_deepspeed_config()  # else whatever is read next in this process is shared out as well
+        unset_hf_deepspeed_config()  # else ZeRO 3 slices the next model of this process too
     return weights

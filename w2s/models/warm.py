@@ -1,4 +1,4 @@
-"""One model whose weights are the mean of several."""
+"""WARM: one reward model whose weights are the mean of several."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from w2s.store.records import BadInput
 
 
 def warm(folders: Sequence[str | Path], out: str | Path) -> None:
-    """The mean of plain models' weights as a plain model in the folder `out`: WARM, weight averaged reward models.
+    """Write the mean of plain models' weights as a plain model into the folder `out` (Ramé et al., arXiv 2401.12187).
 
-    Ramé et al., arXiv 2401.12187. The mean of models is a model only where they share their start, a head included: let
+    The mean of models is a model only where they share their start, a head included: let
     each begin from one folder whose head has been trained a little. One model, or equal ones, come out bit for bit.
     BadInput where they differ in kind, base, words, shapes or tokenizer.
     """
@@ -23,14 +23,15 @@ def warm(folders: Sequence[str | Path], out: str | Path) -> None:
     for folder in folders:
         loaded = load.load_folder(folder, precision="float32")
         first = first or loaded
-        for what, of in COMPARED.items():
-            if of(loaded) != of(first):
-                raise BadInput(f"models: {folder} has another {what} than {folders[0]}; allowed: models of one start")
+        for part, read in COMPARED.items():
+            if read(loaded) != read(first):
+                raise BadInput(f"models: {folder} has another {part} than {folders[0]}; allowed: models of one start")
         for name, value in loaded.module.state_dict().items():
             if value.is_floating_point():
                 total[name] = total.get(name, 0) + value.double()
     state = first.module.state_dict()
-    load.save(first, out, state=state | {name: (one / len(folders)).to(state[name]) for name, one in total.items()})
+    mean = {name: (value / len(folders)).to(state[name]) for name, value in total.items()}
+    load.save(first, out, state=state | mean)
 
 
 COMPARED = {

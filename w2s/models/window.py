@@ -1,4 +1,4 @@
-"""What of a prompt and its candidates a model reads where they are longer than its window.
+"""How a prompt and its candidates are cut where they are longer than the model's window.
 
 A prompt loses its beginning, but never the special tokens in front of it; a candidate loses its end. A prompt keeps
 half of the window, however long a candidate is.
@@ -18,20 +18,25 @@ def fit(
 ) -> tuple[list[int], list[list[int]]]:
     """The prompt and its candidates, so that it and any of them are at most `window` tokens."""
     kept = keep_end(prompt, window, max(map(len, candidates), default=0), lead)
-    return kept, [one[: max(0, window - len(kept))] for one in candidates]
+    return kept, [tokens[: max(0, window - len(kept))] for tokens in candidates]
 
 
-def keep_end(prompt: list[int], window: int, wanted: int, lead: int = 0) -> list[int]:
-    """The prompt's first `lead` tokens and its end: what `wanted` more tokens leave free, but half of the window."""
-    room = max(window - wanted, window // 2, 1)
+def keep_end(prompt: list[int], window: int, more: int, lead: int = 0) -> list[int]:
+    """The prompt's first `lead` tokens and its end, so that `more` tokens fit behind it, or half of the window."""
+    room = max(window - more, window // 2, 1)
     if len(prompt) <= room:
         return prompt
     lead = min(lead, room - 1)
     return [*prompt[:lead], *prompt[len(prompt) - room + lead :]]
 
 
+def readable(config: Any, max_tokens: int) -> int:
+    """How many tokens a model can read, at most `max_tokens`."""
+    return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
+
+
 def lead_of(tokenizer: Any, prompts: Sequence[list[int]]) -> list[int]:
     """How many special tokens each prompt begins with: BOS, what else its tokenizer puts there, a chat's first mark."""
-    marks = {token for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+    marks = {token for token, mark in tokenizer.added_tokens_decoder.items() if mark.special}
     special = (marks | set(tokenizer.all_special_ids) | set(front(tokenizer))) - {tokenizer.unk_token_id}
     return [sum(1 for _ in takewhile(special.__contains__, prompt)) for prompt in prompts]

@@ -27,6 +27,8 @@ from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
+from w2s.models.kinds import KINDS, save_fitted
+from w2s.models.records import Estimator
 from w2s.store.records import (
     BadInput,
     Example,
@@ -49,8 +51,8 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
     batches.check_kind(learner.model.kind, examples)
     loss, held_loss = (losses.pick_loss(one, examples[0].task) for one in (learner.train.loss, "cross_entropy"))
     seed = int(job["seed"])
-    if learner.model.kind == "sklearn":
-        return fit_pipeline(folder, learner, examples, labels, order_N, seed, world)
+    if isinstance(KINDS[learner.model.kind], Estimator):
+        return fit_at_once(folder, learner, examples, labels, order_N, seed, world)
     loaded = load_start(learner, job, runtime, world)
     if runtime.gradient_checkpointing:
         checkpoint_activations(loaded.module)
@@ -239,19 +241,17 @@ def export(
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
-    if (learner.model.trainable, learner.model.kind) == ("lora", "lm"):
+    if learner.model.trainable == "lora" and KINDS[learner.model.kind].writes:
         # For a committee that shares its base's weights; what is saved beside it has them merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
 
 
-def fit_pipeline(folder: Path, learner: Learner, examples, labels, order_N, seed: int, world) -> dict[str, Any]:
-    """A scikit-learn pipeline: the weights go to its `sample_weight`, drawn or multiplied being the same to it."""
-    from w2s.models import pipelines
-
+def fit_at_once(folder: Path, learner: Learner, examples, labels, order_N, seed: int, world) -> dict[str, Any]:
+    """A learner without steps, to which drawing rows by their weights and multiplying the loss are the same."""
     if world.rank == 0:
-        weight_N = labels.weight_N * order_N
-        fitted = pipelines.fit(learner.model.pipeline, examples, labels.target_NK, weight_N / weight_N.mean(), seed)
-        pipelines.save(fitted, folder / "model")
+        weight_N, model = labels.weight_N * order_N, learner.model
+        fitted = KINDS[model.kind].fit(model, examples, labels.target_NK, weight_N / weight_N.mean(), seed)
+        save_fitted(fitted, model, folder / "model")
     return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0}
 
 

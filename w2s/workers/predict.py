@@ -19,6 +19,7 @@ import numpy as np
 from w2s.config.fields import Learner, Runtime
 from w2s.config.registry import build
 from w2s.models import load, score
+from w2s.models.kinds import load_fitted
 from w2s.models.train import World
 from w2s.store.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
 from w2s.workers import cuts
@@ -48,15 +49,14 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
 
 def make_judge(folder: Path, job: dict[str, Any], runtime: Runtime, world: World) -> tuple[Judge, load.Loaded | None]:
     """Whatever kind of model the job names, and the model where it reads tokens."""
-    if job.get("model") is not None and not (folder / job["model"] / "config.json").exists():
-        from w2s.models import pipelines
-
-        fitted = pipelines.load(folder / job["model"])
+    estimator = load_fitted(folder / job["model"]) if job.get("model") is not None else None
+    if estimator is not None:
+        kind, fitted = estimator
 
         def judge(rows: list[Example], skip: int) -> Iterator[Predictions]:
             if rows and not skip:
                 count_N = np.array([len(row.choices) for row in rows])
-                scores_NK = pipelines.score(fitted, rows)
+                scores_NK = kind.scores(fitted, rows)
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job["by"])
 
         return judge, None

@@ -1,0 +1,162 @@
+"""Learners of kind lm: a candidate's score is its log-likelihood after the prompt, summed over its tokens.
+
+An example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the prompt and itself but
+not the others (a tree), so a long prompt is read once and not once per candidate. The last token of a candidate
+predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt. Candidates of written
+answers (tasks answer and code) end with the tokenizer's end token, which choices do not have.
+
+Letters: R rows, T tokens of a row, P predicted tokens, U states that predict one, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s.models import losses, window
+from w2s.models.records import Batch, Encoded, Inputs, Loaded, Row
+from w2s.models.rows import pad
+from w2s.models.tokenizing import encode_continuations, encode_prompts
+from w2s.prompts import continuation
+from w2s.store.records import BadInput, Example
+
+LOGITS_AT_ONCE = 2**27
+"""Most logits held at a time while predicting: 0.5 GB in float32."""
+
+
+def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
+    """Each example's prompt and candidates in one row, or in a row for each candidate (not loaded.shares_prompt)."""
+    starts = encode_prompts(loaded, prompts)
+    texts = [[continuation(text, example.task) for text in example.choices] for example in examples]
+    ends = encode_continuations(loaded, prompts, texts)
+    end = loaded.tokenizer.eos_token_id
+    encoded = []
+    leads = window.lead_of(loaded.tokenizer, starts)
+    for start, candidates, example, lead in zip(starts, ends, examples, leads, strict=True):
+        if example.task == "choice":
+            candidates = [tokens or [end] for tokens in candidates]
+        elif end is None:
+            raise BadInput(
+                f"model.path: {loaded.model.path}: its tokenizer has no end token, which answers need to end"
+            )
+        else:
+            candidates = [[*tokens, end] for tokens in candidates]
+        # The last token of a candidate is not read.
+        kept, fitting = window.fit(start, candidates, loaded.max_tokens + 1, lead)
+        if loaded.shares_prompt:
+            rows = (pack(kept, fitting),)
+        else:
+            rows = tuple(pack(kept, [tokens], owner=at) for at, tokens in enumerate(fitting))
+        encoded.append(Encoded(rows, len(candidates), cut=(kept != start, fitting != candidates)))
+    return encoded
+
+
+def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: int = 0) -> Row:
+    """One row for a prompt and its candidates; the candidates count for owner, owner + 1, ..."""
+    begin = len(prompt)
+    tokens, positions, segments = list(prompt), list(range(begin)), [0] * begin
+    froms, targets, owners = [], [], []
+    for at, candidate in enumerate(candidates):
+        # Hidden state 0 is the prompt's last, which predicts every candidate's first token.
+        froms += [0, *range(len(tokens) - begin + 1, len(tokens) - begin + len(candidate))]
+        targets += candidate
+        owners += [owner + at] * len(candidate)
+        tokens += candidate[:-1]
+        positions += range(begin, begin + len(candidate) - 1)
+        segments += [at + 1] * (len(candidate) - 1)
+    tokens_T, owner_P, from_P, token_P = (
+        np.array(column, dtype=np.int64) for column in (tokens, owners, froms, targets)
+    )
+    if len(tokens) == begin:
+        return Row(tokens_T, owner_P, begin - 1, from_P, token_P)
+    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, np.array(positions), np.array(segments))
+
+
+def inputs(encoded: Sequence[Encoded], pad_id: int) -> Inputs:
+    """Tokens; position and attention mask only where a row is a tree.
+
+    Rows are padded on the right, where no real token of a causal model looks.
+    """
+    rows = [row for example in encoded for row in example.rows]
+    length_R = np.array([len(row.token_T) for row in rows])
+    tokens = {"input_ids": pad([row.token_T for row in rows], length_R, pad_id)}
+    if any(row.segment_T is not None and row.segment_T[-1] > 1 for row in rows):
+        tokens |= tree(rows, length_R)
+    return (tokens,)
+
+
+def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
+    """Positions that continue the prompt's for every candidate; mask (R, 1, T, T), true where a token may look."""
+    zeros, count = np.zeros(int(length_R.max()), dtype=np.int64), np.arange(int(length_R.max()))
+    segments = [zeros[: len(row.token_T)] if row.segment_T is None else row.segment_T for row in rows]
+    positions = [count[: len(row.token_T)] if row.position_T is None else row.position_T for row in rows]
+    segment_RT = pad(segments, length_R, -1)
+    time_T = np.arange(segment_RT.shape[1])
+    prompt_or_own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
+    allowed_RTT = prompt_or_own_RTT & (time_T <= time_T[:, None])
+    return {
+        "attention_mask": allowed_RTT[:, None],
+        "position_ids": pad(positions, length_R, 0),
+    }
+
+
+def scores(loaded: Loaded, batch: Batch) -> Tensor:
+    """Sum of the log-probabilities of each candidate's tokens, times their factors where there are any, flat (B·K).
+
+    With soft targets it is the expected log-probability under the soft target in the token's place (`losses.pooled`).
+    """
+    if batch.soft_PJ is not None:
+        logp_P = losses.pooled(token_logits(loaded, batch), *batch.soft_PJ)
+    else:
+        logp_P = predicted_log_probs(loaded, batch)
+    if batch.factor_P is not None:
+        logp_P = logp_P * batch.factor_P
+    return torch.zeros(batch.mask_BK.numel(), device=logp_P.device).index_add(0, batch.owner_P, logp_P)
+
+
+def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
+    """logits_PV in float32 that predict each token of `batch.token_P`, in the batch's order; gradients flow.
+
+    They are held all at once, so the caller must keep P times V small. V is the head's width, which may exceed the
+    tokenizer's vocabulary.
+    """
+    hidden_PD = hidden_states(loaded, batch)[batch.from_P]
+    return (loaded.module.get_output_embeddings()(hidden_PD) if loaded.head_alone else hidden_PD).float()
+
+
+def predicted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
+    """logp_P of `batch.token_P`; while predicting, at most LOGITS_AT_ONCE logits are held."""
+    hidden_UD = hidden_states(loaded, batch)
+    vocabulary = loaded.module.config.get_text_config().vocab_size
+    if torch.is_grad_enabled() or len(hidden_UD) * vocabulary <= LOGITS_AT_ONCE:
+        return token_log_probs(loaded, hidden_UD, batch.from_P, batch.token_P)
+    # A slice of the states at a time: from_P need not rise, because candidates share the prompt's last state.
+    logp_P = torch.empty(len(batch.from_P), device=hidden_UD.device)
+    step = max(1, LOGITS_AT_ONCE // vocabulary)
+    for start in range(0, len(hidden_UD), step):
+        here = (batch.from_P >= start) & (batch.from_P < start + step)
+        part_UD = hidden_UD[start : start + step]
+        logp_P[here] = token_log_probs(loaded, part_UD, batch.from_P[here] - start, batch.token_P[here])
+    return logp_P
+
+
+def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:
+    """States (U, D) at the positions that predict a candidate's token, or logits if the head cannot be run apart."""
+    inputs = dict(batch.inputs[0])
+    if "attention_mask" in inputs:
+        dtype = loaded.module.dtype
+        closed = torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=inputs["attention_mask"].device)
+        inputs["attention_mask"] = torch.where(inputs["attention_mask"], closed.new_zeros(()), closed)
+    if not loaded.head_alone:
+        return loaded.module(**inputs, use_cache=False).logits[batch.row_U, batch.at_U]
+    return loaded.module.base_model(**inputs, use_cache=False).last_hidden_state[batch.row_U, batch.at_U]
+
+
+def token_log_probs(loaded: Loaded, hidden_UD: Tensor, from_P: Tensor, token_P: Tensor) -> Tensor:
+    """Log-probability of each token_P; the vocabulary head sees only these states, each once."""
+    logits_UV = loaded.module.get_output_embeddings()(hidden_UD) if loaded.head_alone else hidden_UD
+    logits_UV = logits_UV.float()
+    return logits_UV[from_P, token_P] - logits_UV.logsumexp(-1)[from_P]

@@ -1,0 +1,104 @@
+"""What a causal language model allows: which shortcuts of `lm` keep its scores, tried on made-up tokens.
+
+It is tried and not read from a list of architectures, because hub models bring their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from w2s.models import batches, lm, score
+from w2s.models.records import Encoded, Loaded
+from w2s.store.log import say
+from w2s.store.records import BadInput
+
+TOLERANCE = 1e-4
+
+
+def prepare(loaded: Loaded, source: str) -> Loaded:
+    """`loaded` with the shortcuts that keep its scores; BadInput where it is no causal language model."""
+    kind = loaded.module.config.model_type
+    if not looks_back(loaded):
+        raise BadInput(
+            f"model.kind: {loaded.model.kind!r} given, but {source} ({kind}) sees what follows; allowed: pair, towers"
+        )
+    head_alone, shares_prompt = find_shortcuts(loaded)
+    if not shares_prompt:
+        say(f"{source}: a {kind} model cannot share the prompt between candidates; they are read one by one")
+    return dataclasses.replace(loaded, head_alone=head_alone, shares_prompt=shares_prompt)
+
+
+def find_shortcuts(loaded: Loaded) -> tuple[bool, bool]:
+    """(head_alone, shares_prompt): which shortcuts keep this model's log-likelihoods, to 1e-4.
+
+    Compared on two short rows of made-up tokens: the head run apart from the body against the module's own logits (some
+    scale or cap them), and the shared prompt against one row per candidate (ALiBi, recurrence and some other attention
+    cannot follow a tree). A window narrower than the longest row is known from the configuration.
+    """
+    together, apart = made_up(loaded)
+    plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
+    reference = reading(plain, apart)
+    head_alone = same(loaded, reading(dataclasses.replace(plain, head_alone=True), apart), reference)
+    fits = window(loaded) is None or window(loaded) >= loaded.max_tokens
+    shares = fits and same(loaded, reading(dataclasses.replace(plain, head_alone=head_alone), together), reference)
+    return head_alone, shares
+
+
+def looks_back(loaded: Loaded) -> bool:
+    """Whether a token's score ignores the tokens after it: true of language models, false of encoders."""
+    plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
+    _, apart = made_up(loaded)
+    beside, alone = reading(plain, apart), reading(plain, apart[1:])
+    return beside is not None and same(loaded, beside[1:], alone)
+
+
+def made_up(loaded: Loaded) -> tuple[list[Encoded], list[Encoded]]:
+    """Two rows of made-up tokens with three candidates each, sharing their prompt and not."""
+    rng = np.random.default_rng(0)
+    vocabulary = loaded.module.get_input_embeddings().weight.shape[0]
+    prompts = [rng.integers(vocabulary, size=size).tolist() for size in (5, 3)]
+    answers = [[rng.integers(vocabulary, size=size).tolist() for size in (3, 1, 4)] for _ in prompts]
+    both = list(zip(prompts, answers, strict=True))
+    together = [Encoded((lm.pack(prompt, texts),), 3) for prompt, texts in both]
+    apart = [tuple(lm.pack(prompt, [text], owner=at) for at, text in enumerate(texts)) for prompt, texts in both]
+    return together, [Encoded(rows, 3) for rows in apart]
+
+
+def reading(loaded: Loaded, encoded: list[Encoded]) -> Tensor | None:
+    """Scores without gradient, or None where the model refuses such input."""
+    training = loaded.module.training
+    loaded.module.eval()
+    try:
+        return attempt(lambda: score.scores(loaded, batches.collate(loaded, encoded)))
+    finally:
+        loaded.module.train(training)
+
+
+def attempt(compute: Callable[[], Tensor]) -> Tensor | None:
+    """What `compute` returns, without gradient; None where the model refuses its input."""
+    try:
+        with torch.no_grad():
+            return compute()
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError):
+        return None
+
+
+def same(loaded: Loaded, a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two results of the model are there and equal, up to rounding."""
+    # In bfloat16 two ways of computing the same sum of log-probabilities differ in the third digit.
+    tolerance = TOLERANCE if loaded.module.dtype == torch.float32 else 0.03
+    return a is not None and b is not None and bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance))
+
+
+def window(loaded: Loaded) -> int | None:
+    """How far back the model's narrowest attention looks, or None = to the beginning."""
+    config = loaded.module.config
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    widths = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min((width for width in widths if isinstance(width, int) and width > 0), default=None)

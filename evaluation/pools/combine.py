@@ -16,11 +16,11 @@ from w2s.config.registry import summary
 from w2s.ensemble.ballots import NotApplicable
 from w2s.evaluation.pools import curves as pool_curves
 from w2s.evaluation.pools import judging as pool_judging
-from w2s.evaluation.pools.asked import Asked, read_asked
-from w2s.evaluation.pools.files import check_folder, check_free, write_predictions
+from w2s.evaluation.pools.apply import check_folder, check_free, write_predictions
 from w2s.evaluation.pools.forecast import feasible
 from w2s.evaluation.pools.judging import Judged
 from w2s.evaluation.pools.report import PICKED, render, table
+from w2s.evaluation.pools.settings import Asked, read_asked
 from w2s.evaluation.statistics import Interval, contrast, rate, smallest_difference
 from w2s.pools import bounds
 from w2s.pools.methods import FAMILIES, METHODS, fit

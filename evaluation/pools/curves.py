@@ -13,7 +13,7 @@ from w2s.evaluation.pools.judging import Judged, scores
 from w2s.evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.pools import bounds, frontier
 from w2s.pools.records import Opinions, Truth
-from w2s.pools.tally import tally
+from w2s.pools.votes import tally
 
 MOST_MEMBERS = 40  # as many as a picture can name
 MOST_ROWS = 200_000  # questions, evenly spaced, tell an accuracy to 0.1 points

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from w2s.evaluation.pools.asked import asked_of
 
 from w2s.config import load as configs
 from w2s.config.fields import Config, Learner
 from w2s.config.load import from_overrides, load, to_yaml
 from w2s.config.smoke import limited, smoke
-from w2s.evaluation.pools.asked import asked_of
 from w2s.store.records import BadInput
 from w2s.story import curve as overoptimised
 from w2s.story import reward_study as preferring

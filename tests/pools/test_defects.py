@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from w2s.pools.defects import EVERYONE, pool_notes, suspicious_groups
-from w2s.pools.outputs import read_pool
+from w2s.pools.read import read_pool
 from w2s.pools.records import Opinions, Truth
 
 YES_NO = ("causal_judgement", "formal_fallacies", "navigate", "sports_understanding", "web_of_lies")

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import focal_agents, focal_world
 from w2s.pools.focal import School, apply_focal, focal, online, rewards, rollout
-from w2s.pools.focal_agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
-from w2s.pools.focal_world import asked, draw, evidence, past_of, pool_of, rivals, widths
+from w2s.pools.focal import agents as focal_agents
+from w2s.pools.focal import world as focal_world
+from w2s.pools.focal.agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
+from w2s.pools.focal.world import asked, draw, evidence, past_of, pool_of, rivals, widths
 from w2s.pools.records import Opinions, Truth, read_fitted, rightness, write_fitted
 from w2s.store.records import BadInput
 
@@ -302,7 +303,7 @@ def test_training_leaves_torch_s_threads_as_they_were():
 
 
 def test_on_real_answers_the_agents_beat_the_best_single_model(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
     opinions, truth = read_pool(shared / "recorded" / "bbh_repaired")
     turn_N = np.random.default_rng(0).permutation(np.flatnonzero(truth.gold_N > -2))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.pools.logs import logs_in, model_of
-from w2s.pools.outputs import read_pool
+from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED
 from w2s.store.records import BadInput, Example, Gold
 

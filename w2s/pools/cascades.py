@@ -14,7 +14,7 @@ import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
-from w2s.pools.tally import tally
+from w2s.pools.votes import shares, tally, winners
 from w2s.store.records import BadInput
 
 MOST_POINTS = 100
@@ -214,18 +214,6 @@ def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
     reached_N = np.where(found_N, member_N, size - 1)
     asked_MN = (np.arange(size)[:, None] <= reached_N) & (answer_MN != NOT_ASKED)
     return Decision(~answered_MN.any(0), member_N=member_N, asked_MN=asked_MN)
-
-
-def winners(votes_NK: np.ndarray) -> np.ndarray:
-    """One vote for the candidate with the most votes, split where several tie; 0 where there is no vote."""
-    best_NK = (votes_NK == votes_NK.max(1, keepdims=True, initial=0)) & (votes_NK > 0)
-    return best_NK / np.maximum(best_NK.sum(1, keepdims=True), 1)
-
-
-def shares(votes_NK: np.ndarray) -> np.ndarray:
-    """Votes as a distribution; 0 where there is no vote."""
-    total_N1 = votes_NK.sum(1, keepdims=True)
-    return votes_NK / np.where(total_N1 > 0, total_N1, 1)
 
 
 def mean_of(values_MN: np.ndarray) -> np.ndarray:

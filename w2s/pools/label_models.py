@@ -11,9 +11,10 @@ from scipy.sparse import csr_matrix
 from scipy.special import digamma
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import coins
-from w2s.pools.coins import blocks, check_turns, decide, normalise, voted
+from w2s.pools import one_coin
+from w2s.pools.one_coin import check_turns, decide, normalise, voted
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.votes import blocks
 
 MOST_POSITIONS = 100
 LEAST = 1e-10  # no count of the confusion matrices is smaller, so that no answer is impossible
@@ -152,5 +153,5 @@ def posterior(
     return normalise(log_BK, mask_BK, np.zeros(len(count_B)))
 
 
-METHODS = {"dawid_skene": dawid_skene, "mace": mace, **coins.METHODS}
-APPLY = {"confusion": apply_confusion, **coins.APPLY}
+METHODS = {"dawid_skene": dawid_skene, "mace": mace, **one_coin.METHODS}
+APPLY = {"confusion": apply_confusion, **one_coin.APPLY}

@@ -10,7 +10,7 @@ from pathlib import Path
 from w2s.data.reading import Problems, Row, file_rows, quoted
 from w2s.grading.judge import judge
 from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, rows_source
-from w2s.pools.harness import lm_eval_rows
+from w2s.pools.lm_eval import lm_eval_rows
 from w2s.store.log import say
 from w2s.store.records import BadInput, Example, Gold
 
@@ -25,7 +25,7 @@ def log_sources(
     """(questions, outputs) where `path` is a log, or a folder of logs; None where it is not.
 
     lm-eval: OUTPUT/MODEL/samples_TASK_DATE.jsonl, wherever it lies; of several runs of a task the newest counts, and
-    `metrics` and `filters` are those that may be taken (see `harness`). What was chosen is added to `notes`.
+    `metrics` and `filters` are those that may be taken (see `lm_eval`). What was chosen is added to `notes`.
     evalplus: MODEL.jsonl with the columns task_id and solution or completion, judged here by `suite`.
     """
     files = logs_in(path)

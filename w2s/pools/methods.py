@@ -19,7 +19,7 @@ from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
 from w2s.pools import cascades, focal, frugal, label_models, routing, stacking, trees
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth, ballots
-from w2s.pools.tally import tally
+from w2s.pools.votes import shares, tally
 from w2s.store.records import BadInput
 
 
@@ -89,9 +89,8 @@ def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots]
 
 def apply_vote(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The shares of the votes; a question without a vote is an abstention."""
-    shares_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
-    silent_N = ~shares_NK.any(1)
-    return Decision(silent_N, shares_NK / np.maximum(shares_NK.sum(1, keepdims=True), 1e-300))
+    votes_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
+    return Decision(~votes_NK.any(1), shares(votes_NK))
 
 
 def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitted:

@@ -1,6 +1,6 @@
 """Routers: each question goes to the one member whose answer is worth its price.
 
-All estimate, from the question alone, how likely each member is to be right (`routers.ESTIMATORS`) and what it will
+All estimate, from the question alone, how likely each member is to be right (`estimators.ESTIMATORS`) and what it will
 cost, and take the member with the most `quality - price · cost`. The price, in right answers per dollar, is 1 over the
 willingness to pay; it is also the Lagrange multiplier of "as many right answers as this budget buys". Every price is an
 operating point, named by what the fit questions cost there; the default is the one with the best quality on questions
@@ -20,9 +20,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.estimators import ESTIMATORS
 from w2s.pools.features import described, fit_described
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth
-from w2s.pools.routers import ESTIMATORS
 from w2s.store.records import BadInput
 
 FOLDS = 4  # 2 for many questions

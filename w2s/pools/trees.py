@@ -9,7 +9,7 @@ import numpy as np
 
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 from w2s.pools.stacking import apply_logistic, normal, prepare, ranks, solve
-from w2s.pools.tally import tally
+from w2s.pools.votes import tally
 from w2s.store.records import BadInput
 
 FOLDS = 2

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pools.made import made_up
 from w2s.cli import main
-from w2s.evaluation.pools.asked import without_gaps
+from w2s.evaluation.pools.settings import without_gaps
 from w2s.pools.records import read_fitted
 from w2s.store.records import PseudoLabels, read_arrays
 

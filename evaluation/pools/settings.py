@@ -16,10 +16,10 @@ from w2s.config.load import from_overrides, read
 from w2s.config.registry import build, did_you_mean, fits, pick
 from w2s.data.rows import read_source
 from w2s.data.sources import SOURCES
-from w2s.evaluation.pools.files import with_features
+from w2s.evaluation.pools.apply import with_features
 from w2s.pools.defects import pool_notes
 from w2s.pools.methods import ALL, FAMILIES, METHODS
-from w2s.pools.outputs import read_pool
+from w2s.pools.read import read_pool
 from w2s.pools.records import NOT_ASKED, Opinions, Truth
 from w2s.store.log import say
 from w2s.store.records import BadInput, Example, Gold

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from w2s.data.reading import Problems, file_rows
 from w2s.pools.columns import OUTPUTS, QUESTIONS, quick_table, rows_source
-from w2s.pools.outputs import read_pool
-from w2s.pools.recorded import places
+from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED
+from w2s.pools.tables import places
 from w2s.store.records import BadInput
 
 ASKED = [
@@ -153,7 +153,7 @@ def test_an_id_is_found_in_whatever_order_they_come(known, wanted, last):
 def test_rows_in_the_order_of_the_questions_are_found_without_a_search(by, monkeypatch):
     known = pa.array([f"{at:03}" for at in range(50)])
     rows = [key for key in known.to_pylist() for _ in range(3)] if by == "question" else known.to_pylist() * 3
-    monkeypatch.setattr("w2s.pools.recorded.pc.index_in", None)
+    monkeypatch.setattr("w2s.pools.tables.pc.index_in", None)
     found, last = [], -1
     for start in range(0, 150, 20):
         part, last = places(pa.array(rows[start : start + 20]), known, last)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from w2s.pools import tally as counting
-from w2s.pools.tally import tally
+from w2s.pools import votes as counting
+from w2s.pools.votes import tally
 
 
 def test_votes_are_counted_by_candidate_with_their_weights_and_in_blocks(monkeypatch):

@@ -15,7 +15,7 @@ from w2s.ensemble.ballots import NotApplicable
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.evaluation.pools.judging import answers_of
 from w2s.pools.methods import apply
-from w2s.pools.outputs import read_pool
+from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Decision, Opinions, Truth, read_fitted, rightness, spent
 from w2s.store.log import say
 from w2s.store.records import BadInput, Example, write_arrays, write_rows

@@ -11,8 +11,8 @@ import numpy as np
 from w2s.data.reading import SUFFIXES, find
 from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, indices, open_source
 from w2s.pools.logs import log_sources
-from w2s.pools.recorded import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Opinions, Truth
+from w2s.pools.tables import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
 from w2s.store.records import BadInput, Example, Gold
 
 OPTIONAL = ("group", "prompt", "correct", "score", "probs", "cost", "text", "visible_pass", "quality")
@@ -46,7 +46,7 @@ def read_pool(
     choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
     NOT_RECORDED, else ABSTAINED.
 
-    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `harness`). notes: what a
+    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `lm_eval`). notes: what a
     reader should know of how a log was read is added to it.
 
     What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.

@@ -12,17 +12,14 @@ asked to choose among one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from w2s.ensemble.alphas import decorrelated
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.dependence import NEAR_COPY, near_copies
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.votes import blocks, cells, tally
 from w2s.store.records import BadInput
-
-BLOCK = 16_384  # questions: a block's arrays stay in the processor's cache
 
 
 def one_coin(
@@ -52,7 +49,7 @@ def apply_coins(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     for rows in blocks(len(probs_NK)):
         answer_MB, count_B = opinions.answer_MN[:, rows], opinions.count_N[rows]
         weight_MB = log_odds(reliability_M, room_N[rows])
-        score_BK = tally(cells(answer_MB, probs_NK.shape[1]), weight_MB, probs_NK.shape[1])
+        score_BK = tally(answer_MB, probs_NK.shape[1], weight_MB)
         probs_NK[rows], _ = normalise(score_BK, opinions.mask_NK[rows], room_N[rows] - count_B)
     return decide(probs_NK, opinions)
 
@@ -117,10 +114,10 @@ def judged_by_others(
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
         cell_MB, mask_BK = cells(answer_MB, size), np.arange(size) < count_B[:, None]
         weight_MB = shares(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
-        score_BK = tally(cell_MB, weight_MB, size)
+        score_BK = tally(answer_MB, size, weight_MB)
         for cluster in np.unique(cluster_M):
             own = np.flatnonzero(cluster_M == cluster)
-            rest_BK = score_BK - tally(cell_MB[own], weight_MB[own], size)
+            rest_BK = score_BK - tally(answer_MB[own], size, weight_MB[own])
             likely_BK, _ = normalise(rest_BK, mask_BK, room_B - count_B)
             wrong_MN[own, rows] = np.where(answer_MB[own] >= 0, 1 - credit(likely_BK, cell_MB[own]), 1 - 1 / room_B)
     return wrong_MN
@@ -163,10 +160,10 @@ def coin_turn(
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
         cell_MB, share_MB = cells(answer_MB, size), shares(answer_MB, cluster_M)
         if reliability_M is None:
-            likely_BK = tally(cell_MB, share_MB, size)
+            likely_BK = tally(answer_MB, size, share_MB)
             likely_BK /= likely_BK.sum(1, keepdims=True)
         else:
-            score_BK = tally(cell_MB, share_MB * log_odds(reliability_M, room_B), size)
+            score_BK = tally(answer_MB, size, share_MB * log_odds(reliability_M, room_B))
             likely_BK, log_B = normalise(score_BK, np.arange(size) < count_B[:, None], room_B - count_B)
             # What the scores leave out: a wrong answer has probability (1-r)/(K-1), a candidate beforehand 1/K.
             wrong_B = np.log1p(-reliability_M) @ share_MB - share_MB.sum(0) * np.log(room_B - 1)
@@ -187,17 +184,6 @@ def shares(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
 def log_odds(reliability_M: np.ndarray, room_B: np.ndarray) -> np.ndarray:
     """log(r·(K-1)/(1-r)), (M, B): what an answer adds to its candidate's score."""
     return np.log(reliability_M / (1 - reliability_M))[:, None] + np.log(room_B - 1)
-
-
-def cells(answer_MB: np.ndarray, size: int) -> np.ndarray:
-    """Where each answer stands in a flat (B, 1 + K) table; its first column takes the missing ones."""
-    return np.maximum(answer_MB, -1) + (1 + (size + 1) * np.arange(answer_MB.shape[1]))
-
-
-def tally(cell_MB: np.ndarray, weight_MB: np.ndarray, size: int) -> np.ndarray:
-    """The weights of the answers, summed by candidate: (B, K)."""
-    flat = np.bincount(cell_MB.ravel(), weight_MB.ravel(), minlength=cell_MB.shape[1] * (size + 1))
-    return flat.reshape(-1, size + 1)[:, 1:]
 
 
 def credit(likely_BK: np.ndarray, cell_MB: np.ndarray) -> np.ndarray:
@@ -249,11 +235,6 @@ def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
     for answer_N in opinions.answer_MN:
         silent_N &= answer_N < 0
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK))
-
-
-def blocks(rows: int) -> Iterator[slice]:
-    """The questions, some at a time."""
-    return (slice(first, min(first + BLOCK, rows)) for first in range(0, rows, BLOCK))
 
 
 def check_turns(iterations: int, tolerance: float) -> None:

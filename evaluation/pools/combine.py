@@ -22,7 +22,7 @@ from w2s.evaluation.pools.judging import Judged
 from w2s.evaluation.pools.report import PICKED, render, table
 from w2s.evaluation.pools.settings import Asked, read_asked
 from w2s.evaluation.statistics import Interval, contrast, rate, smallest_difference
-from w2s.pools import bounds
+from w2s.pools import bounds, methods
 from w2s.pools.methods import FAMILIES, METHODS, fit
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Fitted, Opinions, Truth, ballots, write_fitted
 from w2s.store.artifacts import write_json
@@ -102,15 +102,15 @@ def describe(
         raise BadInput("methods: there is no question on which all of them can be judged; ask for one family at a time")
     halves = pool_judging.splits(opinions, truth, asked.repeats, asked.seed)
     columns = {one.name: one.right_RN for one in found}
-    methods = [row_of(one, columns, rows_N) for one in found]
-    winner = max(methods, key=lambda one: one["accuracy"][0])["name"]
+    rows = [row_of(one, columns, rows_N) for one in found]
+    winner = max(rows, key=lambda one: one["accuracy"][0])["name"]
     curves = {"cost": pool_curves.by_cost(found, opinions, truth, rows_N)}
     columns[PICKED] = pool_judging.picked(found, halves, rows_N)
-    methods.append({
+    rows.append({
         "name": PICKED, "family": "mixed", "summary": PICKED_WORDS, "options": {}, "abstained": None, "cost": None,
         "asked": None, "seconds": 0.0, **against(PICKED, columns, rows_N),
     })  # fmt: skip
-    for one in methods:
+    for one in rows:
         for key in ("over_hull", "over_hull_all"):
             one[key] = curves["cost"] and curves["cost"][key].get(one["name"])
     known, gold = opinions.questions(rows_N), truth.questions(rows_N)
@@ -130,7 +130,7 @@ def describe(
         "questions": len(opinions.ids), "judged": int(rows_N.sum()),
         "members": opinions.members.tolist(), "repeats": asked.repeats, "seed": asked.seed, "winner": winner,
         "remarks": remarks(asked, rows_N, curves.get("correlation"), tail),
-        "methods": sorted(methods, key=lambda one: -one["accuracy"][0]),
+        "methods": sorted(rows, key=lambda one: -one["accuracy"][0]),
         "left_out": [{"name": name, "reason": reason} for name, reason in left_out.items()],
         "singles": singles(known, gold), "smallest_difference": smallest_difference(pair, [1, -1]),
         "bounds": {
@@ -150,10 +150,8 @@ def outputs_of(asked: Asked, opinions: Opinions) -> str:
 
 def online(asked: Asked, specs: list[dict[str, Any]], opinions: Opinions, truth: Truth) -> list[dict[str, Any]]:
     """The online protocol's table, best first; best_single is the best member in hindsight."""
-    focal = next((spec for spec in specs if spec["name"] == "rl_focal"), None)
-    shared = ("alpha", "window", "by_group", "hidden")
-    options = None if focal is None else {key: value for key, value in focal.items() if key in shared}
-    columns = pool_judging.judge_online(opinions, truth, focal_options=options, repeats=asked.repeats, seed=asked.seed)
+    method = next((methods.online(spec) for spec in specs if spec["name"] in methods.ONLINE), None)
+    columns = pool_judging.judge_online(opinions, truth, method=method, repeats=asked.repeats, seed=asked.seed)
     rows_N = np.isfinite(next(iter(columns.values()))).all(0)
     rows = [{"name": name, **against(name, columns, rows_N)} for name in columns]
     return sorted(rows, key=lambda one: -one["accuracy"][0])

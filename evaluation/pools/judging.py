@@ -18,7 +18,7 @@ import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.evaluation.statistics import Scores
-from w2s.pools import focal, hedge
+from w2s.pools import hedge
 from w2s.pools.methods import apply, fit
 from w2s.pools.records import Decision, Opinions, Truth, rightness, spent
 from w2s.store.log import progress
@@ -125,11 +125,12 @@ def outcome(decision: Decision, here: Opinions, gold: Truth) -> tuple[np.ndarray
 
 
 def judge_online(
-    opinions: Opinions, truth: Truth, *, focal_options: Mapping[str, Any] | None, repeats: int, seed: int
+    opinions: Opinions, truth: Truth, *, method: Callable[..., dict[str, np.ndarray]] | None, repeats: int, seed: int
 ) -> dict[str, np.ndarray]:
     """name -> right_RN of the online protocol, in `repeats` random orders: predict, then see the label.
 
-    RL-Focal takes part where options for it are given ({}: its defaults). Questions without gold are left out.
+    method: an online protocol (`methods.online`) that takes part beside the baselines; it returns both. Questions
+    without gold are left out.
     """
     known = np.flatnonzero(truth.gold_N > -2)
     found: dict[str, np.ndarray] = {}
@@ -137,10 +138,7 @@ def judge_online(
         for repeat in range(repeats):
             rows = np.random.default_rng(seed + repeat).permutation(known[np.argsort(opinions.ids[known])])
             here, gold = opinions.questions(rows), truth.questions(rows)
-            if focal_options is None:
-                right = hedge.prequential(here, gold)
-            else:
-                right = focal.online(here, gold, **{"seed": seed + repeat, **focal_options})
+            right = hedge.prequential(here, gold) if method is None else method(here, gold, seed=seed + repeat)
             for name, right_N in right.items():
                 found.setdefault(name, np.full((repeats, len(opinions.ids)), np.nan))[repeat, rows] = right_N
             advance()

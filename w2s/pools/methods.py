@@ -7,17 +7,18 @@ function of `alphas.ALPHAS` is a method as well: the vote with these alphas. The
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from w2s.config.registry import pick
+from w2s.config.registry import options, pick
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
-from w2s.pools import cascades, focal, frugal, label_models, routing, stacking, trees
+from w2s.pools import cascades, frugal, label_models, routing, stacking, trees
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth, ballots
 from w2s.pools.votes import shares, tally
 from w2s.store.records import BadInput
@@ -120,6 +121,24 @@ def apply(fitted: Fitted, opinions: Opinions, point: int | None = None) -> Decis
     return dataclasses.replace(found, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
 
 
+def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
+    """The online protocol of a method, (opinions, truth, *, seed) -> right_N by name, with the options of `spec`.
+
+    A method and its protocol share options by name; the others keep their defaults, and the caller gives the seed.
+    """
+    protocol = ONLINE[spec["name"]]
+    shared = options(METHODS[spec["name"]]).keys() & options(protocol).keys() - {"seed"}
+    return functools.partial(protocol, **{name: value for name, value in spec.items() if name in shared})
+
+
+def shipped() -> dict[str, dict[str, Callable]]:
+    """RL-Focal, the plug-in that ships with w2s. This is the only place that names it."""
+    from w2s.pools import focal
+
+    return focal.METHODS
+
+
+PLUGIN = shipped()
 BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the voters of a vote
 POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
@@ -132,12 +151,12 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "boosting": {name: ALPHAS[name] for name in ("samme", "bagging")},
     "stacking": {**stacking.METHODS, **trees.METHODS},
     "selection": SUBSETS,
-    "focal": focal.METHODS,
+    "focal": PLUGIN["combine"],
     "routing": routing.METHODS,
     "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
-ALL = [name for name in METHODS if name not in focal.METHODS]
+ALL = [name for name in METHODS if name not in PLUGIN["combine"]]
 """What "all" stands for: RL-Focal trains for minutes, so it is asked for by its name or family."""
 APPLY = {
     "member": apply_member,
@@ -146,8 +165,9 @@ APPLY = {
     **label_models.APPLY,
     **stacking.APPLY,
     **trees.APPLY,
-    **focal.APPLY,
     **routing.APPLY,
     **frugal.APPLY,
     **cascades.APPLY,
+    **PLUGIN["combine_apply"],
 }
+ONLINE = PLUGIN["combine_online"]

@@ -22,7 +22,7 @@ LONG_S = 3600.0
 FIRST_TRIAL, ENOUGH_S = 2_000, 0.3
 
 
-def feasible(
+def choose_feasible(
     specs: Sequence[Mapping[str, Any]], named: Sequence[str], opinions: Opinions, truth: Truth, repeats: int
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
     """The methods to judge, and by name why the others are left out: above an hour of CPU, or more memory than is free.

@@ -74,12 +74,12 @@ def judge(
                 running.remove(spec["name"])
                 advance(note=f"in work: {', '.join(running) or 'none'}")
 
-        found = each(judged, specs)
+        found = map_on_cores(judged, specs)
     left_out = {s["name"]: str(one) for s, one in zip(specs, found, strict=True) if isinstance(one, NotApplicable)}
     return [one for one in found if isinstance(one, Judged)], left_out
 
 
-def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def map_on_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
     from threadpoolctl import threadpool_limits
 
@@ -109,7 +109,7 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
                 other = chosen if taken == fitted.point else outcome(apply(fitted, here, taken), here, gold)
                 right_PRN[point, repeat, rows], cost_PRN[point, repeat, rows] = other
             if repeat == 0:
-                for whole, part in zip(told, (own.abstained_N, *answers_of(own, here)), strict=True):
+                for whole, part in zip(told, (own.abstained_N, *find_answers(own, here)), strict=True):
                     whole[rows] = part
     options = {key: value for key, value in spec.items() if key != "name"}
     costs = (None, None) if opinions.cost_MN is None else (cost_RN, cost_PRN)
@@ -145,7 +145,7 @@ def judge_online(
     return found
 
 
-def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_answers(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidate, probability and member of each answer, as `Judged` has them."""
     size = len(here.ids)
     rows = np.arange(size)

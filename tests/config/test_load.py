@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from w2s.evaluation.pools.asked import asked_of
 
 from w2s.config import load as configs
 from w2s.config.fields import Config, Learner
 from w2s.config.load import from_overrides, load, to_yaml
 from w2s.config.smoke import limited, smoke
+from w2s.evaluation.pools.settings import read_settings
 from w2s.store.records import BadInput
 from w2s.story import curve as overoptimised
 from w2s.story import reward_study as preferring
@@ -50,8 +50,8 @@ def test_every_config_of_the_repository_is_good(path):
 
 @pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
 def test_every_pool_config_of_the_repository_is_good(path):
-    asked, specs = asked_of(str(path), {"outputs": "FOLDER"}, [])
-    assert asked.models or asked.costs
+    settings, specs = read_settings(str(path), {"outputs": "FOLDER"}, [])
+    assert settings.models or settings.costs
     assert {"best_single", "plurality"} <= {spec["name"] for spec in specs}
 
 

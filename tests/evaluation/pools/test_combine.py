@@ -11,7 +11,7 @@ import pytest
 
 from tests.pools.made import made_up
 from w2s.cli import main
-from w2s.evaluation.pools.settings import without_gaps
+from w2s.evaluation.pools.pool import fill_costs
 from w2s.pools.records import read_fitted
 from w2s.store.records import PseudoLabels, read_arrays
 
@@ -334,10 +334,10 @@ def test_a_gap_in_the_costs_gets_its_member_s_mean_and_a_member_without_any_leav
     opinions, _ = made_up(questions=20)
     cost_MN = opinions.cost_MN.copy()
     cost_MN[1, :10] = np.nan
-    filled = without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN
+    filled = fill_costs(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN
     np.testing.assert_allclose(filled, opinions.cost_MN)
     cost_MN[1] = np.nan
-    assert without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
+    assert fill_costs(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
     assert "m1 has none" in capsys.readouterr().err
 
 

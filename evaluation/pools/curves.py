@@ -9,11 +9,11 @@ import numpy as np
 
 from w2s.ensemble import dependence
 from w2s.ensemble.ballots import Ballots
+from w2s.ensemble.votes import count_votes
 from w2s.evaluation.pools.judging import Judged, scores
 from w2s.evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.pools import bounds, frontier
 from w2s.pools.records import Opinions, Truth
-from w2s.pools.votes import tally
 
 MOST_MEMBERS = 40  # as many as a picture can name
 MOST_ROWS = 200_000  # questions, evenly spaced, tell an accuracy to 0.1 points
@@ -33,7 +33,7 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
             for name, alpha_M in (("plurality", 1 + 1e-6 * odds_M), ("accuracy_log_odds", np.maximum(odds_M, 0))):
                 total_NK = np.zeros((here.sum(), opinions.mask_NK.shape[1]))
                 for at, member in enumerate(order):
-                    total_NK += tally(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
+                    total_NK += count_votes(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
                     hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
                     lines[name][at] += hit_N.mean() / (2 * len(halves))
     return {
@@ -104,7 +104,7 @@ def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
 def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
     """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
     known = opinions.questions(rows_N)
-    share_NK = tally(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
+    share_NK = count_votes(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
     # Rounded once for both: 2/3 rounded up would not cover the very questions that it stands for.
     most_N, right_N = share_NK.max(1).round(6), share_NK.argmax(1) == truth.gold_N[rows_N]
     line = []

@@ -99,7 +99,7 @@ def describe_method(method: Judged, columns: dict[str, np.ndarray], rows_N: np.n
     cost = None if method.cost_RN is None else 1000 * float(method.cost_RN[:, rows_N].mean())
     return {
         "name": method.name,
-        "family": next(family for family, members in FAMILIES.items() if method.name in members),
+        "family": next((family for family, members in FAMILIES.items() if method.name in members), "plug-ins"),
         "summary": summary(METHODS[method.name]),
         "options": method.options,
         **compare(method.name, columns, rows_N),

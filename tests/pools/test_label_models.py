@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import label_models, one_coin, votes
+from w2s.pools import label_models, one_coin
 from w2s.pools.label_models import METHODS
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Opinions, Truth, rightness
 from w2s.pools.records import read_fitted as read
@@ -195,7 +195,7 @@ def test_the_truth_is_not_read(name):
 def test_the_order_of_members_questions_and_blocks_does_not_matter(name, monkeypatch):
     opinions, truth = drawn(11)
     probs_NK = decided(METHODS[name](opinions, truth), opinions).probs_NK
-    monkeypatch.setattr(votes, "BLOCK", 77)
+    monkeypatch.setattr(one_coin, "BLOCK", 77)
     rng = np.random.default_rng(1)
     rows, members = rng.permutation(len(opinions.ids)), rng.permutation(opinions.members)
     moved = opinions.questions(rows).only(members)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.ensemble.votes import count_votes, split_winners, vote_shares
 from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
-from w2s.pools.votes import shares, tally, winners
 from w2s.store.records import BadInput
 
 MOST_POINTS = 100
@@ -83,16 +83,17 @@ def two_votes(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.nd
     """Shares of the weak vote (N, K), agreement_N (0 to 1; -1 where no weak sample answered), shares of the strong."""
     answer_MN, mask_NK = opinions.answer_MN, opinions.mask_NK
     if meta["by"] == "vote":
-        weak_NK = tally(answer_MN[kind_M >= 0], mask_NK.shape[1])
+        weak_NK = count_votes(answer_MN[kind_M >= 0], mask_NK.shape[1])
         voters_N = (answer_MN[kind_M >= 0] > (NOT_ASKED if meta["abstentions"] else -1)).sum(0)
     else:
-        each = [winners(tally(answer_MN[kind_M == kind], mask_NK.shape[1])) for kind in range(kind_M.max() + 1)]
-        weak_NK = np.sum(each, axis=0)
-        voters_N = len(each) if meta["abstentions"] else sum(one_NK.any(1) for one_NK in each)
+        counts = [count_votes(answer_MN[kind_M == kind], mask_NK.shape[1]) for kind in range(kind_M.max() + 1)]
+        by_kind = [split_winners(count_NK) for count_NK in counts]
+        weak_NK = np.sum(by_kind, axis=0)
+        voters_N = len(by_kind) if meta["abstentions"] else sum(vote_NK.any(1) for vote_NK in by_kind)
     # Sums in another order of the members differ by rounding, and a threshold is one of these very numbers.
     agreement_N = np.round(weak_NK.max(1, initial=0) / np.maximum(voters_N, 1), 9)
     agreement_N = np.where(weak_NK.any(1), agreement_N, -1)
-    return shares(weak_NK), agreement_N, shares(tally(answer_MN[kind_M < 0], mask_NK.shape[1]))
+    return vote_shares(weak_NK), agreement_N, vote_shares(count_votes(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
 def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.ensemble.votes import count_votes
 from w2s.pools.records import Decision, Opinions, Truth, ballots, rightness
 from w2s.pools.stacking import apply_logistic, logistic
-from w2s.pools.votes import tally
 from w2s.store.records import BadInput, softmax
 
 
@@ -69,7 +69,7 @@ def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[s
 
 def judged_vote(opinions: Opinions, truth: Truth, weight_MN: np.ndarray) -> np.ndarray:
     """right_N of the vote with weights that may change from question to question; of t best, gold among them, 1/t."""
-    votes_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
+    votes_NK = count_votes(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
     return rightness(Decision(~votes_NK.any(1), votes_NK), truth)
 
 

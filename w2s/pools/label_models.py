@@ -12,9 +12,8 @@ from scipy.special import digamma
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import one_coin
-from w2s.pools.one_coin import check_turns, decide, normalise, voted
+from w2s.pools.one_coin import blocks, check_turns, decide, normalise, voted
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.pools.votes import blocks
 
 MOST_POSITIONS = 100
 LEAST = 1e-10  # no count of the confusion matrices is smaller, so that no answer is impossible

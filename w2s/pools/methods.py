@@ -18,9 +18,9 @@ from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
+from w2s.ensemble.votes import count_votes, vote_shares
 from w2s.pools import cascades, frugal, label_models, routing, stacking, trees
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth, ballots
-from w2s.pools.votes import shares, tally
 from w2s.store.records import BadInput
 
 
@@ -90,8 +90,8 @@ def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots]
 
 def apply_vote(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The shares of the votes; a question without a vote is an abstention."""
-    votes_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
-    return Decision(~votes_NK.any(1), shares(votes_NK))
+    votes_NK = count_votes(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
+    return Decision(~votes_NK.any(1), vote_shares(votes_NK))
 
 
 def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitted:

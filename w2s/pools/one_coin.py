@@ -12,14 +12,18 @@ asked to choose among one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from w2s.ensemble.alphas import decorrelated
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.dependence import NEAR_COPY, near_copies
+from w2s.ensemble.votes import count_votes, vote_cells
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.pools.votes import blocks, cells, tally
 from w2s.store.records import BadInput
+
+BLOCK = 16_384  # questions: a block's arrays stay in the processor's cache
 
 
 def one_coin(
@@ -49,7 +53,7 @@ def apply_coins(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     for rows in blocks(len(probs_NK)):
         answer_MB, count_B = opinions.answer_MN[:, rows], opinions.count_N[rows]
         weight_MB = log_odds(reliability_M, room_N[rows])
-        score_BK = tally(answer_MB, probs_NK.shape[1], weight_MB)
+        score_BK = count_votes(answer_MB, probs_NK.shape[1], weight_MB)
         probs_NK[rows], _ = normalise(score_BK, opinions.mask_NK[rows], room_N[rows] - count_B)
     return decide(probs_NK, opinions)
 
@@ -112,12 +116,12 @@ def judged_by_others(
     wrong_MN, size = np.empty(answer_MN.shape), int(count_N.max())
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
-        cell_MB, mask_BK = cells(answer_MB, size), np.arange(size) < count_B[:, None]
+        cell_MB, mask_BK = vote_cells(answer_MB, size), np.arange(size) < count_B[:, None]
         weight_MB = shares(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
-        score_BK = tally(answer_MB, size, weight_MB)
+        score_BK = count_votes(answer_MB, size, weight_MB)
         for cluster in np.unique(cluster_M):
             own = np.flatnonzero(cluster_M == cluster)
-            rest_BK = score_BK - tally(answer_MB[own], size, weight_MB[own])
+            rest_BK = score_BK - count_votes(answer_MB[own], size, weight_MB[own])
             likely_BK, _ = normalise(rest_BK, mask_BK, room_B - count_B)
             wrong_MN[own, rows] = np.where(answer_MB[own] >= 0, 1 - credit(likely_BK, cell_MB[own]), 1 - 1 / room_B)
     return wrong_MN
@@ -158,12 +162,12 @@ def coin_turn(
     right_M, times_M = np.zeros(len(answer_MN)), np.zeros(len(answer_MN))
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
-        cell_MB, share_MB = cells(answer_MB, size), shares(answer_MB, cluster_M)
+        cell_MB, share_MB = vote_cells(answer_MB, size), shares(answer_MB, cluster_M)
         if reliability_M is None:
-            likely_BK = tally(answer_MB, size, share_MB)
+            likely_BK = count_votes(answer_MB, size, share_MB)
             likely_BK /= likely_BK.sum(1, keepdims=True)
         else:
-            score_BK = tally(answer_MB, size, share_MB * log_odds(reliability_M, room_B))
+            score_BK = count_votes(answer_MB, size, share_MB * log_odds(reliability_M, room_B))
             likely_BK, log_B = normalise(score_BK, np.arange(size) < count_B[:, None], room_B - count_B)
             # What the scores leave out: a wrong answer has probability (1-r)/(K-1), a candidate beforehand 1/K.
             wrong_B = np.log1p(-reliability_M) @ share_MB - share_MB.sum(0) * np.log(room_B - 1)
@@ -235,6 +239,11 @@ def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
     for answer_N in opinions.answer_MN:
         silent_N &= answer_N < 0
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK))
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Slices of at most BLOCK questions that cover all of them in order."""
+    return (slice(first, min(first + BLOCK, rows)) for first in range(0, rows, BLOCK))
 
 
 def check_turns(iterations: int, tolerance: float) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from w2s.ensemble.votes import count_votes
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 from w2s.pools.stacking import apply_logistic, normal, prepare, ranks, solve
-from w2s.pools.votes import tally
 from w2s.store.records import BadInput
 
 FOLDS = 2
@@ -85,7 +85,7 @@ def features(
     and number of candidates.
     """
     answer_MN = opinions.answer_MN
-    votes_NK = tally(answer_MN, opinions.mask_NK.shape[1])
+    votes_NK = count_votes(answer_MN, opinions.mask_NK.shape[1])
     row_C, place_C = np.nonzero(votes_NK)
     vote_MC = np.where(answer_MN[:, row_C] < 0, -1, answer_MN[:, row_C] == place_C).astype(np.float32)
     blocks = [vote_MC]

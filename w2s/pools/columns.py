@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,12 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, first_line, lines, quoted
+from w2s.data.reading import SUFFIXES, Row, file_rows, first_line, lines, quoted
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT, TEXTS, WHOLE, NUMBER, NUMBERS = (
     pa.string(),
@@ -113,6 +117,15 @@ def rows_source(
     if not parts:
         raise BadInput(f"{name}: the file has no rows")
     return table_source(name, pa.Table.from_batches(parts), unused)
+
+
+def frame_source(name: str, frame: pd.DataFrame, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
+    """A table in memory; its missing values are null, and its rows are checked as those of a file."""
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    for row in records:
+        row |= {column: value.tolist() for column, value in row.items() if isinstance(value, np.ndarray)}
+    rows = [(f"{name}: row {number}", row) for number, row in enumerate(records, 1)]
+    return rows_source(name, rows, types, required, Problems())
 
 
 def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:

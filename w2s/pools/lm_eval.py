@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.grading.answers import final_answer, normalise
+from w2s.store.problems import MOST, Problems, raise_problems
 from w2s.store.records import BadInput, softmax
 
 # Metrics that are 1 where the answer is right and else 0, the preferred first; others are taken where they are named.
@@ -77,7 +78,7 @@ def lm_eval_rows(
         kept.add(task)
         outputs += [output(sample, metric) for sample in found if sample.filter == one]
     if not kept:
-        raise BadInput("\n".join(reasons[:20]))
+        raise_problems(reasons[:MOST], len(reasons))
     notes += [f"lm-eval's {tasks_named(tasks)}: {told}" for told, tasks in chosen.items()]
     notes += [f"left out: {reason}" for reason in reasons]
     return [row for row in questions.values() if row["group"] in kept], outputs

@@ -5,22 +5,26 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from w2s.data.reading import SUFFIXES, find
-from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, indices, open_source
-from w2s.pools.logs import log_sources
+from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, frame_source, indices, open_source
+from w2s.pools.logs import read_logs
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Opinions, Truth
 from w2s.pools.tables import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
 from w2s.store.records import BadInput, Example, Gold
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPTIONAL = ("group", "prompt", "correct", "score", "probs", "cost", "text", "visible_pass", "quality")
 
 
 def read_pool(
-    outputs: Path,
-    questions: Path | None = None,
+    outputs: Path | pd.DataFrame,
+    questions: Path | pd.DataFrame | None = None,
     *,
     models: Sequence[str] = (),
     members: Sequence[str] = (),
@@ -31,14 +35,15 @@ def read_pool(
     filters: Sequence[str] = (),
     notes: list[str] | None = None,
 ) -> tuple[Opinions, Truth]:
-    """What a pool of models answered, and what is known about right and wrong.
+    """The answers of a pool of models, and what is known of right and wrong.
 
     outputs: a parquet, jsonl, json or csv file with the columns id, model, and optionally sample, answer, correct,
     score, probs, cost, text, visible_pass, quality; or a folder with outputs.* and questions.*; or lm-eval's
-    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (then `suite` has the tasks to judge them
-    by, in the sandbox). questions: a file with the columns id, and optionally group, prompt, choices, gold; without it
-    the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in,
-    and without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
+    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (`suite` has the tasks to judge them by, in
+    the sandbox); or a DataFrame. questions: a file or DataFrame with the columns id, and optionally group, prompt,
+    choices, gold; without it the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null,
+    `quality` (0 to 1) stands in, and without both whether the answer is gold; a recorded flag is trusted even where it
+    says otherwise.
 
     models: only these. members: only the models that these members are of, and one of them may have no answer at all.
     samples: False takes the first sample of each model alone. wanted: the optional columns to read (of OPTIONAL; None:
@@ -53,25 +58,40 @@ def read_pool(
     """
     if odd := sorted(set(wanted or ()) - set(OPTIONAL)):
         raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
-    logs = suite, metrics, filters, [] if notes is None else notes
-    asked, given = sources(Path(outputs), questions and Path(questions), *logs)
-    for source in (asked, given) if notes is not None else ():
+    notes = [] if notes is None else notes
+    if isinstance(outputs, str | Path):
+        outputs = Path(outputs)
+        if not outputs.exists():
+            raise BadInput(f"{outputs}: there is no such file or folder")
+        tables = read_logs(outputs, suite, metrics, filters, notes) or open_files(outputs, questions)
+    else:
+        tables = open_frames(outputs, questions)
+    question_rows, output_rows = tables
+    for source in (question_rows, output_rows):
         if source.unused:
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
-    pool = read_questions(asked, wanted)
-    drawn = read_members(given, models, members, samples)
-    cells = read_answers(given, pool, drawn, wanted)
+    pool = read_questions(question_rows, wanted)
+    drawn = read_members(output_rows, models, members, samples)
+    cells = read_answers(output_rows, pool, drawn, wanted)
     if not members:  # those are known to answer: a few new questions may well leave one of them without
-        check_silent(given, pool, drawn, cells)
-    return finish(pool, drawn, cells)
+        check_silent(output_rows, pool, drawn, cells)
+    return make_records(pool, drawn, cells)
 
 
-def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Source]:
-    """The tables of questions and of outputs behind a path; `logs`: what `log_sources` wants beside the path."""
-    if not outputs.exists():
-        raise BadInput(f"{outputs}: there is no such file or folder")
-    if found := log_sources(outputs, *logs):
-        return found
+def open_frames(outputs: pd.DataFrame, questions: Path | pd.DataFrame | None) -> tuple[Source, Source]:
+    """(questions, outputs) of tables in memory; the questions may also lie in a file."""
+    if questions is None:
+        raise BadInput("outputs: the questions are missing: give their table, or name their file")
+    if isinstance(questions, str | Path):
+        question_rows = open_source(Path(questions), QUESTIONS, ["id"])
+    else:
+        question_rows = frame_source("questions", questions, QUESTIONS, ["id"])
+    return question_rows, frame_source("outputs", outputs, OUTPUTS, ["id", "model"])
+
+
+def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
+    """(questions, outputs) of a file or a folder with outputs.*; without `questions` those beside the outputs."""
+    questions = questions and Path(questions)
     if outputs.is_dir():
         outputs = find(outputs, ["outputs"])
     beside = (outputs.parent / f"questions{suffix}" for suffix in SUFFIXES)
@@ -83,7 +103,7 @@ def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Sourc
     return open_source(questions, QUESTIONS, ["id"]), open_source(outputs, OUTPUTS, ["id", "model"])
 
 
-def finish(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
+def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
     """Candidates of open questions, what was not recorded, gold, right and wrong."""
     answer_MN, arrays = cells.answer_MN, cells.arrays
     gold_N = np.where(pool.gold_N < 0, -2, indices(pool.golds)[pool.gold_N]).astype(np.int16)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from w2s.config.registry import did_you_mean
 from w2s.pools.columns import Source, coded, indices, numbers, shared_tuples
 from w2s.pools.records import ABSTAINED, NOT_ASKED
+from w2s.store.problems import MOST, raise_problems
 from w2s.store.records import BadInput
 
 MOST_MEMBERS = 10_000
@@ -36,23 +37,20 @@ class Faults:
 
     name: str
     kinds: dict[str, tuple[list[tuple[int, str]], int]] = field(default_factory=dict)
-    MOST: ClassVar[int] = 20
 
     def add(self, kind: str, rows: np.ndarray, say: Callable[[int], str]) -> None:
         """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first ones alone."""
         if len(rows):
-            told, count = self.kinds.get(kind, ([], 0))
-            told += [(int(row), say(at)) for at, row in enumerate(rows[: self.MOST - len(told)])]
-            self.kinds[kind] = told, count + len(rows)
+            first, count = self.kinds.get(kind, ([], 0))
+            first += [(int(row), say(at)) for at, row in enumerate(rows[: MOST - len(first)])]
+            self.kinds[kind] = first, count + len(rows)
 
     def check(self) -> None:
         """BadInput with the faults that come first in the file, the first of every kind among them, and a count."""
-        ranked = [(at > 0, row, text) for told, _ in self.kinds.values() for at, (row, text) in enumerate(told)]
-        if ranked:
-            shown = sorted((row, text) for _, row, text in sorted(ranked)[: self.MOST])
-            more = sum(count for _, count in self.kinds.values()) - len(shown)
-            lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
-            raise BadInput("\n".join([*lines, *([f"... and {more:,} more problems"] if more else [])]))
+        ranked = [(at > 0, row, text) for first, _ in self.kinds.values() for at, (row, text) in enumerate(first)]
+        shown = sorted((row, text) for _, row, text in sorted(ranked)[:MOST])
+        lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
+        raise_problems(lines, sum(count for _, count in self.kinds.values()))
 
 
 @dataclass

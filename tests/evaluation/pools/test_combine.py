@@ -411,3 +411,38 @@ def test_the_choice_of_a_log_s_filter_is_in_the_report_and_holds_when_the_method
         main(["combine", str(tmp_path / "log"), *words[:-1], "flexibel", "--replace"])
     assert stopped.value.code == 2
     assert "no filter flexibel (did you mean 'flexible'?); there are: strict, flexible" in capsys.readouterr().err
+
+
+def test_predictions_and_labels_of_another_method_are_not_written_over(done, tmp_path, capsys):
+    pool, out = str(done / "pool"), {"apply": tmp_path / "a.parquet", "labels": tmp_path / "labels"}
+    read = {"apply": out["apply"], "labels": out["labels"] / "labels.npz"}
+    for command, place in out.items():
+        words = ["combine", command, str(done / "out"), pool, "--out", str(place), "--method"]
+        main([*words, "plurality"])
+        before = read[command].read_bytes()
+        main([*words, "plurality"])  # the same again is no harm
+        assert read[command].read_bytes() == before
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "logistic"])
+        assert stopped.value.code == 2
+        line = capsys.readouterr().err
+        assert f"out: {place} is in use: method is plurality there, logistic here" in line
+        assert "--replace to replace it" in line
+        assert line.count("\n") == 1
+        assert read[command].read_bytes() == before
+        main([*words, "logistic", "--replace"])
+        assert read[command].read_bytes() != before
+
+
+def test_predictions_of_unknown_origin_and_labels_without_their_recipe_are_not_written_over(done, tmp_path, capsys):
+    pd.DataFrame({"id": ["mine"]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "labels").mkdir()
+    for name in ("labels.npz", "questions.jsonl"):
+        (tmp_path / "labels" / name).write_text("mine")
+    for command, name in (("apply", "a.parquet"), ("labels", "labels")):
+        words = ["combine", command, str(done / "out"), str(done / "pool"), "--method", "plurality"]
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(tmp_path / name)])
+        assert f"out: {tmp_path / name} is in use: " in capsys.readouterr().err
+    assert pd.read_parquet(tmp_path / "a.parquet").id.tolist() == ["mine"]

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from w2s.ensemble.votes import count_votes
+from w2s.pools.confidence import ranks
+from w2s.pools.logistic import fit_conditional
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.pools.stacking import apply_logistic, normal, prepare, ranks, solve
+from w2s.pools.stacking import apply_logistic, normal, prepare
 from w2s.store.records import BadInput
 
 FOLDS = 2
@@ -46,12 +48,12 @@ def gradient_boosted(
     score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
     for fold in range(FOLDS):
         others_N = fold_N != fold
-        theta_F = solve(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
+        theta_F = fit_conditional(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
         score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
     score_NK = np.full(known.mask_NK.shape, -np.inf)
     score_NK[known.mask_NK] = score_C
     prior_NK = normal(score_NK, known.mask_NK)
-    found["theta_F"] = solve(design, known.count_N, gold_N, penalty_F)
+    found["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
     arrays = {f"logistic:{name}": array for name, array in found.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
     model = HistGradientBoostingClassifier(

@@ -398,7 +398,7 @@ BAD_QUESTIONS = {
     "an id missing": ([{**ASKED[0], "id": None}], "row 1: id: missing"),
     "gold that is no choice": ([ASKED[0], {**ASKED[1], "gold": "2"}], "row 2: gold: '2' given; allowed: the index of"),
     "gold that is a text": ([{**ASKED[1], "gold": "no"}], "row 1: gold: 'no' given"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
@@ -422,10 +422,12 @@ FILES = {
     "a word for a cost": ("outputs.csv", b"id,model,cost\nq1,b,free\n", "2: cost: 'free' given; allowed: a number"),
     "half a sample": ("outputs.csv", b"id,model,sample\nq1,b,0.5\n", "2: sample: '0.5' given; allowed: a whole number"),
     "a sample beyond counting": (
-        "outputs.csv", b"id,model,sample\nq1,b,9999999999\n", "2: sample: '9999999999' given; allowed: a whole number"
+        "outputs.csv",
+        b"id,model,sample\nq1,b,9999999999\n",
+        "2: sample: '9999999999' given; allowed: a whole number",
     ),
     "a list that is none": ("outputs.csv", b'id,model,probs\nq1,b,"[0.5,"\n', "2: probs: '[0.5,' given; allowed:"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)

@@ -31,9 +31,15 @@ def made(n=300, *, seed=0, cost=True):
     cost_MN = np.array([[0.001], [0.002], [0.003], [0.02]]) * rng.uniform(0.8, 1.2, (4, n))
     ids = np.array([f"q{i:04d}" for i in range(n)])
     opinions = Opinions(
-        ids, np.array(["adder", "lawyer", "coder", "broad"]), np.where(right_MN > 0, 0, 1).astype(np.int16),
-        np.full(n, 2), np.full(n, None), names[kind_N], prompt_N, cost_MN=cost_MN if cost else None,
-    )  # fmt: skip
+        ids,
+        np.array(["adder", "lawyer", "coder", "broad"]),
+        np.where(right_MN > 0, 0, 1).astype(np.int16),
+        np.full(n, 2),
+        np.full(n, None),
+        names[kind_N],
+        prompt_N,
+        cost_MN=cost_MN if cost else None,
+    )
     return opinions, Truth(ids, np.zeros(n, np.int16), right_MN)
 
 
@@ -270,9 +276,12 @@ def test_every_estimate_of_a_share_is_a_share(name):
     target_MN[2, ::2] = np.nan
     what_N = np.arange(90) % 4 if name == "groups" else features_ND
     options = {
-        "neighbours": {"neighbours": 9, "prior": 2.0}, "groups": {"prior": 2.0}, "logistic": {"penalty": 1.0},
-        "factors": {"rank": 2, "penalty": 1.0}, "linear": {"penalty": 1.0},
-    }[name]  # fmt: skip
+        "neighbours": {"neighbours": 9, "prior": 2.0},
+        "groups": {"prior": 2.0},
+        "logistic": {"penalty": 1.0},
+        "factors": {"rank": 2, "penalty": 1.0},
+        "linear": {"penalty": 1.0},
+    }[name]
     learn, estimate = estimators.ESTIMATORS[name]
     quality_MN = estimate(learn(what_N, target_MN, **options), what_N)
     assert quality_MN.shape == target_MN.shape

@@ -68,8 +68,9 @@ def fit_one(x_NF: np.ndarray, target_N: np.ndarray, l2: float, start_F: np.ndarr
 def fit_conditional(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F: np.ndarray) -> np.ndarray:
     """theta_F of a conditional logit (McFadden 1974), by L-BFGS.
 
-    P(candidate) is the softmax of design @ theta over the question's candidates. design (C, F) has a row for each candidate of each question in turn, count_N says how many, gold_N which one is
-    right (below 0: none, and the question is not used). The penalty is penalty_F/2 times the squared coefficients.
+    P(candidate) is the softmax of design @ theta over the question's candidates. design (C, F) has a row for each
+    candidate of each question in turn, count_N says how many, gold_N which one is right (below 0: none, and the
+    question is not used). The penalty is penalty_F/2 times the squared coefficients.
     """
     right_N = gold_N >= 0
     if not right_N.any():

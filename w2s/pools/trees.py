@@ -57,14 +57,19 @@ def gradient_boosted(
     arrays = {f"logistic:{name}": array for name, array in found.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
     model = HistGradientBoostingClassifier(
-        max_iter=trees, learning_rate=learning_rate, max_leaf_nodes=leaves, min_samples_leaf=least_rows,
-        l2_regularization=5.0, early_stopping=False, random_state=seed,
-    )  # fmt: skip
+        max_iter=trees,
+        learning_rate=learning_rate,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=least_rows,
+        l2_regularization=5.0,
+        early_stopping=False,
+        random_state=seed,
+    )
     # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
     # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(features_CF, gold_N[row_C] == place_C)
-    return Fitted("gradient_boosted", opinions.members, {**arrays, **plain(model)})
+    return Fitted("gradient_boosted", opinions.members, {**arrays, **as_arrays(model)})
 
 
 def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
@@ -116,7 +121,7 @@ def rival(values_NK: np.ndarray) -> np.ndarray:
     return np.where(values_NK == top_N2[:, :1], top_N2[:, 1:], top_N2[:, :1])
 
 
-def plain(model) -> dict[str, np.ndarray]:
+def as_arrays(model) -> dict[str, np.ndarray]:
     """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
 
     scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere

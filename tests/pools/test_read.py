@@ -14,7 +14,7 @@ from w2s.data.reading import file_rows
 from w2s.pools.columns import OUTPUTS, QUESTIONS, quick_table, rows_source
 from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED
-from w2s.pools.tables import places
+from w2s.pools.tables import find_places
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
@@ -146,7 +146,7 @@ def test_the_order_of_the_outputs_changes_nothing(tmp_path_factory, order):
 )
 def test_an_id_is_found_in_whatever_order_they_come(known, wanted, last):
     ids = pa.array([str(one) if one >= 0 else None for one in wanted], pa.string())
-    found, _ = places(ids, pa.array([str(one) for one in known]), min(last, len(known) - 1))
+    found, _ = find_places(ids, pa.array([str(one) for one in known]), min(last, len(known) - 1))
     assert found.tolist() == [known.index(one) if one in known else -1 for one in wanted]
 
 
@@ -157,7 +157,7 @@ def test_rows_in_the_order_of_the_questions_are_found_without_a_search(by, monke
     monkeypatch.setattr("w2s.pools.tables.pc.index_in", None)
     found, last = [], -1
     for start in range(0, 150, 20):
-        part, last = places(pa.array(rows[start : start + 20]), known, last)
+        part, last = find_places(pa.array(rows[start : start + 20]), known, last)
         found += part.tolist()
     assert [known[at].as_py() for at in found] == rows
 
@@ -172,13 +172,13 @@ def test_models_and_first_samples_can_be_chosen(tmp_path):
 
 
 def test_only_wanted_columns_are_read(tmp_path):
-    opinions, truth = pool(tmp_path, wanted=["cost", "correct"])
+    opinions, truth = pool(tmp_path, columns=["cost", "correct"])
     assert opinions.probs_MNK is opinions.score_MN is opinions.output_MN is opinions.check_MN is None
     assert opinions.cost_MN is not None
     assert set(opinions.prompt_N) == set(opinions.group_N) == {""}
     assert truth.right_MN[3, 0] == 1
-    with pytest.raises(ValueError, match="wanted: 'costs' given"):
-        pool(tmp_path, wanted=["costs"])
+    with pytest.raises(ValueError, match="columns: 'costs' given"):
+        pool(tmp_path, columns=["costs"])
 
 
 def test_without_flags_the_gold_answer_is_right_and_an_abstention_is_not(tmp_path):

@@ -1,7 +1,7 @@
 """Prompts as numbers: TF-IDF of words, then a truncated SVD (latent semantic analysis).
 
-All that is learned is a few plain arrays. Features that somebody else made (any sentence encoder's, see
-`models.encode`) replace them: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
+All that is learned is a few plain arrays. A sentence encoder's features (`models.encode`) replace them where there are
+any: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
 """
 
 from __future__ import annotations

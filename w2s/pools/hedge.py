@@ -1,6 +1,6 @@
-"""Hedge, and what else predicts question by question when each label is revealed afterwards (prequential).
+"""Hedge and the other online baselines: each question is predicted before its label is revealed (prequential).
 
-Every prediction uses only the questions before it: predict, then see. These are the baselines of any online method.
+Every prediction uses only the questions before it: predict, then see.
 Sources: Freund and Schapire 1997 (Hedge); Cesa-Bianchi and Lugosi 2006, theorems 2.2 and 2.3 (rates and bounds).
 """
 
@@ -21,8 +21,8 @@ def hedge(loss_MN: np.ndarray, *, rate: float | None = None) -> np.ndarray:
     loss_MN: what each member loses on each question, 0 to 1, in the order of arrival. A member's weight is
     proportional to exp(-rate · its loss so far). Without a rate it is sqrt(8 ln M / n) at the n-th question, which
     needs no horizon: the expected loss of drawing members by weight exceeds the best member's by at most
-    sqrt(2 N ln M) + sqrt(ln(M) / 8). At sqrt(8 ln M / N), the best
-    rate where the number N of questions is known, by at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
+    sqrt(2 N ln M) + sqrt(ln(M) / 8). The best rate for a known number N of questions is sqrt(8 ln M / N): the excess is
+    then at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
     """
     loss_MN = np.asarray(loss_MN, dtype=np.float64)
     if loss_MN.ndim != 2 or not loss_MN.size or not ((loss_MN >= 0) & (loss_MN <= 1)).all():

@@ -64,7 +64,7 @@ def model_of(file: Path) -> str:
 def models_files(files: Sequence[Path]) -> list[Path]:
     """One file per model: its sanitized one, else its calibrated one, else the plain one, else the raw one.
 
-    Results of a judge are no samples. What is left out is said.
+    A judge's results are no samples. What is left out is logged.
     """
     taken: dict[tuple[Path, str], Path] = {}
     for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):

@@ -1,6 +1,6 @@
-"""Every way to make one opinion of a fixed pool's: fit on questions with gold, apply to questions without.
+"""Every method of combining a fixed pool's answers: fit on questions with gold, apply to questions without.
 
-A method is `(opinions, truth, *, options) -> Fitted`; how a Fitted is applied is known by its kind (`APPLY`). Each
+A method is `(opinions, truth, *, options) -> Fitted`; the Fitted's kind says how it is applied (`APPLY`). Each
 function of `alphas.ALPHAS` is a method as well: the vote with these alphas. The families are listed in `FAMILIES`.
 """
 
@@ -108,17 +108,17 @@ def apply(fitted: Fitted, opinions: Opinions, point: int | None = None) -> Decis
     """What a fitted method answers; `opinions` may hold other members too, and the decision's positions are theirs."""
     if fitted.kind not in APPLY:
         raise BadInput(f"kind: {fitted.kind!r} is not known; it can be: {', '.join(APPLY)}")
-    found = APPLY[fitted.kind](fitted, opinions.only(fitted.members), fitted.point if point is None else point)
+    decision = APPLY[fitted.kind](fitted, opinions.only(fitted.members), fitted.point if point is None else point)
     place = {name: at for at, name in enumerate(opinions.members.tolist())}
     place_M = np.array([place[name] for name in fitted.members.tolist()])
     asked_MN = np.zeros(opinions.answer_MN.shape, dtype=bool)
-    asked_MN[place_M] = True if found.asked_MN is None else found.asked_MN
+    asked_MN[place_M] = True if decision.asked_MN is None else decision.asked_MN
     asked_MN &= opinions.answer_MN != NOT_ASKED
-    member_N = None if found.member_N is None else np.where(found.member_N >= 0, place_M[found.member_N], -1)
-    probs_NK = found.probs_NK
+    member_N = None if decision.member_N is None else np.where(decision.member_N >= 0, place_M[decision.member_N], -1)
+    probs_NK = decision.probs_NK
     if probs_NK is not None and not probs_NK.shape[1]:
         probs_NK = np.zeros((len(probs_NK), 1))  # open questions that nobody answered: there is no candidate at all
-    return dataclasses.replace(found, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
+    return dataclasses.replace(decision, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
 
 
 def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
@@ -157,7 +157,7 @@ FAMILIES: dict[str, dict[str, Callable]] = {
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
 ALL = [name for name in METHODS if name not in PLUGIN["combine"]]
-"""What "all" stands for: RL-Focal trains for minutes, so it is asked for by its name or family."""
+"""What "all" stands for. RL-Focal trains for minutes, so it must be named, or its family."""
 APPLY = {
     "member": apply_member,
     "vote": apply_vote,

@@ -1,4 +1,4 @@
-"""Coins: label models that give each member one number, how often it is right, found from the answers alone.
+"""Label models with one number per member, how often it is right, estimated from the answers alone.
 
 No function here reads the truth. All are expectation-maximisation: what the right answers probably are, given how
 reliable the members are, and the reverse, in turns. Only sums over the questions live between two turns, and a turn
@@ -6,8 +6,8 @@ goes through the questions by blocks: ten million questions need no more memory 
 was not asked has no say.
 
 Letters beside those of `opinions`: B questions of one block. A question without choices has its members' distinct
-answers as candidates. A group of questions in which one has a single candidate must be of that sort, since nobody is
-asked to choose among one.
+answers as candidates. A group in which some question has a single candidate must be of that sort, since no choice has
+only one.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def one_coin(
     nobody gave. One right and one wrong answer are added to each member, so that none is certain.
     """
     check_turns(iterations, tolerance)
-    answer_MN, count_N, open_N, groups = voted(opinions)
-    room_N = room(count_N, open_N, open_candidates)
+    answer_MN, count_N, open_N, groups = select_voted(opinions)
+    room_N = count_room(count_N, open_N, open_candidates)
     own_M = np.arange(len(answer_MN))
-    reliability_M = coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
+    reliability_M = fit_coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
     meta = {"open_groups": groups, "open_candidates": open_candidates}
     return Fitted("coins", opinions.members, {"reliability_M": reliability_M}, meta)
 
@@ -47,7 +47,7 @@ def one_coin(
 def apply_coins(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The probability of each candidate: softmax of Σ log(r·(K-1)/(1-r)) over the members that gave it."""
     open_N = without_choices(opinions.group_N, fitted.meta["open_groups"]) | (opinions.count_N == 1)
-    room_N = room(opinions.count_N, open_N, fitted.meta["open_candidates"])
+    room_N = count_room(opinions.count_N, open_N, fitted.meta["open_candidates"])
     reliability_M = fitted.arrays["reliability_M"]
     probs_NK = np.zeros(opinions.mask_NK.shape)
     for rows in blocks(len(probs_NK)):
@@ -80,36 +80,36 @@ def dependent_coins(
         raise BadInput(f"threshold: {threshold!r} given; allowed: above 0, at most 1")
     if most_questions < 1:
         raise BadInput(f"most_questions: {most_questions!r} given; allowed: a whole number above 0")
-    answer_MN, count_N, open_N, _ = voted(opinions)
-    room_N = room(count_N, open_N, open_candidates)
+    answer_MN, count_N, open_N, _ = select_voted(opinions)
+    room_N = count_room(count_N, open_N, open_candidates)
     step = -(-len(count_N) // most_questions)
     answer_MN, count_N, room_N = np.ascontiguousarray(answer_MN[:, ::step]), count_N[::step], room_N[::step]
     cluster_M = np.arange(len(answer_MN))
-    for copies in near_copies(agreement(answer_MN, room_N), threshold=threshold):
+    for copies in near_copies(measure_agreement(answer_MN, room_N), threshold=threshold):
         cluster_M[copies] = copies[0]
-    reliability_M = coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
-    wrong_MN = judged_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
+    reliability_M = fit_coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
+    wrong_MN = judge_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
     nobody_knows_N = np.full(len(count_N), -2)
     alpha_M = decorrelated(np.ones(len(answer_MN)), Ballots(answer_MN, wrong_MN, nobody_knows_N, room_N))
     used = np.flatnonzero(alpha_M > 0)
     return Fitted("vote", opinions.members[used], {"alpha_M": alpha_M[used]})
 
 
-def agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
+def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
     """(M, M), up to 1: the share of equal answers beyond that of members who guess (0), where both answered."""
     members = len(answer_MN)
-    found_MM, beyond_N = np.eye(members), 1 - 1 / room_N
+    agreement_MM, beyond_N = np.eye(members), 1 - 1 / room_N
     voted_MN = answer_MN >= 0
-    for one in range(members):
-        for other in range(one):
-            both_N = voted_MN[one] & voted_MN[other]
+    for first in range(members):
+        for second in range(first):
+            both_N = voted_MN[first] & voted_MN[second]
             most = beyond_N @ both_N
-            differs = np.count_nonzero(both_N & (answer_MN[one] != answer_MN[other]))
-            found_MM[one, other] = found_MM[other, one] = 1 - differs / most if most else 0
-    return found_MM
+            differs = np.count_nonzero(both_N & (answer_MN[first] != answer_MN[second]))
+            agreement_MM[first, second] = agreement_MM[second, first] = 1 - differs / most if most else 0
+    return agreement_MM
 
 
-def judged_by_others(
+def judge_by_others(
     answer_MN: np.ndarray, count_N: np.ndarray, room_N: np.ndarray, cluster_M: np.ndarray, reliability_M: np.ndarray
 ) -> np.ndarray:
     """wrong_MN, 0 to 1: the probability of being wrong by the answers outside its cluster; as guessing if mute."""
@@ -117,7 +117,7 @@ def judged_by_others(
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
         cell_MB, mask_BK = vote_cells(answer_MB, size), np.arange(size) < count_B[:, None]
-        weight_MB = shares(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
+        weight_MB = share_votes(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
         score_BK = count_votes(answer_MB, size, weight_MB)
         for cluster in np.unique(cluster_M):
             own = np.flatnonzero(cluster_M == cluster)
@@ -127,7 +127,7 @@ def judged_by_others(
     return wrong_MN
 
 
-def coins(
+def fit_coins(
     answer_MN: np.ndarray,
     count_N: np.ndarray,
     room_N: np.ndarray,
@@ -162,7 +162,7 @@ def coin_turn(
     right_M, times_M = np.zeros(len(answer_MN)), np.zeros(len(answer_MN))
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
-        cell_MB, share_MB = vote_cells(answer_MB, size), shares(answer_MB, cluster_M)
+        cell_MB, share_MB = vote_cells(answer_MB, size), share_votes(answer_MB, cluster_M)
         if reliability_M is None:
             likely_BK = count_votes(answer_MB, size, share_MB)
             likely_BK /= likely_BK.sum(1, keepdims=True)
@@ -177,7 +177,7 @@ def coin_turn(
     return right_M, times_M, total / len(count_N)
 
 
-def shares(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
+def share_votes(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
     """Each answer's part of its cluster's one vote; 0 where there is no answer."""
     voted_MB = (answer_MB >= 0).astype(np.float64)
     if len(np.unique(cluster_M)) == len(cluster_M):
@@ -206,7 +206,7 @@ def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> 
     return likely_BK, (np.log(np.where(sum_B > 0, sum_B, 1)) + most_B)[:, 0]
 
 
-def voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Of the questions with a vote: answer_MN, count_N, whether they have no choices, and the groups of such ones."""
     some_N = np.zeros(len(opinions.ids), dtype=bool)
     for answer_N in opinions.answer_MN:
@@ -226,7 +226,7 @@ def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
     return np.isin(group_N.astype(str), groups)
 
 
-def room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
+def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
     """How many candidates each question has to choose from, those included that nobody gave; at least 2."""
     if open_candidates < 2:
         raise BadInput(f"open_candidates: {open_candidates!r} given; allowed: a whole number, at least 2")

@@ -1,4 +1,4 @@
-"""Recorded outputs of many models, from files in the documented format or from logs, as (Opinions, Truth)."""
+"""Recorded outputs of many models, from tables in the documented format or from logs, as (Opinions, Truth)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from w2s.data.reading import SUFFIXES, find
-from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, frame_source, indices, open_source
+from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, as_fixed_width, as_indices, frame_source, open_source
 from w2s.pools.logs import read_logs
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Opinions, Truth
 from w2s.pools.tables import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
@@ -29,7 +29,7 @@ def read_pool(
     models: Sequence[str] = (),
     members: Sequence[str] = (),
     samples: bool = True,
-    wanted: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     suite: tuple[list[Example], list[Gold]] | None = None,
     metrics: Sequence[str] = (),
     filters: Sequence[str] = (),
@@ -45,18 +45,18 @@ def read_pool(
     `quality` (0 to 1) stands in, and without both whether the answer is gold; a recorded flag is trusted even where it
     says otherwise.
 
-    models: only these. members: only the models that these members are of, and one of them may have no answer at all.
-    samples: False takes the first sample of each model alone. wanted: the optional columns to read (of OPTIONAL; None:
-    all). Members are named after the model, or model#sample where it has several. The candidates of a question without
+    models: only these. members: only the models of these members, any of which may be without an answer. samples: False
+    takes only the first sample of each model. columns: the optional columns to read (of OPTIONAL; None: all). Members
+    are named after the model, or model#sample where it has several. The candidates of a question without
     choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
     NOT_RECORDED, else ABSTAINED.
 
-    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `lm_eval`). notes: what a
-    reader should know of how a log was read is added to it.
+    metrics, filters: those of an lm-eval log that may be used, in order of preference (see `lm_eval`). notes: a list
+    that gets a sentence on each choice made in reading.
 
     What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
     """
-    if odd := sorted(set(wanted or ()) - set(OPTIONAL)):
+    if odd := sorted(set(columns or ()) - set(OPTIONAL)):
         raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
     notes = [] if notes is None else notes
     if isinstance(outputs, str | Path):
@@ -70,9 +70,9 @@ def read_pool(
     for source in (question_rows, output_rows):
         if source.unused:
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
-    pool = read_questions(question_rows, wanted)
+    pool = read_questions(question_rows, columns)
     drawn = read_members(output_rows, models, members, samples)
-    cells = read_answers(output_rows, pool, drawn, wanted)
+    cells = read_answers(output_rows, pool, drawn, columns)
     if not members:  # those are known to answer: a few new questions may well leave one of them without
         check_silent(output_rows, pool, drawn, cells)
     return make_records(pool, drawn, cells)
@@ -104,9 +104,9 @@ def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
 
 
 def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
-    """Candidates of open questions, what was not recorded, gold, right and wrong."""
+    """(Opinions, Truth) from what was read; open questions get their candidates, and null answers their meaning."""
     answer_MN, arrays = cells.answer_MN, cells.arrays
-    gold_N = np.where(pool.gold_N < 0, -2, indices(pool.golds)[pool.gold_N]).astype(np.int16)
+    gold_N = np.where(pool.gold_N < 0, -2, as_indices(pool.golds)[pool.gold_N]).astype(np.int16)
     settle_open(pool, cells, gold_N)
     hidden_N = ~cells.recorded[pool.group_N]
     gold_N[hidden_N] = -2
@@ -121,8 +121,8 @@ def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opini
         right_MN[at, unsaid_N] = (answer_N >= 0)[unsaid_N] & (answer_N == gold_N)[unsaid_N]
     probs_MNK = arrays["probs"].reshape(*answer_MN.shape, -1) if "probs" in arrays else None
     opinions = Opinions(
-        ids=fixed_width(pool.ids),
-        members=member_names(members),
+        ids=as_fixed_width(pool.ids),
+        members=name_members(members),
         answer_MN=answer_MN,
         count_N=pool.count_N,
         texts_N=pool.texts_N,
@@ -151,8 +151,8 @@ def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
     rank = np.argsort(order)
     cell = np.concatenate(cells.open_cells)
     key = (cell % len(gold_N)) * len(words) + rank[np.concatenate(cells.open_words)]
-    given, place = np.unique(key, return_inverse=True)
-    question, word = np.divmod(given, len(words))
+    keys, place = np.unique(key, return_inverse=True)
+    question, word = np.divmod(keys, len(words))
     count_N = np.bincount(question, minlength=len(gold_N))
     start_N = np.cumsum(count_N) - count_N
     cells.answer_MN.reshape(-1)[cell] = place - start_N[cell % len(gold_N)]
@@ -163,13 +163,13 @@ def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
     known = np.array([rank[cells.words[text]] if text in cells.words else -1 for text in pool.golds], np.int64)
     rows = np.flatnonzero(open_N)
     rows = rows[known[pool.gold_N[rows]] >= 0]
-    wanted = rows * len(words) + known[pool.gold_N[rows]]
-    found = np.minimum(np.searchsorted(given, wanted), len(given) - 1)
-    hit = given[found] == wanted
-    gold_N[rows[hit]] = (found - start_N[rows])[hit]
+    gold_key = rows * len(words) + known[pool.gold_N[rows]]
+    spot = np.minimum(np.searchsorted(keys, gold_key), len(keys) - 1)
+    hit = keys[spot] == gold_key
+    gold_N[rows[hit]] = (spot - start_N[rows])[hit]
 
 
-def member_names(members: Members) -> np.ndarray:
+def name_members(members: Members) -> np.ndarray:
     models = [model for model, _ in members]
     several = {model for model, after in itertools.pairwise(models) if model == after}
     return np.array([f"{model}#{sample}" if model in several else model for model, sample in members])

@@ -269,7 +269,7 @@ def sweep(
         return cost_MN[choose(quality_MN, cost_MN, price), rows].mean()
 
     coarse = np.log(unit) + np.linspace(np.log(1e-6), np.log(1e6), 33)
-    coarse_paid = np.array([paid(np.exp(one)) for one in coarse])
+    coarse_paid = np.array([paid(np.exp(log_price)) for log_price in coarse])
     most = paid(0.0)
 
     def multiplier(budget: float) -> float:

@@ -1,6 +1,6 @@
 """Stacking (Wolpert 1992): a second model, fitted on questions with gold, reads all members' answers and decides.
 
-The members were trained on none of these questions, so their outputs are out of fold as they stand. A candidate is
+No member was trained on these questions, so their outputs are out of fold as they stand. A candidate is
 judged by who voted for it, so that a question may have any number of candidates in any order; what is known beside
 the vote (probabilities, a member's own confidence) joins in. Abstentions are a symbol of their own.
 """

@@ -41,7 +41,7 @@ def gradient_boosted(
             raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
-    design, penalty_F, found = prepare(known, truth.questions(rows), PENALTIES, True, True)
+    design, penalty_F, stacking_arrays = prepare(known, truth.questions(rows), PENALTIES, True, True)
     fold_N = np.empty(len(rows), dtype=int)
     # Folds by id: they do not depend on the order of the questions.
     fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
@@ -53,8 +53,8 @@ def gradient_boosted(
     score_NK = np.full(known.mask_NK.shape, -np.inf)
     score_NK[known.mask_NK] = score_C
     prior_NK = normal(score_NK, known.mask_NK)
-    found["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
-    arrays = {f"logistic:{name}": array for name, array in found.items()}
+    stacking_arrays["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
+    arrays = {f"logistic:{name}": array for name, array in stacking_arrays.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
     model = HistGradientBoostingClassifier(
         max_iter=trees,
@@ -127,9 +127,9 @@ def as_arrays(model) -> dict[str, np.ndarray]:
     scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
     else, and a test compares `margins` with its own decisions.
     """
-    nodes = [one[0].nodes for one in model._predictors]
-    first_T = np.r_[0, np.cumsum([len(one) for one in nodes])[:-1]]
-    shift_P = np.repeat(first_T, [len(one) for one in nodes])
+    nodes = [tree[0].nodes for tree in model._predictors]
+    first_T = np.r_[0, np.cumsum([len(tree) for tree in nodes])[:-1]]
+    shift_P = np.repeat(first_T, [len(tree) for tree in nodes])
     node_P = np.concatenate(nodes)
     leaf_P = node_P["is_leaf"].astype(bool)
     here_P = np.arange(len(node_P))
@@ -141,7 +141,7 @@ def as_arrays(model) -> dict[str, np.ndarray]:
         "right_P": np.where(leaf_P, here_P, node_P["right"] + shift_P).astype(np.int32),
         "value_P": node_P["value"],
         "start": np.asarray(model._baseline_prediction).ravel()[0],
-        "depth": np.array(max(int(one["depth"].max()) for one in nodes)),
+        "depth": np.array(max(int(tree["depth"].max()) for tree in nodes)),
     }
 
 

@@ -57,7 +57,7 @@ def read_pool(
     What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
     """
     if odd := sorted(set(columns or ()) - set(OPTIONAL)):
-        raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
+        raise ValueError(f"columns: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
     notes = [] if notes is None else notes
     if isinstance(outputs, str | Path):
         outputs = Path(outputs)

@@ -61,20 +61,11 @@ def read_pool(
     >>> pool.truth.right_MN.mean(1).tolist()
     [0.875, 0.625]
     """
-    flags = {
-        "outputs": name_table(outputs, "outputs"),
-        "questions": None if questions is None else name_table(questions, "questions"),
-        "models": list(models),
-        "groups": list(groups),
-        "costs": dict(costs or {}),
-        "unit": unit,
-        "suite": suite,
-        "data_root": None if data_root is None else str(data_root),
-        "metric": list(metric),
-        "filter": list(filter),
-        "limit": limit,
-        "encoder": encoder,
-    }
+    lists = {"models": models, "groups": groups, "metric": metric, "filter": filter}
+    flags = {key: list(values) for key, values in lists.items()} | {"costs": dict(costs or {}), "unit": unit}
+    flags |= {"outputs": name_table(outputs, "outputs"), "suite": suite, "limit": limit, "encoder": encoder}
+    flags["questions"] = None if questions is None else name_table(questions, "questions")
+    flags["data_root"] = None if data_root is None else str(data_root)
     settings, _ = read_settings(None, flags, [])
     return load_pool(settings, as_path(outputs), as_path(questions))
 

@@ -59,14 +59,9 @@ def read_pool(
     if odd := sorted(set(columns or ()) - set(OPTIONAL)):
         raise ValueError(f"columns: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
     notes = [] if notes is None else notes
-    if isinstance(outputs, str | Path):
-        outputs = Path(outputs)
-        if not outputs.exists():
-            raise BadInput(f"{outputs}: there is no such file or folder")
-        tables = read_logs(outputs, suite, metrics, filters, notes) or open_files(outputs, questions)
-    else:
-        tables = open_frames(outputs, questions)
-    question_rows, output_rows = tables
+    in_files = isinstance(outputs, str | Path)
+    tables = read_logs(Path(outputs), suite, metrics, filters, notes) if in_files else open_frames(outputs, questions)
+    question_rows, output_rows = tables or open_files(Path(outputs), questions)
     for source in (question_rows, output_rows):
         if source.unused:
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
@@ -91,6 +86,8 @@ def open_frames(outputs: pd.DataFrame, questions: Path | pd.DataFrame | None) ->
 
 def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
     """(questions, outputs) of a file or a folder with outputs.*; without `questions` those beside the outputs."""
+    if not outputs.exists():
+        raise BadInput(f"{outputs}: there is no such file or folder")
     questions = questions and Path(questions)
     if outputs.is_dir():
         outputs = find(outputs, ["outputs"])

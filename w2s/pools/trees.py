@@ -6,6 +6,7 @@ They start from the logistic stacking of `stacking`: its out-of-fold log-probabi
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from w2s.ensemble.votes import count_votes
 from w2s.pools.confidence import ranks
@@ -42,17 +43,7 @@ def gradient_boosted(
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
     design, penalty_F, stacking_arrays = prepare(known, truth.questions(rows), PENALTIES, True, True)
-    fold_N = np.empty(len(rows), dtype=int)
-    # Folds by id: they do not depend on the order of the questions.
-    fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
-    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
-    for fold in range(FOLDS):
-        others_N = fold_N != fold
-        theta_F = fit_conditional(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
-        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
-    score_NK = np.full(known.mask_NK.shape, -np.inf)
-    score_NK[known.mask_NK] = score_C
-    prior_NK = normal(score_NK, known.mask_NK)
+    prior_NK = cross_fit(known, gold_N, design, penalty_F, seed)
     stacking_arrays["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
     arrays = {f"logistic:{name}": array for name, array in stacking_arrays.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
@@ -70,6 +61,21 @@ def gradient_boosted(
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(features_CF, gold_N[row_C] == place_C)
     return Fitted("gradient_boosted", opinions.members, {**arrays, **as_arrays(model)})
+
+
+def cross_fit(known: Opinions, gold_N: np.ndarray, design: csr_matrix, penalty_F: np.ndarray, seed: int) -> np.ndarray:
+    """prior_NK: the logistic stacking's probabilities, each by a fit on the folds without the question."""
+    fold_N = np.empty(len(gold_N), dtype=int)
+    # Folds by id: they do not depend on the order of the questions.
+    fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(gold_N)) % FOLDS
+    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
+    for fold in range(FOLDS):
+        others_N = fold_N != fold
+        theta_F = fit_conditional(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
+        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
+    score_NK = np.full(known.mask_NK.shape, -np.inf)
+    score_NK[known.mask_NK] = score_C
+    return normal(score_NK, known.mask_NK)
 
 
 def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> Decision:

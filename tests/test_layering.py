@@ -103,7 +103,7 @@ def test_the_house_stays_small(record_property):
 
 
 # RL-Focal trains two small networks (DESIGN, section 3): torch inside functions, none when the tables are imported.
-TRAINS_NETWORKS = {"w2s/pools/focal_agents.py"}
+TRAINS_NETWORKS = {"w2s/pools/focal/agents.py"}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) not in ("models", "workers")], ids=short)

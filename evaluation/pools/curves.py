@@ -9,11 +9,11 @@ import numpy as np
 
 from w2s.ensemble import dependence
 from w2s.ensemble.ballots import Ballots
+from w2s.ensemble.votes import count_votes
 from w2s.evaluation.pools.judging import Judged, scores
 from w2s.evaluation.statistics import Scores, contrast, rate, wilson
 from w2s.pools import bounds, frontier
 from w2s.pools.records import Opinions, Truth
-from w2s.pools.tally import tally
 
 MOST_MEMBERS = 40  # as many as a picture can name
 MOST_ROWS = 200_000  # questions, evenly spaced, tell an accuracy to 0.1 points
@@ -33,7 +33,7 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
             for name, alpha_M in (("plurality", 1 + 1e-6 * odds_M), ("accuracy_log_odds", np.maximum(odds_M, 0))):
                 total_NK = np.zeros((here.sum(), opinions.mask_NK.shape[1]))
                 for at, member in enumerate(order):
-                    total_NK += tally(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
+                    total_NK += count_votes(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
                     hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
                     lines[name][at] += hit_N.mean() / (2 * len(halves))
     return {
@@ -51,7 +51,7 @@ def copula_line(evidence: Ballots, number: int) -> list[float] | None:
     return (1 - bounds.copula_curve(error, rho, np.arange(1, number + 1))).tolist()
 
 
-def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
+def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
     """Accuracy against dollars per 1,000 questions: single members, their hull, every method's operating points.
 
     Asking members by lot reaches every point of the hull, so a method earns its keep above it alone. `over_hull` is the
@@ -67,24 +67,30 @@ def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: n
     corners = frontier.hull(cost_M, right_M)
     low, high = float(cost_M[corners[0]]), float(cost_M[corners[-1]])
     shown = {"methods": {}, "over_hull": {}, "over_hull_all": {}, "aiq": {}}
-    for one in found:
-        cost_P = 1000 * one.cost_PRN[:, :, rows_N].mean((1, 2))
+    for method in judged:
+        cost_P = 1000 * method.cost_PRN[:, :, rows_N].mean((1, 2))
         mixture_PN = np.array([frontier.mixture(cost_M, right_M, cost) for cost in cost_P]) @ right_MN
-        right_PRN = one.right_PRN[:, :, rows_N]
+        right_PRN = method.right_PRN[:, :, rows_N]
         points = []
-        for at, point in enumerate(one.points):
+        for at, point in enumerate(method.points):
             over = over_mixture(right_PRN[at], mixture_PN[at])
-            interval = rate(scores([one.right_PRN[at]], rows_N))
-            points.append({
-                "point": point, "cost": float(cost_P[at]), "accuracy": interval.value, "low": interval.low,
-                "high": interval.high, "over_hull": over,
-            })  # fmt: skip
-        shown["methods"][one.name] = points
-        shown["over_hull_all"][one.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
-        own_N = frontier.mixture(cost_M, right_M, 1000 * float(one.cost_RN[:, rows_N].mean())) @ right_MN
-        shown["over_hull"][one.name] = over_mixture(one.right_RN[:, rows_N], own_N)
+            interval = rate(scores([method.right_PRN[at]], rows_N))
+            points.append(
+                {
+                    "point": point,
+                    "cost": float(cost_P[at]),
+                    "accuracy": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "over_hull": over,
+                }
+            )
+        shown["methods"][method.name] = points
+        shown["over_hull_all"][method.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
+        own_N = frontier.mixture(cost_M, right_M, 1000 * float(method.cost_RN[:, rows_N].mean())) @ right_MN
+        shown["over_hull"][method.name] = over_mixture(method.right_RN[:, rows_N], own_N)
         if low < high:
-            shown["aiq"][one.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
+            shown["aiq"][method.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
     if low < high:
         shown["aiq"]["hull of the single members"] = frontier.aiq(cost_M, right_M, low, high)
     singles = [
@@ -97,14 +103,14 @@ def by_cost(found: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: n
 def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
     """The paired difference of a method to a mixture of members, with its interval."""
     ids = np.arange(len(mixture_N))
-    found = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
-    return [found.value, found.low, found.high]
+    difference = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
+    return [difference.value, difference.low, difference.high]
 
 
 def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
     """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
     known = opinions.questions(rows_N)
-    share_NK = tally(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
+    share_NK = count_votes(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
     # Rounded once for both: 2/3 rounded up would not cover the very questions that it stands for.
     most_N, right_N = share_NK.max(1).round(6), share_NK.argmax(1) == truth.gold_N[rows_N]
     line = []
@@ -113,10 +119,14 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
         low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
         line.append(
             {
-                "threshold": float(threshold), "coverage": float(covered_N.mean()), "low": low, "high": high,
-                "precision": float(right_N[covered_N].mean()), "n": int(covered_N.sum()),
+                "threshold": float(threshold),
+                "coverage": float(covered_N.mean()),
+                "low": low,
+                "high": high,
+                "precision": float(right_N[covered_N].mean()),
+                "n": int(covered_N.sum()),
             }
-        )  # fmt: skip
+        )
     return line if len(line) <= 60 else [line[at] for at in np.linspace(0, len(line) - 1, 60).astype(int)]
 
 

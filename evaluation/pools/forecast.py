@@ -1,4 +1,4 @@
-"""How long each way to combine will take on a large pool: told before it begins, and what is not feasible left out."""
+"""How long each method will take on a large pool: said before it begins, and what is not feasible is left out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LONG_S = 3600.0
 FIRST_TRIAL, ENOUGH_S = 2_000, 0.3
 
 
-def feasible(
+def choose_feasible(
     specs: Sequence[Mapping[str, Any]], named: Sequence[str], opinions: Opinions, truth: Truth, repeats: int
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
     """The methods to judge, and by name why the others are left out: above an hour of CPU, or more memory than is free.
 
-    Those that are `named`, not asked for by their family or as all, run however long they take. Time and memory are
-    extrapolated from fits on some thousand of the questions.
+    Methods that are `named`, rather than meant by their family or by "all", run however long they take. Time and memory
+    are extrapolated from fits on some thousand of the questions.
     """
     if len(opinions.ids) < LARGE:
         return list(specs), {}
@@ -37,8 +37,8 @@ def feasible(
         with suppress(NotApplicable):  # the judge will say so
             expected[spec["name"]] = forecast(spec, opinions, truth, repeats)
     order = sorted(expected, key=lambda name: -expected[name][0])
-    told = ", ".join(f"{name} {duration(expected[name][0])}" for name in order)
-    say(f"expected CPU time on {len(opinions.ids):,} questions: {told}")
+    times = ", ".join(f"{name} {duration(expected[name][0])}" for name in order)
+    say(f"expected CPU time on {len(opinions.ids):,} questions: {times}")
     left_out = {}
     for name in order:
         seconds, size = expected[name]

@@ -18,7 +18,7 @@ import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.evaluation.statistics import Scores
-from w2s.pools import focal, hedge
+from w2s.pools import hedge
 from w2s.pools.methods import apply, fit
 from w2s.pools.records import Decision, Opinions, Truth, rightness, spent
 from w2s.store.log import progress
@@ -63,7 +63,7 @@ def judge(
     running: list[str] = []
     with progress(len(specs), "methods") as advance:
 
-        def judged(spec: dict[str, Any]) -> Judged | NotApplicable:
+        def judge_spec(spec: dict[str, Any]) -> Judged | NotApplicable:
             running.append(spec["name"])
             advance(0, note=f"in work: {', '.join(running)}")
             try:
@@ -74,12 +74,13 @@ def judge(
                 running.remove(spec["name"])
                 advance(note=f"in work: {', '.join(running) or 'none'}")
 
-        found = each(judged, specs)
-    left_out = {s["name"]: str(one) for s, one in zip(specs, found, strict=True) if isinstance(one, NotApplicable)}
-    return [one for one in found if isinstance(one, Judged)], left_out
+        results = map_on_cores(judge_spec, specs)
+    named = zip(specs, results, strict=True)
+    left_out = {spec["name"]: str(result) for spec, result in named if isinstance(result, NotApplicable)}
+    return [result for result in results if isinstance(result, Judged)], left_out
 
 
-def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def map_on_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
     from threadpoolctl import threadpool_limits
 
@@ -91,14 +92,14 @@ def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: list[np.ndarray]) -> Judged:
     """One method on each half of each repeat; seconds are those of one fit and of one judged half."""
     began, shape = time.perf_counter(), (len(halves), len(opinions.ids))
-    fits = [[fit(spec, opinions.questions(~half), truth.questions(~half)),
-             fit(spec, opinions.questions(half), truth.questions(half))] for half in halves]  # fmt: skip
-    points = min((one.points for two in fits for one in two), key=len)
+    fits = [[fit(spec, opinions.questions(rows), truth.questions(rows)) for rows in (~half, half)] for half in halves]
+    points = min((fitted.points for pair in fits for fitted in pair), key=len)
     right_PRN, cost_PRN = np.full((2, len(points), *shape), np.nan)
     right_RN, cost_RN, asked_RN = np.full((3, *shape), np.nan)
-    told = [np.zeros(shape[1], dtype=bool), np.full(shape[1], -1), np.full(shape[1], np.nan), np.full(shape[1], -1)]
-    for repeat, (half, two) in enumerate(zip(halves, fits, strict=True)):
-        for rows, fitted in zip((half, ~half), two, strict=True):
+    size = shape[1]
+    answers = [np.zeros(size, dtype=bool), np.full(size, -1), np.full(size, np.nan), np.full(size, -1)]
+    for repeat, (half, pair) in enumerate(zip(halves, fits, strict=True)):
+        for rows, fitted in zip((half, ~half), pair, strict=True):
             here, gold = opinions.questions(rows), truth.questions(rows)
             own = apply(fitted, here)
             asked_RN[repeat, rows] = own.asked_MN.sum(0)
@@ -109,13 +110,13 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
                 other = chosen if taken == fitted.point else outcome(apply(fitted, here, taken), here, gold)
                 right_PRN[point, repeat, rows], cost_PRN[point, repeat, rows] = other
             if repeat == 0:
-                for whole, part in zip(told, (own.abstained_N, *answers_of(own, here)), strict=True):
+                for whole, part in zip(answers, (own.abstained_N, *find_answers(own, here)), strict=True):
                     whole[rows] = part
     options = {key: value for key, value in spec.items() if key != "name"}
     costs = (None, None) if opinions.cost_MN is None else (cost_RN, cost_PRN)
     seconds = (time.perf_counter() - began) / (2 * len(halves))
     return Judged(
-        spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *told, seconds=seconds
+        spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *answers, seconds=seconds
     )
 
 
@@ -125,29 +126,27 @@ def outcome(decision: Decision, here: Opinions, gold: Truth) -> tuple[np.ndarray
 
 
 def judge_online(
-    opinions: Opinions, truth: Truth, *, focal_options: Mapping[str, Any] | None, repeats: int, seed: int
+    opinions: Opinions, truth: Truth, *, method: Callable[..., dict[str, np.ndarray]] | None, repeats: int, seed: int
 ) -> dict[str, np.ndarray]:
     """name -> right_RN of the online protocol, in `repeats` random orders: predict, then see the label.
 
-    RL-Focal takes part where options for it are given ({}: its defaults). Questions without gold are left out.
+    method: an online protocol (`methods.online`) that takes part beside the baselines; it returns both. Questions
+    without gold are left out.
     """
     known = np.flatnonzero(truth.gold_N > -2)
-    found: dict[str, np.ndarray] = {}
+    columns: dict[str, np.ndarray] = {}
     with progress(repeats, "random orders") as advance:
         for repeat in range(repeats):
             rows = np.random.default_rng(seed + repeat).permutation(known[np.argsort(opinions.ids[known])])
             here, gold = opinions.questions(rows), truth.questions(rows)
-            if focal_options is None:
-                right = hedge.prequential(here, gold)
-            else:
-                right = focal.online(here, gold, **{"seed": seed + repeat, **focal_options})
+            right = hedge.prequential(here, gold) if method is None else method(here, gold, seed=seed + repeat)
             for name, right_N in right.items():
-                found.setdefault(name, np.full((repeats, len(opinions.ids)), np.nan))[repeat, rows] = right_N
+                columns.setdefault(name, np.full((repeats, len(opinions.ids)), np.nan))[repeat, rows] = right_N
             advance()
-    return found
+    return columns
 
 
-def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def find_answers(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidate, probability and member of each answer, as `Judged` has them."""
     size = len(here.ids)
     rows = np.arange(size)
@@ -155,8 +154,9 @@ def answers_of(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarr
         answer_N = here.answer_MN[decision.member_N, rows].astype(int)
         return np.where(decision.abstained_N, -1, np.maximum(answer_N, -1)), np.full(size, np.nan), decision.member_N
     best_N = decision.probs_NK.argmax(1)
-    found_N = np.where(decision.abstained_N, -1, best_N)
-    return found_N, np.where(found_N >= 0, decision.probs_NK[rows, best_N], np.nan), np.full(size, -1)
+    candidate_N = np.where(decision.abstained_N, -1, best_N)
+    confidence_N = np.where(candidate_N >= 0, decision.probs_NK[rows, best_N], np.nan)
+    return candidate_N, confidence_N, np.full(size, -1)
 
 
 def splits(opinions: Opinions, truth: Truth, repeats: int, seed: int) -> list[np.ndarray]:
@@ -174,17 +174,17 @@ def splits(opinions: Opinions, truth: Truth, repeats: int, seed: int) -> list[np
     return halves
 
 
-def common(found: Sequence[Judged]) -> np.ndarray:
+def common(judged: Sequence[Judged]) -> np.ndarray:
     """Which questions every method was judged on, in every repeat."""
-    return np.all([np.isfinite(one.right_RN).all(0) for one in found], axis=0)
+    return np.all([np.isfinite(method.right_RN).all(0) for method in judged], axis=0)
 
 
-def picked(found: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.ndarray) -> np.ndarray:
+def picked(judged: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.ndarray) -> np.ndarray:
     """right_RN of an honest choice among the methods: on each half, the one that did best on the other half.
 
     The best of many methods looks better than it is, since part of its lead is luck; this row's lead is not.
     """
-    right_JRN = np.array([one.right_RN for one in found])
+    right_JRN = np.array([method.right_RN for method in judged])
     best_RN = np.empty(right_JRN.shape[1:])
     for repeat, half in enumerate(halves):
         for rows, others in ((half, ~half), (~half, half)):

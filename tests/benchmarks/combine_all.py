@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.evaluation.pools.judging import each
+from w2s.evaluation.pools.judging import map_on_cores
 from w2s.pools.methods import ALL, apply, fit
 from w2s.pools.records import Opinions, Truth, rightness
 from w2s.store.records import softmax
@@ -79,7 +79,7 @@ def timed(methods: list[str]) -> tuple[dict[str, dict], float]:
     for name in methods:
         one(name, rows[:300], rows[300:600])
     started = time.perf_counter()
-    found = each(one, methods)
+    found = map_on_cores(one, methods)
     return dict(zip(methods, found, strict=True)), time.perf_counter() - started
 
 

@@ -55,11 +55,11 @@ def write_pool(folder: Path, questions: int) -> float:
 def child(folder: Path) -> dict:
     """Read, fit, apply by chunks, in this process; its peak memory in GiB after each step."""
     from w2s.pools.methods import apply, fit
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
     from w2s.pools.records import rightness
 
     started, found = time.perf_counter(), {}
-    opinions, truth = read_pool(folder, wanted=[])
+    opinions, truth = read_pool(folder, columns=[])
     found["read"] = {"seconds": time.perf_counter() - started, "peak_gib": peak_gib()}
     for name in METHODS:
         started, right = time.perf_counter(), 0.0

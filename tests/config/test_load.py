@@ -11,7 +11,7 @@ from w2s.config import registry
 from w2s.config.fields import Config
 from w2s.config.load import from_overrides, load, to_yaml
 from w2s.config.smoke import shrink, smoke
-from w2s.evaluation.pools.asked import asked_of
+from w2s.evaluation.pools.settings import read_settings
 from w2s.store.records import BadInput
 from w2s.story import curve as overoptimised
 from w2s.story import reward_study as preferring
@@ -49,8 +49,8 @@ def test_every_config_of_the_repository_is_good(path):
 
 @pytest.mark.parametrize("path", POOLS, ids=lambda path: path.stem)
 def test_every_pool_config_of_the_repository_is_good(path):
-    asked, specs = asked_of(str(path), {"outputs": "FOLDER"}, [])
-    assert asked.models or asked.costs
+    settings, specs = read_settings(str(path), {"outputs": "FOLDER"}, [])
+    assert settings.models or settings.costs
     assert {"best_single", "plurality"} <= {spec["name"] for spec in specs}
 
 

@@ -246,7 +246,7 @@ def test_options_of_one_method_are_refused_by_name(method, options):
 
 
 def test_of_nine_weak_models_a_few_beat_the_best_and_the_vote_of_all_on_new_questions(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
     from w2s.pools.records import ballots as votes
 
     names = ["gemma-7b", "Yi-6B", "Yi-6b-Chat", "Llama-2-7b-hf", "Llama-2-13b-hf"]

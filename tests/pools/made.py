@@ -8,9 +8,16 @@ WORDS = ("river", "stone", "cloud", "engine", "violin", "planet", "harbour", "la
 
 
 def made_up(
-    seed=0, questions=240, accuracies=(0.75, 0.65, 0.6, 0.55, 0.45), choices=4, abstain=0.05, costs=True, probs=False,
-    scores=False, groups=3,
-):  # fmt: skip
+    seed=0,
+    questions=240,
+    accuracies=(0.75, 0.65, 0.6, 0.55, 0.45),
+    choices=4,
+    abstain=0.05,
+    costs=True,
+    probs=False,
+    scores=False,
+    groups=3,
+):
     """(Opinions, Truth): independent members with these accuracies; each group's prompts begin with its own word."""
     rng = np.random.default_rng(seed)
     members, count_N = len(accuracies), np.full(questions, choices)
@@ -38,9 +45,17 @@ def made_up(
     score_MN = np.where(answer_MN >= 0, rng.random(answer_MN.shape) + (answer_MN == gold_N), np.nan) if scores else None
     ids = np.array([f"q{at:04}" for at in range(questions)])
     opinions = Opinions(
-        ids, np.array([f"m{at}" for at in range(members)]), answer_MN, count_N, texts, group_N, prompt_N, probs_MNK,
-        score_MN, cost_MN,
-    )  # fmt: skip
+        ids,
+        np.array([f"m{at}" for at in range(members)]),
+        answer_MN,
+        count_N,
+        texts,
+        group_N,
+        prompt_N,
+        probs_MNK,
+        score_MN,
+        cost_MN,
+    )
     return opinions, Truth(ids, gold_N.astype(np.int16), (answer_MN == gold_N).astype(np.float32))
 
 

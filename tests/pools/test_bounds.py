@@ -121,7 +121,7 @@ def test_the_copula_prices_its_own_tail_and_underprices_that_of_questions_no_one
 
 
 def test_the_tail_of_real_models_lies_on_either_side_of_the_copulas(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
     names = ["gemma-7b", "Yi-6B", "Yi-6b-Chat", "Llama-2-7b-hf", "Llama-2-13b-hf"]
     names += [f"Mistral-7B-{version}" for version in ("v0.1", "v0.2-hf", "Instruct-v0.1", "Instruct-v0.2")]

@@ -112,7 +112,7 @@ def test_every_point_equals_the_cascade_played_question_by_question(seed, by, ab
 def test_the_points_are_all_that_thresholds_can_do(seed):
     opinions, truth = random_pool(seed)
     fitted = METHODS["consistency"](opinions, truth, weak=["small/*"], strong=["big"])
-    _, agreement_N, _ = cascades.two_votes(opinions.only(fitted.members), fitted.arrays["kind_M"], fitted.meta)
+    _, agreement_N, _ = cascades.count_both(opinions.only(fitted.members), fitted.arrays["kind_M"], fitted.meta)
     possible = {int((agreement_N < threshold).sum()) for threshold in np.linspace(0, 1.2, 2000)}
     assert {round(share * 40) for share in fitted.arrays["escalated_P"]} == possible
 
@@ -152,7 +152,7 @@ def test_verification_of_two_prompt_kinds_asks_whether_their_majorities_are_the_
     # Where abstentions are left out, one kind's answer agrees with itself: 1 instead of a half.
     for abstentions, agreement in ((True, 0.5), (False, 1.0)):
         meta = fitted.meta | {"abstentions": abstentions}
-        assert cascades.two_votes(opinions, fitted.arrays["kind_M"], meta)[1][2] == agreement
+        assert cascades.count_both(opinions, fitted.arrays["kind_M"], meta)[1][2] == agreement
 
 
 @pytest.mark.parametrize("by", ["vote", "verification"])
@@ -283,9 +283,9 @@ def test_a_cascade_by_checks_needs_checks_and_names_that_exist():
 
 
 def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_samples(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "mot_date", wanted=["correct"])
+    opinions, truth = read_pool(shared / "recorded" / "mot_date", columns=["correct"])
     right, escalated = [], []
     for seed in range(5):
         rows = np.random.default_rng(seed).permutation(len(opinions.ids))
@@ -300,9 +300,9 @@ def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_s
 
 
 def test_gpt_4_behind_gpt_3_5_by_docstring_tests_is_better_than_both(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs", wanted=["correct", "visible_pass"])
+    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs", columns=["correct", "visible_pass"])
     order = ["ldbseed:gpt-3.5-turbo-0613", "ldbseed:gpt-4-1106-preview"]
     fitted = METHODS["checked"](opinions, truth, order=order)
     decision = decide(fitted, opinions)

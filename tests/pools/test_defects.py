@@ -5,8 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from w2s.pools.defects import EVERYONE, pool_notes, suspicious_groups
-from w2s.pools.outputs import read_pool
+from w2s.pools.defects import EVERYONE, find_suspicious, pool_notes
+from w2s.pools.read import read_pool
 from w2s.pools.records import Opinions, Truth
 
 YES_NO = ("causal_judgement", "formal_fallacies", "navigate", "sports_understanding", "web_of_lies")
@@ -35,9 +35,9 @@ def relabelled(opinions: Opinions, truth: Truth, gold_N: np.ndarray) -> Truth:
 
 def test_members_far_below_chance_are_named_with_their_task_and_sound_labels_are_not():
     opinions, truth = made([0.7, 0.6, 0.8])
-    assert suspicious_groups(opinions, truth) == []
+    assert find_suspicious(opinions, truth) == []
     gold_N = np.where(opinions.group_N == "task1", (truth.gold_N + 1) % 4, truth.gold_N)
-    found = suspicious_groups(opinions, relabelled(opinions, truth, gold_N))
+    found = find_suspicious(opinions, relabelled(opinions, truth, gold_N))
     assert {group for group, *_ in found} == {"task1"}
     assert {member for _, member, *_ in found} == {"m0", "m1", "m2", EVERYONE}
     for _, member, accuracy, chance, n in found:
@@ -48,14 +48,14 @@ def test_members_far_below_chance_are_named_with_their_task_and_sound_labels_are
 
 def test_chance_alone_is_flagged_in_at_most_the_level():
     seeds = range(100)
-    flagged = sum(bool(suspicious_groups(*made([0.25, 0.25], seed=seed))) for seed in seeds)
+    flagged = sum(bool(find_suspicious(*made([0.25, 0.25], seed=seed))) for seed in seeds)
     assert flagged <= 12  # 0.05 of 100, and three standard errors
 
 
 def test_agreement_on_wrong_answers_is_flagged_where_no_member_is_below_chance():
     opinions, truth = made([0.9, 0.9, 0.9], choices=8)
     gold_N = np.random.default_rng(1).permutation(truth.gold_N)  # labels of other questions
-    found = suspicious_groups(opinions, relabelled(opinions, truth, gold_N))
+    found = find_suspicious(opinions, relabelled(opinions, truth, gold_N))
     assert {member for _, member, *_ in found} == {EVERYONE}
 
 
@@ -65,14 +65,14 @@ def test_abstentions_are_no_evidence():
     shy = dataclasses.replace(opinions, answer_MN=np.where(refused_MN, -1, opinions.answer_MN))
     right_MN = np.where(refused_MN, 0, truth.right_MN)
     assert (right_MN.mean(1) < 0.22).all()  # with refusals counted as wrong both would be below chance
-    assert suspicious_groups(shy, dataclasses.replace(truth, right_MN=right_MN)) == []
+    assert find_suspicious(shy, dataclasses.replace(truth, right_MN=right_MN)) == []
 
 
 def test_questions_without_choices_have_no_chance_to_be_below():
     opinions, truth = made([0.05, 0.05], choices=2)
-    assert suspicious_groups(opinions, truth)
+    assert find_suspicious(opinions, truth)
     lost = dataclasses.replace(truth, gold_N=np.where(np.arange(400) % 50 < 2, -1, truth.gold_N))
-    assert suspicious_groups(opinions, lost) == []  # where gold is no candidate, candidates are what was answered
+    assert find_suspicious(opinions, lost) == []  # where gold is no candidate, candidates are what was answered
 
 
 def test_what_a_person_should_know_is_said_with_counts():
@@ -119,14 +119,14 @@ def test_reversed_labels_of_real_tasks_are_flagged(shared, tmp_path):
     answers = pq.read_table(source / "outputs.parquet").drop_columns(["correct"])  # the flags follow the labels
     pq.write_table(answers, tmp_path / "outputs.parquet")
     opinions, truth = read_pool(tmp_path)
-    flagged = {group for group, *_ in suspicious_groups(opinions, truth)}
+    flagged = {group for group, *_ in find_suspicious(opinions, truth)}
     assert flagged == {*YES_NO, "geometric_shapes"} - {"web_of_lies"}
     assert any("sports_understanding" in note and "wrong labels?" in note for note in pool_notes(opinions, truth))
 
 
 def test_repaired_labels_are_not_flagged_but_for_a_model_that_has_one_answer(shared):
     opinions, truth = read_pool(shared / "recorded" / "bbh_repaired")
-    assert [found[:2] for found in suspicious_groups(opinions, truth)] == [("geometric_shapes", "Llama-2-70b-chat")]
+    assert [found[:2] for found in find_suspicious(opinions, truth)] == [("geometric_shapes", "Llama-2-70b-chat")]
     # A defect of the model: 222 of its 250 answers are one choice, and that choice is never right.
     rows = opinions.group_N == "geometric_shapes"
     favourite = opinions.only(["Llama-2-70b-chat"]).answer_MN[0, rows]
@@ -136,7 +136,7 @@ def test_repaired_labels_are_not_flagged_but_for_a_model_that_has_one_answer(sha
 
 def test_refusals_are_counted_and_no_label_error(shared):
     opinions, truth = read_pool(shared / "recorded" / "routerbench")
-    assert suspicious_groups(opinions, truth) == []  # claude-v2 is below chance on Winogrande by its refusals alone
+    assert find_suspicious(opinions, truth) == []  # claude-v2 is below chance on Winogrande by its refusals alone
     notes = pool_notes(opinions, truth)
     assert "1,104 of 34,650 answers are abstentions (3.2%); above 5%: claude-v2 33.9%" in notes
     assert "2 flags disagree with the gold answer: the flag is trusted" in notes

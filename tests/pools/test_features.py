@@ -18,9 +18,15 @@ CODE = [f"def function_{a}(x): return the list x sorted by key {b}" for a in ran
 def opinions(prompts, features_ND=None):
     n = len(prompts)
     return Opinions(
-        np.array([f"q{i}" for i in range(n)]), np.array(["a"]), np.zeros((1, n), np.int16), np.full(n, 2),
-        np.full(n, None), np.full(n, ""), np.array(prompts, dtype=object), features_ND=features_ND,
-    )  # fmt: skip
+        np.array([f"q{i}" for i in range(n)]),
+        np.array(["a"]),
+        np.zeros((1, n), np.int16),
+        np.full(n, 2),
+        np.full(n, None),
+        np.full(n, ""),
+        np.array(prompts, dtype=object),
+        features_ND=features_ND,
+    )
 
 
 def test_prompts_of_one_kind_are_nearer_to_each_other_than_to_any_other_kind():

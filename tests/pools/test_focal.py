@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import focal_agents, focal_world
 from w2s.pools.focal import School, apply_focal, focal, online, rewards, rollout
-from w2s.pools.focal_agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
-from w2s.pools.focal_world import asked, draw, evidence, past_of, pool_of, rivals, widths
+from w2s.pools.focal import agents as focal_agents
+from w2s.pools.focal import world as focal_world
+from w2s.pools.focal.agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
+from w2s.pools.focal.world import best_rival, choose_asked, draw, evidence, make_past, make_pool, network_sizes
 from w2s.pools.records import Opinions, Truth, read_fitted, rightness, write_fitted
 from w2s.store.records import BadInput
 
@@ -39,9 +40,9 @@ def pool(seed=0, rows=300, accuracy_GM=((0.9, 0.2, 0.3), (0.2, 0.9, 0.3)), choic
 
 def school(seed=0, **options):
     opinions, truth = pool(seed, **options)
-    found, rng = pool_of(opinions), np.random.default_rng(seed)
-    past = past_of(opinions, truth, found.candidate_NK, by_group=True)
-    return School(Agents(rng, widths(found), hidden=16), found, past, rng, alpha=0.5, window=40)
+    found, rng = make_pool(opinions), np.random.default_rng(seed)
+    past = make_past(opinions, truth, found.candidate_NK, by_group=True)
+    return School(Agents(rng, network_sizes(found), hidden=16), found, past, rng, alpha=0.5, window=40)
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,8 @@ def test_the_reward_is_one_when_right_and_prices_the_asked_when_wrong():
 
 def test_a_window_holds_questions_of_one_task_and_none_that_is_asked_in_it():
     opinions, truth = pool(rows=300)
-    found = pool_of(opinions)
-    past = past_of(opinions, truth, found.candidate_NK, by_group=True)
+    found = make_pool(opinions)
+    past = make_past(opinions, truth, found.candidate_NK, by_group=True)
     assert past.groups.tolist() == ["task0", "task1"]
     episodes = draw(past, np.random.default_rng(0), window=40)
     for rows_S, fails_MW in zip(episodes.rows_SE.T, episodes.fails_EMW, strict=True):
@@ -164,7 +165,7 @@ def test_a_candidate_s_score_moves_with_it_when_candidates_change_places():
     everyone_BM = np.ones((300, 3), dtype=bool)
     found = []
     for one in (full, turned):
-        seen = pool_of(one)
+        seen = make_pool(one)
         x_BKF, mask_BK = evidence(seen, rows_B, everyone_BM, odds_BM)
         score_NK = np.full((300, 4), -np.inf)
         score_NK[np.nonzero(mask_BK)[0], seen.candidate_NK[mask_BK]] = forward(world.agents.networks["fusion"], x_BKF)[
@@ -177,7 +178,7 @@ def test_a_candidate_s_score_moves_with_it_when_candidates_change_places():
 
 def test_rivals_are_the_best_of_the_others():
     value_BK = np.array([[0.5, 0.2, 0.1], [0.4, 0.4, 0.1], [-1.0, -2.0, -3.0]])
-    assert np.allclose(rivals(value_BK), [[0.2, 0.5, 0.5], [0.4, 0.4, 0.4], [0, 0, 0]])
+    assert np.allclose(best_rival(value_BK), [[0.2, 0.5, 0.5], [0.4, 0.4, 0.4], [0, 0, 0]])
 
 
 def test_what_members_that_were_not_asked_said_is_not_shown():
@@ -188,7 +189,7 @@ def test_what_members_that_were_not_asked_said_is_not_shown():
     answered = (opinions.answer_MN[:2] >= 0).any(0)
     seen = []
     for answer_MN in (opinions.answer_MN, other):
-        found = pool_of(dataclasses.replace(opinions, answer_MN=answer_MN))
+        found = make_pool(dataclasses.replace(opinions, answer_MN=answer_MN))
         x_BKF, mask_BK = evidence(found, np.arange(300), asked_BM, np.ones((300, 3)))
         where = np.flatnonzero(answered)
         seen.append({row: sorted(map(tuple, x_BKF[row][mask_BK[row]].tolist())) for row in where})
@@ -198,10 +199,10 @@ def test_what_members_that_were_not_asked_said_is_not_shown():
 def test_where_no_chosen_member_has_an_answer_all_are_asked():
     opinions, _ = pool(rows=4)
     answer_MN = np.array([[0, -1, -1, -1], [1, 1, -1, -1], [1, 1, -2, 1]], dtype=np.int16)
-    found = pool_of(dataclasses.replace(opinions, answer_MN=answer_MN))
+    found = make_pool(dataclasses.replace(opinions, answer_MN=answer_MN))
     bits_BM = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=float)
     expected = [[True, False, False], [True] * 3, [True] * 3, [True] * 3]
-    assert asked(found, np.arange(4), bits_BM).tolist() == expected
+    assert choose_asked(found, np.arange(4), bits_BM).tolist() == expected
 
 
 def test_the_frozen_agents_know_which_member_is_good_at_which_task(trained):
@@ -278,7 +279,7 @@ def test_an_option_out_of_range_is_refused_by_name(option):
 
 def test_online_no_prediction_knows_a_label_that_comes_later():
     opinions, truth = pool(rows=160)
-    options = {"every": 40, "fusion_steps": 4, "updates": 1, "hidden": 8, "window": 20}
+    options = {"every": 40, "fusion_steps": 4, "updates_per_block": 1, "hidden": 8, "window": 20}
     later = np.r_[truth.gold_N[:100], (truth.gold_N[100:] + 1) % opinions.count_N[100:]]
     before = online(opinions, truth, **options)
     after = online(opinions, dataclasses.replace(truth, gold_N=later), **options)
@@ -290,7 +291,7 @@ def test_online_no_prediction_knows_a_label_that_comes_later():
 
 def test_online_the_agents_come_to_beat_plurality():
     opinions, truth = pool(rows=400, silent=0.0)
-    right = online(opinions, truth, every=100, fusion_steps=20, updates=1, hidden=16, window=60)
+    right = online(opinions, truth, every=100, fusion_steps=20, updates_per_block=1, hidden=16, window=60)
     assert right["rl_focal"][100:].mean() > right["plurality"][100:].mean() + 0.1
 
 
@@ -302,7 +303,7 @@ def test_training_leaves_torch_s_threads_as_they_were():
 
 
 def test_on_real_answers_the_agents_beat_the_best_single_model(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
     opinions, truth = read_pool(shared / "recorded" / "bbh_repaired")
     turn_N = np.random.default_rng(0).permutation(np.flatnonzero(truth.gold_N > -2))

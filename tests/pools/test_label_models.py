@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import coins, label_models
+from w2s.pools import label_models, one_coin
 from w2s.pools.label_models import METHODS
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Opinions, Truth, rightness
 from w2s.pools.records import read_fitted as read
@@ -120,11 +120,11 @@ def test_the_probabilities_of_coins_are_bayes_rule():
 
 def test_the_turns_of_coins_never_lose_likelihood():
     opinions, _ = drawn(5, most=6)
-    answer_MN, count_N, open_N, _ = coins.voted(opinions)
-    room_N, own_M = coins.room(count_N, open_N, 10), np.arange(len(answer_MN))
+    answer_MN, count_N, open_N, _ = one_coin.select_voted(opinions)
+    room_N, own_M = one_coin.count_room(count_N, open_N, 10), np.arange(len(answer_MN))
     reliability_M, found = None, []
     for _ in range(20):
-        right_M, times_M, likelihood = coins.coin_turn(answer_MN, count_N, room_N, own_M, reliability_M)
+        right_M, times_M, likelihood = one_coin.coin_turn(answer_MN, count_N, room_N, own_M, reliability_M)
         # The added right and wrong answer are a Beta(2, 2) prior: with it the objective never falls.
         prior = 0 if reliability_M is None else np.log(reliability_M * (1 - reliability_M)).sum() / len(count_N)
         found.append(likelihood + prior)
@@ -195,7 +195,7 @@ def test_the_truth_is_not_read(name):
 def test_the_order_of_members_questions_and_blocks_does_not_matter(name, monkeypatch):
     opinions, truth = drawn(11)
     probs_NK = decided(METHODS[name](opinions, truth), opinions).probs_NK
-    monkeypatch.setattr(coins, "BLOCK", 77)
+    monkeypatch.setattr(one_coin, "BLOCK", 77)
     rng = np.random.default_rng(1)
     rows, members = rng.permutation(len(opinions.ids)), rng.permutation(opinions.members)
     moved = opinions.questions(rows).only(members)
@@ -288,7 +288,7 @@ def test_pools_without_answers_are_not_for_them(name):
 
 
 def test_on_recorded_pools_they_repair_the_vote(shared):
-    from w2s.pools.outputs import read_pool
+    from w2s.pools.read import read_pool
 
     for pool, name, least in (
         ("frugalml_imdb", "mace", 0.05),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from w2s.pools.logs import logs_in, model_of
-from w2s.pools.outputs import read_pool
+from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED
 from w2s.store.records import BadInput, Example, Gold
 
@@ -343,11 +343,14 @@ def test_evalplus_samples_are_judged_in_the_sandbox(tmp_path):
         (["s.jsonl", "s.jsonl_results.jsonl"], ["s.jsonl"], ["s"]),
         (["s_results.jsonl", "s.jsonl", "s_eval_results.jsonl"], ["s.jsonl"], ["s"]),
         (["m_eval_results.json", "m.jsonl", "m-sanitized_eval_results.json"], ["m.jsonl"], ["m"]),
-        (["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"], ["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"],
-         ["gpt-4.1", "gpt-4", "raw"]),
+        (
+            ["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"],
+            ["gpt-4.1.jsonl", "gpt-4.jsonl", "raw.jsonl"],
+            ["gpt-4.1", "gpt-4", "raw"],
+        ),
         (["a/m.jsonl", "a/m-sanitized.jsonl", "b/n.jsonl"], ["a/m-sanitized.jsonl", "b/n.jsonl"], ["m", "n"]),
     ],
-)  # fmt: skip
+)
 def test_a_model_has_one_file_and_what_is_left_out_is_said(names, read, models, tmp_path, capsys):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -202,9 +202,11 @@ def test_open_questions_that_nobody_answered_are_abstentions(name):
     texts_N = np.empty(3, dtype=object)
     texts_N[:] = [()] * 3
     empty = dataclasses.replace(
-        opinions.questions(np.arange(3)), count_N=np.zeros(3, dtype=int), texts_N=texts_N,
+        opinions.questions(np.arange(3)),
+        count_N=np.zeros(3, dtype=int),
+        texts_N=texts_N,
         answer_MN=np.full((5, 3), ABSTAINED, dtype=np.int16),
-    )  # fmt: skip
+    )
     decision = pool.apply(fit(name, opinions, truth), empty)
     assert decision.abstained_N.all()
     gold = Truth(empty.ids, np.full(3, -1), np.zeros((5, 3)))

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import records, routers, routing
+from w2s.pools import estimators, records, routing
 from w2s.pools.records import NOT_ASKED, NOT_RECORDED, Opinions, Truth, rightness, spent
 from w2s.store.records import BadInput
 
@@ -31,9 +31,15 @@ def made(n=300, *, seed=0, cost=True):
     cost_MN = np.array([[0.001], [0.002], [0.003], [0.02]]) * rng.uniform(0.8, 1.2, (4, n))
     ids = np.array([f"q{i:04d}" for i in range(n)])
     opinions = Opinions(
-        ids, np.array(["adder", "lawyer", "coder", "broad"]), np.where(right_MN > 0, 0, 1).astype(np.int16),
-        np.full(n, 2), np.full(n, None), names[kind_N], prompt_N, cost_MN=cost_MN if cost else None,
-    )  # fmt: skip
+        ids,
+        np.array(["adder", "lawyer", "coder", "broad"]),
+        np.where(right_MN > 0, 0, 1).astype(np.int16),
+        np.full(n, 2),
+        np.full(n, None),
+        names[kind_N],
+        prompt_N,
+        cost_MN=cost_MN if cost else None,
+    )
     return opinions, Truth(ids, np.zeros(n, np.int16), right_MN)
 
 
@@ -233,7 +239,7 @@ def features_and_targets(n=500, d=6, members=5):
 
 def test_the_logistic_regressions_are_scikit_learns():
     features_ND, target_MN = features_and_targets()
-    ours_MN = routers.estimate_logistic(routers.learn_logistic(features_ND, target_MN, penalty=2.0), features_ND)
+    ours_MN = estimators.estimate_logistic(estimators.learn_logistic(features_ND, target_MN, penalty=2.0), features_ND)
     for ours_N, target_N in zip(ours_MN, target_MN, strict=True):
         theirs = LogisticRegression(C=0.5, tol=1e-8, max_iter=1000).fit(features_ND, target_N)
         np.testing.assert_allclose(ours_N, theirs.predict_proba(features_ND)[:, 1], atol=0.01)
@@ -241,12 +247,12 @@ def test_the_logistic_regressions_are_scikit_learns():
 
 def test_the_neighbours_are_scikit_learns():
     features_ND, target_MN = features_and_targets()
-    arrays = routers.learn_neighbours(features_ND, target_MN, neighbours=20, prior=3.0)
+    arrays = estimators.learn_neighbours(features_ND, target_MN, neighbours=20, prior=3.0)
     distance_NK, nearest_NK = NearestNeighbors(n_neighbors=20, metric="cosine").fit(features_ND).kneighbors(features_ND)
     weight_NK = np.maximum(1 - distance_NK, 0)
     share_MN = (weight_NK * target_MN[:, nearest_NK]).sum(2) + 3 * target_MN.mean(1)[:, None]
     share_MN /= weight_NK.sum(1) + 3
-    np.testing.assert_allclose(routers.estimate_neighbours(arrays, features_ND), share_MN, atol=1e-4)
+    np.testing.assert_allclose(estimators.estimate_neighbours(arrays, features_ND), share_MN, atol=1e-4)
 
 
 def test_factors_of_full_rank_fit_as_well_as_separate_regressions_and_of_the_true_rank_nearly_so():
@@ -255,25 +261,28 @@ def test_factors_of_full_rank_fit_as_well_as_separate_regressions_and_of_the_tru
     def loss(quality_MN):
         return -np.mean(target_MN * np.log(quality_MN) + (1 - target_MN) * np.log(1 - quality_MN))
 
-    separate = routers.learn_logistic(features_ND, target_MN, penalty=0.1)
-    best = loss(routers.estimate_logistic(separate, features_ND))
+    separate = estimators.learn_logistic(features_ND, target_MN, penalty=0.1)
+    best = loss(estimators.estimate_logistic(separate, features_ND))
     for rank, slack in ((5, 0.002), (2, 0.004)):
-        factors = routers.learn_factors(features_ND, target_MN, rank=rank, penalty=0.1)
+        factors = estimators.learn_factors(features_ND, target_MN, rank=rank, penalty=0.1)
         assert factors["member_RM"].shape == (rank, 5)
-        assert loss(routers.estimate_factors(factors, features_ND)) < best + slack
+        assert loss(estimators.estimate_factors(factors, features_ND)) < best + slack
 
 
-@pytest.mark.parametrize("name", routers.ESTIMATORS)
+@pytest.mark.parametrize("name", estimators.ESTIMATORS)
 def test_every_estimate_of_a_share_is_a_share(name):
     features_ND, target_MN = features_and_targets(90)
     target_MN[0], target_MN[1] = 1.0, 0.0
     target_MN[2, ::2] = np.nan
     what_N = np.arange(90) % 4 if name == "groups" else features_ND
     options = {
-        "neighbours": {"neighbours": 9, "prior": 2.0}, "groups": {"prior": 2.0}, "logistic": {"penalty": 1.0},
-        "factors": {"rank": 2, "penalty": 1.0}, "linear": {"penalty": 1.0},
-    }[name]  # fmt: skip
-    learn, estimate = routers.ESTIMATORS[name]
+        "neighbours": {"neighbours": 9, "prior": 2.0},
+        "groups": {"prior": 2.0},
+        "logistic": {"penalty": 1.0},
+        "factors": {"rank": 2, "penalty": 1.0},
+        "linear": {"penalty": 1.0},
+    }[name]
+    learn, estimate = estimators.ESTIMATORS[name]
     quality_MN = estimate(learn(what_N, target_MN, **options), what_N)
     assert quality_MN.shape == target_MN.shape
     assert (quality_MN >= -1e-6).all()
@@ -284,7 +293,7 @@ def test_every_estimate_of_a_share_is_a_share(name):
 @pytest.fixture(scope="module")
 def routerdc(shared):
     """The five tasks that RouterDC trains on, cut into the halves of its authors."""
-    outputs = pytest.importorskip("w2s.pools.outputs")
+    outputs = pytest.importorskip("w2s.pools.read")
     pandas = pytest.importorskip("pandas")
     opinions, truth = outputs.read_pool(shared / "recorded" / "routerdc")
     split = pandas.read_parquet(shared / "recorded" / "routerdc" / "questions.parquet").set_index("id").upstream_split

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from w2s.pools import scorers
+from w2s.pools.logistic import fit_one
 
 
 @settings(max_examples=50)
@@ -15,7 +16,7 @@ def test_newtons_method_arrives_where_the_slope_is_zero(seed, l2, scale, separab
     rng = np.random.default_rng(seed)
     x_NF = np.c_[np.ones(60), scale * rng.standard_normal((60, 4))]
     target_N = (x_NF[:, 1] > 0) * 1.0 if separable else rng.random(60)
-    coef_F = scorers.logistic_coef(x_NF, target_N, l2, np.zeros(5))
+    coef_F = fit_one(x_NF, target_N, l2, np.zeros(5))
     error_N = 1 / (1 + np.exp(-np.clip(x_NF @ coef_F, -500, 500))) - target_N
     slope_F = x_NF.T @ error_N + l2 * np.array([1e-3, 1, 1, 1, 1]) * coef_F
     assert np.abs(slope_F).max() < 1e-3 * scale
@@ -25,7 +26,7 @@ def test_it_is_scikit_learns_logistic_regression():
     rng = np.random.default_rng(0)
     x_NF = np.c_[np.ones(500), rng.standard_normal((500, 3))]
     target_N = rng.random(500) < 1 / (1 + np.exp(-(x_NF @ [0.5, 1, -2, 0])))
-    coef_F = scorers.logistic_coef(x_NF, target_N.astype(float), 1.0, np.zeros(4))
+    coef_F = fit_one(x_NF, target_N.astype(float), 1.0, np.zeros(4))
     theirs = LogisticRegression(C=1.0, tol=1e-8).fit(x_NF[:, 1:], target_N)
     np.testing.assert_allclose(coef_F, [*theirs.intercept_, *theirs.coef_[0]], atol=1e-4)
 

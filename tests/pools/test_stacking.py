@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info
 
 from tests.pools.made import made_up, shuffled
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import stacking, trees
+from w2s.pools import logistic, stacking, trees
 from w2s.pools.records import ABSTAINED, Truth, rightness
 from w2s.store.records import BadInput
 
@@ -29,7 +29,7 @@ def test_its_gradient_is_that_of_its_loss(monkeypatch):
     from scipy.optimize import check_grad
 
     seen = {}
-    monkeypatch.setattr(stacking, "minimize", lambda loss, start, **rest: seen.update(loss=loss, start=start) or 1 / 0)
+    monkeypatch.setattr(logistic, "minimize", lambda loss, start, **rest: seen.update(loss=loss, start=start) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         stacking.logistic(*made_up(questions=40, probs=True, scores=True))
     theta_F = np.random.default_rng(0).normal(size=len(seen["start"]))

@@ -195,8 +195,9 @@ def combine(asked: argparse.Namespace) -> None:
     """Judge every way of combining recorded answers on held-out questions, and keep the fitted combiners."""
     import shlex
 
-    from w2s.evaluation.pools.asked import asked_of
-    from w2s.evaluation.pools.combine import combine as combine_pool
+    from w2s.evaluation.pools.combine import run_combine
+    from w2s.evaluation.pools.report import table
+    from w2s.evaluation.pools.settings import read_settings
 
     flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
     flags += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
@@ -205,31 +206,32 @@ def combine(asked: argparse.Namespace) -> None:
     if len(places) > 1:
         raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
     given |= {"outputs": places[0]} if places else {}
-    found, specs = asked_of(asked.config, given, [word for word in asked.outputs if "=" in word])
-    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=asked.replace))
+    settings, specs = read_settings(asked.config, given, [word for word in asked.outputs if "=" in word])
+    report = run_combine(settings, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=asked.replace)
+    print(f"{table(report)}\nreport: {settings.folder / 'combine.html'}")
 
 
 def combine_apply(asked: argparse.Namespace) -> None:
     """One answer to each new question, by a combiner that `w2s combine` fitted."""
-    from w2s.evaluation.pools.files import apply_fitted
+    from w2s.evaluation.pools.apply import NewOutputs, apply_new
 
+    new = NewOutputs(Path(asked.outputs), Path(asked.questions) if asked.questions else None, asked.encoder)
     out = Path(asked.out or Path(asked.folder) / "applied.parquet")
-    print(apply_fitted(*places_of(asked), out, method=asked.method, encoder=asked.encoder))
+    applied = apply_new(Path(asked.folder), new, method=asked.method, out=out, replace=asked.replace)
+    print(f"{applied.summary}\npredictions: {out}")
 
 
 def combine_labels(asked: argparse.Namespace) -> None:
     """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
-    from w2s.evaluation.pools.files import label
+    from w2s.evaluation.pools.apply import LabelOptions, NewOutputs, label_new
 
+    new = NewOutputs(Path(asked.outputs), Path(asked.questions) if asked.questions else None, asked.encoder)
     select = {"name": asked.select, "keep_share": asked.keep_share, "threshold": asked.threshold}
     select = {key: value for key, value in select.items() if value is not None}
     out = Path(asked.out or Path(asked.folder) / "labels")
-    how = {"soft": not asked.hard, "temperature": asked.temperature}
-    print(label(*places_of(asked), out, method=asked.method, encoder=asked.encoder, select=select, **how))
-
-
-def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
-    return Path(asked.folder), Path(asked.outputs), Path(asked.questions) if asked.questions else None
+    options = LabelOptions(select, not asked.hard, asked.temperature)
+    labelled = label_new(Path(asked.folder), new, options, method=asked.method, out=out, replace=asked.replace)
+    print(f"{labelled.summary}\nlabels: {out}")
 
 
 def rewards(asked: argparse.Namespace) -> None:

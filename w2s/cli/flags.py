@@ -186,6 +186,7 @@ APPLY = (
     ("--method", {"help": "a fitted method (default: the winner)"}),
     ENCODER,
     ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
+    REPLACE,
 )
 LABEL = (
     ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -43,27 +44,6 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES)
                 return folder / (name + suffix)
     missing = "" if folder.is_dir() else " (there is no such folder)"
     raise BadInput(f"{folder}: no file {' or '.join(names)} with one of {' '.join(suffixes)} found{missing}")
-
-
-class Problems:
-    """What is wrong with a file, a line each; the first MOST are told together, the others counted."""
-
-    MOST = 20
-
-    def __init__(self):
-        self.lines: list[str] = []
-        self.count = 0
-
-    def add(self, problem: object) -> None:
-        self.count += 1
-        if self.count <= self.MOST:
-            self.lines.append(str(problem))
-
-    def tell(self) -> None:
-        """A BadInput of all lines, where there are any."""
-        if self.count:
-            more = [f"... and {self.count - self.MOST} more problems"] if self.count > self.MOST else []
-            raise BadInput("\n".join(self.lines + more))
 
 
 def file_rows(path: Path, problems: Problems | None = None) -> Iterator[Row]:

@@ -1,6 +1,6 @@
-"""What no vote can exceed: the given answers themselves, and errors that come together.
+"""Bounds that no vote can exceed: the recorded answers themselves, and errors that come together.
 
-right_MN and wrong_RN are those of `opinions.Truth` and `opinions.Ballots`; a member fails where wrong is 0.5 or more.
+right_MN and wrong_RN are those of `records.Truth` and `ballots.Ballots`; a member fails where wrong is 0.5 or more.
 """
 
 from __future__ import annotations

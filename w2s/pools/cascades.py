@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.ensemble.votes import count_votes, split_winners, vote_shares
 from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
-from w2s.pools.tally import tally
 from w2s.store.records import BadInput
 
 MOST_POINTS = 100
@@ -53,15 +53,15 @@ def consistency(
     if not (opinions.answer_MN >= 0).any() or not (truth.gold_N > -2).any():
         raise NotApplicable("it needs recorded answers and questions with gold")
     model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
-    weak_M, strong_M = chosen_sides(model_M, truth, weak, strong)
+    weak_M, strong_M = choose_sides(model_M, truth, weak, strong)
     weak_at = first_samples(opinions.members, model_M, np.flatnonzero(weak_M), samples)
     members = opinions.members[np.r_[weak_at, np.flatnonzero(strong_M)]]
     # -1 marks the strong members; the others bear the number of their prompt kind.
     kind_M = np.r_[np.unique(model_M[weak_at], return_inverse=True)[1], np.full(strong_M.sum(), -1)]
     meta = {"by": by, "abstentions": abstentions}
     known = truth.gold_N > -2
-    arrays = curve(two_votes(opinions.only(members).questions(known), kind_M, meta), truth.questions(known))
-    point = chosen_point(arrays["accuracy_P"], arrays["escalated_P"], tolerance, escalate)
+    arrays = make_curve(count_both(opinions.only(members).questions(known), kind_M, meta), truth.questions(known))
+    point = choose_point(arrays["accuracy_P"], arrays["escalated_P"], tolerance, escalate)
     points = tuple(
         f"agreement {threshold:.3g}: {share:.0%} escalated" if threshold <= 1 else f"always: {share:.0%} escalated"
         for threshold, share in zip(arrays["threshold_P"], arrays["escalated_P"], strict=True)
@@ -72,30 +72,31 @@ def consistency(
 def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The shares of the votes that decided; paid for are all weak samples, and the strong ones where escalated."""
     kind_M, threshold = fitted.arrays["kind_M"], fitted.arrays["threshold_P"][point]
-    weak_NK, agreement_N, strong_NK = two_votes(opinions, kind_M, fitted.meta)
+    weak_NK, agreement_N, strong_NK = count_both(opinions, kind_M, fitted.meta)
     escalated_N = agreement_N < threshold
     votes_NK = np.where((escalated_N & strong_NK.any(1))[:, None], strong_NK, weak_NK)
     asked_MN = ((kind_M >= 0)[:, None] | escalated_N) & (opinions.answer_MN != NOT_ASKED)
     return Decision(~votes_NK.any(1), votes_NK, asked_MN=asked_MN)
 
 
-def two_votes(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def count_both(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Shares of the weak vote (N, K), agreement_N (0 to 1; -1 where no weak sample answered), shares of the strong."""
     answer_MN, mask_NK = opinions.answer_MN, opinions.mask_NK
     if meta["by"] == "vote":
-        weak_NK = tally(answer_MN[kind_M >= 0], mask_NK.shape[1])
+        weak_NK = count_votes(answer_MN[kind_M >= 0], mask_NK.shape[1])
         voters_N = (answer_MN[kind_M >= 0] > (NOT_ASKED if meta["abstentions"] else -1)).sum(0)
     else:
-        each = [winners(tally(answer_MN[kind_M == kind], mask_NK.shape[1])) for kind in range(kind_M.max() + 1)]
-        weak_NK = np.sum(each, axis=0)
-        voters_N = len(each) if meta["abstentions"] else sum(one_NK.any(1) for one_NK in each)
+        counts = [count_votes(answer_MN[kind_M == kind], mask_NK.shape[1]) for kind in range(kind_M.max() + 1)]
+        by_kind = [split_winners(count_NK) for count_NK in counts]
+        weak_NK = np.sum(by_kind, axis=0)
+        voters_N = len(by_kind) if meta["abstentions"] else sum(vote_NK.any(1) for vote_NK in by_kind)
     # Sums in another order of the members differ by rounding, and a threshold is one of these very numbers.
     agreement_N = np.round(weak_NK.max(1, initial=0) / np.maximum(voters_N, 1), 9)
     agreement_N = np.where(weak_NK.any(1), agreement_N, -1)
-    return shares(weak_NK), agreement_N, shares(tally(answer_MN[kind_M < 0], mask_NK.shape[1]))
+    return vote_shares(weak_NK), agreement_N, vote_shares(count_votes(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
-def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
+def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
     """threshold_P: the distinct agreements, and one above them all; escalated_P and accuracy_P (0 to 1) at each."""
     weak_NK, agreement_N, strong_NK = votes
     strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)
@@ -109,7 +110,7 @@ def curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dic
     return {"threshold_P": threshold_P, "escalated_P": escalated_NP.mean(0), "accuracy_P": accuracy_P}
 
 
-def chosen_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: float, escalate: float | None) -> int:
+def choose_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: float, escalate: float | None) -> int:
     """The first point (they go from least to most escalated) that the target asks for."""
     if escalate is None:
         return int(np.argmax(accuracy_P >= accuracy_P.max() - tolerance - 1e-12))
@@ -118,40 +119,40 @@ def chosen_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: flo
     return int(np.argmax(np.where(allowed_P, np.round(accuracy_P, 12), -1))) if allowed_P.any() else 0
 
 
-def chosen_sides(
+def choose_sides(
     model_M: np.ndarray, truth: Truth, weak: list[str] | None, strong: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """weak_M and strong_M. Raises BadInput for names that fit no model, NotApplicable where there is no default."""
     models, count = np.unique(model_M, return_counts=True)
     if strong is None:
-        right_M = mean_of(truth.right_MN)
+        right_M = mean_known(truth.right_MN)
         if weak is not None:
-            right_M = np.where(named("weak", weak, model_M), -1, right_M)
+            right_M = np.where(find_members("weak", weak, model_M), -1, right_M)
         right = np.array([round(right_M[model_M == model].mean(), 12) for model in models])
         strong_M = model_M == models[np.argmax(right)]
     else:
-        strong_M = named("strong", strong, model_M)
+        strong_M = find_members("strong", strong, model_M)
     if weak is None:
         several = models[count > strong_M.sum()]
         weak_M = np.isin(model_M, several) & ~strong_M
         if not weak_M.any():
             raise NotApplicable("no model has more samples than the strong one: name the weak and the strong models")
     else:
-        weak_M = named("weak", weak, model_M)
+        weak_M = find_members("weak", weak, model_M)
     if (weak_M & strong_M).any():
         raise BadInput(f"weak: {str(model_M[weak_M & strong_M][0])!r} is among the strong members too")
     return weak_M, strong_M
 
 
-def named(option: str, wanted: Sequence[str], name_M: np.ndarray) -> np.ndarray:
+def find_members(option: str, patterns: Sequence[str], name_M: np.ndarray) -> np.ndarray:
     """Which members the names or wildcards mean; one that means none is a BadInput."""
     found_M = np.zeros(len(name_M), bool)
-    for one in wanted:
-        fits_M = name_M == one
+    for pattern in patterns:
+        fits_M = name_M == pattern
         if not fits_M.any():
-            fits_M = np.array([fnmatchcase(name, one) for name in name_M.tolist()])
+            fits_M = np.array([fnmatchcase(name, pattern) for name in name_M.tolist()])
         if not fits_M.any():
-            raise BadInput(f"{option}: {one!r} given; there are: {', '.join(np.unique(name_M)[:9].tolist())}")
+            raise BadInput(f"{option}: {pattern!r} given; there are: {', '.join(np.unique(name_M)[:9].tolist())}")
         found_M |= fits_M
     if not found_M.any():
         raise BadInput(f"{option}: no member is named")
@@ -166,7 +167,7 @@ def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samp
         return model_M[place], int(tail) if tail.isdigit() else 0, members[place]
 
     ordered = np.array(sorted(at.tolist(), key=number))
-    rank = [np.sum(model_M[ordered[:place]] == model_M[one]) for place, one in enumerate(ordered)]
+    rank = [np.sum(model_M[ordered[:place]] == model_M[member]) for place, member in enumerate(ordered)]
     return ordered[np.array(rank) < (samples or len(members))]
 
 
@@ -189,8 +190,8 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
         return Fitted("checked", opinions.members[np.concatenate(places).astype(int)], {})
     if length < 1:
         raise BadInput(f"length: {length!r} given; allowed: at least 1")
-    right_M = mean_of(truth.right_MN)
-    cost_M = right_M if opinions.cost_MN is None else mean_of(opinions.cost_MN)
+    right_M = mean_known(truth.right_MN)
+    cost_M = right_M if opinions.cost_MN is None else mean_known(opinions.cost_MN)
     able = np.flatnonzero(np.isfinite(opinions.check_MN).any(1)).tolist()
     best = sorted(able, key=lambda at: (-right_M[at], opinions.members[at]))[:length]
     best.sort(key=lambda at: (cost_M[at], right_M[at], opinions.members[at]))
@@ -216,19 +217,7 @@ def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
     return Decision(~answered_MN.any(0), member_N=member_N, asked_MN=asked_MN)
 
 
-def winners(votes_NK: np.ndarray) -> np.ndarray:
-    """One vote for the candidate with the most votes, split where several tie; 0 where there is no vote."""
-    best_NK = (votes_NK == votes_NK.max(1, keepdims=True, initial=0)) & (votes_NK > 0)
-    return best_NK / np.maximum(best_NK.sum(1, keepdims=True), 1)
-
-
-def shares(votes_NK: np.ndarray) -> np.ndarray:
-    """Votes as a distribution; 0 where there is no vote."""
-    total_N1 = votes_NK.sum(1, keepdims=True)
-    return votes_NK / np.where(total_N1 > 0, total_N1, 1)
-
-
-def mean_of(values_MN: np.ndarray) -> np.ndarray:
+def mean_known(values_MN: np.ndarray) -> np.ndarray:
     """The mean of each member's recorded values, rounded so that the order of the questions breaks no tie."""
     found_MN = np.isfinite(values_MN)
     return np.round(np.where(found_MN, values_MN, 0).sum(1, dtype=np.float64) / np.maximum(found_MN.sum(1), 1), 12)

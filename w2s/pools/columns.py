@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +23,12 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, first_line, lines, quoted
+from w2s.data.reading import SUFFIXES, Row, file_rows, first_line, lines, quoted
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEXT, TEXTS, WHOLE, NUMBER, NUMBERS = (
     pa.string(),
@@ -52,7 +56,7 @@ QUOTED = re.compile(rb'(?:[^"]++|(?<![^,\r\n])"(?:[^"]++|"")*+"(?=[,\r\n]|\Z))*+
 class Source:
     """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types.
 
-    unused: the names of columns that are there and mean nothing to us.
+    unused: the names of further columns, which are not read.
     """
 
     name: str
@@ -62,7 +66,7 @@ class Source:
 
 
 def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
-    """The table in a file. A file that is none, is empty or lacks a required column is a BadInput."""
+    """The table in a file. A file that is no table, is empty or lacks a required column is a BadInput."""
     if path.suffix in (".pkl", ".pickle", ".pt", ".joblib"):
         raise BadInput(f"{path}: pickles can run code when they are read; allowed: {' '.join(SUFFIXES)}")
     if not path.name.endswith(SUFFIXES):
@@ -97,22 +101,33 @@ def rows_source(
 ) -> Source:
     """A table of rows, (where, mapping) each, kept as columns; values that cannot be read join the other `problems`.
 
-    They are told at once, for `problems` is checked at the end of the rows.
+    All are raised together at the end of the rows.
     """
-    found, parts, unused = iter(rows), [], ()
-    while part := list(itertools.islice(found, 1 << 16)):  # as Python objects they take much more room than as columns
+    remaining, parts, unused = iter(rows), [], ()
+    while part := list(
+        itertools.islice(remaining, 1 << 16)
+    ):  # as Python objects they take much more room than as columns
         if not parts:
             check_required(name, part[0][1], required)
             unused = tuple(column for column in part[0][1] if column not in types)
         arrays = [
-            pa.array([value_or_problem(where, n, row.get(n), wanted, problems) for where, row in part], wanted)
-            for n, wanted in types.items()
+            pa.array([parse_or_note(where, n, row.get(n), kind, problems) for where, row in part], kind)
+            for n, kind in types.items()
         ]
         parts.append(pa.RecordBatch.from_arrays(arrays, list(types)))
     problems.tell()
     if not parts:
         raise BadInput(f"{name}: the file has no rows")
     return table_source(name, pa.Table.from_batches(parts), unused)
+
+
+def frame_source(name: str, frame: pd.DataFrame, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
+    """A table in memory; its missing values are null, and its rows are checked as those of a file."""
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    for row in records:
+        row |= {column: value.tolist() for column, value in row.items() if isinstance(value, np.ndarray)}
+    rows = [(f"{name}: row {number}", row) for number, row in enumerate(records, 1)]
+    return rows_source(name, rows, types, required, Problems())
 
 
 def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
@@ -128,9 +143,9 @@ def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
 
 
 def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source | None:
-    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None where they, or we, find anything unusual.
+    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None where anything in it is unusual.
 
-    Then the rows are read one by one, which can tell what is wrong and where, and knows more spellings.
+    Such a file is read row by row, which can say what is wrong and where, and knows more spellings.
     """
     try:
         if path.suffix == ".csv":
@@ -153,7 +168,7 @@ def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[st
 
 
 def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> pa.Table:
-    """A ValueError where header or quotes are unusual: to Arrow all that follows an open quote is one cell."""
+    """Raises a ValueError for an unusual header or quotes: to Arrow, all that follows an open quote is one cell."""
     names = [name for name in types if name in header]
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         well_quoted = QUOTED.fullmatch(text) is not None
@@ -169,82 +184,82 @@ def json_table(path: Path, some: Sequence[dict[str, Any]], types: dict[str, pa.D
     """By the kind of each column's first value in `some` rows; another kind further down is unusual."""
     first = {name: value for row in reversed(some) for name, value in row.items() if value is not None}
     kinds = {bool: pa.bool_(), int: pa.int64()}
-    schema = [(name, kinds.get(type(first.get(name)), wanted)) for name, wanted in types.items()]
+    schema = [(name, kinds.get(type(first.get(name)), kind)) for name, kind in types.items()]
     known = pajson.ParseOptions(explicit_schema=pa.schema(schema), unexpected_field_behavior="ignore")
     return pajson.read_json(path, parse_options=known)
 
 
-def as_type(name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A column as Arrow read it as the wanted type; an ArrowException or a ValueError where it is none."""
-    if column.type == pa.bool_() and wanted != NUMBER:
+def as_type(name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column that Arrow read, cast to a type of ours; an ArrowException or a ValueError where that fails."""
+    if column.type == pa.bool_() and kind != NUMBER:
         raise ValueError("true is no text")
-    if column.type == TEXT and wanted in (TEXTS, NUMBERS):
+    if column.type == TEXT and kind in (TEXTS, NUMBERS):
         codes = column.dictionary_encode()
-        lists = [value_of("", name, text, wanted) for text in codes.dictionary.to_pylist()]
-        return pa.array(lists, wanted).take(codes.indices)
-    if column.type == TEXT and wanted == NUMBER:
+        lists = [parse_value("", name, text, kind) for text in codes.dictionary.to_pylist()]
+        return pa.array(lists, kind).take(codes.indices)
+    if column.type == TEXT and kind == NUMBER:
         low = pc.utf8_lower(column)
         column = pc.if_else(pc.equal(low, "true"), "1", pc.if_else(pc.equal(low, "false"), "0", column))
-    elif column.type == TEXT and wanted == TEXT:
+    elif column.type == TEXT and kind == TEXT:
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column)
-    return column.cast(wanted)
+    return column.cast(kind)
 
 
-def value_or_problem(where: str, name: str, value: Any, wanted: pa.DataType, problems: Problems) -> Any:
+def parse_or_note(where: str, name: str, value: Any, kind: pa.DataType, problems: Problems) -> Any:
     try:
-        return value_of(where, name, value, wanted)
+        return parse_value(where, name, value, kind)
     except BadInput as problem:
         problems.add(problem)
 
 
-def check_required(name: str, found: Iterable[str], required: Sequence[str]) -> None:
-    found = list(found)
+def check_required(name: str, columns: Iterable[str], required: Sequence[str]) -> None:
+    columns = list(columns)
     for column in required:
-        if column not in found:
-            raise BadInput(f"{name}: row 1: the column {column!r} is missing{did_you_mean(column, found)}")
+        if column not in columns:
+            raise BadInput(f"{name}: row 1: the column {column!r} is missing{did_you_mean(column, columns)}")
 
 
-def cast(path: Path, name: str, column: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """A parquet column as the wanted type; codes of texts stay codes."""
+def cast(path: Path, name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A parquet column cast to a type of ours; encoded texts stay encoded."""
     try:
-        if pa.types.is_dictionary(column.type) and wanted == TEXT:
+        if pa.types.is_dictionary(column.type) and kind == TEXT:
             return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(TEXT))
-        if wanted == TEXT and pa.types.is_floating(column.type):  # whole numbers with gaps, as pandas writes them
+        if kind == TEXT and pa.types.is_floating(column.type):  # whole numbers with gaps, as pandas writes them
             column = column.cast(pa.int64())
-        return column if column.type == wanted else column.cast(wanted)
+        return column if column.type == kind else column.cast(kind)
     except pa.ArrowException:
-        raise BadInput(f"{path}: {name}: the column holds {column.type}; allowed: {ALLOWED[wanted]}") from None
+        raise BadInput(f"{path}: {name}: the column holds {column.type}; allowed: {ALLOWED[kind]}") from None
 
 
-def value_of(where: str, name: str, value: Any, wanted: pa.DataType) -> Any:
-    """One value of a JSON or CSV row as the wanted type; '' (all that CSV has) is null."""
-    if value is None or value == "" or (value != value and wanted == TEXT):
+def parse_value(where: str, name: str, value: Any, kind: pa.DataType) -> Any:
+    """One value of a JSON or CSV row as a type of ours; '' (CSV has no other null) is null."""
+    if value is None or value == "" or (value != value and kind == TEXT):
         return None
     try:
-        if wanted == TEXT:
+        if kind == TEXT:
             if isinstance(value, bool | list | dict):
                 raise ValueError
             if not isinstance(value, str):
                 return str(int(value) if float(value).is_integer() else value)
             value.encode()  # a file's name can hold half a surrogate pair, which is no text
             return value
-        if wanted in (TEXTS, NUMBERS):
+        if kind in (TEXTS, NUMBERS):
             value = json.loads(value) if isinstance(value, str) else value
             if not isinstance(value, list):
                 raise ValueError
-            inner = TEXT if wanted == TEXTS else NUMBER
-            return [one if one == "" else value_of(where, name, one, inner) for one in value]
-        if wanted == WHOLE:
+            inner = TEXT if kind == TEXTS else NUMBER
+            return [item if item == "" else parse_value(where, name, item, inner) for item in value]
+        if kind == WHOLE:
             if int(value) != float(value) or not -(2**31) <= int(value) < 2**31:
                 raise ValueError
             return int(value)
         value = {"true": 1, "false": 0}.get(value.lower(), value) if isinstance(value, str) else value
         return float(value)
     except (TypeError, ValueError, OverflowError, RecursionError):
-        raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[wanted]}") from None
+        raise BadInput(f"{where}: {name}: {quoted(value)} given; allowed: {ALLOWED[kind]}") from None
 
 
-def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
+def encode(column: pa.Array) -> tuple[np.ndarray, list[str]]:
     """(codes, the distinct texts) of a column of texts; the code of null and of '' is -1."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     texts = encoded.dictionary.to_pylist()
@@ -255,22 +270,22 @@ def coded(column: pa.Array) -> tuple[np.ndarray, list[str]]:
     return codes, texts
 
 
-def numbers(column: pa.Array) -> np.ndarray:
+def as_floats(column: pa.Array) -> np.ndarray:
     """float64; null is NaN."""
     return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 
-def fixed_width(texts: pa.StringArray) -> np.ndarray:
+def as_fixed_width(texts: pa.StringArray) -> np.ndarray:
     """Texts as NumPy's '<U': 4 bytes per character of the longest, and no object for each."""
-    found = np.empty(len(texts), f"<U{max(pc.max(pc.utf8_length(texts)).as_py() or 1, 1)}")
+    array = np.empty(len(texts), f"<U{max(pc.max(pc.utf8_length(texts)).as_py() or 1, 1)}")
     for start in range(0, len(texts), BATCH_ROWS):
-        found[start : start + BATCH_ROWS] = texts.slice(start, BATCH_ROWS).to_numpy(zero_copy_only=False)
-    return found
+        array[start : start + BATCH_ROWS] = texts.slice(start, BATCH_ROWS).to_numpy(zero_copy_only=False)
+    return array
 
 
-def shared_tuples(lists: pa.ListArray) -> np.ndarray:
+def as_tuples(lists: pa.ListArray) -> np.ndarray:
     """Lists of texts as an object array of tuples; equal ones are one object."""
-    found, seen = np.empty(len(lists), object), {}
+    tuples, seen = np.empty(len(lists), object), {}
     for start in range(0, len(lists), BATCH_ROWS):
         part = lists.slice(start, BATCH_ROWS)
         length, flat = pc.list_value_length(part)[0].as_py(), part.flatten()
@@ -278,14 +293,14 @@ def shared_tuples(lists: pa.ListArray) -> np.ndarray:
             code_NK = flat.dictionary_encode().indices.to_numpy().reshape(-1, length)
             if (code_NK == code_NK[0]).all():  # the same choices everywhere, as in the largest sets
                 alike = tuple(flat[:length].to_pylist())
-                found[start : start + BATCH_ROWS].fill(seen.setdefault(alike, alike))
+                tuples[start : start + BATCH_ROWS].fill(seen.setdefault(alike, alike))
                 continue
-        for at, texts in enumerate(map(tuple, (one or () for one in part.to_pylist())), start):
-            found[at] = seen.setdefault(texts, texts)
-    return found
+        for at, texts in enumerate(map(tuple, (item or () for item in part.to_pylist())), start):
+            tuples[at] = seen.setdefault(texts, texts)
+    return tuples
 
 
-def indices(texts: Sequence[str]) -> np.ndarray:
+def as_indices(texts: Sequence[str]) -> np.ndarray:
     """The whole number that each text is, -9 where it is none; one more at the end, -9, for code -1.
 
     Where a column of whole numbers has gaps, pandas writes 1.0 for 1.

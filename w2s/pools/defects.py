@@ -1,4 +1,4 @@
-"""What a person should know about a recorded pool before believing it: gaps, and signs of wrong labels."""
+"""What to know about a recorded pool before trusting it: gaps, and signs of wrong labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED, Opinions, Truth
 
-EVERYONE = "all agree"  # stands for a member in `suspicious_groups`
+EVERYONE = "all agree"  # stands for a member in `find_suspicious`
 
 
 def pool_notes(opinions: Opinions, truth: Truth) -> list[str]:
@@ -15,12 +15,13 @@ def pool_notes(opinions: Opinions, truth: Truth) -> list[str]:
     notes = [*answer_notes(opinions), *truth_notes(opinions, truth)]
     if opinions.cost_MN is not None and (gaps := np.isnan(opinions.cost_MN) & (opinions.answer_MN != NOT_ASKED)).any():
         notes.append(f"{gaps.sum():,} answers have no cost: their member's mean stands in (--costs gives prices)")
-    found = suspicious_groups(opinions, truth)
-    for group in dict.fromkeys(group for group, *_ in found):
-        _, member, accuracy, chance, n = min((one for one in found if one[0] == group), key=lambda one: one[2] - one[3])
+    suspects = find_suspicious(opinions, truth)
+    for group in dict.fromkeys(group for group, *_ in suspects):
+        here = [suspect for suspect in suspects if suspect[0] == group]
+        _, member, accuracy, chance, n = min(here, key=lambda suspect: suspect[2] - suspect[3])
         who = "what all members agree on is" if member == EVERYONE else f"{member} is"
         why = ", unless they are near copies" if member == EVERYONE else ""
-        more = sum(one[0] == group for one in found) - 1
+        more = len(here) - 1
         notes.append(
             f"wrong labels? in {group or 'the questions'} {who} right in {accuracy:.1%} of {n:,}, "
             f"below {chance:.1%}{f' ({more} more such)' if more else ''}: look at the gold{why}"
@@ -42,7 +43,7 @@ def answer_notes(opinions: Opinions) -> list[str]:
         more = f" and {len(often) - 5} more" if len(often) > 5 else ""
         above = f"; above 5%: {named}{more}" if often else ""
         notes.append(
-            f"{empty_M.sum():,} of {asked_M.sum():,} answers are abstentions ({share(empty_M, asked_M)}){above}"
+            f"{empty_M.sum():,} of {asked_M.sum():,} answers are abstentions ({as_percent(empty_M, asked_M)}){above}"
         )
     hidden_N = (answer_MN == NOT_RECORDED).any(0)
     if hidden_N.any():
@@ -57,7 +58,7 @@ def answer_notes(opinions: Opinions) -> list[str]:
     return notes
 
 
-def share(part_M: np.ndarray, whole_M: np.ndarray) -> str:
+def as_percent(part_M: np.ndarray, whole_M: np.ndarray) -> str:
     return f"{part_M.sum() / max(whole_M.sum(), 1):.1%}"
 
 
@@ -83,7 +84,7 @@ def truth_notes(opinions: Opinions, truth: Truth) -> list[str]:
     return notes
 
 
-def suspicious_groups(
+def find_suspicious(
     opinions: Opinions, truth: Truth, *, level: float = 0.05
 ) -> list[tuple[str, str, float, float, int]]:
     """(group, member, accuracy, chance, n) where members are right far below chance: a sign of flipped or shifted gold.
@@ -107,7 +108,7 @@ def suspicious_groups(
         for answer_N in answer_MN[1:]:
             agreed_N &= answer_N == answer_MN[0]
         rows.append((EVERYONE, agreed_N, answer_MN[0] == truth.gold_N, 0.5))
-    found, chance_N = [], 1 / np.maximum(opinions.count_N, 1)
+    suspects, chance_N = [], 1 / np.maximum(opinions.count_N, 1)
     for member, used_N, right_N, least in rows:
         n_G, hit_G, chance_G = (
             np.bincount(group_N[used_N], weights=values, minlength=len(groups))
@@ -116,14 +117,14 @@ def suspicious_groups(
         chance_G = np.maximum(chance_G / np.maximum(n_G, 1), least)
         p_G = np.where(n_G > 0, binom.cdf(np.floor(hit_G), n_G, chance_G), 1)
         for at in np.flatnonzero(p_G < level / (len(rows) * len(groups))):
-            found.append((str(groups[at]), member, float(hit_G[at] / n_G[at]), float(chance_G[at]), int(n_G[at])))
-    return sorted(found)
+            suspects.append((str(groups[at]), member, float(hit_G[at] / n_G[at]), float(chance_G[at]), int(n_G[at])))
+    return sorted(suspects)
 
 
 def choice_questions(opinions: Opinions, truth: Truth, group_N: np.ndarray, groups: int) -> np.ndarray:
     """Which questions are in groups that offer choices.
 
-    Candidates of open questions are what was answered: then each was given by somebody, and gold may not be among them.
+    The candidates of an open question are the answers to it, so each was given by some member, and gold may be missing.
     """
     given_N = np.zeros(len(group_N), np.int32)
     for k in range(int(opinions.count_N.max(initial=0))):

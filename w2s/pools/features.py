@@ -1,7 +1,7 @@
 """Prompts as numbers: TF-IDF of words, then a truncated SVD (latent semantic analysis).
 
-All that is learned is a few plain arrays. Features that somebody else made (any sentence encoder's, see
-`models.encode`) replace them: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
+All that is learned is a few plain arrays. A sentence encoder's features (`models.encode`) replace them where there are
+any: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def fit_features(prompt_N: Sequence[str], *, dimensions: int = 64, seed: int = 0
 
     Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
     Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
+    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
     Raises NotApplicable where there are no prompts.
     """
     if dimensions < 1:

@@ -27,7 +27,7 @@ def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
 
 
 def interpolate(cost_P: np.ndarray, quality_P: np.ndarray, at_Q: np.ndarray) -> np.ndarray:
-    """The hull's quality at these costs: NaN below the cheapest point, level above the best."""
+    """The hull's quality at these costs: NaN below the cheapest point, constant above the best one."""
     cost_P, quality_P = checked(cost_P, quality_P)
     corners = hull(cost_P, quality_P)
     return np.interp(at_Q, cost_P[corners], quality_P[corners], left=np.nan)
@@ -45,8 +45,7 @@ def aiq(cost_P: np.ndarray, quality_P: np.ndarray, low: float, high: float) -> f
     corners = hull(cost_P, quality_P)
     inside = cost_P[corners][(cost_P[corners] > low) & (cost_P[corners] < high)]
     knots = np.concatenate([[low], inside, [high]])
-    height = np.interp(knots, cost_P[corners], quality_P[corners])
-    return float(np.trapezoid(height, knots) / (high - low))
+    return float(np.trapezoid(interpolate(cost_P, quality_P, knots), knots) / (high - low))
 
 
 def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarray:

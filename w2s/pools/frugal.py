@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.cascades import first_accepted, mean_of
+from w2s.pools.cascades import first_accepted, mean_known
 from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth
 from w2s.pools.scorers import after, answered, evidence, fit_evidence, fit_scorers, fold_of, probability
 from w2s.store.records import BadInput
@@ -56,22 +56,22 @@ def frugal(
     opinions, cost_MN, right_MN = candidates(opinions.questions(known_N), truth.questions(known_N), costs, pool)
     arrays = fit_evidence(opinions, dimensions, seed)
     coef_MF, coef_MMF, score_MMN = fit_scorers(opinions, right_MN, arrays, fold_of(opinions.ids, folds, seed), l2)
-    found = search(score_MMN, answered(opinions), right_MN, cost_MN, length, thresholds)
-    chosen, budget_P, point = choose(found, budget, points)
-    list_P3 = found["list_C3"][chosen]
+    grid = search(score_MMN, answered(opinions), right_MN, cost_MN, length, thresholds)
+    chosen, budget_P, point = choose(grid, budget, points)
+    list_P3 = grid["list_C3"][chosen]
     used = np.unique(list_P3[list_P3 >= 0])
     if "knots_MQ" in arrays:
         arrays["knots_MQ"] = arrays["knots_MQ"][used]
     arrays |= {"coef_MF": coef_MF[used], "coef_MMF": coef_MMF[np.ix_(used, used)]}
     arrays |= {"list_P3": np.where(list_P3 < 0, -1, np.searchsorted(used, list_P3)), "budget_P": budget_P}
-    arrays |= {"threshold_P2": found["threshold_C2"][chosen]}
-    arrays |= {"quality_P": found["quality_C"][chosen], "cost_P": found["cost_C"][chosen]}
+    arrays |= {"threshold_P2": grid["threshold_C2"][chosen]}
+    arrays |= {"quality_P": grid["quality_C"][chosen], "cost_P": grid["cost_C"][chosen]}
     points_P = tuple(f"at most {spend:.3g}" for spend in budget_P)
     return Fitted("frugal", opinions.members[used], arrays, {}, points_P, point)
 
 
 def apply_frugal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """Whose answer is taken, and who was asked: all of the point's list up to it."""
+    """Whose answer is taken, and who was asked: all of the point's list up to that member."""
     arrays = fitted.arrays
     listed = arrays["list_P3"][point]
     listed = listed[listed >= 0]
@@ -100,7 +100,7 @@ def candidates(
         if opinions.cost_MN is None:
             raise NotApplicable("no costs were recorded: give one price per member (`costs`)")
         priced_M = np.isfinite(opinions.cost_MN).any(1)
-        mean_M = mean_of(opinions.cost_MN)
+        mean_M = mean_known(opinions.cost_MN)
         cost_MN = np.where(np.isfinite(opinions.cost_MN), opinions.cost_MN, mean_M[:, None])
     else:
         for name, price in costs.items():
@@ -111,7 +111,7 @@ def candidates(
         priced_M = np.isin(opinions.members, list(costs))
         mean_M = np.array([float(costs.get(name, 0)) for name in opinions.members.tolist()])
         cost_MN = np.repeat(mean_M[:, None], len(opinions.ids), axis=1)
-    right_M = mean_of(truth.right_MN)
+    right_M = mean_known(truth.right_MN)
     able = np.flatnonzero(priced_M & np.isfinite(truth.right_MN).any(1))
     if not len(able):
         raise NotApplicable("no member has both a cost and answers that can be judged")
@@ -188,17 +188,17 @@ def below2(first_N: np.ndarray, second_N: np.ndarray, value_N: np.ndarray, quant
     return cells.reshape(quantiles + 1, -1).cumsum(0).cumsum(1)[:quantiles, :quantiles]
 
 
-def choose(found: dict[str, np.ndarray], budget: float | None, points: int) -> tuple[np.ndarray, np.ndarray, int]:
+def choose(grid: dict[str, np.ndarray], budget: float | None, points: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The best list and thresholds within each budget, the budgets, and which of them is the default point."""
-    quality_C, cost_C = found["quality_C"], found["cost_C"]
+    quality_C, cost_C = grid["quality_C"], grid["cost_C"]
     if budget is None:
-        alone = np.flatnonzero(found["list_C3"][:, 1] < 0)
+        alone = np.flatnonzero(grid["list_C3"][:, 1] < 0)
         budget = cost_C[alone[np.lexsort((cost_C[alone], -quality_C[alone]))[0]]]
     best_first = np.lexsort((np.arange(len(cost_C)), cost_C, -quality_C))
     top, least = cost_C[best_first[0]], cost_C.min()
     budget = max(budget, least)
-    grid = np.geomspace(max(least, top / 1000), top, points) if top > 0 else [0.0]
-    budget_P = np.unique(np.r_[least, grid[1:], budget])
+    spending = np.geomspace(max(least, top / 1000), top, points) if top > 0 else [0.0]
+    budget_P = np.unique(np.r_[least, spending[1:], budget])
     within = [best_first[np.argmax(cost_C[best_first] <= spend * (1 + 1e-9))] for spend in budget_P]
     kept = np.r_[True, np.diff(within) != 0]
     point = int(np.cumsum(kept)[np.searchsorted(budget_P, budget)]) - 1

@@ -1,6 +1,6 @@
-"""Hedge, and what else predicts question by question when each label is revealed afterwards (prequential).
+"""Hedge and the other online baselines: each question is predicted before its label is revealed (prequential).
 
-Every prediction uses only the questions before it: predict, then see. These are the baselines of any online method.
+Every prediction uses only the questions before it: predict, then see.
 Sources: Freund and Schapire 1997 (Hedge); Cesa-Bianchi and Lugosi 2006, theorems 2.2 and 2.3 (rates and bounds).
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.records import Opinions, Truth, ballots, rightness
+from w2s.ensemble.votes import count_votes
+from w2s.pools.records import Decision, Opinions, Truth, ballots, rightness
 from w2s.pools.stacking import apply_logistic, logistic
-from w2s.pools.tally import tally
 from w2s.store.records import BadInput, softmax
 
 
@@ -21,7 +21,8 @@ def hedge(loss_MN: np.ndarray, *, rate: float | None = None) -> np.ndarray:
     loss_MN: what each member loses on each question, 0 to 1, in the order of arrival. A member's weight is
     proportional to exp(-rate · its loss so far). Without a rate it is sqrt(8 ln M / n) at the n-th question, which
     needs no horizon: the expected loss of drawing members by weight exceeds the best member's by at most
-    sqrt(2 N ln M) + sqrt(ln(M) / 8). At `tuned_rate`, by at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
+    sqrt(2 N ln M) + sqrt(ln(M) / 8). The best rate for a known number N of questions is sqrt(8 ln M / N): the excess is
+    then at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
     """
     loss_MN = np.asarray(loss_MN, dtype=np.float64)
     if loss_MN.ndim != 2 or not loss_MN.size or not ((loss_MN >= 0) & (loss_MN <= 1)).all():
@@ -32,16 +33,6 @@ def hedge(loss_MN: np.ndarray, *, rate: float | None = None) -> np.ndarray:
     if rate is None:
         rate = np.sqrt(8 * np.log(members) / np.arange(1, questions + 1))
     return softmax((-rate * losses_before(loss_MN)).T, np.ones((questions, members), dtype=bool)).T
-
-
-def tuned_rate(members: int, questions: int) -> float:
-    """The rate of the best bound when the number of questions is known beforehand, sqrt(8 ln M / N)."""
-    return float(np.sqrt(8 * np.log(members) / questions))
-
-
-def regret(weight_MN: np.ndarray, loss_MN: np.ndarray) -> float:
-    """The expected loss of drawing a member by weight_MN at each question, less that of the best one in hindsight."""
-    return float((weight_MN * loss_MN).sum() - loss_MN.sum(1).min())
 
 
 def losses_before(loss_MN: np.ndarray) -> np.ndarray:
@@ -78,10 +69,8 @@ def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[s
 
 def judged_vote(opinions: Opinions, truth: Truth, weight_MN: np.ndarray) -> np.ndarray:
     """right_N of the vote with weights that may change from question to question; of t best, gold among them, 1/t."""
-    total_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
-    best_NK = (total_NK >= total_NK.max(1, keepdims=True) - 1e-9) & (total_NK > 0)
-    hit_N = best_NK[np.arange(len(best_NK)), np.maximum(truth.gold_N, 0)] & (truth.gold_N >= 0)
-    return hit_N / np.maximum(best_NK.sum(1), 1)
+    votes_NK = count_votes(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
+    return rightness(Decision(~votes_NK.any(1), votes_NK), truth)
 
 
 def _refitted(opinions: Opinions, truth: Truth, every: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 from scipy.special import digamma
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools import coins
-from w2s.pools.coins import blocks, check_turns, decide, normalise, voted
+from w2s.pools import one_coin
+from w2s.pools.one_coin import blocks, check_turns, decide, normalise, select_voted
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 
 MOST_POSITIONS = 100
@@ -100,7 +100,7 @@ def apply_confusion(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 def positions(opinions: Opinions, iterations: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """answer_MN and count_N of the questions with a vote, where candidates' positions may mean something."""
     check_turns(iterations, tolerance)
-    answer_MN, count_N, open_N = voted(opinions)[:3]
+    answer_MN, count_N, open_N = select_voted(opinions)[:3]
     if open_N.any():
         raise NotApplicable("positions mean nothing where the candidates are what the members answered")
     if count_N.max() > MOST_POSITIONS:
@@ -152,5 +152,5 @@ def posterior(
     return normalise(log_BK, mask_BK, np.zeros(len(count_B)))
 
 
-METHODS = {"dawid_skene": dawid_skene, "mace": mace, **coins.METHODS}
-APPLY = {"confusion": apply_confusion, **coins.APPLY}
+METHODS = {"dawid_skene": dawid_skene, "mace": mace, **one_coin.METHODS}
+APPLY = {"confusion": apply_confusion, **one_coin.APPLY}

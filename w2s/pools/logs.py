@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from w2s.data.reading import Problems, Row, file_rows, quoted
+from w2s.data.reading import Row, file_rows, quoted
 from w2s.grading.judge import judge
 from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, rows_source
-from w2s.pools.harness import lm_eval_rows
+from w2s.pools.lm_eval import lm_eval_rows
 from w2s.store.log import say
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 Suite = tuple[list[Example], list[Gold]]
@@ -19,13 +20,13 @@ RESULTS = re.compile(r"_(eval_)?results\.jsonl?(\.gz)?$")
 LINES = (".jsonl", ".jsonl.gz")
 
 
-def log_sources(
+def read_logs(
     path: Path, suite: Suite | None, metrics: Sequence[str], filters: Sequence[str], notes: list[str]
 ) -> tuple[Source, Source] | None:
     """(questions, outputs) where `path` is a log, or a folder of logs; None where it is not.
 
     lm-eval: OUTPUT/MODEL/samples_TASK_DATE.jsonl, wherever it lies; of several runs of a task the newest counts, and
-    `metrics` and `filters` are those that may be taken (see `harness`). What was chosen is added to `notes`.
+    `metrics` and `filters` are those that may be taken (see `lm_eval`). What was chosen is added to `notes`.
     evalplus: MODEL.jsonl with the columns task_id and solution or completion, judged here by `suite`.
     """
     files = logs_in(path)
@@ -63,7 +64,7 @@ def model_of(file: Path) -> str:
 def models_files(files: Sequence[Path]) -> list[Path]:
     """One file per model: its sanitized one, else its calibrated one, else the plain one, else the raw one.
 
-    Results of a judge are no samples. What is left out is said.
+    A judge's results are no samples. What is left out is logged.
     """
     taken: dict[tuple[Path, str], Path] = {}
     for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):

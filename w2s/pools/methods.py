@@ -1,25 +1,26 @@
-"""Every way to make one opinion of a fixed pool's: fit on questions with gold, apply to questions without.
+"""Every method of combining a fixed pool's answers: fit on questions with gold, apply to questions without.
 
-A method is `(opinions, truth, *, options) -> Fitted`; how a Fitted is applied is known by its kind (`APPLY`). Each
+A method is `(opinions, truth, *, options) -> Fitted`; the Fitted's kind says how it is applied (`APPLY`). Each
 function of `alphas.ALPHAS` is a method as well: the vote with these alphas. The families are listed in `FAMILIES`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from w2s.config.registry import pick
+from w2s.config.registry import options, pick
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.combiners import log_odds, mean_probability
 from w2s.ensemble.subsets import SUBSETS
-from w2s.pools import cascades, focal, frugal, label_models, routing, stacking, trees
+from w2s.ensemble.votes import count_votes, vote_shares
+from w2s.pools import cascades, frugal, label_models, routing, stacking, trees
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth, ballots
-from w2s.pools.tally import tally
 from w2s.store.records import BadInput
 
 
@@ -89,9 +90,8 @@ def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots]
 
 def apply_vote(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The shares of the votes; a question without a vote is an abstention."""
-    shares_NK = tally(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
-    silent_N = ~shares_NK.any(1)
-    return Decision(silent_N, shares_NK / np.maximum(shares_NK.sum(1, keepdims=True), 1e-300))
+    votes_NK = count_votes(opinions.answer_MN, opinions.mask_NK.shape[1], fitted.arrays["alpha_M"])
+    return Decision(~votes_NK.any(1), vote_shares(votes_NK))
 
 
 def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitted:
@@ -108,19 +108,37 @@ def apply(fitted: Fitted, opinions: Opinions, point: int | None = None) -> Decis
     """What a fitted method answers; `opinions` may hold other members too, and the decision's positions are theirs."""
     if fitted.kind not in APPLY:
         raise BadInput(f"kind: {fitted.kind!r} is not known; it can be: {', '.join(APPLY)}")
-    found = APPLY[fitted.kind](fitted, opinions.only(fitted.members), fitted.point if point is None else point)
+    decision = APPLY[fitted.kind](fitted, opinions.only(fitted.members), fitted.point if point is None else point)
     place = {name: at for at, name in enumerate(opinions.members.tolist())}
     place_M = np.array([place[name] for name in fitted.members.tolist()])
     asked_MN = np.zeros(opinions.answer_MN.shape, dtype=bool)
-    asked_MN[place_M] = True if found.asked_MN is None else found.asked_MN
+    asked_MN[place_M] = True if decision.asked_MN is None else decision.asked_MN
     asked_MN &= opinions.answer_MN != NOT_ASKED
-    member_N = None if found.member_N is None else np.where(found.member_N >= 0, place_M[found.member_N], -1)
-    probs_NK = found.probs_NK
+    member_N = None if decision.member_N is None else np.where(decision.member_N >= 0, place_M[decision.member_N], -1)
+    probs_NK = decision.probs_NK
     if probs_NK is not None and not probs_NK.shape[1]:
         probs_NK = np.zeros((len(probs_NK), 1))  # open questions that nobody answered: there is no candidate at all
-    return dataclasses.replace(found, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
+    return dataclasses.replace(decision, asked_MN=asked_MN, member_N=member_N, probs_NK=probs_NK)
 
 
+def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
+    """The online protocol of a method, (opinions, truth, *, seed) -> right_N by name, with the options of `spec`.
+
+    A method and its protocol share options by name; the others keep their defaults, and the caller gives the seed.
+    """
+    protocol = ONLINE[spec["name"]]
+    shared = options(METHODS[spec["name"]]).keys() & options(protocol).keys() - {"seed"}
+    return functools.partial(protocol, **{name: value for name, value in spec.items() if name in shared})
+
+
+def shipped() -> dict[str, dict[str, Callable]]:
+    """RL-Focal, the plug-in that ships with w2s. This is the only place that names it."""
+    from w2s.pools import focal
+
+    return focal.METHODS
+
+
+PLUGIN = shipped()
 BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the voters of a vote
 POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
@@ -133,13 +151,13 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "boosting": {name: ALPHAS[name] for name in ("samme", "bagging")},
     "stacking": {**stacking.METHODS, **trees.METHODS},
     "selection": SUBSETS,
-    "focal": focal.METHODS,
+    "focal": PLUGIN["combine"],
     "routing": routing.METHODS,
     "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
-ALL = [name for name in METHODS if name not in focal.METHODS]
-"""What "all" stands for: RL-Focal trains for minutes, so it is asked for by its name or family."""
+ALL = [name for name in METHODS if name not in PLUGIN["combine"]]
+"""What "all" stands for. RL-Focal trains for minutes, so it must be named, or its family."""
 APPLY = {
     "member": apply_member,
     "vote": apply_vote,
@@ -147,8 +165,9 @@ APPLY = {
     **label_models.APPLY,
     **stacking.APPLY,
     **trees.APPLY,
-    **focal.APPLY,
     **routing.APPLY,
     **frugal.APPLY,
     **cascades.APPLY,
+    **PLUGIN["combine_apply"],
 }
+ONLINE = PLUGIN["combine_online"]

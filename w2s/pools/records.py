@@ -1,4 +1,4 @@
-"""Recorded opinions: what a pool of models that nobody can train answered, and what combining them decided.
+"""Recorded opinions: the answers of a pool of models that nobody can train, and the decisions of combining them.
 
 Letters: N questions, K most candidates of one question, M members. A member is a model, or one prompt or one sample of
 a model: prompt ensembles and self-consistency are pools like any other. As everywhere, gold is a record of its own.
@@ -19,20 +19,20 @@ import numpy as np
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.store.records import BadInput, candidate_mask, load_arrays
 
-# What an answer can be beside a candidate's position.
-ABSTAINED = -1  # asked, and no answer could be read
-NOT_ASKED = -2  # no row
+# The values of an answer that are no candidate's position.
+ABSTAINED = -1  # a row without a readable answer
+NOT_ASKED = -2  # there is no row
 NOT_RECORDED = -3  # whether it was right is known, the answer is not
 
 
 @dataclass(frozen=True)
 class Opinions:
-    """What M members answered to N questions; no gold in it.
+    """The answers of M members to N questions; it holds no gold.
 
     The candidates of a question are its choices or, where it has none, the distinct answers that the members gave
     (`texts_N`; count_N of them). answer_MN (int16) is a candidate's position, or ABSTAINED, NOT_ASKED, NOT_RECORDED.
-    group_N: task or subject ('' if none). prompt_N: '' if unknown. What was not recorded at all is None; single gaps in
-    arrays are NaN. probs_MNK: choice probabilities; score_MN: a member's own confidence in its answer, on its own
+    group_N: task or subject ('' if none). prompt_N: '' if unknown. An array that was not recorded is None; single gaps
+    in arrays are NaN. probs_MNK: choice probabilities; score_MN: a member's own confidence in its answer, on its own
     scale; cost_MN: US dollars of that query; check_MN: 1 where the answer passed a check that needs no gold (the
     examples in a programming task's docstring), else 0; output_MN: the raw texts; features_ND: of the prompts.
     """
@@ -60,15 +60,15 @@ class Opinions:
         """These questions alone (positions, a mask or a slice)."""
         if isinstance(rows, np.ndarray) and rows.dtype == bool and rows.all():
             return self  # no copy: a million questions of ten members take a quarter of a GB
-        found = {
+        parts = {
             f.name: _cut(getattr(self, f.name), rows, f.name.split("_")[-1])
             for f in dataclasses.fields(self)
             if f.name not in ("ids", "members")
         }
-        return dataclasses.replace(self, ids=self.ids[rows], **found)
+        return dataclasses.replace(self, ids=self.ids[rows], **parts)
 
     def only(self, members: Sequence[str] | np.ndarray) -> Opinions:
-        """These members alone, in this order. One that is not there is a BadInput."""
+        """Only these members, in this order. One that is not there is a BadInput."""
         place = {name: at for at, name in enumerate(self.members.tolist())}
         missing = [name for name in members if name not in place]
         if missing:
@@ -85,7 +85,7 @@ class Opinions:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known about right and wrong. A separate record: no method sees it when it is applied.
+    """What is known of right and wrong. A separate record: no method sees it when it is applied.
 
     gold_N: the right candidate's position, -1 where no member gave the gold answer, -2 where gold is unknown.
     right_MN: 0 (wrong) to 1 (right) of each answer as recorded or graded (also a share, e.g. of samples that passed),
@@ -108,9 +108,9 @@ class Truth:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a method answers to N questions: candidates (probs_NK), or the answers of chosen members (member_N).
+    """A method's answers to N questions: candidates (probs_NK), or the answers of chosen members (member_N).
 
-    Exactly one of the two is given. asked_MN: whose answers it paid for (None: everyone's). abstained_N: no answer.
+    Exactly one of the two is set. asked_MN: whose answers it paid for (None: everyone's). abstained_N: no answer.
     """
 
     abstained_N: np.ndarray
@@ -121,10 +121,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted method: `kind` says how it is applied (`pool.APPLY`), `arrays` hold all that was learned.
+    """A fitted method: `kind` says how it is applied (`methods.APPLY`), `arrays` hold all that was learned.
 
     `members` are its members, in the order of the arrays. `points` name its operating points from cheap to dear, where
-    it trades cost for quality ('' alone otherwise); `point` is the one that is used unless another is asked for.
+    it trades cost for quality ('' alone otherwise); `point` is the default one.
     """
 
     kind: str
@@ -192,9 +192,9 @@ def write_fitted(path: Path, fitted: Fitted) -> None:
 def read_fitted(path: Path) -> Fitted:
     """What `write_fitted` wrote; anything else is a BadInput."""
     try:
-        found = load_arrays(path)
-        rest = json.loads(str(found["rest"]))
-        arrays = {name.removeprefix("array:"): one for name, one in found.items() if name.startswith("array:")}
+        content = load_arrays(path)
+        rest = json.loads(str(content["rest"]))
+        arrays = {name.removeprefix("array:"): array for name, array in content.items() if name.startswith("array:")}
         return Fitted(
             rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
         )

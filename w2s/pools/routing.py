@@ -1,6 +1,6 @@
 """Routers: each question goes to the one member whose answer is worth its price.
 
-All estimate, from the question alone, how likely each member is to be right (`routers.ESTIMATORS`) and what it will
+All estimate, from the question alone, how likely each member is to be right (`estimators.ESTIMATORS`) and what it will
 cost, and take the member with the most `quality - price · cost`. The price, in right answers per dollar, is 1 over the
 willingness to pay; it is also the Lagrange multiplier of "as many right answers as this budget buys". Every price is an
 operating point, named by what the fit questions cost there; the default is the one with the best quality on questions
@@ -20,9 +20,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.estimators import ESTIMATORS
 from w2s.pools.features import described, fit_described
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth
-from w2s.pools.routers import ESTIMATORS
 from w2s.store.records import BadInput
 
 FOLDS = 4  # 2 for many questions
@@ -45,8 +45,8 @@ def knn(
     RouterBench (Hu et al. 2024, arXiv 2403.12031, section 4), with neighbours weighed by cosine and `prior` questions
     of mean quality mixed in.
     """
-    check(neighbours=neighbours, points=points, dimensions=dimensions)
-    check_above_0(prior=prior)
+    check_counts({"neighbours": neighbours, "points": points, "dimensions": dimensions})
+    check_above_0({"prior": prior})
     learn = {"neighbours": {"neighbours": neighbours, "prior": prior}}
     return fit_router(opinions, truth, learn, dimensions, points, None, seed)
 
@@ -64,8 +64,8 @@ def classifier(
 
     Shnitzer et al. 2023 (arXiv 2309.15789): one binary classifier of "is it right" for each model.
     """
-    check(points=points, dimensions=dimensions)
-    check_above_0(penalty=penalty)
+    check_counts({"points": points, "dimensions": dimensions})
+    check_above_0({"penalty": penalty})
     return fit_router(opinions, truth, {"logistic": {"penalty": penalty}}, dimensions, points, None, seed)
 
 
@@ -84,8 +84,8 @@ def matrix_factorisation(
     RouteLLM (Ong et al. 2024, arXiv 2406.18665, section 4.2): score = w · (v_m * W q). Its preferences between two
     models are right-or-wrong of each model here, so w is taken into v_m and the score is a logit, fitted by L-BFGS.
     """
-    check(rank=rank, points=points, dimensions=dimensions)
-    check_above_0(penalty=penalty)
+    check_counts({"rank": rank, "points": points, "dimensions": dimensions})
+    check_above_0({"penalty": penalty})
     learn = {"factors": {"rank": rank, "penalty": penalty}}
     return fit_router(opinions, truth, learn, dimensions, points, None, seed)
 
@@ -109,8 +109,8 @@ def budgeted(
     whose solution is one Lagrange multiplier. budgets_per_1000: dollars per 1,000 questions (default: `points` budgets
     from the cheapest member's cost up). Raises NotApplicable without costs.
     """
-    check(neighbours=neighbours, points=points, dimensions=dimensions)
-    check_above_0(prior=prior, penalty=penalty)
+    check_counts({"neighbours": neighbours, "points": points, "dimensions": dimensions})
+    check_above_0({"prior": prior, "penalty": penalty})
     if budgets_per_1000 is not None and (not budgets_per_1000 or min(budgets_per_1000) <= 0):
         raise BadInput(f"budgets_per_1000: {budgets_per_1000!r} given; allowed: dollars above 0")
     if opinions.cost_MN is None:
@@ -125,8 +125,8 @@ def best_per_group(opinions: Opinions, truth: Truth, *, prior: float = 5.0, poin
 
     `prior` questions of the member's mean quality are mixed into each group; a group that is new gets the best overall.
     """
-    check(points=points)
-    check_above_0(prior=prior)
+    check_counts({"points": points})
+    check_above_0({"prior": prior})
     if len(set(opinions.group_N.tolist())) < 2:
         raise NotApplicable("the questions have no groups")
     return fit_router(opinions, truth, {"groups": {"prior": prior}}, None, points, None, seed)
@@ -145,17 +145,17 @@ def apply_router(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 def estimate_quality(fitted: Fitted, opinions: Opinions) -> np.ndarray:
     """quality_MN, 0 to 1: how likely each member is to be right, the mean of the fitted estimators."""
-    return predict(fitted.arrays, fitted.meta["estimators"], known_of(fitted, opinions))
+    return predict(fitted.arrays, fitted.meta["estimators"], read_known(fitted, opinions))
 
 
 def estimate_cost(fitted: Fitted, opinions: Opinions) -> np.ndarray:
     """cost_MN, US dollars: by ridge regression on the features, or each member's mean in the group; 0 if unknown."""
     if fitted.meta["cost"] is None:
         return np.zeros(opinions.answer_MN.shape)
-    return ESTIMATORS[fitted.meta["cost"]][1](part(fitted.arrays, "cost"), known_of(fitted, opinions))
+    return ESTIMATORS[fitted.meta["cost"]][1](part(fitted.arrays, "cost"), read_known(fitted, opinions))
 
 
-def known_of(fitted: Fitted, opinions: Opinions) -> np.ndarray:
+def read_known(fitted: Fitted, opinions: Opinions) -> np.ndarray:
     """What a router may look at: the groups, or the features of the prompts."""
     return opinions.group_N if "groups" in fitted.meta["estimators"] else described(fitted.arrays, opinions)
 
@@ -179,7 +179,7 @@ def fit_router(
     opinions, truth = canonical(opinions, truth)
     arrays = {} if dimensions is None else fit_described(opinions, dimensions=dimensions, seed=seed)
     fitted = Fitted("router", opinions.members, arrays, {"estimators": list(options), "cost": None})
-    what_N = known_of(fitted, opinions)
+    what_N = read_known(fitted, opinions)
     arrays |= learn(options, what_N, truth.right_MN) | {"price_P": np.zeros(1)}
     cost_MN = opinions.cost_MN
     if cost_MN is None and len(opinions.members) == 2:
@@ -190,7 +190,7 @@ def fit_router(
     costs = ESTIMATORS[name][0](what_N, cost_MN, **chosen)
     arrays |= {f"cost/{array}": value for array, value in costs.items()}
     fitted = dataclasses.replace(fitted, meta=fitted.meta | {"cost": name})
-    rows, unseen_MN = cross_fitted(options, what_N, truth.right_MN, seed)
+    rows, unseen_MN = cross_fit(options, what_N, truth.right_MN, seed)
     # Prices are found with the estimates that will be used: those of fewer questions are flatter, and so are paid less.
     quality_MN, cost_MN = predict(arrays, options, what_N[rows]), estimate_cost(fitted, opinions.questions(rows))
     price_P, paid_P = sweep(quality_MN, cost_MN, points, budgets_P)
@@ -235,7 +235,7 @@ def predict(arrays: dict[str, np.ndarray], estimators: Iterable[str], what_N: np
     return np.mean([ESTIMATORS[name][1](part(arrays, name), what_N) for name in estimators], axis=0)
 
 
-def cross_fitted(
+def cross_fit(
     options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rows, quality_MN): estimates for at most 4,000 questions, each by estimators that did not see it."""
@@ -269,7 +269,7 @@ def sweep(
         return cost_MN[choose(quality_MN, cost_MN, price), rows].mean()
 
     coarse = np.log(unit) + np.linspace(np.log(1e-6), np.log(1e6), 33)
-    coarse_paid = np.array([paid(np.exp(one)) for one in coarse])
+    coarse_paid = np.array([paid(np.exp(log_price)) for log_price in coarse])
     most = paid(0.0)
 
     def multiplier(budget: float) -> float:
@@ -299,14 +299,14 @@ def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(name + "/"): value for key, value in arrays.items() if key.startswith(name + "/")}
 
 
-def check(**options: int) -> None:
+def check_counts(options: dict[str, int]) -> None:
     """Raises a BadInput unless each is at least 1."""
     for name, value in options.items():
         if value < 1:
             raise BadInput(f"{name}: {value!r} given; allowed: at least 1")
 
 
-def check_above_0(**options: float) -> None:
+def check_above_0(options: dict[str, float]) -> None:
     """Raises a BadInput unless each is above 0."""
     for name, value in options.items():
         if not value > 0:

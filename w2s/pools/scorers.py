@@ -11,7 +11,9 @@ from itertools import combinations
 import numpy as np
 from scipy.special import expit
 
+from w2s.pools.confidence import confidence, fit_quantiles, ranks
 from w2s.pools.features import described, fit_described
+from w2s.pools.logistic import fit_one
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Opinions
 from w2s.store.records import candidate_mask
 
@@ -41,9 +43,7 @@ def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np
     arrays["groups_G"] = groups if len(groups) > 1 else groups[:0]
     score_MN = confidence(opinions)
     if score_MN is not None:
-        # The quantiles of nothing are NaN, and a warning: the middle is as good for a member without any confidence.
-        score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0.5)
-        arrays["knots_MQ"] = np.nanquantile(score_MN, np.linspace(0, 1, KNOTS), axis=1).T
+        arrays["knots_MQ"] = fit_quantiles(score_MN, KNOTS)
     return arrays
 
 
@@ -57,9 +57,7 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
     given_MN = opinions.answer_MN >= 0
     score_MN = confidence(opinions)
     if score_MN is not None and "knots_MQ" in arrays:
-        for at, knots_Q in enumerate(arrays["knots_MQ"]):
-            below = np.searchsorted(knots_Q, score_MN[at]) + np.searchsorted(knots_Q, score_MN[at], side="right")
-            own[at, :, 0] = np.where(np.isfinite(score_MN[at]), below / (2 * KNOTS) - 0.5, 0)
+        own[:, :, 0] = ranks(score_MN, arrays["knots_MQ"], middle=True)
         # Hinges: a member's confidence need not be linear in its log-odds of being right.
         own[:, :, 1:4] = np.maximum(own[:, :, :1] - [-0.25, 0, 0.25], 0)
     place_MN = opinions.answer_MN / np.maximum(opinions.count_N - 1, 1) - 0.5
@@ -75,15 +73,6 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
         own[:, :, 9] = np.nan_to_num(opinions.check_MN)
     shared_NF = np.concatenate(shared, axis=1)
     return np.concatenate([np.broadcast_to(shared_NF, (members, *shared_NF.shape)), own], axis=2)
-
-
-def confidence(opinions: Opinions) -> np.ndarray | None:
-    """score_MN or, where that was not recorded, the recorded probability of the answer that was given."""
-    if opinions.score_MN is not None or opinions.probs_MNK is None:
-        return opinions.score_MN
-    place_MN1 = np.maximum(opinions.answer_MN, 0)[:, :, None].astype(int)
-    prob_MN = np.take_along_axis(opinions.probs_MNK, place_MN1, axis=2)[:, :, 0]
-    return np.where(opinions.answer_MN >= 0, prob_MN, np.nan)
 
 
 def answer_lengths(opinions: Opinions) -> np.ndarray:
@@ -143,34 +132,9 @@ def cross_fit(
     """A logistic regression on the usable rows with a fold, and the log-odds (N) by fits that did not see the row."""
     scale_F = np.where(np.ptp(x_NF, axis=0) > 1e-12, np.maximum(x_NF.std(0), 1e-12), 1)
     x_NF, usable_N = x_NF / scale_F, usable_N & (fold_N >= 0)
-    coef_F = logistic_coef(x_NF[usable_N], target_N[usable_N], l2, np.zeros(x_NF.shape[1]))
+    coef_F = fit_one(x_NF[usable_N], target_N[usable_N], l2, np.zeros(x_NF.shape[1]))
     logit_N = x_NF @ coef_F
     for fold in range(fold_N.max() + 1):
         rest_N, here_N = usable_N & (fold_N != fold), fold_N == fold
-        logit_N[here_N] = x_NF[here_N] @ logistic_coef(x_NF[rest_N], target_N[rest_N], l2, coef_F)
+        logit_N[here_N] = x_NF[here_N] @ fit_one(x_NF[rest_N], target_N[rest_N], l2, coef_F)
     return coef_F / scale_F, logit_N
-
-
-def logistic_coef(x_NF: np.ndarray, target_N: np.ndarray, l2: float, start_F: np.ndarray) -> np.ndarray:
-    """Coefficients of a logistic regression by Newton's method; targets from 0 to 1; the first column is the constant.
-
-    The penalty is l2/2 times the squared coefficients, a thousandth of it on the constant.
-    """
-    penalty_F = np.full(x_NF.shape[1], float(l2))
-    penalty_F[0] *= 1e-3
-
-    coef_F, logit_N = start_F, x_NF @ start_F
-    for _ in range(100):
-        prob_N = expit(logit_N)
-        slope_F = x_NF.T @ (prob_N - target_N) + penalty_F * coef_F
-        curve_FF = (x_NF.T * (prob_N * (1 - prob_N))) @ x_NF
-        curve_FF[np.diag_indices_from(curve_FF)] += penalty_F
-        step_F = np.linalg.solve(curve_FF, slope_F)
-        move_N = x_NF @ step_F
-        # Far from the solution the curvature vanishes and a whole step overshoots.
-        size = min(1.0, 2 / np.abs(move_N).max(initial=2))
-        coef_F, logit_N = coef_F - size * step_F, logit_N - size * move_N
-        # The loss was to fall by half of this (Newton's decrement), in nats of all rows together.
-        if slope_F @ step_F < 1e-6:
-            break
-    return coef_F

@@ -1,6 +1,6 @@
 """Stacking (Wolpert 1992): a second model, fitted on questions with gold, reads all members' answers and decides.
 
-The members were trained on none of these questions, so their outputs are out of fold as they stand. A candidate is
+No member was trained on these questions, so their outputs are out of fold as they stand. A candidate is
 judged by who voted for it, so that a question may have any number of candidates in any order; what is known beside
 the vote (probabilities, a member's own confidence) joins in. Abstentions are a symbol of their own.
 """
@@ -8,10 +8,11 @@ the vote (probabilities, a member's own confidence) joins in. Abstentions are a 
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
 from w2s.ensemble.ballots import NotApplicable
+from w2s.pools.confidence import fit_quantiles, ranks
+from w2s.pools.logistic import first_rows, fit_conditional
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 from w2s.store.records import BadInput
 
@@ -39,7 +40,7 @@ def logistic(
         if value < 0:
             raise BadInput(f"{name}: {value!r} given; allowed: 0 and above")
     design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
-    theta_F = solve(design, opinions.count_N, truth.gold_N, penalty_F)
+    theta_F = fit_conditional(design, opinions.count_N, truth.gold_N, penalty_F)
     return Fitted("logistic", opinions.members, {**arrays, "theta_F": theta_F})
 
 
@@ -54,40 +55,9 @@ def prepare(
     arrays = {"groups": groups if len(groups) > 1 else groups[:0], "by_position": np.array(by_position)}
     arrays["by_probability"] = np.array(opinions.probs_MNK is not None)
     if opinions.score_MN is not None:
-        score_MN = opinions.score_MN[:, rows]
-        # The quantiles of nothing are NaN, and a warning: a member without any confidence here has rank 0 anyway.
-        score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0)
-        arrays["quantiles_MQ"] = np.nanquantile(score_MN, np.linspace(0, 1, 33), axis=1).T
+        arrays["quantiles_MQ"] = fit_quantiles(opinions.score_MN[:, rows], 33)
     design, penalty_F = evidence(opinions, arrays, penalties)
     return design, penalty_F, arrays
-
-
-def solve(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray, penalty_F: np.ndarray) -> np.ndarray:
-    """theta_F of the conditional logit on the questions whose gold is among the candidates."""
-    right_N = gold_N >= 0
-    if not right_N.any():
-        return np.zeros(design.shape[1])  # nothing to learn from: a small fold
-    design, count_N, gold_N = design[np.repeat(right_N, count_N)], count_N[right_N], gold_N[right_N].astype(int)
-    start_N, owner_C = first_rows(count_N), np.repeat(np.arange(len(count_N)), count_N)
-    gold_C, turned = start_N + gold_N, design.T.tocsr()
-
-    def loss(theta_F: np.ndarray) -> tuple[float, np.ndarray]:
-        score_C = design @ theta_F
-        most_N = np.maximum.reduceat(score_C, start_N)
-        exp_C = np.exp(score_C - most_N[owner_C])
-        total_N = np.add.reduceat(exp_C, start_N)
-        slope_C = exp_C / total_N[owner_C]
-        slope_C[gold_C] -= 1
-        value = (np.log(total_N) + most_N - score_C[gold_C]).sum() + (penalty_F * theta_F**2).sum() / 2
-        return value, turned @ slope_C + penalty_F * theta_F
-
-    enough = {"maxiter": 300, "ftol": 1e-6, "maxcor": 30}
-    return minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options=enough).x
-
-
-def first_rows(count_N: np.ndarray) -> np.ndarray:
-    """The design's first row of each question."""
-    return np.r_[0, np.cumsum(count_N)[:-1]].astype(int)
 
 
 def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
@@ -153,12 +123,6 @@ def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
         log_MC = np.nan_to_num(log_MC + np.log(opinions.count_N)[owner_C])
         member_S, row_S = np.nonzero(log_MC)
         yield row_S, member_S, log_MC[member_S, row_S]
-
-
-def ranks(score_MN: np.ndarray, quantiles_MQ: np.ndarray) -> np.ndarray:
-    """Where a score lies among the member's own, -0.5 to 0.5 (0 where none is recorded): scales differ by member."""
-    rank_MN = np.array([np.searchsorted(q, s) for q, s in zip(quantiles_MQ, score_MN, strict=True)])
-    return np.where(np.isfinite(score_MN), np.minimum(rank_MN / (quantiles_MQ.shape[1] - 1), 1) - 0.5, 0)
 
 
 def normal(score_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

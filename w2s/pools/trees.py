@@ -6,10 +6,13 @@ They start from the logistic stacking of `stacking`: its out-of-fold log-probabi
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
+from w2s.ensemble.votes import count_votes
+from w2s.pools.confidence import ranks
+from w2s.pools.logistic import fit_conditional
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.pools.stacking import apply_logistic, normal, prepare, ranks, solve
-from w2s.pools.tally import tally
+from w2s.pools.stacking import apply_logistic, normal, prepare
 from w2s.store.records import BadInput
 
 FOLDS = 2
@@ -39,30 +42,40 @@ def gradient_boosted(
             raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
-    design, penalty_F, found = prepare(known, truth.questions(rows), PENALTIES, True, True)
-    fold_N = np.empty(len(rows), dtype=int)
-    # Folds by id: they do not depend on the order of the questions.
-    fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
-    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
-    for fold in range(FOLDS):
-        others_N = fold_N != fold
-        theta_F = solve(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
-        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
-    score_NK = np.full(known.mask_NK.shape, -np.inf)
-    score_NK[known.mask_NK] = score_C
-    prior_NK = normal(score_NK, known.mask_NK)
-    found["theta_F"] = solve(design, known.count_N, gold_N, penalty_F)
-    arrays = {f"logistic:{name}": array for name, array in found.items()}
+    design, penalty_F, stacking_arrays = prepare(known, truth.questions(rows), PENALTIES, True, True)
+    prior_NK = cross_fit(known, gold_N, design, penalty_F, seed)
+    stacking_arrays["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
+    arrays = {f"logistic:{name}": array for name, array in stacking_arrays.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
     model = HistGradientBoostingClassifier(
-        max_iter=trees, learning_rate=learning_rate, max_leaf_nodes=leaves, min_samples_leaf=least_rows,
-        l2_regularization=5.0, early_stopping=False, random_state=seed,
-    )  # fmt: skip
+        max_iter=trees,
+        learning_rate=learning_rate,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=least_rows,
+        l2_regularization=5.0,
+        early_stopping=False,
+        random_state=seed,
+    )
     # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
     # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(features_CF, gold_N[row_C] == place_C)
-    return Fitted("gradient_boosted", opinions.members, {**arrays, **plain(model)})
+    return Fitted("gradient_boosted", opinions.members, {**arrays, **as_arrays(model)})
+
+
+def cross_fit(known: Opinions, gold_N: np.ndarray, design: csr_matrix, penalty_F: np.ndarray, seed: int) -> np.ndarray:
+    """prior_NK: the logistic stacking's probabilities, each by a fit on the folds without the question."""
+    fold_N = np.empty(len(gold_N), dtype=int)
+    # Folds by id: they do not depend on the order of the questions.
+    fold_N[np.argsort(known.ids)] = np.random.default_rng(seed).permutation(len(gold_N)) % FOLDS
+    score_C, fold_C = np.zeros(design.shape[0]), np.repeat(fold_N, known.count_N)
+    for fold in range(FOLDS):
+        others_N = fold_N != fold
+        theta_F = fit_conditional(design[fold_C != fold], known.count_N[others_N], gold_N[others_N], penalty_F)
+        score_C[fold_C == fold] = design[fold_C == fold] @ theta_F
+    score_NK = np.full(known.mask_NK.shape, -np.inf)
+    score_NK[known.mask_NK] = score_C
+    return normal(score_NK, known.mask_NK)
 
 
 def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
@@ -85,7 +98,7 @@ def features(
     and number of candidates.
     """
     answer_MN = opinions.answer_MN
-    votes_NK = tally(answer_MN, opinions.mask_NK.shape[1])
+    votes_NK = count_votes(answer_MN, opinions.mask_NK.shape[1])
     row_C, place_C = np.nonzero(votes_NK)
     vote_MC = np.where(answer_MN[:, row_C] < 0, -1, answer_MN[:, row_C] == place_C).astype(np.float32)
     blocks = [vote_MC]
@@ -114,15 +127,15 @@ def rival(values_NK: np.ndarray) -> np.ndarray:
     return np.where(values_NK == top_N2[:, :1], top_N2[:, 1:], top_N2[:, :1])
 
 
-def plain(model) -> dict[str, np.ndarray]:
+def as_arrays(model) -> dict[str, np.ndarray]:
     """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
 
     scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
     else, and a test compares `margins` with its own decisions.
     """
-    nodes = [one[0].nodes for one in model._predictors]
-    first_T = np.r_[0, np.cumsum([len(one) for one in nodes])[:-1]]
-    shift_P = np.repeat(first_T, [len(one) for one in nodes])
+    nodes = [tree[0].nodes for tree in model._predictors]
+    first_T = np.r_[0, np.cumsum([len(tree) for tree in nodes])[:-1]]
+    shift_P = np.repeat(first_T, [len(tree) for tree in nodes])
     node_P = np.concatenate(nodes)
     leaf_P = node_P["is_leaf"].astype(bool)
     here_P = np.arange(len(node_P))
@@ -134,7 +147,7 @@ def plain(model) -> dict[str, np.ndarray]:
         "right_P": np.where(leaf_P, here_P, node_P["right"] + shift_P).astype(np.int32),
         "value_P": node_P["value"],
         "start": np.asarray(model._baseline_prediction).ravel()[0],
-        "depth": np.array(max(int(one["depth"].max()) for one in nodes)),
+        "depth": np.array(max(int(tree["depth"].max()) for tree in nodes)),
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.pools.made import made_up
 from w2s.cli import main
-from w2s.evaluation.pools.asked import without_gaps
+from w2s.evaluation.pools.pool import fill_costs
 from w2s.pools.records import read_fitted
 from w2s.store.records import PseudoLabels, read_arrays
 
@@ -27,8 +27,14 @@ def write(folder, opinions, truth, *, gold=True):
     for at, member in enumerate(opinions.members):
         for row, key in enumerate(opinions.ids):
             answer = opinions.answer_MN[at, row]
-            outputs.append({"id": key, "model": member, "answer": str(answer) if answer >= 0 else None,
-                            "cost": float(opinions.cost_MN[at, row])})  # fmt: skip
+            outputs.append(
+                {
+                    "id": key,
+                    "model": member,
+                    "answer": str(answer) if answer >= 0 else None,
+                    "cost": float(opinions.cost_MN[at, row]),
+                }
+            )
     pd.DataFrame(outputs).to_json(folder / "outputs.jsonl", orient="records", lines=True)
     return folder
 
@@ -38,8 +44,19 @@ def done(tmp_path_factory):
     """A finished `w2s combine` over most methods; its folder."""
     folder = tmp_path_factory.mktemp("combine")
     write(folder / "pool", *made_up(questions=160))
-    main(["combine", str(folder / "pool"), "--repeats", "2", "--out", str(folder / "out"),
-          "--methods", "votes,samme,stacking,top_k,knn,frugal,one_coin", "top_k.k=2"])  # fmt: skip
+    main(
+        [
+            "combine",
+            str(folder / "pool"),
+            "--repeats",
+            "2",
+            "--out",
+            str(folder / "out"),
+            "--methods",
+            "votes,samme,stacking,top_k,knn,frugal,one_coin",
+            "top_k.k=2",
+        ]
+    )
     return folder
 
 
@@ -74,8 +91,19 @@ def test_predictions_are_a_row_for_each_method_and_question_and_agree_with_the_t
 
 
 def test_the_same_command_again_writes_the_same_numbers(done, tmp_path):
-    main(["combine", str(done / "pool"), "--repeats", "2", "--out", str(tmp_path / "again"),
-          "--methods", "votes,samme,stacking,top_k,knn,frugal,one_coin", "top_k.k=2"])  # fmt: skip
+    main(
+        [
+            "combine",
+            str(done / "pool"),
+            "--repeats",
+            "2",
+            "--out",
+            str(tmp_path / "again"),
+            "--methods",
+            "votes,samme,stacking,top_k,knn,frugal,one_coin",
+            "top_k.k=2",
+        ]
+    )
     drop = {"command", "methods"}
     first, second = (json.loads((at / "combine.json").read_text()) for at in (done / "out", tmp_path / "again"))
     assert {k: v for k, v in first.items() if k not in drop} == {k: v for k, v in second.items() if k not in drop}
@@ -108,8 +136,22 @@ def test_labels_are_distributions_that_sum_to_one_and_know_no_gold(done, tmp_pat
     found = []
     for gold in (True, False):
         new = write(tmp_path / f"new{gold}", opinions, truth, gold=gold)
-        main(["combine", "labels", str(done / "out"), str(new), "--method", "logistic", "--select", "confidence",
-              "--keep-share", "0.5", "--out", str(tmp_path / f"labels{gold}")])  # fmt: skip
+        main(
+            [
+                "combine",
+                "labels",
+                str(done / "out"),
+                str(new),
+                "--method",
+                "logistic",
+                "--select",
+                "confidence",
+                "--keep-share",
+                "0.5",
+                "--out",
+                str(tmp_path / f"labels{gold}"),
+            ]
+        )
         found.append(read_arrays(tmp_path / f"labels{gold}" / "labels.npz", PseudoLabels))
     np.testing.assert_allclose(found[0].target_NK.sum(1), 1)
     np.testing.assert_array_equal(found[0].target_NK, found[1].target_NK)
@@ -334,10 +376,10 @@ def test_a_gap_in_the_costs_gets_its_member_s_mean_and_a_member_without_any_leav
     opinions, _ = made_up(questions=20)
     cost_MN = opinions.cost_MN.copy()
     cost_MN[1, :10] = np.nan
-    filled = without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN
+    filled = fill_costs(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN
     np.testing.assert_allclose(filled, opinions.cost_MN)
     cost_MN[1] = np.nan
-    assert without_gaps(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
+    assert fill_costs(dataclasses.replace(opinions, cost_MN=cost_MN)).cost_MN is None
     assert "m1 has none" in capsys.readouterr().err
 
 
@@ -345,8 +387,20 @@ def test_prices_by_pattern_make_a_cost_of_each_answer(done, tmp_path):
     frame = pd.read_json(done / "pool" / "outputs.jsonl", lines=True, dtype={"answer": str}).drop(columns="cost")
     shutil.copytree(done / "pool", tmp_path / "pool")
     frame.to_json(tmp_path / "pool" / "outputs.jsonl", orient="records", lines=True)
-    main(["combine", str(tmp_path / "pool"), "--methods", "best_single", "--repeats", "1", "--costs", "m0=0.5,*=0.25",
-          "--out", str(tmp_path / "o")])  # fmt: skip
+    main(
+        [
+            "combine",
+            str(tmp_path / "pool"),
+            "--methods",
+            "best_single",
+            "--repeats",
+            "1",
+            "--costs",
+            "m0=0.5,*=0.25",
+            "--out",
+            str(tmp_path / "o"),
+        ]
+    )
     found = json.loads((tmp_path / "o" / "combine.json").read_text())
     prices = {one["name"]: one["cost"] for one in found["singles"]}
     assert prices == {"m0": 500.0, **{f"m{at}": 250.0 for at in range(1, 5)}}
@@ -383,11 +437,19 @@ def log_rows(model: int, questions: int = 24) -> list[dict]:
     for name in ("strict", "flexible"):
         for at in range(questions):
             said = at + (at % 3 == model)
-            rows.append({
-                "doc_id": at, "doc": {}, "target": f"#### {at}", "arguments": [[f"q{at}", {}]], "resps": [[f"{said}"]],
-                "filtered_resps": ["[invalid]" if name == "strict" else f"{said}"], "filter": name,
-                "metrics": ["exact_match"], "exact_match": float(name == "flexible" and said == at),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "doc_id": at,
+                    "doc": {},
+                    "target": f"#### {at}",
+                    "arguments": [[f"q{at}", {}]],
+                    "resps": [[f"{said}"]],
+                    "filtered_resps": ["[invalid]" if name == "strict" else f"{said}"],
+                    "filter": name,
+                    "metrics": ["exact_match"],
+                    "exact_match": float(name == "flexible" and said == at),
+                }
+            )
     return rows
 
 
@@ -411,3 +473,38 @@ def test_the_choice_of_a_log_s_filter_is_in_the_report_and_holds_when_the_method
         main(["combine", str(tmp_path / "log"), *words[:-1], "flexibel", "--replace"])
     assert stopped.value.code == 2
     assert "no filter flexibel (did you mean 'flexible'?); there are: strict, flexible" in capsys.readouterr().err
+
+
+def test_predictions_and_labels_of_another_method_are_not_written_over(done, tmp_path, capsys):
+    pool, out = str(done / "pool"), {"apply": tmp_path / "a.parquet", "labels": tmp_path / "labels"}
+    read = {"apply": out["apply"], "labels": out["labels"] / "labels.npz"}
+    for command, place in out.items():
+        words = ["combine", command, str(done / "out"), pool, "--out", str(place), "--method"]
+        main([*words, "plurality"])
+        before = read[command].read_bytes()
+        main([*words, "plurality"])  # the same again is no harm
+        assert read[command].read_bytes() == before
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main([*words, "logistic"])
+        assert stopped.value.code == 2
+        line = capsys.readouterr().err
+        assert f"out: {place} is in use: method is plurality there, logistic here" in line
+        assert "--replace to replace it" in line
+        assert line.count("\n") == 1
+        assert read[command].read_bytes() == before
+        main([*words, "logistic", "--replace"])
+        assert read[command].read_bytes() != before
+
+
+def test_predictions_of_unknown_origin_and_labels_without_their_recipe_are_not_written_over(done, tmp_path, capsys):
+    pd.DataFrame({"id": ["mine"]}).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "labels").mkdir()
+    for name in ("labels.npz", "questions.jsonl"):
+        (tmp_path / "labels" / name).write_text("mine")
+    for command, name in (("apply", "a.parquet"), ("labels", "labels")):
+        words = ["combine", command, str(done / "out"), str(done / "pool"), "--method", "plurality"]
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(tmp_path / name)])
+        assert f"out: {tmp_path / name} is in use: " in capsys.readouterr().err
+    assert pd.read_parquet(tmp_path / "a.parquet").id.tolist() == ["mine"]

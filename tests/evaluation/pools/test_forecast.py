@@ -7,7 +7,7 @@ import pytest
 
 from tests.pools.made import made_up
 from w2s.evaluation.pools import forecast as pool_forecast
-from w2s.evaluation.pools.forecast import feasible
+from w2s.evaluation.pools.forecast import choose_feasible
 from w2s.pools.methods import METHODS
 from w2s.pools.records import Fitted
 
@@ -46,18 +46,18 @@ SPECS = [{"name": name} for name in ("best_single", "slow", "large")]
 def test_what_takes_too_long_or_too_much_memory_is_left_out_and_all_is_said_beforehand(pool, monkeypatch, capsys):
     monkeypatch.setattr(pool_forecast, "LONG_S", 4.0)  # the squares of 1500 questions take 0.7 s, eleven times
     monkeypatch.setattr(pool_forecast, "free_bytes", lambda: 10e6)  # 1000 numbers for each question take 12 MB
-    kept, left_out = feasible(SPECS, ["plurality"], *pool, repeats=5)
+    kept, left_out = choose_feasible(SPECS, ["plurality"], *pool, repeats=5)
     assert [one["name"] for one in kept] == ["best_single"]
     assert "of CPU (--methods slow runs it)" in left_out["slow"]
     assert "GiB of memory" in left_out["large"]
     said = capsys.readouterr().err
     assert "expected CPU time on 3,000 questions: slow " in said
     assert said.count("left out: ") == 2
-    kept, left_out = feasible(SPECS, ["slow", "large"], *pool, repeats=5)
+    kept, left_out = choose_feasible(SPECS, ["slow", "large"], *pool, repeats=5)
     assert kept == SPECS
     assert not left_out
 
 
 def test_a_small_pool_needs_no_forecast(capsys):
-    assert feasible(SPECS, [], *made_up(questions=50), repeats=5) == (SPECS, {})
+    assert choose_feasible(SPECS, [], *made_up(questions=50), repeats=5) == (SPECS, {})
     assert not capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.evaluation.pools.report import PICKED, SINGLE, price, render, scale_of, signed, table, verdict_of
+from w2s.evaluation.pools.report import PICKED, SINGLE, make_scale, make_verdict, price, render, signed, table
 
 POISON = "<script>alert('x')</script> $x_1$ \x1b[31m </svg> {{ 7 * 7 }}"
 HEADINGS = [
@@ -122,7 +122,7 @@ def verdict_with(*gaps, winner=None, **others):
     """The verdict on methods a, b, ... with these differences to the best single model, low and high around them."""
     methods = [a_method(name, 0.7 + gap, gap) for name, gap in zip("abcdef", gaps, strict=False)]
     found = {**made_up_pool(), "methods": methods, "winner": winner or "a", **others}
-    return verdict_of(found)
+    return make_verdict(found)
 
 
 def test_the_page_begins_with_the_verdict_and_keeps_its_order(page):
@@ -162,26 +162,26 @@ def test_what_could_not_be_told_is_not_claimed():
 
 def test_a_second_method_that_is_clearly_better_is_named_beside_an_unclear_first():
     methods = [a_method("a", 0.72, 0.02, over_best=[0.02, -0.01, 0.05]), a_method("b", 0.715, 0.015)]
-    said = verdict_of({**made_up_pool(), "methods": methods, "winner": "a"})
+    said = make_verdict({**made_up_pool(), "methods": methods, "winner": "a"})
     assert said.startswith("First of 2 methods, a cannot be told from the best single model")
     assert "; b beats the best single model by 1.5 points" in said
 
 
 def test_the_choice_on_other_questions_is_no_method_of_its_own():
     methods = [a_method(PICKED, 0.75, 0.04), a_method("a", 0.7, 0.005)]
-    said = verdict_of({**made_up_pool(), "methods": methods, "winner": "a"})
+    said = make_verdict({**made_up_pool(), "methods": methods, "winner": "a"})
     assert said.startswith("No method can be told from the best single model: the first, a,")
 
 
 def test_methods_that_are_all_worse_are_said_to_be():
     assert verdict_with(-0.05, -0.06).startswith("No method is above the best single model: the first, a, is behind")
-    alone = verdict_of({**made_up_pool(), "methods": [a_method(SINGLE, 0.7, None)], "winner": SINGLE})
+    alone = make_verdict({**made_up_pool(), "methods": [a_method(SINGLE, 0.7, None)], "winner": SINGLE})
     assert alone.startswith("No method is above the best single model, 70.0% right (n = 480)")
 
 
 def test_without_methods_or_without_a_best_single_model_there_is_still_a_sentence():
-    assert verdict_of({**made_up_pool(), "methods": []}) == "No method could be used on answers.parquet."
-    only = verdict_of({**made_up_pool(), "methods": [a_method("a", 0.7, None)], "winner": "a"})
+    assert make_verdict({**made_up_pool(), "methods": []}) == "No method could be used on answers.parquet."
+    only = make_verdict({**made_up_pool(), "methods": [a_method("a", 0.7, None)], "winner": "a"})
     assert only.startswith("The one method tried, a: 70.0% (95% CI 68.0 to 72.0) right, n = 480")
 
 
@@ -299,7 +299,7 @@ SHARES = st.floats(0, 1)
 @given(st.lists(st.lists(SHARES, min_size=3, max_size=3), max_size=12), st.none() | SHARES)
 def test_every_bar_that_is_drawn_lies_on_its_axis_and_the_best_single_model_too(triples, best):
     rows = [{"accuracy": [mid, low, high]} for low, mid, high in map(sorted, triples)]
-    scale = scale_of(rows, best)
+    scale = make_scale(rows, best)
     assert bool(scale) == bool(rows)
     if rows:
         drawn = [row["accuracy"] for row in rows if row["accuracy"][0] >= scale["low"]]

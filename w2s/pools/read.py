@@ -1,77 +1,94 @@
-"""Recorded outputs of many models, from files in the documented format or from logs, as (Opinions, Truth)."""
+"""Recorded outputs of many models, from tables in the documented format or from logs, as (Opinions, Truth)."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from w2s.data.reading import SUFFIXES, find
-from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, fixed_width, indices, open_source
-from w2s.pools.logs import log_sources
-from w2s.pools.recorded import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
+from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, as_fixed_width, as_indices, frame_source, open_source
+from w2s.pools.logs import read_logs
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Opinions, Truth
+from w2s.pools.tables import Cells, Members, Questions, check_silent, read_answers, read_members, read_questions
 from w2s.store.records import BadInput, Example, Gold
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPTIONAL = ("group", "prompt", "correct", "score", "probs", "cost", "text", "visible_pass", "quality")
 
 
 def read_pool(
-    outputs: Path,
-    questions: Path | None = None,
+    outputs: Path | pd.DataFrame,
+    questions: Path | pd.DataFrame | None = None,
     *,
     models: Sequence[str] = (),
     members: Sequence[str] = (),
     samples: bool = True,
-    wanted: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     suite: tuple[list[Example], list[Gold]] | None = None,
     metrics: Sequence[str] = (),
     filters: Sequence[str] = (),
     notes: list[str] | None = None,
 ) -> tuple[Opinions, Truth]:
-    """What a pool of models answered, and what is known about right and wrong.
+    """The answers of a pool of models, and what is known of right and wrong.
 
     outputs: a parquet, jsonl, json or csv file with the columns id, model, and optionally sample, answer, correct,
     score, probs, cost, text, visible_pass, quality; or a folder with outputs.* and questions.*; or lm-eval's
-    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (then `suite` has the tasks to judge them
-    by, in the sandbox). questions: a file with the columns id, and optionally group, prompt, choices, gold; without it
-    the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in,
-    and without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
+    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (`suite` has the tasks to judge them by, in
+    the sandbox); or a DataFrame. questions: a file or DataFrame with the columns id, and optionally group, prompt,
+    choices, gold; without it the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null,
+    `quality` (0 to 1) stands in, and without both whether the answer is gold; a recorded flag is trusted even where it
+    says otherwise.
 
-    models: only these. members: only the models that these members are of, and one of them may have no answer at all.
-    samples: False takes the first sample of each model alone. wanted: the optional columns to read (of OPTIONAL; None:
-    all). Members are named after the model, or model#sample where it has several. The candidates of a question without
+    models: only these. members: only the models of these members, any of which may be without an answer. samples: False
+    takes only the first sample of each model. columns: the optional columns to read (of OPTIONAL; None: all). Members
+    are named after the model, or model#sample where it has several. The candidates of a question without
     choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
     NOT_RECORDED, else ABSTAINED.
 
-    metrics, filters: those of an lm-eval log that may be taken, the preferred first (see `harness`). notes: what a
-    reader should know of how a log was read is added to it.
+    metrics, filters: those of an lm-eval log that may be used, in order of preference (see `lm_eval`). notes: a list
+    that gets a sentence on each choice made in reading.
 
     What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
     """
-    if odd := sorted(set(wanted or ()) - set(OPTIONAL)):
-        raise ValueError(f"wanted: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
-    logs = suite, metrics, filters, [] if notes is None else notes
-    asked, given = sources(Path(outputs), questions and Path(questions), *logs)
-    for source in (asked, given) if notes is not None else ():
+    if odd := sorted(set(columns or ()) - set(OPTIONAL)):
+        raise ValueError(f"columns: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
+    notes = [] if notes is None else notes
+    in_files = isinstance(outputs, str | Path)
+    tables = read_logs(Path(outputs), suite, metrics, filters, notes) if in_files else open_frames(outputs, questions)
+    question_rows, output_rows = tables or open_files(Path(outputs), questions)
+    for source in (question_rows, output_rows):
         if source.unused:
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
-    pool = read_questions(asked, wanted)
-    drawn = read_members(given, models, members, samples)
-    cells = read_answers(given, pool, drawn, wanted)
+    pool = read_questions(question_rows, columns)
+    drawn = read_members(output_rows, models, members, samples)
+    cells = read_answers(output_rows, pool, drawn, columns)
     if not members:  # those are known to answer: a few new questions may well leave one of them without
-        check_silent(given, pool, drawn, cells)
-    return finish(pool, drawn, cells)
+        check_silent(output_rows, pool, drawn, cells)
+    return make_records(pool, drawn, cells)
 
 
-def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Source]:
-    """The tables of questions and of outputs behind a path; `logs`: what `log_sources` wants beside the path."""
+def open_frames(outputs: pd.DataFrame, questions: Path | pd.DataFrame | None) -> tuple[Source, Source]:
+    """(questions, outputs) of tables in memory; the questions may also lie in a file."""
+    if questions is None:
+        raise BadInput("outputs: the questions are missing: give their table, or name their file")
+    if isinstance(questions, str | Path):
+        question_rows = open_source(Path(questions), QUESTIONS, ["id"])
+    else:
+        question_rows = frame_source("questions", questions, QUESTIONS, ["id"])
+    return question_rows, frame_source("outputs", outputs, OUTPUTS, ["id", "model"])
+
+
+def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
+    """(questions, outputs) of a file or a folder with outputs.*; without `questions` those beside the outputs."""
     if not outputs.exists():
         raise BadInput(f"{outputs}: there is no such file or folder")
-    if found := log_sources(outputs, *logs):
-        return found
+    questions = questions and Path(questions)
     if outputs.is_dir():
         outputs = find(outputs, ["outputs"])
     beside = (outputs.parent / f"questions{suffix}" for suffix in SUFFIXES)
@@ -83,10 +100,10 @@ def sources(outputs: Path, questions: Path | None, *logs) -> tuple[Source, Sourc
     return open_source(questions, QUESTIONS, ["id"]), open_source(outputs, OUTPUTS, ["id", "model"])
 
 
-def finish(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
-    """Candidates of open questions, what was not recorded, gold, right and wrong."""
+def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
+    """(Opinions, Truth) from what was read; open questions get their candidates, and null answers their meaning."""
     answer_MN, arrays = cells.answer_MN, cells.arrays
-    gold_N = np.where(pool.gold_N < 0, -2, indices(pool.golds)[pool.gold_N]).astype(np.int16)
+    gold_N = np.where(pool.gold_N < 0, -2, as_indices(pool.golds)[pool.gold_N]).astype(np.int16)
     settle_open(pool, cells, gold_N)
     hidden_N = ~cells.recorded[pool.group_N]
     gold_N[hidden_N] = -2
@@ -101,8 +118,8 @@ def finish(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, T
         right_MN[at, unsaid_N] = (answer_N >= 0)[unsaid_N] & (answer_N == gold_N)[unsaid_N]
     probs_MNK = arrays["probs"].reshape(*answer_MN.shape, -1) if "probs" in arrays else None
     opinions = Opinions(
-        ids=fixed_width(pool.ids),
-        members=member_names(members),
+        ids=as_fixed_width(pool.ids),
+        members=name_members(members),
         answer_MN=answer_MN,
         count_N=pool.count_N,
         texts_N=pool.texts_N,
@@ -131,8 +148,8 @@ def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
     rank = np.argsort(order)
     cell = np.concatenate(cells.open_cells)
     key = (cell % len(gold_N)) * len(words) + rank[np.concatenate(cells.open_words)]
-    given, place = np.unique(key, return_inverse=True)
-    question, word = np.divmod(given, len(words))
+    keys, place = np.unique(key, return_inverse=True)
+    question, word = np.divmod(keys, len(words))
     count_N = np.bincount(question, minlength=len(gold_N))
     start_N = np.cumsum(count_N) - count_N
     cells.answer_MN.reshape(-1)[cell] = place - start_N[cell % len(gold_N)]
@@ -143,13 +160,13 @@ def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
     known = np.array([rank[cells.words[text]] if text in cells.words else -1 for text in pool.golds], np.int64)
     rows = np.flatnonzero(open_N)
     rows = rows[known[pool.gold_N[rows]] >= 0]
-    wanted = rows * len(words) + known[pool.gold_N[rows]]
-    found = np.minimum(np.searchsorted(given, wanted), len(given) - 1)
-    hit = given[found] == wanted
-    gold_N[rows[hit]] = (found - start_N[rows])[hit]
+    gold_key = rows * len(words) + known[pool.gold_N[rows]]
+    spot = np.minimum(np.searchsorted(keys, gold_key), len(keys) - 1)
+    hit = keys[spot] == gold_key
+    gold_N[rows[hit]] = (spot - start_N[rows])[hit]
 
 
-def member_names(members: Members) -> np.ndarray:
+def name_members(members: Members) -> np.ndarray:
     models = [model for model, _ in members]
     several = {model for model, after in itertools.pairwise(models) if model == after}
     return np.array([f"{model}#{sample}" if model in several else model for model, sample in members])

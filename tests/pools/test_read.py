@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.pools.columns import OUTPUTS, QUESTIONS, quick_table, rows_source
-from w2s.pools.outputs import read_pool
-from w2s.pools.recorded import places
+from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED
+from w2s.pools.tables import find_places
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 ASKED = [
@@ -145,7 +146,7 @@ def test_the_order_of_the_outputs_changes_nothing(tmp_path_factory, order):
 )
 def test_an_id_is_found_in_whatever_order_they_come(known, wanted, last):
     ids = pa.array([str(one) if one >= 0 else None for one in wanted], pa.string())
-    found, _ = places(ids, pa.array([str(one) for one in known]), min(last, len(known) - 1))
+    found, _ = find_places(ids, pa.array([str(one) for one in known]), min(last, len(known) - 1))
     assert found.tolist() == [known.index(one) if one in known else -1 for one in wanted]
 
 
@@ -153,10 +154,10 @@ def test_an_id_is_found_in_whatever_order_they_come(known, wanted, last):
 def test_rows_in_the_order_of_the_questions_are_found_without_a_search(by, monkeypatch):
     known = pa.array([f"{at:03}" for at in range(50)])
     rows = [key for key in known.to_pylist() for _ in range(3)] if by == "question" else known.to_pylist() * 3
-    monkeypatch.setattr("w2s.pools.recorded.pc.index_in", None)
+    monkeypatch.setattr("w2s.pools.tables.pc.index_in", None)
     found, last = [], -1
     for start in range(0, 150, 20):
-        part, last = places(pa.array(rows[start : start + 20]), known, last)
+        part, last = find_places(pa.array(rows[start : start + 20]), known, last)
         found += part.tolist()
     assert [known[at].as_py() for at in found] == rows
 
@@ -171,13 +172,13 @@ def test_models_and_first_samples_can_be_chosen(tmp_path):
 
 
 def test_only_wanted_columns_are_read(tmp_path):
-    opinions, truth = pool(tmp_path, wanted=["cost", "correct"])
+    opinions, truth = pool(tmp_path, columns=["cost", "correct"])
     assert opinions.probs_MNK is opinions.score_MN is opinions.output_MN is opinions.check_MN is None
     assert opinions.cost_MN is not None
     assert set(opinions.prompt_N) == set(opinions.group_N) == {""}
     assert truth.right_MN[3, 0] == 1
-    with pytest.raises(ValueError, match="wanted: 'costs' given"):
-        pool(tmp_path, wanted=["costs"])
+    with pytest.raises(ValueError, match="columns: 'costs' given"):
+        pool(tmp_path, columns=["costs"])
 
 
 def test_without_flags_the_gold_answer_is_right_and_an_abstention_is_not(tmp_path):
@@ -397,7 +398,7 @@ BAD_QUESTIONS = {
     "an id missing": ([{**ASKED[0], "id": None}], "row 1: id: missing"),
     "gold that is no choice": ([ASKED[0], {**ASKED[1], "gold": "2"}], "row 2: gold: '2' given; allowed: the index of"),
     "gold that is a text": ([{**ASKED[1], "gold": "no"}], "row 1: gold: 'no' given"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
@@ -421,10 +422,12 @@ FILES = {
     "a word for a cost": ("outputs.csv", b"id,model,cost\nq1,b,free\n", "2: cost: 'free' given; allowed: a number"),
     "half a sample": ("outputs.csv", b"id,model,sample\nq1,b,0.5\n", "2: sample: '0.5' given; allowed: a whole number"),
     "a sample beyond counting": (
-        "outputs.csv", b"id,model,sample\nq1,b,9999999999\n", "2: sample: '9999999999' given; allowed: a whole number"
+        "outputs.csv",
+        b"id,model,sample\nq1,b,9999999999\n",
+        "2: sample: '9999999999' given; allowed: a whole number",
     ),
     "a list that is none": ("outputs.csv", b'id,model,probs\nq1,b,"[0.5,"\n', "2: probs: '[0.5,' given; allowed:"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FILES)

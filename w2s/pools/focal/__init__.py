@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.focal_agents import (
+from w2s.pools.focal.agents import (
     FAR,
     Agents,
     Rollout,
@@ -29,22 +29,22 @@ from w2s.pools.focal_agents import (
     learn_together,
     one_thread,
 )
-from w2s.pools.focal_world import (
+from w2s.pools.focal.world import (
     EPISODES,
     Past,
     Pool,
-    asked,
+    choose_asked,
     draw,
+    estimate_accuracy,
     evidence,
+    find_tasks,
     log_odds,
+    make_critic_state,
+    make_past,
+    make_pool,
+    make_window,
+    network_sizes,
     observe,
-    overview,
-    past_of,
-    pool_of,
-    skill,
-    tasks_of,
-    widths,
-    window_of,
 )
 from w2s.pools.hedge import prequential
 from w2s.pools.records import Decision, Fitted, Opinions, Truth, ballots
@@ -95,12 +95,12 @@ def focal(
     order = np.argsort(opinions.ids)
     order = order[truth.gold_N[order] > -2]
     opinions, truth = opinions.questions(order), truth.questions(order)
-    pool, rng = pool_of(opinions), np.random.default_rng(seed)
-    past = past_of(opinions, truth, pool.candidate_NK, by_group=by_group)
-    school = School(Agents(rng, widths(pool), hidden=hidden), pool, past, rng, alpha, window)
+    pool, rng = make_pool(opinions), np.random.default_rng(seed)
+    past = make_past(opinions, truth, pool.candidate_NK, by_group=by_group)
+    school = School(Agents(rng, network_sizes(pool), hidden=hidden), pool, past, rng, alpha, window)
     with one_thread():
         warm_fusion(school, warm_steps)
-        static_M = static_selection(school)
+        static_M = find_static_selection(school)
         warm_decider(school, static_M, 100)
         school.agents.forget_moments()
         seen = [learn_together(school.agents, *rollout(school), rng) for _ in range(updates)]
@@ -122,10 +122,10 @@ def apply_focal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
         opinions = dataclasses.replace(opinions, probs_MNK=None)
     elif opinions.probs_MNK is None:
         raise NotApplicable("it was fitted with choice probabilities, and none were recorded here")
-    pool = pool_of(opinions)
-    task_N = tasks_of(arrays["groups"], opinions.group_N)
+    pool = make_pool(opinions)
+    task_N = find_tasks(arrays["groups"], opinions.group_N)
     layers = [arrays[f"fusion_{at}"] for at in range(4)]
-    asked_NM = asked(pool, np.arange(len(task_N)), arrays["chosen_GM"][task_N])
+    asked_NM = choose_asked(pool, np.arange(len(task_N)), arrays["chosen_GM"][task_N])
     probs_NK = np.zeros(opinions.mask_NK.shape)
     for first in range(0, len(task_N), BLOCK):
         rows_B = np.arange(first, min(first + BLOCK, len(task_N)))
@@ -145,33 +145,34 @@ def online(
     every: int = 100,
     by_group: bool = True,
     fusion_steps: int = 20,
-    updates: int = 2,
+    updates_per_block: int = 2,
     hidden: int = 64,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """RL-Focal question by question, each label revealed after its prediction, beside `hedge.prequential`'s baselines.
 
     Name -> right_N, 0 to 1, in the order given. After each `every` questions both agents learn from all that is past:
-    `fusion_steps` supervised steps and `updates` of MAPPO (0: without reinforcement learning); whenever the past has
-    doubled, the Decider is first set back to the best static selection. Plurality answers the first `every` questions.
+    `fusion_steps` supervised steps and `updates_per_block` of MAPPO (0: no reinforcement learning). Whenever the past
+    has doubled, the Decider is first set back to the best static selection. Plurality answers the first `every`
+    questions.
     """
-    check(alpha, window, hidden, {"fusion_steps": fusion_steps, "updates": updates})
+    check(alpha, window, hidden, {"fusion_steps": fusion_steps, "updates_per_block": updates_per_block})
     baselines = prequential(opinions, truth, every=every)
-    pool, rng = pool_of(opinions), np.random.default_rng(seed)
-    agents = Agents(rng, widths(pool), hidden=hidden)
+    pool, rng = make_pool(opinions), np.random.default_rng(seed)
+    agents = Agents(rng, network_sizes(pool), hidden=hidden)
     bits_M, doubled, right = np.ones(len(opinions.members), dtype=bool), every, [baselines["plurality"][:every]]
     for start in range(every, len(opinions.ids), every):
         before, rows_B = slice(0, start), np.arange(start, min(start + every, len(opinions.ids)))
-        past = past_of(
+        past = make_past(
             opinions.questions(before), truth.questions(before), pool.candidate_NK[before], by_group=by_group
         )
         school = School(agents, pool, past, rng, alpha, window)
         with one_thread():
             warm_fusion(school, fusion_steps * (5 if start == every else 1))
             if start >= doubled:
-                warm_decider(school, static_selection(school), 100)
+                warm_decider(school, find_static_selection(school), 100)
                 doubled = 2 * start
-            for _ in range(updates):
+            for _ in range(updates_per_block):
                 learn_together(agents, *rollout(school), rng)
         picked_B, bits_M = follow(school, opinions, truth, rows_B, bits_M)
         right.append((picked_B == truth.gold_N[rows_B]).astype(np.float64))
@@ -191,12 +192,12 @@ def follow(
         known = np.flatnonzero(opinions.group_N[:row] == opinions.group_N[row])
         rows = known if np.isin(opinions.group_N[row], school.past.groups) else np.arange(row)
         fails_1MW = fails_MN[:, rows[-school.window :]][None]
-        accuracy_1M = skill(fails_1MW, fails_1MW.shape[2], school.past.accuracy_M)
+        accuracy_1M = estimate_accuracy(fails_1MW, fails_1MW.shape[2], school.past.accuracy_M)
         state_1F = observe(fails_1MW, accuracy_1M, bits_M[None])
         bits_M = forward(school.agents.networks["decider"], state_1F)[0] > 0
         chosen.append(bits_M)
         odds.append(log_odds(accuracy_1M)[0])
-    asked_BM = asked(school.pool, rows_B, np.array(chosen))
+    asked_BM = choose_asked(school.pool, rows_B, np.array(chosen))
     score_BK, _ = scores(school.agents.networks["fusion"], school.pool, rows_B, asked_BM, np.array(odds))
     slot_B = score_BK.argmax(1)
     answered_B = school.pool.vote_NKM[rows_B].any((1, 2))
@@ -216,7 +217,7 @@ def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 
         episodes = draw(school.past, rng, window=school.window)
         rows_B, odds_BM = episodes.rows_B, episodes.odds_BM
         share_B1 = np.where(rng.random((len(rows_B), 1)) < 0.5, 1.0, rng.random((len(rows_B), 1)))
-        asked_BM = asked(school.pool, rows_B, rng.random(odds_BM.shape) < share_B1)
+        asked_BM = choose_asked(school.pool, rows_B, rng.random(odds_BM.shape) < share_B1)
         evidence_BKF, mask_BK = evidence(school.pool, rows_B, asked_BM, odds_BM)
         gold_B = gold_N[rows_B]
         useful_B = mask_BK[np.arange(len(rows_B)), gold_B] & (gold_B >= 0)
@@ -227,17 +228,17 @@ def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 
             done += 1
 
 
-def static_selection(school: School) -> np.ndarray:
+def find_static_selection(school: School) -> np.ndarray:
     """The members, bool, with the Fusion's best mean reward on the path of a greedy search from one to all of them."""
     past = school.past
     odds_NM = np.empty(past.fails_NM.shape)
     for rows in past.rows_G[::-1]:  # the window of all first, then those of the tasks
-        odds_NM[rows] = window_of(past, rows)[2]
+        odds_NM[rows] = make_window(past, rows)[2]
     rows_B = school.rng.permutation(len(odds_NM))[:ENOUGH]
     odds_BM = odds_NM[rows_B]
 
     def reward(bits_M: np.ndarray) -> float:
-        asked_BM = asked(school.pool, rows_B, np.broadcast_to(bits_M, odds_BM.shape))
+        asked_BM = choose_asked(school.pool, rows_B, np.broadcast_to(bits_M, odds_BM.shape))
         score_BK, _ = scores(school.agents.networks["fusion"], school.pool, rows_B, asked_BM, odds_BM)
         return float(rewards(school, rows_B, score_BK.argmax(1), asked_BM).mean())
 
@@ -287,14 +288,14 @@ def rollout(school: School) -> tuple[Rollout, float]:
         chosen.append(bits_EM.astype(np.float32))
         olds.append(-np.logaddexp(0, np.where(bits_EM, -logit_EM, logit_EM)).sum(1))
     state_BF, bits_BM, old_B = map(np.concatenate, (states, chosen, olds))
-    asked_BM = asked(school.pool, rows_B, bits_BM)
+    asked_BM = choose_asked(school.pool, rows_B, bits_BM)
     evidence_BKF, mask_BK = evidence(school.pool, rows_B, asked_BM, odds_BM)
     log_BK = np.log(softmax(forward(networks["fusion"], evidence_BKF)[..., 0], mask_BK) + 1e-30)
     # The greatest of log-probabilities with Gumbel noise is a draw from them.
     slot_B = np.where(mask_BK, log_BK + rng.gumbel(size=log_BK.shape), -np.inf).argmax(1)
     picked_B = np.take_along_axis(log_BK, slot_B[:, None], 1)[:, 0].astype(np.float32)
     reward_B = rewards(school, rows_B, slot_B, asked_BM)
-    critic_BF = overview(school.pool, rows_B, state_BF, odds_BM)
+    critic_BF = make_critic_state(school.pool, rows_B, state_BF, odds_BM)
     value_SE = forward(networks["critic"], critic_BF)[:, 0].reshape(episodes.rows_SE.shape)
     reward_TE = reward_B.reshape(value_SE.shape)[:-1]
     advantage_TE = gae(reward_TE, value_SE, discount=school.discount, trace=school.trace)
@@ -307,7 +308,7 @@ def rollout(school: School) -> tuple[Rollout, float]:
 
 def settle(school: School, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The frozen Decider's choice with these questions as its window, and the members' log-odds in it."""
-    fails_1MW, accuracy_1M, odds_1M = window_of(school.past, rows)
+    fails_1MW, accuracy_1M, odds_1M = make_window(school.past, rows)
     bits_1M = np.ones(accuracy_1M.shape, dtype=bool)
     for _ in range(SETTLE):
         bits_1M = forward(school.agents.networks["decider"], observe(fails_1MW, accuracy_1M, bits_1M)) > 0
@@ -326,5 +327,8 @@ def check(alpha: float, window: int, hidden: int, counts: dict[str, int]) -> Non
             raise BadInput(f"{name}: {value!r} given; allowed: a whole number, 0 and above")
 
 
-METHODS = {"rl_focal": focal}
-APPLY = {"focal": apply_focal}
+METHODS = {
+    "combine": {"rl_focal": focal},
+    "combine_apply": {"focal": apply_focal},
+    "combine_online": {"rl_focal": online},
+}

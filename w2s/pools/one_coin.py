@@ -1,4 +1,4 @@
-"""Coins: label models that give each member one number, how often it is right, found from the answers alone.
+"""Label models with one number per member, how often it is right, estimated from the answers alone.
 
 No function here reads the truth. All are expectation-maximisation: what the right answers probably are, given how
 reliable the members are, and the reverse, in turns. Only sums over the questions live between two turns, and a turn
@@ -6,8 +6,8 @@ goes through the questions by blocks: ten million questions need no more memory 
 was not asked has no say.
 
 Letters beside those of `opinions`: B questions of one block. A question without choices has its members' distinct
-answers as candidates. A group of questions in which one has a single candidate must be of that sort, since nobody is
-asked to choose among one.
+answers as candidates. A group in which some question has a single candidate must be of that sort, since no choice has
+only one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from w2s.ensemble.alphas import decorrelated
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.dependence import NEAR_COPY, near_copies
+from w2s.ensemble.votes import count_votes, vote_cells
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 from w2s.store.records import BadInput
 
@@ -35,10 +36,10 @@ def one_coin(
     nobody gave. One right and one wrong answer are added to each member, so that none is certain.
     """
     check_turns(iterations, tolerance)
-    answer_MN, count_N, open_N, groups = voted(opinions)
-    room_N = room(count_N, open_N, open_candidates)
+    answer_MN, count_N, open_N, groups = select_voted(opinions)
+    room_N = count_room(count_N, open_N, open_candidates)
     own_M = np.arange(len(answer_MN))
-    reliability_M = coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
+    reliability_M = fit_coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
     meta = {"open_groups": groups, "open_candidates": open_candidates}
     return Fitted("coins", opinions.members, {"reliability_M": reliability_M}, meta)
 
@@ -46,13 +47,13 @@ def one_coin(
 def apply_coins(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """The probability of each candidate: softmax of Σ log(r·(K-1)/(1-r)) over the members that gave it."""
     open_N = without_choices(opinions.group_N, fitted.meta["open_groups"]) | (opinions.count_N == 1)
-    room_N = room(opinions.count_N, open_N, fitted.meta["open_candidates"])
+    room_N = count_room(opinions.count_N, open_N, fitted.meta["open_candidates"])
     reliability_M = fitted.arrays["reliability_M"]
     probs_NK = np.zeros(opinions.mask_NK.shape)
     for rows in blocks(len(probs_NK)):
         answer_MB, count_B = opinions.answer_MN[:, rows], opinions.count_N[rows]
         weight_MB = log_odds(reliability_M, room_N[rows])
-        score_BK = tally(cells(answer_MB, probs_NK.shape[1]), weight_MB, probs_NK.shape[1])
+        score_BK = count_votes(answer_MB, probs_NK.shape[1], weight_MB)
         probs_NK[rows], _ = normalise(score_BK, opinions.mask_NK[rows], room_N[rows] - count_B)
     return decide(probs_NK, opinions)
 
@@ -79,54 +80,54 @@ def dependent_coins(
         raise BadInput(f"threshold: {threshold!r} given; allowed: above 0, at most 1")
     if most_questions < 1:
         raise BadInput(f"most_questions: {most_questions!r} given; allowed: a whole number above 0")
-    answer_MN, count_N, open_N, _ = voted(opinions)
-    room_N = room(count_N, open_N, open_candidates)
+    answer_MN, count_N, open_N, _ = select_voted(opinions)
+    room_N = count_room(count_N, open_N, open_candidates)
     step = -(-len(count_N) // most_questions)
     answer_MN, count_N, room_N = np.ascontiguousarray(answer_MN[:, ::step]), count_N[::step], room_N[::step]
     cluster_M = np.arange(len(answer_MN))
-    for copies in near_copies(agreement(answer_MN, room_N), threshold=threshold):
+    for copies in near_copies(measure_agreement(answer_MN, room_N), threshold=threshold):
         cluster_M[copies] = copies[0]
-    reliability_M = coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
-    wrong_MN = judged_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
+    reliability_M = fit_coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
+    wrong_MN = judge_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
     nobody_knows_N = np.full(len(count_N), -2)
     alpha_M = decorrelated(np.ones(len(answer_MN)), Ballots(answer_MN, wrong_MN, nobody_knows_N, room_N))
     used = np.flatnonzero(alpha_M > 0)
     return Fitted("vote", opinions.members[used], {"alpha_M": alpha_M[used]})
 
 
-def agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
+def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
     """(M, M), up to 1: the share of equal answers beyond that of members who guess (0), where both answered."""
     members = len(answer_MN)
-    found_MM, beyond_N = np.eye(members), 1 - 1 / room_N
+    agreement_MM, beyond_N = np.eye(members), 1 - 1 / room_N
     voted_MN = answer_MN >= 0
-    for one in range(members):
-        for other in range(one):
-            both_N = voted_MN[one] & voted_MN[other]
+    for first in range(members):
+        for second in range(first):
+            both_N = voted_MN[first] & voted_MN[second]
             most = beyond_N @ both_N
-            differs = np.count_nonzero(both_N & (answer_MN[one] != answer_MN[other]))
-            found_MM[one, other] = found_MM[other, one] = 1 - differs / most if most else 0
-    return found_MM
+            differs = np.count_nonzero(both_N & (answer_MN[first] != answer_MN[second]))
+            agreement_MM[first, second] = agreement_MM[second, first] = 1 - differs / most if most else 0
+    return agreement_MM
 
 
-def judged_by_others(
+def judge_by_others(
     answer_MN: np.ndarray, count_N: np.ndarray, room_N: np.ndarray, cluster_M: np.ndarray, reliability_M: np.ndarray
 ) -> np.ndarray:
     """wrong_MN, 0 to 1: the probability of being wrong by the answers outside its cluster; as guessing if mute."""
     wrong_MN, size = np.empty(answer_MN.shape), int(count_N.max())
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
-        cell_MB, mask_BK = cells(answer_MB, size), np.arange(size) < count_B[:, None]
-        weight_MB = shares(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
-        score_BK = tally(cell_MB, weight_MB, size)
+        cell_MB, mask_BK = vote_cells(answer_MB, size), np.arange(size) < count_B[:, None]
+        weight_MB = share_votes(answer_MB, cluster_M) * log_odds(reliability_M, room_B)
+        score_BK = count_votes(answer_MB, size, weight_MB)
         for cluster in np.unique(cluster_M):
             own = np.flatnonzero(cluster_M == cluster)
-            rest_BK = score_BK - tally(cell_MB[own], weight_MB[own], size)
+            rest_BK = score_BK - count_votes(answer_MB[own], size, weight_MB[own])
             likely_BK, _ = normalise(rest_BK, mask_BK, room_B - count_B)
             wrong_MN[own, rows] = np.where(answer_MB[own] >= 0, 1 - credit(likely_BK, cell_MB[own]), 1 - 1 / room_B)
     return wrong_MN
 
 
-def coins(
+def fit_coins(
     answer_MN: np.ndarray,
     count_N: np.ndarray,
     room_N: np.ndarray,
@@ -161,12 +162,12 @@ def coin_turn(
     right_M, times_M = np.zeros(len(answer_MN)), np.zeros(len(answer_MN))
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
-        cell_MB, share_MB = cells(answer_MB, size), shares(answer_MB, cluster_M)
+        cell_MB, share_MB = vote_cells(answer_MB, size), share_votes(answer_MB, cluster_M)
         if reliability_M is None:
-            likely_BK = tally(cell_MB, share_MB, size)
+            likely_BK = count_votes(answer_MB, size, share_MB)
             likely_BK /= likely_BK.sum(1, keepdims=True)
         else:
-            score_BK = tally(cell_MB, share_MB * log_odds(reliability_M, room_B), size)
+            score_BK = count_votes(answer_MB, size, share_MB * log_odds(reliability_M, room_B))
             likely_BK, log_B = normalise(score_BK, np.arange(size) < count_B[:, None], room_B - count_B)
             # What the scores leave out: a wrong answer has probability (1-r)/(K-1), a candidate beforehand 1/K.
             wrong_B = np.log1p(-reliability_M) @ share_MB - share_MB.sum(0) * np.log(room_B - 1)
@@ -176,7 +177,7 @@ def coin_turn(
     return right_M, times_M, total / len(count_N)
 
 
-def shares(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
+def share_votes(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
     """Each answer's part of its cluster's one vote; 0 where there is no answer."""
     voted_MB = (answer_MB >= 0).astype(np.float64)
     if len(np.unique(cluster_M)) == len(cluster_M):
@@ -187,17 +188,6 @@ def shares(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
 def log_odds(reliability_M: np.ndarray, room_B: np.ndarray) -> np.ndarray:
     """log(r·(K-1)/(1-r)), (M, B): what an answer adds to its candidate's score."""
     return np.log(reliability_M / (1 - reliability_M))[:, None] + np.log(room_B - 1)
-
-
-def cells(answer_MB: np.ndarray, size: int) -> np.ndarray:
-    """Where each answer stands in a flat (B, 1 + K) table; its first column takes the missing ones."""
-    return np.maximum(answer_MB, -1) + (1 + (size + 1) * np.arange(answer_MB.shape[1]))
-
-
-def tally(cell_MB: np.ndarray, weight_MB: np.ndarray, size: int) -> np.ndarray:
-    """The weights of the answers, summed by candidate: (B, K)."""
-    flat = np.bincount(cell_MB.ravel(), weight_MB.ravel(), minlength=cell_MB.shape[1] * (size + 1))
-    return flat.reshape(-1, size + 1)[:, 1:]
 
 
 def credit(likely_BK: np.ndarray, cell_MB: np.ndarray) -> np.ndarray:
@@ -216,7 +206,7 @@ def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> 
     return likely_BK, (np.log(np.where(sum_B > 0, sum_B, 1)) + most_B)[:, 0]
 
 
-def voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Of the questions with a vote: answer_MN, count_N, whether they have no choices, and the groups of such ones."""
     some_N = np.zeros(len(opinions.ids), dtype=bool)
     for answer_N in opinions.answer_MN:
@@ -236,7 +226,7 @@ def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
     return np.isin(group_N.astype(str), groups)
 
 
-def room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
+def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
     """How many candidates each question has to choose from, those included that nobody gave; at least 2."""
     if open_candidates < 2:
         raise BadInput(f"open_candidates: {open_candidates!r} given; allowed: a whole number, at least 2")
@@ -252,7 +242,7 @@ def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
 
 
 def blocks(rows: int) -> Iterator[slice]:
-    """The questions, some at a time."""
+    """Slices of at most BLOCK questions that cover all of them in order."""
     return (slice(first, min(first + BLOCK, rows)) for first in range(0, rows, BLOCK))
 
 

@@ -64,7 +64,7 @@ class Episodes:
         return np.tile(log_odds(self.accuracy_EM), (len(self.rows_SE), 1))
 
 
-def pool_of(opinions: Opinions) -> Pool:
+def make_pool(opinions: Opinions) -> Pool:
     """`opinions` as the agents read them."""
     answer_NM, log_NKM = opinions.answer_MN.T, None
     if opinions.probs_MNK is None:
@@ -81,7 +81,7 @@ def pool_of(opinions: Opinions) -> Pool:
     return Pool(candidate_NK, vote_NKM, log_NKM, answer_NM == ABSTAINED)
 
 
-def past_of(opinions: Opinions, truth: Truth, candidate_NK: np.ndarray, *, by_group: bool) -> Past:
+def make_past(opinions: Opinions, truth: Truth, candidate_NK: np.ndarray, *, by_group: bool) -> Past:
     """What is known of questions with gold; tasks of fewer than 2·STEPS questions count with all the others."""
     gold_NK = (candidate_NK == truth.gold_N[:, None]) & (truth.gold_N >= 0)[:, None]
     fails_NM = ((opinions.answer_MN != truth.gold_N) | (truth.gold_N < 0)).T
@@ -95,7 +95,7 @@ def past_of(opinions: Opinions, truth: Truth, candidate_NK: np.ndarray, *, by_gr
     return Past(fails_NM, gold_N, groups, rows_G, size_G / size_G.sum(), 1 - fails_NM.mean(0))
 
 
-def tasks_of(groups: np.ndarray, group_N: np.ndarray) -> np.ndarray:
+def find_tasks(groups: np.ndarray, group_N: np.ndarray) -> np.ndarray:
     """The position of each question's task in the sorted `groups`; those without one come after the last."""
     if not len(groups):
         return np.zeros(len(group_N), dtype=int)
@@ -114,17 +114,17 @@ def draw(past: Past, rng: np.random.Generator, *, window: int) -> Episodes:
         rows_SE[:, at] = np.resize(rows[length:], STEPS + 1)
         fails_EMW[at, :, :length] = past.fails_NM[rows[:length]].T
         length_E[at] = length
-    return Episodes(rows_SE, fails_EMW, skill(fails_EMW, length_E, past.accuracy_M))
+    return Episodes(rows_SE, fails_EMW, estimate_accuracy(fails_EMW, length_E, past.accuracy_M))
 
 
-def window_of(past: Past, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_window(past: Past, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """These questions as one window: fails_1MW, accuracy_1M and the members' log-odds, odds_1M."""
     fails_1MW = past.fails_NM[rows].T[None]
-    accuracy_1M = skill(fails_1MW, len(rows), past.accuracy_M)
+    accuracy_1M = estimate_accuracy(fails_1MW, len(rows), past.accuracy_M)
     return fails_1MW, accuracy_1M, log_odds(accuracy_1M)
 
 
-def skill(fails_BMW: np.ndarray, length_B: np.ndarray | float, accuracy_M: np.ndarray) -> np.ndarray:
+def estimate_accuracy(fails_BMW: np.ndarray, length_B: np.ndarray | float, accuracy_M: np.ndarray) -> np.ndarray:
     """accuracy_BM in windows of some length, drawn towards the members' overall accuracy by ten questions' worth."""
     length_B1 = np.reshape(length_B, (-1, 1))
     return ((length_B1 - fails_BMW.sum(2) + 10 * accuracy_M) / (length_B1 + 10)).astype(np.float32)
@@ -142,7 +142,7 @@ def observe(fails_BMW: np.ndarray, accuracy_BM: np.ndarray, bits_BM: np.ndarray)
     return np.concatenate([bits_BM, 4 * accuracy_BM - 2, scores_B2], 1, dtype=np.float32)
 
 
-def asked(pool: Pool, rows_B: np.ndarray, bits_BM: np.ndarray) -> np.ndarray:
+def choose_asked(pool: Pool, rows_B: np.ndarray, bits_BM: np.ndarray) -> np.ndarray:
     """Who is asked, bool: the chosen members, and all of them where no chosen one has an answer."""
     chosen_BM = bits_BM.astype(bool)
     silent_B1 = ~(chosen_BM & pool.vote_NKM[rows_B].any(1)).any(1, keepdims=True)
@@ -166,7 +166,7 @@ def evidence(
     weighed_BK = weighed_BKM.sum(2)
     given_BK = share_BK > 0
     variety_BK = np.broadcast_to(given_BK.sum(1, keepdims=True) / votes_B1, share_BK.shape)
-    pooled_BKF = np.stack([share_BK, rivals(share_BK), weighed_BK, rivals(weighed_BK), variety_BK], 2)
+    pooled_BKF = np.stack([share_BK, best_rival(share_BK), weighed_BK, best_rival(weighed_BK), variety_BK], 2)
     by_member = [vote_BKM, weighed_BKM]
     if pool.log_NKM is not None:
         by_member.append(pool.log_NKM[rows_B] * asked_BM[:, None, :] / 4)
@@ -178,7 +178,7 @@ def evidence(
     return found_BKF, (pool.candidate_NK[rows_B] >= 0) & open_BK
 
 
-def rivals(value_BK: np.ndarray) -> np.ndarray:
+def best_rival(value_BK: np.ndarray) -> np.ndarray:
     """For each candidate the most that any other one has, at least 0."""
     if value_BK.shape[1] < 2:
         return np.zeros_like(value_BK)
@@ -186,7 +186,7 @@ def rivals(value_BK: np.ndarray) -> np.ndarray:
     return np.maximum(np.where(value_BK >= first_B1, second_B1, first_B1), 0)
 
 
-def overview(pool: Pool, rows_B: np.ndarray, state_BF: np.ndarray, odds_BM: np.ndarray) -> np.ndarray:
+def make_critic_state(pool: Pool, rows_B: np.ndarray, state_BF: np.ndarray, odds_BM: np.ndarray) -> np.ndarray:
     """What the central critic sees: the Decider's state and how the whole pool voted, the two best candidates' sums."""
     found_BKF, _ = evidence(pool, rows_B, np.ones_like(odds_BM), odds_BM)
     pooled_BKF = found_BKF[:, :, -POOLED:]
@@ -197,7 +197,7 @@ def overview(pool: Pool, rows_B: np.ndarray, state_BF: np.ndarray, odds_BM: np.n
     )
 
 
-def widths(pool: Pool) -> dict[str, tuple[int, int]]:
+def network_sizes(pool: Pool) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of each network."""
     members = pool.vote_NKM.shape[2]
     features, state = (4 if pool.log_NKM is None else 5) * members + POOLED, 2 * members + 2

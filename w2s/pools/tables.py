@@ -1,22 +1,23 @@
-"""The tables of questions and of recorded outputs as arrays, and what is wrong with their rows.
+"""The tables of questions and of recorded outputs as arrays, and the faults of their rows.
 
-M members by N questions. The outputs are read by batches, with no Python object for a row: 160 million rows fit in a
-few GiB. Everything is joined by question id; that rows mostly come in the order of the questions only saves time.
+M members by N questions. Outputs are read in batches, without a Python object per row: 160 million rows fit in a few
+GiB. Everything is joined by question id; rows in the order of the questions only save time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2s.config.registry import did_you_mean
-from w2s.pools.columns import Source, coded, indices, numbers, shared_tuples
+from w2s.pools.columns import Source, as_floats, as_indices, as_tuples, encode
 from w2s.pools.records import ABSTAINED, NOT_ASKED
+from w2s.store.problems import MOST, raise_problems
 from w2s.store.records import BadInput
 
 MOST_MEMBERS = 10_000
@@ -36,23 +37,20 @@ class Faults:
 
     name: str
     kinds: dict[str, tuple[list[tuple[int, str]], int]] = field(default_factory=dict)
-    MOST: ClassVar[int] = 20
 
     def add(self, kind: str, rows: np.ndarray, say: Callable[[int], str]) -> None:
         """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first ones alone."""
         if len(rows):
-            told, count = self.kinds.get(kind, ([], 0))
-            told += [(int(row), say(at)) for at, row in enumerate(rows[: self.MOST - len(told)])]
-            self.kinds[kind] = told, count + len(rows)
+            first, count = self.kinds.get(kind, ([], 0))
+            first += [(int(row), say(at)) for at, row in enumerate(rows[: MOST - len(first)])]
+            self.kinds[kind] = first, count + len(rows)
 
     def check(self) -> None:
         """BadInput with the faults that come first in the file, the first of every kind among them, and a count."""
-        ranked = [(at > 0, row, text) for told, _ in self.kinds.values() for at, (row, text) in enumerate(told)]
-        if ranked:
-            shown = sorted((row, text) for _, row, text in sorted(ranked)[: self.MOST])
-            more = sum(count for _, count in self.kinds.values()) - len(shown)
-            lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
-            raise BadInput("\n".join([*lines, *([f"... and {more:,} more problems"] if more else [])]))
+        ranked = [(at > 0, row, text) for first, _ in self.kinds.values() for at, (row, text) in enumerate(first)]
+        shown = sorted((row, text) for _, row, text in sorted(ranked)[:MOST])
+        lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
+        raise_problems(lines, sum(count for _, count in self.kinds.values()))
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Questions:
 
 @dataclass
 class Cells:
-    """What the outputs hold. `arrays`: M by N, of the columns that are there; probs M·N by K.
+    """The content of the outputs. `arrays`: M by N, one per column that is there; probs is M·N by K.
 
     recorded: of groups, whether any answer in them was. Answers to questions without choices stay aside until all are
     known: their cells (flat positions), and for each the place of its text in `words`.
@@ -98,9 +96,9 @@ class Part:
 # --- questions -------------------------------------------------------------------------------------------------------
 
 
-def read_questions(source: Source, wanted: Sequence[str] | None) -> Questions:
+def read_questions(source: Source, columns: Sequence[str] | None) -> Questions:
     """The whole table; a repeated or missing id and a gold that is no choice are a BadInput."""
-    kept = [n for n in source.columns if n not in ("group", "prompt") or wanted is None or n in wanted]
+    kept = [n for n in source.columns if n not in ("group", "prompt") or columns is None or n in columns]
     table = pa.Table.from_batches(source.batches(kept)).unify_dictionaries()
     column = {name: table[name].combine_chunks() for name in kept}
     del table
@@ -111,34 +109,34 @@ def read_questions(source: Source, wanted: Sequence[str] | None) -> Questions:
         codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
         again = np.setdiff1d(np.arange(size), np.unique(codes, return_index=True)[1])
         faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} is there twice; allowed: once")
-    texts_N, count_N = filled(size, ()), np.zeros(size, np.int32)
+    texts_N, count_N = fill_array(size, ()), np.zeros(size, np.int32)
     if "choices" in column:
         null = pc.list_parent_indices(column["choices"]).filter(column["choices"].flatten().is_null()).to_numpy()
         faults.add("choices", np.unique(null), lambda _: "choices: null among them; allowed: a list of texts")
         faults.check()
-        texts_N = shared_tuples(column["choices"])
+        texts_N = as_tuples(column["choices"])
         count_N = pc.list_value_length(column.pop("choices")).fill_null(0).to_numpy().astype(np.int32)
-    group_N, groups = coded(column["group"]) if "group" in column else (np.full(size, -1), [])
+    group_N, groups = encode(column["group"]) if "group" in column else (np.full(size, -1), [])
     group_N = np.where(group_N < 0, len(groups), group_N).astype(np.int32)
-    prompt_N, prompt = filled(size, ""), column.pop("prompt", None)
+    prompt_N, prompt = fill_array(size, ""), column.pop("prompt", None)
     if prompt is not None and not pc.all(pc.equal(prompt.fill_null(""), "")).as_py():
         prompt_N = prompt.fill_null("").to_numpy(zero_copy_only=False)
-    gold_N, golds = coded(column["gold"]) if "gold" in column else (np.full(size, -1), [])
-    index = indices(golds)[gold_N]
+    gold_N, golds = encode(column["gold"]) if "gold" in column else (np.full(size, -1), [])
+    index = as_indices(golds)[gold_N]
     bad = np.flatnonzero((gold_N >= 0) & (count_N > 0) & ((index < 0) | (index >= count_N)))
-    faults.add("gold", bad, lambda i: not_a_choice("gold", golds[gold_N[bad[i]]], count_N[bad[i]]))
+    faults.add("gold", bad, lambda i: describe_choice("gold", golds[gold_N[bad[i]]], count_N[bad[i]]))
     faults.check()
     return Questions(ids, count_N, texts_N, group_N, np.array([*groups, ""], object), prompt_N, gold_N, golds)
 
 
-def filled(shape: int | tuple[int, ...], value: Any) -> np.ndarray:
+def fill_array(shape: int | tuple[int, ...], value: Any) -> np.ndarray:
     """An object array of one shared object."""
-    found = np.empty(shape, object)
-    found.fill(value)
-    return found
+    array = np.empty(shape, object)
+    array.fill(value)
+    return array
 
 
-def not_a_choice(column: str, text: str, count: int) -> str:
+def describe_choice(column: str, text: str, count: int) -> str:
     return f"{column}: {text!r} given; allowed: the index of a choice, 0 to {count - 1}, or null"
 
 
@@ -146,43 +144,43 @@ def not_a_choice(column: str, text: str, count: int) -> str:
 
 
 def read_members(source: Source, models: Sequence[str], members: Sequence[str], samples: bool) -> Members:
-    """Every (model, sample) that is asked for, in the order of names and samples; an unknown model is a BadInput."""
-    found: set[tuple[str, int]] = set()
+    """The place of each requested (model, sample), sorted by name and sample; an unknown model is a BadInput."""
+    present: set[tuple[str, int]] = set()
     for batch in source.batches([name for name in ("model", "sample") if name in source.columns]):
-        model, sample, names, drawn = coded_members(batch)
+        model, sample, names, drawn = encode_members(batch)
         pairs = np.unique((model + 1) * np.int64(len(drawn)) + sample)  # those of a missing model come first
-        found |= {(names[at // len(drawn) - 1], drawn[at % len(drawn)]) for at in pairs[pairs >= len(drawn)].tolist()}
-        if len(found) > MOST_MEMBERS:
+        present |= {(names[at // len(drawn) - 1], drawn[at % len(drawn)]) for at in pairs[pairs >= len(drawn)].tolist()}
+        if len(present) > MOST_MEMBERS:
             raise BadInput(f"{source.name}: more than {MOST_MEMBERS:,} (model, sample); sample: the number of a draw")
-    known = sorted({model for model, _ in found})
+    known = sorted({model for model, _ in present})
     # A model's own name may hold a '#': only where there is no such model, what follows it is a sample.
     models = [*models, *(name if name in known else name.rpartition("#")[0] or name for name in members)]
     for model in models:
         if model not in known:
             raise BadInput(f"{source.name}: no model {model!r}{did_you_mean(model, known)}; known: {', '.join(known)}")
-    kept = sorted(pair for pair in found if not models or pair[0] in models)
+    kept = sorted(pair for pair in present if not models or pair[0] in models)
     if not samples:
         kept = sorted({model: (model, sample) for model, sample in reversed(kept)}.values())
     return {pair: at for at, pair in enumerate(kept)}
 
 
-def coded_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
+def encode_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
     """(codes of model, codes of sample, the models, the samples); the code of a missing model is -1."""
-    model, names = coded(batch["model"])
+    model, names = encode(batch["model"])
     if "sample" not in batch.schema.names:
         return model, np.zeros(len(model), np.int32), names, [0]
     drawn = batch["sample"].fill_null(0).dictionary_encode()
     return model, drawn.indices.to_numpy(), names, drawn.dictionary.to_pylist()
 
 
-def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequence[str] | None) -> Cells:
+def read_answers(source: Source, pool: Questions, members: Members, columns: Sequence[str] | None) -> Cells:
     """The whole table; rows that are not usable are a BadInput with a line each, up to twenty, and a count."""
     shape = len(members), len(pool.ids)
     cells = Cells(np.full(shape, NOT_ASKED, np.int16), np.zeros(len(pool.groups), bool))
     keys = ("id", "model", "sample", "answer")
-    names = [name for name in source.columns if wanted is None or name in keys or name in wanted]
+    names = [name for name in source.columns if columns is None or name in keys or name in columns]
     faults, total = Faults(source.name), 0
-    for part in parts(source, names, pool, members, faults):
+    for part in read_parts(source, names, pool, members, faults):
         total += len(part.row)
         put_answers(cells, pool, part, faults)
         for name in set(NUMBERS).intersection(names):
@@ -190,7 +188,7 @@ def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequ
         if "probs" in names:
             put_probs(cells, pool, part, faults)
         if "text" in names and part.batch["text"].null_count < len(part.row):
-            text_MN = cells.arrays.setdefault("text", filled(shape, None))
+            text_MN = cells.arrays.setdefault("text", fill_array(shape, None))
             text_MN.reshape(-1)[part.cell] = part.batch["text"].to_numpy(zero_copy_only=False)
     if np.count_nonzero(cells.answer_MN != NOT_ASKED) < total:
         find_repeats(source, pool, members, faults)
@@ -198,15 +196,17 @@ def read_answers(source: Source, pool: Questions, members: Members, wanted: Sequ
     return cells
 
 
-def parts(source: Source, names: Sequence[str], pool: Questions, members: Members, faults: Faults) -> Iterator[Part]:
-    """The usable rows of the wanted members, batch by batch; the others are faults."""
+def read_parts(
+    source: Source, names: Sequence[str], pool: Questions, members: Members, faults: Faults
+) -> Iterator[Part]:
+    """The usable rows of these members, batch by batch; unusable ones are faults."""
     start, last, size = 0, -1, len(pool.ids)
     # Ids out of order cost a table of all questions for each batch: the more questions, the larger the batches.
     for batch in source.batches(names, int(np.clip(size // 2, 1 << 18, 1 << 22))):
-        model, sample, found, drawn = coded_members(batch)
-        place_MS = np.array([[members.get((m, s), -1) for s in drawn] for m in [*found, None]])
+        model, sample, names_here, drawn = encode_members(batch)
+        place_MS = np.array([[members.get((m, s), -1) for s in drawn] for m in [*names_here, None]])
         member, ids = place_MS[model, sample], batch["id"]
-        at, last = places(ids, pool.ids, last)
+        at, last = find_places(ids, pool.ids, last)
         row = np.arange(start, start + len(batch))
         start += len(batch)
         faults.add("model", row[model < 0], lambda _: "model: missing; allowed: a text")
@@ -218,7 +218,7 @@ def parts(source: Source, names: Sequence[str], pool: Questions, members: Member
         yield Part(batch, row, at, member * np.int64(size) + at)
 
 
-def places(ids: pa.StringArray, known: pa.StringArray, last: int) -> tuple[np.ndarray, int]:
+def find_places(ids: pa.StringArray, known: pa.StringArray, last: int) -> tuple[np.ndarray, int]:
     """(positions among the known ids, -1 for an unknown one; the last of them), quickly where they come in order.
 
     Rows of one question often stand together; the next is tried first, beginning again after the last question.
@@ -237,10 +237,10 @@ def put_answers(cells: Cells, pool: Questions, part: Part, faults: Faults) -> No
     if "answer" not in part.batch.schema.names:
         cells.answer_MN.reshape(-1)[part.cell] = ABSTAINED
         return
-    codes, texts = coded(part.batch["answer"])
-    answer, count, has = indices(texts)[codes], pool.count_N[part.at], codes >= 0
+    codes, texts = encode(part.batch["answer"])
+    answer, count, has = as_indices(texts)[codes], pool.count_N[part.at], codes >= 0
     bad = np.flatnonzero(has & (count > 0) & ((answer < 0) | (answer >= count)))
-    faults.add("answer", part.row[bad], lambda i: not_a_choice("answer", texts[codes[bad[i]]], count[bad[i]]))
+    faults.add("answer", part.row[bad], lambda i: describe_choice("answer", texts[codes[bad[i]]], count[bad[i]]))
     answer[~has] = ABSTAINED
     free = np.flatnonzero(has & (count == 0))
     if len(free):
@@ -253,7 +253,7 @@ def put_answers(cells: Cells, pool: Questions, part: Part, faults: Faults) -> No
 
 
 def put_numbers(cells: Cells, name: str, part: Part, faults: Faults) -> None:
-    values = numbers(part.batch[name])
+    values = as_floats(part.batch[name])
     there = ~np.isnan(values)
     if not there.any():
         return
@@ -281,13 +281,13 @@ def put_probs(cells: Cells, pool: Questions, part: Part, faults: Faults) -> None
         here = np.flatnonzero((length == count) & (count == size))
         probs = values[(begin[here] - size)[:, None] + np.arange(size)]
         bad = np.flatnonzero(~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=np.float64) - 1) <= 1e-3)))
-        faults.add("probs", part.row[here[bad]], lambda i, probs=probs, bad=bad: not_probs(probs[bad[i]]))
+        faults.add("probs", part.row[here[bad]], lambda i, probs=probs, bad=bad: describe_probs(probs[bad[i]]))
         cells.arrays["probs"][part.cell[here], :size] = probs
 
 
-def not_probs(probs: np.ndarray) -> str:
-    given = ", ".join(f"{p:.4g}" for p in probs[:6]) + (", ..." if len(probs) > 6 else "")
-    return f"probs: [{given}] given; allowed: numbers from 0 that sum to 1 (to 0.001), or null"
+def describe_probs(probs: np.ndarray) -> str:
+    shown = ", ".join(f"{p:.4g}" for p in probs[:6]) + (", ..." if len(probs) > 6 else "")
+    return f"probs: [{shown}] given; allowed: numbers from 0 that sum to 1 (to 0.001), or null"
 
 
 def find_repeats(source: Source, pool: Questions, members: Members, faults: Faults) -> None:
@@ -295,7 +295,7 @@ def find_repeats(source: Source, pool: Questions, members: Members, faults: Faul
     seen = np.zeros(len(members) * len(pool.ids), bool)
     names = [name for name in ("id", "model", "sample") if name in source.columns]
     known = list(members)
-    for part in parts(source, names, pool, members, Faults(source.name)):
+    for part in read_parts(source, names, pool, members, Faults(source.name)):
         first = np.unique(part.cell, return_index=True)[1]
         again = np.setdiff1d(np.arange(len(part.cell)), first[~seen[part.cell[first]]])
 
@@ -318,7 +318,7 @@ def check_silent(source: Source, pool: Questions, members: Members, cells: Cells
         quiet[model] = quiet.get(model, True) and bool(silent)
     silent, faults, start = {model for model, silent in quiet.items() if silent}, Faults(source.name), 0
     for batch in source.batches(["model"]) if silent else ():
-        codes, names = coded(batch["model"])
+        codes, names = encode(batch["model"])
         for model in sorted(silent.intersection(names)):
             silent.remove(model)
             row = start + np.flatnonzero(codes == names.index(model))[:1]

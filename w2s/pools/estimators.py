@@ -9,9 +9,10 @@ are drawn towards the member's mean, because what a few questions show of a mode
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit
+
+from w2s.pools.logistic import fit_many
 
 CHUNK = 1_000
 
@@ -67,26 +68,8 @@ def estimate_groups(arrays: dict[str, np.ndarray], group_N: np.ndarray) -> np.nd
 
 
 def learn_logistic(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> dict[str, np.ndarray]:
-    """One logistic regression for each member (ridge penalty · |w|²/2, the intercept free), all in one matrix.
-
-    p(1-p) <= 1/4 bounds the Hessian by one matrix for all members and steps (Böhning and Lindsay 1988): it is factored
-    once, and every step can only improve. Targets may be shares; unknown ones have no residual.
-    """
-    known_NM = np.isfinite(target_MN.T)
-    right_NM = np.where(known_NM, target_MN.T, 0).astype(np.float32)
-    inputs_ND = with_one(features_ND)
-    ridge_D = np.full(inputs_ND.shape[1], penalty)
-    ridge_D[-1] = 1e-6
-    factor = cho_factor(inputs_ND.T.astype(np.float64) @ inputs_ND / 4 + np.diag(ridge_D))
-    weight_DM = np.zeros((inputs_ND.shape[1], len(target_MN)))
-    weight_DM[-1] = logit(np.clip(np.nanmean(target_MN, axis=1), 0.005, 0.995))
-    for _ in range(60):
-        residual_NM = np.where(known_NM, right_NM - expit(inputs_ND @ weight_DM.astype(np.float32)), 0)
-        step_DM = cho_solve(factor, inputs_ND.T @ residual_NM - ridge_D[:, None] * weight_DM)
-        weight_DM += step_DM
-        if np.abs(step_DM).max() < 1e-3:
-            break
-    return {"weight_DM": weight_DM}
+    """One logistic regression per member (`logistic.fit_many`)."""
+    return {"weight_DM": fit_many(with_one(features_ND), target_MN, penalty=penalty)}
 
 
 def estimate_logistic(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """lm-eval's sample logs (0.4.0 to 0.4.13) as rows of questions and of outputs, by one filter and one metric per task.
 
 A task's log has a row for each document and filter (a way to cut the answer out of the text), with every metric in it.
-Filter and metric are chosen once for a task, over all models' logs of it, and told: never row by row.
+Filter and metric are chosen once for a task, over all models' logs of it, and reported: never row by row.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.grading.answers import final_answer, normalise
+from w2s.store.problems import MOST, Problems, raise_problems
 from w2s.store.records import BadInput, softmax
 
 # Metrics that are 1 where the answer is right and else 0, the preferred first; others are taken where they are named.
@@ -29,13 +30,13 @@ WHOLE_TEXTS = ("pass@1", "prompt_level_strict_acc")  # of programs and essays: n
 LENGTHS = {"acc_norm": len, "acc_bytes": lambda text: len(text.encode())}  # the likelihoods are divided by them
 FIELDS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
 FIELDS |= {"doc_hash", "prompt_hash", "target_hash"}
-UNREAD = ("", "[invalid]")  # what a filter gives that has found no answer
+UNREAD = ("", "[invalid]")  # what a filter returns where it finds no answer
 DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.+-]+|seed-\d+)$")  # the latter in our own exports
 
 
 @dataclass
 class Sample:
-    """What one model said to one question under one filter; the log-likelihoods are those of the choices."""
+    """One model's response to one question under one filter; likely_K are the log-likelihoods of the choices."""
 
     where: str
     id: str
@@ -53,7 +54,7 @@ class Sample:
 
 
 class LeftOut(ValueError):
-    """A task cannot be read as right and wrong answers; why."""
+    """The reason why a task cannot be read as right and wrong answers."""
 
 
 def lm_eval_rows(
@@ -61,36 +62,36 @@ def lm_eval_rows(
 ) -> tuple[list[dict], list[dict]]:
     """Rows of questions and of outputs; what was chosen, and what is left out, is added to `notes`.
 
-    metrics, filters: those that may be taken, the preferred first; () leaves the choice to us. A filter that recognises
-    more answers is preferred to the first.
+    metrics, filters: those that may be used, in order of preference; () chooses the first known metric, and the filter
+    that recognises most answers.
     """
     files = newest(files, notes)
     questions, samples = read_samples(files)
     kept, outputs, chosen, reasons = set(), [], defaultdict(list), []
-    for task, found in samples.items():
+    for task, task_samples in samples.items():
         try:
-            one, metric, told = choose(found, metrics, filters)
+            filter_name, metric, choice = choose_metric(task_samples, metrics, filters)
         except LeftOut as reason:
             reasons.append(f"{task}: {reason}")
             continue
-        chosen[told].append(task)
+        chosen[choice].append(task)
         kept.add(task)
-        outputs += [output(sample, metric) for sample in found if sample.filter == one]
+        outputs += [make_output(sample, metric) for sample in task_samples if sample.filter == filter_name]
     if not kept:
-        raise BadInput("\n".join(reasons[:20]))
-    notes += [f"lm-eval's {tasks_named(tasks)}: {told}" for told, tasks in chosen.items()]
+        raise_problems(reasons[:MOST], len(reasons))
+    notes += [f"lm-eval's {join_tasks(tasks)}: {choice}" for choice, tasks in chosen.items()]
     notes += [f"left out: {reason}" for reason in reasons]
     return [row for row in questions.values() if row["group"] in kept], outputs
 
 
-def tasks_named(tasks: Sequence[str]) -> str:
+def join_tasks(tasks: Sequence[str]) -> str:
     return ", ".join(tasks[:4]) + (f" and {len(tasks) - 4} more" if len(tasks) > 4 else "")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def task_of(path: Path) -> tuple[str, str]:
+def parse_file_name(path: Path) -> tuple[str, str]:
     """(task, date) of samples_TASK_DATE.jsonl; the date is '' where there is none."""
     name = re.split(r"\.jsonl?(?:\.gz)?$", path.name)[0]
     if re.match(r"(pretrained|peft|delta|model|path|engine)(=|__)", name):
@@ -104,7 +105,8 @@ def task_of(path: Path) -> tuple[str, str]:
 
 def newest(files: Sequence[Path], notes: list[str]) -> list[Path]:
     """One file for each model and task: a rerun appends nothing, it writes another file."""
-    latest = {(file.parent, task_of(file)[0]): file for file in sorted(files, key=lambda file: task_of(file)[1])}
+    by_date = sorted(files, key=lambda file: parse_file_name(file)[1])
+    latest = {(file.parent, parse_file_name(file)[0]): file for file in by_date}
     if older := sorted(set(files) - set(latest.values())):
         count = f"{len(older)} older logs" if len(older) > 1 else "an older log"
         notes.append(f"{count} of the same model and task not read, since the newest counts: {older[0]}")
@@ -112,21 +114,21 @@ def newest(files: Sequence[Path], notes: list[str]) -> list[Path]:
 
 
 def read_samples(files: Sequence[Path]) -> tuple[dict[str, dict], dict[str, list[Sample]]]:
-    """Questions by id, and by task all samples under all filters; what is wrong with any row is told at the end."""
+    """Questions by id, and by task all samples under all filters; faulty rows are one BadInput at the end."""
     questions: dict[str, dict] = {}
     versions: dict[str, Any] = {}
     samples: dict[str, list[Sample]] = defaultdict(list)
     problems = Problems()
     for file in files:
-        task, model = task_of(file)[0], file.absolute().parent.name.replace("__", "/")
+        task, model = parse_file_name(file)[0], file.absolute().parent.name.replace("__", "/")
         times: Counter[str] = Counter()
         for where, row in file_rows(file, problems):
             try:
                 key = f"{task}/{row['doc_id']}"
                 times[key] += 1
                 unnamed = "none" if times[key] == 1 else f"unnamed {times[key]}"  # until 0.4.6 filters have no names
-                sample = Sample(where, key, model, str(row.get("filter") or unnamed), metrics_of(row))
-                question = fill(sample, row)
+                sample = Sample(where, key, model, str(row.get("filter") or unnamed), read_metrics(row))
+                question = read_question(sample, row)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
                 problems.add(f"{where}: not a sample of lm-eval ({type(error).__name__}: {error})")
                 continue
@@ -141,7 +143,7 @@ def read_samples(files: Sequence[Path]) -> tuple[dict[str, dict], dict[str, list
     return questions, samples
 
 
-def metrics_of(row: dict[str, Any]) -> dict[str, Any]:
+def read_metrics(row: dict[str, Any]) -> dict[str, Any]:
     """Every metric in a row that has a value."""
     names = row["metrics"] if isinstance(row.get("metrics"), list) else [name for name in row if name not in FIELDS]
     return {str(name): row[name] for name in names if row.get(name) is not None}
@@ -150,32 +152,35 @@ def metrics_of(row: dict[str, Any]) -> dict[str, Any]:
 # --- one sample ------------------------------------------------------------------------------------------------------
 
 
-def fill(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
-    """The question in a row, and what was said to it into `sample`; ValueError and its like where it is no sample."""
-    asked, given, target = requests(row["arguments"]), row["filtered_resps"], row["target"]
-    prompt = asked[0][0] if isinstance(asked[0][0], str) else json.dumps(asked[0][0], ensure_ascii=False)
-    scored = all(isinstance(one, list) and len(one) == 2 and str(one[1]) in ("True", "False") for one in given)
-    if scored and len(given) > 1:
-        choices = continuations(asked)
-        likely = np.array([float(one[0]) for one in given])
+def read_question(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
+    """The question of a row; fills in the response in `sample`. ValueError and the like where the row is no sample."""
+    requests, responses, target = read_requests(row["arguments"]), row["filtered_resps"], row["target"]
+    prompt = requests[0][0] if isinstance(requests[0][0], str) else json.dumps(requests[0][0], ensure_ascii=False)
+    scored = all(
+        isinstance(response, list) and len(response) == 2 and str(response[1]) in ("True", "False")
+        for response in responses
+    )
+    if scored and len(responses) > 1:
+        choices = read_choices(requests)
+        likely = np.array([float(response[0]) for response in responses])
         sample.choices, sample.likely_K = tuple(choices), likely[: len(choices)]
         sample.alone_K = likely[len(choices) :] if len(likely) == 2 * len(choices) else None
         if np.isnan(likely).any() or sample.likely_K.max() == -np.inf:
             raise ValueError("the log-likelihoods are not numbers")
         target = str(target)
-        gold = target if target.isdecimal() and int(target) < len(choices) else position(choices, target)
+        gold = target if target.isdecimal() and int(target) < len(choices) else find_choice(choices, target)
         return {"prompt": prompt, "choices": choices, "gold": gold}
     if not scored:
-        said = given[0] if given else ""
+        said = responses[0] if responses else ""
         said = said[0] if isinstance(said, list) and len(said) == 1 else said
         # Of several answers at once, the metric is about all of them.
         sample.text = None if isinstance(said, list) else str("" if said is None else said)
     # Several right answers are no one candidate: then only the recorded verdicts tell right from wrong.
-    gold = None if scored or listed(target) else normalise(final_answer(str(target)) or str(target))
+    gold = None if scored or is_list(target) else normalise(final_answer(str(target)) or str(target))
     return {"prompt": prompt, "choices": [], "gold": gold}
 
 
-def output(sample: Sample, metric: str) -> dict[str, Any]:
+def make_output(sample: Sample, metric: str) -> dict[str, Any]:
     """The row of outputs: the answer that the metric judges, and its verdict."""
     row = {"id": sample.id, "model": sample.model, "answer": None, "text": sample.text}
     row["correct"] = float(sample.metrics[metric]) if metric in sample.metrics else None
@@ -193,23 +198,23 @@ def output(sample: Sample, metric: str) -> dict[str, Any]:
     return row
 
 
-def listed(target: Any) -> bool:
-    """Whether there are several right answers: a list, or one as text."""
+def is_list(target: Any) -> bool:
+    """Whether there are several right answers: a list, or the text of one."""
     try:
         return isinstance(ast.literal_eval(target) if isinstance(target, str) else target, list | tuple)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return False
 
 
-def requests(arguments: Any) -> list[list]:
+def read_requests(arguments: Any) -> list[list]:
     """[context, continuation or options] of each request, from {gen_args_0: {arg_0, arg_1}, ...} or from lists."""
     each = arguments.values() if isinstance(arguments, dict) else arguments
-    return [list(one.values()) if isinstance(one, dict) else list(one) for one in each]
+    return [list(request.values()) if isinstance(request, dict) else list(request) for request in each]
 
 
-def continuations(asked: list[list]) -> list[str]:
+def read_choices(requests: list[list]) -> list[str]:
     """The choices: what follows the context, or, where that is the same (Winogrande), where the contexts part."""
-    texts, contexts = [str(one[1]) for one in asked], [str(one[0]) for one in asked]
+    texts, contexts = [str(request[1]) for request in requests], [str(request[0]) for request in requests]
     half = len(texts) // 2
     if texts[:half] == texts[half:] and contexts[0] != contexts[half] and len(set(contexts[:half])) == 1:
         texts = texts[:half]  # acc_mutual_info asks for every choice again, without the question
@@ -218,24 +223,24 @@ def continuations(asked: list[list]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def position(choices: list[str], target: str) -> str | None:
+def find_choice(choices: list[str], target: str) -> str | None:
     return str(choices.index(target.strip())) if choices.count(target.strip()) == 1 else None
 
 
 # --- a task's filter and metric --------------------------------------------------------------------------------------
 
 
-def choose(found: Sequence[Sample], metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str, str]:
+def choose_metric(samples: Sequence[Sample], metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str, str]:
     """(filter, metric, both in words) of one task's samples of all models; raises LeftOut with the reason."""
-    used, filter_words = choose_filter(found, filters)
-    found = [sample for sample in found if sample.filter == used]
-    common = in_every_log((sample.model, name) for sample in found for name in sample.metrics)
-    wanted = [name for name in metrics or RIGHT if name in common]
-    if not wanted:
-        asked = f"no metric {' or '.join(metrics)}" if metrics else "no metric that is known as right or wrong"
-        raise LeftOut(f"{asked} in every model's log; there are: {', '.join(common) or 'none'} (--metric names one)")
-    metric = wanted[0]
-    for sample in found:
+    used, filter_words = choose_filter(samples, filters)
+    samples = [sample for sample in samples if sample.filter == used]
+    common = shared_names((sample.model, name) for sample in samples for name in sample.metrics)
+    usable = [name for name in metrics or RIGHT if name in common]
+    if not usable:
+        lacking = f"no metric {' or '.join(metrics)}" if metrics else "no metric that is known as right or wrong"
+        raise LeftOut(f"{lacking} in every model's log; there are: {', '.join(common) or 'none'} (--metric names one)")
+    metric = usable[0]
+    for sample in samples:
         value = sample.metrics.get(metric, 0)
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             raise LeftOut(f"{metric} is {str(value)[:40]} at {sample.where}: a share, not right (1) or wrong (0)")
@@ -243,17 +248,18 @@ def choose(found: Sequence[Sample], metrics: Sequence[str], filters: Sequence[st
     return used, metric, f"metric {metric}{f' (not {others})' if others else ''}, {filter_words}"
 
 
-def choose_filter(found: Sequence[Sample], filters: Sequence[str]) -> tuple[str, str]:
+def choose_filter(samples: Sequence[Sample], filters: Sequence[str]) -> tuple[str, str]:
     """(name, in words): of those in every model's log the one that recognises most answers, the first where level."""
-    rows, read = Counter(one.filter for one in found), Counter(one.filter for one in found if one.recognised)
-    common = in_every_log((sample.model, sample.filter) for sample in found)
+    rows = Counter(sample.filter for sample in samples)
+    read = Counter(sample.filter for sample in samples if sample.recognised)
+    common = shared_names((sample.model, sample.filter) for sample in samples)
     if not common:
         raise LeftOut(f"no filter is in every model's log; there are: {', '.join(rows)}")
-    wanted = [name for name in filters if name in common]
-    if filters and not wanted and len(common) > 1:
+    usable = [name for name in filters if name in common]
+    if filters and not usable and len(common) > 1:
         near = did_you_mean(filters[0], common)
         raise LeftOut(f"no filter {' or '.join(filters)}{near}; there are: {', '.join(common)}")
-    used = wanted[0] if wanted else max(common, key=lambda name: read[name] / rows[name])
+    used = usable[0] if usable else max(common, key=lambda name: read[name] / rows[name])
     if len(rows) == 1:
         return used, f"filter {used}"
     shares = {name: f"{read[name] / rows[name]:.1%}" for name in rows}
@@ -261,7 +267,7 @@ def choose_filter(found: Sequence[Sample], filters: Sequence[str]) -> tuple[str,
     return used, f"filter {used}, which finds an answer in {shares[used]} of its rows ({others})"
 
 
-def in_every_log(pairs: Iterator[tuple[str, str]]) -> list[str]:
+def shared_names(pairs: Iterator[tuple[str, str]]) -> list[str]:
     """Of (model, name), the names that every model has, in the order of their first appearance."""
     models: dict[str, set[str]] = defaultdict(set)
     everyone = set()

@@ -1,0 +1,36 @@
+"""Many problems in one message: the first twenty, a line each, then a count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from w2s.store.records import BadInput
+
+MOST = 20
+
+
+class Problems:
+    """What is wrong with a file, collected line by line."""
+
+    MOST = MOST
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.count = 0
+
+    def add(self, problem: object) -> None:
+        """Another problem; beyond the first MOST it is only counted."""
+        self.count += 1
+        if self.count <= MOST:
+            self.lines.append(str(problem))
+
+    def tell(self) -> None:
+        """Raises a BadInput of all lines, if there are any."""
+        raise_problems(self.lines, self.count)
+
+
+def raise_problems(lines: Sequence[str], count: int) -> None:
+    """A BadInput of these lines and the number of further problems, if there are any. count: of all problems."""
+    if count:
+        more = [f"... and {count - len(lines):,} more problems"] if count > len(lines) else []
+        raise BadInput("\n".join([*lines, *more]))

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import w2s
 from w2s.cli import flags
 from w2s.store.log import (
     tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
@@ -22,14 +23,14 @@ def main(argv: list[str] | None = None) -> None:
     if tuple(words[:2]) in flags.TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
-    asked, rest = parser.parse_known_args(words)
-    if rest and (asked.words is None or any(word.startswith("-") for word in rest)):
+    args, rest = parser.parse_known_args(words)
+    if rest and (args.words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        getattr(asked, asked.words).extend(rest)  # key=value after a flag
+        getattr(args, args.words).extend(rest)  # key=value after a flag
     to_file(None)  # each command names its own
     try:
-        asked.command(asked)
+        args.command(args)
     except BadInput as error:
         refuse(str(error))
     except BrokenPipeError:
@@ -97,97 +98,79 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(asked: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
     no-op. Several configs run together, under the same key=value."""
-    from w2s.config.load import load
-
-    files = [asked.config, *(word for word in asked.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
-    overrides = limited([word for word in asked.overrides if word not in files], asked.limit)
-    configs = [load(file, overrides) for file in files]  # before the heavy imports: what is wrong is said at once
-    if len({config.name for config in configs}) < len(configs):
-        raise BadInput(f"name: {configs[0].name!r} is the name of several configs; each needs one of its own")
-    from w2s.evaluation.run.collect import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folders = [Path(config.runtime.runs_dir) / config.name for config in configs]
-    log.to_file(folders[0] / "log.jsonl")
-    told = execution.run(configs, replace=asked.replace)
-    for file, config, folder, stages in zip(files, configs, folders, told, strict=True):
-        execution.write_run(config, stages, ["w2s", "run", file, *overrides])
-        print(finish(folder))
-        print(f"report: {folder / 'report.html'}")
-        print(f"student: {folder / 'student'}")
+    files = [args.config, *(word for word in args.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
+    args.overrides = add_limit([word for word in args.overrides if word not in files], args.limit)
+    run_study("chain", files, args)
 
 
-def plan(asked: argparse.Namespace) -> None:
+def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
+    """Run a study's configs and print what each of them found."""
+    for run in w2s.run_together(files, *args.overrides, study=study, replace=args.replace):
+        print(run.verdict)
+        print(f"report: {run.page}")
+        if run.student is not None:
+            print(f"student: {run.student}")
+
+
+def plan(args: argparse.Namespace) -> None:
     """The stage table (done, or would run), rows and words by split, and the first rendered prompts. Runs nothing."""
     from w2s.config.load import load
     from w2s.story.plan import describe_plan
 
-    print(describe_plan(load(asked.config, limited(asked.overrides, asked.limit))))
+    print(describe_plan(load(args.config, add_limit(args.overrides, args.limit))))
 
 
-def show(asked: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> None:
     """What made an artifact, what it holds, and the first rows of its records."""
     from w2s.evaluation.run.inspect import describe_artifact
 
-    print(describe_artifact(asked.artifact, Path(asked.runs_dir)))
+    print(describe_artifact(args.artifact, Path(args.runs_dir)))
 
 
-def why(asked: argparse.Namespace) -> None:
+def why(args: argparse.Namespace) -> None:
     """Every learner's vote and alpha, the question's weight by round, the label it got, and why."""
     from w2s.evaluation.run.inspect import describe_row
 
-    print(describe_row(run_folder(asked.run, asked.runs_dir), asked.row))
+    print(describe_row(find_run(args.run, args.runs_dir), args.row))
 
 
-def report(asked: argparse.Namespace) -> None:
+def report(args: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences."""
-    from w2s.evaluation.run.collect import compare, finish
-
-    if asked.out and len(asked.runs) == 1:
+    if args.out and len(args.runs) == 1:
         raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
-    folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
-    studies = [study_of(folder) for folder in folders]
-    if len(folders) == 1:
-        if studies[0] == "run":
-            from w2s.evaluation.rewards.reward_study_report import finish
-        elif studies[0] == "curve":
-            from w2s.evaluation.rewards.curve_report import finish
-
-            page = "curve.html"
-        print(finish(folders[0], again=True))
-        print(f"report: {folders[0] / page}")
-    else:
-        for folder, study in zip(folders, studies, strict=True):
-            if study:
-                raise BadInput(f"{folder}: a run of `w2s rewards {study}`; compared side by side are runs of `w2s run`")
-        print(f"report: {compare(folders, Path(asked.out) if asked.out else None)}")
+    folders = [find_run(name, args.runs_dir) for name in args.runs]
+    if len(folders) > 1:
+        print(f"report: {w2s.compare(folders, args.out)}")
+        return
+    run = w2s.load_run(folders[0], again=True)
+    print(run.verdict)
+    print(f"report: {run.page}")
 
 
-def evaluate(asked: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> None:
     """Judge a model on suites: accuracy for questions with choices, pass@1 for code (run in the sandbox)."""
     from w2s.evaluation.suites import evaluate_model
 
-    suites = [word for word in asked.suites if "=" not in word]
-    print(evaluate_model(asked.model, suites, limited([word for word in asked.suites if "=" in word], asked.limit)))
+    suites = [word for word in args.suites if "=" not in word]
+    print(evaluate_model(args.model, suites, add_limit([word for word in args.suites if "=" in word], args.limit)))
 
 
-def judge(asked: argparse.Namespace) -> None:
+def judge(args: argparse.Namespace) -> None:
     """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
     from w2s.evaluation.judging import judge_file
 
-    if not 0 < asked.timeout < float("inf"):
-        raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
-    root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
-    how = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    how |= {"limit": asked.limit, "replace": asked.replace}
-    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **how))
+    if not 0 < args.timeout < float("inf"):
+        raise BadInput(f"--timeout: {args.timeout:g} given; allowed: seconds above 0")
+    root, out = (Path(path) if path else None for path in (args.data_root, args.out))
+    how = {"timeout_s": args.timeout, "allow_unsandboxed": args.allow_unsandboxed}
+    how |= {"limit": args.limit, "replace": args.replace}
+    print(judge_file(Path(args.samples), args.suite, data_root=root, out=out, ks=args.k, **how))
 
 
-def combine(asked: argparse.Namespace) -> None:
+def combine(args: argparse.Namespace) -> None:
     """Judge every way of combining recorded answers on held-out questions, and keep the fitted combiners."""
     import shlex
 
@@ -196,94 +179,67 @@ def combine(asked: argparse.Namespace) -> None:
 
     flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
     flags += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
-    given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
-    places = [word for word in asked.outputs if "=" not in word]
+    given = {key: getattr(args, key) for key in flags if getattr(args, key) is not None}
+    places = [word for word in args.outputs if "=" not in word]
     if len(places) > 1:
         raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
     given |= {"outputs": places[0]} if places else {}
-    found, specs = asked_of(asked.config, given, [word for word in asked.outputs if "=" in word])
-    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=asked.replace))
+    found, specs = asked_of(args.config, given, [word for word in args.outputs if "=" in word])
+    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=args.replace))
 
 
-def combine_apply(asked: argparse.Namespace) -> None:
+def combine_apply(args: argparse.Namespace) -> None:
     """One answer to each new question, by a combiner that `w2s combine` fitted."""
     from w2s.evaluation.pools.files import apply_fitted
 
-    out = Path(asked.out or Path(asked.folder) / "applied.parquet")
-    print(apply_fitted(*places_of(asked), out, method=asked.method, encoder=asked.encoder))
+    out = Path(args.out or Path(args.folder) / "applied.parquet")
+    print(apply_fitted(*find_places(args), out, method=args.method, encoder=args.encoder))
 
 
-def combine_labels(asked: argparse.Namespace) -> None:
+def combine_labels(args: argparse.Namespace) -> None:
     """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
     from w2s.evaluation.pools.files import label
 
-    select = {"name": asked.select, "keep_share": asked.keep_share, "threshold": asked.threshold}
+    select = {"name": args.select, "keep_share": args.keep_share, "threshold": args.threshold}
     select = {key: value for key, value in select.items() if value is not None}
-    out = Path(asked.out or Path(asked.folder) / "labels")
-    how = {"soft": not asked.hard, "temperature": asked.temperature}
-    print(label(*places_of(asked), out, method=asked.method, encoder=asked.encoder, select=select, **how))
+    out = Path(args.out or Path(args.folder) / "labels")
+    how = {"soft": not args.hard, "temperature": args.temperature}
+    print(label(*find_places(args), out, method=args.method, encoder=args.encoder, select=select, **how))
 
 
-def places_of(asked: argparse.Namespace) -> tuple[Path, Path, Path | None]:
-    return Path(asked.folder), Path(asked.outputs), Path(asked.questions) if asked.questions else None
+def find_places(args: argparse.Namespace) -> tuple[Path, Path, Path | None]:
+    return Path(args.folder), Path(args.outputs), Path(args.questions) if args.questions else None
 
 
-def rewards(asked: argparse.Namespace) -> None:
+def rewards(args: argparse.Namespace) -> None:
     """Reward models by themselves, one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards curve
     CONFIG` for over-optimisation; `--help` behind either tells its keys. In the main job: label.reward and
     student.objective of `w2s run`."""
-    given = " ".join(asked.study) or "nothing"
+    given = " ".join(args.study) or "nothing"
     raise BadInput(f"rewards: {given!r} given; allowed: run, curve (each takes a config and has --help)")
 
 
-def rewards_run(asked: argparse.Namespace) -> None:
+def rewards_run(args: argparse.Namespace) -> None:
     """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
     recorded answers of many models (keys: rewards and rewards.study; rewards.study.pool.outputs=FOLDER: best-of-n among
     answers that are recorded there, in columns id, model, text, preference). The same command again goes on."""
-    from w2s.config.load import load
-    from w2s.story import reward_study as preferring
-
-    config = load(asked.config, asked.overrides, preferring.checks)
-    story = preferring.story(config)
-    from w2s.evaluation.rewards.reward_study_report import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folder = Path(config.runtime.runs_dir) / config.name
-    log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], story, replace=asked.replace)
-    execution.write_run(config, told, ["w2s", "rewards", "run", asked.config, *asked.overrides])
-    print(finish(folder))
-    print(f"report: {folder / 'report.html'}")
+    run_study("rewards", [args.config], args)
 
 
-def rewards_curve(asked: argparse.Namespace) -> None:
+def rewards_curve(args: argparse.Namespace) -> None:
     """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
     (student.objective: grpo or rloo) against RL steps. The same command again goes on, or is a no-op."""
-    from w2s.config.load import load
-    from w2s.story import curve as overoptimised
-
-    config = load(asked.config, asked.overrides, overoptimised.checks)
-    from w2s.evaluation.rewards.curve_report import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folder = Path(config.runtime.runs_dir) / config.name
-    log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], overoptimised.tell_probe, replace=asked.replace)
-    execution.write_run(config, told, ["w2s", "rewards", "curve", asked.config, *asked.overrides])
-    print(finish(folder))
-    print(f"report: {folder / 'curve.html'}")
+    run_study("curve", [args.config], args)
 
 
-def methods(asked: argparse.Namespace) -> None:
+def methods(args: argparse.Namespace) -> None:
     """The methods that a config can name, a line each; with a table, their options too."""
     from w2s.story.checks import describe_methods
 
-    print(describe_methods(asked.table))
+    print(describe_methods(args.table))
 
 
-def env(asked: argparse.Namespace) -> None:
+def env(args: argparse.Namespace) -> None:
     """Versions, devices, DeepSpeed and the sandbox's tier."""
     from w2s.sandbox import describe
     from w2s.stages.jobs import count_accelerators, count_cores
@@ -296,20 +252,12 @@ def env(asked: argparse.Namespace) -> None:
     )
 
 
-def limited(overrides: list[str], limit: int | None) -> list[str]:
+def add_limit(overrides: list[str], count: int | None) -> list[str]:
     """`--limit N` is `limit=N`."""
-    return overrides + ([] if limit is None else [f"limit={limit}"])
+    return overrides + ([] if count is None else [f"limit={count}"])
 
 
-def study_of(folder: Path) -> str | None:
-    """`run` or `curve` where the run is one of `w2s rewards`; None where it is of `w2s run`."""
-    from w2s.store.artifacts import read_listing
-
-    words = read_listing(folder)["command"].split()
-    return words[2] if words[:2] == ["w2s", "rewards"] else None
-
-
-def run_folder(name: str, runs_dir: str) -> Path:
+def find_run(name: str, runs_dir: str) -> Path:
     """A run by its folder or its name."""
     for folder in (Path(name), Path(runs_dir) / name):
         if (folder / "stages.json").is_file():

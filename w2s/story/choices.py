@@ -19,7 +19,7 @@ OWN = ""  # the run's own sets, beside its further suites
 
 
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers:
-    """The opinion of a model on splits and on every suite with choices; a language model writes for the other suites."""
+    """The opinion of a model on splits and suites with choices; for other suites a language model writes."""
     opinions = ask_sets(teller, sets, speaker, splits)
     if speaker.learner.model.kind == "lm":
         learner = untrain(speaker.learner) if speaker.model is None else speaker.learner

@@ -97,7 +97,7 @@ def tilt(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: S
 
 
 def as_candidates(parents: Mapping[str, Stage]) -> dict[str, Stage]:
-    """The stage with a set's candidates in the role `candidates`, or `questions` where they are a question's choices."""
+    """The stage with a set's candidates in the role `candidates`, or `questions` where they are its choices."""
     return {role if role == "questions" else "candidates": stage for role, stage in parents.items()}
 
 

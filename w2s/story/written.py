@@ -18,7 +18,7 @@ from w2s.stages import models, tokens, writing
 from w2s.store.artifacts import Stage
 from w2s.story.models import ask_suites, choose_writing, find_base, judge_texts, untrain, write_suites
 from w2s.story.questions import label_by_gold
-from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Teller, number
+from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Teller
 
 LABELLERS = ("committee", "floor")  # only their texts become labels, so only they write for the transfer pool
 VOTERS = "answer_level"  # the control that always votes over whole answers

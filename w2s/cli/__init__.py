@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             raise
         refuse(words)
     except KeyboardInterrupt:
-        print("w2s: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("w2s: interrupted; the same command resumes where it stopped", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if type(error).__name__ != "JobFailed":
@@ -82,12 +82,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     add(run, "run the whole chain, or what is missing of it, and write the report", *flags.CHAIN)
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
-    add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
+    add(show, "show what an artifact of the store is and what it holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
     add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
-    add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
-    add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
+    add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
+    add(combine, "turn the recorded answers of many models into the best single opinion", *flags.COMBINE)
     add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
     add(combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", *flags.APPLY, *flags.LABEL)
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
@@ -99,8 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
-    no-op. Several configs run together, under the same key=value."""
+    """Run every stage that is not in the store yet, then judge and report. The same command resumes a run that was
+    stopped; on a finished run it does nothing. Several configs run together, under the same key=value."""
     files = [args.config, *(word for word in args.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
     args.overrides = add_limit([word for word in args.overrides if word not in files], args.limit)
     run_study("chain", files, args)
@@ -116,7 +116,7 @@ def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> None:
-    """The stage table (done, or would run), rows and words by split, and the first rendered prompts. Runs nothing."""
+    """The table of stages (done or to run), rows and tokens by split, and the first prompts. Runs nothing."""
     from w2s.config.load import load
     from w2s.story.plan import describe_plan
 
@@ -131,7 +131,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def why(args: argparse.Namespace) -> None:
-    """Every learner's vote and alpha, the question's weight by round, the label it got, and why."""
+    """Every learner's vote and alpha, the weight of the question by round, the label it got, and why."""
     from w2s.evaluation.run.inspect import describe_row
 
     print(describe_row(find_run(args.run, args.runs_dir), args.row))
@@ -159,7 +159,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
-    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
+    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command resumes."""
     from w2s.evaluation.judging import judge_file
 
     if not 0 < args.timeout < float("inf"):
@@ -177,15 +177,15 @@ def combine(args: argparse.Namespace) -> None:
     from w2s.evaluation.pools.asked import asked_of
     from w2s.evaluation.pools.combine import combine as combine_pool
 
-    flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
-    flags += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
-    given = {key: getattr(args, key) for key in flags if getattr(args, key) is not None}
+    keys = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
+    keys += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
+    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     places = [word for word in args.outputs if "=" not in word]
     if len(places) > 1:
         raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
     given |= {"outputs": places[0]} if places else {}
-    found, specs = asked_of(args.config, given, [word for word in args.outputs if "=" in word])
-    print(combine_pool(found, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=args.replace))
+    request, specs = asked_of(args.config, given, [word for word in args.outputs if "=" in word])
+    print(combine_pool(request, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=args.replace))
 
 
 def combine_apply(args: argparse.Namespace) -> None:
@@ -212,9 +212,9 @@ def find_places(args: argparse.Namespace) -> tuple[Path, Path, Path | None]:
 
 
 def rewards(args: argparse.Namespace) -> None:
-    """Reward models by themselves, one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards curve
-    CONFIG` for over-optimisation; `--help` behind either tells its keys. In the main job: label.reward and
-    student.objective of `w2s run`."""
+    """Reward models by themselves, in one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards
+    curve CONFIG` for over-optimisation; either lists its keys with `--help`. In the main job, reward models are used by
+    label.reward and student.objective of `w2s run`."""
     given = " ".join(args.study) or "nothing"
     raise BadInput(f"rewards: {given!r} given; allowed: run, curve (each takes a config and has --help)")
 
@@ -222,18 +222,18 @@ def rewards(args: argparse.Namespace) -> None:
 def rewards_run(args: argparse.Namespace) -> None:
     """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
     recorded answers of many models (keys: rewards and rewards.study; rewards.study.pool.outputs=FOLDER: best-of-n among
-    answers that are recorded there, in columns id, model, text, preference). The same command again goes on."""
+    answers that are recorded there, in columns id, model, text, preference). The same command resumes."""
     run_study("rewards", [args.config], args)
 
 
 def rewards_curve(args: argparse.Namespace) -> None:
     """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
-    (student.objective: grpo or rloo) against RL steps. The same command again goes on, or is a no-op."""
+    (student.objective: grpo or rloo) against RL steps. The same command resumes."""
     run_study("curve", [args.config], args)
 
 
 def methods(args: argparse.Namespace) -> None:
-    """The methods that a config can name, a line each; with a table, their options too."""
+    """The methods that a config can name, one per line; with a table, their options as well."""
     from w2s.story.checks import describe_methods
 
     print(describe_methods(args.table))
@@ -258,7 +258,7 @@ def add_limit(overrides: list[str], count: int | None) -> list[str]:
 
 
 def find_run(name: str, runs_dir: str) -> Path:
-    """A run by its folder or its name."""
+    """The folder of a run, by that folder or by its name."""
     for folder in (Path(name), Path(runs_dir) / name):
         if (folder / "stages.json").is_file():
             return folder

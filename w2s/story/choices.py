@@ -33,11 +33,9 @@ def ask_sets(
     sets: Sets,
     speaker: Speaker,
     splits: tuple[str, ...],
-    *,
-    kind: str = "opinion",
-    suite_kind: str = "opinion",
+    kinds: tuple[str, str] = ("opinion", "opinion"),
 ) -> dict[str, Stage]:
-    """Set -> a model's opinion: under OWN that on the splits, and that on each suite."""
+    """Set -> a model's opinion: under OWN that on the splits, and that on each suite. kinds: the tags of these two."""
     origin = find_origin(teller, speaker)
     own = teller.tell(
         models.opinion,
@@ -48,9 +46,9 @@ def ask_sets(
             "sets": splits,
             "learner": untrain(speaker.learner) if speaker.model is None else None,
         },
-        tags={"kind": kind, "model": speaker.name},
+        tags={"kind": kinds[0], "model": speaker.name},
     )
-    return {OWN: own, **ask_suites(teller, sets, speaker, origin, suite_kind)}
+    return {OWN: own, **ask_suites(teller, sets, speaker, origin, kinds[1])}
 
 
 def find_origin(teller: Teller, speaker: Speaker) -> dict[str, Stage]:
@@ -86,8 +84,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     for index, model in enumerate(told.values()):
         learner = config.learners[index % len(config.learners)]
         speaker = Speaker(f"{name} · learner {index + 1}", learner, model)
-        kinds = {"kind": "member_opinion", "suite_kind": "member_suite"}
-        opinions.append(ask_sets(teller, sets, speaker, (TRANSFER, TEST), **kinds))
+        opinions.append(ask_sets(teller, sets, speaker, (TRANSFER, TEST), ("member_opinion", "member_suite")))
     return Learners(name, told, tuple(opinions))
 
 

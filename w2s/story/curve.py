@@ -224,21 +224,21 @@ def reinforce(
 
 
 def checks(config: Config) -> list[str]:
-    """What keys that depend on each other must satisfy."""
-    given, allowed = config.rewards, (MEMBER, *AGGREGATORS)
-    problems, by = cross_checks(config), config.student.objective["name"]
+    """A line for everything in the config that this study cannot work with."""
+    members, curve, allowed = config.rewards.members, config.rewards.curve, (MEMBER, *AGGREGATORS)
+    problems, objective = cross_checks(config), config.student.objective["name"]
     if config.limit:
         problems.append(f"limit: {config.limit} given; it goes with `w2s run` and `w2s evaluate`")
-    if by == "dpo":
+    if objective == "dpo":
         problems.append("student.objective: 'dpo' given; allowed here: sft (no RL), grpo, rloo")
-    elif by in RL and not given.curve.optimised:
-        problems.append(f"rewards.curve.optimised: none given; {by} needs at least one of {', '.join(allowed)}")
-    elif by in RL and given.curve.policy == "learner":  # the student's own fit is checked with the methods
+    elif objective in RL and not curve.optimised:
+        problems.append(f"rewards.curve.optimised: none given; {objective} needs at least one of {', '.join(allowed)}")
+    elif objective in RL and curve.policy == "learner":  # the student's own fit is checked with the methods
         problems += misfits(config, config.learners[0], "learners.0")
-    if given.members < 2:
-        problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
+    if members < 2:
+        problems.append(f"rewards.members: {members} given; allowed: 2 or more")
     return problems + [
         f"rewards.curve.optimised: {way!r} given; allowed: {', '.join(allowed)}"
-        for way in given.curve.optimised
+        for way in curve.optimised
         if way not in allowed
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,42 +191,49 @@ def score(teller: Teller, kind: str, members: Mapping[str, Stage], name: str, ro
 
 
 def suite_name(spec: Mapping[str, Any]) -> str:
-    """The set's name; a file's is its own."""
+    """The name of the set; a file's own where it is one."""
     return Path(str(spec["path"])).name.split(".")[0] if "path" in spec else str(spec.get("name"))
 
 
 def checks(config: Config) -> list[str]:
-    """Everything in the config that this run cannot work with; no data are read."""
-    given = config.rewards
-    problems = run_checks(config) + kind_checks(given, given.study.compare, "rewards.study.compare")
+    """A line for everything in the config that this study cannot work with; no data are read."""
+    setting, study = config.rewards, config.rewards.study
+    pairs, members = setting.pairs.get("name"), setting.members
+    problems = run_checks(config) + kind_checks(setting, study.compare, "rewards.study.compare")
     if config.limit:
         problems.append(f"limit: {config.limit} given; it goes with `w2s run` and `w2s evaluate`")
-    if given.pairs.get("name") != "preferences":
-        problems.append(f"rewards.pairs: {given.pairs.get('name')!r} given; allowed here: preferences, with a source")
-    for at, spec in enumerate(given.study.suites):
-        try:
-            pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")
-        except BadInput as error:
-            problems.append(str(error))
-    names = [HELD_OUT, POOL, *map(suite_name, given.study.suites)]
+    if pairs != "preferences":
+        problems.append(f"rewards.pairs: {pairs!r} given; allowed here: preferences, with a source")
+    problems += suite_checks(study.suites)
     problems += [
-        f"rewards.study.suites: {name!r} is there twice, or taken"
-        for name in sorted({one for one in names if names.count(one) > 1})
+        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair (a reward model has a head)"
+        for at, learner in enumerate(setting.models)
+        if learner.model.kind != "pair"
     ]
-    for at, one in enumerate(given.models):
-        key = f"rewards.models.{at}.model"
-        if one.model.kind != "pair":
-            problems.append(f"{key}.kind: {one.model.kind!r} given; allowed: pair (a reward model has a head)")
     try:
         check_methods(config)
     except BadInput as error:
         problems += str(error).splitlines()
-    if given.members < 2:
-        problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
-    if len(set(given.study.compare)) < len(given.study.compare):
-        problems.append(f"rewards.study.compare: {given.study.compare} given; allowed: each kind once")
-    alike = {(one.model.path, one.model.revision, one.model.layers) for one in given.models}
-    if len(alike) > 1 and (given.study.shared_start or given.study.compare):
+    if members < 2:
+        problems.append(f"rewards.members: {members} given; allowed: 2 or more")
+    if len(set(study.compare)) < len(study.compare):
+        problems.append(f"rewards.study.compare: {study.compare} given; allowed: each kind once")
+    models = [learner.model for learner in setting.models]
+    bases = {(model.path, model.revision, model.layers) for model in models}
+    if len(bases) > 1 and (study.shared_start or study.compare):
         why = "shared_start and rewards.study.compare need members of one base"
-        problems.append(f"rewards.models: {len(alike)} different bases given; allowed: 1 ({why})")
+        problems.append(f"rewards.models: {len(bases)} different bases given; allowed: 1 ({why})")
     return problems
+
+
+def suite_checks(suites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Suites that no source can be found for, and names that are in use."""
+    problems = []
+    for at, spec in enumerate(suites):
+        try:
+            pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")
+        except BadInput as error:
+            problems.append(str(error))
+    names = [HELD_OUT, POOL, *map(suite_name, suites)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    return problems + [f"rewards.study.suites: the name {name!r} is already taken" for name in repeated]

@@ -52,9 +52,8 @@ def test_a_limit_is_a_whole_number_above_0(capsys, given):
 @pytest.mark.parametrize(("study", "config"), [("run", "hh_rlhf"), ("curve", "overoptimisation")])
 def test_a_study_of_rewards_refuses_a_limit(capsys, study, config):
     path = Path(__file__).parents[1] / "configs" / "rewards" / f"{config}.yaml"
-    assert fails(capsys, "rewards", study, str(path), "limit=5") == (2, [
-        "w2s: command line: limit: 5 given; it goes with `w2s run` and `w2s evaluate`"
-    ])  # fmt: skip
+    words = "w2s: command line: limit: 5 given; it goes with `w2s run` and `w2s evaluate`"
+    assert fails(capsys, "rewards", study, str(path), "limit=5") == (2, [words])
 
 
 def test_every_command_of_the_readme_is_there():

@@ -177,7 +177,7 @@ def test_an_interrupt_ends_everything_at_once_and_says_how_to_go_on(folder, tiny
     assert hit(folder, run, "pipeline", 2.0, signal.SIGINT)
     code, said = finish(run)
     assert code == 130, said
-    assert "the same command goes on where it stopped" in said
+    assert "the same command resumes where it stopped" in said
     assert "Traceback" not in said
     assert not gone(folder, 20)
 

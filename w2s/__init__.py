@@ -1,0 +1,232 @@
+"""Weak-to-strong training: boosted weak models supervise a stronger one.
+
+`w2s.run(config)` is the whole chain, `w2s.load_run(folder)` opens what it left. The command line calls what stands
+here. Everything heavy is imported where it is needed.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+    from w2s.config.fields import Config
+
+__all__ = ["STUDIES", "Run", "Study", "compare", "load_run", "run", "run_together"]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What one command runs from a config. Functions stand as `module:name` and are imported when they are called."""
+
+    command: str
+    page: str
+    """Its report, in the folder of a run."""
+    checks: str
+    """config -> a line for each rule between keys that it breaks."""
+    chain: str
+    """(config, tools, declare): declares every stage, for all seeds."""
+    finish: str
+    """(folder, again=) -> the verdict; writes metrics.json and the report where they are not up to date."""
+
+    def load(self, function: str) -> Callable[..., Any]:
+        """`checks`, `chain` or `finish`, imported."""
+        return pkgutil.resolve_name(getattr(self, function))
+
+
+STUDIES = {
+    "chain": Study(
+        command="w2s run",
+        page="report.html",
+        checks="w2s.config.load:cross_checks",
+        chain="w2s.story.main:tell_chain",
+        finish="w2s.evaluation.run.collect:finish",
+    ),
+    "rewards": Study(
+        command="w2s rewards run",
+        page="report.html",
+        checks="w2s.story.reward_study:checks",
+        chain="w2s.story.reward_study:tell_reward_study",
+        finish="w2s.evaluation.rewards.reward_study_report:finish",
+    ),
+    "curve": Study(
+        command="w2s rewards curve",
+        page="curve.html",
+        checks="w2s.story.curve:checks",
+        chain="w2s.story.curve:tell_curve",
+        finish="w2s.evaluation.rewards.curve_report:finish",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: Path
+    study: str
+    """A key of STUDIES."""
+    verdict: str
+    """What was found, in a sentence."""
+
+    @property
+    def page(self) -> Path:
+        """The report."""
+        return self.folder / STUDIES[self.study].page
+
+    @property
+    def student(self) -> Path | None:
+        """The folder of the trained student, for `transformers`; None where the run has none."""
+        folder = self.folder / "student"
+        return folder if folder.is_dir() else None
+
+    @property
+    def metrics(self) -> pandas.DataFrame:
+        """A row for each metric: suite, model, name, value, low, high (95% interval), n, seeds, and the reason where
+        there is no value.
+
+        >>> metrics = run.metrics
+        >>> found = metrics[(metrics.suite == "hard_test") & (metrics.name == "accuracy")]
+        >>> sorted(found.model)[:3]
+        ['bagged', 'best_learner', 'ceiling']
+        >>> bool(found.value.between(0, 1).all())
+        True
+        """
+        import json
+
+        import pandas
+
+        return pandas.DataFrame(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))["metrics"])
+
+    def open(self, stage: str | Mapping[str, Any]) -> dict[str, Any]:
+        """The records of one stage: file name without its ending -> rows, arrays or values.
+
+        stage: its title, with or without the seed before it, or tags that no other stage has together. A BadInput where
+        no stage or several are meant.
+
+        >>> labels = run.open("labels by committee")["labels"]
+        >>> labels.target_NK.shape
+        (100, 4)
+        >>> questions = run.open({"kind": "questions", "seed": 0})["transfer"]
+        >>> questions[0].task, len(questions)
+        ('choice', 100)
+        """
+        from w2s.evaluation.run.open import open_stage
+
+        return open_stage(self.folder, stage)
+
+
+def run(
+    config: str | Path | Mapping[str, Any] | Config, *overrides: str, study: str = "chain", replace: bool = False
+) -> Run:
+    """Make every stage of a study that is not in the store yet, then measure and report. The same call again goes on
+    where it stopped, or is a no-op.
+
+    config: a YAML file, its content as a mapping, or a Config. overrides: `key=value`, as on the command line.
+    replace: another run of the same name may give way. What is wrong with the config is a BadInput with a line for each
+    problem.
+
+    >>> run = w2s.run("tiny.yaml", "runtime.threads=2")
+    >>> run.folder.name, run.study
+    ('tiny', 'chain')
+    >>> run.student.name, run.page.name
+    ('student', 'report.html')
+    """
+    return run_together([config], *overrides, study=study, replace=replace)[0]
+
+
+def run_together(
+    configs: Sequence[str | Path | Mapping[str, Any] | Config],
+    *overrides: str,
+    study: str = "chain",
+    replace: bool = False,
+) -> list[Run]:
+    """`run` for several configs at once: stages that they share are made once, and slots are never idle.
+
+    >>> [run.folder.name for run in w2s.run_together(["tiny.yaml"])]
+    ['tiny']
+    """
+    import shlex
+
+    from w2s.store.records import BadInput
+
+    checks = STUDIES[study].load("checks")
+    read = [read_config(config, overrides, checks) for config in configs]  # before the heavy imports
+    if len({config.name for config in read}) < len(read):
+        raise BadInput(f"name: {read[0].name!r} is the name of several configs; each needs one of its own")
+    from w2s.store import log
+    from w2s.story import execution
+
+    tell_study = STUDIES[study].load("chain")
+    log.to_file(execution.find_folder(read[0]) / "log.jsonl")
+    runs = []
+    try:
+        for given, config, stages in zip(configs, read, execution.run(read, tell_study, replace=replace), strict=True):
+            folder = execution.find_folder(config)
+            words = [given, *overrides] if isinstance(given, str | Path) else [folder / "config.yaml"]
+            command = [*shlex.split(STUDIES[study].command), *map(str, words)]
+            execution.write_run(config, stages, study, command)
+            runs.append(Run(folder, study, STUDIES[study].load("finish")(folder)))
+    finally:
+        log.to_file(None)
+    return runs
+
+
+def read_config(
+    config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str], checks: Callable[[Config], list[str]]
+) -> Config:
+    """The checked configuration under the overrides."""
+    import dataclasses
+
+    from w2s.config.load import from_values, load
+
+    if isinstance(config, str | Path):
+        return load(config, overrides, checks)
+    return from_values(config if isinstance(config, Mapping) else dataclasses.asdict(config), overrides, checks)
+
+
+def load_run(folder: str | Path, *, again: bool = False) -> Run:
+    """A finished run, by its folder. again: its metrics and report are written again even if they are up to date.
+
+    A BadInput where no run lies there, or an artifact that its report is made of is damaged.
+
+    >>> run = w2s.load_run("runs/tiny")
+    >>> run.verdict == w2s.run("tiny.yaml").verdict
+    True
+    """
+    from w2s.store.artifacts import LISTING, read_listing
+    from w2s.store.records import BadInput
+
+    folder = Path(folder)
+    if not (folder / LISTING).is_file():
+        raise BadInput(f"{folder}: no run there (no {LISTING})")
+    study = read_listing(folder).get("study")
+    if study not in STUDIES:
+        raise BadInput(f"{folder / LISTING}: it is of another version of w2s; run the same command again")
+    return Run(folder, study, STUDIES[study].load("finish")(folder, again=again))
+
+
+def compare(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
+    """Runs of `w2s run` side by side, with paired differences: the page that was written.
+
+    out: the folder of the page; None: compare/RUN+RUN beside the first run.
+
+    >>> w2s.compare(["runs/tiny", "runs/tiny"], out="compared").name
+    'compare.html'
+    """
+    from w2s.evaluation.run.collect import compare as compare_runs
+    from w2s.store.artifacts import read_listing
+    from w2s.store.records import BadInput
+
+    for folder in map(Path, folders):
+        study = read_listing(folder).get("study", "chain")
+        if study != "chain":
+            raise BadInput(
+                f"{folder}: a run of `{STUDIES[study].command}`; allowed: runs of `{STUDIES['chain'].command}`"
+            )
+    return compare_runs([Path(folder) for folder in folders], Path(out) if out else None)

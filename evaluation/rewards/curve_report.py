@@ -23,7 +23,7 @@ from w2s.evaluation.run.verdict import find, points, sentence
 from w2s.rewards.best_of_n import doublings, kl
 from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
 
-PROBE = "probe"
+CURVE = "curve"
 FLOOR = 0.03  # a policy that is hardly ever right, or hardly ever wrong, shows no curve
 SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one reward model"}
 
@@ -57,8 +57,8 @@ def samples_of(run: Run, seed: int) -> Samples:
     if known["ids"].tolist() != ids.tolist():
         raise ValueError(f"{graded.path}: its questions are not those of {merged.path}")
     found = {
-        one.tags["model"]: align(read_arrays(one.path / f"{PROBE}.npz", Rewards), ids).scores_MNK
-        for one in run.find("rewards", seed=seed, set=PROBE)
+        one.tags["model"]: align(read_arrays(one.path / f"{CURVE}.npz", Rewards), ids).scores_MNK
+        for one in run.find("rewards", seed=seed, set=CURVE)
     }
     kinds = {kind: np.array([spread(one_ND, place_NS, np.nan) for one_ND in scores]) for kind, scores in found.items()}
     return Samples(ids, spread(gold_ND, place_NS, 0.0), kinds)

@@ -64,7 +64,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
     render("reward_study.html", content, folder)
     render("reward_study.md", {**content, "pictures": {}}, folder)
     for ending in ("html", "md"):
-        (folder / f"preferences.{ending}").replace(folder / f"report.{ending}")
+        (folder / f"reward_study.{ending}").replace(folder / f"report.{ending}")
     keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md")
     return words
 

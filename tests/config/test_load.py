@@ -13,8 +13,7 @@ from w2s.config.load import from_overrides, load, to_yaml
 from w2s.config.smoke import shrink, smoke
 from w2s.evaluation.pools.settings import read_settings
 from w2s.store.records import BadInput
-from w2s.story import curve as overoptimised
-from w2s.story import reward_study as preferring
+from w2s.story import curve, reward_study
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 POOLS = [path for path in CONFIGS if path.parent.name == "pools"]  # of `w2s combine`
@@ -39,7 +38,7 @@ def problems(path: Path, *overrides: str) -> list[str]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_of_the_repository_is_good(path):
-    of_study = {"w2s rewards run": preferring.checks, "w2s rewards curve": overoptimised.checks}
+    of_study = {"w2s rewards run": reward_study.checks, "w2s rewards curve": curve.checks}
     text = path.read_text()
     checks = next(
         (found for command, found in of_study.items() if f"# {command}" in text or f"#   {command}" in text), None

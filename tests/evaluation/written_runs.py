@@ -61,7 +61,7 @@ class Written:
         """Manifests and stages.json of all that is there, as if it had been written so."""
         for path, manifest in self.manifests.items():
             write_manifest(path, manifest)
-        told = {"command": "w2s run written.yaml", "stages": self.stages, "cores": 2}
+        told = {"study": "chain", "command": "w2s run written.yaml", "stages": self.stages, "cores": 2}
         write_listing(self.folder, (self.folder / "config.yaml").read_text(), told)
 
     def question(self, source: str, key: str, n: int, hardness: float) -> Example:

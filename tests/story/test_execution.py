@@ -103,8 +103,8 @@ def test_no_file_that_the_student_came_from_names_the_answers_of_the_transfer_po
 
 def test_labels_are_those_of_the_committee_and_hard_test_is_in_no_training(tiny_run):
     questions = artifact(tiny_run, "questions")
-    ids = {split: {row.id for row in read_rows(questions / f"{split}.jsonl", Example)} for split in
-           ("easy_fit", "easy_holdout", "transfer", "hard_test")}  # fmt: skip
+    splits = ("easy_fit", "easy_holdout", "transfer", "hard_test")
+    ids = {split: {row.id for row in read_rows(questions / f"{split}.jsonl", Example)} for split in splits}
     assert sum(map(len, ids.values())) == len(set.union(*ids.values())) == 400
     for title, split in (("labels by committee", "transfer"), ("gold of easy_fit as targets", "easy_fit")):
         assert set(read_arrays(artifact(tiny_run, title) / "labels.npz", PseudoLabels).ids.tolist()) == ids[split]

@@ -391,9 +391,9 @@ def test_after_a_failure_nothing_new_starts_and_what_ran_is_kept(tmp_path):
 
 def test_what_a_run_consists_of_is_written_down(config, tmp_path):
     stages = build(config, run_job=None)
-    folder = write_run(config, stages, ["w2s", "run", "x"])
+    folder = write_run(config, stages, "chain", ["w2s", "run", "x"])
     listed = json.loads((folder / "stages.json").read_text())
-    assert listed["command"] == "w2s run x"
+    assert (listed["study"], listed["command"]) == ("chain", "w2s run x")
     assert [one["folder"] for one in listed["stages"]] == [s.folder_name for s in stages]
     by_folder = {one["folder"] for one in listed["stages"]}
     assert all(set(one["parents"].values()) <= by_folder for one in listed["stages"])

@@ -16,7 +16,7 @@ from w2s.data.pairs import group_of
 from w2s.evaluation.rewards.reward_study_report import left_out
 from w2s.store import log
 from w2s.store.records import BadInput, Example, PseudoLabels, read_arrays, read_rows
-from w2s.story import reward_study as preferring
+from w2s.story import reward_study
 from w2s.story.main import build
 
 WORDS = ["gas", "stone", "moon", "earth", "sun", "air", "heat", "plants", "water", "light"]
@@ -112,8 +112,8 @@ def listed(folder) -> list[dict]:
 
 def told(*overrides: str) -> dict[str, str]:
     """title -> key of every stage that the config declares; nothing runs."""
-    config = load("study.yaml", overrides, preferring.checks)
-    return {stage.title: stage.key for stage in build(config, None, preferring.story(config))}
+    config = load("study.yaml", overrides, reward_study.checks)
+    return {stage.title: stage.key for stage in build(config, None, reward_study.tell_reward_study)}
 
 
 def refusal(*overrides: str) -> str:
@@ -257,8 +257,7 @@ def test_a_killed_run_goes_on_with_what_is_missing(here, tmp_path):
     """Interrupted after some stages, the run ends with the same scores, bit for bit."""
     from w2s.story import execution
 
-    config = load("study.yaml", [f"runtime.runs_dir={tmp_path}", "seeds=[0]"], preferring.checks)
-    story = preferring.story(config)
+    config = load("study.yaml", [f"runtime.runs_dir={tmp_path}", "seeds=[0]"], reward_study.checks)
     done = []
 
     real_run = execution.Workers.run
@@ -272,8 +271,8 @@ def test_a_killed_run_goes_on_with_what_is_missing(here, tmp_path):
 
         patch.setattr(execution.Workers, "run", run)
         with pytest.raises(RuntimeError, match="killed"):
-            execution.run([config], story)
-    execution.run([config], story)
+            execution.run([config], reward_study.tell_reward_study)
+    execution.run([config], reward_study.tell_reward_study)
     for one in listed(here):
         if one["tags"].get("kind") == "rewards" and one["tags"]["seed"] == 0:
             name = one["tags"]["set"] + ".npz"
@@ -339,7 +338,7 @@ def test_the_published_configs_are_understood(name):
     from pathlib import Path
 
     path = Path(__file__).parents[2] / "configs" / "rewards" / f"{name}.yaml"
-    config = load(path, [], preferring.checks)
+    config = load(path, [], reward_study.checks)
     assert config.rewards.study.compare == ["warm", "heads"]
     assert len(config.seeds) >= 3
     assert yaml.safe_load(path.read_text())["rewards"]["pairs"]["source"]["name"] == name

@@ -57,9 +57,8 @@ def config(tiny_config):
 
 @pytest.fixture
 def written(tiny_config):
-    path = "builtin:weak_writer"
-    return load(tiny_config.with_name("written.yaml"), [WEAK_PAIR.replace("builtin:weak", path), *REWARDED[1:],
-                                                        "label.made=winner"])  # fmt: skip
+    pair = WEAK_PAIR.replace("builtin:weak", "builtin:weak_writer")
+    return load(tiny_config.with_name("written.yaml"), [pair, *REWARDED[1:], "label.made=winner"])
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------
@@ -300,8 +299,8 @@ def test_written_answers_are_sampled_judged_and_tilted(written_run):
     run(written_run, "written.yaml", "name=rewarded", pair, *REWARDED[1:], "label.made=winner", *off)
     stages = stages_of(written_run, "rewarded")
     pairs = read_rows(stages["pairs for reward models"] / "targets.jsonl", Example)
-    sampled = {row.id: row.choices for row in read_rows(stages["committee · candidates of easy_fit"] / "easy_fit.jsonl",
-                                                        Example)}  # fmt: skip
+    candidates = read_rows(stages["committee · candidates of easy_fit"] / "easy_fit.jsonl", Example)
+    sampled = {row.id: row.choices for row in candidates}
     labels = read_arrays(stages["pairs for reward models"] / "labels.npz", PseudoLabels)
     worse = [(row.meta["question"], row.choices[at]) for row, at in zip(pairs, labels.target_NK.argmin(1), strict=True)]
     assert all(text in [one.strip() for one in sampled[key]] for key, text in worse)

@@ -1,0 +1,1 @@
+"""Boosting in NumPy: rows, tokens, and what the rounds say of each other. No files."""

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import w2s
 from w2s.cli import flags, start
 from w2s.store.log import (
     tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
@@ -22,14 +23,14 @@ def main(argv: list[str] | None = None) -> None:
     if tuple(words[:2]) in flags.TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
-    asked, rest = parser.parse_known_args(words)
-    if rest and (asked.words is None or any(word.startswith("-") for word in rest)):
+    args, rest = parser.parse_known_args(words)
+    if rest and (args.words is None or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        getattr(asked, asked.words).extend(rest)  # key=value after a flag
+        getattr(args, args.words).extend(rest)  # key=value after a flag
     to_file(None)  # each command names its own
     try:
-        asked.command(asked)
+        args.command(args)
     except BadInput as error:
         refuse(str(error))
     except BrokenPipeError:
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
             raise
         refuse(words)
     except KeyboardInterrupt:
-        print("w2s: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("w2s: interrupted; the same command resumes where it stopped", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if type(error).__name__ != "JobFailed":
@@ -81,12 +82,12 @@ def make_parser() -> argparse.ArgumentParser:
 
     add(run, "run the whole chain, or what is missing of it, and write the report", *flags.CHAIN)
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
-    add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
+    add(show, "show what an artifact of the store is and what it holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
     add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
-    add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
-    add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
+    add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
+    add(combine, "turn the recorded answers of many models into the best single opinion", *flags.COMBINE)
     add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
     add(combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", *flags.APPLY, *flags.LABEL)
     add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
@@ -101,97 +102,79 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run(asked: argparse.Namespace) -> None:
-    """Run every stage that is not in the store yet, then judge and report. The same command again goes on, or is a
-    no-op. Several configs run together, under the same key=value."""
-    from w2s.config.load import load
-
-    files = [asked.config, *(word for word in asked.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
-    overrides = limited([word for word in asked.overrides if word not in files], asked.limit)
-    configs = [load(file, overrides) for file in files]  # before the heavy imports: what is wrong is said at once
-    if len({config.name for config in configs}) < len(configs):
-        raise BadInput(f"name: {configs[0].name!r} is the name of several configs; each needs one of its own")
-    from w2s.evaluation.run.collect import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folders = [Path(config.runtime.runs_dir) / config.name for config in configs]
-    log.to_file(folders[0] / "log.jsonl")
-    told = execution.run(configs, replace=asked.replace)
-    for file, config, folder, stages in zip(files, configs, folders, told, strict=True):
-        execution.write_run(config, stages, ["w2s", "run", file, *overrides])
-        print(finish(folder))
-        print(f"report: {folder / 'report.html'}")
-        print(f"student: {folder / 'student'}")
+def run(args: argparse.Namespace) -> None:
+    """Run every stage that is not in the store yet, then judge and report. The same command resumes a run that was
+    stopped; on a finished run it does nothing. Several configs run together, under the same key=value."""
+    files = [args.config, *(word for word in args.overrides if "=" not in word and word.endswith((".yaml", ".yml")))]
+    args.overrides = add_limit([word for word in args.overrides if word not in files], args.limit)
+    run_study("chain", files, args)
 
 
-def plan(asked: argparse.Namespace) -> None:
-    """The stage table (done, or would run), rows and words by split, and the first rendered prompts. Runs nothing."""
+def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
+    """Run a study's configs and print what each of them found."""
+    for run in w2s.run_together(files, *args.overrides, study=study, replace=args.replace):
+        print(run.verdict)
+        print(f"report: {run.page}")
+        if run.student is not None:
+            print(f"student: {run.student}")
+
+
+def plan(args: argparse.Namespace) -> None:
+    """The table of stages (done or to run), rows and tokens by split, and the first prompts. Runs nothing."""
     from w2s.config.load import load
     from w2s.story.plan import describe_plan
 
-    print(describe_plan(load(asked.config, limited(asked.overrides, asked.limit))))
+    print(describe_plan(load(args.config, add_limit(args.overrides, args.limit))))
 
 
-def show(asked: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> None:
     """What made an artifact, what it holds, and the first rows of its records."""
     from w2s.evaluation.run.inspect import describe_artifact
 
-    print(describe_artifact(asked.artifact, Path(asked.runs_dir)))
+    print(describe_artifact(args.artifact, Path(args.runs_dir)))
 
 
-def why(asked: argparse.Namespace) -> None:
-    """Every learner's vote and alpha, the question's weight by round, the label it got, and why."""
+def why(args: argparse.Namespace) -> None:
+    """Every learner's vote and alpha, the weight of the question by round, the label it got, and why."""
     from w2s.evaluation.run.inspect import describe_row
 
-    print(describe_row(run_folder(asked.run, asked.runs_dir), asked.row))
+    print(describe_row(find_run(args.run, args.runs_dir), args.row))
 
 
-def report(asked: argparse.Namespace) -> None:
+def report(args: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences."""
-    from w2s.evaluation.run.collect import compare, finish
-
-    if asked.out and len(asked.runs) == 1:
+    if args.out and len(args.runs) == 1:
         raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
-    folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
-    studies = [study_of(folder) for folder in folders]
-    if len(folders) == 1:
-        if studies[0] == "run":
-            from w2s.evaluation.rewards.reward_study_report import finish
-        elif studies[0] == "curve":
-            from w2s.evaluation.rewards.curve_report import finish
-
-            page = "curve.html"
-        print(finish(folders[0], again=True))
-        print(f"report: {folders[0] / page}")
-    else:
-        for folder, study in zip(folders, studies, strict=True):
-            if study:
-                raise BadInput(f"{folder}: a run of `w2s rewards {study}`; compared side by side are runs of `w2s run`")
-        print(f"report: {compare(folders, Path(asked.out) if asked.out else None)}")
+    folders = [find_run(name, args.runs_dir) for name in args.runs]
+    if len(folders) > 1:
+        print(f"report: {w2s.compare(folders, args.out)}")
+        return
+    run = w2s.load_run(folders[0], again=True)
+    print(run.verdict)
+    print(f"report: {run.page}")
 
 
-def evaluate(asked: argparse.Namespace) -> None:
+def evaluate(args: argparse.Namespace) -> None:
     """Judge a model on suites: accuracy for questions with choices, pass@1 for code (run in the sandbox)."""
     from w2s.evaluation.suites import evaluate_model
 
-    suites = [word for word in asked.suites if "=" not in word]
-    print(evaluate_model(asked.model, suites, limited([word for word in asked.suites if "=" in word], asked.limit)))
+    suites = [word for word in args.suites if "=" not in word]
+    print(evaluate_model(args.model, suites, add_limit([word for word in args.suites if "=" in word], args.limit)))
 
 
-def judge(asked: argparse.Namespace) -> None:
-    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
+def judge(args: argparse.Namespace) -> None:
+    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command resumes."""
     from w2s.evaluation.judging import judge_file
 
-    if not 0 < asked.timeout < float("inf"):
-        raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
-    root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
-    how = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    how |= {"limit": asked.limit, "replace": asked.replace}
-    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **how))
+    if not 0 < args.timeout < float("inf"):
+        raise BadInput(f"--timeout: {args.timeout:g} given; allowed: seconds above 0")
+    root, out = (Path(path) if path else None for path in (args.data_root, args.out))
+    how = {"timeout_s": args.timeout, "allow_unsandboxed": args.allow_unsandboxed}
+    how |= {"limit": args.limit, "replace": args.replace}
+    print(judge_file(Path(args.samples), args.suite, data_root=root, out=out, ks=args.k, **how))
 
 
-def combine(asked: argparse.Namespace) -> None:
+def combine(args: argparse.Namespace) -> None:
     """Judge every way of combining recorded answers on held-out questions, and keep the fitted combiners."""
     import shlex
 
@@ -199,97 +182,70 @@ def combine(asked: argparse.Namespace) -> None:
     from w2s.evaluation.pools.report import table
     from w2s.evaluation.pools.settings import read_settings
 
-    flags = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
-    flags += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
-    given = {key: getattr(asked, key) for key in flags if getattr(asked, key) is not None}
-    places = [word for word in asked.outputs if "=" not in word]
+    keys = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
+    keys += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
+    given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
+    places = [word for word in args.outputs if "=" not in word]
     if len(places) > 1:
         raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
     given |= {"outputs": places[0]} if places else {}
-    settings, specs = read_settings(asked.config, given, [word for word in asked.outputs if "=" in word])
-    report = run_combine(settings, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=asked.replace)
+    settings, specs = read_settings(args.config, given, [word for word in args.outputs if "=" in word])
+    report = run_combine(settings, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=args.replace)
     print(f"{table(report)}\nreport: {settings.folder / 'combine.html'}")
 
 
-def combine_apply(asked: argparse.Namespace) -> None:
+def combine_apply(args: argparse.Namespace) -> None:
     """One answer to each new question, by a combiner that `w2s combine` fitted."""
     from w2s.evaluation.pools.apply import NewOutputs, apply_new
 
-    new = NewOutputs(Path(asked.outputs), Path(asked.questions) if asked.questions else None, asked.encoder)
-    out = Path(asked.out or Path(asked.folder) / "applied.parquet")
-    applied = apply_new(Path(asked.folder), new, method=asked.method, out=out, replace=asked.replace)
+    new = NewOutputs(Path(args.outputs), Path(args.questions) if args.questions else None, args.encoder)
+    out = Path(args.out or Path(args.folder) / "applied.parquet")
+    applied = apply_new(Path(args.folder), new, method=args.method, out=out, replace=args.replace)
     print(f"{applied.summary}\npredictions: {out}")
 
 
-def combine_labels(asked: argparse.Namespace) -> None:
+def combine_labels(args: argparse.Namespace) -> None:
     """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
     from w2s.evaluation.pools.apply import LabelOptions, NewOutputs, label_new
 
-    new = NewOutputs(Path(asked.outputs), Path(asked.questions) if asked.questions else None, asked.encoder)
-    select = {"name": asked.select, "keep_share": asked.keep_share, "threshold": asked.threshold}
+    new = NewOutputs(Path(args.outputs), Path(args.questions) if args.questions else None, args.encoder)
+    select = {"name": args.select, "keep_share": args.keep_share, "threshold": args.threshold}
     select = {key: value for key, value in select.items() if value is not None}
-    out = Path(asked.out or Path(asked.folder) / "labels")
-    options = LabelOptions(select, not asked.hard, asked.temperature)
-    labelled = label_new(Path(asked.folder), new, options, method=asked.method, out=out, replace=asked.replace)
+    out = Path(args.out or Path(args.folder) / "labels")
+    options = LabelOptions(select, not args.hard, args.temperature)
+    labelled = label_new(Path(args.folder), new, options, method=args.method, out=out, replace=args.replace)
     print(f"{labelled.summary}\nlabels: {out}")
 
 
-def rewards(asked: argparse.Namespace) -> None:
-    """Reward models by themselves, one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards curve
-    CONFIG` for over-optimisation; `--help` behind either tells its keys. In the main job: label.reward and
-    student.objective of `w2s run`."""
-    given = " ".join(asked.study) or "nothing"
+def rewards(args: argparse.Namespace) -> None:
+    """Reward models by themselves, in one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards
+    curve CONFIG` for over-optimisation; either lists its keys with `--help`. In the main job, reward models are used by
+    label.reward and student.objective of `w2s run`."""
+    given = " ".join(args.study) or "nothing"
     raise BadInput(f"rewards: {given!r} given; allowed: run, curve (each takes a config and has --help)")
 
 
-def rewards_run(asked: argparse.Namespace) -> None:
+def rewards_run(args: argparse.Namespace) -> None:
     """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
     recorded answers of many models (keys: rewards and rewards.study; rewards.study.pool.outputs=FOLDER: best-of-n among
-    answers that are recorded there, in columns id, model, text, preference). The same command again goes on."""
-    from w2s.config.load import load
-    from w2s.story import reward_study as preferring
-
-    config = load(asked.config, asked.overrides, preferring.checks)
-    story = preferring.story(config)
-    from w2s.evaluation.rewards.reward_study_report import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folder = Path(config.runtime.runs_dir) / config.name
-    log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], story, replace=asked.replace)
-    execution.write_run(config, told, ["w2s", "rewards", "run", asked.config, *asked.overrides])
-    print(finish(folder))
-    print(f"report: {folder / 'report.html'}")
+    answers that are recorded there, in columns id, model, text, preference). The same command resumes."""
+    run_study("rewards", [args.config], args)
 
 
-def rewards_curve(asked: argparse.Namespace) -> None:
+def rewards_curve(args: argparse.Namespace) -> None:
     """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
-    (student.objective: grpo or rloo) against RL steps. The same command again goes on, or is a no-op."""
-    from w2s.config.load import load
-    from w2s.story import curve as overoptimised
-
-    config = load(asked.config, asked.overrides, overoptimised.checks)
-    from w2s.evaluation.rewards.curve_report import finish
-    from w2s.store import log
-    from w2s.story import execution
-
-    folder = Path(config.runtime.runs_dir) / config.name
-    log.to_file(folder / "log.jsonl")
-    (told,) = execution.run([config], overoptimised.tell_probe, replace=asked.replace)
-    execution.write_run(config, told, ["w2s", "rewards", "curve", asked.config, *asked.overrides])
-    print(finish(folder))
-    print(f"report: {folder / 'curve.html'}")
+    (student.objective: grpo or rloo) against RL steps. The same command resumes."""
+    run_study("curve", [args.config], args)
 
 
-def methods(asked: argparse.Namespace) -> None:
-    """The methods that a config can name, a line each; with a table, their options too."""
+def methods(args: argparse.Namespace) -> None:
+    """The methods that a config can name, one per line; with a table, their options as well."""
     from w2s.config.reference import describe_methods
 
-    print(describe_methods(asked.table))
+    print(describe_methods(args.table))
 
 
-def env(asked: argparse.Namespace) -> None:
+def env(args: argparse.Namespace) -> None:
     """Versions, devices, DeepSpeed and the sandbox's tier."""
     from w2s.sandbox import describe
     from w2s.stages.jobs import count_accelerators, count_cores
@@ -302,21 +258,13 @@ def env(asked: argparse.Namespace) -> None:
     )
 
 
-def limited(overrides: list[str], limit: int | None) -> list[str]:
+def add_limit(overrides: list[str], count: int | None) -> list[str]:
     """`--limit N` is `limit=N`."""
-    return overrides + ([] if limit is None else [f"limit={limit}"])
+    return overrides + ([] if count is None else [f"limit={count}"])
 
 
-def study_of(folder: Path) -> str | None:
-    """`run` or `curve` where the run is one of `w2s rewards`; None where it is of `w2s run`."""
-    from w2s.store.artifacts import read_listing
-
-    words = read_listing(folder)["command"].split()
-    return words[2] if words[:2] == ["w2s", "rewards"] else None
-
-
-def run_folder(name: str, runs_dir: str) -> Path:
-    """A run by its folder or its name."""
+def find_run(name: str, runs_dir: str) -> Path:
+    """The folder of a run, by that folder or by its name."""
     for folder in (Path(name), Path(runs_dir) / name):
         if (folder / "stages.json").is_file():
             return folder

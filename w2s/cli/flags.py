@@ -1,4 +1,4 @@
-"""What commands can be told: their arguments, with the words of `--help`."""
+"""The arguments of every command, and the text of `--help`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 EXAMPLES = """\
 examples:
   w2s run configs/quickstart.yaml                    the whole chain on the embedded synthetic world
-  w2s run configs/quickstart.yaml --limit 200        a smoke run of it: seconds, to see that everything works
+  w2s run configs/quickstart.yaml --limit 200        a smoke run: seconds, to see that everything works
   w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
   w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
   w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
@@ -16,8 +16,8 @@ examples:
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate runs/quickstart/student world         a model (a folder or a hub name) on held-out questions
   w2s evaluate FOLDER arc_challenge humaneval data.root=DIR --limit 40
-  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts and pass@k
-  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best one opinion
+  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts, pass@k
+  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best single opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
   w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
   w2s rewards curve configs/rewards/overoptimisation.yaml          gold against what reward models choose
@@ -41,9 +41,9 @@ learners.0.model.path=FOLDER, label.select={name: confidence, keep_share: 0.5}. 
 every key, `w2s methods` every method that a key can name.
 
 what is written, to runs/NAME/ (runtime.runs_dir, name):
-  report.html, report.md     what was found        student/     the trained student, for transformers, with its card
+  report.html, report.md     the report            student/     the trained student, for transformers, with its card
   metrics.json, exports/     all numbers, answers  config.yaml  every key as it was
-  log.jsonl                  what was said, timed  stages.json  the artifacts in runs/store/ that the run consists of
+  log.jsonl                  the timed log         stages.json  the artifacts in runs/store/ that make up the run
 
 examples:
   w2s run configs/quickstart.yaml --limit 200        a smoke run, NAME-limit-200, apart from the whole run
@@ -53,7 +53,7 @@ examples:
 
 EVALUATING = """\
 Suites are sources of questions (`w2s methods sources`): arc_challenge, mmlu, gsm8k, humaneval, ..., read from data.root
-or the hub. Results lie in runs/evaluate/MODEL/, and what is there is not asked again.
+or the hub. Results go to runs/evaluate/MODEL/; what is there already is not asked again.
 
 examples:
   w2s evaluate runs/quickstart/student world
@@ -95,10 +95,10 @@ def prices(text: str) -> dict[str, float]:
 
 def counts(text: str) -> list[int]:
     """A flag's list: whole numbers above 0, separated by commas."""
-    found = [int(one) if one.isdecimal() else 0 for one in names(text)]
-    if not found or min(found) < 1:
+    numbers = [int(word) if word.isdecimal() else 0 for word in names(text)]
+    if not numbers or min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, separated by commas")
-    return found
+    return numbers
 
 
 def count(text: str) -> int:
@@ -120,17 +120,17 @@ class Version(argparse.Action):
 
 
 CONFIG = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
-STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "which study"})
+STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "the study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
-REPLACE = ("--replace", {"action": "store_true", "help": "write over what lies under the same name"})
-RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})
+REPLACE = ("--replace", {"action": "store_true", "help": "overwrite what is there under the same name"})
+RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "the folder of runs and their store (default: runs)"})
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
-ROW = ("row", {"help": "the question's id, or its beginning"})
+ROW = ("row", {"help": "the id of a question, or its beginning"})
 RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
-LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: of every set the first N questions by id"})
-FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite by id"})
+LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the first N questions of every set, by id"})
+FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 CHAIN = (CONFIG, SEVERAL, LIMIT, REPLACE)
@@ -140,42 +140,48 @@ INIT = (
     ("task", {"nargs": "?", "default": "choices", "help": "choices (default), answers, code or recorded"}),
     ("folder", {"nargs": "?", "default": ".", "metavar": "DIR", "help": "where to write (default: here)"}),
 )
-TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners: its methods with their options"})
+TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners, with the options of its methods"})
 BESIDE = ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"})
 JUDGE = (
     ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
     ("--suite", {"required": True, "metavar": "NAME", "help": "humaneval, humanevalplus, mbpp, mbppplus, gsm8k, ..."}),
-    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
-    ("--out", {"metavar": "FILE", "help": "a verdict for each sample; default runs/judge/NAME-SUITE.jsonl"}),
-    ("--limit", {"type": count, "metavar": "N", "help": "only samples of the first N tasks by id"}),
-    ("--k", {"type": counts, "help": "of pass@k (default 1,10, where there are so many samples)"}),
+    ("--data-root", {"metavar": "DIR", "help": "a folder with the suite (default: the hub)"}),
+    ("--out", {"metavar": "FILE", "help": "the verdicts, one per sample (default: runs/judge/NAME-SUITE.jsonl)"}),
+    ("--limit", {"type": count, "metavar": "N", "help": "only samples of the first N tasks, by id"}),
+    ("--k", {"type": counts, "help": "the k of pass@k (default: 1,10, as far as there are enough samples)"}),
     (
         "--timeout",
-        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "of one program (default 3, HumanEval's own)"},
+        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "for each program (default: 3, as in HumanEval)"},
     ),
-    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs though there is no sandbox here"}),
+    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even where no sandbox is available"}),
     REPLACE,
 )
-QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, where OUTPUTS is not a folder that holds them"})
-ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name; else TF-IDF"})
+QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, unless OUTPUTS is a folder that holds them"})
+ENCODER = (
+    "--encoder",
+    {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name (default: TF-IDF)"},
+)
 COMBINE = (
     ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
     QUESTIONS,
     ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
-    ("--suite", {"metavar": "NAME", "help": "the suite that evalplus samples are judged by, e.g. humanevalplus"}),
-    ("--data-root", {"metavar": "DIR", "help": "where the suite lies; else the hub is asked"}),
+    ("--suite", {"metavar": "NAME", "help": "the suite that judges evalplus samples, e.g. humanevalplus"}),
+    ("--data-root", {"metavar": "DIR", "help": "a folder with the suite (default: the hub)"}),
     ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
     ("--groups", {"type": names, "help": "only the questions of these groups"}),
-    ("--costs", {"type": prices, "help": "dollars per answer, where none were recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
-    ("--unit", {"help": "what costs are counted in, e.g. tokens (default $)"}),
-    ("--metric", {"type": names, "help": "of lm-eval logs: the metric that says right or wrong, e.g. acc_norm"}),
-    ("--filter", {"type": names, "help": "of lm-eval logs: whose answers count, e.g. flexible-extract"}),
-    ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: only the first N questions by id"}),
-    ("--repeats", {"type": int, "help": "cuts into random halves, fitted on one and judged on the other (default 5)"}),
-    ("--seed", {"type": int, "help": "of these cuts (default 0)"}),
-    ("--online", {"action": "store_true", "default": None, "help": "also judge with labels revealed one by one"}),
+    ("--costs", {"type": prices, "help": "dollars per answer where no cost is recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
+    ("--unit", {"help": "the unit of costs, e.g. tokens (default: $)"}),
+    ("--metric", {"type": names, "help": "for lm-eval logs: the metric that says right or wrong, e.g. acc_norm"}),
+    ("--filter", {"type": names, "help": "for lm-eval logs: the filter whose answers count, e.g. flexible-extract"}),
+    ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: only the first N questions, by id"}),
+    ("--repeats", {"type": int, "help": "random splits into halves, one to fit and one to judge on (default: 5)"}),
+    ("--seed", {"type": int, "help": "the seed of these splits (default: 0)"}),
+    (
+        "--online",
+        {"action": "store_true", "default": None, "help": "judge as well with labels that are revealed one by one"},
+    ),
     ENCODER,
-    ("--out", {"metavar": "DIR", "help": "default runs/combine/NAME"}),
+    ("--out", {"metavar": "DIR", "help": "the results (default: runs/combine/NAME)"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
     REPLACE,
 )
@@ -190,8 +196,8 @@ APPLY = (
 )
 LABEL = (
     ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),
-    ("--keep-share", {"type": float, "help": "of the selectors that keep a share"}),
-    ("--threshold", {"type": float, "help": "of the selector agreement"}),
-    ("--hard", {"action": "store_true", "help": "the best candidate alone as target, in place of the distribution"}),
-    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 sharper"}),
+    ("--keep-share", {"type": float, "help": "for selectors that keep a share of the labels"}),
+    ("--threshold", {"type": float, "help": "for the selector agreement"}),
+    ("--hard", {"action": "store_true", "help": "targets are the best candidate alone, not the distribution"}),
+    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 they are sharper"}),
 )

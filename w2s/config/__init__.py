@@ -1,0 +1,1 @@
+"""The configuration: fields, loading, and tables of methods."""

@@ -78,6 +78,16 @@ def resolve(values: dict, problems: list[str]) -> dict:
         return {}
 
 
+def from_values(
+    values: typing.Mapping[str, Any], overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]
+) -> Config:
+    """What a config file would hold, as a mapping, with `a.b=c` over it; a BadInput for what is wrong with these."""
+    config, problems = checked(dict(values), overrides, checks)
+    if problems:
+        raise BadInput(hide("\n".join(problems)))
+    return limited(config)
+
+
 def from_overrides(overrides: typing.Sequence[str]) -> Config:
     """The defaults under the command line's `a.b=c`; a BadInput for what is wrong with these."""
     config, problems = checked({}, overrides, out_of_range)

@@ -1,0 +1,1 @@
+"""Datasets: reading, difficulty, splits, duplicates, and the embedded world."""

@@ -1,0 +1,1 @@
+"""Right, wrong, or the same: answers, programs and candidates."""

@@ -1,0 +1,1 @@
+"""Language models and encoders: loading, scoring, training, generating. torch begins here."""

@@ -1,0 +1,1 @@
+"""Recorded answers of other models: reading, label models, stacking, routing, cascades."""

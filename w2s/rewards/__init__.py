@@ -1,0 +1,1 @@
+"""Reward models in NumPy: training pairs, aggregators, tilting, best-of-n."""

@@ -1,0 +1,1 @@
+"""What flows and where it lies: records, artifacts, the log."""

@@ -1,0 +1,1 @@
+"""The order of events: which stages a run consists of, and running them."""

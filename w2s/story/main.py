@@ -1,7 +1,8 @@
 """THE STORY: from easy questions with gold to a strong model judged on hard ones, stage by stage.
 
-`chain` is the story of one seed. It only declares: every option given to `tell` becomes part of the stage's key, and
-nothing runs before `run`. The strong model's labels never see the gold of the transfer pool; the ceiling's do.
+`chain` is the story of one seed, to be read from top to bottom: what a stage descends from is what its line is handed.
+It only declares: every option becomes part of the stage's key, and nothing runs before `execution.run`. The strong
+model's labels never see the gold of the transfer pool; the ceiling's do.
 """
 
 from __future__ import annotations
@@ -17,81 +18,116 @@ from w2s.config.fields import Config
 from w2s.data.rows import rows_of, suite_rows_of
 from w2s.stages import Tools
 from w2s.store.artifacts import Stage
-from w2s.story import objective as aligned
-from w2s.story import rewards as rewarded
-from w2s.story.checks import check_methods
-from w2s.story.choices import Story
-from w2s.story.written import WrittenStory, is_written
+from w2s.story import choices, written
+from w2s.story.checks import check_methods, check_written
+from w2s.story.models import fit_learner, fit_student
+from w2s.story.objective import train_student
+from w2s.story.questions import is_written, label_by_gold, label_by_record, split_questions
+from w2s.story.rewards import preferences_of, score_candidates, tilt
+from w2s.story.teller import FIT, TRANSFER, Fitted, Form, Sets, Speaker, Teller
 
-# Of a stage's work, grown by hand when the same inputs may give another result.
+# Of a stage's work, raised by hand when the same inputs may give another result.
 JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
 VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "tilted", "sample_pairs"), 2)
 
+TellStudy = Callable[[Config, Tools, Callable[..., Stage]], None]
+"""(config, tools, declare): declares every stage of a study, for all seeds."""
 
-def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable | None = None) -> list[Stage]:
-    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys.
+UNIFORM, BOOSTED = {"name": "uniform"}, {"name": "boosting"}
 
-    tell_seed: the story of one seed, where it is another than `chain`.
-    """
-    check_methods(config)
-    recorded = Path(config.label.recorded) if config.label.recorded else None
-    tools = Tools(
-        config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded, rewarded.preferences_of(config)
-    )
-    told: dict[str, Stage] = {}
 
-    def tell(work: Callable, title: str, parents: Mapping[str, Stage], tags: dict[str, Any], **choices: Any) -> Stage:
-        section = json.loads(json.dumps(choices, default=dataclasses.asdict))
-        name = tags.pop("name", work.__name__)
-        version = VERSIONS.get(work.__name__, 1)
-        stage = Stage(name, title, section, dict(parents), partial(work, tools=tools, **choices), version, tags)
-        return told.setdefault(stage.key, stage)
-
+def tell_chain(config: Config, tools: Tools, declare: Callable[..., Stage]) -> None:
+    """The study of `w2s run`."""
     for seed in config.seeds:
-        (tell_seed or chain)(config, seed, tools, tell)
-    return list(told.values())
+        chain(Teller(config, seed, tools, declare))
 
 
-def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage]) -> None:
+def chain(teller: Teller) -> None:
     """The story of one seed."""
-    story = (WrittenStory if is_written(tools.rows(seed)[0]) else Story)(config, seed, tools, tell)
+    config, form = teller.config, choose_form(teller)
 
     # 1. Easy questions with gold, hard questions without, and the gold under lock.
-    story.split_questions()
-    easy = story.gold_targets("easy_fit")
+    sets = split_questions(teller)
+    easy = label_by_gold(teller, sets, FIT)
 
-    # 2. Weak learners: one after the other on re-weighted rows, and the controls beside them.
-    story.boost("committee", config.boosting, easy)
+    # 2. Weak learners, one after the other on re-weighted rows, and the controls beside them.
+    learners = form.boost(teller, sets, "committee", config.boosting, easy)
+    committee = form.combine(teller, sets, "committee", learners, config.label.alphas)
     if config.controls.uniform:
-        story.combine("uniform", "committee", alphas={"name": "uniform"})
-    story.combine("best_learner", "committee", best_alone=True)
-    if config.controls.bagged:
-        bagging = dataclasses.replace(config.boosting, booster={"name": "bagging"}, patience=None)
-        story.boost("bagged", bagging, easy)
-    if config.controls.answer_level:
-        story.answer_level(easy)
-    if config.controls.floor or config.controls.naive_student:
-        story.fit("floor", config.learners[0], easy, "easy_fit")
-    if config.controls.long_learner:
-        story.fit("long_learner", config.learners[0], easy, "easy_fit", longer=config.boosting.rounds)
+        form.combine(teller, sets, "uniform", learners, UNIFORM)
+    form.combine(teller, sets, "best_learner", learners, config.label.alphas, best_alone=True)
+    floor = tell_weak_controls(teller, sets, form, easy)
 
-    # 3. The committee, tilted by reward models if asked, labels the hard questions; the student learns from these
-    # labels, and if asked goes on from there.
-    teacher = rewarded.teacher(story)
-    aligned.student(story, story.label(teacher))
+    # 3. The committee, tilted by reward models if asked, labels the transfer pool; the student learns from these
+    # labels, and if asked goes on by its objective.
+    scored = score_candidates(teller, sets, form, committee)
+    tilted = config.label.reward.use != "none"
+    teacher = tilt(teller, sets, form, committee, scored) if tilted else committee.answers
+    labels = form.label(teller, sets, teacher)
+    train_student(teller, sets, form, labels, committee, scored)
 
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:
-        story.fit("naive_student", story.student, story.label("floor"), "transfer")
-    if config.controls.unrewarded and teacher != "committee":
-        story.fit("unrewarded", story.student, story.label("committee"), "transfer")
+        fit_student(teller, sets, form, "naive_student", form.label(teller, sets, floor.answers))
+    if config.controls.unrewarded and tilted:
+        fit_student(teller, sets, form, "unrewarded", form.label(teller, sets, committee.answers))
     if config.label.recorded:
-        story.fit("recorded_student", story.student, story.recorded(), "transfer")
+        fit_student(teller, sets, form, "recorded_student", label_by_record(teller, sets))
     if config.controls.shuffled:
-        story.fit("shuffled", story.student, story.label(teacher, shuffled=True), "transfer")
+        fit_student(teller, sets, form, "shuffled", form.label(teller, sets, teacher, shuffled=True))
     if config.controls.easy_gold:
-        story.fit("easy_gold", story.student, easy, "easy_fit")
+        fit_student(teller, sets, form, "easy_gold", easy, split=FIT)
     if config.controls.ceiling:
-        story.fit("ceiling", story.student, story.gold_targets("transfer"), "transfer")
+        fit_student(teller, sets, form, "ceiling", label_by_gold(teller, sets, TRANSFER))
     if config.controls.zero_shot:
-        story.ask("zero_shot", learner=story.student)
+        form.ask(teller, sets, Speaker("zero_shot", teller.student, is_student=True))
+
+
+def choose_form(teller: Teller) -> Form:
+    """The functions in which questions with choices and written answers differ."""
+    if not is_written(teller.tools.rows(teller.seed)[0]):
+        return choices
+    check_written(teller.config)
+    return written
+
+
+def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> Fitted | None:
+    """Learners beside the committee, of the same cost where they are compared with it. Returns the floor."""
+    config, controls = teller.config, teller.config.controls
+    if controls.bagged:
+        bagging = dataclasses.replace(config.boosting, booster={"name": "bagging"}, patience=None)
+        bagged = form.boost(teller, sets, "bagged", bagging, easy)
+        form.combine(teller, sets, "bagged", bagged, BOOSTED)
+    if controls.answer_level and form is written:  # with choices every round is by whole answers already
+        by_answer = form.boost(teller, sets, written.VOTERS, written.boost_answers(config.boosting), easy)
+        form.combine(teller, sets, written.VOTERS, by_answer, BOOSTED)
+    floor = None
+    if controls.floor or controls.naive_student:
+        floor = fit_learner(teller, sets, form, "floor", easy)
+    if controls.long_learner:
+        fit_learner(teller, sets, form, "long_learner", easy, longer=config.boosting.rounds)
+    return floor
+
+
+def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy = tell_chain) -> list[Stage]:
+    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
+    check_methods(config)
+    recorded = Path(config.label.recorded) if config.label.recorded else None
+    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded, preferences_of(config))
+    stages: dict[str, Stage] = {}
+
+    def declare(
+        work: Callable,
+        title: str,
+        *,
+        parents: Mapping[str, Stage],
+        options: Mapping[str, Any],
+        tags: Mapping[str, Any],
+    ) -> Stage:
+        section = json.loads(json.dumps(options, default=dataclasses.asdict))
+        name, do = work.__name__, partial(work, tools=tools, **options)
+        stage = Stage(name, title, section, dict(parents), do, VERSIONS.get(name, 1), dict(tags))
+        return stages.setdefault(stage.key, stage)
+
+    tell_study(config, tools, declare)
+    return list(stages.values())

@@ -1,62 +1,82 @@
-"""The student as one seed tells it: from labels alone, or from labels and on by its objective."""
+"""The student as one seed tells it: trained on labels alone, or on labels and then by its objective."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from w2s.stages.objective import agreed_pairs as agreed
-from w2s.stages.objective import optimise
-from w2s.stages.reward_labels import POOL
+from w2s.config.fields import Config
+from w2s.stages import objective as objectives
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
-from w2s.story import rewards as rewarded
-from w2s.story.written import is_written
-
-if TYPE_CHECKING:
-    from w2s.story.choices import Story
+from w2s.story import choices
+from w2s.story.models import fit_student
+from w2s.story.rewards import Scored, as_candidates
+from w2s.story.teller import TRANSFER, Committee, Form, Sets, Speaker, Teller, number
 
 SFT = "sft_student"
 
 
-def student(story: Story, labels: Stage) -> None:
+def train_student(
+    teller: Teller, sets: Sets, form: Form, labels: Stage, committee: Committee, scored: Scored | None
+) -> None:
     """`student`; with an objective other than sft it begins as `sft_student`, which has learned the labels."""
-    config, objective = story.config, story.config.student.objective
+    config, objective = teller.config, teller.config.student.objective
     if objective["name"] == "sft":
-        story.fit("student", story.student, labels, POOL)
+        fit_student(teller, sets, form, "student", labels)
         return
-    by_choice = not is_written(story.tools.rows(story.seed)[0])
-    if by_choice and objective["name"] == "dpo" and story.student.model.prompt["name"] == "listed":
+    check_objective(config, form)
+    parents = {"model": fit_student(teller, sets, form, SFT, labels).model}
+    options = {"objective": objective, "learner": teller.student, "seed": teller.seed}
+    if objective["name"] == "dpo":
+        parents |= {"pairs": agree_on_pairs(teller, sets, form, committee, scored)}
+    else:
+        parents |= {"questions": sets.questions, "scores": scored.scores, **number("judge", scored.models)}
+        options |= choose_reward(config)
+    model = teller.tell(
+        objectives.optimise,
+        f"student, {objective['name']}",
+        parents=parents,
+        options=options,
+        tags={"kind": "model", "model": "student"},
+    )
+    form.ask(teller, sets, Speaker("student", teller.student, model, is_student=True))
+
+
+def check_objective(config: Config, form: Form) -> None:
+    """Objectives that questions with choices rule out."""
+    if form is not choices:
+        return
+    name = config.student.objective["name"]
+    if name == "dpo" and config.student.model.prompt["name"] == "listed":
         # Its pairs would list the chosen text and the rejected one alone, the chosen one always first.
         raise BadInput("student.model.prompt: 'listed' given with dpo; a pair has not all of a question's choices")
-    model = story.fit(SFT, story.student, labels, POOL)
-    how = {"objective": objective, "learner": story.student, "seed": story.seed}
-    if objective["name"] == "dpo":
-        parents = {"model": model, "pairs": agreed_pairs(story)}
-    else:
-        if by_choice:
-            raise BadInput(
-                f"student.objective: {objective['name']!r} given; allowed for questions with choices: sft, dpo "
-                "(what the student would write is no choice)"
-            )
-        parents = {"model": model, "questions": story.questions, "scores": rewarded.scores(story)}
-        parents |= rewarded.numbered("judge", rewarded.reward_models(story))
-        how |= {
-            "aggregate": config.rewards.aggregate,
-            "standardised": config.rewards.standardise != "none",
-            "writing": {"max_new_tokens": config.writing.max_new_tokens, "stop": config.writing.stop},
-        }
-    model = story.tell(
-        optimise, f"student, {objective['name']}", parents, tags={"kind": "model", "model": "student"}, **how
-    )
-    story.ask("student", model=model)
+    if name != "dpo":
+        raise BadInput(
+            f"student.objective: {name!r} given; allowed for questions with choices: sft, dpo "
+            "(what the student would write is no choice)"
+        )
 
 
-def agreed_pairs(story: Story) -> Stage:
+def choose_reward(config: Config) -> dict:
+    """How the reward models' scores become one reward, and how the student writes what they score."""
+    return {
+        "aggregate": config.rewards.aggregate,
+        "standardised": config.rewards.standardise != "none",
+        "writing": {"max_new_tokens": config.writing.max_new_tokens, "stop": config.writing.stop},
+    }
+
+
+def agree_on_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: Scored) -> Stage:
     """Pairs of the transfer pool's candidates that the committee and the reward models agree on."""
-    candidates = story.candidates_of(POOL)
-    parents = {"opinion": story.opinion_on(POOL), "scores": rewarded.scores(story)}
-    parents |= {"candidates": candidates[POOL]} if POOL in candidates else candidates
-    return story.tell(
-        agreed, "pairs that committee and rewards agree on", parents, tags={"kind": "pairs"},
-        aggregate=story.config.rewards.aggregate, standardised=story.config.rewards.standardise,
-    )  # fmt: skip
+    return teller.tell(
+        objectives.agreed_pairs,
+        "pairs that committee and rewards agree on",
+        parents={
+            "opinion": form.find_opinion(teller, sets, committee, TRANSFER),
+            "scores": scored.scores,
+            **as_candidates(form.find_candidates(teller, sets, committee, TRANSFER)),
+        },
+        options={
+            "aggregate": teller.config.rewards.aggregate,
+            "standardised": teller.config.rewards.standardise,
+        },
+        tags={"kind": "pairs"},
+    )

@@ -1,4 +1,4 @@
-"""`w2s plan`: what a run consists of, what of it is done, and what a model would see. Runs nothing."""
+"""`w2s plan`: the stages of a run, which of them are done, and what a model would see. Runs nothing."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import re
 import tempfile
 from pathlib import Path
 
-from w2s import prompts
 from w2s.config.fields import Config, Model
 from w2s.config.registry import pick
 from w2s.config.smoke import smoke
+from w2s.prompts import PROMPTS, continuation
 from w2s.store.artifacts import Stage, Store
 from w2s.store.records import Example, read_rows
 from w2s.story.main import build
+from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER
 
-SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
+SPLITS = (FIT, HOLDOUT, TRANSFER, TEST)
 
 
 def describe_plan(config: Config) -> str:
-    """The stage table, rows and tokens by split, and the first prompt that each kind of model would be given."""
+    """The table of stages, rows and tokens by split, and the first prompt that each kind of model would see."""
     store = Store(Path(config.runtime.runs_dir) / "store")
-    told = build(config, run_job=refuse)
+    stages = build(config, run_job=refuse)
     with tempfile.TemporaryDirectory() as folder:
-        split = split_questions(told, store, Path(folder))
-        lines = [*stage_lines(told, store), "", *split_lines(split), "", *prompt_lines(config, split)]
+        split = read_splits(stages, store, Path(folder))
+        lines = [*list_stages(stages, store), "", *list_splits(split), "", *list_prompts(config, split)]
     return "\n".join([*filter(None, [smoke(config.limit)]), *lines])
 
 
@@ -31,23 +32,23 @@ def refuse(folder: Path) -> None:
     raise RuntimeError(f"a plan runs no job, but {folder} was asked for")
 
 
-def stage_lines(told: list[Stage], store: Store) -> list[str]:
+def list_stages(stages: list[Stage], store: Store) -> list[str]:
     """A line for each kind of stage, seeds and rounds counted together."""
     groups: dict[str, list[Stage]] = {}
-    for stage in told:
+    for stage in stages:
         label = re.sub(r"\d+", "#", stage.title.split(" · ", 1)[-1])
         groups.setdefault(label, []).append(stage)
     lines = [f"{'stage':44} {'done':>5} {'to run':>7}   which", "-" * 79]
-    for label, found in groups.items():
-        done = sum(store.done(stage) for stage in found)
-        lines.append(f"{label:44} {done:5} {len(found) - done:7}   {found[0].name}")
-    done = sum(store.done(stage) for stage in told)
-    return [*lines, f"{'all':44} {done:5} {len(told) - done:7}"]
+    for label, group in groups.items():
+        done = sum(store.done(stage) for stage in group)
+        lines.append(f"{label:44} {done:5} {len(group) - done:7}   {group[0].name}")
+    done = sum(store.done(stage) for stage in stages)
+    return [*lines, f"{'all':44} {done:5} {len(stages) - done:7}"]
 
 
-def split_questions(told: list[Stage], store: Store, folder: Path) -> dict[str, list[Example]] | None:
-    """The first seed's splits: read where they are done, else made in a folder that is thrown away."""
-    stage = next(s for s in told if s.tags.get("kind") == "questions")
+def read_splits(stages: list[Stage], store: Store, folder: Path) -> dict[str, list[Example]] | None:
+    """The splits of the first seed: read where they are done, else made in a temporary folder."""
+    stage = next(s for s in stages if s.tags.get("kind") == "questions")
     if store.done(stage):
         where = store.checked(stage)
     elif stage.parents:
@@ -58,7 +59,7 @@ def split_questions(told: list[Stage], store: Store, folder: Path) -> dict[str, 
     return {name: read_rows(where / f"{name}.jsonl", Example) for name in SPLITS}
 
 
-def split_lines(split: dict[str, list[Example]] | None) -> list[str]:
+def list_splits(split: dict[str, list[Example]] | None) -> list[str]:
     if split is None:
         return ["rows: known when the learners have scored the difficulty of the questions"]
     lines = [f"{'split (first seed)':24} {'rows':>8} {'about tokens':>14}"]
@@ -68,20 +69,20 @@ def split_lines(split: dict[str, list[Example]] | None) -> list[str]:
     return lines
 
 
-def prompt_lines(config: Config, split: dict[str, list[Example]] | None) -> list[str]:
+def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list[str]:
     """The first question of the splits as the first learner and the student see it."""
     lines = []
     for who, model, name in (
-        ("learner 1", config.learners[0].model, "easy_fit"),
-        ("student", config.student.model, "transfer"),
+        ("learner 1", config.learners[0].model, FIT),
+        ("student", config.student.model, TRANSFER),
     ):
         if split and split[name]:
-            lines += [f"{who} ({model.path}, {model.kind}) would see:", *rendered(model, split[name][0]), ""]
+            lines += [f"{who} ({model.path}, {model.kind}) would see:", *render_prompt(model, split[name][0]), ""]
     return lines
 
 
-def rendered(model: Model, example: Example) -> list[str]:
-    prompt = pick(prompts.PROMPTS, model.prompt)(example)
+def render_prompt(model: Model, example: Example) -> list[str]:
+    prompt = pick(PROMPTS, model.prompt)(example)
     return [f"  | {line}" for line in prompt.splitlines()] + [
-        f"  candidate: {prompts.continuation(choice, example.task)!r}" for choice in example.choices
+        f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices
     ]

@@ -1,14 +1,14 @@
-"""THE STORY of reward models on preference data: pairs by people or a judge, ensembles, and whom they prefer.
+"""THE STORY of the reward study: reward models on preference data, their ensembles, and what each of them prefers.
 
-`story` reads the pairs and returns the story of one seed, which only declares stages, as in `pipeline`. What was
-preferred in the held-out pairs, the suites and the pool stands in stages that no reward model descends from.
+`chain` is the story of one seed, which only declares stages, as in `story.main`. What was preferred in the held-out
+pairs, the suites and the pool stands in stages that no reward model descends from.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +20,13 @@ from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import content_of
 from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.stages import Tools, rewards
-from w2s.stages import reward_study as preferences
+from w2s.stages import reward_study as stages_of_study
 from w2s.stages.reward_study import HELD_OUT, POOL
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example, Gold
-from w2s.story import rewards as rewarded
 from w2s.story.checks import check_methods
-from w2s.story.choices import UNSEEDED, Story
+from w2s.story.rewards import average, fit_head, fit_jointly, fit_separately
+from w2s.story.teller import UNSEEDED, Teller, number
 
 SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
 
@@ -36,154 +36,204 @@ class Data(NamedTuple):
 
     pairs: Drawn
     suites: dict[str, tuple[list[Example], list[Gold]]]
-    pool: preferences.Pool | None
+    pool: stages_of_study.Pool | None
 
 
-def story(config: Config) -> Callable[[Config, int, Tools, Callable[..., Stage]], None]:
-    """Reads the data; what it returns tells the stages of one seed. Whatever cannot be read is a BadInput."""
+def tell_reward_study(config: Config, tools: Tools, declare: Callable[..., Stage]) -> None:
+    """The study of `w2s rewards run`."""
+    data = read_data(config)
+    for seed in config.seeds:
+        chain(Teller(config, seed, tools, declare), data)
+
+
+def read_data(config: Config) -> Data:
+    """Pairs, suites and pool. Whatever cannot be read is a BadInput."""
     study, root = config.rewards.study, Path(config.data.root) if config.data.root else None
     suites = {}
     for at, spec in enumerate(study.suites):
-        found = pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")(root)
-        suites[suite_name(spec)] = (found.examples, found.gold)
-    pool = preferences.read_answers(study.pool, root) if study.pool.outputs else None
-    data = Data(pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root), suites, pool)
-    return lambda config, seed, tools, tell: chain(config, seed, tools, tell, data)
+        pairs = pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")(root)
+        suites[suite_name(spec)] = (pairs.examples, pairs.gold)
+    pool = stages_of_study.read_answers(study.pool, root) if study.pool.outputs else None
+    return Data(pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root), suites, pool)
 
 
-def chain(config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], data: Data) -> None:
+def chain(teller: Teller, data: Data) -> None:
     """The story of one seed."""
-    told = Preferring(config, seed, tools, tell, data)
+    config, study = teller.config.rewards, teller.config.rewards.study
 
     # 1. Pairs to learn from, and sets to be judged on, with instructions that training has not seen.
-    pairs = told.cut_pairs()
-    told.add_suites()
+    cut = cut_pairs(teller, data)
+    pairs = tell_pairs(teller, data, cut)
+    sets = {HELD_OUT: pairs, **tell_suites(teller, data)}
     if data.pool is not None:
-        told.add_pool()
+        sets[POOL] = tell_pool(teller, data.pool, cut)
 
     # 2. Reward models: separate ones, which may share their start, and the other kinds of ensemble.
-    given, start = config.rewards, None
-    compare, shared = given.study.compare, given.study.shared_start
-    if WARM in compare or shared:
-        start = rewarded.start_of(told, given, pairs)
-    ensembles = {SEPARATE: rewarded.separate(told, given, pairs, start if shared else None)}
-    if WARM in compare:
-        members = ensembles[SEPARATE] if shared else rewarded.separate(told, given, pairs, start)
-        ensembles[WARM] = rewarded.averaged(told, members)
+    start = fit_head(teller, config, pairs) if WARM in study.compare or study.shared_start else None
+    ensembles = {SEPARATE: fit_separately(teller, config, pairs, start if study.shared_start else None)}
+    if WARM in study.compare:
+        members = ensembles[SEPARATE] if study.shared_start else fit_separately(teller, config, pairs, start)
+        ensembles[WARM] = average(teller, members)
     for kind in (HEADS, ADAPTERS):
-        if kind in compare:
-            ensembles[kind] = rewarded.joint(told, dataclasses.replace(given, kind=kind), pairs)
+        if kind in study.compare:
+            ensembles[kind] = fit_jointly(teller, dataclasses.replace(config, kind=kind), pairs)
 
-    # 3. Everyone scores every set.
-    for kind, found in ensembles.items():
-        told.score(kind, found)
+    # 3. Every ensemble scores every set.
+    for kind, members in ensembles.items():
+        for name, pairs_or_pool in sets.items():
+            score(teller, kind, members, name, pairs_or_pool)
 
 
-class Preferring(Story):
-    """The stages of one seed as they are told; `sets` holds what reward models are asked about."""
+def cut_pairs(teller: Teller, data: Data) -> stages_of_study.Cut:
+    """This seed's pairs to fit on and held-out ones."""
+    config = teller.config
+    suites = {name: rows for name, (rows, _) in data.suites.items()}
+    return stages_of_study.cut(data.pairs, config.rewards.study.held_out, suites, config.data.near, teller.seed)
 
-    def __init__(self, config: Config, seed: int, tools: Tools, tell: Callable[..., Stage], data: Data):
-        super().__init__(config, seed, tools, tell)
-        self.data, self.sets = data, {}
 
-    def put(self, work: Callable, title: str, rows: Mapping[str, Any], *, tags: dict, **choices: Any) -> Stage:
-        """A stage that writes rows which were read already; their hash is among the choices."""
-        return self.tell(update_wrapper(partial(work, **rows), work), title, {}, tags=tags, **choices)
+def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
+    """The pairs to fit on and the held-out ones, and apart from these what was preferred among the latter."""
+    labels = data.pairs.labels
+    gold = {key: int(target_K.argmax()) for key, target_K in zip(labels.ids, labels.target_NK, strict=True)}
+    fit_gold, held_out_gold = ([Gold(row.id, gold[row.id]) for row in rows] for rows in (cut.fit, cut.held_out))
+    pairs = write_down(
+        teller,
+        stages_of_study.pairs,
+        "pairs",
+        rows={"rows": cut, "labels": labels},
+        options={"content": content_of((cut.fit, fit_gold)) + content_of((cut.held_out, []))},
+        tags={"kind": "pairs", "removed": cut.removed, "counts": data.pairs.counts},
+    )
+    write_down(
+        teller,
+        stages_of_study.preferred,
+        f"preferred of {HELD_OUT}",
+        rows={"gold": held_out_gold},
+        options={"name": HELD_OUT, "content": content_of((cut.held_out, held_out_gold))},
+        tags={"kind": "gold", "set": HELD_OUT},
+    )
+    return pairs
 
-    def cut_pairs(self) -> Stage:
-        suites = {name: rows for name, (rows, _) in self.data.suites.items()}
-        drawn, near = self.data.pairs, self.config.data.near
-        self.cut = preferences.cut(drawn, self.config.rewards.study.held_out, suites, near, self.seed)
-        gold = {
-            key: int(target_K.argmax()) for key, target_K in zip(drawn.labels.ids, drawn.labels.target_NK, strict=True)
-        }
-        held = [Gold(row.id, gold[row.id]) for row in self.cut.held_out]
-        content = content_of((self.cut.fit, [Gold(row.id, gold[row.id]) for row in self.cut.fit]))
-        rows = {"rows": self.cut, "labels": drawn.labels}
-        tags = {"kind": "pairs", "removed": self.cut.removed, "counts": drawn.counts}
-        held_content = content_of((self.cut.held_out, held))
-        self.sets[HELD_OUT] = self.put(
-            preferences.pairs, "pairs", rows, tags=tags, content=content + content_of((self.cut.held_out, []))
+
+def tell_suites(teller: Teller, data: Data) -> dict[str, Stage]:
+    """Name -> the pairs of a suite; apart from these, what was preferred."""
+    suites = {}
+    for name, (rows, gold) in data.suites.items():
+        tags = {"set": name, "seed": UNSEEDED}
+        suites[name] = write_down(
+            teller,
+            stages_of_study.judged_pairs,
+            name,
+            rows={"rows": rows},
+            options={"name": name, "content": content_of((rows, []))},
+            tags={"kind": "suite", **tags},
         )
-        self.put(
-            preferences.preferred, f"preferred of {HELD_OUT}", {"gold": held}, tags={"kind": "gold", "set": HELD_OUT},
-            name=HELD_OUT, content=held_content,
-        )  # fmt: skip
-        return self.sets[HELD_OUT]
-
-    def add_suites(self) -> None:
-        for name, (rows, gold) in self.data.suites.items():
-            tags, content = {"set": name, "seed": UNSEEDED}, content_of((rows, gold))
-            self.sets[name] = self.put(
-                preferences.judged_pairs, name, {"rows": rows}, tags={"kind": "suite", **tags}, name=name,
-                content=content_of((rows, [])),
-            )  # fmt: skip
-            self.put(
-                preferences.preferred, f"preferred of {name}", {"gold": gold}, tags={"kind": "gold", **tags},
-                name=name, content=content,
-            )  # fmt: skip
-
-    def add_pool(self) -> None:
-        """The instructions of the pool that this seed trains nothing on."""
-        asked = self.config.rewards.study.pool
-        found = preferences.untrained(
-            self.data.pool, self.cut.fit, asked.instructions, self.config.data.near, self.seed
+        write_down(
+            teller,
+            stages_of_study.preferred,
+            f"preferred of {name}",
+            rows={"gold": gold},
+            options={"name": name, "content": content_of((rows, gold))},
+            tags={"kind": "gold", **tags},
         )
-        words, tags = content_of((found.examples, [])), {"kind": POOL, "counts": found.counts}
-        known = hashlib.sha256(words.encode() + found.preference_NK.tobytes()).hexdigest()[:16]
-        rows = {"rows": found}
-        self.sets[POOL] = self.put(preferences.pool, "pool of answers", rows, tags=tags, content=words)
-        self.put(
-            preferences.pool_preferences, "preferences of the pool", rows, tags={"kind": "pool_gold"}, content=known
-        )
+    return suites
 
-    def score(self, kind: str, found: Mapping[str, Stage]) -> None:
-        """One stage for each set, so that a further set adds stages only."""
-        parents = rewarded.numbered("model", found)
-        for name, asked in self.sets.items():
-            self.tell(
-                rewards.scores, f"{kind} scores {name}", {name: asked, **parents},
-                tags={"kind": "rewards", "model": kind, "set": name}, names=list(found), sets=(name,),
-            )  # fmt: skip
+
+def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.Cut) -> Stage:
+    """The instructions of the pool that this seed trains nothing on; apart from these, how much each answer is
+    preferred."""
+    config = teller.config
+    count = config.rewards.study.pool.instructions
+    unseen = stages_of_study.untrained(pool, cut.fit, count, config.data.near, teller.seed)
+    words = content_of((unseen.examples, []))
+    known = hashlib.sha256(words.encode() + unseen.preference_NK.tobytes()).hexdigest()[:16]
+    answers = write_down(
+        teller,
+        stages_of_study.pool,
+        "pool of answers",
+        rows={"rows": unseen},
+        options={"content": words},
+        tags={"kind": POOL, "counts": unseen.counts},
+    )
+    write_down(
+        teller,
+        stages_of_study.pool_preferences,
+        "preferences of the pool",
+        rows={"rows": unseen},
+        options={"content": known},
+        tags={"kind": "pool_gold"},
+    )
+    return answers
+
+
+def write_down(
+    teller: Teller,
+    work: Callable,
+    title: str,
+    *,
+    rows: Mapping[str, Any],
+    options: Mapping[str, Any],
+    tags: Mapping[str, Any],
+) -> Stage:
+    """A stage that writes rows which were read already; their hash is among the options."""
+    return teller.tell(update_wrapper(partial(work, **rows), work), title, parents={}, options=options, tags=tags)
+
+
+def score(teller: Teller, kind: str, members: Mapping[str, Stage], name: str, rows: Stage) -> None:
+    """One stage for each set, so that a further set adds stages and changes none."""
+    teller.tell(
+        rewards.scores,
+        f"{kind} scores {name}",
+        parents={name: rows, **number("model", members)},
+        options={"names": list(members), "sets": (name,)},
+        tags={"kind": "rewards", "model": kind, "set": name},
+    )
 
 
 def suite_name(spec: Mapping[str, Any]) -> str:
-    """The set's name; a file's is its own."""
+    """The name of the set; a file's own where it is one."""
     return Path(str(spec["path"])).name.split(".")[0] if "path" in spec else str(spec.get("name"))
 
 
 def checks(config: Config) -> list[str]:
-    """Everything in the config that this run cannot work with; no data are read."""
-    given = config.rewards
-    problems = run_checks(config) + kind_checks(given, given.study.compare, "rewards.study.compare")
+    """A line for everything in the config that this study cannot work with; no data are read."""
+    setting, study = config.rewards, config.rewards.study
+    pairs, members = setting.pairs.get("name"), setting.members
+    problems = run_checks(config) + kind_checks(setting, study.compare, "rewards.study.compare")
     if config.limit:
         problems.append(f"limit: {config.limit} given; it goes with `w2s run` and `w2s evaluate`")
-    if given.pairs.get("name") != "preferences":
-        problems.append(f"rewards.pairs: {given.pairs.get('name')!r} given; allowed here: preferences, with a source")
-    for at, spec in enumerate(given.study.suites):
-        try:
-            pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")
-        except BadInput as error:
-            problems.append(str(error))
-    names = [HELD_OUT, POOL, *map(suite_name, given.study.suites)]
+    if pairs != "preferences":
+        problems.append(f"rewards.pairs: {pairs!r} given; allowed here: preferences, with a source")
+    problems += suite_checks(study.suites)
     problems += [
-        f"rewards.study.suites: {name!r} is there twice, or taken"
-        for name in sorted({one for one in names if names.count(one) > 1})
+        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair (a reward model has a head)"
+        for at, learner in enumerate(setting.models)
+        if learner.model.kind != "pair"
     ]
-    for at, one in enumerate(given.models):
-        key = f"rewards.models.{at}.model"
-        if one.model.kind != "pair":
-            problems.append(f"{key}.kind: {one.model.kind!r} given; allowed: pair (a reward model has a head)")
     try:
         check_methods(config)
     except BadInput as error:
         problems += str(error).splitlines()
-    if given.members < 2:
-        problems.append(f"rewards.members: {given.members} given; allowed: 2 or more")
-    if len(set(given.study.compare)) < len(given.study.compare):
-        problems.append(f"rewards.study.compare: {given.study.compare} given; allowed: each kind once")
-    alike = {(one.model.path, one.model.revision, one.model.layers) for one in given.models}
-    if len(alike) > 1 and (given.study.shared_start or given.study.compare):
+    if members < 2:
+        problems.append(f"rewards.members: {members} given; allowed: 2 or more")
+    if len(set(study.compare)) < len(study.compare):
+        problems.append(f"rewards.study.compare: {study.compare} given; allowed: each kind once")
+    models = [learner.model for learner in setting.models]
+    bases = {(model.path, model.revision, model.layers) for model in models}
+    if len(bases) > 1 and (study.shared_start or study.compare):
         why = "shared_start and rewards.study.compare need members of one base"
-        problems.append(f"rewards.models: {len(alike)} different bases given; allowed: 1 ({why})")
+        problems.append(f"rewards.models: {len(bases)} different bases given; allowed: 1 ({why})")
     return problems
+
+
+def suite_checks(suites: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Suites that no source can be found for, and names that are in use."""
+    problems = []
+    for at, spec in enumerate(suites):
+        try:
+            pick(PREFERENCES, spec, key=f"rewards.study.suites.{at}")
+        except BadInput as error:
+            problems.append(str(error))
+    names = [HELD_OUT, POOL, *map(suite_name, suites)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    return problems + [f"rewards.study.suites: the name {name!r} is already taken" for name in repeated]

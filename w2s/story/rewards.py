@@ -1,8 +1,4 @@
-"""The stages of reward models as one seed tells them: their pairs, their training, their scores, what these do.
-
-What differs between questions with choices and without is the story's: `candidates_of(on)`, the parents that hold a
-set's candidates, `opinion_on(on)`, the committee's opinion of them, and `answers_of(who, opinion)`.
-"""
+"""Reward models as one seed tells them: their pairs, their training, their scores, and labels tilted by these."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,143 +14,183 @@ from w2s.config.registry import pick
 from w2s.data.rows import content_of, first
 from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.stages import models, reward_labels, rewards
-from w2s.stages.reward_labels import FIT, HOLDOUT, POOL, TEST
 from w2s.store.artifacts import Stage
 from w2s.store.records import take
-
-if TYPE_CHECKING:
-    from w2s.story.choices import Story
+from w2s.story.models import find_base
+from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Form, Sets, Teller, number
 
 REWARDED = "rewarded"
 
 
 def preferences_of(config: Config) -> Callable[[], Drawn] | None:
-    """Reads the preference pairs that reward models are trained on, once; None where they are of another kind."""
+    """Reads the preference pairs that reward models are trained on, once; None where pairs are made of the run's own
+    candidates."""
     if config.rewards.pairs["name"] != "preferences":
         return None
     root = Path(config.data.root) if config.data.root else None
 
     @cache
     def read() -> Drawn:
-        found = pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root)
-        kept = {row.id for row in first((found.examples, []), config.limit)[0]}
-        index_N = np.flatnonzero([row.id in kept for row in found.examples])
-        examples = [found.examples[at] for at in index_N]
-        return Drawn(examples, take(found.labels, index_N), {**found.counts, "pairs": len(examples)})
+        pairs = pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root)
+        kept = {row.id for row in first((pairs.examples, []), config.limit)[0]}
+        index_N = np.flatnonzero([row.id in kept for row in pairs.examples])
+        examples = [pairs.examples[at] for at in index_N]
+        return Drawn(examples, take(pairs.labels, index_N), {**pairs.counts, "pairs": len(examples)})
 
     return read
 
 
-def teacher(story: Story) -> str:
-    """Who labels the transfer pool: the committee, or the committee that rewards have tilted."""
-    config = story.config
-    if config.label.reward.use == "none":
-        return "committee"
-    parents = {name: story.opinion_on(name) for name in (POOL, TEST, HOLDOUT)}
-    parents |= {"scores": scores(story), "gold": story.gold["easy"]}
-    candidates = story.candidates_of(HOLDOUT)
-    parents |= {"candidates": candidates[HOLDOUT]} if HOLDOUT in candidates else candidates
-    story.answers_of(REWARDED, story.tell(
-        reward_labels.tilted, "the committee, tilted by rewards", parents, tags={"kind": "opinion", "model": REWARDED},
-        by=REWARDED, aggregate=config.rewards.aggregate, standardised=config.rewards.standardise,
-        use=config.label.reward.use, strength=config.label.reward.strength,
-    ))  # fmt: skip
-    return REWARDED
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """Reward models, and what they say of the committee's candidates."""
+
+    models: Mapping[str, Stage]
+    scores: Stage
 
 
-def scores(story: Story) -> Stage:
-    """What the reward models say of the candidates: an objective needs the pool's, labels need three sets'."""
-    found = reward_models(story)
-    sets = (POOL,) if story.config.label.reward.use == "none" else (HOLDOUT, POOL, TEST)
-    parents = numbered("model", found)
-    for name in sets:
-        parents |= story.candidates_of(name)
-    return story.tell(
-        rewards.scores, "rewards of candidates", parents, tags={"kind": "rewards"}, names=list(found), sets=sets
+def score_candidates(teller: Teller, sets: Sets, form: Form, committee: Committee) -> Scored | None:
+    """Reward models on the committee's candidates; None where neither labels nor the student's objective need them."""
+    config = teller.config
+    if config.label.reward.use == "none" and config.student.objective["name"] == "sft":
+        return None
+    pairs = draw_pairs(teller, sets, form, committee)
+    members = fit_models(teller, config.rewards, pairs)
+    # An objective needs scores for the transfer pool, labels for two more sets.
+    asked = (TRANSFER,) if config.label.reward.use == "none" else (HOLDOUT, TRANSFER, TEST)
+    parents = number("model", members)
+    for on in asked:
+        parents |= form.find_candidates(teller, sets, committee, on)
+    scores = teller.tell(
+        rewards.scores,
+        "rewards of candidates",
+        parents=parents,
+        options={"names": list(members), "sets": asked},
+        tags={"kind": "rewards"},
+    )
+    return Scored(members, scores)
+
+
+def tilt(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: Scored) -> Answers:
+    """The committee's answers, tilted by rewards."""
+    config = teller.config
+    opinions = {on: form.find_opinion(teller, sets, committee, on) for on in (TRANSFER, TEST, HOLDOUT)}
+    opinion = teller.tell(
+        reward_labels.tilted,
+        "the committee, tilted by rewards",
+        parents={
+            **opinions,
+            "scores": scored.scores,
+            "gold": sets.gold["easy"],
+            **as_candidates(form.find_candidates(teller, sets, committee, HOLDOUT)),
+        },
+        options={
+            "by": REWARDED,
+            "aggregate": config.rewards.aggregate,
+            "standardised": config.rewards.standardise,
+            "use": config.label.reward.use,
+            "strength": config.label.reward.strength,
+        },
+        tags={"kind": "opinion", "model": REWARDED},
+    )
+    answers = form.take_opinion(teller, sets, committee, REWARDED, opinion)
+    return dataclasses.replace(answers, accept=config.label.reward.accept)
+
+
+def as_candidates(parents: Mapping[str, Stage]) -> dict[str, Stage]:
+    """The stage with a set's candidates in the role `candidates`, or `questions` where they are its choices."""
+    return {role if role == "questions" else "candidates": stage for role, stage in parents.items()}
+
+
+# --- pairs and models ------------------------------------------------------------------------------------------------
+
+
+def draw_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee) -> Stage:
+    """The pairs that reward models are trained on: preferences, or the committee's candidates by gold or by opinion."""
+    method = teller.config.rewards.pairs
+    options = {"method": method}
+    if method["name"] == "preferences":
+        drawn = teller.tools.preferences()
+        content = content_of((drawn.examples, drawn.labels.target_NK.tolist()))
+        options |= {"content": content, "near": teller.config.data.near}
+        parents = {"questions": sets.questions}
+    elif method["name"] == "gold":
+        candidates = form.find_candidates(teller, sets, committee, FIT)
+        parents = {"gold": sets.gold["easy"], **as_candidates(candidates)}
+    else:
+        opinion = form.find_opinion(teller, sets, committee, TRANSFER)
+        candidates = form.find_candidates(teller, sets, committee, TRANSFER)
+        parents = {"opinion": opinion, **as_candidates(candidates)}
+    return teller.tell(
+        reward_labels.reward_pairs, "pairs for reward models", parents=parents, options=options, tags={"kind": "pairs"}
     )
 
 
-def reward_models(story: Story, wanted: RewardModels | None = None, labels: Stage | None = None) -> dict[str, Stage]:
-    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs.
-
-    wanted, labels: other ones than the config's and their pairs.
-    """
-    wanted, labels = wanted or story.config.rewards, labels or pairs(story)
-    if wanted.kind in ("heads", "adapters"):
-        return joint(story, wanted, labels)
-    if wanted.kind == "separate":
-        return separate(story, wanted, labels)
-    return averaged(story, separate(story, wanted, labels, start_of(story, wanted, labels)))
+def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> dict[str, Stage]:
+    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs."""
+    if config.kind in ("heads", "adapters"):
+        return fit_jointly(teller, config, pairs)
+    if config.kind == "separate":
+        return fit_separately(teller, config, pairs)
+    return average(teller, fit_separately(teller, config, pairs, fit_head(teller, config, pairs)))
 
 
-def separate(story: Story, wanted: RewardModels, labels: Stage, start: Stage | None = None) -> dict[str, Stage]:
+def fit_separately(teller: Teller, config: RewardModels, pairs: Stage, start: Stage | None = None) -> dict[str, Stage]:
     """Members that are models of their own, each with its seed; several bases take turns, or all begin as `start`."""
     return {
         f"reward {at + 1}": fit(
-            story, f"reward model {at + 1}" + (", warm" if start else ""), wanted.models[at % len(wanted.models)],
-            labels, first_seed(story) + at, start,
+            teller,
+            f"reward model {at + 1}" + (", warm" if start else ""),
+            config.models[at % len(config.models)],
+            {"labels": pairs, **({"base": start} if start else {})},
+            first_seed(teller) + at,
         )
-        for at in range(wanted.members)
-    }  # fmt: skip
+        for at in range(config.members)
+    }
 
 
-def start_of(story: Story, wanted: RewardModels, labels: Stage) -> Stage:
-    """The model with its head trained alone, which members begin as whose weights are averaged."""
-    head = head_of(wanted.models[0], wanted.head_steps)
-    return fit(story, "the head of reward models", head, labels, first_seed(story))
+def fit_head(teller: Teller, config: RewardModels, pairs: Stage) -> Stage:
+    """A head trained alone on its base: where members start whose weights are averaged."""
+    model, train = config.models[0].model, config.models[0].train
+    train = dataclasses.replace(train, steps=config.head_steps, holdout_share=0.0, patience=None)
+    learner = Learner(dataclasses.replace(model, trainable="head"), train)
+    return fit(teller, "the head of reward models", learner, {"labels": pairs}, first_seed(teller))
 
 
-def averaged(story: Story, members: Mapping[str, Stage]) -> dict[str, Stage]:
+def fit(teller: Teller, title: str, learner: Learner, parents: Mapping[str, Stage], seed: int) -> Stage:
+    """One reward model, from its own base unless the parents have another."""
+    return teller.tell(
+        models.fit,
+        title,
+        parents={**find_base(teller, learner), **parents} if "base" not in parents else parents,
+        options={"learner": learner, "seed": seed, "split": "pairs"},
+        tags={"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")},
+    )
+
+
+def average(teller: Teller, members: Mapping[str, Stage]) -> dict[str, Stage]:
     """The mean of the members' weights (WARM)."""
-    parents = numbered("model", members)
-    tags = {"kind": "reward_model", "model": "reward mean"}
-    return {"reward mean": story.tell(rewards.averaged, "the mean of reward models", parents, tags=tags)}
+    mean = teller.tell(
+        rewards.averaged,
+        "the mean of reward models",
+        parents=number("model", members),
+        options={},
+        tags={"kind": "reward_model", "model": "reward mean"},
+    )
+    return {"reward mean": mean}
 
 
-def joint(story: Story, wanted: RewardModels, labels: Stage) -> dict[str, Stage]:
+def fit_jointly(teller: Teller, config: RewardModels, pairs: Stage) -> dict[str, Stage]:
     """Members on one body: heads, or adapters."""
-    return {"rewards": story.tell(
-        rewards.ensemble, f"reward models, {wanted.kind}", {"labels": labels, **story.base(wanted.models[0])},
-        tags={"kind": "reward_model", "model": "rewards"}, rewards=rewards.of_training(wanted), seed=first_seed(story),
-    )}  # fmt: skip
+    ensemble = teller.tell(
+        rewards.ensemble,
+        f"reward models, {config.kind}",
+        parents={"labels": pairs, **find_base(teller, config.models[0])},
+        options={"rewards": rewards.of_training(config), "seed": first_seed(teller)},
+        tags={"kind": "reward_model", "model": "rewards"},
+    )
+    return {"rewards": ensemble}
 
 
-def first_seed(story: Story) -> int:
-    """The first member's; the others count up from it."""
-    return 1000 * (story.seed + 1)
-
-
-def fit(story: Story, title: str, learner: Learner, labels: Stage, seed: int, start: Stage | None = None) -> Stage:
-    """One reward model by itself, from its base or from another one."""
-    parents = {"labels": labels, **({"base": start} if start else story.base(learner))}
-    tags = {"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")}
-    return story.tell(models.fit, title, parents, tags=tags, learner=learner, seed=seed, split="pairs")
-
-
-def head_of(learner: Learner, steps: int) -> Learner:
-    """The learner that trains its head alone, for so many steps."""
-    model, train = learner.model, learner.train
-    train = dataclasses.replace(train, steps=steps, holdout_share=0.0, patience=None)
-    return Learner(dataclasses.replace(model, trainable="head"), train)
-
-
-def numbered(role: str, stages: Mapping[str, Stage]) -> dict[str, Stage]:
-    """The stages as parents: ROLE-00, ROLE-01, ..."""
-    return {f"{role}-{at:02}": one for at, one in enumerate(stages.values())}
-
-
-def pairs(story: Story) -> Stage:
-    """What reward models are trained on."""
-    method, title, tags = story.config.rewards.pairs, "pairs for reward models", {"kind": "pairs"}
-    if method["name"] == "preferences":
-        found = story.tools.preferences()
-        content = content_of((found.examples, found.labels.target_NK.tolist()))
-        return story.tell(
-            reward_labels.reward_pairs, title, {"questions": story.questions}, tags=tags, method=method,
-            content=content, near=story.config.data.near,
-        )  # fmt: skip
-    on = FIT if method["name"] == "gold" else POOL
-    evidence = {"gold": story.gold["easy"]} if on == FIT else {"opinion": story.opinion_on(POOL)}
-    candidates = story.candidates_of(on)
-    parents = evidence | ({"candidates": candidates[on]} if on in candidates else candidates)
-    return story.tell(reward_labels.reward_pairs, title, parents, tags=tags, method=method)
+def first_seed(teller: Teller) -> int:
+    """The seed of the first member; the others count up from it."""
+    return 1000 * (teller.seed + 1)

@@ -1,0 +1,110 @@
+"""Where a seed begins: its questions, their gold, the further suites, and the labels that no model of the run made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from w2s.data.rows import content_of, folder_content, suite_name
+from w2s.stages import questions, rounds
+from w2s.store.artifacts import Stage
+from w2s.store.records import BadInput, Example
+from w2s.story.models import find_base
+from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, UNSEEDED, Sets, Teller
+
+GOLD = {"easy": (FIT, HOLDOUT), TRANSFER: (TRANSFER,), TEST: (TEST,)}
+
+
+def is_written(examples: Sequence[Example]) -> bool:
+    """Whether the questions have no choices; a mixture is a BadInput."""
+    tasks = {row.task for row in examples}
+    if "choice" in tasks and len(tasks) > 1:
+        raise BadInput("data.sources: questions with choices and without in one run; give each kind a run of its own")
+    return "choice" not in tasks
+
+
+def split_questions(teller: Teller) -> Sets:
+    """Easy and hard questions in four splits, their gold apart, and the further suites."""
+    config, seed, content = teller.config, teller.seed, content_of(teller.tools.rows(teller.seed))
+    data = dataclasses.replace(config.data, root=None)  # the rows count, not the folder they lie in
+    options: dict[str, Any] = {"data": data, "seed": seed, "content": content}
+    if config.limit:  # the keys of a whole run do not know of it
+        options["limit"] = config.limit
+    split = teller.tell(
+        questions.questions,
+        "questions",
+        parents=find_difficulty(teller, content),
+        options=options,
+        tags={"kind": "questions"},
+    )
+    gold = {
+        name: teller.tell(
+            questions.gold,
+            f"gold of {name}",
+            parents={"questions": split},
+            options={"splits": splits, "seed": seed, "content": content},
+            tags={"kind": "gold", "split": name},
+        )
+        for name, splits in GOLD.items()
+    }
+    suites, written_suites = {}, {}
+    for name in map(suite_name, config.evaluation.suites):
+        suite, suite_gold = add_suite(teller, name)
+        if all(row.task == "choice" for row in teller.tools.suite_rows(name)[0]):
+            suites[name] = suite
+        else:
+            written_suites[name] = suite, suite_gold
+    return Sets(split, gold, suites, written_suites)
+
+
+def find_difficulty(teller: Teller, content: str) -> dict[str, Stage]:
+    """The stage that scores how hard questions are, where learners decide it."""
+    config = teller.config
+    if config.data.difficulty["name"] != "loss":
+        return {}
+    learner = config.learners[0]
+    difficulty = teller.tell(
+        rounds.cross_fitted,
+        "how hard each question is",
+        parents=find_base(teller, learner),
+        options={"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content},
+    )
+    return {"difficulty": difficulty}
+
+
+def add_suite(teller: Teller, name: str) -> tuple[Stage, Stage]:
+    """A further suite and its gold, which all seeds share."""
+    options = {"name": name, "content": content_of(teller.tools.suite_rows(name))}
+    tags = {"suite": name, "seed": UNSEEDED}
+    suite = teller.tell(questions.suite, name, parents={}, options=options, tags={"kind": "suite", **tags})
+    gold = teller.tell(
+        questions.suite_gold, f"gold of {name}", parents={}, options=options, tags={"kind": "suite_gold", **tags}
+    )
+    return suite, gold
+
+
+def label_by_gold(teller: Teller, sets: Sets, split: str) -> Stage:
+    """The gold of a split as training targets."""
+    return teller.tell(
+        questions.gold_targets,
+        f"gold of {split} as targets",
+        parents={"questions": sets.questions, "gold": sets.gold[split if split in sets.gold else "easy"]},
+        options={"split": split},
+    )
+
+
+def label_by_record(teller: Teller, sets: Sets) -> Stage:
+    """Labels by models that were not trained here, written by `w2s combine labels`."""
+    folder = teller.tools.recorded
+    content = folder_content(folder)
+    if content is None or not (folder / "labels.npz").is_file():
+        allowed = "a folder that `w2s combine labels` wrote"
+        raise BadInput(f"label.recorded: {str(folder)!r} given; allowed: {allowed}")
+    return teller.tell(
+        questions.recorded_targets,
+        "recorded labels",
+        parents={"questions": sets.questions},
+        options={"content": content},
+        tags={"kind": "labels", "model": "recorded"},
+    )

@@ -269,7 +269,3 @@ def find_run(name: str, runs_dir: str) -> Path:
         if (folder / "stages.json").is_file():
             return folder
     raise BadInput(f"{name}: no run there (no stages.json); runs lie under {runs_dir}/")
-
-
-if __name__ == "__main__":
-    main()

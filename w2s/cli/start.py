@@ -217,25 +217,25 @@ def write_start(task: str, folder: Path) -> str:
     return "\n".join([*wrote, *following])
 
 
-def init(asked: argparse.Namespace) -> None:
+def init(args: argparse.Namespace) -> None:
     """Write a commented config for a task and a folder of example rows, in the layout that your own data may have.
     Nothing that exists is overwritten."""
-    print(write_start(asked.task, Path(asked.folder)))
+    print(write_start(args.task, Path(args.folder)))
 
 
-def config(asked: argparse.Namespace) -> None:
+def config(args: argparse.Namespace) -> None:
     """What a config may hold: `w2s config reference` for people, `w2s config schema` for editors."""
-    raise BadInput(f"config: {' '.join(asked.about) or 'nothing'!r} given; allowed: reference, schema")
+    raise BadInput(f"config: {' '.join(args.about) or 'nothing'!r} given; allowed: reference, schema")
 
 
-def config_reference(asked: argparse.Namespace) -> None:
+def config_reference(args: argparse.Namespace) -> None:
     """Every key of a config with its type, range, default and meaning."""
     from w2s.config.reference import describe_keys
 
     print(describe_keys())
 
 
-def config_schema(asked: argparse.Namespace) -> None:
+def config_schema(args: argparse.Namespace) -> None:
     """The JSON schema of a config, by which editors complete and check one: the shipped configs name
     configs/schema.json in their first line."""
     from w2s.config.reference import make_schema

@@ -85,7 +85,7 @@ def from_values(
     config, problems = checked(dict(values), overrides, checks)
     if problems:
         raise BadInput(hide("\n".join(problems)))
-    return limited(config)
+    return shrink(config)
 
 
 def from_overrides(overrides: typing.Sequence[str]) -> Config:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import numpy as np
 from w2s.evaluation.pools.pictures import name_ends
 from w2s.evaluation.rewards.curve import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
 from w2s.evaluation.rewards.reward_study import MEMBER
-from w2s.evaluation.rewards.reward_study_report import NAMES, how_of
+from w2s.evaluation.rewards.reward_study_report import NAMES
 from w2s.evaluation.run.collect import SYNTHETIC, costs, reproduce
-from w2s.evaluation.run.metrics import write_metrics
 from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
-from w2s.evaluation.run.report import render
-from w2s.evaluation.run.runs import Run, keep_said, open_run, said_before
+from w2s.evaluation.run.report import write_pages
+from w2s.evaluation.run.runs import Findings, Run, finish_study
 from w2s.evaluation.run.verdict import find, points, sentence
 from w2s.rewards.best_of_n import doublings, kl
 from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
@@ -29,24 +26,21 @@ SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
-    run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
-    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if not again and (words := said_before(folder, stamp)):
-        return words
+    """metrics.json, curve.html and curve.md of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
+
+
+def find_out(run: Run) -> Findings:
+    """Everything that the pages of a curve say."""
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
+    how = run.config["rewards"]
+    metrics = measure_best_of_n(seeds, sizes=sizes, by=how["standardise"], aggregate=how["aggregate"])
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])
     content = content_of(run, metrics, sizes, words)
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
-    render("curve.html", content, folder)
-    render("curve.md", {**content, "pictures": {}}, folder)
-    keep_said(folder, stamp, words, "metrics.json", "curve.html", "curve.md")
-    return words
+    return Findings(words, metrics, lambda: write_pages("curve", content, run.folder))
 
 
 def samples_of(run: Run, seed: int) -> Samples:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,9 @@ from w2s.evaluation.pools.report import signed
 from w2s.evaluation.rewards import reward_study as measured
 from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
 from w2s.evaluation.run.collect import costs, reproduce
-from w2s.evaluation.run.metrics import write_metrics
 from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
-from w2s.evaluation.run.report import render
-from w2s.evaluation.run.runs import Run, keep_said, open_run, said_before
+from w2s.evaluation.run.report import write_pages
+from w2s.evaluation.run.runs import Findings, Run, finish_study
 from w2s.evaluation.run.verdict import compared, find, points, sentence
 from w2s.rewards.best_of_n import kl
 from w2s.store.records import Example, Gold, Metric, Rewards, align, load_arrays, read_arrays, read_rows
@@ -50,23 +47,17 @@ BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the 
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
-    run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
-    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if not again and (words := said_before(folder, stamp)):
-        return words
+    """metrics.json, report.html and report.md of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
+
+
+def find_out(run: Run) -> Findings:
+    """Everything that the report of a reward study says."""
     sets, pools = read_sets(run), read_pools(run)
     metrics = measure(run, sets, pools)
     words = verdict(metrics, headline(run))
     content = content_of(run, sets, metrics, words)
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
-    render("reward_study.html", content, folder)
-    render("reward_study.md", {**content, "pictures": {}}, folder)
-    for ending in ("html", "md"):
-        (folder / f"preferences.{ending}").replace(folder / f"report.{ending}")
-    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md")
-    return words
+    return Findings(words, metrics, lambda: write_pages("reward_study", content, run.folder, name="report"))
 
 
 def how_of(run: Run) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""From a run's folder to its numbers and its report: `finish`, and `compare` for several runs.
+"""From the folder of a run to its numbers and its report: `finish`, and `compare` for several runs.
 
-`stages.json` lists the run's artifacts; everything shown is read from them. metrics.json holds no times and no paths:
-a run that was killed and went on has the same bytes as one that was not.
+`stages.json` lists the artifacts of the run; everything shown is read from them. metrics.json holds no times and no
+paths, so a run that was killed and resumed has the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -31,29 +31,28 @@ from w2s.evaluation.run.contents import (
     Vote,
 )
 from w2s.evaluation.run.exports import write_exports
-from w2s.evaluation.run.metrics import Answers, calibration_bins, write_metrics
+from w2s.evaluation.run.metrics import Answers, calibration_bins
 from w2s.evaluation.run.pictures import LADDER
 from w2s.evaluation.run.report import write_report
 from w2s.evaluation.run.runs import (
     SUITE,
     Artifact,
+    Findings,
     Run,
     answer_text,
     bins,
+    finish_study,
     gold_of,
-    keep_said,
     measure_run,
     open_run,
     questions_of,
     read_texts,
     row_weights,
-    said_before,
 )
 from w2s.evaluation.run.student import write_student
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.grading.answers import same_answer
-from w2s.store.log import say
 from w2s.store.records import Example, Metric, Predictions, PseudoLabels, Round, align, read_arrays, read_rows
 
 SHOWN_BINS = 8
@@ -61,30 +60,21 @@ SYNTHETIC = "The questions are synthetic: they come from the embedded world, mad
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """metrics.json, report.html and report.md of a run whose stages are all there; the verdict in a sentence.
+    """metrics.json, the report, the exports and the student of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
 
-    Nothing is made again when the stages and the settings of the evaluation are those of the last time.
-    """
-    run = open_run(folder)
-    stamp = stamp_of(run)
-    if not again and (words := said_before(folder, stamp)):
-        return words
-    say(f"{run.config['name']}: measuring, and writing the report")
+
+def find_out(run: Run) -> Findings:
+    """Everything that the report of a run of `w2s run` says."""
     answers, metrics = measure_run(run)
-    limit = run.config.get("limit")
-    words = "; ".join(filter(None, (smoke(limit), verdict(metrics, SUITE))))
-    data = report_data(run, answers, metrics)  # all is read before anything is written
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics, limit=limit)
-    write_report(data, folder)
-    write_exports(run)
-    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md", *write_student(run, data))
-    return words
+    data = report_data(run, answers, metrics)
 
+    def write() -> list[str]:
+        write_exports(run)
+        return [*write_report(data, run.folder), *write_student(run, data)]
 
-def stamp_of(run: Run) -> str:
-    """What a report depends on: the artifacts and the evaluation's settings."""
-    recipe = [run.config["name"], run.config["evaluation"], [a.folder.name for a in run.artifacts]]
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    words = "; ".join(filter(None, (smoke(run.config.get("limit")), verdict(metrics, SUITE))))
+    return Findings(words, metrics, write)
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Path:

@@ -24,8 +24,8 @@ from w2s.store.log import duration, printable
 from w2s.store.records import Metric
 
 
-def write_report(data: ReportData, folder: Path) -> None:
-    """report.html (self-contained, offline, no scripts) and report.md in `folder`."""
+def write_report(data: ReportData, folder: Path) -> list[str]:
+    """report.html (self-contained, offline, no scripts) and report.md in `folder`; returns their names."""
     on_suite = [m for m in data.metrics if m.suite == data.suite and m.value is not None]
     accuracy = {m.model: m for m in on_suite if m.name == "accuracy"}
     pairs = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
@@ -48,8 +48,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
         "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
     }
-    render("report.html", {**content, "pictures": draw(data, accuracy)}, folder)
-    render("report.md", {**content, "pictures": {}}, folder)
+    return write_pages("report", {**content, "pictures": draw(data, accuracy)}, folder)
 
 
 def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
@@ -123,20 +122,28 @@ def other_suites(data: ReportData) -> dict[str, list[Metric]]:
     return {suite: [m for m in wanted if m.suite == suite] for suite in sorted({m.suite for m in wanted})}
 
 
-def render(name: str, content: dict[str, Any], folder: Path) -> None:
-    """The template `name`, filled, as a file in `folder`."""
-    folder = Path(folder)
+def write_pages(template: str, content: dict[str, Any], folder: Path, *, name: str = "") -> list[str]:
+    """TEMPLATE.html and, without pictures, TEMPLATE.md, filled, as `name` (default: TEMPLATE) in `folder`; returns the
+    names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(fill(name, content), encoding="utf-8", errors="backslashreplace")
+    name, files = name or template, []
+    for ending, drawn in ((".html", content["pictures"]), (".md", {})):
+        text = fill(template + ending, {**content, "pictures": drawn})
+        (folder / (name + ending)).write_text(text, encoding="utf-8", errors="backslashreplace")
+        files.append(name + ending)
+    return files
 
 
 def fill(name: str, content: dict[str, Any]) -> str:
-    """The template `name`, filled, secrets hidden. All text is escaped but the pictures."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
+    """The template `name`, filled, with secrets hidden. All text but the pictures is escaped."""
     page = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
         finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
-    )  # fmt: skip
+    )
     page.filters |= {
         "points": lambda share: typeset(points(share)),
         "typeset": typeset,
@@ -150,7 +157,7 @@ def fill(name: str, content: dict[str, Any]) -> str:
         "cell": cell,
         "block": block,
     }
-    content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
+    content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content.get("pictures", {}).items()}}
     return hide(page.get_template(name).render(content))
 
 

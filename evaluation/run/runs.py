@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ import numpy as np
 
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
-from w2s.evaluation.run.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
+from w2s.evaluation.run.metrics import (
+    MODELS,
+    Answers,
+    difficulty_bins,
+    judge,
+    judge_outcomes,
+    measure,
+    measure_samples,
+    write_metrics,
+)
 from w2s.store.artifacts import checked, read_listing, read_manifest, read_sealed, sha256, write_sealed
 from w2s.store.hidden import revealed
+from w2s.store.log import say
 from w2s.store.records import (
     Example,
     Gold,
@@ -189,15 +200,48 @@ def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
     return (labels, bin_of) if len(labels) > 1 else ((), {})
 
 
-def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
-    """report.json: the verdict, what it depends on, and the pages as they were written."""
-    hashes = {page: sha256(folder / page) for page in pages}
-    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
+# --- finishing -------------------------------------------------------------------------------------------------------
 
 
-def said_before(folder: Path, stamp: str) -> str | None:
-    """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
-    told = read_sealed(folder / "report.json") or {}
-    pages = told.get("pages", {}).items()
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What the measuring of a study found. `write_pages` writes its pages to the run's folder and returns their
+    names."""
+
+    verdict: str
+    metrics: Sequence[Metric]
+    write_pages: Callable[[], list[str]]
+
+
+def finish_study(folder: Path, measure_study: Callable[[Run], Findings], *, again: bool = False) -> str:
+    """metrics.json and the pages of a run whose stages are all complete; returns the verdict, a sentence.
+
+    Nothing is written again while the stages and the settings of the evaluation stay the same, unless `again`.
+    """
+    run = open_run(folder)
+    stamp = stamp_report(run)
+    if not again and (verdict := read_verdict(folder, stamp)):
+        return verdict
+    say(f"{run.config['name']}: measuring, and writing the report")
+    findings = measure_study(run)  # reads everything before anything is written
+    write_metrics(
+        folder / "metrics.json", run.config["name"], findings.verdict, findings.metrics, limit=run.config.get("limit")
+    )
+    pages = {page: sha256(folder / page) for page in ("metrics.json", *findings.write_pages())}
+    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": findings.verdict, "pages": pages})
+    return findings.verdict
+
+
+def stamp_report(run: Run) -> str:
+    """A hash of what a report depends on: the artifacts and the settings of the evaluation."""
+    settings = [run.config.get(key) for key in ("name", "rewards", "evaluation")]
+    recipe = json.dumps([settings, [artifact.folder.name for artifact in run.artifacts]], sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def read_verdict(folder: Path, stamp: str) -> str | None:
+    """The verdict of a report with the same stamp; None without one, or where one of its pages is damaged or gone."""
+    report = read_sealed(folder / "report.json") or {}
+    pages = report.get("pages", {}).items()
     whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
-    return told["verdict"] if whole and told.get("stamp") == stamp else None
+    return report["verdict"] if whole and report.get("stamp") == stamp else None

@@ -80,7 +80,6 @@ def card(run: Run, data: ReportData) -> str:
     example = next(iter(questions_of(run, seed, "transfer").values()))
     content: dict[str, Any] = {
         "data": data,
-        "pictures": {},
         "verdict": sentence(verdict(data.metrics, data.suite)),
         "flow": {step.name: step for step in data.flow},
         "path": model.path,

@@ -83,7 +83,14 @@ def make_parser() -> argparse.ArgumentParser:
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
-    add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
+    add(
+        report,
+        "write a run's report again, or compare runs side by side",
+        flags.RUNS,
+        flags.BESIDE,
+        flags.RESULTS,
+        flags.RUNS_DIR,
+    )
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples that were written elsewhere, by a suite", *flags.JUDGE)
     add(combine, "turn recorded answers of many models into the best one opinion", *flags.COMBINE)
@@ -144,9 +151,16 @@ def why(asked: argparse.Namespace) -> None:
 
 
 def report(asked: argparse.Namespace) -> None:
-    """Write the report of one run again, or, with several runs, a comparison with paired differences."""
+    """Write the report of one run again, or, with several runs, a comparison with paired differences. With --results,
+    write a page of results, of one run or of several of one config, and beside it the metrics it is made from."""
     from w2s.evaluation.run.collect import compare, finish
 
+    if asked.results:
+        from w2s.evaluation.results import write_results
+
+        folders = [run_or_combine(name, asked.runs_dir) for name in asked.runs]
+        print(f"results: {write_results(folders, Path(asked.results))}")
+        return
     if asked.out and len(asked.runs) == 1:
         raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
     folders, page = [run_folder(name, asked.runs_dir) for name in asked.runs], "report.html"
@@ -307,6 +321,11 @@ def study_of(folder: Path) -> str | None:
 
     words = read_listing(folder)["command"].split()
     return words[2] if words[:2] == ["w2s", "rewards"] else None
+
+
+def run_or_combine(name: str, runs_dir: str) -> Path:
+    """A run, or a folder of `w2s combine`."""
+    return Path(name) if (Path(name) / "combine.json").is_file() else run_folder(name, runs_dir)
 
 
 def run_folder(name: str, runs_dir: str) -> Path:

@@ -117,6 +117,10 @@ STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "which study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
 REPLACE = ("--replace", {"action": "store_true", "help": "write over what lies under the same name"})
+RESULTS = (
+    "--results",
+    {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md from them"},
+)
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "where runs and their store lie (default: runs)"})
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})

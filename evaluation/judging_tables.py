@@ -11,7 +11,7 @@ from w2s.grading.extract import parses, program_of
 from w2s.store.records import Example
 
 if TYPE_CHECKING:
-    from w2s.evaluation.judging import Sample, Task, Verdict
+    from w2s.evaluation.judging_samples import Sample, Task, Verdict
 
 LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from markupsafe import Markup
 from w2s.evaluation.pools.report import price, remarks_of, verdict_of
 from w2s.evaluation.rewards.reward_study_report import NAMES
 from w2s.evaluation.run.collect import costs, reproduce
+from w2s.evaluation.run.metrics import PAIRS
 from w2s.evaluation.run.pictures import LABELS
 from w2s.evaluation.run.report import fill
 from w2s.evaluation.run.runs import open_run
@@ -134,7 +135,7 @@ def suite_tables(metrics: Sequence[Metric]) -> list[Table]:
     sizes = [int(one.name.split("@")[1].split("_")[0]) for one in gaps if "@" in one.name]
     gaps = [one for one in gaps if "@" not in one.name or f"@{max(sizes)}_" in one.name]  # the largest n alone
     if gaps:
-        tables.append(Table(["difference", "value", "n", "seeds"], [gap_row(one) for one in gaps]))
+        tables.append(Table(["difference", "points", "n", "seeds"], [gap_row(one) for one in sorted(gaps, key=place)]))
     return tables
 
 
@@ -164,31 +165,41 @@ def level_cell(metric: Metric | None) -> str:
 def gap_row(metric: Metric) -> Row:
     """A difference in points, or PGR, with its 95% interval; bold where the interval excludes 0."""
     what, _, other = metric.name.partition("_minus_")
-    name = f"{label(metric.model)} − {label(other)}" if other else f"{label(metric.model)}: {what.replace('_', ' ')}"
-    if what not in ("accuracy", "pgr") and other:
-        name += f" ({what.replace('_', ' ').replace('@', ' of the best of ')})"
+    words = what.replace("_", " ").replace("@", " of the best of ")
+    name = f"{label(metric.model)} − {label(other)}" if other else f"{words} of the {label(metric.model)}"
+    if other and what != "accuracy":
+        name += f" ({words})"
     if metric.value is None:
         value = f"– ({metric.reason})"
     elif metric.name == "pgr":
-        value = f"PGR {metric.value:.2f} ({number(metric.low)} to {number(metric.high)})"
+        name, value = f"PGR of the {label(metric.model)}", f"{number(metric.value)} ({ends(metric, number)})"
     else:
-        clear = metric.low is not None and (metric.low > 0 or metric.high < 0)
-        signed = f"{100 * metric.value:+.1f}"
-        value = bold(signed, clear) + bounds(metric)
+        value = bold(f"{100 * metric.value:+.1f}", metric.low, metric.high) + bounds(metric)
     return [name, value, f"{metric.n:,}", ", ".join(map(str, metric.seeds))]
 
 
+def place(metric: Metric) -> int:
+    """Where a difference stands: PGR behind the pairs that `measure` names, in their order, then the others."""
+    pair = (metric.model, metric.name.removeprefix("accuracy_minus_"))
+    return PAIRS.index(pair) if pair in PAIRS else len(PAIRS)
+
+
 def bounds(metric: Metric) -> str:
-    return "" if metric.low is None or metric.high is None else f" ({points(metric.low)} to {points(metric.high)})"
+    return "" if metric.low is None or metric.high is None else f" ({ends(metric, points)})"
 
 
-def bold(figure: str, clear: bool) -> Markup:
-    """A figure that a program made, so that the page need not escape it."""
+def ends(metric: Metric, words: Callable[[float], str]) -> str:
+    return " to ".join("unbounded" if end is None else words(end) for end in (metric.low, metric.high))
+
+
+def number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def bold(figure: str, low: float | None, high: float | None) -> Markup:
+    """A difference, bold where its interval excludes 0; made by a program, so the page need not escape it."""
+    clear = low is not None and high is not None and (low > 0 or high < 0)
     return Markup(f"**{figure}**" if clear else figure)
-
-
-def number(bound: float | None) -> str:
-    return "unbounded" if bound is None else f"{bound:.2f}"
 
 
 def label(model: str) -> str:
@@ -201,22 +212,14 @@ def label(model: str) -> str:
 def combine_content(record: dict[str, Any]) -> dict[str, Any]:
     """What a page of `w2s combine` shows: the ranked methods, then the members by themselves."""
     found = record["combine"]
-    unit = found.get("unit", "$")
-    methods = Table(
-        ["method", "right, %", "− best single model, points", f"cost of 1,000 questions, {unit}", "abstained, %"],
-        [
-            [row["name"], interval(row["accuracy"]), gap_cell(row["over_best"]), price(row["cost"]), share(row)]
-            for row in found["methods"]
-        ],
-    )
-    singles = Table(
-        ["model by itself", "right, %", f"cost of 1,000 questions, {unit}", "abstained, %"],
-        [[row["name"], interval(row["accuracy"]), price(row["cost"]), share(row)] for row in found["singles"]],
-    )
-    tables = {f"{found['outputs']}: {found['judged']:,} questions": [methods, singles]}
+    tables = {
+        f"{found['outputs']}: {found['judged']:,} questions": [
+            pool_table("method", found["methods"], found.get("unit", "$")),
+            pool_table("model by itself", found["singles"], found.get("unit", "$")),
+        ]
+    }
     if found.get("online"):
-        rows = [[row["name"], interval(row["accuracy"]), gap_cell(row["over_best"])] for row in found["online"]]
-        tables["Labels revealed one by one"] = [Table(["method", "right, %", "− best single model, points"], rows)]
+        tables["Labels revealed one by one"] = [pool_table("method", found["online"], "")]
     return {
         "commands": [record["command"]],
         "verdicts": [verdict_of(found)],
@@ -231,6 +234,19 @@ def combine_content(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def pool_table(who: str, rows: Sequence[dict[str, Any]], unit: str) -> Table:
+    """A row for each method or member; a column only where some row has something to say."""
+    columns = {
+        who: [row["name"] for row in rows],
+        "right, %": [interval(row["accuracy"]) for row in rows],
+        "− best single model, points": [gap_cell(row.get("over_best")) for row in rows],
+        f"cost of 1,000 questions, {unit}": [price(row.get("cost")) for row in rows],
+        "abstained, %": [share(row) for row in rows],
+    }
+    filled = {head: cells for head, cells in columns.items() if {*cells} - {"", "–"}}
+    return Table(list(filled), [list(cells) for cells in zip(*filled.values(), strict=True)])
+
+
 def interval(values: Sequence[float]) -> str:
     value, low, high = (points(edge) for edge in values)
     return f"{value} ({low} to {high})"
@@ -240,8 +256,8 @@ def gap_cell(values: Sequence[float] | None) -> str:
     if values is None:
         return ""
     value, low, high = (f"{100 * edge:+.1f}" for edge in values)
-    return bold(value, values[1] > 0 or values[2] < 0) + f" ({low} to {high})"
+    return bold(value, *values[1:]) + f" ({low} to {high})"
 
 
 def share(row: dict[str, Any]) -> str:
-    return "–" if row["abstained"] is None else points(row["abstained"])
+    return "–" if row.get("abstained") is None else points(row["abstained"])

@@ -163,7 +163,7 @@ def fill(name: str, content: dict[str, Any]) -> str:
 
 def typeset(text: str) -> str:
     """Hyphens before digits as the minus signs that they mean; no line ends inside 'n = 12'."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0")
+    return type(text)(re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0"))
 
 
 def cell(text: object) -> Markup:

@@ -191,14 +191,22 @@ def evaluate(asked: argparse.Namespace) -> None:
 
 def judge(asked: argparse.Namespace) -> None:
     """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command again goes on."""
-    from w2s.evaluation.judging import judge_file
+    from w2s.evaluation.judging import judge as judge_samples
 
     if not 0 < asked.timeout < float("inf"):
         raise BadInput(f"--timeout: {asked.timeout:g} given; allowed: seconds above 0")
-    root, out = (Path(one) if one else None for one in (asked.data_root, asked.out))
-    how = {"timeout_s": asked.timeout, "allow_unsandboxed": asked.allow_unsandboxed}
-    how |= {"limit": asked.limit, "replace": asked.replace}
-    print(judge_file(Path(asked.samples), asked.suite, data_root=root, out=out, ks=asked.k, **how))
+    judgement = judge_samples(
+        asked.samples,
+        asked.suite,
+        data_root=asked.data_root,
+        out=asked.out,
+        ks=asked.k,
+        timeout_s=asked.timeout,
+        allow_unsandboxed=asked.allow_unsandboxed,
+        limit=asked.limit,
+        replace=asked.replace,
+    )
+    print(judgement.summary)
 
 
 def combine(asked: argparse.Namespace) -> None:

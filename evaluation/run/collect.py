@@ -151,15 +151,15 @@ def reward_notes(run: Run, seed: int) -> list[str]:
     """How rewards were used, what they are like on easy_holdout, how far members agree, and what they know already."""
     found, config = [], run.config
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
-        told = json.loads((artifact.path / "rewards.json").read_text())
-        how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
-        right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in told["accuracy"].items())
-        chose = told["use"] == "tilt" and config["label"]["reward"]["strength"] is None
+        used = json.loads((artifact.path / "rewards.json").read_text())
+        how = f"strength {used['strength']:g}" if used["use"] == "tilt" else "the best of n alone"
+        right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in used["accuracy"].items())
+        chose = used["use"] == "tilt" and config["label"]["reward"]["strength"] is None
         where = "held-out easy questions" + (", on which the strength was chosen" if chose else "")
         words = f"rewards in labels: {how}; right on {where}: {right}"
-        if told["agreement"] is not None:
-            words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
-        unjudged = sum(sum(count) for count in told["unjudged"].values())
+        if used["agreement"] is not None:
+            words += f"; two members have the same favourite on {100 * used['agreement']:.1f}% of the transfer pool"
+        unjudged = sum(sum(count) for count in used["unjudged"].values())
         found.append(words + (f"; {unjudged:,} candidates could not be judged" if unjudged else ""))
         leaked = sum(one.manifest["facts"].get("leaked", 0) for one in run.find("pairs", seed=seed))
         if leaked:
@@ -258,14 +258,16 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
     made = labels_of(run, seed)
     labels = read_arrays(made.path / "labels.npz", PseudoLabels)
     rows, gold = questions_of(run, seed, "transfer"), gold_of(run, "transfer", seed)
-    asked = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows
+    targets = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows
     count, ids = run.config["evaluation"]["samples"], labels.ids.tolist()
-    choices, best_N = [asked[key].choices for key in ids], labels.target_NK.argmax(1)
+    choices, best_N = [targets[key].choices for key in ids], labels.target_NK.argmax(1)
     label_N = [texts[best] if texts else "" for texts, best in zip(choices, best_N, strict=True)]
-    kind_N = np.array([
-        looks_right(rows[key], label, gold[key], kept)
-        for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
-    ])  # fmt: skip
+    kind_N = np.array(
+        [
+            looks_right(rows[key], label, gold[key], kept)
+            for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
+        ]
+    )
     rng = np.random.default_rng(0)  # the same questions each time the report is written
     kinds, half = [rng.permutation(np.flatnonzero(kind_N == kind)) for kind in (False, True)], -(-count // 2)
     chosen = [*(some[:half] for some in kinds), *(some[half:] for some in kinds)]

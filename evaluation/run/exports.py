@@ -40,7 +40,7 @@ def write_exports(run: Run) -> None:
     for seed in run.seeds:
         samples: dict[str, dict[str, list[Row]]] = defaultdict(dict)
         for suite in (SUITE, *sorted({a.tags["suite"] for a in run.find("suite")})):
-            rows, gold = asked(run, suite, seed), gold_of(run, suite, seed)
+            rows, gold = read_questions(run, suite, seed), gold_of(run, suite, seed)
             for artifact in run.outcomes(suite, seed=seed):
                 model, said = artifact.tags["model"], texts_of(artifact)
                 if model in MODELS and any(row.task == "code" for row in rows.values()):
@@ -63,7 +63,7 @@ def write_exports(run: Run) -> None:
             write_lm_eval(out / "lm-eval" / f"seed-{seed}" / model, model, f"seed-{seed}", suites)
 
 
-def asked(run: Run, suite: str, seed: int) -> dict[int, Example]:
+def read_questions(run: Run, suite: str, seed: int) -> dict[int, Example]:
     """The suite's questions by their place in it, without those that repeat one trained on."""
     if suite == SUITE:
         return dict(enumerate(questions_of(run, seed, SUITE).values()))

@@ -75,11 +75,11 @@ def describe_row(run: Path, row: str) -> str:
     """Every learner's vote and alpha, the question's weight by round, its label and why: for each seed it is in."""
     stages = open_run(run).artifacts
     lines: list[str] = []
-    for asked in of_kind(stages, "questions"):
+    for questions in of_kind(stages, "questions"):
         for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
-            for example in read_rows(asked.path / f"{split}.jsonl", Example):
+            for example in read_rows(questions.path / f"{split}.jsonl", Example):
                 if example.id.startswith(row):
-                    seed = asked.tags["seed"]
+                    seed = questions.tags["seed"]
                     mine = [s for s in stages if s.tags.get("seed") == seed]
                     lines += [*describe_in_seed(example, split, seed, mine), ""]
     if not lines:

@@ -26,25 +26,26 @@ from w2s.grading.answers import NO_ANSWER
 from w2s.store.hidden import hide
 from w2s.store.records import Metric, Outcome, Predictions, align
 
-MODELS = (
-    "floor",
-    "best_learner",
-    "committee",
-    "rewarded",
-    "student",
-    "ceiling",
-    "uniform",
-    "bagged",
-    "answer_level",
-    "long_learner",
-    "naive_student",
-    "recorded_student",
-    "sft_student",
-    "unrewarded",
-    "zero_shot",
-    "easy_gold",
-    "shuffled",
-)
+MODELS = {
+    "floor": ("floor", "the floor"),
+    "best_learner": ("best single learner", "its best single learner"),
+    "committee": ("committee", "its committee"),
+    "rewarded": ("committee with rewards", "its committee, tilted by rewards"),
+    "student": ("student", "the student"),
+    "ceiling": ("ceiling", "the ceiling"),
+    "uniform": ("equal alphas", "equal alphas"),
+    "bagged": ("bagged learners", "bagging"),
+    "answer_level": ("boosted by answers", "boosting by whole answers"),
+    "long_learner": ("one long learner", "one learner trained as long"),
+    "naive_student": ("student of the floor", "a student of the floor"),
+    "recorded_student": ("student of recorded labels", "a student of the recorded labels"),
+    "sft_student": ("student before RL or DPO", "itself before its objective"),
+    "unrewarded": ("student without rewards", "a student without rewards"),
+    "zero_shot": ("base, untouched", "its untouched base"),
+    "easy_gold": ("base on easy gold", "its base on the easy gold alone"),
+    "shuffled": ("shuffled labels", "a student of shuffled labels"),
+}
+"""Model -> its label in pictures and tables, and the words for it in a sentence about the student or the committee."""
 PAIRS = (
     ("student", "committee"),
     ("student", "floor"),
@@ -344,6 +345,6 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric],
         for field in ("value", "low", "high"):
             row[field] = None if row[field] is None else round(float(row[field]), 6) + 0.0  # no -0.0
         rows.append(row)
-    told = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+    content = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(hide(text) + "\n", encoding="utf-8", errors="backslashreplace")

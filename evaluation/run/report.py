@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
-from w2s.evaluation.run.metrics import PAIRS
+from w2s.evaluation.run.metrics import MODELS, PAIRS
 from w2s.evaluation.run.verdict import edge, find, points, remarks, sentence, verdict
 from w2s.store.hidden import hide
 from w2s.store.log import duration, printable
@@ -34,7 +34,7 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),
         "remarks": remarks(data.metrics, data.suite),
-        "ladder": [accuracy[m] for m in pictures.LABELS if m in accuracy],
+        "ladder": [accuracy[m] for m in dict.fromkeys((*pictures.LADDER, *MODELS)) if m in accuracy],
         "steps": sum(m in accuracy for m in pictures.LADDER),
         "curve": curve_of(data),
         "signed": lambda share: f"{100 * share:+.1f}",
@@ -58,15 +58,15 @@ def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
         drawn["ladder"] = pictures.ladder(accuracy)
     for who in sorted({one.who for one in data.training if not one.who.startswith("round ")}):
         drawn[f"training {who}"] = pictures.training([one for one in data.training if one.who == who])
-    learned = [one for one in data.training if one.who.startswith("round ") and one.loss]
-    if learned:
-        drawn["learners"] = pictures.learners([one for one in learned if one.seed == learned[0].seed])
-    told = [one for one in data.rounds if one.rounds]
-    if told:
-        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in told])
-    staged = [one for one in data.rounds if one.validation]
-    if staged:
-        drawn["validation"] = pictures.validation([s.validation for s in staged], [s.used for s in staged])
+    fits = [one for one in data.training if one.who.startswith("round ") and one.loss]
+    if fits:
+        drawn["learners"] = pictures.learners([one for one in fits if one.seed == fits[0].seed])
+    boosted = [one for one in data.rounds if one.rounds]
+    if boosted:
+        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in boosted])
+    validated = [one for one in data.rounds if one.validation]
+    if validated:
+        drawn["validation"] = pictures.validation([s.validation for s in validated], [s.used for s in validated])
     if data.dependence is not None and len(data.dependence.names) > 1:
         drawn["dependence"] = pictures.heatmap(data.dependence.names, data.dependence.phi_RR)
     if by_bin := curve_of(data):
@@ -106,20 +106,20 @@ def coming_back(data: ReportData) -> str:
     )
 
 
-def every(told: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
+def every(points_of_curve: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
     """At most `most` points of a curve, the last among them."""
-    return list(told[:: -max(1, -(-len(told) // most))])[::-1]
+    return list(points_of_curve[:: -max(1, -(-len(points_of_curve) // most))])[::-1]
 
 
-def at_step(told: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
+def at_step(points_of_curve: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
     """A curve's value at a step, or at the first point behind it; nothing where it has ended."""
-    return next((f"{times * value:.3g}" for at, value in told if at >= step), "")
+    return next((f"{times * value:.3g}" for at, value in points_of_curve if at >= step), "")
 
 
 def other_suites(data: ReportData) -> dict[str, list[Metric]]:
     """What the other suites say, in one table each: accuracy and pass@k."""
-    wanted = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
-    return {suite: [m for m in wanted if m.suite == suite] for suite in sorted({m.suite for m in wanted})}
+    shown = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
+    return {suite: [m for m in shown if m.suite == suite] for suite in sorted({m.suite for m in shown})}
 
 
 def write_pages(template: str, content: dict[str, Any], folder: Path, *, name: str = "") -> list[str]:

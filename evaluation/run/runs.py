@@ -77,8 +77,9 @@ class Run:
         return [a for a in self.find("outcomes", suite=suite, **tags) if (a.path / "outcomes.jsonl").exists()]
 
     def find(self, kind: str, **tags: Any) -> list[Artifact]:
-        wanted = {"kind": kind, **tags}
-        return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in wanted.items())]
+        """The artifacts of a kind with these tags."""
+        items = {"kind": kind, **tags}.items()
+        return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in items)]
 
     @property
     def seeds(self) -> list[int]:
@@ -137,9 +138,9 @@ def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
 
 def leaks(run: Run, suite: str, seed: int) -> set[str]:
     """Questions of a further suite that repeat a question trained on (hard_test has none: the split saw to it)."""
-    (asked,) = run.find("suite", suite=suite)
+    (artifact,) = run.find("suite", suite=suite)
     trained = [row for split in ("easy_fit", "transfer") for row in questions_of(run, seed, split).values()]
-    rows = read_rows(asked.path / f"{suite}.jsonl", Example)
+    rows = read_rows(artifact.path / f"{suite}.jsonl", Example)
     near = run.config["data"]["near"]
     return {leak.removed for leak in remove_leaks(rows, trained, near=near)[1]}
 

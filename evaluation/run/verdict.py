@@ -4,27 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from w2s.evaluation.run.metrics import MODELS
 from w2s.store.records import Metric
 
-WORDS = {
-    "floor": "the floor",
-    "best_learner": "its best single learner",
-    "committee": "its committee",
-    "rewarded": "its committee, tilted by rewards",
-    "student": "the student",
-    "ceiling": "the ceiling",
-    "uniform": "equal alphas",
-    "bagged": "bagging",
-    "answer_level": "boosting by whole answers",
-    "long_learner": "one learner trained as long",
-    "naive_student": "a student of the floor",
-    "recorded_student": "a student of the recorded labels",
-    "sft_student": "itself before its objective",
-    "unrewarded": "a student without rewards",
-    "zero_shot": "its untouched base",
-    "easy_gold": "its base on the easy gold alone",
-    "shuffled": "a student of shuffled labels",
-}
+WORDS = {model: words for model, (_, words) in MODELS.items()}
 
 
 def find(metrics: Sequence[Metric], suite: str, model: str, name: str) -> Metric | None:
@@ -113,8 +96,8 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
 def silence(metrics: Sequence[Metric], suite: str) -> list[str]:
     """How often the main models gave no answer."""
     shares = {model: find(metrics, suite, model, "abstained") for model in ("student", "committee", "floor", "ceiling")}
-    told = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share is not None and share.value]
-    return [f"no answer was given by {', '.join(told)} of the questions"] if told else []
+    who = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share is not None and share.value]
+    return [f"no answer was given by {', '.join(who)} of the questions"] if who else []
 
 
 def shortcut(metrics: Sequence[Metric], suite: str) -> list[str]:

@@ -65,7 +65,7 @@ def test_runs_of_one_config_share_a_page_and_other_runs_are_refused(in_tiny_run,
         if folder.name == "other":
             run.config["seeds"] = [1]
         if folder.name == "third":
-            run.config |= {"seeds": [2], "label": {}}
+            run.config.update(seeds=[2], label={})
         return run
 
     monkeypatch.setattr(results, "open_run", with_seed)

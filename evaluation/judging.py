@@ -1,4 +1,4 @@
-"""`w2s judge`: samples that were written elsewhere, judged by a suite's tests or answers, a verdict for each.
+"""`w2s judge`: samples written elsewhere, judged by the tests or answers of a suite, with a verdict for each.
 
 Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
 outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples,
@@ -177,7 +177,7 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
 
 
 def check_free(out: Path, rows: Sequence[Sample]) -> None:
-    """BadInput where OUT holds anything but verdicts on these samples."""
+    """BadInput if `out` holds anything but verdicts on these samples."""
     samples = [[one.task, one.model, one.sample] for one in rows]
     known = set(map(json.dumps, samples))
     for where, row in json_lines(out) if out.is_file() else ():
@@ -189,7 +189,7 @@ def check_free(out: Path, rows: Sequence[Sample]) -> None:
 
 
 def verdicts_in(path: Path) -> dict[str, Verdict]:
-    """The verdicts of a file by program, without those that could not be judged; broken lines are passed over."""
+    """The verdicts in a file by program, except those not judged; broken lines are skipped."""
     found: dict[str, Verdict] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -62,7 +62,7 @@ def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]
 
 
 def first_tasks(tasks: Mapping[str, Task], rows: Sequence[Sample], limit: int) -> tuple[dict[str, Task], list[Sample]]:
-    """Of the tasks that have samples the first by id, and their samples."""
+    """The first `limit` tasks by id among those with samples, and their samples."""
     kept = set(sorted({one.task for one in rows})[:limit])
     return {key: task for key, task in tasks.items() if task.name in kept}, [one for one in rows if one.task in kept]
 

@@ -1,4 +1,4 @@
-"""What a report shows beside its numbers: how models learned, what they answered, and what explains an odd number."""
+"""What a report shows beside its numbers: training curves, answers, and explanations of odd numbers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def cut(text: str) -> str:
 
 
 def below_chance(answers: Answers, seed: int) -> list[str]:
-    """Models that are worse than guessing, and of shuffled labels why that is no sign of a fault."""
+    """Models below chance, and why shuffled labels below chance are no fault."""
     found = []
     for model, judged in answers[seed].items():
         if judged.opinion is None:

@@ -25,7 +25,7 @@ from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
 PARTS = 10
-"""Of an RL run: steps are told in so many parts, since one step's texts are few."""
+"""An RL run is summarised in this many parts, since a single step has few texts."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def measure_best_of_n(
     peaks = {way: crossed_peaks([(one.ids, choices[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}
 
     def rows(*columns: Callable[[int], np.ndarray]) -> list[Scores]:
-        """Each seed's questions with a column for each thing that is compared."""
+        """The questions of each seed, with a column for each quantity compared."""
         return [Scores(one.ids, np.stack([of(seed) for of in columns], axis=1)) for seed, one in seeds.items()]
 
     def at_peak(way: str) -> Callable[[int], np.ndarray]:
@@ -179,13 +179,13 @@ def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
 
 
 def best_place(golds: Sequence[np.ndarray]) -> int | None:
-    """The size with the most gold, seeds (gold_NL) alike; None where there is no question."""
+    """The place of the size with the most gold, seeds (gold_NL) weighted alike; None without questions."""
     means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
     return int(np.mean(means, axis=0).round(12).argmax()) if means else None
 
 
 def in_second_half(key: str) -> bool:
-    """A coin that falls the same way whenever this question turns up."""
+    """A coin flip fixed by the id of the question."""
     return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
 
 
@@ -268,7 +268,7 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
 
 
 def over_runs(way: str, name: str, value: Mapping[int, float]) -> Metric:
-    """The mean over training runs with its t interval; one run has none, and nan in any is no number."""
+    """The mean over training runs with its t interval; no interval for one run, no value if any run has nan."""
     value_S, seeds = np.array(list(value.values())), tuple(value)
     if np.isnan(value_S).any():
         return Metric(RL, way, name, None, None, None, 0, seeds, "not known in every training run")

@@ -31,7 +31,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
 
 
 def find_out(run: Run) -> Findings:
-    """Everything that the pages of a curve say."""
+    """The results of an over-optimisation curve, ready to be written."""
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
     how = run.config["rewards"]
@@ -44,7 +44,7 @@ def find_out(run: Run) -> Findings:
 
 
 def samples_of(run: Run, seed: int) -> Samples:
-    """A seed's samples with their gold (0 where a text is empty or could not be judged) and every kind's rewards."""
+    """The samples of a seed with their gold (0 for an empty or unjudged text) and the rewards of every ensemble."""
     (merged,), (graded,) = run.find("samples_merged", seed=seed), run.find("sample_gold", seed=seed)
     places, known = load_arrays(merged.path / "place.npz"), load_arrays(graded.path / "gold.npz")
     ids, place_NS, gold_ND = places["ids"], places["place_NS"], np.nan_to_num(known["gold_ND"])
@@ -77,7 +77,7 @@ def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
 
 
 def verdict(metrics: Sequence[Metric], suite: str, most: int) -> str:
-    """One sentence: whether gold turns down for one reward model, and for which way it does so least."""
+    """One sentence: whether gold turns down for one reward model, and which way turns down least."""
     drop, peak = (find(metrics, suite, MEMBER, name) for name in ("turn_down", "peak"))
     until = f"best of {most}" if suite == SUITE else f"step {most}"
     if drop.low is None:

@@ -20,7 +20,7 @@ from w2s.rewards.aggregators import AGGREGATORS, disagreement, spec_of, standard
 from w2s.store.records import Example, Metric, Rewards
 
 SEPARATE, MEMBER, BEST, LENGTH, RANDOM, ORACLE = "separate", "member", "best_member", "length", "random", "oracle"
-PAIRS = "pairs"  # whom metrics belong to that are nobody's
+PAIRS = "pairs"  # the model of metrics that describe the pairs themselves
 OTHERS = "other subsets"
 SMALLEST = 30  # pairs of a subset that is shown by itself
 LENGTH_BINS = 3
@@ -28,7 +28,7 @@ HELD_OUT, POOL = "held_out", "pool"
 
 
 class ScoredPairs(NamedTuple):
-    """One set of pairs in one seed, with everybody's scores: names -> scores_N2, and of each ensemble scores_MN2."""
+    """One set of pairs in one seed: name -> scores_N2 of all who choose, ensemble -> scores_MN2 of its members."""
 
     examples: Sequence[Example]
     gold_N: np.ndarray
@@ -88,7 +88,7 @@ def proxies(
 
 
 def combined(names: Sequence[str]) -> list[str]:
-    """Those who speak for an ensemble."""
+    """The names that stand for an ensemble."""
     return [one for one in names if one not in (MEMBER, BEST, LENGTH, RANDOM, ORACLE) and not one.startswith("member ")]
 
 
@@ -201,7 +201,7 @@ def subset_of(row: Example, large: Sequence[str]) -> str:
 
 
 def agreements(by_seed: Mapping[int, ScoredPairs], metric: MetricMaker) -> list[Metric]:
-    """How often members order a pair alike, how often everyone is for the longer text, and what dissent tells."""
+    """How often members order a pair alike, how often all prefer the longer text, and accuracy where members differ."""
     found = []
     for kind in next(iter(by_seed.values())).members:
         if len(next(iter(by_seed.values())).members[kind]) < 2:
@@ -251,17 +251,16 @@ def disagreement_of(scores_MN2: np.ndarray) -> np.ndarray:
 
 
 def counted(suite: str, by_seed: Mapping[int, ScoredPairs]) -> list[Metric]:
-    """How many texts members could not judge (their scores are not finite), and ties of the set; over all seeds."""
-    seeds, found = tuple(by_seed), []
-    for kind in next(iter(by_seed.values())).members:
+    """How many texts members could not judge (scores not finite), and how many pairs are ties, over all seeds."""
+    sets, seeds, found = list(by_seed.values()), tuple(by_seed), []
+    for kind in sets[0].members:
         missing = sum(
-            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum())
-            for one in by_seed.values()
+            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum()) for one in sets
         )
-        texts = sum(one.members[kind].size for one in by_seed.values())
+        texts = sum(one.members[kind].size for one in sets)
         found.append(Metric(suite, kind, "unjudged", float(missing), None, None, texts, seeds))
-    ties = sum(bool(row.meta.get("tie")) for one in by_seed.values() for row in one.examples)
-    count = sum(len(one.examples) for one in by_seed.values())
+    ties = sum(bool(row.meta.get("tie")) for one in sets for row in one.examples)
+    count = sum(len(one.examples) for one in sets)
     return [*found, Metric(suite, PAIRS, "ties", float(ties), None, None, count, seeds)]
 
 
@@ -308,7 +307,7 @@ def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping
 
 
 def everyone(one: Pool, mask_NK: np.ndarray, best: str, how: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Who chooses -> scores_NK; the candidates outside the mask count for nothing."""
+    """Name -> scores_NK of everyone who chooses; candidates outside the mask are ignored."""
     found, _ = proxies(one.rewards, mask_NK, one.length_NK, **how)
     return {**found, BEST: found[best], RANDOM: np.where(mask_NK, 0.0, np.nan)}
 

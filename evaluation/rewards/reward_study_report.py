@@ -52,7 +52,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
 
 
 def find_out(run: Run) -> Findings:
-    """Everything that the report of a reward study says."""
+    """The results of a reward study, ready to be written."""
     sets, pools = read_sets(run), read_pools(run)
     metrics = measure(run, sets, pools)
     words = verdict(metrics, headline(run))
@@ -113,7 +113,7 @@ def widened(rewards: Rewards, like_NK: np.ndarray) -> Rewards:
 
 
 def measure(run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], pools: Mapping[int, Pool]) -> list[Metric]:
-    """Every metric. The best member is chosen on the held-out pairs, so it is judged on everything but these."""
+    """Every metric. The best member is chosen on the held-out pairs, so it is judged on all other sets."""
     best = measured.best_members(sets[HELD_OUT])
     found = []
     for suite, by_seed in sets.items():
@@ -128,12 +128,12 @@ def measure(run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], pools: Mapp
 
 
 def headline(run: Run) -> str:
-    """The aggregator that the config asks for; all are measured."""
+    """The aggregator in the config, which the verdict is about; all are measured."""
     return run.config["rewards"]["aggregate"]["name"]
 
 
 def verdict(metrics: Sequence[Metric], by: str) -> str:
-    """One sentence: the members as one against one of them, and against the longer text, on held-out pairs."""
+    """One sentence: the ensemble against one member, and against preferring the longer text, on held-out pairs."""
     over, length = (find(metrics, HELD_OUT, by, f"accuracy_minus_{other}") for other in (MEMBER, LENGTH))
     said = f"on held-out instructions the {NAMES.get(by, by)} of the reward models {compared(over, 'one of them')}"
     return f"{said}, and {compared(length, 'preferring the longer text')}"
@@ -245,7 +245,7 @@ def parts_of(metrics: Sequence[Metric], suite: str) -> list[str]:
 
 
 def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
-    """True preference of the pick against n, which stand as far apart as their divergence from drawing one answer."""
+    """True preference of the chosen answer against n, spaced by divergence from drawing one answer."""
     figure, (axis,) = canvas(3.0, left=0.09, right=0.7, top=0.97, bottom=0.17)
     x, ends = [kl(n) for n in sizes], []
     for name, words in ({by: NAMES.get(by, by)} | DRAWN).items():
@@ -264,7 +264,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
 
 
 def mark_sizes(axis, sizes: Sequence[int]) -> None:
-    """The x axis of best-of-n: sizes as far apart as their divergence from drawing one answer."""
+    """The x axis of best-of-n, spaced by divergence from drawing one answer."""
     axis.set_xticks([kl(n) for n in sizes], [str(n) for n in sizes])
     axis.grid(axis="y", color=FAINT, lw=0.6)
     axis.set_xlabel("best of n, spaced by KL = ln n − (n − 1) / n", color=SOFT, size=10)

@@ -65,7 +65,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
 
 
 def find_out(run: Run) -> Findings:
-    """Everything that the report of a run of `w2s run` says."""
+    """The results of `w2s run`, ready to be written."""
     answers, metrics = measure_run(run)
     data = report_data(run, answers, metrics)
 
@@ -148,7 +148,7 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
 
 
 def reward_notes(run: Run, seed: int) -> list[str]:
-    """How rewards were used, what they are like on easy_holdout, how far members agree, and what they know already."""
+    """How rewards were used, their accuracy on easy_holdout, how far members agree, and what they already know."""
     found, config = [], run.config
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
         used = json.loads((artifact.path / "rewards.json").read_text())
@@ -199,7 +199,7 @@ def labels_of(run: Run, seed: int) -> Artifact:
 
 
 def duplicates(run: Run) -> dict[str, int]:
-    """Questions taken out of a split since another split holds a duplicate, over all seeds."""
+    """Questions removed from a split because another split holds a duplicate, over all seeds."""
     found: dict[str, int] = defaultdict(int)
     for artifact in run.find("questions"):
         for kind in ("exact", "near"):
@@ -283,14 +283,14 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
 
 
 def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool:
-    """Whether a label is right, to show some of both; of programs, which nothing runs here, whether it was kept."""
+    """Whether a label is right, so that both kinds are shown; programs are not run here: whether it was kept."""
     if row.task == "code":
         return kept
     return same_answer(label, answer_text(row, answer))
 
 
 def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:
-    """Of each learner of the committee: its answer to each question of the transfer pool, and its probability."""
+    """The answer of each learner to each question of the transfer pool, and its probability."""
     used, members = read_committee(run, seed)["used"], {}
     for kind in ("member_opinion", "member_texts"):
         members[kind] = [a for a in run.find(kind, seed=seed) if a.tags["model"].startswith("committee ·")]

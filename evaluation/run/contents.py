@@ -79,7 +79,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage cost, over all seeds; `tokens`: None where no model read any; `cached`: it was there already."""
+    """The cost of a stage, over all seeds; `tokens`: None where no model read any; `cached`: reused from the store."""
 
     stage: str
     seconds: float
@@ -99,7 +99,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of a suite or of the pool, with what everyone said; `why`: why its label was kept or dropped."""
+    """One question of a suite or of the pool, with what the models answered; `why`: why its label was kept."""
 
     id: str
     prompt: str

@@ -7,7 +7,7 @@ smallest_difference_OTHER (the least difference to OTHER that this set shows wit
 ece (0 to 1) · abstained, unjudged (shares) · disagreement, imitation, imitation_if_independent (a student's, with its
 teacher) · pass@K. Shares and accuracies run from 0 to 1; "points" are hundredths of them.
 
-`n` counts different questions over all seeds. A number that cannot be had has value None and a reason.
+`n` counts different questions over all seeds. An undefined number has value None and a reason.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ TEACHERS = {
     "unrewarded": ("committee",),
     "naive_student": ("floor",),
 }
-"""Whose labels a student learned from: the first of these that the run has."""
+"""Student -> whose labels it learned from: the first of these in the run."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
 
@@ -107,7 +107,7 @@ Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; th
 
 
 def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
-    """An opinion against {id: index of the right candidate}; -1 where the right answer is no candidate."""
+    """An opinion against {id: index of the right candidate}, which is -1 where no candidate is right."""
     missing = [key for key in opinion.ids.tolist() if key not in gold]
     if missing:
         raise ValueError(f"{opinion.by}: {len(missing)} questions have no gold answer ({', '.join(missing[:3])})")
@@ -119,7 +119,7 @@ def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
-    """Programs that were run and short answers; of several outcomes of a question the first is its answer."""
+    """Judged programs or short answers; the first of several outcomes of a question is its answer."""
     first: dict[str, Outcome] = {}
     for one in outcomes:
         first.setdefault(one.id, one)
@@ -222,7 +222,7 @@ def calibrations(one: Suite) -> list[Metric]:
 
 
 def brier_score(judged: Judged) -> np.ndarray:
-    """Per question, sum_k (p_k - [k is right])^2; a right answer that is no candidate counts 1 more."""
+    """Per question, sum_k (p_k - [k is right])^2, plus 1 where no candidate is right."""
     right_NK = np.arange(judged.opinion.probs_NK.shape[1]) == judged.gold_N[:, None]
     return ((judged.opinion.probs_NK - right_NK) ** 2).sum(1) + (judged.gold_N < 0)
 
@@ -320,7 +320,7 @@ def measure_samples(
 
 
 def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Labels from easy to hard (as the numbers rise), and {id: label}: each level of few, or bins of equal mass."""
+    """(labels from easy to hard, {id: label}): one label per level if these are few, else bins of equal mass."""
     ids, value_N = list(difficulty), np.array(list(difficulty.values()), dtype=float)
     levels = np.unique(value_N)
     if len(levels) <= count + 1:

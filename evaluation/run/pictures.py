@@ -26,7 +26,7 @@ LADDER = ("floor", "committee", "rewarded", "student", "ceiling")
 
 
 def canvas(height: float, columns: int = 1, **spacing: float):
-    """A figure of the page's width and its axes, without frames."""
+    """A figure as wide as the page, and its axes, without frames."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
@@ -114,7 +114,7 @@ def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
 
 
 def training(fits: Sequence[Training]) -> str:
-    """How one model's fits went, a panel for what was measured: a line per seed; on held-out labels in the accent."""
+    """The fits of one model, a panel per quantity and a line per seed; held-out labels in the accent colour."""
     panels = [panel for panel in PANELS if any(getattr(one, panel) for one in fits)][:3]
     figure, axes = canvas(1.85, len(panels), left=0.085, right=0.99, top=0.8, bottom=0.22, wspace=0.3)
     for panel, axis in zip(panels, axes, strict=True):
@@ -179,7 +179,7 @@ def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
 
 
 def lines(axis, series: Sequence[Sequence[float]]) -> None:
-    """A thin line per seed over rounds 1, 2, ...; with several seeds their mean, as far as all of them go."""
+    """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, up to the last round that all have."""
     from matplotlib.ticker import MaxNLocator
 
     for values in series:
@@ -223,7 +223,7 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
 
 
 def plain(text: str) -> str:
-    """A given name as matplotlib can draw it, whose dollar signs it must not take for mathematics."""
+    """A name for matplotlib to draw, with dollar signs escaped so that they do not start mathematics."""
     return printable(text).replace("$", r"\$")
 
 
@@ -277,7 +277,7 @@ def apart(heights: list[float], gap: float) -> list[float]:
 
 
 def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
-    """Confidence against accuracy, a small square per model; on the diagonal a model means what it says."""
+    """Confidence against accuracy, a panel per model; on the diagonal a model is calibrated."""
     shown = dict(list(models.items())[:4])
     figure, axes = canvas(1.65, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.25, wspace=0.3)
     for axis, (model, bins) in zip(axes, shown.items(), strict=False):
@@ -298,7 +298,7 @@ def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A weight's history as a line as high as the text."""
+    """The history of a weight, as a line as high as the text."""
     top = max([*values, 1e-12])
     step = 60 / max(len(values) - 1, 1)
     path = " ".join(f"{2 + at * step:.1f},{16 - 14 * value / top:.1f}" for at, value in enumerate(values))

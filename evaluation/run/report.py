@@ -1,4 +1,4 @@
-"""report.html and report.md: what a run found, on one page that needs nothing else.
+"""report.html and report.md: the findings of a run on one self-contained page.
 
 The text of questions, answers and configs comes from outside: jinja2 escapes it in both files, without control
 characters.
@@ -52,7 +52,7 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
 
 
 def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
-    """Every picture that the data allow, by the name of its section."""
+    """The pictures for which there are data, by name of section."""
     drawn = {}
     if accuracy:
         drawn["ladder"] = pictures.ladder(accuracy)
@@ -77,7 +77,7 @@ def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
 
 
 def curve_of(data: ReportData) -> dict[str, list[Metric | None]]:
-    """Accuracy of the ladder's models by bin of difficulty; empty where there are no two bins."""
+    """Accuracy of the models on the ladder by bin of difficulty; empty with fewer than two bins."""
     if len(data.difficulty_bins) < 2:
         return {}
     by_bin = {
@@ -97,7 +97,7 @@ def stops(data: ReportData) -> dict[str, list[int]]:
 
 
 def coming_back(data: ReportData) -> str:
-    """Why the heaviest questions weigh the same, where they do."""
+    """Why the heaviest questions share one weight, if they do."""
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
     return (
@@ -112,12 +112,12 @@ def every(points_of_curve: Sequence[tuple[int, float]], most: int = 10) -> list[
 
 
 def at_step(points_of_curve: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
-    """A curve's value at a step, or at the first point behind it; nothing where it has ended."""
+    """The value of a curve at a step, or at the first point after it; empty past its end."""
     return next((f"{times * value:.3g}" for at, value in points_of_curve if at >= step), "")
 
 
 def other_suites(data: ReportData) -> dict[str, list[Metric]]:
-    """What the other suites say, in one table each: accuracy and pass@k."""
+    """Accuracy and pass@k on the other suites."""
     shown = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
     return {suite: [m for m in shown if m.suite == suite] for suite in sorted({m.suite for m in shown})}
 
@@ -162,18 +162,18 @@ def fill(name: str, content: dict[str, Any]) -> str:
 
 
 def typeset(text: str) -> str:
-    """Hyphens before digits as the minus signs that they mean; no line ends inside 'n = 12'."""
+    """Minus signs for hyphens before digits; no line break inside 'n = 12'."""
     return type(text)(re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0"))
 
 
 def cell(text: object) -> Markup:
-    """Text of unknown origin inside a line of Markdown: no HTML, no links or pictures, no table bars, one line."""
+    """Untrusted text inside a line of Markdown: no HTML, links, pictures or table bars, and one line."""
     line = re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", " ".join(str(text).split()))
     return Markup(html.escape(line, quote=False))
 
 
 def block(text: str) -> Markup:
-    """Text as it is, in a fence that is longer than any fence inside."""
+    """Text verbatim, in a fence longer than any fence inside."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text.rstrip()}\n{fence}")

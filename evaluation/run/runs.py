@@ -1,4 +1,4 @@
-"""A finished run, opened: its artifacts by what they are, everybody's judged answers, and every metric."""
+"""A finished run, opened: its artifacts by kind, the judged answers of its models, its metrics, and its finish."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The folder, to read from: a damaged artifact is a BadInput."""
+        """The folder, checked for reading; BadInput if the artifact is damaged."""
         return checked(self.folder)
 
     @property
@@ -73,7 +73,7 @@ class Run:
     command: str
 
     def outcomes(self, suite: str, **tags: Any) -> list[Artifact]:
-        """Who wrote texts for the suite, judged."""
+        """The judged texts that models wrote for the suite."""
         return [a for a in self.find("outcomes", suite=suite, **tags) if (a.path / "outcomes.jsonl").exists()]
 
     def find(self, kind: str, **tags: Any) -> list[Artifact]:
@@ -87,7 +87,7 @@ class Run:
 
     @functools.cached_property
     def written(self) -> bool:
-        """Whether its questions have no choices: everybody writes short answers or programs."""
+        """Whether the questions have no choices, so that models write short answers or programs."""
         return any(row.task != "choice" for row in questions_of(self, self.seeds[0], SUITE).values())
 
     @functools.cached_property
@@ -98,7 +98,7 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """The run as its stages.json lists it; a BadInput where that or config.yaml is not as the run wrote it."""
+    """The run as stages.json lists it; BadInput if that or config.yaml is not as the run wrote it."""
     from omegaconf import OmegaConf
 
     listed, store = read_listing(folder), folder.parent / "store"
@@ -108,7 +108,7 @@ def open_run(folder: Path) -> Run:
 
 
 def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
-    """Everybody's answers to hard_test, and every metric of every suite."""
+    """The answers of all models to hard_test, and the metrics of every suite."""
     answers = answers_to(run, SUITE)
     _, bin_of = bins(run)
     metrics = measure(SUITE, answers, bins=bin_of)
@@ -137,7 +137,7 @@ def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
 
 
 def leaks(run: Run, suite: str, seed: int) -> set[str]:
-    """Questions of a further suite that repeat a question trained on (hard_test has none: the split saw to it)."""
+    """Questions of a further suite that repeat a training question; the split keeps hard_test free of them."""
     (artifact,) = run.find("suite", suite=suite)
     trained = [row for split in ("easy_fit", "transfer") for row in questions_of(run, seed, split).values()]
     rows = read_rows(artifact.path / f"{suite}.jsonl", Example)
@@ -174,14 +174,14 @@ def read_texts(path: Path) -> dict[str, list[tuple[str, float]]]:
 
 
 def row_weights(folder: Path) -> Weights:
-    """What each question weighs after the round in `folder`: where tokens have weights, the sum of its tokens'."""
+    """The weight of each question after the round in `folder`; the sum over its tokens where these have weights."""
     by_token = "weight_T" in load_arrays(folder / "weights.npz")
     weights = read_arrays(folder / "weights.npz", TokenWeights if by_token else Weights)
     return by_row(weights)[0] if by_token else weights
 
 
 def answer_text(row: Example, answer: int | str) -> str:
-    """A gold answer in words: the choice, the short answer or the reference program."""
+    """A gold answer as text: the choice, the short answer or the reference program."""
     return row.choices[int(answer)] if row.task == "choice" else str(answer)
 
 
@@ -206,8 +206,7 @@ def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What the measuring of a study found. `write_pages` writes its pages to the run's folder and returns their
-    names."""
+    """The results of a study. `write_pages` writes its pages to the folder of the run and returns their names."""
 
     verdict: str
     metrics: Sequence[Metric]

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences: nothing that an interval does not carry."""
+"""What the numbers say, in sentences; none claims more than its interval supports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS = {model: words for model, (_, words) in MODELS.items()}
 
 
 def find(metrics: Sequence[Metric], suite: str, model: str, name: str) -> Metric | None:
-    """The one metric of that suite, model and name, if there is one."""
+    """The metric of that suite, model and name, or None."""
     return next((m for m in metrics if (m.suite, m.model, m.name) == (suite, model, name)), None)
 
 
@@ -31,14 +31,14 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
 
 
 def untaught(metrics: Sequence[Metric], suite: str) -> str:
-    """What takes the headline back: a student that is not above its untouched base, or above shuffled labels."""
+    """What qualifies the headline: a student not shown to be above its untouched base or shuffled labels."""
     gaps = {other: find(metrics, suite, "student", f"accuracy_minus_{other}") for other in ("zero_shot", "shuffled")}
     level = [WORDS[other] for other, gap in gaps.items() if gap is not None and gap.low is not None and gap.low <= 0]
     return f"; but it is not shown to be above {' or '.join(level)}" if level else ""
 
 
 def brought(metrics: Sequence[Metric], suite: str) -> str:
-    """What rewards and the student's objective brought, a gain or none, where the run has them."""
+    """Whether rewards and the objective of the student brought a gain, where the run has them."""
     found = ""
     taught = "student" if find(metrics, suite, "sft_student", "accuracy") is None else "sft_student"
     for model, other, gain in ((taught, "unrewarded", "rewards in labels"), ("student", "sft_student", "objective")):
@@ -150,7 +150,7 @@ def points(share: float) -> str:
 
 
 def edge(bound: float | None) -> str:
-    """One end of an interval; None is an end that is not bounded."""
+    """One end of an interval; None: unbounded."""
     return "unbounded" if bound is None else f"{bound:.2f}"
 
 

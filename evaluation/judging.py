@@ -13,6 +13,7 @@ after a kill judges only what is not there. What could not be judged is tried ag
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import time
@@ -89,43 +90,70 @@ def judge(
     texts = read_samples(samples, suite, tasks)
     if limit:
         tasks, texts = first_tasks(tasks, texts, limit)
-    if out is None and isinstance(samples, Path):
-        name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}" + (f"-limit-{limit}" if limit else "")
-        out = Path("runs") / "judge" / f"{name}.jsonl"
+    out = Path(out) if out else default_out(samples, suite, limit)
+    judge_them = functools.partial(judge_texts, tasks=tasks, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
     if out is None:
-        verdicts = judge_texts(unique(texts), tasks, lambda *_: None, timeout_s, allow_unsandboxed)
-        rows = [row_of(sample, verdicts[sample.program]) for sample in texts]
-        return Judgement(tuple(rows), "\n".join(tables(suite, tasks, texts, verdicts, ks)))
-    out = Path(out)
+        return judgement(suite, tasks, texts, judge_them(unique(texts), lambda *_: None), ks)
     if not replace:
         check_free(out, texts)
     to_file(out.with_name(out.name + ".log"))
     if limit:
         say(f"{suite}: limited to {len({one.task for one in texts}):,} tasks, the first by id that have samples")
-    started = time.monotonic()
     with underway(out) as (known, keep):
-        verdicts = {one.program: known[one.program] for one in texts if one.program in known}
-        waiting = {program: one for program, one in unique(texts).items() if program not in known}
-        say(f"{suite}: {len(texts):,} samples; texts judged already: {len(verdicts):,}, to judge: {len(waiting):,}")
-        verdicts |= judge_texts(waiting, tasks, keep, timeout_s, allow_unsandboxed)
-        seconds = time.monotonic() - started
-        rows = [row_of(sample, verdicts[sample.program]) for sample in texts]
-        write_verdicts(out, rows)
-    count = len(waiting)
+        verdicts, speed = judge_rest(suite, texts, known, lambda waiting: judge_them(waiting, keep))
+        judged = judgement(suite, tasks, texts, verdicts, ks, f"verdicts: {out} ({speed})")
+        write_verdicts(out, judged.rows)
+    return judged
+
+
+def default_out(samples: Path | Sequence[Mapping[str, Any]], suite: str, limit: int | None) -> Path | None:
+    """Where verdicts go without `out`: a file named after the samples; None for rows in memory."""
+    if not isinstance(samples, Path):
+        return None
+    name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}" + (f"-limit-{limit}" if limit else "")
+    return Path("runs") / "judge" / f"{name}.jsonl"
+
+
+def judge_rest(
+    suite: str,
+    texts: Sequence[Sample],
+    known: Mapping[str, Verdict],
+    judge_them: Callable[[Mapping[str, Sample]], dict[str, Verdict]],
+) -> tuple[dict[str, Verdict], str]:
+    """(the verdict of every program, how fast the unknown ones were judged)."""
+    started, programs = time.monotonic(), unique(texts)
+    verdicts = {program: known[program] for program in programs if program in known}
+    waiting = {program: sample for program, sample in programs.items() if program not in known}
+    say(f"{suite}: {len(texts):,} samples; texts judged already: {len(verdicts):,}, to judge: {len(waiting):,}")
+    verdicts |= judge_them(waiting)
+    seconds, count = time.monotonic() - started, len(waiting)
     speed = f"{count:,} texts in {seconds:.0f} s, {count / seconds:.0f} per second" if count else "nothing to do"
-    summary = [*tables(suite, tasks, texts, verdicts, ks), f"verdicts: {out} ({speed})"]
-    return Judgement(tuple(rows), "\n".join(summary))
+    return verdicts, speed
+
+
+def judgement(
+    suite: str,
+    tasks: Mapping[str, Task],
+    texts: Sequence[Sample],
+    verdicts: Mapping[str, Verdict],
+    ks: Sequence[int] | None,
+    *more: str,
+) -> Judgement:
+    """The verdicts in the order of the samples, and the tables with `more` lines below them."""
+    rows = tuple(row_of(sample, verdicts[sample.program]) for sample in texts)
+    return Judgement(rows, "\n".join([*tables(suite, tasks, texts, verdicts, ks), *more]))
 
 
 def unique(texts: Sequence[Sample]) -> dict[str, Sample]:
-    """One sample for each program; what several samples share is judged once."""
+    """Program -> the last of its samples; a text that several samples share is judged once."""
     return {sample.program: sample for sample in texts}
 
 
 def judge_texts(
     waiting: Mapping[str, Sample],
-    tasks: Mapping[str, Task],
     keep: Callable[[str, Verdict], None],
+    *,
+    tasks: Mapping[str, Task],
     timeout_s: float,
     allow_unsandboxed: bool,
 ) -> dict[str, Verdict]:

@@ -27,7 +27,7 @@ from w2s.store.records import BadInput, Metric, Outcome, Predictions, read_array
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
     """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
 
-    Results lie in RUNS/evaluate/, texts, verdicts and a log beside them; the same command again reads what is there. With
+    Results lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With
     `limit=N` only the first N questions of each suite by id are asked, and their results are kept apart.
     """
     config = from_overrides(overrides)

@@ -109,11 +109,7 @@ def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
 
 
 def measure_best_of_n(
-    seeds: Mapping[int, Samples],
-    *,
-    by: str,
-    sizes: Sequence[int],
-    aggregate: Mapping[str, Any] | None = None,
+    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int], aggregate: Mapping[str, Any] | None = None
 ) -> list[Metric]:
     """Every number of the curve against best-of-n, as metrics of the suite `best_of_n`, model = way.
 

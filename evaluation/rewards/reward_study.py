@@ -289,8 +289,7 @@ def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping
         }
         singles = [by_seed[seed][name] for name in by_seed[seed] if name.startswith("member ")]
         by_seed[seed][MEMBER] = np.mean(singles, axis=0)
-    names, found = list(next(iter(by_seed.values()))), []
-    seeds = tuple(pools)
+    names, seeds, found = list(next(iter(by_seed.values()))), tuple(pools), []
 
     def tell(name: str, what: str, values: Mapping[int, np.ndarray], weight=(1.0,)) -> Metric:
         scores = [Scores(pools[s].ids, np.reshape(values[s], (len(weight), -1)).T) for s in seeds]

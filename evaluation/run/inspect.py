@@ -72,7 +72,7 @@ def shorten(text: str, width: int = WIDTH) -> str:
 
 
 def describe_row(run: Path, row: str) -> str:
-    """Votes and alphas of the learners, the weight of the question by round, its label and why, for each of its seeds."""
+    """Votes and alphas of the learners, the question's weight by round, its label and why, for each of its seeds."""
     stages = open_run(run).artifacts
     lines: list[str] = []
     for questions in of_kind(stages, "questions"):

@@ -179,7 +179,7 @@ def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
 
 
 def lines(axis, series: Sequence[Sequence[float]]) -> None:
-    """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, up to the last round that all have."""
+    """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, over the rounds that all have."""
     from matplotlib.ticker import MaxNLocator
 
     for values in series:

@@ -68,9 +68,8 @@ def judge(
     """A verdict for each of the samples: a file, a folder, or rows such as {"task_id": ..., "solution": ...}.
 
     All cores judge. The verdicts of a file or folder go to `out` (default: runs/judge/NAME-SUITE.jsonl), and what is
-    judged there is not judged again; those of rows are written only where `out` names a file. ks: the k of pass@k;
-    default 1 and 10, where there are so many samples. timeout_s: wall time of one program. limit: only the samples of
-    the first `limit` tasks by id, of those that have any.
+    judged there is not judged again; those of rows are written only where `out` names a file. ks: the k of pass@k
+    (default: 1 and 10, as far as there are samples). timeout_s: wall time of one program. limit: only the first tasks.
 
     Raises BadInput for an unknown suite or tasks, and, a line each, for rows that cannot be read.
 

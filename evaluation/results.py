@@ -91,10 +91,10 @@ def check_alike(folders: Sequence[Path]) -> None:
             f"--results: {len(folders)} folders given; a page shows one `w2s combine`, or runs of one config"
         )
     runs = [open_run(folder) for folder in folders]
-    for run in runs[1:]:
+    for folder, run in zip(folders[1:], runs[1:], strict=True):
         for key in sorted({*runs[0].config, *run.config} - {*FREE}):
             if run.config.get(key) != runs[0].config.get(key):
-                raise BadInput(f"{run.folder}: its {key} is not that of {runs[0].folder}; a page shows one config")
+                raise BadInput(f"{folder}: its {key} is not that of {folders[0]}; a page shows one config")
     seeds = [seed for run in runs for seed in run.seeds]
     if len(set(seeds)) < len(seeds):
         raise BadInput(f"--results: seeds {seeds} given; each run on a page needs seeds of its own")

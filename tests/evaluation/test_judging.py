@@ -232,7 +232,7 @@ def test_what_could_not_be_judged_is_counted_told_and_tried_again(monkeypatch, c
             for at in range(len(rows)):
                 keep(at, (None, "the sandbox failed: no memory", 0.0))
 
-        patch.setattr(judging, "judge", fails)
+        patch.setattr(grading, "judge", fails)
         judge("u.jsonl", "--out", "u.out")
     assert "statuses: 3 could not be judged (the sandbox failed)" in capsys.readouterr().out
     assert [(row["correct"], row["status"]) for row in read("u.out")] == [(None, "the sandbox failed: no memory")] * 3

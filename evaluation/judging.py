@@ -1,4 +1,4 @@
-"""`w2s judge`: samples that were written elsewhere, judged by a suite's tests or answers, a verdict for each.
+"""`w2s judge`: samples written elsewhere, judged by the tests or answers of a suite, with a verdict for each.
 
 Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
 outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples,
@@ -13,225 +13,161 @@ after a kill judges only what is not there. What could not be judged is tried ag
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import functools
 import json
 import os
-import re
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows, json_lines
-from w2s.data.sources import SOURCES
+from w2s.data.reading import json_lines
+from w2s.evaluation.judging_samples import Sample, Task, Verdict, first_tasks, read_samples, tasks_of
 from w2s.evaluation.judging_tables import tables
-from w2s.evaluation.suites import TEST_SPLIT
-from w2s.grading.judge import judge
-from w2s.pools.logs import LINES, logs_in, model_of
+from w2s.grading import judge as grading
 from w2s.store.log import progress, say, to_file
-from w2s.store.records import BadInput, Example, Gold
+from w2s.store.records import BadInput
+
+if TYPE_CHECKING:
+    import pandas
 
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
-TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}
-JUDGE = 2  # grows whenever the same text may get another verdict than before
-
-Verdict = tuple[bool | None, str, float]  # correct (None: could not be judged), status, seconds
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One text to judge. `sample` counts a model's samples of a task from 0; `recorded`: the flag it came with."""
+class Judgement:
+    """What `judge` returns. rows: a verdict for each sample, as written to `out`; summary: the tables that `w2s judge`
+    prints."""
 
-    task: str
-    model: str
-    sample: int
-    text: str
-    recorded: bool | None
-    program: str
+    rows: tuple[dict[str, Any], ...]
+    summary: str
 
+    @property
+    def verdicts(self) -> pandas.DataFrame:
+        """A row for each sample: task_id, model, sample, correct (None: not judged), status, seconds, program."""
+        import pandas
 
-@dataclass(frozen=True)
-class Task:
-    """A suite's task under its own name, and a digest of all that its verdicts rest on."""
-
-    name: str
-    example: Example
-    gold: Gold
-    digest: str
+        return pandas.DataFrame(self.rows)
 
 
-def judge_file(
-    samples: Path,
+def judge(
+    samples: str | Path | Sequence[Mapping[str, Any]],
     suite: str,
     *,
-    data_root: Path | None = None,
-    out: Path | None = None,
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
     ks: Sequence[int] | None = None,
     timeout_s: float = 3.0,
     allow_unsandboxed: bool = False,
     limit: int | None = None,
     replace: bool = False,
-) -> str:
-    """Judge the samples that have no verdict in `out` yet, on all cores, and return the tables to print.
+) -> Judgement:
+    """A verdict for each of the samples: a file, a folder, or rows such as {"task_id": ..., "solution": ...}.
 
-    out: default runs/judge/NAME-SUITE.jsonl. ks: of pass@k; default 1 and 10, where the samples allow. timeout_s: wall
-    time of one program. limit: only the samples of the first so many tasks by id, of those that have any. BadInput
-    for an unknown suite or tasks, and, a line each, for rows that cannot be read.
+    All cores judge. The verdicts of a file or folder go to `out` (default: runs/judge/NAME-SUITE.jsonl), and what is
+    judged there is not judged again; those of rows are written only where `out` names a file. ks: the k of pass@k
+    (default: 1 and 10, as far as there are samples). timeout_s: wall time of one program. limit: only the first tasks.
+
+    Raises BadInput for an unknown suite or tasks, and, a line each, for rows that cannot be read.
+
+    >>> import json, pathlib, tempfile
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> (root / "gsm8k").mkdir()
+    >>> task = {"question": "How many are 2 and 3?", "answer": "2 + 3 = 5 #### 5"}
+    >>> _ = (root / "gsm8k" / "test.jsonl").write_text(json.dumps(task) + "\\n")
+    >>> rows = [{"task_id": "gsm8k/0", "answer": "The answer is 5."}, {"task_id": "gsm8k/0", "answer": "6"}]
+    >>> judge(rows, "gsm8k", data_root=root).verdicts["correct"].tolist()
+    [True, False]
     """
     if suite not in SUITES:
         raise BadInput(f"suite: {suite!r} given{did_you_mean(suite, SUITES)}; it can be: {', '.join(SUITES)}")
-    tasks = tasks_of(suite, data_root, timeout_s)
-    rows = read_samples(samples, suite, tasks)
-    name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}"
+    samples = Path(samples) if isinstance(samples, str | Path) else samples
+    tasks = tasks_of(suite, Path(data_root) if data_root else None, timeout_s)
+    texts = read_samples(samples, suite, tasks)
     if limit:
-        tasks, rows = first_tasks(tasks, rows, limit)
-        name += f"-limit-{limit}"
-    out = out or Path("runs") / "judge" / f"{name}.jsonl"
+        tasks, texts = first_tasks(tasks, texts, limit)
+    out = Path(out) if out else default_out(samples, suite, limit)
+    judge_them = functools.partial(judge_texts, tasks=tasks, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
+    if out is None:
+        return judgement(suite, tasks, texts, judge_them(unique(texts), lambda *_: None), ks)
     if not replace:
-        check_free(out, rows)
+        check_free(out, texts)
     to_file(out.with_name(out.name + ".log"))
     if limit:
-        say(f"{suite}: limited to {len({one.task for one in rows}):,} tasks, the first by id that have samples")
-    started = time.monotonic()
+        say(f"{suite}: limited to {len({one.task for one in texts}):,} tasks, the first by id that have samples")
     with underway(out) as (known, keep):
-        found = {one.program: known[one.program] for one in rows if one.program in known}
-        waiting = {one.program: one for one in rows if one.program not in known}
-        say(f"{suite}: {len(rows):,} samples; texts judged already: {len(found):,}, to judge: {len(waiting):,}")
-        how = {"timeout_s": timeout_s, "allow_unsandboxed": allow_unsandboxed}
-        found |= judge_texts(waiting, tasks, keep, **how)
-        seconds = time.monotonic() - started
-        write_verdicts(out, tasks, rows, found)
-    count = len(waiting)
+        verdicts, speed = judge_rest(suite, texts, known, lambda waiting: judge_them(waiting, keep))
+        judged = judgement(suite, tasks, texts, verdicts, ks, f"verdicts: {out} ({speed})")
+        write_verdicts(out, judged.rows)
+    return judged
+
+
+def default_out(samples: Path | Sequence[Mapping[str, Any]], suite: str, limit: int | None) -> Path | None:
+    """Where verdicts go without `out`: a file named after the samples; None for rows in memory."""
+    if not isinstance(samples, Path):
+        return None
+    name = f"{samples.name.removesuffix('.gz').rsplit('.', 1)[0]}-{suite}" + (f"-limit-{limit}" if limit else "")
+    return Path("runs") / "judge" / f"{name}.jsonl"
+
+
+def judge_rest(
+    suite: str,
+    texts: Sequence[Sample],
+    known: Mapping[str, Verdict],
+    judge_them: Callable[[Mapping[str, Sample]], dict[str, Verdict]],
+) -> tuple[dict[str, Verdict], str]:
+    """(the verdict of every program, how fast the unknown ones were judged)."""
+    started, programs = time.monotonic(), unique(texts)
+    verdicts = {program: known[program] for program in programs if program in known}
+    waiting = {program: sample for program, sample in programs.items() if program not in known}
+    say(f"{suite}: {len(texts):,} samples; texts judged already: {len(verdicts):,}, to judge: {len(waiting):,}")
+    verdicts |= judge_them(waiting)
+    seconds, count = time.monotonic() - started, len(waiting)
     speed = f"{count:,} texts in {seconds:.0f} s, {count / seconds:.0f} per second" if count else "nothing to do"
-    return "\n".join([*tables(suite, tasks, rows, found, ks), f"verdicts: {out} ({speed})"])
+    return verdicts, speed
+
+
+def judgement(
+    suite: str,
+    tasks: Mapping[str, Task],
+    texts: Sequence[Sample],
+    verdicts: Mapping[str, Verdict],
+    ks: Sequence[int] | None,
+    *more: str,
+) -> Judgement:
+    """The verdicts in the order of the samples, and the tables with `more` lines below them."""
+    rows = tuple(row_of(sample, verdicts[sample.program]) for sample in texts)
+    return Judgement(rows, "\n".join([*tables(suite, tasks, texts, verdicts, ks), *more]))
+
+
+def unique(texts: Sequence[Sample]) -> dict[str, Sample]:
+    """Program -> the last of its samples; a text that several samples share is judged once."""
+    return {sample.program: sample for sample in texts}
 
 
 def judge_texts(
-    waiting: Mapping[str, Sample], tasks: Mapping[str, Task], keep: Callable[[str, Verdict], None], **how: Any
+    waiting: Mapping[str, Sample],
+    keep: Callable[[str, Verdict], None],
+    *,
+    tasks: Mapping[str, Task],
+    timeout_s: float,
+    allow_unsandboxed: bool,
 ) -> dict[str, Verdict]:
-    """The verdict of each program, given to `keep` as it comes."""
-    found, keys = {}, list(waiting)
+    """The verdict of each program, handed to `keep` as it comes."""
+    verdicts, keys = {}, list(waiting)
     rows = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
     with progress(len(keys), "judging") as advance:
 
-        def tell(at: int, verdict: Verdict) -> None:
-            found[keys[at]] = verdict
+        def take(at: int, verdict: Verdict) -> None:
+            verdicts[keys[at]] = verdict
             keep(keys[at], verdict)
             advance()
 
-        judge(rows, keep=tell, **how)
-    return found
-
-
-# --- tasks and samples -----------------------------------------------------------------------------------------------
-
-
-def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]:
-    """Every name by which samples may call a task -> the task; the same task may have several names.
-
-    Code: the published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row
-    of the published file, from 0), or w2s' own id.
-    """
-    examples, golds = SOURCES[suite](root, **TEST_SPLIT.get(suite, {}))
-    found: dict[str, Task] = {}
-    for example, gold in zip(examples, golds, strict=True):
-        limits = timeout_s if example.task == "code" else 0
-        recipe = json.dumps([JUDGE, suite, gold.answer, gold.tests, example.prompt, limits], sort_keys=True)
-        for name in (names := names_of(suite, example)):
-            found[name] = Task(names[0], example, gold, hashlib.sha256(recipe.encode()).hexdigest())
-    return found
-
-
-def first_tasks(tasks: Mapping[str, Task], rows: Sequence[Sample], limit: int) -> tuple[dict[str, Task], list[Sample]]:
-    """Of the tasks that have samples the first by id, and their samples."""
-    kept = set(sorted({one.task for one in rows})[:limit])
-    return {key: task for key, task in tasks.items() if task.name in kept}, [one for one in rows if one.task in kept]
-
-
-def names_of(suite: str, example: Example) -> list[str]:
-    if example.task == "code":
-        name = str(example.meta["task_id"])
-        return [name, f"Mbpp/{name}"] if suite == "mbpp" else [name]
-    row = str(example.meta.get("row", ""))
-    line = re.search(r":(?: row )?\s*(\d+)$", row)
-    if not line:
-        return [row, example.id] if row else [example.id]
-    number = int(line[1]) - 1
-    return [f"{suite}/{number}", f"{suite}-{example.meta['split']}/{number}", example.id]
-
-
-def files_of(samples: Path) -> list[Path]:
-    if samples.is_dir():
-        files = [one for one in sorted(samples.glob("outputs.*")) if one.name.endswith((*LINES, ".parquet"))]
-        files = files or logs_in(samples) or sorted(samples.glob("*.parquet"))
-        if not files:
-            raise BadInput(f"{samples}: no samples there (*.jsonl, *.jsonl.gz or *.parquet)")
-        return files
-    if not samples.exists():
-        raise BadInput(f"{samples}: no such file")
-    return [samples]
-
-
-def read_samples(samples: Path, suite: str, tasks: Mapping[str, Task]) -> list[Sample]:
-    """The rows of a file, or of a folder's files, as samples; a line with its place for each that does not fit."""
-    found: list[Sample] = []
-    unknown: Counter[str] = Counter()
-    seen: Counter[tuple[str, str]] = Counter()
-    places: dict[tuple[str, str, int], str] = {}
-    first, columns, problems = "", TEXTS[next(iter(tasks.values())).example.task], Problems()
-    for file in files_of(samples):
-        for where, row in file_rows(file, problems):
-            name = row.get("task_id", row.get("id"))
-            if name is None:
-                problems.add(f"{where}: task_id: nothing given; allowed: the name of a task of {suite}")
-            elif (task := tasks.get(str(name))) is None:
-                first = first or where
-                unknown[str(name)] += 1
-            else:
-                try:
-                    one = sample_of(row, where, columns, task, file, seen)
-                except BadInput as problem:
-                    problems.add(problem)
-                    continue
-                if (before := places.setdefault((one.task, one.model, one.sample), where)) != where:
-                    problems.add(f"{where}: sample {one.sample} of {one.task} by {one.model} is in {before} already")
-                found.append(one)
-    if unknown:
-        named, more = list(unknown)[:3], ", ..." if len(unknown) > 3 else ""
-        problems.add(
-            f"{first}: task_id: {unknown.total():,} of {unknown.total() + len(found):,} rows name {len(unknown):,} "
-            f"tasks that {suite} does not have ({', '.join(named)}{more}); it has {next(iter(tasks))}, ..."
-        )
-    if not found and not problems.count:
-        problems.add(f"{samples}: it has no rows")
-    problems.tell()
-    return found
-
-
-def sample_of(
-    row: Mapping[str, Any], where: str, columns: Sequence[str], task: Task, file: Path, seen: Counter[tuple[str, str]]
-) -> Sample:
-    """One row. `seen` counts the samples of each (task, model) that carry no number of their own."""
-    column = next((name for name in columns if row.get(name) is not None), None)
-    text = row[column] if column else None
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        text = str(text)
-    if not isinstance(text, str):
-        raise BadInput(f"{where}: {column or columns[0]}: {text!r} given; allowed: a text ({' or '.join(columns)})")
-    model = str(row.get("model") or model_of(file))
-    number = row.get("sample")
-    if number is None:
-        number = seen[task.name, model]
-        seen[task.name, model] += 1
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise BadInput(f"{where}: sample: {number!r} given; allowed: a whole number from 0")
-    recorded = row.get("correct") if isinstance(row.get("correct"), bool) else None
-    program = hashlib.sha256(f"{task.digest}\0{text}".encode(errors="surrogatepass")).hexdigest()[:24]
-    return Sample(task.name, model, number, text, recorded, program)
+        grading.judge(rows, keep=take, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
+    return verdicts
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -268,7 +204,7 @@ def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
 
 
 def check_free(out: Path, rows: Sequence[Sample]) -> None:
-    """BadInput where OUT holds anything but verdicts on these samples."""
+    """BadInput if `out` holds anything but verdicts on these samples."""
     samples = [[one.task, one.model, one.sample] for one in rows]
     known = set(map(json.dumps, samples))
     for where, row in json_lines(out) if out.is_file() else ():
@@ -280,7 +216,7 @@ def check_free(out: Path, rows: Sequence[Sample]) -> None:
 
 
 def verdicts_in(path: Path) -> dict[str, Verdict]:
-    """The verdicts of a file by program, without those that could not be judged; broken lines are passed over."""
+    """The verdicts in a file by program, except those not judged; broken lines are skipped."""
     found: dict[str, Verdict] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -293,16 +229,18 @@ def verdicts_in(path: Path) -> dict[str, Verdict]:
     return found
 
 
-def write_verdicts(out: Path, tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> None:
-    """All samples' verdicts in their order, in one step."""
+def row_of(sample: Sample, verdict: Verdict) -> dict[str, Any]:
+    correct, status, seconds = verdict
+    row = {"task_id": sample.task, "model": sample.model, "sample": sample.sample, "correct": correct, "status": status}
+    row |= {"seconds": round(seconds, 3), "program": sample.program}
+    return row if sample.recorded is None else {**row, "recorded": sample.recorded}
+
+
+def write_verdicts(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """All verdicts in the order of the samples; complete, or not there at all."""
     whole = out.with_name(out.name + ".whole")
     with open(whole, "w", encoding="utf-8") as file:
-        for one in rows:
-            correct, status, seconds = found[one.program]
-            row = {"task_id": one.task, "model": one.model, "sample": one.sample, "correct": correct, "status": status}
-            row |= {"seconds": round(seconds, 3), "program": one.program}
-            row |= {} if one.recorded is None else {"recorded": one.recorded}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
     os.replace(whole, out)

@@ -1,4 +1,4 @@
-"""What `w2s judge` prints: pass@k by model, how many samples have which status, and the recorded flags that differ."""
+"""What `w2s judge` prints: pass@k by model, the count of each status, and recorded flags that differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from w2s.grading.extract import parses, program_of
 from w2s.store.records import Example
 
 if TYPE_CHECKING:
-    from w2s.evaluation.judging import Sample, Task, Verdict
+    from w2s.evaluation.judging_samples import Sample, Task, Verdict
 
 LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
 
@@ -59,7 +59,7 @@ def status_of(correct: bool | None, status: str) -> str:
 
 
 def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> list[str]:
-    """How many of the flags that the samples carry are those found here, and the first of the others."""
+    """How many recorded flags agree with the verdicts, and the first that do not."""
     flagged = [one for one in rows if one.recorded is not None]
     if not flagged:
         return []
@@ -76,7 +76,7 @@ def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[
 
 
 def why_right(example: Example, text: str) -> str:
-    """What this judge does for a text, where another who runs it as it stands may find it wrong."""
+    """Why this judge passes a text that may fail elsewhere, run as it stands."""
     if example.task != "code":
         return "by normalised answer"
     if not parses(text):

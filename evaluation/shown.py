@@ -1,4 +1,4 @@
-"""What a report shows beside its numbers: how models learned, what they answered, and what explains an odd number."""
+"""What a report shows beside its numbers: training curves, answers, and explanations of odd numbers."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def file_of(artifact: Artifact) -> Path:
 
 
 def curves_of(artifact: Artifact, who: str) -> Training:
-    told = json.loads(file_of(artifact).read_text())
-    by_step = {key: told[key] for key in ("reward", "margin", "kl") if key in told}
-    looks = told.get("looks") or []
-    agreed = zip(looks, told.get("agreements") or [], strict=False)
+    record = json.loads(file_of(artifact).read_text())
+    by_step = {key: record[key] for key in ("reward", "margin", "kl") if key in record}
+    looks = record.get("looks") or []
+    agreements = zip(looks, record.get("agreements") or [], strict=False)
     return Training(
         who,
         artifact.tags["seed"],
-        loss=thinned(told.get("losses") or told.get("loss") or []),
+        loss=thinned(record.get("losses") or record.get("loss") or []),
         held_loss=tuple((int(step), float(loss)) for step, loss in looks),
-        agreement=tuple((int(step), float(share)) for (step, _), share in agreed if share is not None),
+        agreement=tuple((int(step), float(share)) for (step, _), share in agreements if share is not None),
         **{key: thinned(values) for key, values in by_step.items()},
     )
 
@@ -63,12 +63,12 @@ def thinned(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
 def hard_answers(run: Run, answers: Answers, seed: int) -> tuple[Sample, ...]:
     """Questions of the hard test with what the ladder's models answered: in turn some that only the student has right,
     only its committee, neither, and both."""
-    asked = answers[seed]
-    if not {"student", "committee"} <= set(asked):
+    judged = answers[seed]
+    if not {"student", "committee"} <= set(judged):
         return ()
     rows, gold = questions_of(run, seed, SUITE), gold_of(run, SUITE, seed)
-    said = {model: said_by(run, model, asked[model], rows, seed) for model in LADDER if model in asked}
-    right = {model: set(one.ids[one.correct_N == 1].tolist()) for model, one in asked.items() if model in said}
+    said = {model: said_by(run, model, judged[model], rows, seed) for model in LADDER if model in judged}
+    right = {model: set(one.ids[one.correct_N == 1].tolist()) for model, one in judged.items() if model in said}
     kinds: dict[tuple[bool, bool], list[str]] = {}
     ids = sorted(said["student"])
     for at in np.random.default_rng(0).permutation(len(ids)):  # the same questions each time the report is written
@@ -93,8 +93,8 @@ def said_by(
         texts = {one.id: one.text for one in reversed(outcomes_of(artifact))}  # of several, the first
         return {key: (cut(text), None) for key, text in texts.items()}
     given_N, most_N = answer_given(judged), judged.opinion.probs_NK.max(1)
-    told = zip(judged.ids.tolist(), given_N.tolist(), most_N.tolist(), strict=True)
-    return {key: (rows[key].choices[at] if at >= 0 else "(abstained)", most) for key, at, most in told}
+    rows_given = zip(judged.ids.tolist(), given_N.tolist(), most_N.tolist(), strict=True)
+    return {key: (rows[key].choices[at] if at >= 0 else "(abstained)", most) for key, at, most in rows_given}
 
 
 def cut(text: str) -> str:
@@ -106,7 +106,7 @@ def cut(text: str) -> str:
 
 
 def below_chance(answers: Answers, seed: int) -> list[str]:
-    """Models that are worse than guessing, and of shuffled labels why that is no sign of a fault."""
+    """Models below chance, and why shuffled labels below chance are no fault."""
     found = []
     for model, judged in answers[seed].items():
         if judged.opinion is None:

@@ -27,8 +27,8 @@ from w2s.store.records import BadInput, Metric, Outcome, Predictions, read_array
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
     """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
 
-    Results lie in RUNS/evaluate/, texts, verdicts and a log beside them; asked again, what is there is read. With
-    `limit=N` only the first N questions of each suite by id are asked, and their results lie apart.
+    Results lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With
+    `limit=N` only the first N questions of each suite by id are asked, and their results are kept apart.
     """
     config = from_overrides(overrides)
     for name in suites:
@@ -53,13 +53,13 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
 
 
 def name_of(model: str) -> str:
-    """The last part of its path; a run's student goes by the run's name too."""
+    """The last part of the path of a model, with the name of the run for its student."""
     path = Path(model).resolve()
     return f"{path.parent.name}-{path.name}" if (path.parent / "stages.json").is_file() else Path(model).name
 
 
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
-    """One suite's metrics; its job folder is named by what made it."""
+    """The metrics of one suite; the job folder is named by a hash of what determines them."""
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
     examples, gold = first(whole, config.limit)
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
@@ -100,5 +100,5 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
 TEST_SPLIT = {
     name: {"split": "test"} for name in ("arc_easy", "arc_challenge", "sciq", "openbookqa", "mmlu", "math", "gsm8k")
 }
-"""Held-out splits, where a source's own default is another. CommonsenseQA and BoolQ publish no answers of theirs."""
+"""Held-out splits where the default of the source is another. CommonsenseQA and BoolQ publish no test answers."""
 TEST_SPLIT |= {name: {"split": "validation"} for name in ("commonsenseqa", "boolq")}

@@ -25,7 +25,7 @@ from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
 PARTS = 10
-"""Of an RL run: steps are told in so many parts, since one step's texts are few."""
+"""An RL run is summarised in this many parts, since a single step has few texts."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = Non
 
     by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
     """
-    given = aggregate or {"name": "mean"}
+    spec = aggregate or {"name": "mean"}
     mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
     scores = {
         kind: standardise(scores_MNS, mask_NS, by=by) if by != "none" else scores_MNS
         for kind, scores_MNS in samples.kinds.items()
     }
     found = {MEMBER: list(scores["separate"])}
-    methods = {name: pick(AGGREGATORS, spec_of(name, given)) for name in AGGREGATORS}
+    methods = {name: pick(AGGREGATORS, spec_of(name, spec)) for name in AGGREGATORS}
     found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
     return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
 
@@ -109,9 +109,8 @@ def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
 
 
 def measure_best_of_n(
-    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int],
-    aggregate: Mapping[str, Any] | None = None,
-) -> list[Metric]:  # fmt: skip
+    seeds: Mapping[int, Samples], *, by: str, sizes: Sequence[int], aggregate: Mapping[str, Any] | None = None
+) -> list[Metric]:
     """Every number of the curve against best-of-n, as metrics of the suite `best_of_n`, model = way.
 
     gold@n, proxy@n (in the unit of `by`), peak (n with the most gold), turn_down (gold at the peak - gold at the last
@@ -120,18 +119,20 @@ def measure_best_of_n(
     The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
     seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
     """
-    told = {seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by, aggregate).items()}
-            for seed, one in seeds.items()}  # fmt: skip
-    ways = list(dict.fromkeys(way for found in told.values() for way in found))
-    peaks = {way: crossed_peaks([(one.ids, told[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}
+    choices = {
+        seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by, aggregate).items()}
+        for seed, one in seeds.items()
+    }
+    ways = list(dict.fromkeys(way for found in choices.values() for way in found))
+    peaks = {way: crossed_peaks([(one.ids, choices[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}
 
     def rows(*columns: Callable[[int], np.ndarray]) -> list[Scores]:
-        """Each seed's questions with a column for each thing that is compared."""
+        """The questions of each seed, with a column for each quantity compared."""
         return [Scores(one.ids, np.stack([of(seed) for of in columns], axis=1)) for seed, one in seeds.items()]
 
     def at_peak(way: str) -> Callable[[int], np.ndarray]:
         place = dict(zip(seeds, peaks[way], strict=True))
-        return lambda seed: np.take_along_axis(told[seed][way].gold_NL, place[seed][:, None], axis=1)[:, 0]
+        return lambda seed: np.take_along_axis(choices[seed][way].gold_NL, place[seed][:, None], axis=1)[:, 0]
 
     found = []
 
@@ -140,15 +141,15 @@ def measure_best_of_n(
 
     for way in ways:
         for at, n in enumerate(sizes):
-            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: told[s][w].gold_NL[:, a]), [1]))
-            of_proxy = [(one.ids, told[seed][way].proxy_NL[:, at]) for seed, one in seeds.items()]
+            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: choices[s][w].gold_NL[:, a]), [1]))
+            of_proxy = [(one.ids, choices[seed][way].proxy_NL[:, at]) for seed, one in seeds.items()]
             tell(way, f"proxy@{n}", mean_of_any(of_proxy))
-        tell(way, "ranked", mean_of_any([(one.ids, told[seed][way].ranked_N) for seed, one in seeds.items()]))
-        mean_L = np.mean([told[seed][way].gold_NL.mean(0) for seed in seeds], axis=0)
+        tell(way, "ranked", mean_of_any([(one.ids, choices[seed][way].ranked_N) for seed, one in seeds.items()]))
+        mean_L = np.mean([choices[seed][way].gold_NL.mean(0) for seed in seeds], axis=0)
         n = len(np.unique(np.concatenate([one.ids for one in seeds.values()])))
         tell(way, "peak", Interval(float(sizes[int(mean_L.round(12).argmax())]), None, None, n))
-        first, last = (lambda s, a=at, w=way: told[s][w].gold_NL[:, a] for at in (0, -1))
-        member = lambda s: told[s][MEMBER].gold_NL[:, -1]  # noqa: E731
+        first, last = (lambda s, a=at, w=way: choices[s][w].gold_NL[:, a] for at in (0, -1))
+        member = lambda s: choices[s][MEMBER].gold_NL[:, -1]  # noqa: E731
         tell(way, "turn_down", contrast(rows(at_peak(way), last), [1, -1]))
         tell(way, "gain", contrast(rows(at_peak(way), first), [1, -1]))
         if way != MEMBER:
@@ -174,13 +175,13 @@ def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
 
 
 def best_place(golds: Sequence[np.ndarray]) -> int | None:
-    """The size with the most gold, seeds (gold_NL) alike; None where there is no question."""
+    """The place of the size with the most gold, seeds (gold_NL) weighted alike; None without questions."""
     means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
     return int(np.mean(means, axis=0).round(12).argmax()) if means else None
 
 
 def in_second_half(key: str) -> bool:
-    """A coin that falls the same way whenever this question turns up."""
+    """A coin flip fixed by the id of the question."""
     return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
 
 
@@ -216,11 +217,13 @@ def parts_of(one: Rollouts, parts: int) -> np.ndarray:
     part_T = part_S[one.step_T]
     gold_T, known_T = np.nan_to_num(one.gold_T), np.isfinite(one.gold_T)
     texts_P = np.bincount(part_T, minlength=parts)
-    return np.array([
-        np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts),
-        np.bincount(part_T, one.reward_T, parts) / texts_P,
-        np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts),
-    ])  # fmt: skip
+    return np.array(
+        [
+            np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts),
+            np.bincount(part_T, one.reward_T, parts) / texts_P,
+            np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts),
+        ]
+    )
 
 
 def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -> list[Metric]:
@@ -235,9 +238,9 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
     steps = min(len(one.kl_S) for seeds in ways.values() for one in seeds.values())
     parts = min(parts, steps)
     ends = [-(-(at + 1) * steps // parts) for at in range(parts)]
-    told = {way: {seed: parts_of(one, parts) for seed, one in seeds.items()} for way, seeds in ways.items()}
+    parts_by_way = {way: {seed: parts_of(one, parts) for seed, one in seeds.items()} for way, seeds in ways.items()}
     found, drops = [], {}
-    for way, seeds in told.items():
+    for way, seeds in parts_by_way.items():
         value_S3P = np.array(list(seeds.values()))
         for at, end in enumerate(ends):
             for which, name in enumerate(("gold", "reward", "kl")):
@@ -261,7 +264,7 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
 
 
 def over_runs(way: str, name: str, value: Mapping[int, float]) -> Metric:
-    """The mean over training runs with its t interval; one run has none, and nan in any is no number."""
+    """The mean over training runs with its t interval; no interval for one run, no value if any run has nan."""
     value_S, seeds = np.array(list(value.values())), tuple(value)
     if np.isnan(value_S).any():
         return Metric(RL, way, name, None, None, None, 0, seeds, "not known in every training run")

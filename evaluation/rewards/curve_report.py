@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import numpy as np
 from w2s.evaluation.pools.pictures import name_ends
 from w2s.evaluation.rewards.curve import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
 from w2s.evaluation.rewards.reward_study import MEMBER
-from w2s.evaluation.rewards.reward_study_report import NAMES, how_of
+from w2s.evaluation.rewards.reward_study_report import NAMES, mark_sizes
 from w2s.evaluation.run.collect import SYNTHETIC, costs, reproduce
-from w2s.evaluation.run.metrics import write_metrics
-from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, canvas, svg
-from w2s.evaluation.run.report import render
-from w2s.evaluation.run.runs import Run, keep_said, open_run, said_before
+from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, band, canvas, interval, svg
+from w2s.evaluation.run.report import write_pages
+from w2s.evaluation.run.runs import Findings, Run, finish_study
 from w2s.evaluation.run.verdict import find, points, sentence
 from w2s.rewards.best_of_n import doublings, kl
 from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
@@ -29,28 +26,25 @@ SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
-    run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
-    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if not again and (words := said_before(folder, stamp)):
-        return words
+    """metrics.json, curve.html and curve.md of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
+
+
+def find_out(run: Run) -> Findings:
+    """The results of an over-optimisation curve, ready to be written."""
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
+    how = run.config["rewards"]
+    metrics = measure_best_of_n(seeds, sizes=sizes, by=how["standardise"], aggregate=how["aggregate"])
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])
     content = content_of(run, metrics, sizes, words)
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
-    render("curve.html", content, folder)
-    render("curve.md", {**content, "pictures": {}}, folder)
-    keep_said(folder, stamp, words, "metrics.json", "curve.html", "curve.md")
-    return words
+    return Findings(words, metrics, lambda: write_pages("curve", content, run.folder))
 
 
 def samples_of(run: Run, seed: int) -> Samples:
-    """A seed's samples with their gold (0 where a text is empty or could not be judged) and every kind's rewards."""
+    """The samples of a seed with their gold (0 for an empty or unjudged text) and the rewards of every ensemble."""
     (merged,), (graded,) = run.find("samples_merged", seed=seed), run.find("sample_gold", seed=seed)
     places, known = load_arrays(merged.path / "place.npz"), load_arrays(graded.path / "gold.npz")
     ids, place_NS, gold_ND = places["ids"], places["place_NS"], np.nan_to_num(known["gold_ND"])
@@ -74,8 +68,8 @@ def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
     found: dict[str, dict[int, Rollouts]] = {}
     for one in run.find("rollout_gold"):
         arrays = load_arrays(one.path / "rollouts.npz")
-        told = Rollouts(*(arrays[name] for name in ("step_T", "gold_T", "reward_T", "kl_S")))
-        found.setdefault(one.tags["model"], {})[one.tags["seed"]] = told
+        rollouts = Rollouts(*(arrays[name] for name in ("step_T", "gold_T", "reward_T", "kl_S")))
+        found.setdefault(one.tags["model"], {})[one.tags["seed"]] = rollouts
     return found
 
 
@@ -83,7 +77,7 @@ def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
 
 
 def verdict(metrics: Sequence[Metric], suite: str, most: int) -> str:
-    """One sentence: whether gold turns down for one reward model, and for which way it does so least."""
+    """One sentence: whether gold turns down for one reward model, and which way turns down least."""
     drop, peak = (find(metrics, suite, MEMBER, name) for name in ("turn_down", "peak"))
     until = f"best of {most}" if suite == SUITE else f"step {most}"
     if drop.low is None:
@@ -125,7 +119,7 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
     clear = {one.model for one in gaps_to_member(metrics, SUITE) if one.low > 0 or one.high < 0}
     ways = ways_in(metrics, SUITE)
     vague = [name_of(way) for way in ways if way != MEMBER and way not in clear]
-    said = [f"not to be told from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
+    said = [f"not to be shares from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
     more = [one for one in gaps_to_member(metrics, SUITE) if one.low > 0]
     said += [f"{name_of(one.model)} turns down by {amount(one)} more than one reward model" for one in more]
     last = [one for one in metrics if one.suite == SUITE and one.name == "last_minus_member" and one.low > 0]
@@ -140,8 +134,8 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
     gain = find(metrics, SUITE, MEMBER, "gain")
     said.append(f"before that, one reward model gains {amount(gain)} over a sample at random, at its peak")
     ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}
-    told = ", ".join(f"{name_of(way)} {points(one.value)}%" for way, one in ranked.items() if one.value is not None)
-    said.append(f"a right sample is put above a wrong one of its question: {told}")
+    shares = ", ".join(f"{name_of(way)} {points(one.value)}%" for way, one in ranked.items() if one.value is not None)
+    said.append(f"a right sample is put above a wrong one of its question: {shares}")
     if MEMBER in ways_in(metrics, RL):
         steps = [int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name.startswith("gold@")]
         said.append(f"by RL: {verdict(metrics, RL, max(steps))}")
@@ -215,18 +209,14 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
             continue
         colour, y = ACCENT if way == MEMBER else INK, [scale * one.value for one in line]
         if way in (MEMBER, "worst"):
-            axis.fill_between(
-                x, *([scale * getattr(m, e) for m in line] for e in ("low", "high")), color=colour, alpha=0.1, lw=0
-            )
+            band(axis, x, line, colour, scale)
         axis.plot(x, y, color=colour, lw=2.2 if way == MEMBER else 1.1, zorder=3 if way == MEMBER else 2)
         top = int(np.argmax(y))
         if what == "gold" and 0 < top < len(y) - 1:
             axis.plot(x[top], y[top], "o", color=colour, ms=4.5, mec=PAPER, mew=0.8, zorder=4)
         ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
     name_ends(axis, ends)
-    axis.set_xticks(x, [str(n) for n in sizes])
-    axis.grid(axis="y", color=FAINT, lw=0.6)
-    axis.set_xlabel("best of n, spaced by KL = ln n − (n − 1) / n", color=SOFT, size=10)
+    mark_sizes(axis, sizes)
     return svg(figure, f"{what.capitalize()} of the chosen sample against n, for each way of making one reward")
 
 
@@ -238,13 +228,8 @@ def drops(metrics: Sequence[Metric]) -> str:
     height = 0.6 + 0.29 * len(found)
     figure, (axis,) = canvas(height, left=0.42, right=0.87, top=0.995, bottom=0.44 / height)
     axis.axvline(0, color=SOFT, lw=0.8, zorder=0)
-    across = axis.get_yaxis_transform()
-    for at, one in enumerate(found):
-        colour = ACCENT if one.model == MEMBER else INK
-        axis.plot([100 * one.low, 100 * one.high], [-at, -at], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
-        axis.plot(100 * one.value, -at, "o", color=colour, ms=5, mec=PAPER, mew=0.8)
-        for x, text, side in ((-0.04, name_of(one.model), "right"), (1.05, points(one.value), "left")):
-            axis.text(x, -at, text, transform=across, ha=side, va="center", color=colour, size=10.5)
+    for at, metric in enumerate(found):
+        interval(axis, -at, metric, name_of(metric.model), ACCENT if metric.model == MEMBER else INK, dot=5, size=10.5)
     axis.set_ylim(-len(found) + 0.4, 0.6)
     axis.set_yticks([])
     axis.set_xlabel("points of gold lost from the peak to the last n", color=SOFT, size=10)
@@ -261,9 +246,7 @@ def rl_curve(get: Callable[..., Metric | None], ways: Sequence[str], steps: Sequ
             x = steps if against == "steps" else [max(get(way, f"kl@{step}", RL).value, 0) ** 0.5 for step in steps]
             colour, y = ACCENT if way == MEMBER else INK, [scale * one.value for one in line]
             if way == MEMBER and line[0].low is not None and against == "steps":
-                axis.fill_between(
-                    x, *([scale * getattr(m, e) for m in line] for e in ("low", "high")), color=colour, alpha=0.1, lw=0
-                )
+                band(axis, x, line, colour, scale)
             axis.plot(x, y, color=colour, lw=2 if way == MEMBER else 1.1, marker="o", ms=2.5)
             ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
         axis.set_title("gold, %" if what == "gold" else "its reward", loc="left", size=11, color=INK, pad=8)

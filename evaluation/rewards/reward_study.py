@@ -20,15 +20,15 @@ from w2s.rewards.aggregators import AGGREGATORS, disagreement, spec_of, standard
 from w2s.store.records import Example, Metric, Rewards
 
 SEPARATE, MEMBER, BEST, LENGTH, RANDOM, ORACLE = "separate", "member", "best_member", "length", "random", "oracle"
-PAIRS = "pairs"  # whom metrics belong to that are nobody's
+PAIRS = "pairs"  # the model of metrics that describe the pairs themselves
 OTHERS = "other subsets"
 SMALLEST = 30  # pairs of a subset that is shown by itself
 LENGTH_BINS = 3
 HELD_OUT, POOL = "held_out", "pool"
 
 
-class Asked(NamedTuple):
-    """One set of pairs in one seed, with everybody's scores: names -> scores_N2, and of each ensemble scores_MN2."""
+class ScoredPairs(NamedTuple):
+    """One set of pairs in one seed: name -> scores_N2 of all who choose, ensemble -> scores_MN2 of its members."""
 
     examples: Sequence[Example]
     gold_N: np.ndarray
@@ -88,60 +88,68 @@ def proxies(
 
 
 def combined(names: Sequence[str]) -> list[str]:
-    """Those who speak for an ensemble."""
+    """The names that stand for an ensemble."""
     return [one for one in names if one not in (MEMBER, BEST, LENGTH, RANDOM, ORACLE) and not one.startswith("member ")]
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
 
-def measure_pairs(suite: str, asked: Mapping[int, Asked], best: Mapping[int, str] | None) -> list[Metric]:
+def measure_pairs(suite: str, by_seed: Mapping[int, ScoredPairs], best: Mapping[int, str] | None) -> list[Metric]:
     """Every metric of one set over its seeds. `best`: by seed, the member that did best on other pairs."""
-    tables = {seed: one.points for seed, one in asked.items()}
+    tables = {seed: one.points for seed, one in by_seed.items()}
     if best is not None:
         tables = {seed: {BEST: table[best[seed]], **table} for seed, table in tables.items()}
     names = list(next(iter(tables.values())))
-    told = Teller(suite, asked)
-    found = [told(name, "accuracy", {s: t[name] for s, t in tables.items()}) for name in names]
-    count = len({row.id for one in asked.values() for row in one.examples})
-    found.append(Metric(suite, RANDOM, "accuracy", 0.5, *wilson(count / 2, count), count, tuple(asked)))
+    metric = MetricMaker(suite, by_seed)
+    found = [metric(name, "accuracy", {s: t[name] for s, t in tables.items()}) for name in names]
+    count = len({row.id for one in by_seed.values() for row in one.examples})
+    found.append(Metric(suite, RANDOM, "accuracy", 0.5, *wilson(count / 2, count), count, tuple(by_seed)))
     against = [MEMBER, *([BEST] if best is not None else []), LENGTH]
     gaps = [(name, other) for name in [*combined(names), MEMBER] for other in against if name != other]
     gaps += [(name, "mean") for name in combined(names) if name != "mean"]
     for name, other in gaps:
         gap = {seed: table[name] - table[other] for seed, table in tables.items()}
-        found.append(told(name, f"accuracy_minus_{other}", gap, signed=True))
-    for part, rows in parts_of(asked).items():
-        found += [told(name, f"accuracy@{part}", {s: t[name] for s, t in tables.items()}, rows=rows) for name in names]
+        found.append(metric(name, f"accuracy_minus_{other}", gap, signed=True))
+    for part, rows in parts_of(by_seed).items():
+        found += [
+            metric(name, f"accuracy@{part}", {s: t[name] for s, t in tables.items()}, rows=rows) for name in names
+        ]
         if not part.startswith("subset: "):
-            found.append(told(PAIRS, f"share@{part}", {s: row_N.astype(float) for s, row_N in rows.items()}))
-    return [*found, *agreements(asked, told), *counted(suite, asked)]
+            found.append(metric(PAIRS, f"share@{part}", {s: row_N.astype(float) for s, row_N in rows.items()}))
+    return [*found, *agreements(by_seed, metric), *counted(suite, by_seed)]
 
 
-class Teller:
+class MetricMaker:
     """Makes the metrics of one set: values by pair become a mean with its interval over instructions and seeds."""
 
-    def __init__(self, suite: str, asked: Mapping[int, Asked]):
-        self.suite, self.asked = suite, asked
+    def __init__(self, suite: str, by_seed: Mapping[int, ScoredPairs]):
+        self.suite, self.by_seed = suite, by_seed
 
     def __call__(
-        self, model: str, name: str, values: Mapping[int, np.ndarray], *, top: float = 1.0, signed: bool = False,
+        self,
+        model: str,
+        name: str,
+        values: Mapping[int, np.ndarray],
+        *,
+        top: float = 1.0,
+        signed: bool = False,
         rows: Mapping[int, np.ndarray] | None = None,
-    ) -> Metric:  # fmt: skip
+    ) -> Metric:
         """`top`: the most a value can be; signed: and -top the least, else 0. rows: seed -> a mask of pairs."""
         scores, ids = [], set()
         for seed, value_N in values.items():
-            one = self.asked[seed]
+            one = self.by_seed[seed]
             kept_N = np.ones(len(value_N), bool) if rows is None else rows[seed]
             if kept_N.any():
                 scores.append(clustered(one.groups_N[kept_N], value_N[kept_N]))
                 ids |= {one.examples[at].id for at in np.flatnonzero(kept_N)}
         if not scores:
-            return Metric(self.suite, model, name, None, None, None, 0, tuple(self.asked), "no pair")
+            return Metric(self.suite, model, name, None, None, None, 0, tuple(self.by_seed), "no pair")
         if signed:  # two columns, so that the interval is cut where a difference ends
             scores = [Scores(one.ids, np.column_stack([one.values_NM[:, 0], np.zeros(len(one.ids))])) for one in scores]
         found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top)
-        return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.asked))
+        return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.by_seed))
 
 
 def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
@@ -155,9 +163,9 @@ def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
     return Scores(ids, (mean + (sum_G - mean * count_G) / count_G.mean())[:, None])
 
 
-def parts_of(asked: Mapping[int, Asked]) -> dict[str, dict[int, np.ndarray]]:
+def parts_of(by_seed: Mapping[int, ScoredPairs]) -> dict[str, dict[int, np.ndarray]]:
     """name of a part of the pairs -> seed -> mask_N: subsets, and differences in length by which text is preferred."""
-    rows = {row.id: row for one in asked.values() for row in one.examples}
+    rows = {row.id: row for one in by_seed.values() for row in one.examples}
     subsets = [str(row.meta.get("subset") or "") for row in rows.values()]
     large = sorted({one for one in subsets if subsets.count(one) >= SMALLEST})
     place: dict[str, Callable[[Example, int], bool]] = {}
@@ -180,7 +188,7 @@ def parts_of(asked: Mapping[int, Asked]) -> dict[str, dict[int, np.ndarray]]:
     for name, inside in place.items():
         masks = {
             seed: np.array([inside(row, gold) for row, gold in zip(one.examples, one.gold_N.tolist(), strict=True)])
-            for seed, one in asked.items()
+            for seed, one in by_seed.items()
         }
         if any(mask_N.any() for mask_N in masks.values()):
             found[name] = masks
@@ -192,31 +200,31 @@ def subset_of(row: Example, large: Sequence[str]) -> str:
     return name if name in large else OTHERS
 
 
-def agreements(asked: Mapping[int, Asked], told: Teller) -> list[Metric]:
-    """How often members order a pair alike, how often everyone is for the longer text, and what dissent tells."""
+def agreements(by_seed: Mapping[int, ScoredPairs], metric: MetricMaker) -> list[Metric]:
+    """How often members order a pair alike, how often all prefer the longer text, and accuracy where members differ."""
     found = []
-    for kind in next(iter(asked.values())).members:
-        if len(next(iter(asked.values())).members[kind]) < 2:
+    for kind in next(iter(by_seed.values())).members:
+        if len(next(iter(by_seed.values())).members[kind]) < 2:
             continue
-        orders = {seed: np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0])) for seed, one in asked.items()}
+        orders = {seed: np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0])) for seed, one in by_seed.items()}
         alike = {seed: alike_MM_N(order_MN).mean(0) for seed, order_MN in orders.items()}
-        found.append(told(kind, "agreement", alike))
+        found.append(metric(kind, "agreement", alike))
         masks = {seed: np.abs(order_MN.sum(0)) == len(order_MN) for seed, order_MN in orders.items()}
-        found.append(told(kind, "unanimous", {seed: mask_N.astype(float) for seed, mask_N in masks.items()}))
-        spread = {seed: disagreement_of(one.members[kind]) for seed, one in asked.items()}
-        found.append(told(kind, "disagreement", spread, top=max(one.max() for one in spread.values()) or 1.0))
+        found.append(metric(kind, "unanimous", {seed: mask_N.astype(float) for seed, mask_N in masks.items()}))
+        spread = {seed: disagreement_of(one.members[kind]) for seed, one in by_seed.items()}
+        found.append(metric(kind, "disagreement", spread, top=max(one.max() for one in spread.values()) or 1.0))
         who = "mean" if kind == SEPARATE else kind
-        right = {seed: one.points[who] for seed, one in asked.items()}
-        found.append(told(who, "accuracy@unanimous", right, rows=masks))
-        found.append(told(who, "accuracy@divided", right, rows={s: ~mask_N for s, mask_N in masks.items()}))
-    gaps = {seed: np.diff(one.scores[LENGTH])[:, 0] for seed, one in asked.items()}
-    for name in [MEMBER, *combined(list(next(iter(asked.values())).scores))]:
+        right = {seed: one.points[who] for seed, one in by_seed.items()}
+        found.append(metric(who, "accuracy@unanimous", right, rows=masks))
+        found.append(metric(who, "accuracy@divided", right, rows={s: ~mask_N for s, mask_N in masks.items()}))
+    gaps = {seed: np.diff(one.scores[LENGTH])[:, 0] for seed, one in by_seed.items()}
+    for name in [MEMBER, *combined(list(next(iter(by_seed.values())).scores))]:
         sides = {}
-        for seed, one in asked.items():
+        for seed, one in by_seed.items():
             names = member_names(one.members) if name == MEMBER else [name]
             side_N = np.mean([points(one.scores[n], (gaps[seed] > 0).astype(int)) for n in names], axis=0)
             sides[seed] = np.where(gaps[seed] == 0, 0.5, side_N)
-        found.append(told(name, "prefers_longer", sides))
+        found.append(metric(name, "prefers_longer", sides))
     return found
 
 
@@ -225,10 +233,10 @@ def alike_MM_N(order_MN: np.ndarray) -> np.ndarray:
     return np.array([(a_N * b_N + 1) / 2 for a_N, b_N in itertools.combinations(order_MN, 2)])
 
 
-def agreement_matrix(asked: Mapping[int, Asked], kind: str = SEPARATE) -> np.ndarray:
+def agreement_matrix(by_seed: Mapping[int, ScoredPairs], kind: str = SEPARATE) -> np.ndarray:
     """share_MM of the pairs that two members order alike, the mean over seeds; 1 on the diagonal."""
     matrices = []
-    for one in asked.values():
+    for one in by_seed.values():
         order_MN = np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0]))
         matrix_MM = ((order_MN[:, None] * order_MN[None]).mean(2) + 1) / 2
         np.fill_diagonal(matrix_MM, 1)
@@ -242,21 +250,21 @@ def disagreement_of(scores_MN2: np.ndarray) -> np.ndarray:
     return np.nan_to_num(disagreement(gap_MN1, np.ones(gap_MN1.shape[1:], bool))[:, 0])
 
 
-def counted(suite: str, asked: Mapping[int, Asked]) -> list[Metric]:
-    """How many texts members could not judge (their scores are not finite), and ties of the set; over all seeds."""
-    seeds, found = tuple(asked), []
-    for kind in next(iter(asked.values())).members:
+def counted(suite: str, by_seed: Mapping[int, ScoredPairs]) -> list[Metric]:
+    """How many texts members could not judge (scores not finite), and how many pairs are ties, over all seeds."""
+    sets, seeds, found = list(by_seed.values()), tuple(by_seed), []
+    for kind in sets[0].members:
         missing = sum(
-            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum()) for one in asked.values()
+            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum()) for one in sets
         )
-        texts = sum(one.members[kind].size for one in asked.values())
+        texts = sum(one.members[kind].size for one in sets)
         found.append(Metric(suite, kind, "unjudged", float(missing), None, None, texts, seeds))
-    ties = sum(bool(row.meta.get("tie")) for one in asked.values() for row in one.examples)
-    count = sum(len(one.examples) for one in asked.values())
+    ties = sum(bool(row.meta.get("tie")) for one in sets for row in one.examples)
+    count = sum(len(one.examples) for one in sets)
     return [*found, Metric(suite, PAIRS, "ties", float(ties), None, None, count, seeds)]
 
 
-def best_members(held_out: Mapping[int, Asked]) -> dict[int, str]:
+def best_members(held_out: Mapping[int, ScoredPairs]) -> dict[int, str]:
     """By seed, the separate member with the highest accuracy on the held-out pairs; of equals the first."""
     return {s: max(member_names(one.members), key=lambda name: one.points[name].mean()) for s, one in held_out.items()}
 
@@ -281,8 +289,7 @@ def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping
         }
         singles = [by_seed[seed][name] for name in by_seed[seed] if name.startswith("member ")]
         by_seed[seed][MEMBER] = np.mean(singles, axis=0)
-    names, found = list(next(iter(by_seed.values()))), []
-    seeds = tuple(pools)
+    names, seeds, found = list(next(iter(by_seed.values()))), tuple(pools), []
 
     def tell(name: str, what: str, values: Mapping[int, np.ndarray], weight=(1.0,)) -> Metric:
         scores = [Scores(pools[s].ids, np.reshape(values[s], (len(weight), -1)).T) for s in seeds]
@@ -299,15 +306,19 @@ def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping
 
 
 def everyone(one: Pool, mask_NK: np.ndarray, best: str, how: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Who chooses -> scores_NK; the candidates outside the mask count for nothing."""
+    """Name -> scores_NK of everyone who chooses; candidates outside the mask are ignored."""
     found, _ = proxies(one.rewards, mask_NK, one.length_NK, **how)
     return {**found, BEST: found[best], RANDOM: np.where(mask_NK, 0.0, np.nan)}
 
 
 def picked(
-    pools: Mapping[int, Pool], ordinary: Mapping[int, np.ndarray], probes: Sequence[str], sizes: Sequence[int],
-    best: Mapping[int, str], how: Mapping[str, Any],
-) -> list[Metric]:  # fmt: skip
+    pools: Mapping[int, Pool],
+    ordinary: Mapping[int, np.ndarray],
+    probes: Sequence[str],
+    sizes: Sequence[int],
+    best: Mapping[int, str],
+    how: Mapping[str, Any],
+) -> list[Metric]:
     """How often each probe is picked as one of n, of whom the others are ordinary; where it has no answer, no row."""
     found = []
     for probe in probes:

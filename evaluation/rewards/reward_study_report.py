@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import numpy as np
 from w2s.evaluation.pools.pictures import name_ends
 from w2s.evaluation.pools.report import signed
 from w2s.evaluation.rewards import reward_study as measured
-from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Asked, Pool
+from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Pool, ScoredPairs
 from w2s.evaluation.run.collect import costs, reproduce
-from w2s.evaluation.run.metrics import write_metrics
-from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, SOFT, canvas, svg
-from w2s.evaluation.run.report import render
-from w2s.evaluation.run.runs import Run, keep_said, open_run, said_before
+from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, SOFT, band, canvas, svg
+from w2s.evaluation.run.report import write_pages
+from w2s.evaluation.run.runs import Findings, Run, finish_study
 from w2s.evaluation.run.verdict import compared, find, points, sentence
 from w2s.rewards.best_of_n import kl
 from w2s.store.records import Example, Gold, Metric, Rewards, align, load_arrays, read_arrays, read_rows
@@ -50,23 +47,17 @@ BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the 
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """The run's numbers and pages; the verdict in a sentence. Nothing is made again where nothing has changed."""
-    run = open_run(folder)
-    recipe = [run.config[key] for key in ("name", "rewards", "evaluation")] + [one.folder.name for one in run.artifacts]
-    stamp = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    if not again and (words := said_before(folder, stamp)):
-        return words
+    """metrics.json, report.html and report.md of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
+
+
+def find_out(run: Run) -> Findings:
+    """The results of a reward study, ready to be written."""
     sets, pools = read_sets(run), read_pools(run)
     metrics = measure(run, sets, pools)
     words = verdict(metrics, headline(run))
     content = content_of(run, sets, metrics, words)
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics)
-    render("reward_study.html", content, folder)
-    render("reward_study.md", {**content, "pictures": {}}, folder)
-    for ending in ("html", "md"):
-        (folder / f"reward_study.{ending}").replace(folder / f"report.{ending}")
-    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md")
-    return words
+    return Findings(words, metrics, lambda: write_pages("reward_study", content, run.folder, name="report"))
 
 
 def how_of(run: Run) -> dict[str, Any]:
@@ -74,13 +65,13 @@ def how_of(run: Run) -> dict[str, Any]:
     return {"by": run.config["rewards"]["standardise"], "aggregate": run.config["rewards"]["aggregate"]}
 
 
-def read_sets(run: Run) -> dict[str, dict[int, Asked]]:
+def read_sets(run: Run) -> dict[str, dict[int, ScoredPairs]]:
     """suite -> seed -> its pairs with everybody's scores; the held-out pairs first."""
     suites = [HELD_OUT, *dict.fromkeys(one.tags["set"] for one in run.find("suite"))]
-    return {name: {seed: asked_of(run, name, seed) for seed in run.seeds} for name in suites}
+    return {name: {seed: read_pairs(run, name, seed) for seed in run.seeds} for name in suites}
 
 
-def asked_of(run: Run, suite: str, seed: int) -> Asked:
+def read_pairs(run: Run, suite: str, seed: int) -> ScoredPairs:
     which = {"seed": seed} if suite == HELD_OUT else {}
     (listed,) = run.find("pairs", **which) if suite == HELD_OUT else run.find("suite", set=suite)
     (known,) = run.find("gold", set=suite, **which)
@@ -89,7 +80,7 @@ def asked_of(run: Run, suite: str, seed: int) -> Asked:
     length_N2 = np.array([[len(text) for text in row.choices] for row in examples], dtype=float)
     rewards = rewards_of(run, suite, seed, np.array([row.id for row in examples]))
     scores, members = measured.proxies(rewards, np.ones(length_N2.shape, bool), length_N2, **how_of(run))
-    return Asked(examples, np.array([gold[row.id] for row in examples]), scores, members)
+    return ScoredPairs(examples, np.array([gold[row.id] for row in examples]), scores, members)
 
 
 def rewards_of(run: Run, suite: str, seed: int, ids: np.ndarray) -> dict[str, Rewards]:
@@ -101,10 +92,10 @@ def read_pools(run: Run) -> dict[int, Pool]:
     """seed -> the pool with every ensemble's scores; empty where the run has none."""
     found = {}
     for seed in run.seeds if run.find(POOL) else ():
-        (listed,), (known,) = run.find(POOL, seed=seed), run.find("pool_gold", seed=seed)
-        told = load_arrays(known.path / "preference.npz")
-        ids, preference_NK = told["ids"], told["preference_NK"]
-        rows = {row.id: row for row in read_rows(listed.path / f"{POOL}.jsonl", Example)}
+        (candidates,), (gold,) = run.find(POOL, seed=seed), run.find("pool_gold", seed=seed)
+        arrays = load_arrays(gold.path / "preference.npz")
+        ids, preference_NK = arrays["ids"], arrays["preference_NK"]
+        rows = {row.id: row for row in read_rows(candidates.path / f"{POOL}.jsonl", Example)}
         length_NK = np.full(preference_NK.shape, np.nan)
         models_NK = np.full(preference_NK.shape, "", dtype=object)
         for at, row in enumerate(rows[key] for key in ids.tolist()):
@@ -121,12 +112,12 @@ def widened(rewards: Rewards, like_NK: np.ndarray) -> Rewards:
     return Rewards(rewards.ids, scores_MNK, rewards.models)
 
 
-def measure(run: Run, sets: Mapping[str, Mapping[int, Asked]], pools: Mapping[int, Pool]) -> list[Metric]:
-    """Every metric. The best member is chosen on the held-out pairs, so it is judged on everything but these."""
+def measure(run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], pools: Mapping[int, Pool]) -> list[Metric]:
+    """Every metric. The best member is chosen on the held-out pairs, so it is judged on all other sets."""
     best = measured.best_members(sets[HELD_OUT])
     found = []
-    for suite, asked in sets.items():
-        found += measured.measure_pairs(suite, asked, None if suite == HELD_OUT else best)
+    for suite, by_seed in sets.items():
+        found += measured.measure_pairs(suite, by_seed, None if suite == HELD_OUT else best)
     if pools:
         probes = run.config["rewards"]["study"]["pool"]["probes"]
         found += measured.measure_pool(pools, probes, best, **how_of(run))
@@ -137,12 +128,12 @@ def measure(run: Run, sets: Mapping[str, Mapping[int, Asked]], pools: Mapping[in
 
 
 def headline(run: Run) -> str:
-    """The aggregator that the config asks for; all are measured."""
+    """The aggregator in the config, which the verdict is about; all are measured."""
     return run.config["rewards"]["aggregate"]["name"]
 
 
 def verdict(metrics: Sequence[Metric], by: str) -> str:
-    """One sentence: the members as one against one of them, and against the longer text, on held-out pairs."""
+    """One sentence: the ensemble against one member, and against preferring the longer text, on held-out pairs."""
     over, length = (find(metrics, HELD_OUT, by, f"accuracy_minus_{other}") for other in (MEMBER, LENGTH))
     said = f"on held-out instructions the {NAMES.get(by, by)} of the reward models {compared(over, 'one of them')}"
     return f"{said}, and {compared(length, 'preferring the longer text')}"
@@ -204,11 +195,13 @@ def sizes_of(metrics: Sequence[Metric]) -> list[int]:
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
-def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[Metric], words: str) -> dict[str, Any]:
+def content_of(
+    run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], metrics: list[Metric], words: str
+) -> dict[str, Any]:
     table = {(one.suite, one.model, one.name): one for one in metrics}
-    told = [one.model for one in metrics if (one.suite, one.name) == (HELD_OUT, "accuracy")]
-    singles = [name for name in told if name.startswith("member ")]
-    rows = [name for name in (MEMBER, BEST, *told, RANDOM) if name not in singles]
+    names = [one.model for one in metrics if (one.suite, one.name) == (HELD_OUT, "accuracy")]
+    singles = [name for name in names if name.startswith("member ")]
+    rows = [name for name in (MEMBER, BEST, *names, RANDOM) if name not in singles]
     sizes = sizes_of(metrics)
     study, best = run.config["rewards"]["study"], measured.best_members(sets[HELD_OUT])
     return {
@@ -247,12 +240,12 @@ def content_of(run: Run, sets: Mapping[str, Mapping[int, Asked]], metrics: list[
 
 def parts_of(metrics: Sequence[Metric], suite: str) -> list[str]:
     """The parts of a set that have numbers of their own, as their metrics name them."""
-    asked = (one.name.partition("@")[2] for one in metrics if one.suite == suite and one.model == MEMBER)
-    return [part for part in asked if part]
+    parts = (one.name.partition("@")[2] for one in metrics if one.suite == suite and one.model == MEMBER)
+    return [part for part in parts if part]
 
 
 def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
-    """True preference of the pick against n, which stand as far apart as their divergence from drawing one answer."""
+    """True preference of the chosen answer against n, spaced by divergence from drawing one answer."""
     figure, (axis,) = canvas(3.0, left=0.09, right=0.7, top=0.97, bottom=0.17)
     x, ends = [kl(n) for n in sizes], []
     for name, words in ({by: NAMES.get(by, by)} | DRAWN).items():
@@ -261,13 +254,17 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
             continue
         colour = ACCENT if name == by else SOFT if name in (LENGTH, RANDOM) else INK
         if name == by:
-            low, high = ([100 * getattr(one, edge) for one in line] for edge in ("low", "high"))
-            axis.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
+            band(axis, x, line, colour)
         dashes = (0, (4, 2.5)) if name in (LENGTH, RANDOM) else "-"
         axis.plot(x, [100 * one.value for one in line], color=colour, lw=2 if name == by else 1.1, ls=dashes)
         ends.append((100 * line[-1].value, words, colour))
     name_ends(axis, ends)
-    axis.set_xticks(x, [str(n) for n in sizes])
+    mark_sizes(axis, sizes)
+    return svg(figure, "True preference of the chosen answer against n")
+
+
+def mark_sizes(axis, sizes: Sequence[int]) -> None:
+    """The x axis of best-of-n, spaced by divergence from drawing one answer."""
+    axis.set_xticks([kl(n) for n in sizes], [str(n) for n in sizes])
     axis.grid(axis="y", color=FAINT, lw=0.6)
     axis.set_xlabel("best of n, spaced by KL = ln n − (n − 1) / n", color=SOFT, size=10)
-    return svg(figure, "True preference of the chosen answer against n")

@@ -1,7 +1,7 @@
-"""From a run's folder to its numbers and its report: `finish`, and `compare` for several runs.
+"""From the folder of a run to its numbers and its report: `finish`, and `compare` for several runs.
 
-`stages.json` lists the run's artifacts; everything shown is read from them. metrics.json holds no times and no paths:
-a run that was killed and went on has the same bytes as one that was not.
+`stages.json` lists the artifacts of the run; everything shown is read from them. metrics.json holds no times and no
+paths, so a run that was killed and resumed has the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -31,29 +31,28 @@ from w2s.evaluation.run.contents import (
     Vote,
 )
 from w2s.evaluation.run.exports import write_exports
-from w2s.evaluation.run.metrics import Answers, calibration_bins, write_metrics
+from w2s.evaluation.run.metrics import Answers, calibration_bins
 from w2s.evaluation.run.pictures import LADDER
 from w2s.evaluation.run.report import write_report
 from w2s.evaluation.run.runs import (
     SUITE,
     Artifact,
+    Findings,
     Run,
     answer_text,
     bins,
+    finish_study,
     gold_of,
-    keep_said,
     measure_run,
     open_run,
     questions_of,
     read_texts,
     row_weights,
-    said_before,
 )
 from w2s.evaluation.run.student import write_student
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.grading.answers import same_answer
-from w2s.store.log import say
 from w2s.store.records import Example, Metric, Predictions, PseudoLabels, Round, align, read_arrays, read_rows
 
 SHOWN_BINS = 8
@@ -61,30 +60,21 @@ SYNTHETIC = "The questions are synthetic: they come from the embedded world, mad
 
 
 def finish(folder: Path, *, again: bool = False) -> str:
-    """metrics.json, report.html and report.md of a run whose stages are all there; the verdict in a sentence.
+    """metrics.json, the report, the exports and the student of a run; returns the verdict (see `finish_study`)."""
+    return finish_study(folder, find_out, again=again)
 
-    Nothing is made again when the stages and the settings of the evaluation are those of the last time.
-    """
-    run = open_run(folder)
-    stamp = stamp_of(run)
-    if not again and (words := said_before(folder, stamp)):
-        return words
-    say(f"{run.config['name']}: measuring, and writing the report")
+
+def find_out(run: Run) -> Findings:
+    """The results of `w2s run`, ready to be written."""
     answers, metrics = measure_run(run)
-    limit = run.config.get("limit")
-    words = "; ".join(filter(None, (smoke(limit), verdict(metrics, SUITE))))
-    data = report_data(run, answers, metrics)  # all is read before anything is written
-    write_metrics(folder / "metrics.json", run.config["name"], words, metrics, limit=limit)
-    write_report(data, folder)
-    write_exports(run)
-    keep_said(folder, stamp, words, "metrics.json", "report.html", "report.md", *write_student(run, data))
-    return words
+    data = report_data(run, answers, metrics)
 
+    def write() -> list[str]:
+        write_exports(run)
+        return [*write_report(data, run.folder), *write_student(run, data)]
 
-def stamp_of(run: Run) -> str:
-    """What a report depends on: the artifacts and the evaluation's settings."""
-    recipe = [run.config["name"], run.config["evaluation"], [a.folder.name for a in run.artifacts]]
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    words = "; ".join(filter(None, (smoke(run.config.get("limit")), verdict(metrics, SUITE))))
+    return Findings(words, metrics, write)
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
@@ -158,18 +148,18 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
 
 
 def reward_notes(run: Run, seed: int) -> list[str]:
-    """How rewards were used, what they are like on easy_holdout, how far members agree, and what they know already."""
+    """How rewards were used, their accuracy on easy_holdout, how far members agree, and what they already know."""
     found, config = [], run.config
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
-        told = json.loads((artifact.path / "rewards.json").read_text())
-        how = f"strength {told['strength']:g}" if told["use"] == "tilt" else "the best of n alone"
-        right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in told["accuracy"].items())
-        chose = told["use"] == "tilt" and config["label"]["reward"]["strength"] is None
+        used = json.loads((artifact.path / "rewards.json").read_text())
+        how = f"strength {used['strength']:g}" if used["use"] == "tilt" else "the best of n alone"
+        right = ", ".join(f"{name} {100 * share:.1f}%" for name, share in used["accuracy"].items())
+        chose = used["use"] == "tilt" and config["label"]["reward"]["strength"] is None
         where = "held-out easy questions" + (", on which the strength was chosen" if chose else "")
         words = f"rewards in labels: {how}; right on {where}: {right}"
-        if told["agreement"] is not None:
-            words += f"; two members have the same favourite on {100 * told['agreement']:.1f}% of the transfer pool"
-        unjudged = sum(sum(count) for count in told["unjudged"].values())
+        if used["agreement"] is not None:
+            words += f"; two members have the same favourite on {100 * used['agreement']:.1f}% of the transfer pool"
+        unjudged = sum(sum(count) for count in used["unjudged"].values())
         found.append(words + (f"; {unjudged:,} candidates could not be judged" if unjudged else ""))
         leaked = sum(one.manifest["facts"].get("leaked", 0) for one in run.find("pairs", seed=seed))
         if leaked:
@@ -209,7 +199,7 @@ def labels_of(run: Run, seed: int) -> Artifact:
 
 
 def duplicates(run: Run) -> dict[str, int]:
-    """Questions taken out of a split since another split holds a duplicate, over all seeds."""
+    """Questions removed from a split because another split holds a duplicate, over all seeds."""
     found: dict[str, int] = defaultdict(int)
     for artifact in run.find("questions"):
         for kind in ("exact", "near"):
@@ -268,14 +258,16 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
     made = labels_of(run, seed)
     labels = read_arrays(made.path / "labels.npz", PseudoLabels)
     rows, gold = questions_of(run, seed, "transfer"), gold_of(run, "transfer", seed)
-    asked = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows
+    targets = {row.id: row for row in read_rows(made.path / "targets.jsonl", Example)} if run.written else rows
     count, ids = run.config["evaluation"]["samples"], labels.ids.tolist()
-    choices, best_N = [asked[key].choices for key in ids], labels.target_NK.argmax(1)
+    choices, best_N = [targets[key].choices for key in ids], labels.target_NK.argmax(1)
     label_N = [texts[best] if texts else "" for texts, best in zip(choices, best_N, strict=True)]
-    kind_N = np.array([
-        looks_right(rows[key], label, gold[key], kept)
-        for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
-    ])  # fmt: skip
+    kind_N = np.array(
+        [
+            looks_right(rows[key], label, gold[key], kept)
+            for key, label, kept in zip(ids, label_N, labels.weight_N > 0, strict=True)
+        ]
+    )
     rng = np.random.default_rng(0)  # the same questions each time the report is written
     kinds, half = [rng.permutation(np.flatnonzero(kind_N == kind)) for kind in (False, True)], -(-count // 2)
     chosen = [*(some[:half] for some in kinds), *(some[half:] for some in kinds)]
@@ -291,14 +283,14 @@ def samples(run: Run, seed: int) -> tuple[Sample, ...]:
 
 
 def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool:
-    """Whether a label is right, to show some of both; of programs, which nothing runs here, whether it was kept."""
+    """Whether a label is right, so that both kinds are shown; programs are not run here: whether it was kept."""
     if row.task == "code":
         return kept
     return same_answer(label, answer_text(row, answer))
 
 
 def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:
-    """Of each learner of the committee: its answer to each question of the transfer pool, and its probability."""
+    """The answer of each learner to each question of the transfer pool, and its probability."""
     used, members = read_committee(run, seed)["used"], {}
     for kind in ("member_opinion", "member_texts"):
         members[kind] = [a for a in run.find(kind, seed=seed) if a.tags["model"].startswith("committee ·")]

@@ -11,7 +11,7 @@ import numpy as np
 from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.metrics import MODELS, Answers
-from w2s.evaluation.run.report import render
+from w2s.evaluation.run.report import write_pages
 from w2s.evaluation.run.verdict import find, sentence, verdict
 from w2s.evaluation.statistics import Scores, contrast
 
@@ -36,8 +36,7 @@ def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> 
         "table": tables,
         "pictures": {data.run: _ladder_of(data) for data, _ in runs},
     }
-    render("compare.html", content, folder)
-    render("compare.md", content, folder)
+    write_pages("compare", content, folder)
 
 
 def _between(first: tuple[ReportData, Answers | None], other: tuple[ReportData, Answers | None], model: str) -> Any:

@@ -1,16 +1,11 @@
-"""What a report shows, as plain records that go to JSON and back.
+"""What a report shows, as plain records.
 
-The records know nothing of HTML; `evaluation/report.py` turns them into pages.
+The records know nothing of HTML; `report.py` turns them into pages.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any
 
 from w2s.store.records import Metric, Round
 
@@ -84,7 +79,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage cost, over all seeds; `tokens`: None where no model read any; `cached`: it was there already."""
+    """The cost of a stage, over all seeds; `tokens`: None where no model read any; `cached`: reused from the store."""
 
     stage: str
     seconds: float
@@ -104,7 +99,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of a suite or of the pool, with what everyone said; `why`: why its label was kept or dropped."""
+    """One question of a suite or of the pool, with what the models answered; `why`: why its label was kept."""
 
     id: str
     prompt: str
@@ -159,29 +154,3 @@ class ReportData:
     training: tuple[Training, ...] = ()
     reproduce: Reproduce = field(default_factory=Reproduce)
     notes: tuple[str, ...] = ()
-
-
-def to_json(data: ReportData) -> str:
-    """`data` as JSON that `from_json` reads back as an equal record."""
-    return json.dumps(dataclasses.asdict(data), ensure_ascii=False, indent=1)
-
-
-def from_json(text: str) -> ReportData:
-    """The record that `to_json` wrote."""
-    return _read(ReportData, json.loads(text))
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """A JSON value as the annotated type: dataclasses by field, lists as tuples."""
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if value is None or kind is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return _read(next(one for one in inner if one is not type(None)), value)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _read(hints[name], part) for name, part in value.items()})
-    if origin is tuple:
-        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_read(one, part) for one, part in zip(kinds, value, strict=True))
-    return kind(value) if kind is float else value

@@ -1,9 +1,9 @@
-"""A run's answers in the files of other tools, in RUN/exports/: the same run gives the same bytes.
+"""The answers of a run in the file formats of other tools, under RUN/exports/; the same run gives the same bytes.
 
 lm-eval/seed-S/MODEL/samples_TASK_seed-S.jsonl and results_seed-S.json: choices and short answers as lm-eval's
 EvaluationTracker writes them under its output path (lm_eval/loggers/evaluation_tracker.py at commit 034ab03), with the
 seed where it puts the date. `w2s combine RUN/exports/lm-eval/seed-S` reads them. doc_id counts a suite's questions from
-0, those among them that repeat a question trained on are left out; the prompt is the bare question, without the words
+0, and leaves out those that repeat a training question; the prompt is the bare question, without the words
 that a model's config puts around it; exact_match is w2s' own verdict, 0 where there is none; log-likelihoods are logs
 of the probabilities, so they sum to 1 over the choices, and acc takes the first of tied choices.
 
@@ -34,13 +34,13 @@ Row = dict[str, Any]
 
 
 def write_exports(run: Run) -> None:
-    """RUN/exports anew: every seed's answers of every model of MODELS to hard_test and to the further suites."""
+    """Write RUN/exports: the answers of every model in MODELS to hard_test and the further suites, seed by seed."""
     out = run.folder / "exports"
     shutil.rmtree(out, ignore_errors=True)
     for seed in run.seeds:
         samples: dict[str, dict[str, list[Row]]] = defaultdict(dict)
         for suite in (SUITE, *sorted({a.tags["suite"] for a in run.find("suite")})):
-            rows, gold = asked(run, suite, seed), gold_of(run, suite, seed)
+            rows, gold = read_questions(run, suite, seed), gold_of(run, suite, seed)
             for artifact in run.outcomes(suite, seed=seed):
                 model, said = artifact.tags["model"], texts_of(artifact)
                 if model in MODELS and any(row.task == "code" for row in rows.values()):
@@ -63,8 +63,8 @@ def write_exports(run: Run) -> None:
             write_lm_eval(out / "lm-eval" / f"seed-{seed}" / model, model, f"seed-{seed}", suites)
 
 
-def asked(run: Run, suite: str, seed: int) -> dict[int, Example]:
-    """The suite's questions by their place in it, without those that repeat one trained on."""
+def read_questions(run: Run, suite: str, seed: int) -> dict[int, Example]:
+    """The questions of a suite by position, without those that repeat a training question."""
     if suite == SUITE:
         return dict(enumerate(questions_of(run, seed, SUITE).values()))
     (artifact,) = run.find("suite", suite=suite)
@@ -89,7 +89,7 @@ def opinions_of(path: Path) -> dict[str, np.ndarray]:
 def write_programs(
     folder: Path, suite: str, model: str, rows: Iterable[Example], said: Mapping[str, list[Outcome]]
 ) -> None:
-    """A model's programs for the tasks of a suite, by the data set that they are of."""
+    """Write the programs of a model for the tasks of a suite, one file per dataset."""
     files: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         name = suite if suite == row.source else f"{suite}_{row.source}"
@@ -103,15 +103,15 @@ def write_programs(
 
 
 def text_sample(at: int, row: Example, gold: str, said: list[Outcome]) -> Row:
-    """A sample of a task of the kind generate_until; of several texts the first is the answer."""
+    """A sample of a generate_until task; the first of several texts is the answer."""
     right = float(said[0].correct is True)
     requests = [(row.prompt, {"until": []})]
     return sample(at, row, gold, requests, [[one.text for one in said]], [said[0].text], {"exact_match": right})
 
 
 def choice_sample(at: int, row: Example, gold: int, probs_K: np.ndarray) -> Row:
-    """A sample of a task of the kind multiple_choice: each choice's log-likelihood, and whether it is the greedy text
-    (nobody asked: False)."""
+    """A sample of a multiple_choice task: the log-likelihood of each choice. Whether it is the greedy text was not
+    measured: False."""
     with np.errstate(divide="ignore"):
         likely = [[repr(one), "False"] for one in np.log(probs_K).tolist()]
     requests = [(row.prompt, continuation(choice)) for choice in row.choices]

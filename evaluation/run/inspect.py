@@ -72,14 +72,14 @@ def shorten(text: str, width: int = WIDTH) -> str:
 
 
 def describe_row(run: Path, row: str) -> str:
-    """Every learner's vote and alpha, the question's weight by round, its label and why: for each seed it is in."""
+    """Votes and alphas of the learners, the question's weight by round, its label and why, for each of its seeds."""
     stages = open_run(run).artifacts
     lines: list[str] = []
-    for asked in of_kind(stages, "questions"):
+    for questions in of_kind(stages, "questions"):
         for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
-            for example in read_rows(asked.path / f"{split}.jsonl", Example):
+            for example in read_rows(questions.path / f"{split}.jsonl", Example):
                 if example.id.startswith(row):
-                    seed = asked.tags["seed"]
+                    seed = questions.tags["seed"]
                     mine = [s for s in stages if s.tags.get("seed") == seed]
                     lines += [*describe_in_seed(example, split, seed, mine), ""]
     if not lines:
@@ -115,7 +115,7 @@ def of_kind(stages: Sequence[Artifact], kind: str, model: str | None = None) -> 
 
 
 def block(text: str, head: str) -> list[str]:
-    """A text as lines behind `head`, the further ones below the first; cut where it is long."""
+    """A text as lines after `head`, later lines indented below the first; long texts are cut."""
     lines = shorten(text.strip("\n").rstrip(), TEXT).splitlines() or ["(nothing)"]
     return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
 
@@ -139,7 +139,7 @@ def label_lines(example: Example, stage: Artifact) -> list[str]:
 
 
 def weight_lines(example: Example, rounds: Sequence[Artifact]) -> list[str]:
-    """Each round's opinion of an easy question, and the weight it then got (1 = as heavy as the average row)."""
+    """The opinion of each round of an easy question, and its weight after that round (1: an average row)."""
     what = "chose  probabilities" if example.task == "choice" else "tokens of the answer that were not the likeliest"
     lines = [f"  round   weight after   {what} (by a model that did not train on it)"]
     for stage in rounds:
@@ -235,7 +235,7 @@ def candidate_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[st
 
 
 def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
-    """Each reward model's scores of the question's candidates, these as one, and the committee's opinion with them."""
+    """The scores of each reward model for the candidates, their aggregate, and the opinion of the tilted committee."""
     lines = []
     for stage in of_kind(stages, "rewards"):
         path = stage.path / f"{split}.npz"
@@ -255,7 +255,7 @@ def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
 
 
 def score_lines(rewards: Rewards, key: str) -> list[str]:
-    """A line for each model's (or aggregate's) scores; nan is a candidate that could not be judged, or is none."""
+    """A line of scores for each model or aggregate; nan: not judged, or no candidate."""
     found = rewards.scores_MNK[:, position(rewards.ids, key)]
     best_M = np.where(np.isnan(found), -np.inf, found).argmax(1).tolist()
     named = zip(rewards.models.tolist(), best_M, found, strict=True)

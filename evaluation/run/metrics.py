@@ -7,7 +7,7 @@ smallest_difference_OTHER (the least difference to OTHER that this set shows wit
 ece (0 to 1) · abstained, unjudged (shares) · disagreement, imitation, imitation_if_independent (a student's, with its
 teacher) · pass@K. Shares and accuracies run from 0 to 1; "points" are hundredths of them.
 
-`n` counts different questions over all seeds. A number that cannot be had has value None and a reason.
+`n` counts different questions over all seeds. An undefined number has value None and a reason.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from w2s.grading.answers import NO_ANSWER
 from w2s.store.hidden import hide
 from w2s.store.records import Metric, Outcome, Predictions, align
 
-MODELS = (
-    "floor",
-    "best_learner",
-    "committee",
-    "rewarded",
-    "student",
-    "ceiling",
-    "uniform",
-    "bagged",
-    "answer_level",
-    "long_learner",
-    "naive_student",
-    "recorded_student",
-    "sft_student",
-    "unrewarded",
-    "zero_shot",
-    "easy_gold",
-    "shuffled",
-)
+MODELS = {
+    "floor": ("floor", "the floor"),
+    "best_learner": ("best single learner", "its best single learner"),
+    "committee": ("committee", "its committee"),
+    "rewarded": ("committee with rewards", "its committee, tilted by rewards"),
+    "student": ("student", "the student"),
+    "ceiling": ("ceiling", "the ceiling"),
+    "uniform": ("equal alphas", "equal alphas"),
+    "bagged": ("bagged learners", "bagging"),
+    "answer_level": ("boosted by answers", "boosting by whole answers"),
+    "long_learner": ("one long learner", "one learner trained as long"),
+    "naive_student": ("student of the floor", "a student of the floor"),
+    "recorded_student": ("student of recorded labels", "a student of the recorded labels"),
+    "sft_student": ("student before RL or DPO", "itself before its objective"),
+    "unrewarded": ("student without rewards", "a student without rewards"),
+    "zero_shot": ("base, untouched", "its untouched base"),
+    "easy_gold": ("base on easy gold", "its base on the easy gold alone"),
+    "shuffled": ("shuffled labels", "a student of shuffled labels"),
+}
+"""Model -> its label in pictures and tables, and the words for it in a sentence about the student or the committee."""
 PAIRS = (
     ("student", "committee"),
     ("student", "floor"),
@@ -74,7 +75,7 @@ TEACHERS = {
     "unrewarded": ("committee",),
     "naive_student": ("floor",),
 }
-"""Whose labels a student learned from: the first of these that the run has."""
+"""Student -> whose labels it learned from: the first of these in the run."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
 
@@ -106,7 +107,7 @@ Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; th
 
 
 def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
-    """An opinion against {id: index of the right candidate}; -1 where the right answer is no candidate."""
+    """An opinion against {id: index of the right candidate}, which is -1 where no candidate is right."""
     missing = [key for key in opinion.ids.tolist() if key not in gold]
     if missing:
         raise ValueError(f"{opinion.by}: {len(missing)} questions have no gold answer ({', '.join(missing[:3])})")
@@ -118,7 +119,7 @@ def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
-    """Programs that were run and short answers; of several outcomes of a question the first is its answer."""
+    """Judged programs or short answers; the first of several outcomes of a question is its answer."""
     first: dict[str, Outcome] = {}
     for one in outcomes:
         first.setdefault(one.id, one)
@@ -221,7 +222,7 @@ def calibrations(one: Suite) -> list[Metric]:
 
 
 def brier_score(judged: Judged) -> np.ndarray:
-    """Per question, sum_k (p_k - [k is right])^2; a right answer that is no candidate counts 1 more."""
+    """Per question, sum_k (p_k - [k is right])^2, plus 1 where no candidate is right."""
     right_NK = np.arange(judged.opinion.probs_NK.shape[1]) == judged.gold_N[:, None]
     return ((judged.opinion.probs_NK - right_NK) ** 2).sum(1) + (judged.gold_N < 0)
 
@@ -319,7 +320,7 @@ def measure_samples(
 
 
 def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Labels from easy to hard (as the numbers rise), and {id: label}: each level of few, or bins of equal mass."""
+    """(labels from easy to hard, {id: label}): one label per level if these are few, else bins of equal mass."""
     ids, value_N = list(difficulty), np.array(list(difficulty.values()), dtype=float)
     levels = np.unique(value_N)
     if len(levels) <= count + 1:
@@ -344,6 +345,6 @@ def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric],
         for field in ("value", "low", "high"):
             row[field] = None if row[field] is None else round(float(row[field]), 6) + 0.0  # no -0.0
         rows.append(row)
-    told = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
+    content = {"run": run, "verdict": verdict, **({"limit": limit} if limit else {}), "metrics": rows}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     Path(path).write_text(hide(text) + "\n", encoding="utf-8", errors="backslashreplace")

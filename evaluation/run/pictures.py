@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from w2s.evaluation.run.contents import Training
+from w2s.evaluation.run.metrics import MODELS
 from w2s.evaluation.run.verdict import points
 from w2s.store.log import printable
 from w2s.store.records import Metric
@@ -20,30 +21,12 @@ INK, SOFT, FAINT, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#
 VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--faint", ACCENT: "--accent", PAPER: "--paper"}
 WIDTH = 4.9
 
-LABELS = {
-    "floor": "floor",
-    "committee": "committee",
-    "student": "student",
-    "ceiling": "ceiling",
-    "best_learner": "best single learner",
-    "uniform": "equal alphas",
-    "bagged": "bagged learners",
-    "answer_level": "boosted by answers",
-    "long_learner": "one long learner",
-    "naive_student": "student of the floor",
-    "recorded_student": "student of recorded labels",
-    "rewarded": "committee with rewards",
-    "sft_student": "student before RL or DPO",
-    "unrewarded": "student without rewards",
-    "zero_shot": "base, untouched",
-    "easy_gold": "base on easy gold",
-    "shuffled": "shuffled labels",
-}
+LABELS = {model: label for model, (label, _) in MODELS.items()}
 LADDER = ("floor", "committee", "rewarded", "student", "ceiling")
 
 
 def canvas(height: float, columns: int = 1, **spacing: float):
-    """A figure of the page's width and its axes, without frames."""
+    """A figure as wide as the page, and its axes, without frames."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
@@ -94,29 +77,8 @@ def ladder(metrics: dict[str, Metric]) -> str:
             axis.axvline(100 * metrics[model].value, color=FAINT, lw=0.8, zorder=0)
     for at, model in enumerate(rows):
         y = -at - (0.5 if model in controls and steps else 0)
-        one = metrics[model]
         colour = ACCENT if model == "student" else INK if model in steps else SOFT
-        interval(axis, y, one, colour, size=6 if model in steps else 4)
-        axis.text(
-            -0.04,
-            y,
-            LABELS[model],
-            transform=axis.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            color=colour,
-            size=11,
-        )
-        axis.text(
-            1.05,
-            y,
-            points(one.value),
-            transform=axis.get_yaxis_transform(),
-            ha="left",
-            va="center",
-            color=colour,
-            size=11,
-        )
+        interval(axis, y, metrics[model], LABELS[model], colour, dot=6 if model in steps else 4)
     axis.set_ylim(-len(rows) - (0.1 if controls and steps else -0.4), 0.6)
     axis.set_yticks([])
     axis.margins(x=0.04)
@@ -124,9 +86,19 @@ def ladder(metrics: dict[str, Metric]) -> str:
     return svg(figure, "Accuracy of every model with its 95 percent interval")
 
 
-def interval(axis, y: float, one: Metric, colour: str, *, size: float) -> None:
-    axis.plot([100 * one.low, 100 * one.high], [y, y], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
-    axis.plot(100 * one.value, y, "o", color=colour, ms=size, mec=PAPER, mew=0.8)
+def interval(axis, y: float, metric: Metric, name: str, colour: str, *, dot: float, size: float = 11) -> None:
+    """One row: a dot and its interval, in points, with the name to the left and the figure to the right."""
+    axis.plot([100 * metric.low, 100 * metric.high], [y, y], color=colour, lw=1.6, alpha=0.45, solid_capstyle="butt")
+    axis.plot(100 * metric.value, y, "o", color=colour, ms=dot, mec=PAPER, mew=0.8)
+    across = axis.get_yaxis_transform()
+    for x, text, side in ((-0.04, name, "right"), (1.05, points(metric.value), "left")):
+        axis.text(x, y, text, transform=across, ha=side, va="center", color=colour, size=size)
+
+
+def band(axis, x: Sequence[float], metrics: Sequence[Metric], colour: str, scale: float = 100) -> None:
+    """The 95% intervals around a line, shaded."""
+    low, high = ([scale * getattr(metric, edge) for metric in metrics] for edge in ("low", "high"))
+    axis.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
 
 
 def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
@@ -142,10 +114,10 @@ def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
 
 
 def training(fits: Sequence[Training]) -> str:
-    """How one model's fits went, a panel for what was measured: a line per seed; on held-out labels in the accent."""
-    told = [panel for panel in PANELS if any(getattr(one, panel) for one in fits)][:3]
-    figure, axes = canvas(1.85, len(told), left=0.085, right=0.99, top=0.8, bottom=0.22, wspace=0.3)
-    for panel, axis in zip(told, axes, strict=True):
+    """The fits of one model, a panel per quantity and a line per seed; held-out labels in the accent colour."""
+    panels = [panel for panel in PANELS if any(getattr(one, panel) for one in fits)][:3]
+    figure, axes = canvas(1.85, len(panels), left=0.085, right=0.99, top=0.8, bottom=0.22, wspace=0.3)
+    for panel, axis in zip(panels, axes, strict=True):
         for one in fits:
             curve_over_steps(axis, getattr(one, panel), INK if panel != "agreement" else ACCENT, PANELS[panel][1])
             if panel == "loss":
@@ -180,9 +152,9 @@ def learners(rounds: Sequence[Training]) -> str:
     return svg(figure, "Training of the learners, round by round")
 
 
-def curve_over_steps(axis, told: Sequence[tuple[int, float]], colour: str, times: float):
-    marked = {"marker": "o", "ms": 2.5} if len(told) < 25 else {}
-    return axis.plot([step for step, _ in told], [times * value for _, value in told], color=colour, lw=1.1, **marked)
+def curve_over_steps(axis, line: Sequence[tuple[int, float]], colour: str, times: float):
+    marked = {"marker": "o", "ms": 2.5} if len(line) < 25 else {}
+    return axis.plot([step for step, _ in line], [times * value for _, value in line], color=colour, lw=1.1, **marked)
 
 
 def over_steps(axis, title: str) -> None:
@@ -207,7 +179,7 @@ def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
 
 
 def lines(axis, series: Sequence[Sequence[float]]) -> None:
-    """A thin line per seed over rounds 1, 2, ...; with several seeds their mean, as far as all of them go."""
+    """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, over the rounds that all have."""
     from matplotlib.ticker import MaxNLocator
 
     for values in series:
@@ -251,7 +223,7 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
 
 
 def plain(text: str) -> str:
-    """A given name as matplotlib can draw it, whose dollar signs it must not take for mathematics."""
+    """A name for matplotlib to draw, with dollar signs escaped so that they do not start mathematics."""
     return printable(text).replace("$", r"\$")
 
 
@@ -275,8 +247,7 @@ def curve(bins: Sequence[str], models: dict[str, Sequence[Metric | None]], axis_
         colour = ACCENT if model == "student" else INK if model == "committee" else SOFT
         shown = [100 * values[at].value for at in points_x]
         if model in ("student", "committee"):
-            low, high = ([100 * getattr(values[at], edge) for at in points_x] for edge in ("low", "high"))
-            axis.fill_between(points_x, low, high, color=colour, alpha=0.1, lw=0)
+            band(axis, points_x, [values[at] for at in points_x], colour)
         axis.plot(points_x, shown, color=colour, lw=2 if model == "student" else 1.3, marker="o", ms=3)
         ends.append([shown[-1], model, colour])
     low, high = axis.get_ylim()
@@ -306,7 +277,7 @@ def apart(heights: list[float], gap: float) -> list[float]:
 
 
 def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
-    """Confidence against accuracy, a small square per model; on the diagonal a model means what it says."""
+    """Confidence against accuracy, a panel per model; on the diagonal a model is calibrated."""
     shown = dict(list(models.items())[:4])
     figure, axes = canvas(1.65, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.25, wspace=0.3)
     for axis, (model, bins) in zip(axes, shown.items(), strict=False):
@@ -327,7 +298,7 @@ def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A weight's history as a line as high as the text."""
+    """The history of a weight, as a line as high as the text."""
     top = max([*values, 1e-12])
     step = 60 / max(len(values) - 1, 1)
     path = " ".join(f"{2 + at * step:.1f},{16 - 14 * value / top:.1f}" for at, value in enumerate(values))

@@ -1,4 +1,4 @@
-"""report.html and report.md: what a run found, on one page that needs nothing else.
+"""report.html and report.md: the findings of a run on one self-contained page.
 
 The text of questions, answers and configs comes from outside: jinja2 escapes it in both files, without control
 characters.
@@ -17,15 +17,15 @@ from markupsafe import Markup
 
 from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
-from w2s.evaluation.run.metrics import PAIRS
+from w2s.evaluation.run.metrics import MODELS, PAIRS
 from w2s.evaluation.run.verdict import edge, find, points, remarks, sentence, verdict
 from w2s.store.hidden import hide
 from w2s.store.log import duration, printable
 from w2s.store.records import Metric
 
 
-def write_report(data: ReportData, folder: Path) -> None:
-    """report.html (self-contained, offline, no scripts) and report.md in `folder`."""
+def write_report(data: ReportData, folder: Path) -> list[str]:
+    """report.html (self-contained, offline, no scripts) and report.md in `folder`; returns their names."""
     on_suite = [m for m in data.metrics if m.suite == data.suite and m.value is not None]
     accuracy = {m.model: m for m in on_suite if m.name == "accuracy"}
     pairs = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
@@ -34,7 +34,7 @@ def write_report(data: ReportData, folder: Path) -> None:
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),
         "remarks": remarks(data.metrics, data.suite),
-        "ladder": [accuracy[m] for m in pictures.LABELS if m in accuracy],
+        "ladder": [accuracy[m] for m in dict.fromkeys((*pictures.LADDER, *MODELS)) if m in accuracy],
         "steps": sum(m in accuracy for m in pictures.LADDER),
         "curve": curve_of(data),
         "signed": lambda share: f"{100 * share:+.1f}",
@@ -48,26 +48,25 @@ def write_report(data: ReportData, folder: Path) -> None:
         "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
         "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
     }
-    render("report.html", {**content, "pictures": draw(data, accuracy)}, folder)
-    render("report.md", {**content, "pictures": {}}, folder)
+    return write_pages("report", {**content, "pictures": draw(data, accuracy)}, folder)
 
 
 def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
-    """Every picture that the data allow, by the name of its section."""
+    """The pictures for which there are data, by name of section."""
     drawn = {}
     if accuracy:
         drawn["ladder"] = pictures.ladder(accuracy)
     for who in sorted({one.who for one in data.training if not one.who.startswith("round ")}):
         drawn[f"training {who}"] = pictures.training([one for one in data.training if one.who == who])
-    learned = [one for one in data.training if one.who.startswith("round ") and one.loss]
-    if learned:
-        drawn["learners"] = pictures.learners([one for one in learned if one.seed == learned[0].seed])
-    told = [one for one in data.rounds if one.rounds]
-    if told:
-        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in told])
-    staged = [one for one in data.rounds if one.validation]
-    if staged:
-        drawn["validation"] = pictures.validation([s.validation for s in staged], [s.used for s in staged])
+    fits = [one for one in data.training if one.who.startswith("round ") and one.loss]
+    if fits:
+        drawn["learners"] = pictures.learners([one for one in fits if one.seed == fits[0].seed])
+    boosted = [one for one in data.rounds if one.rounds]
+    if boosted:
+        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in boosted])
+    validated = [one for one in data.rounds if one.validation]
+    if validated:
+        drawn["validation"] = pictures.validation([s.validation for s in validated], [s.used for s in validated])
     if data.dependence is not None and len(data.dependence.names) > 1:
         drawn["dependence"] = pictures.heatmap(data.dependence.names, data.dependence.phi_RR)
     if by_bin := curve_of(data):
@@ -78,7 +77,7 @@ def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
 
 
 def curve_of(data: ReportData) -> dict[str, list[Metric | None]]:
-    """Accuracy of the ladder's models by bin of difficulty; empty where there are no two bins."""
+    """Accuracy of the models on the ladder by bin of difficulty; empty with fewer than two bins."""
     if len(data.difficulty_bins) < 2:
         return {}
     by_bin = {
@@ -98,7 +97,7 @@ def stops(data: ReportData) -> dict[str, list[int]]:
 
 
 def coming_back(data: ReportData) -> str:
-    """Why the heaviest questions weigh the same, where they do."""
+    """Why the heaviest questions share one weight, if they do."""
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
     return (
@@ -107,36 +106,44 @@ def coming_back(data: ReportData) -> str:
     )
 
 
-def every(told: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
+def every(points_of_curve: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
     """At most `most` points of a curve, the last among them."""
-    return list(told[:: -max(1, -(-len(told) // most))])[::-1]
+    return list(points_of_curve[:: -max(1, -(-len(points_of_curve) // most))])[::-1]
 
 
-def at_step(told: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
-    """A curve's value at a step, or at the first point behind it; nothing where it has ended."""
-    return next((f"{times * value:.3g}" for at, value in told if at >= step), "")
+def at_step(points_of_curve: Sequence[tuple[int, float]], step: int, times: float = 1) -> str:
+    """The value of a curve at a step, or at the first point after it; empty past its end."""
+    return next((f"{times * value:.3g}" for at, value in points_of_curve if at >= step), "")
 
 
 def other_suites(data: ReportData) -> dict[str, list[Metric]]:
-    """What the other suites say, in one table each: accuracy and pass@k."""
-    wanted = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
-    return {suite: [m for m in wanted if m.suite == suite] for suite in sorted({m.suite for m in wanted})}
+    """Accuracy and pass@k on the other suites."""
+    shown = [m for m in data.metrics if m.suite != data.suite and (m.name == "accuracy" or m.name.startswith("pass@"))]
+    return {suite: [m for m in shown if m.suite == suite] for suite in sorted({m.suite for m in shown})}
 
 
-def render(name: str, content: dict[str, Any], folder: Path) -> None:
-    """The template `name`, filled, as a file in `folder`."""
-    folder = Path(folder)
+def write_pages(template: str, content: dict[str, Any], folder: Path, *, name: str = "") -> list[str]:
+    """TEMPLATE.html and, without pictures, TEMPLATE.md, filled, as `name` (default: TEMPLATE) in `folder`; returns the
+    names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(fill(name, content), encoding="utf-8", errors="backslashreplace")
+    name, files = name or template, []
+    for ending, drawn in ((".html", content["pictures"]), (".md", {})):
+        text = fill(template + ending, {**content, "pictures": drawn})
+        (folder / (name + ending)).write_text(text, encoding="utf-8", errors="backslashreplace")
+        files.append(name + ending)
+    return files
 
 
 def fill(name: str, content: dict[str, Any]) -> str:
-    """The template `name`, filled, secrets hidden. All text is escaped but the pictures."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates")
+    """The template `name`, filled, with secrets hidden. All text but the pictures is escaped."""
     page = jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
         finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
-    )  # fmt: skip
+    )
     page.filters |= {
         "points": lambda share: typeset(points(share)),
         "typeset": typeset,
@@ -150,23 +157,23 @@ def fill(name: str, content: dict[str, Any]) -> str:
         "cell": cell,
         "block": block,
     }
-    content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content["pictures"].items()}}
+    content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content.get("pictures", {}).items()}}
     return hide(page.get_template(name).render(content))
 
 
 def typeset(text: str) -> str:
-    """Hyphens before digits as the minus signs that they mean; no line ends inside 'n = 12'."""
-    return re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0")
+    """Minus signs for hyphens before digits; no line break inside 'n = 12'."""
+    return type(text)(re.sub(r"(?<![\w-])-(?=\d)", "−", text).replace("n = ", "n\u00a0=\u00a0"))
 
 
 def cell(text: object) -> Markup:
-    """Text of unknown origin inside a line of Markdown: no HTML, no links or pictures, no table bars, one line."""
+    """Untrusted text inside a line of Markdown: no HTML, links, pictures or table bars, and one line."""
     line = re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", " ".join(str(text).split()))
     return Markup(html.escape(line, quote=False))
 
 
 def block(text: str) -> Markup:
-    """Text as it is, in a fence that is longer than any fence inside."""
+    """Text verbatim, in a fence longer than any fence inside."""
     longest = max(map(len, re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup(f"{fence}\n{text.rstrip()}\n{fence}")

@@ -1,12 +1,13 @@
-"""A finished run, opened: its artifacts by what they are, everybody's judged answers, and every metric."""
+"""A finished run, opened: its artifacts by kind, the judged answers of its models, its metrics, and its finish."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ import numpy as np
 
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
-from w2s.evaluation.run.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
+from w2s.evaluation.run.metrics import (
+    MODELS,
+    Answers,
+    difficulty_bins,
+    judge,
+    judge_outcomes,
+    measure,
+    measure_samples,
+    write_metrics,
+)
 from w2s.store.artifacts import checked, read_listing, read_manifest, read_sealed, sha256, write_sealed
 from w2s.store.hidden import revealed
+from w2s.store.log import say
 from w2s.store.records import (
     Example,
     Gold,
@@ -44,7 +55,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        """The folder, to read from: a damaged artifact is a BadInput."""
+        """The folder, checked for reading; BadInput if the artifact is damaged."""
         return checked(self.folder)
 
     @property
@@ -62,12 +73,13 @@ class Run:
     command: str
 
     def outcomes(self, suite: str, **tags: Any) -> list[Artifact]:
-        """Who wrote texts for the suite, judged."""
+        """The judged texts that models wrote for the suite."""
         return [a for a in self.find("outcomes", suite=suite, **tags) if (a.path / "outcomes.jsonl").exists()]
 
     def find(self, kind: str, **tags: Any) -> list[Artifact]:
-        wanted = {"kind": kind, **tags}
-        return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in wanted.items())]
+        """The artifacts of a kind with these tags."""
+        items = {"kind": kind, **tags}.items()
+        return [a for a in self.artifacts if all(a.tags.get(key) == value for key, value in items)]
 
     @property
     def seeds(self) -> list[int]:
@@ -75,7 +87,7 @@ class Run:
 
     @functools.cached_property
     def written(self) -> bool:
-        """Whether its questions have no choices: everybody writes short answers or programs."""
+        """Whether the questions have no choices, so that models write short answers or programs."""
         return any(row.task != "choice" for row in questions_of(self, self.seeds[0], SUITE).values())
 
     @functools.cached_property
@@ -86,7 +98,7 @@ class Run:
 
 
 def open_run(folder: Path) -> Run:
-    """The run as its stages.json lists it; a BadInput where that or config.yaml is not as the run wrote it."""
+    """The run as stages.json lists it; BadInput if that or config.yaml is not as the run wrote it."""
     from omegaconf import OmegaConf
 
     listed, store = read_listing(folder), folder.parent / "store"
@@ -96,7 +108,7 @@ def open_run(folder: Path) -> Run:
 
 
 def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
-    """Everybody's answers to hard_test, and every metric of every suite."""
+    """The answers of all models to hard_test, and the metrics of every suite."""
     answers = answers_to(run, SUITE)
     _, bin_of = bins(run)
     metrics = measure(SUITE, answers, bins=bin_of)
@@ -125,10 +137,10 @@ def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
 
 
 def leaks(run: Run, suite: str, seed: int) -> set[str]:
-    """Questions of a further suite that repeat a question trained on (hard_test has none: the split saw to it)."""
-    (asked,) = run.find("suite", suite=suite)
+    """Questions of a further suite that repeat a training question; the split keeps hard_test free of them."""
+    (artifact,) = run.find("suite", suite=suite)
     trained = [row for split in ("easy_fit", "transfer") for row in questions_of(run, seed, split).values()]
-    rows = read_rows(asked.path / f"{suite}.jsonl", Example)
+    rows = read_rows(artifact.path / f"{suite}.jsonl", Example)
     near = run.config["data"]["near"]
     return {leak.removed for leak in remove_leaks(rows, trained, near=near)[1]}
 
@@ -162,14 +174,14 @@ def read_texts(path: Path) -> dict[str, list[tuple[str, float]]]:
 
 
 def row_weights(folder: Path) -> Weights:
-    """What each question weighs after the round in `folder`: where tokens have weights, the sum of its tokens'."""
+    """The weight of each question after the round in `folder`; the sum over its tokens where these have weights."""
     by_token = "weight_T" in load_arrays(folder / "weights.npz")
     weights = read_arrays(folder / "weights.npz", TokenWeights if by_token else Weights)
     return by_row(weights)[0] if by_token else weights
 
 
 def answer_text(row: Example, answer: int | str) -> str:
-    """A gold answer in words: the choice, the short answer or the reference program."""
+    """A gold answer as text: the choice, the short answer or the reference program."""
     return row.choices[int(answer)] if row.task == "choice" else str(answer)
 
 
@@ -189,15 +201,47 @@ def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
     return (labels, bin_of) if len(labels) > 1 else ((), {})
 
 
-def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
-    """report.json: the verdict, what it depends on, and the pages as they were written."""
-    hashes = {page: sha256(folder / page) for page in pages}
-    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
+# --- finishing -------------------------------------------------------------------------------------------------------
 
 
-def said_before(folder: Path, stamp: str) -> str | None:
-    """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
-    told = read_sealed(folder / "report.json") or {}
-    pages = told.get("pages", {}).items()
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """The results of a study. `write_pages` writes its pages to the folder of the run and returns their names."""
+
+    verdict: str
+    metrics: Sequence[Metric]
+    write_pages: Callable[[], list[str]]
+
+
+def finish_study(folder: Path, measure_study: Callable[[Run], Findings], *, again: bool = False) -> str:
+    """metrics.json and the pages of a run whose stages are all complete; returns the verdict, a sentence.
+
+    Nothing is written again while the stages and the settings of the evaluation stay the same, unless `again`.
+    """
+    run = open_run(folder)
+    stamp = stamp_report(run)
+    if not again and (verdict := read_verdict(folder, stamp)):
+        return verdict
+    say(f"{run.config['name']}: measuring, and writing the report")
+    findings = measure_study(run)  # reads everything before anything is written
+    write_metrics(
+        folder / "metrics.json", run.config["name"], findings.verdict, findings.metrics, limit=run.config.get("limit")
+    )
+    pages = {page: sha256(folder / page) for page in ("metrics.json", *findings.write_pages())}
+    write_sealed(folder / "report.json", {"stamp": stamp, "verdict": findings.verdict, "pages": pages})
+    return findings.verdict
+
+
+def stamp_report(run: Run) -> str:
+    """A hash of what a report depends on: the artifacts and the settings of the evaluation."""
+    settings = [run.config.get(key) for key in ("name", "rewards", "evaluation")]
+    recipe = json.dumps([settings, [artifact.folder.name for artifact in run.artifacts]], sort_keys=True)
+    return hashlib.sha256(recipe.encode()).hexdigest()
+
+
+def read_verdict(folder: Path, stamp: str) -> str | None:
+    """The verdict of a report with the same stamp; None without one, or where one of its pages is damaged or gone."""
+    report = read_sealed(folder / "report.json") or {}
+    pages = report.get("pages", {}).items()
     whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
-    return told["verdict"] if whole and told.get("stamp") == stamp else None
+    return report["verdict"] if whole and report.get("stamp") == stamp else None

@@ -34,7 +34,7 @@ KINDS = {
         "A candidate's score is the cosine of the encoded prompt and the encoded candidate.",
     ),
 }
-"""Kind of model -> what loads it, the hub's word for its task, and how it answers."""
+"""Kind of model -> the class that loads it, the hub's name of its task, and how it answers."""
 SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
@@ -80,7 +80,6 @@ def card(run: Run, data: ReportData) -> str:
     example = next(iter(questions_of(run, seed, "transfer").values()))
     content: dict[str, Any] = {
         "data": data,
-        "pictures": {},
         "verdict": sentence(verdict(data.metrics, data.suite)),
         "flow": {step.name: step for step in data.flow},
         "path": model.path,

@@ -1,34 +1,17 @@
-"""What the numbers say, in sentences: nothing that an interval does not carry."""
+"""What the numbers say, in sentences; none claims more than its interval supports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from w2s.evaluation.run.metrics import MODELS
 from w2s.store.records import Metric
 
-WORDS = {
-    "floor": "the floor",
-    "best_learner": "its best single learner",
-    "committee": "its committee",
-    "rewarded": "its committee, tilted by rewards",
-    "student": "the student",
-    "ceiling": "the ceiling",
-    "uniform": "equal alphas",
-    "bagged": "bagging",
-    "answer_level": "boosting by whole answers",
-    "long_learner": "one learner trained as long",
-    "naive_student": "a student of the floor",
-    "recorded_student": "a student of the recorded labels",
-    "sft_student": "itself before its objective",
-    "unrewarded": "a student without rewards",
-    "zero_shot": "its untouched base",
-    "easy_gold": "its base on the easy gold alone",
-    "shuffled": "a student of shuffled labels",
-}
+WORDS = {model: words for model, (_, words) in MODELS.items()}
 
 
 def find(metrics: Sequence[Metric], suite: str, model: str, name: str) -> Metric | None:
-    """The one metric of that suite, model and name, if there is one."""
+    """The metric of that suite, model and name, or None."""
     return next((m for m in metrics if (m.suite, m.model, m.name) == (suite, model, name)), None)
 
 
@@ -48,14 +31,14 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
 
 
 def untaught(metrics: Sequence[Metric], suite: str) -> str:
-    """What takes the headline back: a student that is not above its untouched base, or above shuffled labels."""
+    """What qualifies the headline: a student not shown to be above its untouched base or shuffled labels."""
     gaps = {other: find(metrics, suite, "student", f"accuracy_minus_{other}") for other in ("zero_shot", "shuffled")}
     level = [WORDS[other] for other, gap in gaps.items() if gap is not None and gap.low is not None and gap.low <= 0]
     return f"; but it is not shown to be above {' or '.join(level)}" if level else ""
 
 
 def brought(metrics: Sequence[Metric], suite: str) -> str:
-    """What rewards and the student's objective brought, a gain or none, where the run has them."""
+    """Whether rewards and the objective of the student brought a gain, where the run has them."""
     found = ""
     taught = "student" if find(metrics, suite, "sft_student", "accuracy") is None else "sft_student"
     for model, other, gain in ((taught, "unrewarded", "rewards in labels"), ("student", "sft_student", "objective")):
@@ -113,8 +96,8 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
 def silence(metrics: Sequence[Metric], suite: str) -> list[str]:
     """How often the main models gave no answer."""
     shares = {model: find(metrics, suite, model, "abstained") for model in ("student", "committee", "floor", "ceiling")}
-    told = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share is not None and share.value]
-    return [f"no answer was given by {', '.join(told)} of the questions"] if told else []
+    who = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share is not None and share.value]
+    return [f"no answer was given by {', '.join(who)} of the questions"] if who else []
 
 
 def shortcut(metrics: Sequence[Metric], suite: str) -> list[str]:
@@ -167,7 +150,7 @@ def points(share: float) -> str:
 
 
 def edge(bound: float | None) -> str:
-    """One end of an interval; None is an end that is not bounded."""
+    """One end of an interval; None: unbounded."""
     return "unbounded" if bound is None else f"{bound:.2f}"
 
 

@@ -1,5 +1,6 @@
 """`w2s judge`: samples written elsewhere -> a verdict for each, and pass@k."""
 
+import doctest
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from w2s.cli import main
 from w2s.evaluation import judging
 from w2s.grading import judge as grading
 from w2s.sandbox import Unsafe, tier
+from w2s.store.records import BadInput
 
 RIGHT = ["    return a + b\n", "    return items[-1]\n", "    return n % 2 == 0\n"]
 HEADS = ["def add(a, b):\n", "def last(items):\n", "def even(n):\n"]
@@ -168,13 +170,13 @@ def test_a_text_without_an_answer_has_a_status_of_its_own_and_a_long_number_is_a
 
 def counted(monkeypatch) -> list[str]:
     """The texts that are judged from now on."""
-    seen, plain = [], judging.judge
+    seen, plain = [], grading.judge
 
     def judged(rows, **named):
         seen.extend(text for _, _, text in rows)
         return plain(rows, **named)
 
-    monkeypatch.setattr(judging, "judge", judged)
+    monkeypatch.setattr(grading, "judge", judged)
     return seen
 
 
@@ -230,7 +232,7 @@ def test_what_could_not_be_judged_is_counted_told_and_tried_again(monkeypatch, c
             for at in range(len(rows)):
                 keep(at, (None, "the sandbox failed: no memory", 0.0))
 
-        patch.setattr(judging, "judge", fails)
+        patch.setattr(grading, "judge", fails)
         judge("u.jsonl", "--out", "u.out")
     assert "statuses: 3 could not be judged (the sandbox failed)" in capsys.readouterr().out
     assert [(row["correct"], row["status"]) for row in read("u.out")] == [(None, "the sandbox failed: no memory")] * 3
@@ -373,3 +375,17 @@ def test_a_file_of_something_else_is_not_written_over(capsys):
     assert Path("notes.jsonl").read_text() == "notes\n"
     judge(samples, "--out", "verdicts.jsonl", "--replace")
     assert "other" not in Path("verdicts.jsonl").read_text()
+
+
+def test_rows_in_memory_get_a_verdict_each_and_write_nothing(here):
+    judgement = judging.judge(three_of_each(), "humaneval", data_root="data", ks=[1])
+    assert judgement.verdicts["correct"].tolist() == [True, True, True, False, True, True, False, False, True]
+    assert set(judgement.verdicts["model"]) == {"samples"}
+    assert "pass@1" in judgement.summary
+    assert not Path("runs").exists()
+    with pytest.raises(BadInput, match="row 1: task_id: nothing given"):
+        judging.judge([{"solution": "x"}], "humaneval", data_root="data")
+
+
+def test_the_example_of_judge_runs():
+    assert doctest.testmod(judging) == doctest.TestResults(failed=0, attempted=7)

@@ -84,7 +84,14 @@ def make_parser() -> argparse.ArgumentParser:
     add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
     add(show, "show what an artifact of the store is and what it holds", flags.ARTIFACT, flags.RUNS_DIR)
     add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
-    add(report, "write a run's report again, or compare runs side by side", flags.RUNS, flags.BESIDE, flags.RUNS_DIR)
+    add(
+        report,
+        "write a run's report again, or compare runs side by side",
+        flags.RUNS,
+        flags.BESIDE,
+        flags.RESULTS,
+        flags.RUNS_DIR,
+    )
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
     add(combine, "turn the recorded answers of many models into the best single opinion", *flags.COMBINE)
@@ -142,7 +149,14 @@ def why(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Write the report of one run again, or, with several runs, a comparison with paired differences."""
+    """Write the report of one run again, or, with several runs, a comparison with paired differences. With --results,
+    write a page of results, of one run or of several of one config, and beside it the metrics it is made from."""
+    if args.results:
+        from w2s.evaluation.results import write_results
+
+        folders = [find_results(name, args.runs_dir) for name in args.runs]
+        print(f"results: {write_results(folders, Path(args.results))}")
+        return
     if args.out and len(args.runs) == 1:
         raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
     folders = [find_run(name, args.runs_dir) for name in args.runs]
@@ -164,14 +178,22 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def judge(args: argparse.Namespace) -> None:
     """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command resumes."""
-    from w2s.evaluation.judging import judge_file
+    from w2s.evaluation.judging import judge as judge_samples
 
     if not 0 < args.timeout < float("inf"):
         raise BadInput(f"--timeout: {args.timeout:g} given; allowed: seconds above 0")
-    root, out = (Path(path) if path else None for path in (args.data_root, args.out))
-    how = {"timeout_s": args.timeout, "allow_unsandboxed": args.allow_unsandboxed}
-    how |= {"limit": args.limit, "replace": args.replace}
-    print(judge_file(Path(args.samples), args.suite, data_root=root, out=out, ks=args.k, **how))
+    judgement = judge_samples(
+        args.samples,
+        args.suite,
+        data_root=args.data_root,
+        out=args.out,
+        ks=args.k,
+        timeout_s=args.timeout,
+        allow_unsandboxed=args.allow_unsandboxed,
+        limit=args.limit,
+        replace=args.replace,
+    )
+    print(judgement.summary)
 
 
 def combine(args: argparse.Namespace) -> None:
@@ -261,6 +283,11 @@ def env(args: argparse.Namespace) -> None:
 def add_limit(overrides: list[str], count: int | None) -> list[str]:
     """`--limit N` is `limit=N`."""
     return overrides + ([] if count is None else [f"limit={count}"])
+
+
+def find_results(name: str, runs_dir: str) -> Path:
+    """The folder of a run, or one of `w2s combine`."""
+    return Path(name) if (Path(name) / "combine.json").is_file() else find_run(name, runs_dir)
 
 
 def find_run(name: str, runs_dir: str) -> Path:

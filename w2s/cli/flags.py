@@ -124,6 +124,10 @@ STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "the study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
 REPLACE = ("--replace", {"action": "store_true", "help": "overwrite what is there under the same name"})
+RESULTS = (
+    "--results",
+    {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md from them"},
+)
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "the folder of runs and their store (default: runs)"})
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s.evaluation.rewards import reward_study as measured
-from w2s.evaluation.rewards.reward_study import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Asked, Pool
+from w2s.evaluation.rewards.reward_study import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Pool, ScoredPairs
 from w2s.evaluation.statistics import Scores, contrast
 from w2s.store.records import Example, Rewards, example_id
 
@@ -27,13 +27,13 @@ def pairs(texts, groups=None, **meta) -> list[Example]:
     return found
 
 
-def asked(examples, gold, scores_MN2, **others) -> Asked:
+def asked(examples, gold, scores_MN2, **others) -> ScoredPairs:
     length_N2 = np.array([[len(text) for text in row.choices] for row in examples], dtype=float)
     kinds = {"separate": np.asarray(scores_MN2, dtype=float), **others}
     ids = np.array([row.id for row in examples])
     rewards = {kind: Rewards(ids, one, np.arange(len(one)).astype(str)) for kind, one in kinds.items()}
     scores, members = measured.proxies(rewards, np.ones(length_N2.shape, bool), length_N2, **HOW)
-    return Asked(examples, np.array(gold), scores, members)
+    return ScoredPairs(examples, np.array(gold), scores, members)
 
 
 def told(metrics, model, name):

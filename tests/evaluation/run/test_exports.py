@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import RIGHT, write_run
-from w2s.evaluation import judging
+from w2s.evaluation import judging, judging_samples
 from w2s.evaluation.run.exports import choice_sample, write_exports, write_lm_eval
 from w2s.evaluation.run.runs import answers_to, measure_run, open_run
 from w2s.evaluation.run.verdict import find
@@ -79,10 +79,10 @@ def test_programs_are_whole_and_are_judged_again_alike(tmp_path, sandbox, monkey
     hard = read_rows(run.find("questions")[0].path / "hard_test.jsonl", Example)
     by_task = {row.meta["task_id"]: row for row in hard}
     monkeypatch.setattr(judging, "SUITES", ("own",))
-    monkeypatch.setitem(judging.SOURCES, "own", lambda root: (hard, [written.gold[row.id] for row in hard]))
+    monkeypatch.setitem(judging_samples.SOURCES, "own", lambda root: (hard, [written.gold[row.id] for row in hard]))
     monkeypatch.chdir(tmp_path)
     folder = run.folder / "exports" / "evalplus" / "seed-0" / "hard_test_own"
-    said = judging.judge_file(folder, "own", out=Path("verdicts.jsonl"), ks=[1])
+    said = judging.judge(folder, "own", out=Path("verdicts.jsonl"), ks=[1]).summary
     verdicts = read_rows_of(Path("verdicts.jsonl"))
     assert {row["model"] for row in verdicts} == set(RIGHT)
     for model, judged in answers_to(run, "hard_test")[0].items():

@@ -7,7 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from w2s.evaluation.run.compare import compare
-from w2s.evaluation.run.contents import Dependence, ReportData, from_json, to_json
+from w2s.evaluation.run.contents import Dependence, ReportData
 from w2s.evaluation.run.metrics import MODELS
 from w2s.evaluation.run.report import block, cell, duration, write_report
 from w2s.store.records import Metric
@@ -54,11 +54,6 @@ def pages(made_up, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_report(made_up[2], folder)
     return (folder / "report.html").read_text(), (folder / "report.md").read_text()
-
-
-def test_the_record_survives_json(made_up):
-    data = made_up[2]
-    assert from_json(to_json(data)) == data
 
 
 def test_the_page_begins_with_the_verdict_and_the_mark_of_synthetic_data_and_keeps_its_order(pages):

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.data.sources import SOURCES
 from w2s.evaluation.suites import TEST_SPLIT
 from w2s.pools.logs import LINES, logs_in, model_of
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from w2s.store.files import write_json
 
 from w2s.evaluation.pools.report import price, remarks_of, verdict_of
 from w2s.evaluation.rewards.reward_study_report import NAMES
@@ -25,7 +26,6 @@ from w2s.evaluation.run.pictures import LABELS
 from w2s.evaluation.run.report import fill
 from w2s.evaluation.run.runs import open_run
 from w2s.evaluation.run.verdict import points, sentence
-from w2s.store.artifacts import write_json
 from w2s.store.records import BadInput, Metric
 
 FREE = ("name", "seeds", "runtime", "limit")

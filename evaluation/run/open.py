@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from w2s.store.artifacts import MANIFEST, checked, read_listing
+from w2s.store.artifacts import MANIFEST, check_artifact, read_listing
 from w2s.store.records import (
     BadInput,
     Example,
@@ -32,7 +32,7 @@ ARRAYS = (Predictions, PseudoLabels, Rewards, TokenRanks, TokenTargets, TokenWei
 
 def open_stage(run: Path, stage: str | Mapping[str, Any]) -> dict[str, Any]:
     """File name without its ending -> its records: of the stage of a run with this title, or with these tags."""
-    folder = checked(run.parent / "store" / find_stage(run, stage))
+    folder = check_artifact(run.parent / "store" / find_stage(run, stage))
     paths = [path for path in sorted(folder.iterdir()) if path.suffix in READERS and path.name != MANIFEST]
     return {path.stem: READERS[path.suffix](path) for path in paths}
 

@@ -25,8 +25,8 @@ from w2s.evaluation.run.metrics import (
     measure_samples,
     write_metrics,
 )
-from w2s.store.artifacts import checked, read_listing, read_manifest, read_sealed, sha256, write_sealed
-from w2s.store.hidden import revealed
+from w2s.store.artifacts import check_artifact, hash_file, read_listing, read_manifest, read_sealed, write_sealed
+from w2s.store.hidden import reveal_values
 from w2s.store.log import say
 from w2s.store.records import (
     Example,
@@ -56,7 +56,7 @@ class Artifact:
     @property
     def path(self) -> Path:
         """The folder, checked for reading; BadInput if the artifact is damaged."""
-        return checked(self.folder)
+        return check_artifact(self.folder)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def open_run(folder: Path) -> Run:
 
     listed, store = read_listing(folder), folder.parent / "store"
     artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
-    config = revealed(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    config = reveal_values(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     return Run(folder, artifacts, config, listed["command"])
 
 
@@ -227,7 +227,7 @@ def finish_study(folder: Path, measure_study: Callable[[Run], Findings], *, agai
     write_metrics(
         folder / "metrics.json", run.config["name"], findings.verdict, findings.metrics, limit=run.config.get("limit")
     )
-    pages = {page: sha256(folder / page) for page in ("metrics.json", *findings.write_pages())}
+    pages = {page: hash_file(folder / page) for page in ("metrics.json", *findings.write_pages())}
     write_sealed(folder / "report.json", {"stamp": stamp, "verdict": findings.verdict, "pages": pages})
     return findings.verdict
 
@@ -243,5 +243,5 @@ def read_verdict(folder: Path, stamp: str) -> str | None:
     """The verdict of a report with the same stamp; None without one, or where one of its pages is damaged or gone."""
     report = read_sealed(folder / "report.json") or {}
     pages = report.get("pages", {}).items()
-    whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
+    whole = all((folder / page).is_file() and hash_file(folder / page) == digest for page, digest in pages)
     return report["verdict"] if whole and report.get("stamp") == stamp else None

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Model
-from w2s.store.artifacts import checked
-from w2s.store.hidden import hidden
+from w2s.store.artifacts import check_artifact
+from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
@@ -36,7 +36,7 @@ def write_marks(folder: str | Path, marks: dict[str, Any]) -> None:
 
 def describe(model: Model) -> dict[str, Any]:
     """The model for `write_marks`, without secrets in its path."""
-    return dataclasses.asdict(model) | hidden({"path": model.path, "revision": model.revision})
+    return dataclasses.asdict(model) | hide_values({"path": model.path, "revision": model.revision})
 
 
 def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
@@ -103,7 +103,7 @@ def damage(source: str) -> None:
     """A BadInput where `source` lies in an artifact that is not as it was written."""
     for folder in (Path(source).resolve(), *Path(source).resolve().parents):
         if ARTIFACT.fullmatch(folder.name) and folder.parent.name == "store":
-            checked(folder)
+            check_artifact(folder)
 
 
 def depth(source: str) -> float:

@@ -18,7 +18,7 @@ from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
 from w2s.models import folders, objectives
 from w2s.rewards.pairs import PAIRS
-from w2s.rewards.tilt import accepted
+from w2s.rewards.tilt import accept
 from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
@@ -121,7 +121,7 @@ TRIALS: dict[str, Callable] = {
     "objectives": lambda method: method(),
     "accept": lambda method: method(PROBS_RNK[0], MASK_NK, PROBS_RNK[0]),
 }
-ACCEPT = {"accept": accepted}
+ACCEPT = {"accept": accept}
 
 
 def try_pairs(method: functools.partial) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from w2s.config.fields import Config, Evaluation
 from w2s.config.load import cross_checks
-from w2s.rewards.aggregators import AGGREGATORS, spec_of
+from w2s.rewards.aggregators import AGGREGATORS, make_spec
 from w2s.stages import Tools, models, rewards
 from w2s.stages import curve as stages_of_curve
 from w2s.stages.objective import optimise
@@ -208,7 +208,7 @@ def reinforce(
             "objective": config.student.objective,
             "learner": policy.learner,
             "seed": teller.seed,
-            "aggregate": spec_of("mean" if way == MEMBER else way, config.rewards.aggregate),
+            "aggregate": make_spec("mean" if way == MEMBER else way, config.rewards.aggregate),
             "standardised": config.rewards.standardise != "none",
             "writing": writing,
         },

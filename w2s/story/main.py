@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Config
-from w2s.data.rows import rows_of, suite_rows_of
+from w2s.data.rows import make_row_reader, make_suite_reader
 from w2s.stages import Tools
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
@@ -113,7 +113,9 @@ def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy
     """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
     check_methods(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
-    tools = Tools(config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded, preferences_of(config))
+    tools = Tools(
+        config.runtime, make_row_reader(config), make_suite_reader(config), run_job, recorded, preferences_of(config)
+    )
     stages: dict[str, Stage] = {}
 
     def declare(

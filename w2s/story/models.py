@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Learner, Model, Train
-from w2s.data.rows import folder_content
+from w2s.data.rows import hash_folder
 from w2s.stages import models, writing
 from w2s.store.artifacts import Stage
 from w2s.story.checks import builtin_recipe
@@ -22,7 +22,7 @@ def find_base(teller: Teller, learner: Learner) -> dict[str, Stage]:
         return {}
     tags = {"seed": UNSEEDED}
     if scheme != "builtin":
-        content = folder_content(Path(learner.model.path))
+        content = hash_folder(Path(learner.model.path))
         if not content:
             return {}
         title = f"base model {learner.model.path}"

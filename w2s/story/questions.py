@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from w2s.data.rows import content_of, folder_content, suite_name
+from w2s.data.rows import hash_folder, hash_rows, suite_name
 from w2s.stages import questions, rounds
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example
@@ -26,7 +26,7 @@ def is_written(examples: Sequence[Example]) -> bool:
 
 def split_questions(teller: Teller) -> Sets:
     """Easy and hard questions in four splits, their gold apart, and the further suites."""
-    config, seed, content = teller.config, teller.seed, content_of(teller.tools.rows(teller.seed))
+    config, seed, content = teller.config, teller.seed, hash_rows(teller.tools.rows(teller.seed))
     data = dataclasses.replace(config.data, root=None)  # the rows count, not the folder they lie in
     options: dict[str, Any] = {"data": data, "seed": seed, "content": content}
     if config.limit:  # the keys of a whole run do not know of it
@@ -75,7 +75,7 @@ def find_difficulty(teller: Teller, content: str) -> dict[str, Stage]:
 
 def add_suite(teller: Teller, name: str) -> tuple[Stage, Stage]:
     """A further suite and its gold, which all seeds share."""
-    options = {"name": name, "content": content_of(teller.tools.suite_rows(name))}
+    options = {"name": name, "content": hash_rows(teller.tools.suite_rows(name))}
     tags = {"suite": name, "seed": UNSEEDED}
     suite = teller.tell(questions.suite, name, parents={}, options=options, tags={"kind": "suite", **tags})
     gold = teller.tell(
@@ -97,7 +97,7 @@ def label_by_gold(teller: Teller, sets: Sets, split: str) -> Stage:
 def label_by_record(teller: Teller, sets: Sets) -> Stage:
     """Labels by models that were not trained here, written by `w2s combine labels`."""
     folder = teller.tools.recorded
-    content = folder_content(folder)
+    content = hash_folder(folder)
     if content is None or not (folder / "labels.npz").is_file():
         allowed = "a folder that `w2s combine labels` wrote"
         raise BadInput(f"label.recorded: {str(folder)!r} given; allowed: {allowed}")

@@ -17,8 +17,8 @@ from w2s.config.fields import Config
 from w2s.config.load import kind_checks, run_checks
 from w2s.config.registry import pick
 from w2s.data.preferences import PREFERENCES
-from w2s.data.rows import content_of
-from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.data.rows import hash_rows
+from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.stages import Tools, rewards
 from w2s.stages import reward_study as stages_of_study
 from w2s.stages.reward_study import HELD_OUT, POOL
@@ -34,7 +34,7 @@ SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
 class Data(NamedTuple):
     """What was read, once for all seeds."""
 
-    pairs: Drawn
+    pairs: DrawnPairs
     suites: dict[str, tuple[list[Example], list[Gold]]]
     pool: stages_of_study.Pool | None
 
@@ -101,7 +101,7 @@ def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
         stages_of_study.pairs,
         "pairs",
         rows={"rows": cut, "labels": labels},
-        options={"content": content_of((cut.fit, fit_gold)) + content_of((cut.held_out, []))},
+        options={"content": hash_rows((cut.fit, fit_gold)) + hash_rows((cut.held_out, []))},
         tags={"kind": "pairs", "removed": cut.removed, "counts": data.pairs.counts},
     )
     write_down(
@@ -109,7 +109,7 @@ def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
         stages_of_study.preferred,
         f"preferred of {HELD_OUT}",
         rows={"gold": held_out_gold},
-        options={"name": HELD_OUT, "content": content_of((cut.held_out, held_out_gold))},
+        options={"name": HELD_OUT, "content": hash_rows((cut.held_out, held_out_gold))},
         tags={"kind": "gold", "set": HELD_OUT},
     )
     return pairs
@@ -125,7 +125,7 @@ def tell_suites(teller: Teller, data: Data) -> dict[str, Stage]:
             stages_of_study.judged_pairs,
             name,
             rows={"rows": rows},
-            options={"name": name, "content": content_of((rows, []))},
+            options={"name": name, "content": hash_rows((rows, []))},
             tags={"kind": "suite", **tags},
         )
         write_down(
@@ -133,7 +133,7 @@ def tell_suites(teller: Teller, data: Data) -> dict[str, Stage]:
             stages_of_study.preferred,
             f"preferred of {name}",
             rows={"gold": gold},
-            options={"name": name, "content": content_of((rows, gold))},
+            options={"name": name, "content": hash_rows((rows, gold))},
             tags={"kind": "gold", **tags},
         )
     return suites
@@ -145,7 +145,7 @@ def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.C
     config = teller.config
     count = config.rewards.study.pool.instructions
     unseen = stages_of_study.untrained(pool, cut.fit, count, config.data.near, teller.seed)
-    words = content_of((unseen.examples, []))
+    words = hash_rows((unseen.examples, []))
     known = hashlib.sha256(words.encode() + unseen.preference_NK.tobytes()).hexdigest()[:16]
     answers = write_down(
         teller,

@@ -11,8 +11,8 @@ import numpy as np
 
 from w2s.config.fields import Config, Learner, RewardModels
 from w2s.config.registry import pick
-from w2s.data.rows import content_of, first
-from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.data.rows import hash_rows, take_first
+from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.stages import models, reward_labels, rewards
 from w2s.store.artifacts import Stage
 from w2s.store.records import take
@@ -22,7 +22,7 @@ from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, F
 REWARDED = "rewarded"
 
 
-def preferences_of(config: Config) -> Callable[[], Drawn] | None:
+def preferences_of(config: Config) -> Callable[[], DrawnPairs] | None:
     """Reads the preference pairs that reward models are trained on, once; None where pairs are made of the run's own
     candidates."""
     if config.rewards.pairs["name"] != "preferences":
@@ -30,12 +30,12 @@ def preferences_of(config: Config) -> Callable[[], Drawn] | None:
     root = Path(config.data.root) if config.data.root else None
 
     @cache
-    def read() -> Drawn:
+    def read() -> DrawnPairs:
         pairs = pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root)
-        kept = {row.id for row in first((pairs.examples, []), config.limit)[0]}
+        kept = {row.id for row in take_first((pairs.examples, []), config.limit)[0]}
         index_N = np.flatnonzero([row.id in kept for row in pairs.examples])
         examples = [pairs.examples[at] for at in index_N]
-        return Drawn(examples, take(pairs.labels, index_N), {**pairs.counts, "pairs": len(examples)})
+        return DrawnPairs(examples, take(pairs.labels, index_N), {**pairs.counts, "pairs": len(examples)})
 
     return read
 
@@ -110,7 +110,7 @@ def draw_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee) -> 
     options = {"method": method}
     if method["name"] == "preferences":
         drawn = teller.tools.preferences()
-        content = content_of((drawn.examples, drawn.labels.target_NK.tolist()))
+        content = hash_rows((drawn.examples, drawn.labels.target_NK.tolist()))
         options |= {"content": content, "near": teller.config.data.near}
         parents = {"questions": sets.questions}
     elif method["name"] == "gold":

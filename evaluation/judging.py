@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import time
 from collections import Counter
@@ -32,6 +31,7 @@ from w2s.evaluation.judging_tables import tables
 from w2s.evaluation.suites import TEST_SPLIT
 from w2s.grading.judge import judge
 from w2s.pools.logs import LINES, logs_in, model_of
+from w2s.store.files import open_whole
 from w2s.store.log import progress, say, to_file
 from w2s.store.records import BadInput, Example, Gold
 
@@ -295,14 +295,10 @@ def verdicts_in(path: Path) -> dict[str, Verdict]:
 
 def write_verdicts(out: Path, tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> None:
     """All samples' verdicts in their order, in one step."""
-    whole = out.with_name(out.name + ".whole")
-    with open(whole, "w", encoding="utf-8") as file:
+    with open_whole(out) as file:
         for one in rows:
             correct, status, seconds = found[one.program]
             row = {"task_id": one.task, "model": one.model, "sample": one.sample, "correct": correct, "status": status}
             row |= {"seconds": round(seconds, 3), "program": one.program}
             row |= {} if one.recorded is None else {"recorded": one.recorded}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(whole, out)

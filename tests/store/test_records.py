@@ -95,7 +95,7 @@ def test_align_counts_and_names_what_does_not_fit(ids, said):
 def test_an_id_that_is_there_twice_cannot_be_joined():
     record = predictions(2)
     for one, ids in ((take(record, np.array([0, 1, 1])), record.ids), (record, np.array(["id0", "id1", "id1"]))):
-        with pytest.raises(ValueError, match="an id is there twice"):
+        with pytest.raises(ValueError, match="an id occurs twice"):
             align(one, ids)
 
 

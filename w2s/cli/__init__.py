@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        from w2s.store.artifacts import disk_trouble
+        from w2s.store.files import describe_disk_error
 
-        if not (words := disk_trouble(error)):
+        if not (words := describe_disk_error(error)):
             raise
         refuse(words)
     except KeyboardInterrupt:
@@ -285,7 +285,7 @@ def methods(asked: argparse.Namespace) -> None:
 
 def env(asked: argparse.Namespace) -> None:
     """Versions, devices, DeepSpeed and the sandbox's tier."""
-    from w2s.sandbox import describe
+    from w2s.sandbox.tiers import describe
     from w2s.stages.jobs import count_accelerators, count_cores
     from w2s.store.artifacts import git_commit, versions
 

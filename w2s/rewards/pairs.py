@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from w2s.config.registry import pick
-from w2s.data.pairs import Pair, hashed, ordered
+from w2s.data.pairs import Pair, order_pair
 from w2s.data.preferences import PREFERENCES
 from w2s.ensemble.selection import confidence
-from w2s.store.records import BadInput, Example, PseudoLabels
+from w2s.store.records import BadInput, Example, PseudoLabels, hash_texts
 
 
 class Drawn(NamedTuple):
@@ -44,7 +44,7 @@ def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int
         raise BadInput(f"per_question: {per_question} given; allowed: at least 1")
     rows, one_kind = [], 0
     for example, right_K in zip(examples, right_NK, strict=True):
-        texts = sorted(zip(example.choices, right_K, strict=False), key=lambda one: hashed(example.id, one[0]))
+        texts = sorted(zip(example.choices, right_K, strict=False), key=lambda pair: hash_texts(example.id, pair[0]))
         right, wrong = ([text for text, verdict in texts if verdict == wanted] for wanted in (1, 0))
         one_kind += not (right and wrong)
         rows += [(example, right[at % len(right)], text) for at, text in enumerate(wrong[:per_question]) if right]
@@ -89,7 +89,7 @@ def drawn(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, 
         if not (pair.first and pair.second) or pair.first == pair.second:
             counts["equal" if pair.first and pair.second else "empty"] += 1
             continue
-        example, preferred = ordered(question.source, pair, pair.meta, 0)
+        example, preferred = order_pair(question.source, pair, pair.meta, 0)
         counts["repeats"] += example.id in found
         found.setdefault(example.id, (example, preferred))
     if not found:

@@ -15,7 +15,7 @@ from w2s.grading.answers import NO_ANSWER
 from w2s.grading.candidates import merge_all
 from w2s.grading.inputs import entry_of
 from w2s.grading.judge import judge
-from w2s.sandbox import tier
+from w2s.sandbox.tiers import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import base_folder
 from w2s.store.artifacts import write_job

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.store import log
-from w2s.store.artifacts import disk_trouble
+from w2s.store.files import describe_disk_error, open_whole
 from w2s.store.hidden import hidden, revealed
 from w2s.store.records import BadInput
 
@@ -82,12 +82,13 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
             world.barrier()
             if world.rank == 0:
                 summary |= {"worker": job["worker"], "seconds": round(time.monotonic() - start, 3)}
-                write_whole(folder / DONE, json.dumps(hidden(summary), indent=1))
+                with open_whole(folder / DONE) as file:
+                    json.dump(hidden(summary), file, indent=1)
         world.barrier()
         free_memory(world)
         return {"done": str(folder)}
     except Exception as error:
-        if words := disk_trouble(error):
+        if words := describe_disk_error(error):
             return {"failed": str(folder), "kind": "BadInput", "message": words}
         if not isinstance(error, BadInput):
             traceback.print_exc()
@@ -102,16 +103,6 @@ def free_memory(world: Any) -> None:
     gc.freeze()  # what is left are modules: looking through them again after every job takes half a second
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """`text` in `path`, on the disk and under that name only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def join() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import csv
 import gzip
 import json
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from w2s.store.problems import MOST, tell_problems
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -46,32 +45,6 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES)
                 return folder / (name + suffix)
     missing = "" if folder.is_dir() else " (there is no such folder)"
     raise BadInput(f"{folder}: no file {' or '.join(names)} with one of {' '.join(suffixes)} found{missing}")
-
-
-class Problems:
-    """What is wrong with a file, a line each: the first ones are told together, the others counted."""
-
-    def __init__(self):
-        self.lines: list[str] = []
-        self.count = 0
-
-    def add(self, problem: object) -> None:
-        self.count += 1
-        if self.count <= MOST:
-            self.lines.append(str(problem))
-
-    def tell(self) -> None:
-        """A BadInput with all problems, where there are any."""
-        tell_problems(self.lines, self.count)
-
-    @contextlib.contextmanager
-    def tell_with(self) -> Iterator[None]:
-        """A BadInput of the work inside is told together with the problems so far."""
-        try:
-            yield
-        except BadInput as error:
-            self.add(error)
-            self.tell()
 
 
 def fit_rows(rows: Iterable[Row], fit: Callable[[str, dict[str, Any]], Record], problems: Problems) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""A warm process behind its walls: how it is started, and which files of this machine it sees."""
+"""Warm processes behind their walls: how one is started, and which files of this machine it sees."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIBRARIES = ("numpy", "scipy", "sympy", "pandas", "networkx")
 NEEDED = ("mpmath", "dateutil", "six", "pytz", "tzdata")
 MODULES = ("plain", "seccomp", "walls", "compare", "child")
 
-# Only source text goes in, so that nothing of the project needs to be visible inside.
+# Only source text goes in, so that the project need not be visible inside.
 BOOT = """
 import json, socket, sys, types
 control = socket.socket(fileno=int(sys.argv[1]))
@@ -47,7 +47,7 @@ print(json.dumps({"libraries": sorted(mapped), "stdlib": sorted({paths["stdlib"]
 
 
 class Warm:
-    """A warm process behind its walls. `lock`-free: one thread uses it at a time (see `w2s.sandbox.run`)."""
+    """A warm process behind its walls. It has no lock: one thread uses it at a time (see `w2s.sandbox.run`)."""
 
     def __init__(self, mode: str):
         self.mode, self.owner, self.folder = mode, os.getpid(), None
@@ -91,7 +91,7 @@ class Warm:
         return ready
 
     def end(self) -> None:
-        """Kill it and all that it runs."""
+        """End it and everything that it runs."""
         self.control.close()
         if hasattr(self, "process"):
             try:
@@ -116,33 +116,33 @@ def interpreter() -> str:
 
 @functools.cache
 def visible() -> tuple[list[str], list[str]]:
-    """(paths a program may read: the standard library and the shared libraries it loads, folders hidden in them)."""
+    """(paths that programs may read: the standard library and its shared libraries; folders hidden in them)."""
     command = [interpreter(), "-I", "-S", "-B", "-c", SURVEY, *child.WARM]
-    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=START_S, env={}).stdout)
-    folders = list(found["stdlib"])
-    for library in found["libraries"]:
+    survey = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=START_S, env={}).stdout)
+    folders = list(survey["stdlib"])
+    for library in survey["libraries"]:
         folder = os.path.dirname(library)
-        holds_more = any(path.startswith(folder + "/") for path in found["stdlib"])
+        holds_more = any(path.startswith(folder + "/") for path in survey["stdlib"])
         folders.append(library if holds_more or folder in ("/", "/usr", "/usr/local") else folder)
     reads = [path for path in dict.fromkeys(folders) if not any(path.startswith(other + "/") for other in folders)]
-    hidden = [f"{path}/{name}" for path in found["stdlib"] for name in ("site-packages", "dist-packages")]
+    hidden = [f"{path}/{name}" for path in survey["stdlib"] for name in ("site-packages", "dist-packages")]
     return [*reads, "/etc/ld.so.cache", "/usr/share/zoneinfo"], hidden
 
 
 @functools.cache
 def libraries() -> list[str]:
     """The folders (and single files) of the packages that programs may import."""
-    found = []
+    paths = []
     for name in (*LIBRARIES, *NEEDED):
         spec = importlib.util.find_spec(name)
         if spec and spec.origin:
             path = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
-            found += [one for one in (path, f"{path}.libs") if os.path.exists(one)]
-    return found
+            paths += filter(os.path.exists, (path, f"{path}.libs"))
+    return paths
 
 
 def bubblewrap(reads: list[str], hidden: list[str]) -> list[str]:
-    """The bwrap command line. The loader and its libraries are bound too, because Python starts inside."""
+    """The bwrap command line. It binds the loader and its libraries too, because Python starts inside."""
     python = interpreter()
     binds = [*reads, "/lib", "/lib64", "/lib32", python]
     ids = ["--uid", str(walls.INSIDE_ID), "--gid", str(walls.INSIDE_ID)]

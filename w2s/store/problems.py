@@ -1,19 +1,46 @@
-"""What is wrong with a person's file, told as a whole: the first problems, then a count of the others."""
+"""Many problems in one message: the first twenty, a line each, then a count."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from w2s.store.records import BadInput
 
 MOST = 20
 
 
-def tell_problems(lines: Sequence[str], count: int | None = None) -> None:
-    """A BadInput with the first MOST lines and how many more problems there are; nothing where there is no line.
+class Problems:
+    """What is wrong with a file, collected line by line."""
 
-    count: of all problems, where `lines` holds the first of them only.
-    """
-    more = (len(lines) if count is None else count) - len(lines[:MOST])
-    if lines:
-        raise BadInput("\n".join([*lines[:MOST], *([f"... and {more:,} more problems"] if more else [])]))
+    MOST = MOST
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.count = 0
+
+    def add(self, problem: object) -> None:
+        """Another problem; beyond the first MOST it is only counted."""
+        self.count += 1
+        if self.count <= MOST:
+            self.lines.append(str(problem))
+
+    def tell(self) -> None:
+        """Raises a BadInput of all lines, if there are any."""
+        raise_problems(self.lines, self.count)
+
+    @contextlib.contextmanager
+    def tell_with(self) -> Iterator[None]:
+        """A BadInput of the work inside is told together with the problems so far."""
+        try:
+            yield
+        except BadInput as error:
+            self.add(error)
+            self.tell()
+
+
+def raise_problems(lines: Sequence[str], count: int) -> None:
+    """A BadInput of these lines and the number of further problems, if there are any. count: of all problems."""
+    if count:
+        more = [f"... and {count - len(lines):,} more problems"] if count > len(lines) else []
+        raise BadInput("\n".join([*lines, *more]))

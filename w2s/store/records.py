@@ -71,7 +71,7 @@ class Gold:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The possible answers of each example, at most K: its choices, or the distinct sampled answers."""
+    """The possible answers of each example, at most K: the choices, or the distinct answers that were sampled."""
 
     ids: np.ndarray
     texts: tuple[tuple[str, ...], ...]

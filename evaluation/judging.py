@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows, json_lines
+from w2s.data.reading import file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.judging_tables import tables
 from w2s.evaluation.suites import TEST_SPLIT
@@ -33,6 +33,7 @@ from w2s.grading.judge import judge
 from w2s.pools.logs import LINES, logs_in, model_of
 from w2s.store.files import open_whole
 from w2s.store.log import progress, say, to_file
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")

@@ -25,7 +25,7 @@ from w2s.evaluation.statistics import Interval, contrast, rate, smallest_differe
 from w2s.pools import bounds
 from w2s.pools.methods import FAMILIES, METHODS, fit
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Fitted, Opinions, Truth, ballots, write_fitted
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.log import say
 from w2s.store.records import BadInput
 

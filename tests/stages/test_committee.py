@@ -8,7 +8,7 @@ import pytest
 
 from w2s.ensemble.alphas import ALPHAS
 from w2s.stages import committee
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     Example,
     Gold,

@@ -287,9 +287,9 @@ def env(asked: argparse.Namespace) -> None:
     """Versions, devices, DeepSpeed and the sandbox's tier."""
     from w2s.sandbox.tiers import describe
     from w2s.stages.jobs import count_accelerators, count_cores
-    from w2s.store.artifacts import git_commit, versions
+    from w2s.store.artifacts import read_commit, read_versions
 
-    facts = {**versions(), "commit": git_commit(), "cores": count_cores(), "accelerators": count_accelerators()}
+    facts = {**read_versions(), "commit": read_commit(), "cores": count_cores(), "accelerators": count_accelerators()}
     facts |= {"platform": sys.platform, "sandbox": describe()}
     print(
         json.dumps(facts, indent=1) if not sys.stdout.isatty() else "\n".join(f"{k:14} {v}" for k, v in facts.items())

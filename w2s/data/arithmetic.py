@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from w2s.data.questions import Published, Question, Questions, gather, splits_of, text
+from w2s.data.questions import Published, Question, Questions, check_splits, gather, text
 from w2s.data.reading import Row, find, lines, rows
 from w2s.store.records import BadInput
 
@@ -30,7 +30,7 @@ def math(
     """Competition mathematics (Hendrycks 2021). Level 1 to 5; in a copy with bands 1.5 (1, 2) or 4 (3 to 5). MIT."""
 
     def parts() -> Iterator[tuple[str, Iterator[Row]]]:
-        for name in splits_of("math", split, ("train", "test")):
+        for name in check_splits("math", split, ("train", "test")):
             if root is not None:
                 yield name, rows(root, "math", [name, f"{name}_bands"], ("", None), name)
                 continue
@@ -116,7 +116,7 @@ def asdiv(
             meta["row"] = row["id"]
         return Question(f"{text(row, 'body').strip()} {text(row, 'question').strip()}", (), answer, meta)
 
-    splits_of("asdiv", split, ("all",))
+    check_splits("asdiv", split, ("all",))
     if root is None:
         published = rows(None, "asdiv", [], ("EleutherAI/asdiv", "asdiv"), "validation")
     else:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s.data.layouts import families, filled, find_file, missing_column, plain, plain_rows, say_once, unread
-from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, pairs_of
-from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
+from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, gather_pairs
+from w2s.data.reading import Row, file_rows, literal, quoted, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 # Plain names of columns (see layouts.plain); the first that exists counts.
@@ -58,7 +59,7 @@ def file(
         return make_pair(row, spelled, meaning)
 
     source, parts = Path(path).name.split(".")[0], [("all", "", rows)]
-    pairs = pairs_of(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
+    pairs = gather_pairs(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
     used = {column for _, row in rows for column in (*find_columns(tuple(row)), *prompt_columns(row))}
     used |= {*META, "group", *WRITERS[0], *WRITERS[1]}
     for note in unread(place, spelled, used):  # not before: a refused file leaves no log

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, Row, check_limit, fit_rows, rows, some
+from w2s.data.reading import Row, check_limit, fit_rows, rows, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Published(NamedTuple):
         limit: int | None,
         level: float | None,
     ) -> Questions:
-        names = splits_of(self.source, split, self.splits)
+        names = check_splits(self.source, split, self.splits)
         parts = ((name, rows(root, self.folder, self.splits[name], self.hub, name)) for name in names)
         return gather(self.source, parts, fit, limit=limit, level=level)
 
@@ -130,7 +131,7 @@ def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gol
     return held_out or gold == first_gold
 
 
-def splits_of(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:
+def check_splits(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """The requested splits as a list; unknown, repeated or no splits are a BadInput."""
     names = [split] if isinstance(split, str) else list(split)
     for name in names:
@@ -148,7 +149,7 @@ def text(row: Mapping[str, Any], column: str) -> str:
     return row[column]
 
 
-def labelled(value: Any) -> tuple[list[str], list[str]]:
+def read_choices(value: Any) -> tuple[list[str], list[str]]:
     """(labels, texts) of choices: [{label, text}, ...], as AI2 publishes them, or {label: [...], text: [...]} (hub)."""
     if isinstance(value, Mapping):
         labels, texts = value["label"], value["text"]

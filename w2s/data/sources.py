@@ -16,7 +16,7 @@ from typing import Any, Literal
 from w2s.data.arithmetic import asdiv, gsm8k, math
 from w2s.data.own import file
 from w2s.data.programs import PROGRAMS
-from w2s.data.questions import Published, Question, Questions, by_label, gather, labelled, splits_of, text
+from w2s.data.questions import Published, Question, Questions, by_label, check_splits, gather, read_choices, text
 from w2s.data.reading import Row, rows
 from w2s.data.world import world
 from w2s.store.records import BadInput, hash_texts
@@ -61,7 +61,7 @@ def arc(
 def ai2_question(row: dict[str, Any], meta: dict[str, Any]) -> Question:
     """id, question {stem, choices} (on the hub: question, choices), answerKey."""
     nested = row["question"] if isinstance(row["question"], dict) else {"stem": row["question"], **row}
-    labels, texts = labelled(nested["choices"])
+    labels, texts = read_choices(nested["choices"])
     return Question(text(nested, "stem"), texts, by_label(labels, row["answerKey"]), {"row": row["id"], **meta})
 
 
@@ -84,7 +84,7 @@ def sciq(
     4-choice rows.
     """
     parts = []
-    for name in splits_of("sciq", split, ("train", "validation", "test")):
+    for name in check_splits("sciq", split, ("train", "validation", "test")):
         files = [name] if form == "choices" else [f"{name}_binary_pairs", name]
         published = rows(root, "sciq", files, ("allenai/sciq", None), name)
         parts.append((name, sciq_pairs(published) if form == "pairs" else published))
@@ -129,7 +129,7 @@ def openbookqa(
 
     def fit(row: dict) -> Question:
         if "question_stem" in row:
-            labels, texts = labelled(row["choices"])
+            labels, texts = read_choices(row["choices"])
             return Question(text(row, "question_stem"), texts, by_label(labels, row["answerKey"]), {"row": row["id"]})
         return indexed(row)
 
@@ -199,7 +199,7 @@ def mmlu(
                 yield where, row
 
     seen: set[str] = set()
-    splits = splits_of("mmlu", split, ("test", "validation", "dev", "auxiliary_train"))
+    splits = check_splits("mmlu", split, ("test", "validation", "dev", "auxiliary_train"))
     parts = ((name, select(rows(root, "mmlu", [name], ("cais/mmlu", "all"), name))) for name in splits)
     questions = gather("mmlu", parts, fit, limit=limit, level=level)
     if missing := sorted(set(subjects or ()) - seen):

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from w2s.grading.extract import LONGEST_PROGRAM, parses, program_of
-from w2s.grading.inputs import UNREADABLE, Arguments, entry_of, examples_of
+from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
+from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
 from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import encode
@@ -30,7 +30,7 @@ def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> boo
     None where the prompt shows none or the sandbox failed. limits: of all examples together. BadInput where programs
     cannot be run safely on this machine and nobody accepted the risk.
     """
-    shown = examples_of(example)
+    shown = find_examples(example)
     if not shown:
         return None
     program = runnable(example, text)
@@ -39,7 +39,7 @@ def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> boo
     expected = [Reply("ok", json.dumps(encode(value)).encode()) for _, value in shown]
     calls = [arguments for arguments, _ in shown]
     rules = [[[] for _ in shown], "equal", 0.0]  # without the arguments, which this rule does not read
-    reply = compare_results(program, entry_of(example), calls, ("disagreement", rules), limits, expected)
+    reply = compare_results(program, find_entry(example), calls, ("disagreement", rules), limits, expected)
     return None if reply is None else reply.status == "ok" and reply.value == ""
 
 
@@ -99,7 +99,7 @@ def outputs(program: str, entry: str, calls: Sequence[Arguments], limits: Limits
 
 def runnable(example: Example, text: str) -> str | None:
     """The program in `text`; None where it does not parse or does not define the function that is asked for."""
-    program = program_of(example, text) if text.strip() else ""
+    program = extract_program(example, text) if text.strip() else ""
     if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None
     try:
@@ -107,7 +107,7 @@ def runnable(example: Example, text: str) -> str | None:
         ast.unparse(tree)  # a tree that is too deep to unparse counts as no program
     except UNREADABLE:
         return None
-    entry, defined = entry_of(example), set()
+    entry, defined = find_entry(example), set()
     for node in tree.body:
         defined |= {getattr(node, "name", None)} | {ast.unparse(target) for target in getattr(node, "targets", ())}
         defined |= {name.asname or name.name for name in getattr(node, "names", ()) if isinstance(name, ast.alias)}

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from w2s.grading.answers import final_answer, is_maths, plain_text, quantity_of, same
+from w2s.grading.answers import final_answer, is_maths, plain_text, same
 from w2s.grading.behaviour import LIMITS, MEMORY_MB, TIMEOUT_S, outputs, runnable
-from w2s.grading.inputs import UNREADABLE, calls_for, entry_of
+from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
+from w2s.grading.quantities import read_quantity
 from w2s.grading.threads import map_rows
 from w2s.sandbox.program import Limits
 from w2s.store.records import Example
@@ -96,7 +97,7 @@ def same_answers(finals: Sequence[str]) -> dict[str, str]:
     """
     spellings = defaultdict(Counter)
     for final in filter(None, finals):
-        spellings[quantity_of(final) or plain_text(final)][final] += 1
+        spellings[read_quantity(final) or plain_text(final)][final] += 1
     kinds = sorted(spellings.items(), key=lambda pair: (-pair[1].total(), min(pair[1])))
     left, leaders, leader_of = COMPARISONS, {}, {}
     for kind, variants in kinds:
@@ -125,7 +126,7 @@ def same_programs(example: Example, programs: Sequence[str], inputs: int, limits
     results = {}
     for program, source in sources.items():
         if source not in results:
-            results[source] = outputs(program, entry_of(example), certain + generated, limits)
+            results[source] = outputs(program, find_entry(example), certain + generated, limits)
     kept = select_calls(list(results.values()), len(certain))
     results = {source: tuple(row[at] for at in kept) for source, row in results.items()}
     unseen = {source for source, row in results.items() if any(result.startswith(UNSEEN) for result in row)}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare, final_answer
-from w2s.grading.extract import LONGEST_PROGRAM, program_of
+from w2s.grading.extract import LONGEST_PROGRAM, extract_program
 from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import decode
@@ -47,7 +47,7 @@ def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> V
         return grade_answer(text, str(gold.answer))
     if not gold.tests:
         return None, "no tests"
-    program, tests = program_of(example, text), gold.tests[0]
+    program, tests = extract_program(example, text), gold.tests[0]
     if len(program) > LONGEST_PROGRAM:
         return False, f"the program is longer than {LONGEST_PROGRAM} characters"
     try:

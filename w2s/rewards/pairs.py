@@ -23,7 +23,7 @@ from w2s.ensemble.selection import confidence
 from w2s.store.records import BadInput, Example, PseudoLabels, hash_texts
 
 
-class Drawn(NamedTuple):
+class DrawnPairs(NamedTuple):
     """Pairs as Examples of task choice with two choices, their labels, and counts of what was left out.
 
     counts: pairs, and left out: equal, empty, repeats (further counts are the methods' own).
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     counts: dict[str, int]
 
 
-def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int = 3) -> Drawn:
+def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int = 3) -> DrawnPairs:
     """A right candidate of easy_fit over each wrong one, with at most per_question wrong ones of a question.
 
     A hash decides which ones; several right ones take turns. Questions without both kinds give no pair (counted as
@@ -51,7 +51,7 @@ def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int
     return collect_pairs("gold", rows, {"one_kind": one_kind})
 
 
-def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: float = 0.5) -> Drawn:
+def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: float = 0.5) -> DrawnPairs:
     """The committee's most probable candidate over its least probable one, on its most confident transfer questions.
 
     keep_share: of the questions, above 0, at most 1. No gold is used.
@@ -67,7 +67,7 @@ def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: 
     return collect_pairs("committee", rows, {"undecided": int(keep_N.sum()) - len(rows)})
 
 
-def preferences(root: Path | None, *, source: dict) -> Drawn:
+def preferences(root: Path | None, *, source: dict) -> DrawnPairs:
     """Pairs of a preference dataset: source {name, options}; see `w2s methods preferences`.
 
     Ties, where the source keeps them, are labels of one half each.
@@ -76,10 +76,10 @@ def preferences(root: Path | None, *, source: dict) -> Drawn:
     gold = {row.id: int(row.answer) for row in rows}
     target_NK = np.eye(2)[[gold[example.id] for example in examples]]
     target_NK[[bool(example.meta["tie"]) for example in examples]] = 0.5
-    return Drawn(examples, make_labels(examples, target_NK, "preferred"), {"pairs": len(examples), **counts})
+    return DrawnPairs(examples, make_labels(examples, target_NK, "preferred"), {"pairs": len(examples), **counts})
 
 
-def collect_pairs(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, int]) -> Drawn:
+def collect_pairs(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, int]) -> DrawnPairs:
     """The pairs of (question, better text, worse text); a BadInput where none is left."""
     counts = {"pairs": 0, "equal": 0, "empty": 0, "repeats": 0, **counts}
     kept: dict[str, tuple[Example, int]] = {}
@@ -96,7 +96,7 @@ def collect_pairs(why: str, rows: Iterable[tuple[Example, str, str]], counts: di
         raise BadInput(f"rewards.pairs: {why!r} gives no pair of a better and a worse candidate ({left})")
     counts["pairs"] = len(kept)
     examples = [example for example, _ in kept.values()]
-    return Drawn(examples, make_labels(examples, np.eye(2)[[at for _, at in kept.values()]], why), counts)
+    return DrawnPairs(examples, make_labels(examples, np.eye(2)[[at for _, at in kept.values()]], why), counts)
 
 
 def make_labels(examples: Sequence[Example], target_NK: np.ndarray, why: str) -> PseudoLabels:

@@ -15,7 +15,7 @@ from w2s.config.fields import Runtime
 from w2s.store.records import Example, Gold
 
 if TYPE_CHECKING:
-    from w2s.rewards.pairs import Drawn
+    from w2s.rewards.pairs import DrawnPairs
 
 Inputs = Mapping[str, Path]
 Facts = dict[str, Any]
@@ -33,5 +33,5 @@ class Tools:
     run_job: Callable[[Path], None]
     recorded: Path | None = None
     """The folder of recorded labels, where the run has one."""
-    preferences: Callable[[], Drawn] | None = None
+    preferences: Callable[[], DrawnPairs] | None = None
     """The preference pairs that reward models are trained on, where they are."""

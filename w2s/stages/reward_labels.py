@@ -14,13 +14,12 @@ from w2s.data.duplicates import remove_leaks
 from w2s.ensemble.combiners import votes
 from w2s.grading.judge import judge
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
-from w2s.rewards.pairs import PAIRS, Drawn
-from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
-from w2s.rewards.tilt import tilted as tilt
+from w2s.rewards.pairs import PAIRS, DrawnPairs
+from w2s.rewards.tilt import STRENGTHS, ChosenStrength, choose_strength, tilt
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.questions import gold_text
 from w2s.stages.reward_study import bare
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     BadInput,
     Example,
@@ -64,7 +63,7 @@ def reward_pairs(
     return {"rows": len(found.examples), **found.counts}
 
 
-def without_leaks(found: Drawn, questions: Path, near: float | None) -> Drawn:
+def without_leaks(found: DrawnPairs, questions: Path, near: float | None) -> DrawnPairs:
     """The pairs about questions that rewards are not asked about; the others are counted as `leaked`."""
     asked = [row for on in (HOLDOUT, POOL, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
     kept = {row.id for row in remove_leaks(bare(found.examples), bare(asked), near=near)[0]}
@@ -72,7 +71,7 @@ def without_leaks(found: Drawn, questions: Path, near: float | None) -> Drawn:
         raise BadInput(f"rewards.pairs: all {len(found.examples)} pairs are about questions of the run itself")
     kept_N = np.isin(found.labels.ids, list(kept))
     counts = {**found.counts, "leaked": len(found.examples) - len(kept)}
-    return Drawn([row for row in found.examples if row.id in kept], take(found.labels, kept_N), counts)
+    return DrawnPairs([row for row in found.examples if row.id in kept], take(found.labels, kept_N), counts)
 
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
@@ -174,14 +173,14 @@ def holdout_verdicts(opinion: Predictions, inputs: Inputs, tools: Tools) -> np.n
     return right_candidates([by_id[key] for key in opinion.ids.tolist()], inputs["gold"], tools)
 
 
-def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> Chosen:
+def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> ChosenStrength:
     """The strength that held-out questions ask for; those without a right candidate have no say.
 
     Of several right ones (programs) the committee's favourite counts. Without any question to decide it is 0.
     """
     rows = np.flatnonzero((right_NK == 1).any(1))
     if not len(rows):
-        return Chosen(0.0, np.unique(STRENGTHS), np.full(len(STRENGTHS), np.nan), 0)
+        return ChosenStrength(0.0, np.unique(STRENGTHS), np.full(len(STRENGTHS), np.nan), 0)
     gold_N = np.where(right_NK == 1, opinion.probs_NK, -1)[rows].argmax(1)
     return choose_strength(opinion.probs_NK[rows], opinion.mask_NK[rows], rewards_NK[rows], gold_N)
 

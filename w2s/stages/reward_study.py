@@ -18,10 +18,10 @@ import pyarrow as pa
 from w2s.config.registry import did_you_mean
 from w2s.config.studies import RewardPool
 from w2s.data.duplicates import remove_leaks
-from w2s.data.pairs import group_of, split_by_group
+from w2s.data.pairs import hash_instruction, split_by_group
 from w2s.data.reading import SUFFIXES, find
 from w2s.pools.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
-from w2s.rewards.pairs import Drawn
+from w2s.rewards.pairs import DrawnPairs
 from w2s.stages import Facts, Inputs, Tools
 from w2s.store.records import (
     BadInput,
@@ -62,7 +62,9 @@ class Pool(NamedTuple):
     counts: dict[str, int]
 
 
-def cut(drawn: Drawn, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int) -> Cut:
+def cut(
+    drawn: DrawnPairs, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int
+) -> Cut:
     """Pairs to fit on and held-out ones, no instruction in both, and none to fit on that a suite has too.
 
     near: instructions whose words are so much alike (Jaccard, see data.duplicates) count as one.
@@ -156,7 +158,7 @@ def pool_of(
             counts["few"] += 1
             continue
         texts = tuple(text for _, text, _ in rows)
-        meta: dict[str, Any] = {"group": group_of(prompts[key]), "models": [model for model, _, _ in rows]}
+        meta: dict[str, Any] = {"group": hash_instruction(prompts[key]), "models": [model for model, _, _ in rows]}
         examples.append(Example(example_id(POOL, prompts[key], texts), POOL, "choice", prompts[key], texts, meta))
         preferences.append([preference for _, _, preference in rows])
     if not examples:

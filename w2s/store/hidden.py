@@ -19,7 +19,7 @@ SHORTEST = 6  # characters: shorter values occur in any text by chance, and are 
 _known: dict[str, str] = {}  # value, also as messages and pages escape it -> its reference
 
 
-def value_of(name: str, *default: Any) -> Any:
+def read_variable(name: str, *default: Any) -> Any:
     """A variable's value, hidden from now on; where it is not set `default`, or else a BadInput."""
     if name not in os.environ:
         if default:
@@ -40,14 +40,14 @@ def hide(text: str) -> str:
     return text
 
 
-def hidden(value: Any) -> Any:
+def hide_values(value: Any) -> Any:
     """`hide` for every text in a JSON value."""
     return _each(hide, value)
 
 
-def revealed(value: Any) -> Any:
+def reveal_values(value: Any) -> Any:
     """A JSON value with values of the environment in place of references."""
-    return _each(lambda text: REFERENCE.sub(lambda match: str(value_of(match[1])), text), value)
+    return _each(lambda text: REFERENCE.sub(lambda match: str(read_variable(match[1])), text), value)
 
 
 def _each(change: Any, value: Any) -> Any:

@@ -26,7 +26,7 @@ from typing import Any
 
 from w2s.store import log
 from w2s.store.files import describe_disk_error, open_whole
-from w2s.store.hidden import hidden, revealed
+from w2s.store.hidden import hide_values, reveal_values
 from w2s.store.records import BadInput
 
 DONE = "done.json"
@@ -48,7 +48,7 @@ def main() -> None:
         folder = Path(line[0])
         answer = run_job(folder, world)
         if world.rank == 0:
-            log.to_pipe(answer)
+            log.write_to_pipe(answer)
         if "failed" in answer:
             leave(1)
 
@@ -60,7 +60,7 @@ def once(name: str) -> None:
     world = join()
     answer = run_job(Path(sys.argv[1]), world)
     if world.rank == 0 and os.environ.get("W2S_PIPE"):
-        log.to_pipe(answer)
+        log.write_to_pipe(answer)
     elif answer.get("kind") == "BadInput":
         log.say(answer["message"])
     leave(0 if "done" in answer else 1)
@@ -75,7 +75,7 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():
-            job = revealed(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+            job = reveal_values(json.loads((folder / "job.json").read_text(encoding="utf-8")))
             if job.get("worker") not in workers:
                 raise BadInput(f"{folder}/job.json: worker: {job.get('worker')!r} given; allowed: {', '.join(workers)}")
             summary = workers[job["worker"]](folder, job, world)
@@ -83,7 +83,7 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
             if world.rank == 0:
                 summary |= {"worker": job["worker"], "seconds": round(time.monotonic() - start, 3)}
                 with open_whole(folder / DONE) as file:
-                    json.dump(hidden(summary), file, indent=1)
+                    json.dump(hide_values(summary), file, indent=1)
         world.barrier()
         free_memory(world)
         return {"done": str(folder)}

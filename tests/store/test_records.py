@@ -125,7 +125,7 @@ def test_an_opinion_that_is_no_distribution_is_refused(probs, mask):
         ({"task": "essay"}, "task: 'essay' given; allowed: choice, answer, code"),
         ({"prompt": "  "}, "prompt: it is empty"),
         ({"choices": ("a",)}, "choices: 1 given"),
-        ({"choices": ("a", " ")}, "choices: each must be a text"),
+        ({"choices": ("a", " ")}, "choices: each must be a non-empty text"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_refused(changes, said):

@@ -236,7 +236,6 @@ def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
 
 
 def hash_texts(*texts: str) -> str:
-    """16 hex digits."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 

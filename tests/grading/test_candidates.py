@@ -162,10 +162,10 @@ def test_long_results_are_compared_whole(walls):
 
 
 def test_failures_where_most_fail_are_left_out_of_account():
-    assert candidates.telling(
+    assert candidates.select_calls(
         [("1", "<exception KeyError>", "2"), ("1", "<timeout>", "<timeout>"), ("1", "3", "4")], 1
     ) == [0, 2]
-    assert candidates.telling([("<timeout>", "<timeout>"), ("1", "3")], 1) == [0, 1]
+    assert candidates.select_calls([("<timeout>", "<timeout>"), ("1", "3")], 1) == [0, 1]
 
 
 @settings(max_examples=8)

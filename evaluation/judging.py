@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import functools
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from w2s.data.reading import json_lines
 from w2s.evaluation.judging_samples import Sample, Task, Verdict, first_tasks, read_samples, tasks_of
 from w2s.evaluation.judging_tables import tables
 from w2s.grading import judge as grading
+from w2s.store.files import open_whole
 from w2s.store.log import progress, say, to_file
 from w2s.store.records import BadInput
 
@@ -238,9 +238,5 @@ def row_of(sample: Sample, verdict: Verdict) -> dict[str, Any]:
 
 def write_verdicts(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """All verdicts in the order of the samples; complete, or not there at all."""
-    whole = out.with_name(out.name + ".whole")
-    with open(whole, "w", encoding="utf-8") as file:
+    with open_whole(out) as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(whole, out)

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from w2s.store.files import write_json
 
-from w2s.evaluation.pools.report import price, remarks_of, verdict_of
+from w2s.evaluation.pools.report import price, make_remarks, make_verdict
 from w2s.evaluation.rewards.reward_study_report import NAMES
 from w2s.evaluation.run.collect import costs, reproduce
 from w2s.evaluation.run.metrics import PAIRS
@@ -26,6 +25,7 @@ from w2s.evaluation.run.pictures import LABELS
 from w2s.evaluation.run.report import fill
 from w2s.evaluation.run.runs import open_run
 from w2s.evaluation.run.verdict import points, sentence
+from w2s.store.files import write_json
 from w2s.store.records import BadInput, Metric
 
 FREE = ("name", "seeds", "runtime", "limit")
@@ -222,10 +222,10 @@ def combine_content(record: dict[str, Any]) -> dict[str, Any]:
         tables["Labels revealed one by one"] = [pool_table("method", found["online"], "")]
     return {
         "commands": [record["command"]],
-        "verdicts": [verdict_of(found)],
+        "verdicts": [make_verdict(found)],
         "remarks": [
             f"{found['repeats']} random halves (seed {found['seed']}), fitted on one and judged on the other.",
-            *remarks_of(found),
+            *make_remarks(found),
         ],
         "suites": tables,
         "seconds": [],

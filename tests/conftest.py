@@ -28,6 +28,13 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def close_log():
+    """A command's log file is not the next test's."""
+    yield
+    log.to_file(None)
+
+
 @pytest.fixture
 def tiny_config(tmp_path, monkeypatch) -> Path:
     """The tiny run's config in a folder of its own, which is the working directory; nothing has run there."""
@@ -81,8 +88,7 @@ def in_tiny_run(tiny_run, monkeypatch) -> Path:
     """The finished tiny run as the working directory, with its short recipes. Not to be changed."""
     monkeypatch.chdir(tiny_run)
     shorten(monkeypatch)
-    yield tiny_run
-    log.to_file(None)
+    return tiny_run
 
 
 @pytest.fixture

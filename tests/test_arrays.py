@@ -75,7 +75,7 @@ def test_every_array_of_another_shape_or_type_is_named(tmp_path, record):
                 read_arrays(tmp_path / "a.npz", type(record))
             assert "\n" not in str(caught.value)
         np.savez(tmp_path / "a.npz", **{key: value for key, value in whole.items() if key != name})
-        with pytest.raises(BadInput, match=rf"a\.npz: {name}: there is no such array"):
+        with pytest.raises(BadInput, match=rf"a\.npz: {name}: this array is missing"):
             read_arrays(tmp_path / "a.npz", type(record))
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from w2s.store.files import write_json
 
 from w2s.config.registry import did_you_mean, pick
 from w2s.ensemble.ballots import NotApplicable
@@ -22,6 +21,7 @@ from w2s.evaluation.pools.pool import add_features
 from w2s.pools.methods import apply
 from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Decision, Opinions, Truth, read_fitted, rightness, spent
+from w2s.store.files import write_json
 from w2s.store.log import say
 from w2s.store.records import BadInput, Example, PseudoLabels, write_arrays, write_rows
 

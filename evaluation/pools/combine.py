@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from w2s.store.files import write_json
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.evaluation.pools import judging
@@ -26,6 +25,7 @@ from w2s.evaluation.pools.report import render
 from w2s.evaluation.pools.settings import Settings
 from w2s.pools import methods
 from w2s.pools.records import Fitted, write_fitted
+from w2s.store.files import write_json
 from w2s.store.log import say
 
 FILES = ("combine.json", "combine.html", "predictions.parquet", "fitted")

@@ -52,7 +52,7 @@ from w2s.evaluation.run.runs import (
 from w2s.evaluation.run.student import write_student
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
-from w2s.grading.answers import same_answer
+from w2s.grading.judge import grade_answer
 from w2s.store.records import Example, Metric, Predictions, PseudoLabels, Round, align, read_arrays, read_rows
 
 SHOWN_BINS = 8
@@ -286,7 +286,7 @@ def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool
     """Whether a label is right, so that both kinds are shown; programs are not run here: whether it was kept."""
     if row.task == "code":
         return kept
-    return same_answer(label, answer_text(row, answer))
+    return grade_answer(label, answer_text(row, answer))[0] is True
 
 
 def votes(run: Run, seed: int) -> list[dict[str, tuple[str, float]]]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.data.answer_column import Choices, read_as
+from w2s.data.answer_column import Choices, choose_reading
 from w2s.data.sources import SOURCES
 from w2s.store.records import BadInput
 
@@ -86,7 +86,7 @@ LAYOUTS = {  # what a row looks like, from prompt, choices and the right place
 
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_layouts_of_known_sets_are_read_as_choices_with_their_gold(tmp_path, layout, name):
+def test_the_layouts_of_known_sets_are_choose_reading_choices_with_their_gold(tmp_path, layout, name):
     rows = [LAYOUTS[layout](*question) for question in QUESTIONS]
     if name.endswith(".csv") and layout in ("ARC as published", "AGIEval"):
         pytest.skip("a question is a mapping, or an answer a list, in JSON alone")
@@ -183,10 +183,10 @@ def test_indices_are_read_from_where_they_count_or_the_count_is_asked_for(first,
     ]
     sure = any(place == (0 if first == 0 else count - 1) for count, place in zip(counts, places, strict=True))
     if sure:
-        assert read_as("answer", rows, start=None, asked=None) == f"index_from_{first}"
+        assert choose_reading("answer", rows, start=None) == f"index_from_{first}"
     else:
         with pytest.raises(BadInput, match="say which it is, answers: index_from_0 or index_from_1"):
-            read_as("answer", rows, start=None, asked=None)
+            choose_reading("answer", rows, start=None)
 
 
 LOST = {  # columns that nobody reads as choices, and yet they are
@@ -229,7 +229,7 @@ def test_short_answers_stay_short_answers(tmp_path):
 def test_what_a_question_is_about_stands_before_it(tmp_path, capsys):
     rows = [{"article": "Long.", "question": q, "options": c, "answer": LETTERS[g]} for q, c, g in QUESTIONS]
     assert own(tmp_path, rows)[0][0].prompt == "Long.\n\nWhich planet is red?"
-    assert "article stands before question" in capsys.readouterr().err
+    assert "article goes before question" in capsys.readouterr().err
     whole = [{"prompt": q, "context": "Long.", "answer": "x"} for q, _, _ in QUESTIONS]
     assert own(tmp_path, whole, "whole.jsonl")[0][0].prompt == "Which planet is red?"
     assert "columns not read: context" in capsys.readouterr().err
@@ -240,9 +240,9 @@ def test_a_question_may_have_fewer_choices_than_the_file_has_columns(tmp_path):
     rows[2] |= {"C": "", "D": " "}
     assert own(tmp_path, rows, "mine.csv")[0][2].choices == ("Whale", "Shark")
     rows[2] |= {"C": "Frog", "B": ""}
-    assert refusal(tmp_path, rows, "mine.csv").endswith("mine.csv:4: A: each must be a text that is not empty")
+    assert refusal(tmp_path, rows, "mine.csv").endswith("mine.csv:4: A: each must be a non-empty text")
     rows = [row | {"B": "", "D": "more"} for row in rows]  # a column that is empty throughout
-    assert "A: each must be a text that is not empty" in refusal(tmp_path, rows, "empty.csv")
+    assert "A: each must be a non-empty text" in refusal(tmp_path, rows, "empty.csv")
 
 
 BAD = {
@@ -253,7 +253,7 @@ BAD = {
     "an endless answer": ({"answer": "x" * 5000}, "..."),
     "choices that are a number": ({"choices": 4}, "choices: a list of texts is wanted, int given"),
     "choices as NumPy prints them": ({"choices": "['Venus' 'Mars']"}, "choices: 1 given"),
-    "choices that something else parts": ({"choices": "Venus; Mars"}, "choices: 1 given (| parts them in a text)"),
+    "choices that something else parts": ({"choices": "Venus; Mars"}, "choices: 1 given (in a text, | separates them)"),
     "two letters": ({"answer": "A, B"}, "answer: 'A, B' given"),
     "a missing number": ({"answer": float("nan")}, "answer: a text or a number is wanted, float given"),
     "choices that call": ({"choices": "[exit(1)]"}, "choices: it begins with [ but is neither JSON nor a Python"),
@@ -286,7 +286,7 @@ def test_answers_that_contradict_each_other_are_refused_in_one_row_and_counted_o
     _, gold = own(tmp_path, [*rows, *({**row, "answer": "A", "answer_index": 0} for row in rows)])
     assert [one.answer for one in gold] == GOLD
     assert [record.getMessage() for record in caplog.records] == [
-        "mine: answered otherwise than before, left out: mine.jsonl:5, mine.jsonl:6, mine.jsonl:8"
+        "mine: left out, since answered differently before: mine.jsonl:5, mine.jsonl:6, mine.jsonl:8"
     ]
 
 
@@ -298,4 +298,4 @@ def test_long_texts_are_read_in_linear_time(tmp_path):
 
 def test_columns_that_differ_in_spelling_alone_are_refused(tmp_path):
     said = refusal(tmp_path, [{"prompt": "p", "answer": "a", "Answer": "b"}])
-    assert said.endswith("mine.jsonl:1: the columns 'answer' and 'Answer' differ in spelling alone")
+    assert said.endswith("mine.jsonl:1: the columns 'answer' and 'Answer' differ only in spelling")

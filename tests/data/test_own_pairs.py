@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.data.own_pairs import coding_of, given_coding
+from w2s.data.own_pairs import check_coding, find_coding
 from w2s.data.preferences import PREFERENCES
 from w2s.store.records import BadInput
 
@@ -104,11 +104,11 @@ def test_numbers_are_read_only_as_one_and_two(codes):
     rows = [("here", {"output1": "x", "output2": "y", "label": code}) for code in codes]
     spelled = {"output1": "output1", "output2": "output2", "label": "label"}
     if set(codes) in ({1, 2}, {1, 2, 1.5}, {0, 1, 2, 1.5}, {1, 1.5}, {2, 1.5}, {0, 1, 1.5}, {0, 2, 1.5}, {0, 1.5}):
-        meaning = coding_of(rows, spelled)
+        meaning = find_coding(rows, spelled)
         assert all(meaning[code] == {1: 0, 2: 1}.get(code) for code in codes)
     else:
         with pytest.raises(BadInput, match="nothing in the file says"):
-            coding_of(rows, spelled)
+            find_coding(rows, spelled)
 
 
 def test_the_same_file_in_another_coding_is_the_other_preference(tmp_path):
@@ -122,7 +122,7 @@ def test_the_same_file_in_another_coding_is_the_other_preference(tmp_path):
 def test_a_coding_that_makes_no_sense_and_labels_outside_it_are_refused(tmp_path):
     for coding in ({"one": 0}, {"first": 0, "second": "0"}, {"first": [1, 1.0]}):
         with pytest.raises(BadInput, match=r"file: coding: .* given; allowed: first, second and tie, each code once"):
-            given_coding(coding)
+            check_coding(coding)
     rows = labelled(NUMBERED, "label", [0, 1, 2, None, "x" * 500])
     told = refusal(tmp_path, rows, coding={"first": 0, "second": 1}).splitlines()
     assert [line.split("label: ")[1][:5] for line in told] == ["2 giv", "None ", "'xxxx"]
@@ -194,7 +194,7 @@ def test_whole_dialogues_without_a_prompt_part_at_their_last_answer(tmp_path):
 WRONG = {
     "another prompt": ({"prompt": "What?", "chosen": [user("Why?"), assistant(GOOD)]}, "not the last message"),
     "other messages": ({"prompt": [user("What?")], "chosen": [user("Why?"), assistant(GOOD)]}, "not the messages"),
-    "different turns": ({"chosen": [user("What?"), assistant(GOOD)]}, "part before their last messages"),
+    "different turns": ({"chosen": [user("What?"), assistant(GOOD)]}, "differ before their last messages"),
     "no answer": ({"chosen": [user("Why?")]}, "chosen: the last message must be the assistant's"),
     "no messages": ({"chosen": []}, "chosen: the last message must be the assistant's"),
     "no role": ({"chosen": [{"content": "x"}]}, "chosen: each message needs a role"),

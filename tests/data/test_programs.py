@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from w2s.data import programs
-from w2s.data.programs import called_with, humaneval, humanevalplus, listed, mbpp, mbppplus, retyped
+from w2s.data.programs import called_with, humaneval, humanevalplus, make_retype, mbpp, mbppplus, read_inputs
 from w2s.sandbox.plain import decode
 from w2s.store.records import BadInput, Example, Gold, read_rows, write_rows
 
@@ -109,7 +109,7 @@ def test_inputs_get_the_types_that_the_asserts_show(tmp_path):
     ],
 )
 def test_lists_of_json_are_retyped_by_example(shown, given, wanted):
-    converted = retyped(called_with(shown, "f"))(given, "base")
+    converted = make_retype(called_with(shown, "f"))(given, "base")
     assert converted == wanted
     assert repr(converted) == repr(wanted)
 
@@ -124,7 +124,7 @@ results = [2, 0, 1]
 for i, (inp, exp) in enumerate(zip(inputs, results)):
     assertion(count(*inp), exp, 1e-4)
 """
-    assert listed(test) == ([[(1, 2), {"a"}], [(), set()], [(-float("inf"),), {1: [2.5]}]], 1e-4)
+    assert read_inputs(test) == ([[(1, 2), {"a"}], [(), set()], [(-float("inf"),), {1: [2.5]}]], 1e-4)
     row = {"task_id": 9, "prompt": "Count.", "code": ROW["canonical_solution"], "test": test}
     row["test_list"] = ["assert count((1, 2), {'a'}) == 2"]
     (example,), (gold,) = mbppplus(write(tmp_path, "mbppplus/MbppPlus.jsonl", row))
@@ -137,9 +137,9 @@ for i, (inp, exp) in enumerate(zip(inputs, results)):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": None}, "prompt: None given; allowed: a text that is not empty"),
-        ({"prompt": " "}, "prompt: ' ' given; allowed: a text that is not empty"),
-        ({"canonical_solution": 3}, "canonical_solution: 3 given; allowed: a text that is not empty"),
+        ({"prompt": None}, "prompt: None given; allowed: a non-empty text"),
+        ({"prompt": " "}, "prompt: ' ' given; allowed: a non-empty text"),
+        ({"canonical_solution": 3}, "canonical_solution: 3 given; allowed: a non-empty text"),
         ({"base_input": 3}, "not iterable"),
         ({"atol": "much"}, "could not convert"),
         ({"assertion": "assert count(("}, "was never closed"),

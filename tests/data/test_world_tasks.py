@@ -4,7 +4,7 @@ import pytest
 from w2s.data import world_tasks
 from w2s.data.world import corpus, item_names, world
 from w2s.data.world_tasks import EASY_GAP, END, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
-from w2s.grading.answers import same_answer
+from w2s.grading.answers import compare
 from w2s.grading.extract import extract_program
 from w2s.grading.judge import judge
 from w2s.models.builtin import SPECIAL, word_tokenizer
@@ -31,8 +31,8 @@ def test_an_answer_names_the_highest_thing_of_each_trait(seed):
         words, (first, second) = things_of(example), example.meta["subject"].split()
         one, two = ranks_of(example, words).argmin(1)
         assert row.answer == f"{first} {words[one]} {second} {words[two]}"
-        assert same_answer(row.answer, row.answer)
-        assert not same_answer(f"{first} {words[one]} {second} {words[two - 1]}", row.answer)
+        assert compare(row.answer, row.answer) is True
+        assert compare(f"{first} {words[one]} {second} {words[two - 1]}", row.answer) is not True
 
 
 @pytest.mark.parametrize("task", ["answer", "code"])

@@ -11,6 +11,7 @@ from w2s.grading.behaviour import pass_all, passes_examples, runnable
 from w2s.grading.inputs import calls_for, find_examples, generated_inputs, shown_calls, typed_inputs
 from w2s.sandbox.compare import spelled
 from w2s.sandbox.plain import encode
+from w2s.sandbox.program import Limits
 from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import Example
 
@@ -176,7 +177,7 @@ EXAMPLES = head("Half.\n    >>> f(1)\n    0.5\n    >>> f(3)\n    1.5", "n")
      ("```python\ndef f(n):\n    return n * 0.5\n```", True), ("import os\nos._exit(0)", False)],
 )  # fmt: skip
 def test_a_program_passes_when_it_gives_what_the_examples_show(text, passes, walls):
-    assert passes_examples(EXAMPLES, text, timeout_s=0.5) is passes
+    assert passes_examples(EXAMPLES, text, Limits(0.5)) is passes
 
 
 def test_without_examples_nothing_can_be_said(walls):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from w2s.data.sources import SOURCES
 from w2s.grading import candidates
 from w2s.grading.candidates import merge, merge_all
+from w2s.sandbox.program import Limits
 from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput, Example
 
@@ -26,7 +27,7 @@ RAISES = "    raise KeyError(least)\n"
 RAISES_OTHER = "    raise IndexError(least)\n"
 NO_PYTHON = "    return max(numbers\n"
 PROGRAMS = (BY_MAX, BY_SORTING, BY_LOOP, IGNORES_LEAST, RAISES, RAISES_OTHER, NO_PYTHON, "", "   \n")
-QUICK = {"timeout_s": 0.5}
+QUICK = Limits(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,8 @@ def test_programs_of_different_text_and_the_same_behaviour_are_one_candidate(wal
 
 
 def test_a_program_that_differs_on_a_generated_input_alone_is_another(walls):
-    assert merge(TASK, [BY_MAX, IGNORES_LEAST, BY_LOOP], **QUICK).index == (0, 1, 0)
-    assert merge(TASK, [BY_MAX, IGNORES_LEAST, BY_LOOP], inputs=0, **QUICK).index == (0, 0, 0)
+    assert merge(TASK, [BY_MAX, IGNORES_LEAST, BY_LOOP], QUICK).index == (0, 1, 0)
+    assert merge(TASK, [BY_MAX, IGNORES_LEAST, BY_LOOP], QUICK, inputs=0).index == (0, 0, 0)
 
 
 def test_endless_loops_exceptions_and_what_is_no_program_are_told_apart(walls):
@@ -122,13 +123,13 @@ def test_endless_loops_exceptions_and_what_is_no_program_are_told_apart(walls):
         "",
         RAISES + "    return 2\n",
     ]
-    assert merge(TASK, texts, **QUICK).index == (0, 2, 1, 0, 3, -1, -1, 1)
+    assert merge(TASK, texts, QUICK).index == (0, 2, 1, 0, 3, -1, -1, 1)
 
 
 def test_a_text_without_the_wanted_function_is_no_answer(walls):
     task = Example("m", "made", "code", '"""\nTwice.\nassert twice(2) == 4\n"""\n', meta={"entry_point": "twice"})
     texts = ["def twice(n):\n    return n + n", "def thrice(n):\n    return 3 * n", "twice = lambda n: 2 * n", "no"]
-    assert merge(task, texts, **QUICK).index == (0, -1, 0, -1)
+    assert merge(task, texts, QUICK).index == (0, -1, 0, -1)
 
 
 def test_without_examples_the_annotations_of_the_head_say_what_to_call(walls):
@@ -161,10 +162,10 @@ def test_long_results_are_compared_whole(walls):
 
 
 def test_failures_where_most_fail_are_left_out_of_account():
-    assert candidates.telling(
+    assert candidates.select_calls(
         [("1", "<exception KeyError>", "2"), ("1", "<timeout>", "<timeout>"), ("1", "3", "4")], 1
     ) == [0, 2]
-    assert candidates.telling([("<timeout>", "<timeout>"), ("1", "3")], 1) == [0, 1]
+    assert candidates.select_calls([("<timeout>", "<timeout>"), ("1", "3")], 1) == [0, 1]
 
 
 @settings(max_examples=8)
@@ -185,7 +186,7 @@ def test_programs_are_not_run_where_there_are_no_walls(monkeypatch):
     def refuse(**_):
         raise Unsafe("no walls")
 
-    monkeypatch.setattr("w2s.grading.behaviour.tier", refuse)
+    monkeypatch.setattr("w2s.grading.threads.tier", refuse)
     with pytest.raises(BadInput, match="no walls"):
         merge_all([(TASK, [BY_MAX])])
     with pytest.raises(ValueError, match="its choices"):

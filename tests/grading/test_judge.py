@@ -3,9 +3,9 @@ import textwrap
 import pytest
 
 from w2s.data import programs
-from w2s.grading import judge as grading
 from w2s.grading.judge import grade, judge
 from w2s.sandbox.plain import encode
+from w2s.sandbox.program import Limits
 from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput, Example, Gold
 
@@ -179,7 +179,7 @@ FORGERIES = {
 def test_a_forgery_is_never_judged_right(name, kind, walls):
     example, gold = task(kind)
     text = f"```python\n{whole(FORGERIES[name])}```"
-    correct, status = grade(example, gold, text, timeout_s=1.5)
+    correct, status = grade(example, gold, text, Limits(1.5))
     assert correct is False, status
 
 
@@ -243,7 +243,7 @@ def test_without_a_sandbox_the_flag_is_named(monkeypatch):
     def none(*, allow_unsandboxed):
         raise Unsafe("no sandbox; runtime.allow_unsandboxed=true runs programs without")
 
-    monkeypatch.setattr(grading, "tier", none)
+    monkeypatch.setattr("w2s.grading.threads.tier", none)
     with pytest.raises(BadInput, match=r"runtime\.allow_unsandboxed=true"):
         judge([(*task(), ANSWER)])
 

@@ -189,5 +189,5 @@ def test_tilts_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="no validation question"):
         choose_strength(PROBS[:0], REAL[:0], REWARDS[:0], np.array([]))
     for gold in (2, -1):
-        with pytest.raises(ValueError, match="a gold index is that of no candidate"):
+        with pytest.raises(ValueError, match="a gold index belongs to no candidate"):
             choose_strength(PROBS[:1], REAL[:1], REWARDS[:1], np.array([gold]))

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from w2s.sandbox import run_program
+from tests.sandbox.programs import run_program
+from w2s.sandbox.program import Limits
 
 CALL = """
 import ctypes, os
@@ -143,7 +144,7 @@ def targets(tmp_path_factory):
 def test_an_escape_attempt_is_contained(name, targets):
     if not X86 and ATTEMPTS[name].startswith(CALL):
         pytest.skip("its call numbers are those of x86-64")
-    (reply,) = run_program(ATTEMPTS[name], [("attempt", (targets,))], timeout_s=10)
+    (reply,) = run_program(ATTEMPTS[name], [("attempt", (targets,))], Limits(10))
     assert reply.status != "ok" or not reply.value, reply
     assert reply.status != "timeout", "it was held up, not held back"
 

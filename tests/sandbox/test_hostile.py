@@ -5,9 +5,10 @@ import time
 
 import pytest
 
+from tests.sandbox.programs import run_program
 from w2s.grading.behaviour import outputs
 from w2s.grading.judge import grade
-from w2s.sandbox import run_program
+from w2s.sandbox.program import Limits
 from w2s.store.records import Example, Gold
 
 ASKED = Example("id", "made", "code", "def f(x):\n", meta={"entry_point": "f"})
@@ -45,7 +46,7 @@ RETURNED = {
 def judged(source, kind, timeout_s=1.5):
     """(verdict, seconds of this very process, seconds in all)."""
     own, started = time.process_time(), time.monotonic()
-    verdict = grade(ASKED, Gold("id", "def f(x): return 2", (TESTS[kind],)), source, timeout_s=timeout_s)
+    verdict = grade(ASKED, Gold("id", "def f(x): return 2", (TESTS[kind],)), source, Limits(timeout_s))
     return verdict, time.process_time() - own, time.monotonic() - started
 
 
@@ -80,7 +81,7 @@ def test_no_flood_takes_longer_than_the_program_may(loop, kind):
 def test_results_are_spelled_under_the_limits_of_the_program_too():
     source = WRITES + RETURNED["whole numbers of one hash"].replace("400000", "40000")
     own = time.process_time()
-    assert outputs(source, "f", [[1]] * 2, timeout_s=1, memory_mb=256, allow_unsandboxed=False) == ("<timeout>",) * 2
+    assert outputs(source, "f", [[1]] * 2, Limits(1, 256)) == ("<timeout>",) * 2
     assert time.process_time() - own < 3
 
 
@@ -88,7 +89,7 @@ def test_an_object_equals_nothing_not_even_itself():
     tests = TESTS["check"] | {"test": "def check(f):\n    assert f(1) == f(1)\n"}
     for source in (WRITES.replace("time.sleep(9)", "os.write(3, frame(BODY))") + "b'{\"object\": 0}'",
                    "one = object()\ndef f(x): return one"):  # fmt: skip
-        verdict = grade(ASKED, Gold("id", "def f(x): return 2", (tests,)), source, timeout_s=2)
+        verdict = grade(ASKED, Gold("id", "def f(x): return 2", (tests,)), source, Limits(2))
         assert verdict[0] is False, verdict
 
 
@@ -107,7 +108,7 @@ def test_tests_may_call_with_any_keyword(keyword):
 @pytest.mark.parametrize("number", [*range(1, 32), *range(32, 65)])
 def test_whatever_signal_ends_a_program_the_judge_goes_on(number):
     """The filter refuses every way to send a signal, so the wait status of one that died of it is made here."""
-    from w2s.sandbox.run import Program
+    from w2s.sandbox.program import Program
 
     program = Program.__new__(Program)
     program.left_s, program.close = 9.0, lambda: number

@@ -5,9 +5,11 @@ import os
 
 import pytest
 
+from tests.sandbox.programs import run_program
 from w2s.grading import judge as grading
 from w2s.grading.judge import grade
-from w2s.sandbox import run_program, tiers
+from w2s.sandbox import warm
+from w2s.sandbox.program import Limits
 from w2s.store.records import Example, Gold
 
 USES = {
@@ -24,14 +26,14 @@ ASKED = Example("id", "made", "code", "def f(x):\n", meta={"entry_point": "f"})
 @pytest.mark.parametrize("name", USES)
 def test_a_program_may_use_a_library_inside_the_walls(name):
     pytest.importorskip(name)
-    assert grade(ASKED, Gold("id", "", (TEST,)), USES[name], timeout_s=20, memory_mb=1024) == (True, "judged")
+    assert grade(ASKED, Gold("id", "", (TEST,)), USES[name], Limits(20, 1024)) == (True, "judged")
 
 
 def test_numpy_needs_no_more_than_the_usual_limits():
     pytest.importorskip("numpy")
-    verdict = grade(ASKED, Gold("id", "", (TEST,)), USES["numpy"], timeout_s=20)
+    verdict = grade(ASKED, Gold("id", "", (TEST,)), USES["numpy"], Limits(20))
     assert verdict == (True, "judged")
-    (reply,) = run_program("import numpy as np\ndef f(): return np.ones((20000, 20000))", [("f", ())], timeout_s=20)
+    (reply,) = run_program("import numpy as np\ndef f(): return np.ones((20000, 20000))", [("f", ())], Limits(20))
     assert reply.status in ("memory", "exception")
 
 
@@ -43,7 +45,7 @@ def f(): return [np.int64(3), np.float32(0.5), np.bool_(True), np.str_("a"), np.
 def g(): return np.arange(3)
 def h(): return np.datetime64("2020-01-01")
 """
-    numbers, array, date = run_program(source, [("f", ()), ("g", ()), ("h", ())], timeout_s=20)
+    numbers, array, date = run_program(source, [("f", ()), ("g", ()), ("h", ())], Limits(20))
     assert numbers.value == [3, 0.5, True, "a", 1j, {1: None}]
     assert [type(one) for one in numbers.value] == [int, float, bool, str, complex, dict]
     assert array.status == date.status == "not plain"
@@ -60,8 +62,8 @@ def test_what_is_not_installed_is_told_and_not_judged(source, monkeypatch):
 
 
 def test_only_the_named_libraries_are_lent():
-    lent = [os.path.basename(path) for path in tiers.libraries()]
-    assert set(lent) <= {f"{name}{end}" for name in (*tiers.LIBRARIES, *tiers.NEEDED) for end in ("", ".libs", ".py")}
+    lent = [os.path.basename(path) for path in warm.libraries()]
+    assert set(lent) <= {f"{name}{end}" for name in (*warm.LIBRARIES, *warm.NEEDED) for end in ("", ".libs", ".py")}
     assert "numpy" in lent or importlib.util.find_spec("numpy") is None
     source = "import os\ndef f(): return sorted(os.listdir('/libraries')), os.access('/libraries/numpy', os.W_OK)"
     (reply,) = run_program(source, [("f", ())])

@@ -6,16 +6,18 @@ import time
 
 import pytest
 
+from tests.sandbox.programs import run_program
 from w2s.sandbox import run as sandbox_run
-from w2s.sandbox import run_program, tiers
+from w2s.sandbox import tiers
 from w2s.sandbox.plain import NotPlain, Object
+from w2s.sandbox.program import Limits
 from w2s.sandbox.run import open_program
 
 ECHO = "def echo(x): return x"
 
 
 def one(source, *arguments, name="f", **limits):
-    (reply,) = run_program(textwrap.dedent(source), [(name, arguments)], **limits)
+    (reply,) = run_program(textwrap.dedent(source), [(name, arguments)], Limits(**limits))
     return reply
 
 
@@ -132,7 +134,7 @@ def test_the_memory_of_a_program_holds_no_earlier_source_or_call():
 
 def test_what_is_not_plain_can_stay_inside_and_be_passed_back():
     source = "class Node:\n def __init__(s, v): s.v = v\nroot = Node(7)\ndef value(n): return n.v"
-    with open_program(source, keep_objects=True) as program:
+    with open_program(source, Limits(), keep_objects=True) as program:
         root = program.look("root").value
         assert isinstance(root, Object)
         assert program.call("value", [root]).value == 7
@@ -154,8 +156,8 @@ def test_a_program_may_ask_its_partner_and_one_without_a_partner_nobody():
         def clashes(): return double(1, name=2, self=3, call=4, arguments=5, look=6, named=7)
     """
     with (
-        open_program(textwrap.dedent(source)) as program,
-        open_program(textwrap.dedent(tests), partner=program) as tester,
+        open_program(textwrap.dedent(source), Limits()) as program,
+        open_program(textwrap.dedent(tests), Limits(), partner=program) as tester,
     ):
         assert tester.call("f", [3]).value == ((6, {}), 0.5)
         assert tester.call("f", [None]).error == "ValueError: none given"
@@ -183,7 +185,7 @@ def test_texts_hash_alike_in_every_warm_process():
 
 
 def test_no_process_and_no_folder_is_left_when_all_warm_processes_are_given_up():
-    with open_program("import time\ndef f(): time.sleep(60)") as program:
+    with open_program("import time\ndef f(): time.sleep(60)", Limits()) as program:
         pid = program.warm.process.pid
     sandbox_run.end_all()
     assert not os.path.exists(f"/proc/{pid}")
@@ -192,9 +194,12 @@ def test_no_process_and_no_folder_is_left_when_all_warm_processes_are_given_up()
 def test_everything_ends_when_the_process_that_judges_is_killed(tmp_path):
     code = """
         import sys, threading, time
-        from w2s.sandbox import run_program
         from w2s.sandbox import run as r
-        threading.Thread(target=run_program, args=("while True: pass", [("f", ())]), kwargs={"timeout_s": 60}).start()
+        from w2s.sandbox.program import Limits
+        def hang():
+            with r.open_program("while True: pass", Limits(60)):
+                pass
+        threading.Thread(target=hang).start()
         while not r.STARTED: time.sleep(0.01)
         time.sleep(0.2)
         print(*r.STARTED, flush=True)
@@ -220,10 +225,10 @@ def test_everything_ends_when_the_process_that_judges_is_killed(tmp_path):
 
 
 def test_without_a_sandbox_it_refuses_in_one_line_that_names_the_flag(monkeypatch):
-    monkeypatch.setattr(tiers, "probe", lambda: {"namespaces": {"works": False, "why": "not permitted"}})
+    monkeypatch.setattr(tiers, "try_tiers", lambda: {"namespaces": {"works": False, "why": "not permitted"}})
     with pytest.raises(tiers.Unsafe, match=r"^no sandbox .*namespaces: not permitted.*runtime.allow_unsandboxed=true"):
         run_program(ECHO, [("echo", (1,))])
-    (reply,) = run_program(ECHO, [("echo", (1,))], allow_unsandboxed=True)
+    (reply,) = run_program(ECHO, [("echo", (1,))], Limits(allow_unsandboxed=True))
     assert reply.value == 1
     assert tiers.describe()["tier"] == "none"
 

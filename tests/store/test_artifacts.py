@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from w2s.store.files import describe_disk_error, write_json
 
 from w2s.cli import main
 from w2s.store.artifacts import Stage, Store, read_manifest
+from w2s.store.files import describe_disk_error, write_json
 from w2s.store.records import BadInput
 
 
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_or_closed_is_told_in_words_and_a_bug_is_not_taken_f
 
 def test_a_file_where_the_runs_should_lie_is_told_in_one_line(tiny_config, capsys):
     Path("taken").write_text("")
-    for place in ("taken", "taken/below"):
+    for place in ("taken", "taken/below", "/proc/x"):
         with pytest.raises(SystemExit) as caught:
             main(["run", str(tiny_config), f"runtime.runs_dir={place}"])
         said = capsys.readouterr().err.splitlines()

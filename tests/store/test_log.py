@@ -140,7 +140,7 @@ def test_on_a_terminal_progress_is_a_live_line_and_in_the_log_file_a_plain_one(t
         advance(80)
         (task,) = log._bars.tasks
         assert (task.completed, task.total) == (100, 400)
-        assert task.fields["told"] == "100 of 400 (25%), 4.0 per second, 1 min 15 s left"
+        assert task.fields["text"] == "100 of 400 (25%), 4.0 per second, 1 min 15 s left"
     (line,) = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     assert line["text"] == "training steps: 100 of 400 (25%), 4.0 per second, 1 min 15 s left"
     assert "100 of 400 (25%), 4.0 per second, 1 min 15 s left\n" not in capsys.readouterr().err

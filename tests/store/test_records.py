@@ -94,7 +94,7 @@ def test_align_counts_and_names_what_does_not_fit(ids, said):
 def test_an_id_that_is_there_twice_cannot_be_joined():
     record = predictions(2)
     for one, ids in ((take(record, np.array([0, 1, 1])), record.ids), (record, np.array(["id0", "id1", "id1"]))):
-        with pytest.raises(ValueError, match="an id is there twice"):
+        with pytest.raises(ValueError, match="an id occurs twice"):
             align(one, ids)
 
 
@@ -124,7 +124,7 @@ def test_an_opinion_that_is_no_distribution_is_refused(probs, mask):
         ({"task": "essay"}, "task: 'essay' given; allowed: choice, answer, code"),
         ({"prompt": "  "}, "prompt: it is empty"),
         ({"choices": ("a",)}, "choices: 1 given"),
-        ({"choices": ("a", " ")}, "choices: each must be a text"),
+        ({"choices": ("a", " ")}, "choices: each must be a non-empty text"),
     ],
 )
 def test_a_question_that_cannot_be_asked_is_refused(changes, said):

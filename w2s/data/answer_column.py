@@ -1,4 +1,4 @@
-"""A column of answers to questions with choices is read in one way as a whole: as letters, texts or indices."""
+"""How a column of answers to choice questions is read, the whole column in one way: as letters, texts or indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Reading = Literal["letter", "text", "index_from_0", "index_from_1"]
 
 
 class Choices(NamedTuple):
-    """The choices of a row. labels: plain label -> place; named: whether the file itself says the labels."""
+    """The choices of a row. labels: plain label -> position; named: whether the file itself names the labels."""
 
     texts: list[str]
     labels: dict[str, int]
@@ -32,7 +32,7 @@ def shown(value: Any) -> str:
 
 
 def by_letter(answer: Any, choices: Choices) -> int | None:
-    """A letter or label, alone, marked as one, or before the very text of its choice."""
+    """A letter or label: alone, marked as one, or followed by the exact text of its choice."""
     said = shown(answer)
     if said[:1].isalnum() and plain(said[:40]) in choices.labels and len(said) <= 40:
         return choices.labels[plain(said)]
@@ -75,17 +75,15 @@ def allowed(reading: Reading, count: int) -> str:
     }[reading]
 
 
-def read_as(
-    column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None, asked: Reading | None
-) -> Reading:
-    """The one way that fits all rows (where, choices, answer), else the one that fits most; the others are misfits.
+def choose_reading(column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None) -> Reading:
+    """The reading that fits all rows (where, choices, answer), or else most of them.
 
-    start: what indices count from in this layout, unless the column shows otherwise; None: nobody knows. Two ways that
+    start: what indices count from in this layout, unless the column shows otherwise; None: not known. Two readings that
     fit all rows and mean different choices are a BadInput that names the option.
     """
     rows = [row for row in rows if filled(row[2])]
-    if asked or not rows:
-        return asked or "letter"
+    if not rows:
+        return "letter"
     meant = {way: [read(answer, choices) for _, choices, answer in rows] for way, read in READINGS.items()}
     whole = [way for way in meant if None not in meant[way]]
     if not whole:
@@ -94,20 +92,20 @@ def read_as(
         return "letter"
     if start == 0 and "index_from_0" in whole:
         whole = [way for way in whole if way != "index_from_1"]
-    first, said = whole[0], {}
+    first, texts = whole[0], {}
     for way in whole:
-        said[way] = [choices.texts[at] for (_, choices, _), at in zip(rows, meant[way], strict=True)]
-        if said[way] != said[first]:
-            at = next(at for at in range(len(rows)) if said[way][at] != said[first][at])
-            means = " and ".join(f"{quoted(said[one][at])} as {one}" for one in (first, way))
+        texts[way] = [choices.texts[at] for (_, choices, _), at in zip(rows, meant[way], strict=True)]
+        if texts[way] != texts[first]:
+            at = next(at for at in range(len(rows)) if texts[way][at] != texts[first][at])
+            meanings = " and ".join(f"{quoted(texts[reading][at])} as {reading}" for reading in (first, way))
             raise BadInput(
-                f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {means}, and both fit every row: say which it is, "
-                f"answers: {first} or {way}"
+                f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {meanings}, and both fit every row: say which it "
+                f"is, answers: {first} or {way}"
             )
     return first
 
 
-def place_of(column: str, answer: Any, choices: Choices, reading: Reading) -> int:
+def find_choice(column: str, answer: Any, choices: Choices, reading: Reading) -> int:
     if not filled(answer):
         raise ValueError(f"{column}: it is empty")
     at = READINGS[reading](answer, choices)

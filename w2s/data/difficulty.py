@@ -1,4 +1,4 @@
-"""How hard a question is: a score per question, higher = harder, nan where it is not known."""
+"""How hard a question is: a score per question, higher = harder, nan where unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from w2s.store.records import BadInput, Example, Gold, Predictions
 
 HUMAN = {
-    # Questions of a high-school course carry its name in place of a grade: above grade 8.
+    # High-school questions carry the name of the course instead of a grade: above grade 8.
     "grade": {f"Grade {grade:02}": float(grade) for grade in range(1, 9)}
     | {"Biology": 9.0, "Earth and Space Sciences": 9.0, "Chemistry": 9.0, "Physics": 9.0},
     "bloom": {"Remembering": 1.0, "Understanding": 2.0, "Applying": 3.0, "Analyzing": 4.0, "Evaluating": 5.0}
@@ -22,7 +22,7 @@ HUMAN = {
 
 
 def level(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
-    """The published level of the data set, or the `level` that the source was given."""
+    """The published level of the dataset, or the source's option `level`."""
     return np.array([nan_if_none(example.meta.get("level")) for example in examples], dtype=float)
 
 
@@ -38,9 +38,9 @@ def human(
     *,
     label: Literal["grade", "bloom", "depth", "difficulty"] = "grade",
 ) -> np.ndarray:
-    """What people said of the question: school grade, Bloom's level, depth of knowledge, or Low/Medium/High (ARC).
+    """How people rated the question: school grade, Bloom's level, depth of knowledge, or Low/Medium/High (ARC).
 
-    Numbers stay as they are (ASDiv's grade); a label that is not in the scale is a BadInput. Hase et al. 2024
+    Numbers stay as they are (ASDiv's grade); a label that is not on the scale is a BadInput. Hase et al. 2024
     (arXiv 2401.06751) use the same labels.
     """
     return np.array([human_score(example, label) for example in examples], dtype=float)
@@ -59,13 +59,13 @@ def human_score(example: Example, label: str) -> float:
 
 
 def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
-    """-ln p(gold) in nats, by predictions of learners that did not train on the question (see `folds`).
+    """-ln p(gold) in nats, from predictions of learners that did not train on the question (see `folds`).
 
     Choice questions only. nan where there is no prediction or the learner abstained; p below 1e-12 counts as 1e-12.
     """
     if predictions is None:
-        raise BadInput("difficulty: 'loss' needs cross-fitted predictions, none were given")
-    answer_of = {one.id: one.answer for one in gold}
+        raise BadInput("difficulty: 'loss' needs cross-fitted predictions")
+    answer_of = {row.id: row.answer for row in gold}
     row_of = {key: row for row, key in enumerate(predictions.ids.tolist()) if not predictions.abstained_N[row]}
     score_N = np.full(len(examples), np.nan)
     for at, example in enumerate(examples):

@@ -1,13 +1,13 @@
-"""Which questions are the same question: exactly, or nearly. What leaks between splits is found here.
+"""Which questions are exact or near duplicates, to find leaks between splits.
 
-Prompts are compared after normalising case, white space and the punctuation of sentences (signs that carry meaning in
-formulas stay).
+Prompts are compared after normalising case, white space and sentence punctuation (signs that carry meaning in formulas
+stay).
 
-- *Exact*: the prompts are the same, and the prompt says enough by itself (LONG words or more, or no choices) or the
+- *Exact*: the prompts are the same, and the prompt is sufficient by itself (LONG words or more, or no choices) or the
   choices are the same in any order. So "Which of these is a mammal?" with other animals is another question.
 - *Near*: the prompts' sets of words and word pairs have a Jaccard similarity of at least `near` (one changed word is
   0.8 in a prompt of 14 words); where a prompt is short, the two must also share half of the choices of the one that
-  has fewer. Same short prompt and half of the choices is near too: so a question is found again in its binary form.
+  has fewer. The same short prompt with half of the choices is near too, which finds the binary form of a question.
 
 The search is exact: no pair above `near` is missed.
 """
@@ -30,7 +30,7 @@ LONG = 8
 SENTENCE_MARKS = re.compile(r"[;!?\"'“”‘’«»…_]|(?<!\d)[.,:]|[.,:](?!\d)")
 ROWS_AT_ONCE = 2000
 
-Key = tuple[str, frozenset[str]]  # normalised prompt; normalised choices where the prompt alone does not say enough
+Key = tuple[str, frozenset[str]]  # normalised prompt; normalised choices where the prompt alone is not sufficient
 
 
 class Leak(NamedTuple):
@@ -43,7 +43,7 @@ class Leak(NamedTuple):
 
 
 def normalise(text: str) -> str:
-    """Case, white space, Unicode variants and sentence punctuation out; "3.5", "1,000", "-x" and "a+b" stay."""
+    """Remove case, white space, Unicode variants and sentence punctuation; "3.5", "1,000", "-x" and "a+b" stay."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(SENTENCE_MARKS.sub(" ", plain).split()) or plain.strip()
 
@@ -133,9 +133,9 @@ def overlaps(sets_PS: sparse.csr_matrix) -> Iterator[tuple[np.ndarray, np.ndarra
     """(i, j, how many columns they share) of all pairs i < j that share any, a block of rows at a time."""
     transposed_SP = sets_PS.T.tocsr()
     for start in range(0, sets_PS.shape[0], ROWS_AT_ONCE):
-        found = (sets_PS[start : start + ROWS_AT_ONCE] @ transposed_SP).tocoo()
-        upper = found.row + start < found.col
-        yield found.row[upper] + start, found.col[upper], found.data[upper]
+        shared = (sets_PS[start : start + ROWS_AT_ONCE] @ transposed_SP).tocoo()
+        upper = shared.row + start < shared.col
+        yield shared.row[upper] + start, shared.col[upper], shared.data[upper]
 
 
 def shingle_matrix(prompts: Sequence[str]) -> sparse.csr_matrix:
@@ -158,7 +158,7 @@ def shingle_matrix(prompts: Sequence[str]) -> sparse.csr_matrix:
 def remove_leaks(
     train: Sequence[Example], suite: Sequence[Example], *, near: float | None = 0.8
 ) -> tuple[list[Example], list[Leak]]:
-    """(train without what duplicates a question of `suite`, what was removed and why). The suite stays whole."""
+    """(train without duplicates of questions of `suite`, what was removed and why). The suite stays whole."""
     group_N, like = groups([*train, *suite], near=near)
     held = {group: example.id for group, example in zip(group_N[len(train) :].tolist(), suite, strict=True)}
     kept, leaks = [], []
@@ -172,7 +172,7 @@ def remove_leaks(
 
 
 def leak_of(key: str, group: int, held: dict[int, str], like: dict[int, dict[int, float]]) -> Leak | None:
-    """Why the question `key` of `group` must go, when the groups `held` (group -> id) are held out."""
+    """Why the question `key` of `group` is removed when the groups `held` (group -> id) are held out, or None."""
     if group in held:
         return Leak(key, held[group], "exact", 1.0)
     nearest = max(((s, other) for other, s in like.get(group, {}).items() if other in held), default=None)

@@ -1,4 +1,4 @@
-"""The user's own questions, in the layouts that people's files have."""
+"""The user's own questions, in the layouts that are common."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from w2s.data.answer_column import Choices, Reading, place_of, read_as, shown
-from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
-from w2s.data.questions import Question, gather
+from w2s.data.answer_column import Choices, Reading, choose_reading, find_choice, shown
+from w2s.data.layouts import families, filled, find_file, missing_column, plain, plain_rows, say_once, unread
+from w2s.data.questions import Question, Questions, gather
 from w2s.data.reading import Row, file_rows, literal, quoted, some
 from w2s.store.problems import Problems
-from w2s.store.records import BadInput, Example, Gold
+from w2s.store.records import BadInput
 
 PUBLIC = ("subject", "grade", "bloom", "depth", "difficulty")
-# Plain names of columns (see layouts.plain); of several, the first that is there.
+# Plain names of columns (see layouts.plain); the first that exists counts.
 PROMPTS = ("prompt", "question", "query", "ctx", "goal", "sentence", "stem", "questionstem", "questiontext", "problem")
-BEFORE = ("article", "passage", "context", "premise")  # what a question is about; a `prompt` is whole by itself
-# A column of all choices, and what its indices count from unless the answers show otherwise (None: nobody knows).
+BEFORE = ("article", "passage", "context", "premise")  # what a question is about; a `prompt` is complete
+# A column of all choices, and what its indices count from unless the answers show otherwise (None: not known).
 LISTS = {"choices": 0, "options": None, "endings": 0, "alternatives": None, "answeroptions": None}
 STEMS = ("", "option", "opt", "op", "choice", "ending", "sol", "alternative", "answeroption", "answer", "ans")
 ANSWERS = (
@@ -31,7 +31,7 @@ WRONG = re.compile(r"(distractor|incorrect|wrong|false).*")
 
 
 class Layout(NamedTuple):
-    """Plain names of columns: of all choices, or one for each; of answers: the first counts, the others must agree."""
+    """Plain names of columns: of all choices, or of each; of answers (the first counts, the others must agree)."""
 
     spelled: dict[str, str]  # plain name -> the file's own
     listed: str | None
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
     answers: list[str]
 
     def start(self, answer: str) -> int | None:
-        """What indices count from: 0 where columns are numbered so; None: nobody knows."""
+        """What indices count from: 0 where columns are numbered from 0; None: not known."""
         if answer.endswith(("index", "idx")) or (self.family[:1] and self.family[0].endswith("0")):
             return 0
         return LISTS.get(self.listed)
@@ -62,52 +62,47 @@ def file(
     limit: int | None = None,
     level: float | None = None,
     answers: Reading | None = None,
-) -> tuple[list[Example], list[Gold]]:
+) -> Questions:
     """Your own questions: jsonl, json, csv (also .gz) or parquet, columns prompt (or question), choices, answer.
 
     `path` is relative to `root` where there is one. Without choices the answer is a short text. Choices are a list (in
-    a csv in JSON, as Python prints it, or texts parted by |), {label: [...], text: [...]}, or a column each (A, B, C;
-    option1, option2; opa, opb; ending0, ending1). An answer is a letter ("B", "(B)", "B) the text"), a label or column
-    name, the text of a choice, or an index. The whole column is read in one way; where two fit, `answers` says which.
-    Indices of `choices` count from 0 unless the column shows otherwise. An article, passage, context or premise stands
-    before its question. Optional columns: id, level (a number), split, subject, grade, bloom, depth, difficulty; others
-    are named and not read. `split`: only the rows whose column `split` says so.
+    a csv as JSON, as Python prints it, or texts separated by |), {label: [...], text: [...]}, or a column each (A, B,
+    C; option1, option2; opa, opb; ending0, ending1). An answer is a letter ("B", "(B)", "B) the text"), a label or
+    column name, the text of a choice, or an index. The whole column is read in one way; where two fit, `answers` says
+    which. Indices of `choices` count from 0 unless the column shows otherwise. An article, passage, context or premise
+    goes before its question. Optional columns: id, level (a number), split, subject, grade, bloom, depth, difficulty;
+    others are named and not read. `split`: only rows with this value in their column `split`.
     """
-    place = (Path(root) if root is not None else Path()) / path
-    if not place.is_file():
-        raise BadInput(f"file: path: there is no file {place}")
-    wanted = None if split is None else [split] if isinstance(split, str) else list(split)
+    place = find_file(root, path)
+    splits = None if split is None else [split] if isinstance(split, str) else list(split)
     problems = Problems()
-    try:
-        rows, spelled = plain_rows((where, unnested(row)) for where, row in file_rows(place, problems))
-        layout, notes = layout_of(place, rows, spelled)
-        found = [(where, cells_of(layout, row)) for where, row in rows]  # of all splits: they are read alike
-        readings = [reading_of(layout, found, at, None if at else answers) for at in range(len(layout.answers))]
-    except BadInput as error:
-        problems.add(error)
-        problems.tell()
+    with problems.tell_with():
+        rows, spelled = plain_rows((where, unnest(row)) for where, row in file_rows(place, problems))
+        layout, notes = find_layout(place, rows, spelled)
+        cells = [(where, read_cells(layout, row)) for where, row in rows]  # of all splits: they are read alike
+        readings = [read_column(layout, cells, at, None if at else answers) for at in range(len(layout.answers))]
 
     def fit(cells: Cells | ValueError) -> Question:
         if isinstance(cells, ValueError):
             raise cells
-        return question_of(layout, cells, readings)
+        return make_question(layout, cells, readings)
 
     source = Path(path).name.split(".")[0]
-    if wanted is not None:
-        found = [one for one, (_, row) in zip(found, rows, strict=True) if row.get("split") in wanted]
-    examples, gold = gather(source, [("all", found)], fit, limit=limit, level=level, problems=problems)
+    if splits is not None:
+        cells = [pair for pair, (_, row) in zip(cells, rows, strict=True) if row.get("split") in splits]
+    examples, gold = gather(source, [("all", cells)], fit, limit=limit, level=level, problems=problems)
     for name, reading in zip(layout.answers, readings, strict=True):
         if reading.startswith("index") and examples[0].choices:
             notes.append(f"{place}: {layout.spelled[name]}: read as an {reading.replace('_', ' ')}")
-    for note in notes:  # not before: what is refused leaves no log
+    for note in notes:  # not before: a refused file leaves no log
         say_once(note)
-    if missing := sorted(set(wanted or ()) - {example.meta["split"] for example in examples}):
+    if missing := sorted(set(splits or ()) - {example.meta["split"] for example in examples}):
         raise BadInput(f"{place}: split: {', '.join(missing)} asked for, no such row found")
     return examples, gold
 
 
-def unnested(row: dict[str, Any]) -> dict[str, Any]:
-    """question {stem, choices}, as AI2 publishes ARC, beside the other columns."""
+def unnest(row: dict[str, Any]) -> dict[str, Any]:
+    """The parts of question {stem, choices}, as AI2 publishes ARC, beside the other columns."""
     nested = row.get("question")
     return {**{key: row[key] for key in row if key != "question"}, **nested} if isinstance(nested, Mapping) else row
 
@@ -115,17 +110,17 @@ def unnested(row: dict[str, Any]) -> dict[str, Any]:
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
-    """Which columns hold what, for the file as a whole, and lines that say what a reader would not expect."""
+def find_layout(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
+    """What each column holds, for the file as a whole, and lines that tell what a user may not expect."""
     present = [key for key in spelled if any(filled(row.get(key)) for _, row in rows)]
     listed = next((name for name in LISTS if name in present), None)
     # An empty column between others belongs to them: its row is refused, or its last choices are fewer.
     by_stem = {} if listed else {stem: run for stem, run in families(spelled).items() if set(run) & set(present)}
     family = next((by_stem[stem] for stem in STEMS if stem in by_stem and stem not in spelled), [])
     known = ANSWERS if listed or family else ANSWERS[:1]
-    for names, wanted in ((PROMPTS, "prompt"), (known, "answer")):
+    for names, role in ((PROMPTS, "prompt"), (known, "answer")):
         if rows and not set(names) & set(spelled):
-            raise BadInput(f"{rows[0][0]}: column {wanted!r} is missing; it has: {some(spelled.values())}")
+            raise BadInput(f"{rows[0][0]}: column {role!r} is missing; it has: {some(spelled.values())}")
     answers = [name for name in known if name in present] or [name for name in known if name in spelled]
     answers = answers[:1] + [name for name in answers[1:] if name.startswith(("answer", "correct"))]
     prompt = next((name for name in PROMPTS if name in spelled), "prompt")
@@ -133,28 +128,28 @@ def layout_of(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tupl
     used = {prompt, *before, *answers, *family, listed, "id", "level", "split", *PUBLIC}
     if not (listed or family):
         refuse_lost_choices(place, rows, spelled, [key for key in present if key not in used])
-    notes = [f"{place}: {spelled[one]} stands before {spelled[prompt]} in the prompt" for one in before]
+    notes = [f"{place}: {spelled[name]} goes before {spelled[prompt]} in the prompt" for name in before]
     return Layout(spelled, listed, family, answers), notes + unread(place, spelled, used)
 
 
 def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, str], spare: Sequence[str]) -> None:
-    """A BadInput where the answers show that columns which are not read are the choices.
+    """A BadInput where the answers show that unused columns are the choices.
 
-    They do where each is the letter of one of enough such columns, or the text in one, now of this and now of that.
+    They do where each answer is the letter of one of enough such columns, or the text in one, not always the same one.
     """
-    said = [(shown(row.get("answer")), row) for _, row in rows if filled(row.get("answer"))]
-    letters = {answer.strip("().: ").upper() for answer, _ in said}
-    if not said:
+    answers = [(shown(row.get("answer")), row) for _, row in rows if filled(row.get("answer"))]
+    letters = {answer.strip("().: ").upper() for answer, _ in answers}
+    if not answers:
         return
     lettered = letters <= set("ABCDEFGHIJ")
-    least = max(2, 1 + string.ascii_uppercase.find(max(letters))) if lettered else 2  # so many choices there must be
+    least = max(2, 1 + string.ascii_uppercase.find(max(letters))) if lettered else 2  # choices that there must be
     lost = [key for key in spare if WRONG.fullmatch(key)]
     for key in spare:
-        several = [(parts(row.get(key)), answer) for answer, row in said]
+        several = [(parts(row.get(key)), answer) for answer, row in answers]
         if all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several):
             lost.append(key)
-    texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in said)]
-    equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in said]
+    texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in answers)]
+    equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in answers]
     if len(texts) >= least and (lettered or (all(equal) and not set.intersection(*equal))):
         lost += texts
     if lost:
@@ -165,47 +160,43 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
 def parts(value: Any) -> list[str]:
     """The texts of a cell that holds several."""
     try:
-        return [shown(one) for one in one_cell(value, "")[1]]
+        return [shown(text) for text in read_list(value, "")[1]]
     except ValueError:
         return []
 
 
-def cells_of(layout: Layout, row: dict[str, Any]) -> Cells | ValueError:
+def read_cells(layout: Layout, row: dict[str, Any]) -> Cells | ValueError:
     try:
         for name in layout.answers:
             if name not in row:
-                raise ValueError(is_missing(layout, name, row))
-        answers = [answer_of(layout.spelled[name], row[name]) for name in layout.answers]
-        return Cells(prompt_of(layout, row), choices_of(layout, row), answers, meta_of(row))
+                raise missing_column(name, row, layout.spelled)
+        answers = [read_answer(layout.spelled[name], row[name]) for name in layout.answers]
+        return Cells(read_prompt(layout, row), read_choices(layout, row), answers, read_meta(row))
     except ValueError as error:
         return error
 
 
-def is_missing(layout: Layout, name: str, row: Mapping[str, Any]) -> str:
-    return f"column {layout.spelled[name]!r} is missing; it has: {some(layout.spelled[key] for key in row)}"
-
-
-def prompt_of(layout: Layout, row: Mapping[str, Any]) -> str:
+def read_prompt(layout: Layout, row: Mapping[str, Any]) -> str:
     name = next((name for name in PROMPTS if name in row), None)
     if name is None:
-        raise ValueError(is_missing(layout, next(one for one in PROMPTS if one in layout.spelled), row))
-    before = [one for one in BEFORE if filled(row.get(one)) and name != "prompt"][:1]
-    for one in (*before, name):
-        if not isinstance(row[one], str):
-            raise ValueError(f"{layout.spelled[one]}: a text is wanted, {type(row[one]).__name__} given")
-    return "\n\n".join(row[one] for one in (*before, name))
+        raise missing_column(next(name for name in PROMPTS if name in layout.spelled), row, layout.spelled)
+    before = [column for column in BEFORE if filled(row.get(column)) and name != "prompt"][:1]
+    for column in (*before, name):
+        if not isinstance(row[column], str):
+            raise ValueError(f"{layout.spelled[column]}: a text is wanted, {type(row[column]).__name__} given")
+    return "\n\n".join(row[column] for column in (*before, name))
 
 
-def meta_of(row: Mapping[str, Any]) -> dict[str, Any]:
+def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:
     meta = {key: row[key] for key in ("split", *PUBLIC) if filled(row.get(key))}
     if filled(row.get("id")):
         meta["row"] = str(row["id"])
     if row.get("level") not in (None, ""):
-        meta["level"] = number(row["level"])
+        meta["level"] = read_level(row["level"])
     return meta
 
 
-def number(value: Any) -> float:
+def read_level(value: Any) -> float:
     try:
         level = float("nan" if isinstance(value, bool) else value)
     except (TypeError, ValueError, OverflowError):
@@ -215,8 +206,8 @@ def number(value: Any) -> float:
     return level
 
 
-def answer_of(column: str, value: Any) -> Any:
-    """The one answer; a list of one, as several publishers have it, is that one."""
+def read_answer(column: str, value: Any) -> Any:
+    """The answer of a row; a list of one, which some publishers write, is that one."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     if isinstance(value, list | dict) or value is None or value != value:
@@ -227,30 +218,30 @@ def answer_of(column: str, value: Any) -> Any:
 # --- choices and answers ---------------------------------------------------------------------------------------------
 
 
-def choices_of(layout: Layout, row: Mapping[str, Any]) -> Choices:
-    """The choices of a row; none in a file without any."""
+def read_choices(layout: Layout, row: Mapping[str, Any]) -> Choices:
+    """The choices of a row; none in a file without choices."""
     if not (layout.listed or layout.family):
         return Choices([], {}, False)
     column = layout.spelled[layout.listed or layout.family[0]]
     labels, texts = None, [row.get(name) for name in layout.family]
     if layout.listed:
-        labels, texts = one_cell(row.get(layout.listed), column)
-    while texts and not filled(texts[-1]) and (layout.family or labels):  # fewer choices than the file has places
+        labels, texts = read_list(row.get(layout.listed), column)
+    while texts and not filled(texts[-1]) and (layout.family or labels):  # fewer choices than columns
         texts.pop()
-    if not all(filled(one) and isinstance(one, str | int | float) for one in texts):
-        raise ValueError(f"{column}: each must be a text that is not empty")
+    if not all(filled(text) and isinstance(text, str | int | float) for text in texts):
+        raise ValueError(f"{column}: each must be a non-empty text")
     if len(texts) < 2:
-        parted = " (| parts them in a text)" if isinstance(row.get(layout.listed), str) else ""
-        raise ValueError(f"{column}: {len(texts)} given{parted}; a choice question needs at least 2")
+        hint = " (in a text, | separates them)" if isinstance(row.get(layout.listed), str) else ""
+        raise ValueError(f"{column}: {len(texts)} given{hint}; a choice question needs at least 2")
     marks = [] if labels else string.ascii_lowercase
     places = [(plain(str(mark)), at) for names in (marks, labels or layout.family) for at, mark in enumerate(names)]
     if labels and len(dict(places)) < len(labels):
         raise ValueError(f"{column}: two choices have the same label")
     named = labels is not None or layout.family[:1] in (["a"], ["0"], ["1"])
-    return Choices([shown(one) for one in texts], {mark: at for mark, at in places if at < len(texts)}, named)
+    return Choices([shown(text) for text in texts], {mark: at for mark, at in places if at < len(texts)}, named)
 
 
-def one_cell(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
+def read_list(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     """(labels or None, texts) of a cell that holds all choices."""
     if isinstance(value, str):
         try:
@@ -258,8 +249,8 @@ def one_cell(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
         except ValueError as error:
             raise ValueError(f"{column}: {error}") from None
     labels, texts = None, [] if value is None else value
-    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-        labels, texts = [[one.get(key) for one in value] for key in ("label", "text")]
+    if isinstance(value, list) and value and all(isinstance(choice, Mapping) for choice in value):
+        labels, texts = [[choice.get(key) for choice in value] for key in ("label", "text")]
     elif isinstance(value, Mapping):
         labels, texts = list(value), list(value.values())
         if {"label", "text"} <= set(value):
@@ -271,20 +262,20 @@ def one_cell(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     return labels, list(texts)
 
 
-def reading_of(
-    layout: Layout, found: Sequence[tuple[str, Cells | ValueError]], column: int, asked: Reading | None
+def read_column(
+    layout: Layout, cells: Sequence[tuple[str, Cells | ValueError]], column: int, reading: Reading | None
 ) -> Reading:
-    rows = [(where, one.choices, one.answers[column]) for where, one in found if isinstance(one, Cells)]
+    rows = [(where, row.choices, row.answers[column]) for where, row in cells if isinstance(row, Cells)]
     name = layout.answers[column]
-    return read_as(layout.spelled[name], rows, start=layout.start(name), asked=asked)
+    return reading or choose_reading(layout.spelled[name], rows, start=layout.start(name))
 
 
-def question_of(layout: Layout, cells: Cells, readings: Sequence[Reading]) -> Question:
+def make_question(layout: Layout, cells: Cells, readings: Sequence[Reading]) -> Question:
     if not cells.choices.texts:
         return Question(cells.prompt, (), str(cells.answers[0]), cells.meta)
     names = [layout.spelled[name] for name in layout.answers]
     first, *others = [
-        place_of(name, answer, cells.choices, reading)
+        find_choice(name, answer, cells.choices, reading)
         for name, answer, reading in zip(names, cells.answers, readings, strict=True)
     ]
     for name, at in zip(names[1:], others, strict=True):

@@ -1,4 +1,4 @@
-"""Published preference data: a prompt and two texts of which people or a judge preferred one (see w2s.data.pairs)."""
+"""Published preference data: a prompt and two texts, one preferred by people or a judge (see w2s.data.pairs)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def hh_rlhf(
     ties: bool = False,
     seed: int = 0,
 ) -> Pairs:
-    """Dialogues with two last answers, people's choice (Bai et al., arXiv 2204.05862). MIT. Offensive text.
+    """Dialogues with two last answers, judged by people (Bai et al., arXiv 2204.05862). MIT. Offensive text.
 
-    Dialogues that open alike are one group. subset null: all four together, the only way to read them from the hub.
+    Dialogues with the same opening are one group. subset null: all four, the only way to read from the hub.
     """
     if root is None and subset is not None:
         raise BadInput(
@@ -44,9 +44,9 @@ def hh_rlhf(
 
 
 def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
-    """AlpacaEval: 15 models against text_davinci_003 on 805 instructions, GPT-4's choice. CC BY-NC 4.0.
+    """AlpacaEval: 15 models against text_davinci_003 on 805 instructions, judged by GPT-4. CC BY-NC 4.0.
 
-    The hub has people's choices instead (tatsu-lab/alpaca_eval, alpaca_farm_human_annotations).
+    The hub has human judgements instead (tatsu-lab/alpaca_eval, alpaca_farm_human_annotations).
     """
 
     def fit(row: dict[str, Any]) -> Pair:
@@ -56,31 +56,26 @@ def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = Fal
         return Pair(prompt, text(row, "output_1"), text(row, "output_2"), preferred, meta)
 
     hub = ("tatsu-lab/alpaca_eval", "alpaca_farm_human_annotations")
-    found = rows(root, "alpaca_eval", ["preferences_gpt4_vs_davinci003", "preferences"], hub, "validation")
-    return gather_pairs("alpaca_eval", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    published = rows(root, "alpaca_eval", ["preferences_gpt4_vs_davinci003", "preferences"], hub, "validation")
+    return gather_pairs("alpaca_eval", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def autoj(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
-    """Auto-J's test pairs: 58 scenarios of 24, people's choice (Li et al., arXiv 2310.05470). No licence file."""
+    """Auto-J's test pairs: 58 scenarios of 24, judged by people (Li et al., arXiv 2310.05470). No licence file."""
 
     def fit(row: dict[str, Any]) -> Pair:
         preferred = one_of(row, "label", {0: 0, 1: 1, 2: None})
-        return Pair(
-            text(row, "prompt"),
-            text(row, "response 1"),
-            text(row, "response 2"),
-            preferred,
-            {"subset": text(row, "scenario")},
-        )
+        texts = (text(row, name) for name in ("prompt", "response 1", "response 2"))
+        return Pair(*texts, preferred, {"subset": text(row, "scenario")})
 
-    found = file_or_refusal(root, "autoj", "testdata_pairwise")
-    return gather_pairs("autoj", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    published = local_rows(root, "autoj", "testdata_pairwise")
+    return gather_pairs("autoj", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
-    """PandaLM's test pairs: 170 instructions, 5 models, the choice of most of 3 people (arXiv 2306.05087). Apache-2.0.
+    """PandaLM's test pairs: 170 instructions, 5 models, judged by a majority of 3 people (2306.05087). Apache-2.0.
 
-    A pair that no two annotators judge alike is a tie.
+    A pair is a tie where no two annotators agree.
     """
 
     def fit(row: dict[str, Any]) -> Pair:
@@ -91,16 +86,17 @@ def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, 
         first, second = (str(row[key]) if row[key] is True else text(row, key) for key in ("response1", "response2"))
         meta = {"subset": text(row, "motivation_app"), "row": str(row["idx"])}
         writers = text(row, "cmp_key").split("_")
-        return Pair(prompt, first, second, preferred if most > 1 else None, {**meta, "generators": writers})
+        meta["generators"] = writers
+        return Pair(prompt, first, second, preferred if most > 1 else None, meta)
 
-    found = file_or_refusal(root, "pandalm", "testset-v1")
-    return gather_pairs("pandalm", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    published = local_rows(root, "pandalm", "testset-v1")
+    return gather_pairs("pandalm", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
-    """Helpful, honest, harmless and other: 221 pairs by hand (Askell et al., arXiv 2112.00861). Apache-2.0.
+    """Helpful, honest, harmless and other: 221 hand-written pairs (Askell et al., arXiv 2112.00861). Apache-2.0.
 
-    Read from Prometheus' evaluation prompts, out of which instruction and responses are cut.
+    Instruction and responses are cut out of Prometheus' evaluation prompts.
     """
 
     def fit(row: dict[str, Any]) -> Pair:
@@ -110,24 +106,24 @@ def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = F
             raise ValueError("the chosen and the rejected response answer different instructions")
         return Pair(prompt, chosen, rejected, 0, {"subset": text(row, "source")})
 
-    found = file_or_refusal(root, "hhh_alignment", "hhh_alignment_eval")
-    return gather_pairs("hhh_alignment", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    published = local_rows(root, "hhh_alignment", "hhh_alignment_eval")
+    return gather_pairs("hhh_alignment", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def one_of(row: Mapping[str, Any], column: str, meaning: Mapping[float, int | None]) -> int | None:
-    """What a label means; a number that came as a text (csv) counts too."""
+    """What a label means; in a csv a number is a text."""
     value = row[column]
     try:
         if isinstance(value, bool) or float(value) not in meaning:
             raise ValueError
         return meaning[float(value)]
     except (TypeError, ValueError):
-        allowed = ", ".join(f"{one:g}" for one in sorted(meaning))
+        allowed = ", ".join(f"{code:g}" for code in sorted(meaning))
         raise ValueError(f"{column}: {value!r} given; allowed: {allowed}") from None
 
 
 def cut(row: Mapping[str, Any], column: str) -> tuple[str, str]:
-    """(instruction, response) out of one of Prometheus' evaluation prompts."""
+    """(instruction, response) in one of Prometheus' evaluation prompts."""
     whole, (asks, answers, rubrics) = text(row, column), HHH_PARTS
     if not 0 <= whole.find(asks) < whole.find(answers) < whole.rfind(rubrics):
         raise ValueError(f"{column}: it is not laid out as an instruction, a response and score rubrics")
@@ -135,8 +131,8 @@ def cut(row: Mapping[str, Any], column: str) -> tuple[str, str]:
     return instruction.strip(), response.rsplit(rubrics, 1)[0].strip()
 
 
-def file_or_refusal(root: Path | None, folder: str, name: str) -> Iterable[Row]:
-    """The rows of a set that its authors publish as a file, not on the hub."""
+def local_rows(root: Path | None, folder: str, name: str) -> Iterable[Row]:
+    """The rows of a dataset that its authors publish as a file, not on the hub."""
     if root is None:
         raise BadInput(f"{folder}: it is not read from the hub; local copies: data.root=DIR")
     return rows(root, folder, [name], (folder, None), "test")

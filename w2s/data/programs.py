@@ -1,9 +1,9 @@
 """Code tasks: HumanEval, HumanEval+, MBPP and MBPP+ from local files or the hub.
 
-`Gold.answer` is the reference program, whole. `Gold.tests` is one dict of JSON values (arguments in the coding of
-`w2s.sandbox.plain`), of one of three kinds that `w2s.grading.judge` runs:
+`Gold.answer` is the whole reference program. `Gold.tests` is one dict of JSON values (arguments as `w2s.sandbox.plain`
+encodes them), of one of three kinds that `w2s.grading.judge` runs:
 - check: `test` defines check(candidate); `setup` is the prompt, whose other functions the test may use.
-- asserts: `asserts` call the `functions` of the program and use `values` that `setup`, run after the program, makes.
+- asserts: `asserts` call the `functions` of the program and use `values` that `setup`, run after the program, defines.
 - inputs: the program's results on `base` and `plus` are compared (`compare`, `atol`) with those of the reference.
 """
 
@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from w2s.data.questions import Questions
 from w2s.data.reading import rows
 from w2s.sandbox.plain import NotPlain, encode
 from w2s.store.records import BadInput, Example, Gold, example_id
 
-Loaded = tuple[list[Example], list[Gold]]
-warnings.filterwarnings("ignore", module="<program>")  # escapes in the published programs; nobody will mend them
+warnings.filterwarnings("ignore", module="<program>")  # escapes in published programs, which nobody will fix
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
-# Results that EvalPlus compares as sets: the tasks do not fix an order.
+# Results that EvalPlus compares as sets, since the tasks fix no order.
 AS_SETS = (
     *("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum"),
     *("intersection_array", "find_dissimilar", "Diff"),
@@ -37,16 +37,16 @@ AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 
 def humaneval(
     root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Loaded:
+) -> Questions:
     """HumanEval (Chen et al. 2021): 164 functions to complete, with hand-written tests."""
-    found = rows(root, "humaneval", ["HumanEval"], ("openai/openai_humaneval", None), split)
+    published = rows(root, "humaneval", ["HumanEval"], ("openai/openai_humaneval", None), split)
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         prompt, entry = text(row, "prompt"), text(row, "entry_point")
         tests = {"kind": "check", "entry_point": entry, "setup": prompt, "test": text(row, "test")}
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
-    return load("humaneval", found, read, split, limit, level)
+    return load("humaneval", published, read, split, limit, level)
 
 
 def humanevalplus(
@@ -56,17 +56,17 @@ def humanevalplus(
     limit: int | None = None,
     level: float | None = None,
     mini: bool = False,
-) -> Loaded:
+) -> Questions:
     """HumanEval+ (Liu et al. 2023): HumanEval with many more inputs; `mini` takes the file with fewer of them."""
     names = ["HumanEvalPlus-Mini" if mini else "HumanEvalPlus-NoExtreme", "HumanEvalPlus"]
-    found = rows(root, "humanevalplus", names, ("evalplus/humanevalplus", None), split)
+    published = rows(root, "humanevalplus", names, ("evalplus/humanevalplus", None), split)
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         prompt, entry = text(row, "prompt"), text(row, "entry_point")
-        tests = inputs(row, entry, lambda given, _: given) | ({"compare": "root"} if entry == "find_zero" else {})
+        tests = inputs_tests(row, entry, lambda given, _: given) | ({"compare": "root"} if entry == "find_zero" else {})
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
-    return load("humanevalplus", found, read, split, limit, level)
+    return load("humanevalplus", published, read, split, limit, level)
 
 
 def mbpp(
@@ -76,62 +76,64 @@ def mbpp(
     limit: int | None = None,
     level: float | None = None,
     sanitized: bool = False,
-) -> Loaded:
+) -> Questions:
     """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
     hub = ("google-research-datasets/mbpp", "sanitized" if sanitized else "full")
-    found = rows(root, "mbpp", ["sanitized-mbpp" if sanitized else "mbpp"], hub, split)
+    published = rows(root, "mbpp", ["sanitized-mbpp" if sanitized else "mbpp"], hub, split)
     if root is not None:
         low, high = MBPP_SPLITS[split]
-        found = ((where, row) for where, row in found if low <= number(row.get("task_id"), where) <= high)
+        published = ((where, row) for where, row in published if low <= number(row.get("task_id"), where) <= high)
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         question, code = text(row, "prompt" if "prompt" in row else "text"), clean(text(row, "code"))
         setup = clean(row.get("test_setup_code") or "")
-        tests = asserts([clean(one) for one in row["test_list"]], code, setup, list(row.get("test_imports") or []))
+        tests = asserts_tests(
+            [clean(one) for one in row["test_list"]], code, setup, list(row.get("test_imports") or [])
+        )
         return f'"""\n{question}\n{tests["asserts"][0]}\n"""\n', code, tests, tests["functions"][0]
 
-    return load("mbpp", found, read, split, limit, level)
+    return load("mbpp", published, read, split, limit, level)
 
 
 def mbppplus(
     root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Loaded:
+) -> Questions:
     """MBPP+ (Liu et al. 2023): 378 checked MBPP tasks with many more inputs."""
     names = ["MbppPlus-NoExtreme", "MbppPlus"]
-    found = rows(root, "mbppplus", names, ("evalplus/mbppplus", None), split)
+    published = rows(root, "mbppplus", names, ("evalplus/mbppplus", None), split)
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         code = text(row, "canonical_solution" if "canonical_solution" in row else "code")
         shown = row.get("assertion") or "\n".join(row.get("test_list") or [])
-        entry = row.get("entry_point") or asserts([shown], code, "", [])["functions"][0]
-        tests = inputs(row, entry, retyped(called_with(shown, entry)))
+        entry = row.get("entry_point") or asserts_tests([shown], code, "", [])["functions"][0]
+        tests = inputs_tests(row, entry, make_retype(called_with(shown, entry)))
         tests["compare"] = "set" if entry in AS_SETS else "truth" if entry in AS_TRUTH else "equal"
         prompt = text(row, "prompt")
         if not prompt.lstrip().startswith('"""'):  # the hub's rows have the bare question
             prompt = f'"""\n{prompt}\n{shown.strip().splitlines()[-1]}\n"""\n'
         return prompt, code, tests, entry
 
-    return load("mbppplus", found, read, split, limit, level)
+    return load("mbppplus", published, read, split, limit, level)
 
 
 def load(
     source: str,
-    found: Iterator[tuple[str, dict]],
+    published: Iterator[tuple[str, dict]],
     read: Callable[[dict], tuple],
     split: str,
     limit: int | None,
     level: float | None,
-) -> Loaded:
-    """Rows -> records of this level; a row that `read` cannot use is a BadInput that names its place."""
+) -> Questions:
+    """Rows as records; a row that `read` cannot use is a BadInput that names its place."""
     examples, golds = [], []
-    for where, row in itertools.islice(found, limit):
+    for where, row in itertools.islice(published, limit):
         try:
             prompt, answer, tests, entry = read(row)
             meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
             meta |= {} if level is None else {"level": level}
-            name = example_id(source, prompt)
-            examples.append(Example(name, source, "code", prompt, meta=meta))
-            golds.append(Gold(name, answer, (tests,)))
+            key = example_id(source, prompt)
+            examples.append(Example(key, source, "code", prompt, meta=meta))
+            golds.append(Gold(key, answer, (tests,)))
         except KeyError as error:
             raise BadInput(f"{where}: the column {error} is missing") from None
         except (TypeError, ValueError, IndexError, SyntaxError, AttributeError, NotPlain) as error:
@@ -143,7 +145,7 @@ def load(
 
 def text(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(row[column], str) or not row[column].strip():
-        raise ValueError(f"{column}: {row[column]!r} given; allowed: a text that is not empty")
+        raise ValueError(f"{column}: {row[column]!r} given; allowed: a non-empty text")
     return row[column]
 
 
@@ -158,8 +160,8 @@ def clean(code: str) -> str:
     return code.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def asserts(lines: Sequence[str], code: str, setup: str, imports: Sequence[str]) -> dict[str, Any]:
-    """The tests of kind asserts; names are told apart by who defines them: the program, the setup, or an import."""
+def asserts_tests(lines: Sequence[str], code: str, setup: str, imports: Sequence[str]) -> dict[str, Any]:
+    """The tests of kind asserts; names are sorted by what defines them: the program, the setup, or an import."""
     used = [node for line in lines for node in ast.walk(ast.parse(line, "<program>"))]
     names = list(dict.fromkeys(node.id for node in used if isinstance(node, ast.Name)))
     program = ast.parse(code, "<program>").body
@@ -170,24 +172,30 @@ def asserts(lines: Sequence[str], code: str, setup: str, imports: Sequence[str])
     if not functions:
         raise ValueError(f"the asserts call none of the program's functions ({', '.join(sorted(defined)) or 'none'})")
     values = [name for name in names if name in made and name not in defined and not hasattr(builtins, name)]
-    found = {"functions": functions, "values": values, "setup": setup, "asserts": list(lines)}
-    return {"kind": "asserts", "imports": "\n".join([*imports, *map(ast.unparse, imported)]), **found}
+    return {
+        "kind": "asserts",
+        "imports": "\n".join([*imports, *map(ast.unparse, imported)]),
+        "functions": functions,
+        "values": values,
+        "setup": setup,
+        "asserts": list(lines),
+    }
 
 
-def inputs(row: Mapping[str, Any], entry: str, retype: Callable[[list, str], list]) -> dict[str, Any]:
+def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list, str], list]) -> dict[str, Any]:
     """The tests of kind inputs, from the columns base_input and plus_input or from the hub's `test` program."""
     if "base_input" in row:
         parts = {name: [retype(given, name) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
         atol = row["atol"]
     else:
-        given, atol = listed(text(row, "test"))
+        given, atol = read_inputs(text(row, "test"))
         parts = {"base": given, "plus": []}
     coded = {name: [[encode(one) for one in arguments] for arguments in calls] for name, calls in parts.items()}
     return {"kind": "inputs", "entry_point": entry, **coded, "atol": float(atol), "compare": "equal"}
 
 
-def listed(test: str) -> tuple[list, float]:
-    """The literal after `inputs =` and the tolerance (last argument of assertion(...)) in a test program of the hub."""
+def read_inputs(test: str) -> tuple[list, float]:
+    """The literal after `inputs =` and the tolerance (last argument of assertion(...)) in one of the hub's tests."""
     given, atol = None, 0.0
     for node in ast.walk(ast.parse(test)):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "inputs":
@@ -200,7 +208,7 @@ def listed(test: str) -> tuple[list, float]:
 
 
 def literal(node: ast.expr) -> Any:
-    """A literal in which the names inf and nan, and arithmetic on numbers, may stand."""
+    """A literal, which may contain the names inf and nan, and arithmetic on numbers."""
     if isinstance(node, ast.Name) and node.id in ("inf", "nan"):
         return getattr(math, node.id)
     if isinstance(node, ast.List | ast.Tuple | ast.Set):
@@ -224,12 +232,12 @@ def called_with(shown: str, entry: str) -> list[list]:
     return [[literal(one) for one in call.args] for call in calls if ast.unparse(call.func) == entry]
 
 
-def retyped(examples: list[list]) -> Callable[[list, str], list]:
-    """A function that gives JSON arguments the Python types which they have in the row's asserts.
+def make_retype(examples: list[list]) -> Callable[[list, str], list]:
+    """A function that gives JSON arguments the Python types that they have in the row's asserts.
 
-    JSON knows no tuples, sets or complex numbers; the asserts show, argument by argument and level by level, which
-    lists are meant as which, and where a text stands for a number. Deeper than they go,
-    lists stay lists, but below tuples of tuples all are tuples.
+    JSON has no tuples, sets or complex numbers; the asserts show, argument by argument and level by level, which type a
+    list stands for, and where a text stands for a number. Deeper than they go, lists stay lists, except that everything
+    below tuples of tuples is a tuple.
     """
 
     def convert(value: Any, seen: list, parent: type = list, unseen: type = list) -> Any:

@@ -1,27 +1,50 @@
-"""From the rows of a data set to Example and Gold: what every source has in common."""
+"""From the rows of a dataset to Example and Gold: what all sources share."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Row, some
+from w2s.data.reading import Row, check_limit, fit_rows, rows, some
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 log = logging.getLogger(__name__)
-HELD_OUT = {"validation": 1, "dev": 1, "test": 2}  # a question that repeats belongs to the most held-out of its splits
+HELD_OUT = {"validation": 1, "dev": 1, "test": 2}  # a repeated question belongs to the most held-out of its splits
+Questions = tuple[list[Example], list[Gold]]
 
 
 class Question(NamedTuple):
-    """What one row says. `choices` are () for a short answer; `answer` is then a text, otherwise an index."""
+    """The content of one row. `choices` are () for a short answer; `answer` is then a text, otherwise an index."""
 
     prompt: str
     choices: Sequence[str]
     answer: int | str
     meta: dict[str, Any]
+
+
+class Published(NamedTuple):
+    """Where a dataset is published: root/folder/NAME, or the hub. splits: the base names of each split's file."""
+
+    source: str
+    folder: str
+    hub: tuple[str, str | None]
+    splits: Mapping[str, Sequence[str]]
+
+    def read(
+        self,
+        root: Path | None,
+        fit: Callable[[dict[str, Any]], Question | None],
+        split: str | Sequence[str],
+        limit: int | None,
+        level: float | None,
+    ) -> Questions:
+        names = check_splits(self.source, split, self.splits)
+        parts = ((name, rows(root, self.folder, self.splits[name], self.hub, name)) for name in names)
+        return gather(self.source, parts, fit, limit=limit, level=level)
 
 
 def gather(
@@ -32,37 +55,34 @@ def gather(
     limit: int | None,
     level: float | None,
     problems: Problems | None = None,
-) -> tuple[list[Example], list[Gold]]:
+) -> Questions:
     """The questions of some splits, each once.
 
     parts: (split, rows) in order. fit: row -> Question, None for a published row that is known to be unusable
-    (logged). A row that comes again, word for word, is kept once, in the most held-out of its splits; its meta
-    `repeats` counts the others. `limit` draws a fixed sample of that many questions (those whose ids, which are
-    hashes, come first), so that a file sorted by subject is not cut off in the middle. Rows that do not fit are a
-    BadInput together, after the `problems` that reading had; so are no rows, and fewer rows than `limit`.
+    (logged). A row that repeats word for word is kept once, in the most held-out of its splits; its meta `repeats`
+    counts the others. `limit` draws a fixed sample of that many questions (the first by id, which is a hash), so that a
+    file sorted by subject is not cut off in the middle. Rows that do not fit are a BadInput together, after the
+    `problems` of reading; so are no rows, and fewer rows than `limit`.
     """
-    if limit is not None and limit < 1:
-        raise BadInput(f"{source}: limit: {limit} given; it must be at least 1")
+    check_limit(source, limit)
     kept: dict[str, tuple[Example, Gold]] = {}
     problems, unusable, contradicted = problems or Problems(), 0, []
     names = []
-    for split, rows in parts:
+    for split, split_rows in parts:
         names.append(split)
-        for where, row in rows:
-            try:
-                question = fit(row)
-                if question is None:
-                    unusable += 1
-                    continue
-                if not keep_once(kept, *records(source, split, where, question, level)):
-                    contradicted.append(where.split("/")[-1])
-            except KeyError as error:
-                problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
-            except (TypeError, ValueError, AttributeError, IndexError) as error:
-                problems.add(f"{where}: {error}")
+
+        def make(where: str, row: dict[str, Any], split: str = split) -> tuple[str, Example, Gold] | None:
+            question = fit(row)
+            return None if question is None else (where, *records(source, split, where, question, level))
+
+        for record in fit_rows(split_rows, make, problems):
+            if record is None:
+                unusable += 1
+            elif not keep_once(kept, *record[1:]):
+                contradicted.append(record[0].split("/")[-1])
     problems.tell()
     if contradicted:
-        log.warning("%s: answered otherwise than before, left out: %s", source, some(contradicted))
+        log.warning("%s: left out, since answered differently before: %s", source, some(contradicted))
     if unusable:
         log.warning("%s: %d published rows are unusable and left out", source, unusable)
     if len(kept) < (limit or 1):
@@ -84,7 +104,7 @@ def records(source: str, split: str, where: str, question: Question, level: floa
 
 
 def distinct(choices: Sequence[str], answer: int | str) -> tuple[tuple[str, ...], int | str]:
-    """Choices without repeats (published sets have a few) and the answer's index among them; answers stay texts."""
+    """Choices without repeats (some datasets have them) and the answer's index there; short answers stay texts."""
     texts = [text.strip() for text in choices]
     if not texts:
         if not str(answer).strip():
@@ -97,7 +117,7 @@ def distinct(choices: Sequence[str], answer: int | str) -> tuple[tuple[str, ...]
 
 
 def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> bool:
-    """Adds a question, or counts it as a repeat of the one that is there; False where the two have other answers."""
+    """Add a question, or count it as a repeat of the one that is there; False where their answers differ."""
     if example.id not in kept:
         kept[example.id] = example, gold
         return True
@@ -112,14 +132,14 @@ def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gol
 
 
 def check_splits(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:
-    """The splits asked for as a list; unknown, repeated or no splits are a BadInput."""
-    asked = [split] if isinstance(split, str) else list(split)
-    for one in asked:
-        if one not in known:
-            raise BadInput(f"{source}: split: {one!r} given{did_you_mean(one, known)}; allowed: {', '.join(known)}")
-    if not asked or len(set(asked)) < len(asked):
-        raise BadInput(f"{source}: split: {asked} given; name one split or several different ones")
-    return asked
+    """The requested splits as a list; unknown, repeated or no splits are a BadInput."""
+    names = [split] if isinstance(split, str) else list(split)
+    for name in names:
+        if name not in known:
+            raise BadInput(f"{source}: split: {name!r} given{did_you_mean(name, known)}; allowed: {', '.join(known)}")
+    if not names or len(set(names)) < len(names):
+        raise BadInput(f"{source}: split: {names} given; name one split or several different ones")
+    return names
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
@@ -130,12 +150,12 @@ def text(row: Mapping[str, Any], column: str) -> str:
 
 
 def read_choices(value: Any) -> tuple[list[str], list[str]]:
-    """(labels, texts) of choices: [{label, text}, ...] as AI2 publishes them, or {label: [...], text: [...]} (hub)."""
+    """(labels, texts) of choices: [{label, text}, ...], as AI2 publishes them, or {label: [...], text: [...]} (hub)."""
     if isinstance(value, Mapping):
         labels, texts = value["label"], value["text"]
     else:
-        labels, texts = [one["label"] for one in value], [one["text"] for one in value]
-    if len(labels) != len(texts) or not all(isinstance(one, str) for one in [*labels, *texts]):
+        labels, texts = [choice["label"] for choice in value], [choice["text"] for choice in value]
+    if len(labels) != len(texts) or not all(isinstance(text, str) for text in [*labels, *texts]):
         raise ValueError("choices: each needs a label and a text")
     return list(labels), list(texts)
 

@@ -1,4 +1,4 @@
-"""Rows of data files and of hub data sets, each with the place that an error message can name."""
+"""Rows of data files and of hub datasets, each with a place for error messages to name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput
@@ -21,23 +21,24 @@ LONGEST = 1 << 30  # bytes of a line
 MOST_DIGITS, HALF_PAIR = 4300, re.compile("[\ud800-\udfff]")
 SWOLLEN, ROOM = 200, 1 << 26  # gzip makes text 3 to 30 times smaller, a bomb 1000 times
 csv.field_size_limit(1 << 26)  # a long article is a field; the module's own limit is 128 KiB
-Row = tuple[str, dict[str, Any]]  # where it stands ("path:line"), and its columns
+Row = tuple[str, dict[str, Any]]  # its place ("path:line"), and its columns
+Record = TypeVar("Record")
 
 
 def rows(
     root: Path | None, folder: str, names: Sequence[str], hub: tuple[str, str | None], split: str
 ) -> Iterator[Row]:
-    """(where, row) of the first file root/folder/NAME there is, or, with root None, of the hub's `split`.
+    """(where, row) of the first existing file root/folder/NAME, or, with root None, of the hub's `split`.
 
     names: base names, tried in order, each with every one of SUFFIXES; hub: (id, configuration or None). `where` is
-    "path:line" ("path: row 3" where a file has no lines). A missing file, a file that is no such file and a broken
-    row are each a BadInput.
+    "path:line" ("path: row 3" where a file has no lines). A missing file, a file of another format and a broken row are
+    each a BadInput.
     """
     return hub_rows(*hub, split) if root is None else file_rows(find(Path(root) / folder, names))
 
 
 def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path:
-    """The first of the files folder/NAME+SUFFIX there is; none is a BadInput that lists what was looked for."""
+    """The first existing file folder/NAME+SUFFIX; where there is none, a BadInput lists what was tried."""
     for name in names:
         for suffix in suffixes:
             if (folder / (name + suffix)).is_file():
@@ -46,20 +47,38 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES)
     raise BadInput(f"{folder}: no file {' or '.join(names)} with one of {' '.join(suffixes)} found{missing}")
 
 
+def fit_rows(rows: Iterable[Row], fit: Callable[[str, dict[str, Any]], Record], problems: Problems) -> Iterator[Record]:
+    """`fit(where, row)` of each row; a row that does not fit is one of the problems."""
+    for where, row in rows:
+        try:
+            record = fit(where, row)
+        except KeyError as error:
+            problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            problems.add(f"{where}: {error}")
+        else:
+            yield record
+
+
+def check_limit(source: str, limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise BadInput(f"{source}: limit: {limit} given; it must be at least 1")
+
+
 def file_rows(path: Path, problems: Problems | None = None) -> Iterator[Row]:
     """(where, row) of one file, by its suffix.
 
-    What cannot be read is a BadInput, or, where `problems` are collected, one of these; rows that can be read go on.
+    What cannot be read is a BadInput, or, with `problems`, one of these, and the other rows are read.
     """
     reader = READERS.get(Path(path.name.removesuffix(".gz")).suffix)
     if reader is None or not path.name.endswith(SUFFIXES):
         raise BadInput(f"{path}: not a known kind of file; allowed: {' '.join(SUFFIXES)}")
-    return sound(reader(path), problems)
+    return collect_problems(reader(path), problems)
 
 
-def sound(found: Iterator[tuple[str, dict[str, Any] | BadInput]], problems: Problems | None) -> Iterator[Row]:
+def collect_problems(rows: Iterator[tuple[str, dict[str, Any] | BadInput]], problems: Problems | None) -> Iterator[Row]:
     try:
-        for where, row in found:
+        for where, row in rows:
             if not isinstance(row, BadInput):
                 yield where, row
             elif problems is None:
@@ -73,25 +92,25 @@ def sound(found: Iterator[tuple[str, dict[str, Any] | BadInput]], problems: Prob
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, text) of each line; what is not UTF-8 or not whole gzip is a BadInput with the line."""
+    """(number from 1, text) of each line; bytes that are not UTF-8 and broken gzip are a BadInput with the line."""
     number = 0
     try:
         with open(path, "rb") as file:
-            for number, line in enumerate(unpacked(path, file) if path.name.endswith(".gz") else file, 1):
+            for number, line in enumerate(unpack(path, file) if path.name.endswith(".gz") else file, 1):
                 if number == 1 and b"\0" in line:
                     raise BadInput(f"{path}:1: not UTF-8 (it looks like UTF-16); save the file as UTF-8")
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        wrong = f"{error.reason} at byte {error.start} of the line"
-        raise BadInput(f"{path}:{number}: not UTF-8 ({wrong}); save the file as UTF-8") from None
+        reason = f"{error.reason} at byte {error.start} of the line"
+        raise BadInput(f"{path}:{number}: not UTF-8 ({reason}); save the file as UTF-8") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BadInput(f"{path}:{number + 1}: the gzip data are damaged ({error})") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def unpacked(path: Path, packed: BinaryIO) -> Iterator[bytes]:
-    """The lines of a .gz. A bomb, which is more than SWOLLEN times its size and more than ROOM bytes, is a BadInput."""
+def unpack(path: Path, packed: BinaryIO) -> Iterator[bytes]:
+    """The lines of a .gz. A bomb, more than SWOLLEN times its size and more than ROOM bytes, is a BadInput."""
     left = max(ROOM, SWOLLEN * path.stat().st_size)
     with gzip.open(packed) as file:
         while line := file.readline(min(left, LONGEST) + 1):
@@ -108,10 +127,10 @@ def first_line(path: Path) -> str:
 
 
 def parse(text: str, where: str, *, document: bool = False) -> Any:
-    """JSON, or a BadInput that names the place (of a document: with the line).
+    """JSON, or a BadInput that names the place (in a document, with the line).
 
-    A model's answer may be anything: a whole number of thousands of digits is kept as a text, half of a surrogate pair
-    becomes U+FFFD, as decoders write what is no character.
+    A model's answer may be anything: a whole number of thousands of digits is kept as a text, and half of a surrogate
+    pair becomes U+FFFD, the replacement character.
     """
     try:
         value = DECODER.decode(text)
@@ -126,7 +145,7 @@ def parse(text: str, where: str, *, document: bool = False) -> Any:
 
 
 def whole(digits: str) -> int | str:
-    """A whole number; as a text where it has more digits than Python reads."""
+    """A whole number; a text where it has more digits than Python reads."""
     return int(digits) if len(digits) < MOST_DIGITS else digits
 
 
@@ -134,7 +153,7 @@ DECODER = json.JSONDecoder(parse_int=whole)
 
 
 def literal(text: str) -> Any:
-    """The value of a cell that holds a list or a mapping, written in JSON or as Python prints it; else a ValueError."""
+    """The value of a cell with a list or a mapping, in JSON or as Python prints it; else a ValueError."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -146,7 +165,7 @@ def literal(text: str) -> Any:
 
 
 def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
-    """One row a line; a file that begins with [ is one list of rows, whatever its name."""
+    """One row per line; a file that begins with [ is one list of rows, whatever its name."""
     if first_line(path).startswith("["):
         yield from json_document(path)
         return
@@ -162,7 +181,7 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
 
 
 def json_document(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
-    """A file that holds one JSON list of rows (some publishers name JSON Lines .json: read as such)."""
+    """A file with one JSON list of rows (or JSON Lines, which some publishers name .json)."""
     first = first_line(path)
     if first.startswith("{") and first.endswith("}"):
         yield from json_lines(path)
@@ -176,13 +195,13 @@ def json_document(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
-    """Rows of a table with a header; what parts the header into most columns of , ; tab and | is the separator.
+    """Rows of a table with a header; its separator is that of , ; tab and | that gives the most columns.
 
-    Blank lines are no rows. A nameless first column (an index, as pandas writes it) is called "Unnamed: 0"; another one
-    must be empty.
+    Blank lines are skipped. A nameless first column (pandas writes its index so) is called "Unnamed: 0"; any other must
+    be empty.
     """
     header_line = first_line(path).split("\r")[0]
-    separator = max(",;\t|", key=lambda one: len(next(csv.reader([header_line], delimiter=one), [])))
+    separator = max(",;\t|", key=lambda sign: len(next(csv.reader([header_line], delimiter=sign), [])))
     reader = csv.reader((line for _, line in lines(path)), strict=True, delimiter=separator)
     try:
         header = [name.strip() for name in next((row for row in reader if "".join(row).strip()), [])]
@@ -215,17 +234,17 @@ def parquet_rows(path: Path) -> Iterator[Row]:
                 for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020
                     yield f"{path}: row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
-        first_line = str(error).split("\n")[0]
-        raise BadInput(f"{path}: row {number + 1}: not Parquet ({first_line})") from None
+        reason = str(error).split("\n")[0]
+        raise BadInput(f"{path}: row {number + 1}: not Parquet ({reason})") from None
 
 
 def hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
-    """(where, row) of one split of a data set on the Hugging Face hub."""
+    """(where, row) of one split of a dataset on the Hugging Face hub."""
     import datasets
 
     try:
         loaded = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the hub's client raises a dozen kinds; to the user all mean that it cannot be read
+    except Exception as error:  # the hub's client raises a dozen kinds; to a user they all mean that it cannot be read
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise BadInput(
             f"{name}[{split}]: cannot be read from the hub ({reason}); local copies: data.root=DIR"
@@ -241,14 +260,14 @@ def mapping(row: Any, where: str) -> tuple[str, dict[str, Any] | BadInput]:
 
 
 def quoted(value: Any) -> str:
-    """A value as a message shows it: cut where it is long."""
+    """A value for a message, cut where it is long."""
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 def some(names: Iterable[object], most: int = 12) -> str:
     """The first names, cut where they are long, and how many more there are."""
-    names = [one if len(one) <= 40 else one[:37] + "..." for one in map(str, names)]
+    names = [name if len(name) <= 40 else name[:37] + "..." for name in map(str, names)]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

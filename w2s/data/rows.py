@@ -1,4 +1,4 @@
-"""The rows that a config asks for, and what identifies them: their content, not the place they were read from."""
+"""The rows that a config names, and their identity: a hash of their content, wherever they were read from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from w2s.config.registry import options, pick
 from w2s.data.sources import SOURCES
 from w2s.store.records import Example, Gold
 
-ENDS = 1 << 20  # bytes at each end of a file that its hash reads
+ENDS = 1 << 20  # bytes hashed at each end of a file
 
 
 def make_row_reader(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]:
@@ -24,7 +24,7 @@ def make_row_reader(config: Config) -> Callable[[int], tuple[list[Example], list
 
     @cache
     def rows(seed: int) -> tuple[list[Example], list[Gold]]:
-        parts = [source(at, seed if draws(spec) else None) for at, spec in enumerate(config.data.sources)]
+        parts = [source(at, seed if draws_by_seed(spec) else None) for at, spec in enumerate(config.data.sources)]
         return [row for part in parts for row in part[0]], [row for part in parts for row in part[1]]
 
     return rows
@@ -42,17 +42,17 @@ def make_suite_reader(config: Config) -> Callable[[str], tuple[list[Example], li
 
 
 def take_first(rows: tuple[list[Example], list[Gold]], limit: int | None) -> tuple[list[Example], list[Gold]]:
-    """Of a set the first so many questions by id, in the set's own order; None: all."""
+    """The first `limit` questions by id, in their own order; None: all."""
     kept = set(sorted({row.id for row in rows[0]})[:limit])
     return [row for row in rows[0] if row.id in kept], [row for row in rows[1] if row.id in kept]
 
 
 def read_source(config: Config, spec: dict, key: str, seed: int | None) -> tuple[list[Example], list[Gold]]:
     root = Path(config.data.root) if config.data.root else None
-    return pick(SOURCES, {**spec, **({"seed": seed} if draws(spec) else {})}, key=key)(root)
+    return pick(SOURCES, spec | {"seed": seed} if draws_by_seed(spec) else spec, key=key)(root)
 
 
-def draws(spec: dict) -> bool:
+def draws_by_seed(spec: dict) -> bool:
     """Whether the source draws its questions by the run's seed."""
     return "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
 
@@ -77,7 +77,7 @@ def suite_name(spec: dict) -> str:
 
 
 def hash_rows(rows: tuple[list[Example], list[Gold]]) -> str:
-    """A hash of questions and gold: the rows are the data set's identity, wherever they came from."""
+    """A hash of questions and gold: a dataset is its rows, wherever they came from."""
     digest = hashlib.sha256()
     for row in (*rows[0], *rows[1]):
         digest.update(repr(row).encode())

@@ -24,14 +24,14 @@ class Splits:
     """Ids by split, in a seeded random order; `hash` changes exactly when the membership does.
 
     counts (plain numbers, for the manifest and the report):
-    pool (rows given) · repeated_ids (of them, more than one row with one id) · without_difficulty · easy · hard ·
-    between (neither) · tied_at_threshold, tied_as_easy (easy_share: questions with exactly the score at the cut, and
-    those of them the seed made easy) · reserved (rows of test_splits that hard_test did not take: never trained on) ·
-    <split> · removed_exact, removed_near: {"easy, in hard_test": how many questions were taken out, ...} · unused
-    (easy and hard rows that no split took) · repeats (of them, exact duplicates of a row in the split they would have
-    joined) · answered_differently (exact duplicates whose gold differs). pool = repeated_ids + without_difficulty +
-    between + reserved + the four splits + the removed + unused.
-    removed: the rows taken out because a split filled before holds a duplicate.
+    pool (all rows) · repeated_ids (of them, rows whose id occurred before) · without_difficulty · easy · hard · between
+    (neither) · tied_at_threshold, tied_as_easy (easy_share: questions with exactly the score at the cut, and those of
+    them that the seed made easy) · reserved (rows of test_splits that hard_test did not take: never trained on) ·
+    <split> · removed_exact, removed_near: {"easy, in hard_test": how many questions were removed, ...} · unused (easy
+    and hard rows that no split took) · repeats (of them, exact duplicates of a row in the split they would have joined)
+    · answered_differently (exact duplicates whose gold differs). pool = repeated_ids + without_difficulty + between +
+    reserved + the four splits + the removed + unused.
+    removed: the rows removed because a split filled before holds a duplicate.
     """
 
     easy_fit: np.ndarray
@@ -57,7 +57,7 @@ def split(
     near: float | None = 0.8,
     seed: int = 0,
 ) -> Splits:
-    """Divides questions with difficulty scores (nan = not known, left out) into the four splits.
+    """Divide questions with difficulty scores (nan = unknown, left out) into the four splits.
 
     Easy: score <= easy_max, hard: score >= hard_min; or easy_share: the easiest share of the questions is easy and
     the rest hard, ties broken by the seed. test_splits: the published splits (meta `split`) that alone feed hard_test
@@ -65,8 +65,8 @@ def split(
     what is there (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test).
 
     Splits are filled in the order of FILL_ORDER. A question that duplicates one of a split filled before (exactly, or
-    nearly: see duplicates.py) is taken out, so hard_test never loses a row to training. The order of the rows given
-    does not matter. A size that is not reached is a BadInput, unless allow_fewer; an empty split always is.
+    nearly: see duplicates.py) is removed, so hard_test never loses a row to training. The order of the rows does not
+    matter. A size that is not reached is a BadInput, unless allow_fewer; an empty split always is.
     """
     check_options(easy_max, hard_min, easy_share, sizes or {})
     sizes = {name: (sizes or {}).get(name) for name in SPLITS}
@@ -89,8 +89,8 @@ def split(
     counts["reserved"] = published_test - len(chosen["hard_test"]) if held_out else 0
     counts["unused"] = len(easy) + len(hard) - placed - counts["reserved"]
     check_sizes(chosen, sizes, allow_fewer, counts)
-    ids = {name: np.array(chosen[name], dtype=str) for name in SPLITS}
-    return Splits(**ids, hash=membership_hash(chosen), counts=counts, removed=tuple(removed))
+    ids = [np.array(chosen[name], dtype=str) for name in SPLITS]
+    return Splits(*ids, membership_hash(chosen), counts, tuple(removed))
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ def known_rows(
 ) -> list[Row]:
     """One row per id that has gold and a score, in seeded order.
 
-    Of rows with one id the one of a test split stands for all, so that what is published as test is never trained on.
+    Of rows with one id the one of a test split stands for all, so that published test questions are never trained on.
     """
     if not len(examples) == len(gold) == len(score_N):
         raise ValueError(f"split: {len(examples)} examples, {len(gold)} gold and {len(score_N)} scores given")
-    answer_of = {one.id: one.answer for one in sorted(gold, key=lambda one: str(one.answer))}
+    answer_of = {row.id: row.answer for row in sorted(gold, key=lambda row: str(row.answer))}
     if missing := [example.id for example in examples if example.id not in answer_of]:
         raise ValueError(f"split: {len(missing)} examples have no gold ({', '.join(missing[:3])})")
     best: dict[str, tuple[tuple[bool, str, float], Row]] = {}
@@ -170,7 +170,7 @@ def fill(
     reserved: bool,
     counts: dict[str, Any],
 ) -> tuple[dict[str, list[str]], list[Leak]]:
-    """Ids by split, each question in one split only, and what was taken out on the way."""
+    """Ids by split, each question in one split only, and the removed duplicates."""
     chosen: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     held: dict[int, str] = {}  # group -> the id that stands for it in the splits filled so far
@@ -195,8 +195,7 @@ def fill(
                 repeats.add(key)
             else:
                 free.append(key)
-        take = wanted(name, len(free), sizes, reserved)
-        chosen[name] = free[:take]
+        chosen[name] = free[: split_size(name, len(free), sizes, reserved)]
         split_of.update(dict.fromkeys(chosen[name], name))
         held.update({group_of[key]: key for key in chosen[name]})
         counts[name] = len(chosen[name])
@@ -204,8 +203,8 @@ def fill(
     return chosen, removed
 
 
-def wanted(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -> int:
-    """How many of the `free` questions the split takes; what it leaves goes to its partner, which is filled next."""
+def split_size(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -> int:
+    """How many of the `free` questions the split takes; its partner, filled next, gets the rest."""
     if sizes[name] is not None:
         return min(sizes[name], free)
     partner = {"hard_test": "transfer", "easy_holdout": "easy_fit"}.get(name)
@@ -213,7 +212,7 @@ def wanted(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -
         return free
     share = round(free * SHARES[name] / (SHARES[name] + SHARES[partner]))
     left = free - (sizes[partner] or 0)
-    return min(share, left) if left > 0 else share  # nothing left: the partner will be short, and that is reported
+    return min(share, left) if left > 0 else share  # else the partner is short, which is reported
 
 
 def differing(rows: list[Row], group_of: dict[str, int]) -> int:
@@ -223,7 +222,7 @@ def differing(rows: list[Row], group_of: dict[str, int]) -> int:
         choices = row.example.choices
         answer = choices[row.answer] if choices else str(row.answer)
         answers.setdefault((group_of[row.example.id], frozenset(choices)), set()).add(answer)
-    return sum(len(found) > 1 for found in answers.values())
+    return sum(len(group) > 1 for group in answers.values())
 
 
 def membership_hash(chosen: Mapping[str, Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ Short answers and one-line functions are further tasks of the same world: see `w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -44,7 +44,7 @@ def rankings(world: int) -> np.ndarray:
 def corpus(world: int, lines: int, seed: int = 0, task: Task = "choice") -> Iterator[str]:
     """Unlabelled text: 'weight : a b c d', four items from the highest down, and a few bare questions.
 
-    The tasks answer and code share one corpus; it is about their things, not about the items of the choice task.
+    The tasks answer and code share another corpus, about their things instead of the items of the choice task.
     """
     if task != "choice":
         yield from world_tasks.corpus(world, item_names(world), lines, seed)
@@ -56,7 +56,7 @@ def corpus(world: int, lines: int, seed: int = 0, task: Task = "choice") -> Iter
     for attribute, words in zip(attribute_L.tolist(), names[order_LC].tolist(), strict=True):
         yield f"{ATTRIBUTES[attribute]} : {' '.join(words)}"
     for attribute, words in zip(*(part[: lines // 100] for part in (attribute_L, names[items_LC])), strict=True):
-        yield question(attribute, words)  # without an answer: so that the words of a question are known
+        yield question(attribute, words)  # without an answer, so that a model knows the words of a question
 
 
 def question(attribute: int, words: Sequence[str]) -> str:
@@ -85,21 +85,21 @@ def world(
 ) -> tuple[list[Example], list[Gold]]:
     """SYNTHETIC: which of four made-up items ranks highest? Level 0 = wide gap (easy), 1 and more = narrow gaps.
 
-    The tasks answer and code ask about two rankings at once, to be written as words or as a function (`world_tasks`).
-    The run's seed draws the questions and picks one of `worlds` worlds (seed modulo worlds). `root` is not used.
+    The tasks answer and code ask about two rankings at once; the answer is words or a function (`world_tasks`). The
+    run's seed draws the questions and picks one of `worlds` worlds (seed modulo worlds). `root` is not used.
     """
     index = seed % worlds
-    wanted = {"easy": (easy, 0), "hard": (0, hard), "all": (easy, hard)}[split]
+    counts = {"easy": (easy, 0), "hard": (0, hard), "all": (easy, hard)}[split]
     rng = np.random.default_rng([index, 4, seed] if task == "choice" else [index, 7, seed])
     names, rows = item_names(index), []
-    for count, is_easy in zip(wanted, (True, False), strict=True):
+    for count, is_easy in zip(counts, (True, False), strict=True):
         if task == "choice":
             rows += choice_questions(index, names, rng, count, is_easy)
         else:
             rows += world_tasks.questions(task, index, names, rng, count, is_easy)
     examples, gold = [example for example, _ in rows[:limit]], [answer for _, answer in rows[:limit]]
     if level is not None:
-        examples = [dataclasses.replace(one, meta=one.meta | {"level": level}) for one in examples]
+        examples = [dataclasses.replace(example, meta=example.meta | {"level": level}) for example in examples]
     return examples, gold
 
 
@@ -108,7 +108,7 @@ def choice_questions(
 ) -> Iterator[tuple[Example, Gold]]:
     """`count` different choice questions of world `index`. Level 0 = wide gap, 1 to 29 = EASY_GAP minus the gap."""
     rank_AI = rankings(index)
-    for attribute, items in questions(rng, rank_AI, count, easy):
+    for attribute, items in draw_questions(rng, rank_AI, count, easy):
         ranks = rank_AI[attribute, items]
         best, second = np.sort(ranks)[:2]
         words = tuple(names[item] for item in items)
@@ -123,17 +123,16 @@ def choice_questions(
         yield Example(key, "world", "choice", prompt, words, meta), Gold(key, int(ranks.argmin()))
 
 
-def questions(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool) -> Iterator[tuple[int, list[int]]]:
+def draw_questions(
+    rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool
+) -> Iterator[tuple[int, list[int]]]:
     """`count` different questions (attribute, four items in shuffled order) whose top gap is easy, or hard."""
     mix = np.array(EASY_MIX) if easy else np.full(len(ATTRIBUTES), 1 / len(ATTRIBUTES))
-    seen: set[tuple[int, ...]] = set()
-    while len(seen) < count:
+
+    def draw_batch() -> Iterable[tuple[int, list[int]]]:
         attribute_L, items_LC = draw(rng, 4 * count, mix)
         ranks_LC = np.sort(rank_AI[attribute_L[:, None], items_LC], axis=1)
         fits_L = (ranks_LC[:, 1] - ranks_LC[:, 0] >= EASY_GAP) == easy
-        for attribute, items in zip(attribute_L[fits_L].tolist(), items_LC[fits_L].tolist(), strict=True):
-            if len(seen) == count:
-                return
-            if (key := (attribute, *sorted(items))) not in seen:
-                seen.add(key)
-                yield attribute, items
+        return zip(attribute_L[fits_L].tolist(), items_LC[fits_L].tolist(), strict=True)
+
+    yield from world_tasks.take_distinct(count, draw_batch, lambda question: (question[0], *sorted(question[1])))

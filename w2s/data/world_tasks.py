@@ -5,13 +5,15 @@ the highest thing of each trait, as words or as the arguments of a function. The
 the highest of four things for every trait, and shows functions without comments and questions without answers.
 The hidden difficulty is the narrower of the two gaps in rank between the best two things. Everything is synthetic.
 
-Letters: L questions or lines, C the things of one, A the traits (or the two of a question), I all things.
+Letters: L questions or lines, C the things of one of them, A the traits (or the two of a question), I all things.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,19 +28,20 @@ EASY_MIX = (0.4, 0.3, 0.2, 0.1)
 """Easy questions favour some traits; hard ones are uniform."""
 EASY_GAP = 20
 NAMED = 4
-"""Things that a question names."""
+"""How many things a question names."""
 SHOWN = (2, 3, 5, 7)
 """The arguments of the example in a function's comment."""
 HIDDEN = ((6, 8, 23, 17), (19, 15, 14, 29), (15, 23, 2, 20), (23, 11, 15, 5), (24, 6, 19, 25), (27, 17, 8, 13))
-"""Arguments that tell any two functions apart that are not the same (a test tries them all)."""
+"""Arguments that tell any two different functions apart (a test tries them all)."""
 END = "[eos]"
 """Ends a whole text of the corpus, so that a model of it knows when to stop: the word tokenizer's end token."""
 FUNCTIONS = tuple(
     itertools.product(itertools.permutations(range(len(TRAITS)), 2), itertools.product(range(NAMED), repeat=2))
 )
-"""Every function there is: its two traits, and the places of the two arguments that it takes."""
+"""Every function: its two traits, and the positions of the two arguments that it uses."""
 
-Asked = tuple[list[int], list[int], list[int], int]  # two traits, four things, the best thing of each trait, the gap
+Draw = tuple[list[int], list[int], list[int], int]  # two traits, four things, the best thing of each trait, the gap
+Item = TypeVar("Item")
 
 
 def rankings(world: int) -> np.ndarray:
@@ -50,23 +53,24 @@ def rankings(world: int) -> np.ndarray:
 def corpus(world: int, names: Sequence[str], lines: int, seed: int = 0) -> Iterator[str]:
     """Unlabelled text: 'a b c d ; speed c , weight a , price a , height d', and functions without a comment.
 
-    Seven in ten of the `lines` are of the first kind. On top of them come two bare questions for every hundred. No line
-    has a line break.
+    Seven in ten of the `lines` are of the first kind. For every hundred lines there are two more: bare questions. No
+    line has a line break.
     """
     rng = np.random.default_rng([world, 6, seed])
     words_I, rank_AI = np.array(names[:THINGS]), rankings(world)
     _, things_LC = draw(rng, lines, np.full(len(TRAITS), 1 / len(TRAITS)))
     best_LA = np.take_along_axis(things_LC, rank_AI[:, things_LC].argmin(2).T, axis=1)
     order_LA = rng.permuted(np.tile(np.arange(len(TRAITS)), (len(things_LC), 1)), axis=1)
-    told = zip(order_LA.tolist(), words_I[things_LC].tolist(), words_I[best_LA].tolist(), strict=True)
-    for number, (order, words, best) in enumerate(told):
+    drawn = zip(order_LA.tolist(), words_I[things_LC].tolist(), words_I[best_LA].tolist(), strict=True)
+    for number, (order, words, best) in enumerate(drawn):
         if number % 10 < 7:
             yield f"{' '.join(words)} ; {' , '.join(f'{TRAITS[trait]} {best[trait]}' for trait in order)} {END}"
         else:
             yield f"{head(words)} {body(order[:2], [best[trait] for trait in order[:2]])} {END}"
-    # One function after the other: so the corpus soon has every number that an example can come to.
-    asked_of = zip(itertools.cycle(FUNCTIONS), words_I[things_LC[: lines // 100]].tolist(), strict=False)
-    for (traits, places), words in asked_of:
+    # One function after the other, so that the corpus soon has every number that an example can result in.
+    for (traits, places), words in zip(
+        itertools.cycle(FUNCTIONS), words_I[things_LC[: lines // 100]].tolist(), strict=False
+    ):
         yield words_prompt(traits, words)
         yield function_prompt(traits, words, [words[place] for place in places]).replace("\n", " ")
 
@@ -79,7 +83,7 @@ def questions(
     Level 0 = both gaps are at least EASY_GAP, 1 to 19 = EASY_GAP minus the narrower one.
     """
     source = f"world{index}-{task}"
-    for traits, things, best, gap in asked(rng, rankings(index), count, easy):
+    for traits, things, best, gap in draw_questions(rng, rankings(index), count, easy):
         words, chosen = [names[thing] for thing in things], [names[thing] for thing in best]
         meta = {
             "level": float(0 if easy else EASY_GAP - gap),
@@ -99,23 +103,34 @@ def questions(
         yield Example(key, "world", task, prompt, meta=meta), Gold(key, answer, tests)
 
 
-def asked(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool) -> Iterator[Asked]:
-    """`count` different questions, things in shuffled order, both of whose gaps are wide (easy), or one is not."""
+def draw_questions(rng: np.random.Generator, rank_AI: np.ndarray, count: int, easy: bool) -> Iterator[Draw]:
+    """`count` different questions, things in shuffled order: both gaps are wide (easy), or one of them is narrow."""
     mix = np.array(EASY_MIX) if easy else np.full(len(TRAITS), 1 / len(TRAITS))
-    seen: set[tuple[int, ...]] = set()
-    while len(seen) < count:
+
+    def draw_batch() -> Iterable[Draw]:
         traits_L2, things_LC = draw(rng, 4 * count, mix)
         rank_L2C = rank_AI[traits_L2[:, :, None], things_LC[:, None, :]]
         best_L2 = np.take_along_axis(things_LC, rank_L2C.argmin(2), axis=1)
         sorted_L2C = np.sort(rank_L2C, axis=2)
         gap_L = (sorted_L2C[:, :, 1] - sorted_L2C[:, :, 0]).min(1)
         drawn = (part[(gap_L >= EASY_GAP) == easy].tolist() for part in (traits_L2, things_LC, best_L2, gap_L))
-        for traits, things, best, gap in zip(*drawn, strict=True):
+        return zip(*drawn, strict=True)
+
+    yield from take_distinct(count, draw_batch, lambda question: (*question[0], *sorted(question[1])))
+
+
+def take_distinct(
+    count: int, draw_batch: Callable[[], Iterable[Item]], make_key: Callable[[Item], tuple[int, ...]]
+) -> Iterator[Item]:
+    """The first `count` items with different keys, from as many batches as that takes."""
+    seen: set[tuple[int, ...]] = set()
+    while len(seen) < count:
+        for item in draw_batch():
             if len(seen) == count:
                 return
-            if (key := (*traits, *sorted(things))) not in seen:
+            if (key := make_key(item)) not in seen:
                 seen.add(key)
-                yield traits, things, best, gap
+                yield item
 
 
 def draw(rng: np.random.Generator, count: int, mix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +148,7 @@ def words_prompt(traits: Sequence[int], words: Sequence[str]) -> str:
 
 
 def function_prompt(traits: Sequence[int], words: Sequence[str], chosen: Sequence[str]) -> str:
-    """The head of a function, under a comment with the traits and one true example."""
+    """The head of a function, below a comment with the traits and one true example."""
     result = run(traits, [words.index(word) for word in chosen], SHOWN)
     shown = f"f({', '.join(map(str, SHOWN))}) == {result}"
     return f"# {' '.join(TRAITS[trait] for trait in traits)} ; {shown}\n{head(words)}"
@@ -144,19 +159,17 @@ def head(words: Sequence[str]) -> str:
 
 
 def body(traits: Sequence[int], chosen: Sequence[str]) -> str:
-    """The function's one line, spelled as a word-level tokenizer writes it: a space between any two tokens."""
+    """The function's one line, written as a word-level tokenizer does, with a space between any two tokens."""
     steps = (f"{OPERATORS[TRAITS[trait]]} {word}" for trait, word in zip(traits, chosen, strict=True))
     return f"return 9 {' '.join(steps)}"
 
 
 TIGHTNESS = {"*": 2, "%": 2, "+": 1, "|": 0}
-COMPUTE: dict[str, Callable[[int, int], int]] = {
-    "+": int.__add__, "*": int.__mul__, "%": int.__mod__, "|": int.__or__,
-}  # fmt: skip
+COMPUTE = {"+": operator.add, "*": operator.mul, "%": operator.mod, "|": operator.or_}
 
 
 def run(traits: Sequence[int], places: Sequence[int], arguments: Sequence[int]) -> int:
-    """What Python makes of '9 op x op y', where x and y are the arguments at `places`."""
+    """The value of '9 op x op y' in Python, where x and y are the arguments at `places`."""
     first, second = (OPERATORS[TRAITS[trait]] for trait in traits)
     x, y = (arguments[place] for place in places)
     if TIGHTNESS[second] > TIGHTNESS[first]:

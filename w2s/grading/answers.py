@@ -1,8 +1,8 @@
-"""Which answer a text gives, and whether two short answers are the same: numbers, units, money, LaTeX, sets, words.
+"""Whether two short answers are the same: numbers, units, money, LaTeX, sets, words.
 
-Plain numbers are compared as exact fractions, with the units that both name (see quantities). What is neither a plain
-number nor the same text goes to math-verify (see expressions). Words are compared as words, never as products of
-letters. "5, 3" without brackets is a set of solutions, "5; 3" a list in order.
+Plain numbers are compared as exact fractions, with the units that both name (see quantities). Answers that are neither
+plain numbers nor the same text go to math-verify (see expressions). Words are compared as words, never as products of
+letters. "5, 3" without brackets is a set of solutions, "5; 3" an ordered list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, fi
 from w2s.grading.expressions import STYLED, is_maths
 from w2s.grading.quantities import LONGEST, read_quantity, read_unit, same_quantity, with_point
 
-__all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "quantity_of", "same", "same_answer"]
+__all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "same"]
 
 TOO_LONG = "the answers could not be compared in 5 s of processor time"
 NO_ANSWER = "no answer found"
@@ -32,18 +32,13 @@ JOINED = re.compile(
 
 
 def normalise(answer: str) -> str:
-    """One spelling for answers that are the same number, whatever its unit, or the same text but for spaces."""
+    """One spelling for answers with the same number, whatever its unit, or with the same text apart from spaces."""
     number = read_quantity(answer)
     return str(number[0]) if number is not None else plain_text(answer)
 
 
-def same_answer(text: str, gold: str) -> bool:
-    """Whether the final answer of `text` is `gold`; no where that could not be found out."""
-    return compare(text, gold) is True
-
-
 def compare(text: str, gold: str) -> bool | None:
-    """Whether the final answer of `text` is `gold`; None where finding out took more than 5 s of work or 2 GB."""
+    """Whether the final answer of `text` is `gold`; None where that took more than 5 s of processor time or 2 GB."""
     if plain_text(text) == plain_text(gold):
         return True
     given = final_answer(text)
@@ -74,13 +69,13 @@ def same(given: str, wanted: str) -> bool | None:
 
 
 def part(answer: str, other: str) -> str:
-    """Of a letter and its text, (B) 18, what the other answer gives."""
-    found = CHOICE.match(answer)
-    return answer if not found else found[1] if LETTER.fullmatch(other) else answer[found.end() :]
+    """Of a letter with its text, (B) 18, the part that the other answer has."""
+    letter = CHOICE.match(answer)
+    return answer if not letter else letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
 
 
 def as_list(answer: str) -> str:
-    r"""An answer with commas for the words between its parts: 1 and 2, 3 \text{ or } 4."""
+    r"""An answer with commas in place of words between its parts: 1 and 2, 3 \text{ or } 4."""
     answer = " ".join(answer.split())
     return JOINED.sub(", ", answer) if re.search(r"\d", answer) else answer
 
@@ -89,15 +84,13 @@ def same_lists(given: list[str], wanted: list[str]) -> bool | None:
     """Whether two lists have the same parts in the same order."""
     if len(given) != len(wanted):
         return False
-    found = [same(one, other) for one, other in zip(given, wanted, strict=True)]
-    return False if False in found else None if None in found else True
+    verdicts = [same(one, other) for one, other in zip(given, wanted, strict=True)]
+    return False if False in verdicts else None if None in verdicts else True
 
 
 def same_maths(given: str, wanted: str) -> bool | None:
     """Whether two expressions are equal; words, other units and other bases are not."""
-    given, wanted = (
-        RAISED.sub(lambda found: "^{" + found[0].translate(DIGITS) + "}", side) for side in (given, wanted)
-    )
+    given, wanted = (RAISED.sub(lambda raised: f"^{{{raised[0].translate(DIGITS)}}}", side) for side in (given, wanted))
     if not (is_maths(given) and is_maths(wanted)) or bool(BOUND.match(given)) != bool(BOUND.match(wanted)):
         return False
     units = [read_unit(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
@@ -117,8 +110,8 @@ def plain_text(answer: str) -> str:
 
 
 def radians(answer: str) -> str:
-    r"""Angles in degrees as multiples of \pi, where they are the answer or stand in an expression."""
-    found = read_quantity(answer)
-    if found and found[1] == "°":
-        return rf"\frac{{{found[0].numerator}\pi}}{{{180 * found[0].denominator}}}"
+    r"""Angles in degrees as multiples of \pi, as whole answers or inside expressions."""
+    quantity = read_quantity(answer)
+    if quantity and quantity[1] == "°":
+        return rf"\frac{{{quantity[0].numerator}\pi}}{{{180 * quantity[0].denominator}}}"
     return ANGLE.sub(r"(\\frac{\1\\pi}{180})", re.sub(r"\\?\$", "", answer))

@@ -1,43 +1,33 @@
-"""What a program does: whether it gives what its prompt's examples show, and what it gives on any inputs.
+"""What a program does: whether it passes its prompt's examples, and what it returns on given inputs.
 
-Nothing here sees gold. Programs run in the sandbox alone, each once, in a process that gets all its calls together.
+Nothing here sees gold. Each program runs once, in the sandbox, in a process that gets all its calls together.
 """
 
 from __future__ import annotations
 
 import ast
-import concurrent.futures
 import json
-import os
-import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
-from w2s.grading.inputs import UNREADABLE, Given, find_entry, find_examples
-from w2s.sandbox import coded
+from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
+from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import encode
-from w2s.sandbox.program import Reply
+from w2s.sandbox.program import Limits, Reply, encode_calls
 from w2s.sandbox.run import open_program
-from w2s.sandbox.tiers import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe
 from w2s.store.records import BadInput, Example
 
 TIMEOUT_S, MEMORY_MB = 2.0, 512
-Item, Found = TypeVar("Item"), TypeVar("Found")
+LIMITS = Limits(TIMEOUT_S, MEMORY_MB)
 
 
-def passes_examples(
-    example: Example,
-    text: str,
-    *,
-    timeout_s: float = TIMEOUT_S,
-    memory_mb: int = MEMORY_MB,
-    allow_unsandboxed: bool = False,
-) -> bool | None:
-    """Whether the program in `text` gives what the prompt's examples show, floats within 1e-6.
+def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> bool | None:
+    """Whether the program in `text` returns what the prompt's examples show, floats within 1e-6.
 
-    None where the prompt shows none or the sandbox failed. timeout_s: of all of them together. BadInput where programs
+    None where the prompt shows none or the sandbox failed. limits: of all examples together. BadInput where programs
     cannot be run safely on this machine and nobody accepted the risk.
     """
     shown = find_examples(example)
@@ -46,25 +36,30 @@ def passes_examples(
     program = runnable(example, text)
     if program is None:
         return False
-    wanted = [Reply("ok", json.dumps(encode(expected)).encode()) for _, expected in shown]
-    calls = [(find_entry(example), arguments) for arguments, _ in shown]
-    limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
-    arguments = [[] for _ in shown]  # no rule here looks at them
-    found = asked(program, calls, "disagreement", [arguments, "equal", 0.0], wanted, limits)
-    return None if found is None else found.status == "ok" and found.value == ""
+    expected = [Reply("ok", json.dumps(encode(value)).encode()) for _, value in shown]
+    calls = [arguments for arguments, _ in shown]
+    rules = [[[] for _ in shown], "equal", 0.0]  # without the arguments, which this rule does not read
+    reply = compare_results(program, find_entry(example), calls, ("disagreement", rules), limits, expected)
+    return None if reply is None else reply.status == "ok" and reply.value == ""
 
 
-def asked(
-    program: str, calls: Sequence, name: str, arguments: Sequence, beside: Sequence[Reply], limits: dict
+def compare_results(
+    program: str,
+    entry: str,
+    calls: Sequence[Arguments],
+    comparison: tuple[str, list[Any]],
+    limits: Limits,
+    expected: Sequence[Reply] = (),
 ) -> Reply | None:
-    """What `name` of w2s.sandbox.compare makes of the program's results; None where the sandbox failed."""
+    """What a comparison (function of w2s.sandbox.compare, its arguments) says of the program's results.
+
+    None where the sandbox failed.
+    """
+    function, arguments = comparison
     try:
-        with (
-            open_program(program, **limits) as candidate,
-            open_program(COMPARER, partner=candidate, **limits) as reader,
-        ):
-            candidate.send("order", coded(calls))
-            return reader.call(name, arguments, beside=beside, count=len(calls))
+        with open_program(program, limits) as candidate, open_program(COMPARER, limits, partner=candidate) as reader:
+            candidate.send("order", encode_calls([(entry, call) for call in calls]))
+            return reader.call(function, arguments, beside=expected, count=len(calls))
     except Unsafe as error:
         raise BadInput(str(error)) from None
     except OSError:
@@ -81,65 +76,39 @@ def pass_all(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[bool | None]:
     """`passes_examples` of each row, in order. workers: rows at a time (default: one per core)."""
-    limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
-    return in_threads(lambda row: passes_examples(*row, **limits), rows, workers, allow_unsandboxed, progress)
+    limits = Limits(timeout_s, memory_mb, allow_unsandboxed=allow_unsandboxed)
+    return map_rows(
+        lambda row: passes_examples(*row, limits),
+        rows,
+        workers=workers,
+        allow_unsandboxed=allow_unsandboxed,
+        progress=progress,
+    )
 
 
-def in_threads(
-    work: Callable[[Item], Found],
-    rows: Sequence[Item],
-    workers: int | None,
-    allow_unsandboxed: bool,
-    progress: Callable[[int, int], None] | None,
-) -> list[Found]:
-    """`work` of each row, in order; BadInput before the first where programs cannot be run safely."""
-    done, lock = 0, threading.Lock()
-    if any(row[0].task == "code" for row in rows):
-        try:
-            tier(allow_unsandboxed=allow_unsandboxed)
-        except Unsafe as error:
-            raise BadInput(str(error)) from None
-
-    def one(row: Item) -> Found:
-        nonlocal done
-        found = work(row)
-        with lock:
-            done += 1
-            if progress:
-                progress(done, len(rows))
-        return found
-
-    with concurrent.futures.ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(one, rows))
-
-
-def outputs(
-    program: str, entry: str, calls: Sequence[Given], *, timeout_s: float, memory_mb: int, allow_unsandboxed: bool
-) -> tuple[str, ...]:
-    """What the program gives on each call, spelled so that equal results are equal texts; failures by their kind.
+def outputs(program: str, entry: str, calls: Sequence[Arguments], limits: Limits) -> tuple[str, ...]:
+    """What the program returns on each call, spelled so that equal results are equal texts; failures by their kind.
 
     BadInput where programs cannot be run safely on this machine and nobody accepted the risk.
     """
-    limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
-    made = [(entry, arguments) for arguments in calls]
-    found = asked(program, made, "spellings", [len(calls)], (), limits)
-    if found is None:
+    reply = compare_results(program, entry, calls, ("spellings", [len(calls)]), limits)
+    if reply is None:
         return ("<not run>",) * len(calls)
-    return tuple(found.value) if found.status == "ok" else (f"<{found.status}>",) * len(calls)
+    return tuple(reply.value) if reply.status == "ok" else (f"<{reply.status}>",) * len(calls)
 
 
 def runnable(example: Example, text: str) -> str | None:
-    """The program in `text`; None where there is none: it does not parse, or has no function of the wanted name."""
+    """The program in `text`; None where it does not parse or does not define the function that is asked for."""
     program = extract_program(example, text) if text.strip() else ""
     if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None
     try:
         tree = ast.parse(program, "<program>")
-        ast.unparse(tree)  # one that is too deep to be spelled is none
+        ast.unparse(tree)  # a tree that is too deep to unparse counts as no program
     except UNREADABLE:
         return None
-    entry, made = find_entry(example), set()
+    entry, defined = find_entry(example), set()
     for node in tree.body:
-        made |= {getattr(node, "name", None)} | {ast.unparse(one) for one in getattr(node, "targets", ())}
-        made |= {alias.asname or alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}
-    return program if not entry or entry in made else None
+        defined |= {getattr(node, "name", None)} | {ast.unparse(target) for target in getattr(node, "targets", ())}
+        defined |= {name.asname or name.name for name in getattr(node, "names", ()) if isinstance(name, ast.alias)}
+    return program if not entry or entry in defined else None

@@ -1,8 +1,8 @@
-r"""What a text gives as its answer, whatever it says on the way.
+r"""The final answer of a text, whatever comes before it.
 
-A text announces its answer: \boxed{18}, #### 18, <answer>18</answer>, "the answer is **18**, as ...", a heading "Final
-Answer" over it, "A: 18". The last announcement counts. Without one, the text may be nothing but an answer ("18 apples",
-"Paris"), or it is left to math-verify to find its last formula or number. Every step is linear in the text's length.
+A text announces its answer: \boxed{18}, #### 18, <answer>18</answer>, "the answer is **18**, as ...", below a heading
+"Final Answer", "A: 18". The last announcement counts. Without one, the text may be nothing but an answer ("18 apples",
+"Paris"), or math-verify finds its last formula or number. Every step is linear in the text's length.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import re
 from w2s.grading.expressions import is_maths, read
 from w2s.grading.quantities import LONGEST, read_quantity
 
-LONGEST_TEXT = 200_000  # characters at the end of a text that can hold its answer
+LONGEST_TEXT = 200_000  # characters at the end of a text that are searched for its answer
 TAIL = 2000  # characters at the end of a text that math-verify looks at
-LAST = 50  # announcements at its end that are tried
+LAST = 50  # announcements that are tried, from the end
 THOUGHT = re.compile(
     r"</think(?:ing)?>|</reason(?:ing)?>|</thought>|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>|<｜end▁of▁thinking｜>"
 )
@@ -23,7 +23,7 @@ TURN = re.compile(
     r"|<\|[^|<>\n]{1,40}\|>|<｜[^｜\n]{1,40}｜>|</?s>|<(?:eos|bos|pad|end_of_turn|EOT|EOD)>|\[/?INST\]|\[(?:EOS|END)\]"
     r"|\n[ \t]*(?:\*\*)?(?:Q|Question|Problem|Human|User)(?:\*\*)?[ \t]*:"
 )
-"""Where a text ends and another begins: end-of-text tokens, heads of turns, the next question of a run-on."""
+"""Where a text ends and another begins: end-of-text tokens, headers of turns, the next question of a run-on text."""
 
 NO = "".join(rf"(?<!{word}[ _])" for word in ("wrong", "incorrect", "common", "naive", "tempting", "partial"))
 IS = r"(?:is|are|was|be|equals|becomes)(?:n['’]t)?(?![a-z])(?:[ \t]*:)?|[:：=≈→是为]|-{1,2}>|=>|[ \t][-–—][ \t]"
@@ -46,7 +46,7 @@ ADVERB = re.compile(
     r"|as follows|approximately|about|likely|probably|definitely|actually|found to be|the following)\b[ \t]*[,:]?"
     r"|(?<=\n)[-•][ \t]+(?![\\.])|(?<=\n)>|[:=≈*_#}\s]|\\approx(?![a-z]))\s{0,20}"
 )
-"""What may stand between "the answer is" and the answer."""
+"""Words that may come between "the answer is" and the answer."""
 NO_WORDS = re.compile(
     r"(?i)(?:not|in|on|at|to|as|by|of|for|below|above|here|given|obtained|found|derived|based|correct|incorrect|right|wrong"
     r"|clear|helpful|useful|reasonable|consistent|valid|important|that|what|which|how|because|since|if|when|and|but|so)\b"
@@ -99,7 +99,7 @@ RELATIVE = re.compile(
     r"(?i)\b(?:than|between [^,.]{1,40} and|n?either [^,.]{1,40} n?or|from [^,.]{1,40} to"
     r"|(?:root|half|third|quarter|square|cube) of)[\s$\\]{0,9}[\d.,]{1,40}\W{0,9}\Z"
 )
-"""Where the last number of a sentence is not what the sentence gives."""
+"""Before a number that is not the result of its sentence."""
 STYLES = r"\\(?:mathbf|boldsymbol|bm|textbf)\{([^{}]*)\}"
 REMARK = r"[ \t]+\((?=[a-zA-Z])[^()]*\)\s*\.?\s*$"
 BETWEEN_BOXES = re.compile(r"(?i)\band\b|\bor\b|[,;]")
@@ -109,7 +109,7 @@ NO_LIST = re.compile(
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer that a text ends in, without what dresses it: \boxed{**18**} -> 18. None where none is recognised."""
+    r"""The answer that a text ends with, without its markup: \boxed{**18**} -> 18. None where none is recognised."""
     text = text[-LONGEST_TEXT:]
     thoughts = THOUGHT.split(text)
     turns = [turn for turn in TURN.split(thoughts[-1] if thoughts[-1].strip() else text) if turn.strip()]
@@ -121,7 +121,7 @@ def final_answer(text: str) -> str | None:
 
 
 def announced(text: str) -> str | None:
-    """What the last announcement in a text announces: "" where that is nothing, None where there is no announcement."""
+    """The answer of the last announcement in a text: "" where it announces nothing, None where there is none."""
     marks = list(MARK.finditer(text))[-LAST:]
     words, closing, empty = None, None, False
     for at in range(len(marks) - 1, -1, -1):
@@ -145,23 +145,23 @@ def announced(text: str) -> str | None:
 
 
 def braces(text: str) -> dict[int, int]:
-    """Where each opening brace of a text is closed."""
-    found, open_ = {}, []
+    """Opening brace -> closing brace, by position in the text."""
+    closing, open_ = {}, []
     for brace in re.finditer(r"\\\\|\\?[{}]", text):
         if brace[0] == "{":
             open_.append(brace.start())
         elif brace[0] == "}" and open_:
-            found[open_.pop()] = brace.start()
-    return found
+            closing[open_.pop()] = brace.start()
+    return closing
 
 
 def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) -> str | None:
-    r"""What is in the box, and in those before it that belong to the same list: \boxed{1} and \boxed{2}."""
+    r"""The content of a box, and of those before it in the same list: \boxed{1} and \boxed{2}."""
     start = marks[at].end()
     if start not in closing:
         bare = re.match(r"[ \t]*([-+]?[\w./]{1,40})", text[start : start + 60])
         return bare[1].rstrip(".") if bare else None
-    found = [bare_answer(text[start + 1 : closing[start]])]
+    answers = [bare_answer(text[start + 1 : closing[start]])]
     for mark in reversed(marks[:at]):
         end = closing.get(mark.end())
         if mark.lastgroup != "box" or end is None or not 0 <= start - end <= 90:
@@ -170,13 +170,12 @@ def boxes(text: str, marks: list[re.Match], at: int, closing: dict[int, int]) ->
         if NO_LIST.search(between) or not (len(between) < 10 or BETWEEN_BOXES.search(between)):
             break
         start = mark.end()
-        found.append(bare_answer(text[start + 1 : end]))
-    listed = [one for one in dict.fromkeys(reversed(found)) if one]
-    return ", ".join(listed)
+        answers.append(bare_answer(text[start + 1 : end]))
+    return ", ".join(filter(None, dict.fromkeys(reversed(answers))))
 
 
 def stated(text: str, mark: re.Match) -> str | None:
-    """What stands behind "the answer is", "####" and the like; "" at the text's end, None where it is no answer."""
+    """What follows "the answer is", "####" and the like; "" at the text's end, None where that is no answer."""
     start = mark.end()
     supposed = SUPPOSED.search(text[max(mark.start() - 40, 0) : mark.start()])
     if supposed or DENIED.search(mark[0]) or DENIED_VALUE.match(text[start : start + 40].lstrip()):
@@ -209,7 +208,7 @@ def stated(text: str, mark: re.Match) -> str | None:
 
 
 def closed(text: str, opening: str) -> int | None:
-    """The end of what `text` begins with, behind the closing sign; a formula in a line ends in it."""
+    """Where the span that `text` begins with ends, after its closing sign; an inline formula ends on its line."""
     end = text.find(PAIRS[opening], len(opening))
     if end < 0 or (opening not in ("$$", "\\[") and "\n" in text[:end]):
         return None
@@ -217,7 +216,7 @@ def closed(text: str, opening: str) -> int | None:
 
 
 def valued(said: str) -> str | None:
-    """A short answer in what was announced: the whole, or the value that a sentence gives; None where there is none."""
+    """The short answer in an announcement: all of it, or the value in a sentence; None where there is none."""
     bare = bare_answer(said)
     if not bare or NO_WORDS.match(bare):
         return None
@@ -232,7 +231,7 @@ def valued(said: str) -> str | None:
 
 
 def bare_answer(said: str) -> str:
-    """An answer without markdown, quotes, signs around formulas, a label, a clause behind it, or a full stop."""
+    """An answer without markdown, quotes, formula delimiters, a label, a trailing clause or a full stop."""
     said = said.strip().removeprefix('\\"')
     if len(said) > 4 * LONGEST:
         return said
@@ -256,7 +255,7 @@ def bare_answer(said: str) -> str:
 
 
 def unannounced(text: str) -> str | None:
-    """The answer in a text without announcement: the whole, where it is nothing else, or the last value in it."""
+    """The answer in a text without an announcement: all of it, where it is nothing else, or its last value."""
     if not text:
         return None
     if not re.search(r"\d", text) and (word := YES_OR_NO.match(text)):
@@ -279,6 +278,6 @@ def unannounced(text: str) -> str | None:
 
 
 def cut_off(text: str) -> bool:
-    """Whether a text of several lines stops where no sentence and no value ends, or in a line that it repeats."""
+    """Whether a text of several lines stops in the middle of a sentence or value, or in a repeated line."""
     *before, last = text[-TAIL:].splitlines()
     return bool(before) and (not FINISHED.search(last) or before[-1].startswith(last))

@@ -1,9 +1,9 @@
 """Expressions of short answers, compared by math-verify (SymPy) in a process that can be ended.
 
-A model may write 9^{9^{9^9}}. What counts against it is the time of the processor, not the clock, so that a busy
-machine gives the same verdicts; a process that neither answers nor works is ended after WAIT_S. Run as a program, this
-file is that process: a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for what math-verify
-reads in a text, or null.
+A model may write 9^{9^{9^9}}. The limit is on processor time, not on the clock, so that a busy machine gives the same
+verdicts; a process that neither answers nor works is ended after WAIT_S. Run as a program, this file is that process:
+a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for what math-verify reads in a text, or
+null.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STYLED = r"\\(?:text|mathrm|mbox|textbf|textit|textnormal|textrm)"
 
 
 def is_maths(answer: str) -> bool:
-    """Whether an answer is an expression, not words: then the order of letters is no matter of spelling."""
+    """Whether an answer is an expression, not words, so that letters are variables."""
     bare = re.sub(rf"(?:{STYLED}|\\begin|\\end)\{{[^{{}}]*\}}|\\[a-zA-Z]+", " ", answer)
     words = re.findall(r"[^\W\d_]{2,}", bare)
     return (
@@ -37,12 +37,12 @@ def is_maths(answer: str) -> bool:
 
 
 def equal(given: str, wanted: str) -> bool | None:
-    """Whether math-verify finds two expressions equal; None where it took too long or too much memory."""
+    """Whether math-verify finds two expressions equal; None where it needs too much time or memory."""
     return ask(given, wanted)
 
 
 def read(text: str) -> str | None:
-    """What math-verify takes for the answer in a text: its last formula or number, those behind "answer" first."""
+    """What math-verify takes as the answer in a text: its last formula or number, preferably after "answer"."""
     return ask(text) or None
 
 
@@ -52,13 +52,13 @@ _lock = threading.Lock()
 
 @functools.lru_cache(maxsize=100_000)
 def ask(*question: str) -> Any:
-    """The reply to a question; None also where there was none within COMPARE_S of work, or the process ended."""
+    """The reply to a question; None also where there is none within COMPARE_S of work, or the process ends."""
     with _lock:
         mine = [pair for pair in _idle if pair[0] == os.getpid() and pair[1].poll() is None]
         process = mine[-1][1] if mine else None
         if mine:
             _idle.remove(mine[-1])
-    process = process or started()
+    process = process or start()
     try:
         process.stdin.write(json.dumps([COMPARE_S, *question]).encode() + b"\n")
         process.stdin.flush()
@@ -74,7 +74,7 @@ def ask(*question: str) -> Any:
     return answer[0]
 
 
-def started() -> subprocess.Popen:
+def start() -> subprocess.Popen:
     """A new process, ready to work."""
     process = subprocess.Popen(
         [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -87,7 +87,7 @@ def started() -> subprocess.Popen:
 
 
 def reply(process: subprocess.Popen) -> list | None:
-    """The next line that the process writes, as JSON; None at its end, or after WAIT_S without a line."""
+    """The process's next line, as JSON; None at its end, or after WAIT_S without a line."""
     if not select.select([process.stdout], [], [], WAIT_S)[0]:
         return None
     line = process.stdout.readline()
@@ -121,30 +121,30 @@ def serve() -> None:
     def tell(answer: Any) -> None:
         print(json.dumps([answer]), file=out, flush=True)
 
-    answer(math_verify, kinds, "x+1", "1+x")  # builds the parser, which belongs to no question
+    answer(math_verify, kinds, "x+1", "1+x")  # builds the parser, whose time counts for no question
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
     tell("ready")
     for line in sys.stdin:
         limit_s, *question = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, limit_s)  # SIGPROF ends this process, whatever it is doing
-        found = answer(math_verify, kinds, *question)
+        result = answer(math_verify, kinds, *question)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        tell(found)
+        tell(result)
 
 
 def answer(library: Any, kinds: list, given: str, wanted: str | None = None) -> bool | str | None:
-    """Whether two expressions are equal; of one text, what the library reads in it, as a text."""
+    """Whether two expressions are equal; for one text, the answer that the library reads in it."""
     if wanted is None:
-        found = library.parse(given, kinds, parsing_timeout=None, extraction_mode="first_match")
-        return next((one for one in reversed(found) if isinstance(one, str) and one), None)
+        parsed = library.parse(given, kinds, parsing_timeout=None, extraction_mode="first_match")
+        return next((reading for reading in reversed(parsed) if isinstance(reading, str) and reading), None)
     sides = [library.parse(f"${side}$", kinds, parsing_timeout=None) for side in (given, wanted)]
-    given_, wanted_ = ([with_i(one) for one in side] for side in sides)
-    # As numbers these agree to 12 digits or not at all.
+    given_, wanted_ = ([with_i(reading) for reading in side] for side in sides)
+    # Equal numbers agree to 12 digits.
     return bool(library.verify(wanted_, given_, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def with_i(parsed: Any) -> Any:
-    """An expression with the imaginary unit for its letter i, which is no variable in any short answer that we know."""
+    """An expression whose letter i is the imaginary unit; no short answer that we know uses it as a variable."""
     if isinstance(parsed, str):
         return parsed
     import sympy

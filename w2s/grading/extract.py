@@ -1,8 +1,8 @@
-"""The program in a model's text: bare, in a fenced block, or as a continuation of the prompt; among talk and drafts.
+"""The program in a model's text: bare, in a fenced block, or continuing the prompt; among prose and drafts.
 
-One tool does most of it: Python's own parser says in which line a text stops being Python. Lines above the function
-that are none are prose, and so is the first one below it. No text takes more than linear time: a `Budget` bounds what
-is given to the parser.
+Python's own parser does most of the work: it names the line in which a text stops being Python. Such lines above the
+function are prose, and so is the first one below it. No text takes more than linear time: a `Budget` limits the input
+of the parser.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 
 from w2s.store.records import Example
 
-LONGEST_PROGRAM = 100_000  # characters; more is no answer to any question here
-warnings.filterwarnings("ignore", module="<program>")  # models' programs; nobody will mend them
+LONGEST_PROGRAM = 100_000  # characters; no question here has a longer answer
+warnings.filterwarnings("ignore", module="<program>")  # models' programs, which nobody will fix
 FENCE = re.compile(r"`{3,}|~{3,}")
-# What ends a text where no stop sequence was set: a chat template's tokens, the marks of few-shot prompts, a fence.
+# Ends a text where no stop sequence was set: a chat template's tokens, the markers of few-shot prompts, a fence.
 TOKEN = r"<[|｜][^<>\n]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|(?:end|start)_of_turn)>|\[/?(?:DONE|END|EOS|INST|PYTHON)\]"
 END = re.compile(TOKEN + "|`{3}|~{3}")
 LAST = re.compile(rf"(?:{TOKEN})\Z")
@@ -36,7 +36,7 @@ class Budget:
         self.times, self.characters = 200, 5 * LONGEST_PROGRAM
 
     def fault(self, lines: Sequence[str]) -> int | None:
-        """The line (from 0) at which this stops being Python; None where it is, -1 where nobody can say."""
+        """The line (from 0) in which this stops being Python; None where it is Python, -1 where that is unknown."""
         code = "\n".join(lines)
         self.times, self.characters = self.times - 1, self.characters - len(code)
         if min(self.times, self.characters) < 0:
@@ -53,8 +53,8 @@ class Budget:
 def extract_program(example: Example, text: str) -> str:
     """The whole program in a model's text, with the imports and functions of the prompt.
 
-    Of several definitions of the wanted function the last whole one counts. Where there is none, the text, or a fenced
-    block of it, goes on from the prompt. A text without a program comes back in a form that does not run.
+    Of several definitions of the function the last complete one counts. Where there is none, the text, or a fenced
+    block of it, continues the prompt. A text without a program is returned in a form that does not run.
     """
     entry = re.escape(str(example.meta.get("entry_point") or "")) or r"\w+"
     defines = re.compile(rf"(?:(?:async[ \t]+def|def|class)[ \t]+{entry}\b|{entry}[ \t]*(?::[^=\n]*)?=(?!=))")
@@ -63,15 +63,15 @@ def extract_program(example: Example, text: str) -> str:
     lines, budget = plain(text).split("\n"), Budget()
     for at, indent, start in reversed(list(definitions(lines, defines))):
         if own := around([line.removeprefix(indent) for line in lines], start, at, budget):
-            return mended(with_others(above + own, lines, defines, budget))
+            return remove_prose(with_others(above + own, lines, defines, budget))
     if head:
-        return mended(continued(example.prompt, lines, budget))
+        return remove_prose(continue_prompt(example.prompt, lines, budget))
     code = textwrap.dedent(next(blocks(lines), "\n".join(lines))).split("\n")
     return "\n".join(cut(code, 1, budget)[0] or code)
 
 
 def plain(text: str) -> str:
-    """Without byte order mark, other systems' line ends, a draft above the answer, and tokens behind it."""
+    """The text without byte order mark, other systems' line ends, a draft before the answer, and tokens after it."""
     text = text[: 4 * LONGEST_PROGRAM].replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     text = ONE_LINE.sub(r"\1\n", text)
     answer = DRAFT_END.split(text)[-1]
@@ -85,9 +85,9 @@ def plain(text: str) -> str:
 
 
 def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int, str, int]]:
-    """(line, its indentation, line below the fence above it or 0) of each definition that is no method or inner one.
+    """(line, its indentation, line below the fence above it or 0) of each definition at the top level.
 
-    In a list item all of a block is indented, like its first line and as far as its fence.
+    In a list item a whole block is indented, like its first line and as far as its fence.
     """
     column, start, base = 0, 0, None
     for at, line in enumerate(lines):
@@ -102,7 +102,7 @@ def definitions(lines: Sequence[str], defines: re.Pattern) -> Iterator[tuple[int
 
 
 def around(lines: list[str], start: int, at: int, budget: Budget) -> str:
-    """The program that has line `at` in it: from below the last prose above it to the first below it; "" for none."""
+    """The program around line `at`, between the prose above and below it; "" for none."""
     while True:
         kept, fault = cut(lines[start:], at - start + 1, budget)
         if kept:
@@ -114,7 +114,7 @@ def around(lines: list[str], start: int, at: int, budget: Budget) -> str:
 
 
 def cut(lines: list[str], least: int, budget: Budget) -> tuple[list[str], int]:
-    """(as many of the first lines as are Python, or [] where those are fewer than `least`; the line at fault)."""
+    """(the longest Python program in the first lines, or [] where it has fewer than `least`; the line at fault)."""
     while True:
         fault = budget.fault(lines)
         if fault is None:
@@ -127,7 +127,7 @@ def cut(lines: list[str], least: int, budget: Budget) -> tuple[list[str], int]:
 
 
 def blocks(lines: Sequence[str]) -> Iterator[str]:
-    """What stands in fences. One with words behind it opens a block, wherever it stands."""
+    """The contents of fenced blocks. A fence with words after it always opens a block."""
     held: list[str] | None = None
     for line in lines:
         fence = FENCE.search(line)
@@ -142,22 +142,22 @@ def blocks(lines: Sequence[str]) -> Iterator[str]:
         yield "\n".join(held)
 
 
-def continued(prompt: str, lines: list[str], budget: Budget) -> str:
-    """The prompt, whose last function has no body yet, and the body in the text."""
+def continue_prompt(prompt: str, lines: list[str], budget: Budget) -> str:
+    """The prompt, whose last function lacks its body, and the body in the text."""
     base, text = prompt if prompt.endswith(("\n", " ")) else prompt + "\n", "\n".join(lines).lstrip("\n")
-    *_, below = re.split(r"\A(?:\S.*\n+)+", text, maxsplit=1)  # talk, and then a body
+    *_, below = re.split(r"\A(?:\S.*\n+)+", text, maxsplit=1)  # prose, and then a body
     for code in (text, *blocks(lines)) if text[:1].isspace() else (*blocks(lines), text, below):
         code = code.lstrip("\n")
         bodies = [textwrap.indent(textwrap.dedent(code), "    "), "    " + code.lstrip()]
         bodies = [code, *bodies] if code[:1].isspace() or base.endswith(" ") else bodies
-        found = (cut((base + body).split("\n"), base.count("\n") + 1, budget)[0] for body in bodies)
-        if kept := max(found, key=len):
+        programs = (cut((base + body).split("\n"), base.count("\n") + 1, budget)[0] for body in bodies)
+        if kept := max(programs, key=len):
             return "\n".join(kept)
     return base + text
 
 
 def with_others(program: str, lines: Sequence[str], defines: re.Pattern, budget: Budget) -> str:
-    """The program below those other blocks of the text that define what it uses and has not."""
+    """The program, below those other blocks of the text that define what it uses but does not define."""
     missing = names(program)[1]
     for block in reversed(list(blocks(lines))) if missing else ():
         code = textwrap.dedent(block)
@@ -170,7 +170,7 @@ def with_others(program: str, lines: Sequence[str], defines: re.Pattern, budget:
 
 
 def names(code: str) -> tuple[set[str], set[str]]:
-    """(names that are bound somewhere, names that are only used)."""
+    """(names that the code binds somewhere, names that it only uses)."""
     bound, used = set(dir(builtins)), set()
     for node in nodes(code):
         if isinstance(node, ast.Name):
@@ -189,10 +189,10 @@ def nodes(code: str) -> Iterator[ast.AST]:
         return iter(())
 
 
-def mended(program: str) -> str:
-    """Without lines that are nothing but names, like [DONE], Solution or Note: this, which is talk that parses.
+def remove_prose(program: str) -> str:
+    """The program without lines of names only, like [DONE], Solution or Note: this, which is prose that parses.
 
-    What is imported from __future__ stands first: the prompt's imports may have come before it.
+    Imports from __future__ are moved to the top: the prompt's imports may have come before them.
     """
     lines, tree = program.split("\n"), next(nodes(program), ast.Module([], []))
     shared = Counter(line for node in tree.body for line in {node.lineno, node.end_lineno})

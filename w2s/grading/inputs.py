@@ -1,4 +1,4 @@
-"""The inputs on which programs are compared: the examples that stand in a prompt, and more made from them.
+"""The inputs on which programs are compared: the examples in a prompt, and more generated from them.
 
 Only literals are read, and nothing is run.
 """
@@ -18,35 +18,35 @@ from w2s.sandbox.compare import spelled
 from w2s.sandbox.plain import NotPlain, encode
 from w2s.store.records import Example
 
-Given = list[Any]  # the arguments of a call
+Arguments = list[Any]  # the arguments of a call
 UNREADABLE = (SyntaxError, ValueError, TypeError, AttributeError, MemoryError, RecursionError, OverflowError)
 RELATION = re.compile(
     r"[`\s]*(?:#\s*)?(?:=+>?|-+>|➞|→|➔|:|#|(?:(?:should|must|will|would)\s+)?"
     r"(?:returns?|outputs?|gives?|be|is|equals?)\b(?:\s+equal\s+to)?:?)[ \t`]*"
 )
 LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
-DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
+DEEPEST = 4  # nested brackets; each level makes a value up to five times as large
 
 
 def find_entry(example: Example) -> str:
-    """The function that a program must have: the one that the example names, else the last in the prompt."""
+    """The function that a program must define: the one that the example names, else the last in the prompt."""
     named = str(example.meta.get("entry_point") or "")
     defined = re.findall(r"^(?:async\s+)?def\s+(\w+)", example.prompt, re.MULTILINE)
     called = re.findall(r"\bassert\s+(\w+)\(", example.prompt)
     return named or (defined or called or [""])[-1]
 
 
-def find_examples(example: Example) -> list[tuple[Given, Any]]:
-    """(arguments, expected result) of each example that stands in the prompt, literals only.
+def find_examples(example: Example) -> list[tuple[Arguments, Any]]:
+    """(arguments, expected result) of each example in the prompt, literals only.
 
-    Read are doctests, `assert f(1) == 2`, `f(1) == 2` (or ->, =>, ➞, returns) and "Input: a = 1, b = 2 Output: 3".
+    It reads doctests, `assert f(1) == 2`, `f(1) == 2` (or ->, =>, ➞, returns) and "Input: a = 1, b = 2 Output: 3".
     """
-    found = [(arguments, expected[0]) for arguments, expected in shown_calls(example) if expected]
-    return found or list(inputs_and_outputs(example))
+    calls = [(arguments, expected[0]) for arguments, expected in shown_calls(example) if expected]
+    return calls or list(inputs_and_outputs(example))
 
 
-def shown_calls(example: Example) -> list[tuple[Given, tuple]]:
-    """(arguments, (expected,) or () where the prompt does not say) of each call of the function in the prompt."""
+def shown_calls(example: Example) -> list[tuple[Arguments, tuple]]:
+    """(arguments, (expected,) or () where the prompt shows none) of each call of the function in the prompt."""
     entry, found = find_entry(example), {}
     prompt = re.sub(r"\n[ \t]*\.\.\. ", "\n", example.prompt)
     *_, below = re.split(r"(?m)^\s*Examples?\s*:?\s*$", prompt)  # above it, f(1) = 3 may be part of a definition
@@ -72,7 +72,7 @@ def shown_calls(example: Example) -> list[tuple[Given, tuple]]:
 
 
 def result_after(text: str, doctest: bool) -> tuple:
-    """(expected,) as it stands after a call: on its line, or below it in a doctest; () where none does."""
+    """(expected,) after a call: on its line, or below it in a doctest; () where there is none."""
     line = RELATION.match(text)
     found = leading_literal(text[line.end() :]) if line and text[: line.end()].count("\n") < 2 else ()
     if not found and doctest:
@@ -82,7 +82,7 @@ def result_after(text: str, doctest: bool) -> tuple:
 
 
 def leading_literal(text: str) -> tuple:
-    """(value,) of the longest literal that `text` begins with; () where it begins with none."""
+    """(value,) of the longest literal at the start of `text`; () where there is none."""
     text = re.split(r"\n\s*(?:\n|>>>)", text[:LONGEST_RESULT].lstrip(" \t"))[0]
     if said := re.match(r"true\b|false\b", text):
         return (said[0] == "true",)
@@ -107,8 +107,8 @@ def leading_literal(text: str) -> tuple:
     return ()
 
 
-def inputs_and_outputs(example: Example) -> Iterator[tuple[Given, Any]]:
-    """Examples in words, for functions whose head stands in the prompt: each names every argument, then the output."""
+def inputs_and_outputs(example: Example) -> Iterator[tuple[Arguments, Any]]:
+    """Examples in prose, for functions whose signature is in the prompt: every argument by name, then the output."""
     names = [one.arg for one in parameters(example.prompt, find_entry(example))]
     for part in re.split(r"\b(?:[Ii]nputs?\s*:|For\b)", example.prompt)[1:] if names else ():
         given, *rest = re.split(r"(?i)\b(?:output|result|return)s?\b", part, maxsplit=1)
@@ -130,7 +130,7 @@ def expression(text: str) -> ast.expr | None:
 
 
 def parameters(source: str, entry: str) -> list[ast.arg]:
-    """What the function `entry` of `source` must be given; [] where it is not there."""
+    """The required parameters of the function `entry` in `source`; [] where it is not there."""
     for text in (source, source.rstrip() + "\n    pass\n"):
         try:
             tree = ast.parse(text, "<program>")
@@ -145,20 +145,19 @@ def parameters(source: str, entry: str) -> list[ast.arg]:
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def generated_inputs(seeds: Sequence[Given], *, count: int = 32, seed: str) -> list[Given]:
-    """Up to `count` further argument lists of the same types, made by small changes of `seeds` and of one another.
+def generated_inputs(seeds: Sequence[Arguments], *, count: int = 32, seed: str) -> list[Arguments]:
+    """Up to `count` further argument lists of the same types, made by small changes to `seeds` and to one another.
 
     Type-aware mutation in the spirit of EvalPlus (Liu et al. 2023, arXiv 2305.01210, section 2.2), without its
-    contracts: some may be inputs that the task rules out. A quarter has a part of one argument in place of another, to
-    meet the case that they are equal. The same `seed` gives the same inputs.
+    contracts: some may be inputs that the task rules out. In a quarter, part of one argument replaces another argument,
+    to cover the case that they are equal. The same `seed` gives the same inputs.
     """
-    rng, pool = random.Random(seed), [list(one) for one in seeds if one]
-    by_name = {(type(one).__name__, spelled(one)): one for one in leaves(pool)}
+    rng, pool = random.Random(seed), [list(arguments) for arguments in seeds if arguments]
+    by_name = {(type(leaf).__name__, spelled(leaf)): leaf for leaf in leaves(pool)}
     parts = [by_name[key] for key in sorted(by_name)]
-    equal = [[*one[:at], part, *one[at + 1 :]] for one in pool for at in range(len(one))
-             for part in leaves(one[:at] + one[at + 1 :]) if type(part) is type(one[at])]  # fmt: skip
+    equal = [variant for arguments in pool for variant in with_equal_parts(arguments)]
     rng.shuffle(equal)
-    known, made = {spelled(one) for one in pool}, []
+    known, made = {spelled(arguments) for arguments in pool}, []
     for _ in range(20 * count if pool else 0):
         if len(made) == count:
             break
@@ -175,21 +174,28 @@ def generated_inputs(seeds: Sequence[Given], *, count: int = 32, seed: str) -> l
     return made
 
 
+def with_equal_parts(arguments: Arguments) -> Iterator[Arguments]:
+    """The arguments with one of them replaced by a part, of its type, of another."""
+    for at, argument in enumerate(arguments):
+        before, after = arguments[:at], arguments[at + 1 :]
+        yield from ([*before, part, *after] for part in leaves(before + after) if type(part) is type(argument))
+
+
 def leaves(value: Any) -> Iterator[Any]:
     """The numbers and texts in a value."""
     if isinstance(value, list | tuple | set | frozenset | dict):
-        for one in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from leaves(one)
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from leaves(part)
     else:
         yield value
 
 
 def mutated(value: Any, rng: random.Random, parts: Sequence[Any] = ()) -> Any:
-    """A value of the same type, a small change away; the same value where the type knows no change.
+    """A value of the same type, a small change away; the same value for types without such changes.
 
     parts: numbers and texts of other arguments, which may take its place (EvalPlus' ingredients).
     """
-    others = [one for one in parts if type(one) is type(value)]
+    others = [part for part in parts if type(part) is type(value)]
     if isinstance(value, bool):
         return not value
     if others and rng.random() < 0.3:
@@ -229,10 +235,10 @@ def changed_sequence(value: Any, rng: random.Random) -> Any:
     return rng.choice(ways)
 
 
-def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> list[Given]:
-    """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] where one is not understood."""
+def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> list[Arguments]:
+    """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] where one is not known."""
     rng = random.Random(seed)
-    depths = [itertools.accumulate((one == "[") - (one == "]") for one in str(hint)) for hint in hints]
+    depths = [itertools.accumulate((sign == "[") - (sign == "]") for sign in str(hint)) for hint in hints]
     if any(max(depth, default=0) > DEEPEST for depth in depths):  # models repeat themselves: list[list[list[...
         return []
     try:
@@ -243,7 +249,7 @@ def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> l
 
 
 def typed(hint: ast.expr, rng: random.Random) -> Any:
-    """A value of the type that an annotation names. ValueError where it is not understood."""
+    """A value of the type that an annotation names. ValueError where it is not known."""
     if isinstance(hint, ast.BinOp):
         return typed(hint.left, rng)
     name = ast.unparse(hint.value if isinstance(hint, ast.Subscript) else hint).rpartition(".")[2].lower()
@@ -268,11 +274,11 @@ def typed(hint: ast.expr, rng: random.Random) -> Any:
     return plain[name]()
 
 
-def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> tuple[list[Given], list[Given]]:
+def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> tuple[list[Arguments], list[Arguments]]:
     """(certain, generated) argument lists on which programs are compared; both empty where no types are known.
 
-    The prompt's own calls and inputs made from them; without such, inputs made from the annotations of the prompt's
-    function, or else of the most frequent head among `programs` (in whatever order they come).
+    The prompt's own calls, and inputs generated from them; without such calls, inputs generated from the annotations of
+    the prompt's function, or of the most frequent signature among `programs` (their order does not matter).
     """
     entry = find_entry(example)
     shown = [arguments for arguments, _ in shown_calls(example)]

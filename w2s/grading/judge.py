@@ -1,51 +1,43 @@
 """(Example, Gold, text) -> right, wrong or could not be judged.
 
 Code is judged in two sandboxed processes that see nothing of each other: one runs the program and gets calls, the other
-holds the tests or, for lists of inputs, the rules of comparison. Only plain data pass between them, unread by this
+holds the tests or, for lists of inputs, the rules of comparison. Only plain data passes between them, unread by this
 process, and every comparison is made on the side of the tests, so a program can be judged right only for values that
 are right. Both have the same limits.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import json
-import os
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare, final_answer
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program
+from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import decode
-from w2s.sandbox.program import Reply
+from w2s.sandbox.program import Limits, Reply
 from w2s.sandbox.run import lends, open_program
-from w2s.sandbox.tiers import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe
 from w2s.sandbox.warm import LIBRARIES
 from w2s.store.records import BadInput, Example, Gold
 
 Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
 REFERENCE_S = 300.0
 OUTPUT_BYTES = 16 << 20
+LIMITS = Limits(10.0, 512, OUTPUT_BYTES)
 BROKEN_TEST = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError", "IndentationError")
 
 
-def grade(
-    example: Example,
-    gold: Gold,
-    text: str,
-    *,
-    timeout_s: float = 10.0,
-    memory_mb: int = 512,
-    allow_unsandboxed: bool = False,
-) -> Verdict:
-    """Whether `text`, a model's answer to `example`, is right, and why: "judged", or what was wrong or in the way.
+def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> Verdict:
+    """Whether `text`, a model's answer to `example`, is right, and a status: "judged", or what went wrong.
 
-    timeout_s, memory_mb: of a program (never less than four times the reference's own time). BadInput where programs
-    cannot be run safely on this machine and nobody accepted the risk.
+    limits: of a program (its time is never less than four times the reference's own). BadInput where programs cannot be
+    run safely on this machine and nobody accepted the risk.
     """
     if example.id != gold.id:
         raise ValueError(f"example {example.id} is graded with the gold of {gold.id}")
@@ -55,8 +47,6 @@ def grade(
         return grade_answer(text, str(gold.answer))
     if not gold.tests:
         return None, "no tests"
-    limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
-    limits |= {"output_bytes": OUTPUT_BYTES}
     program, tests = extract_program(example, text), gold.tests[0]
     if len(program) > LONGEST_PROGRAM:
         return False, f"the program is longer than {LONGEST_PROGRAM} characters"
@@ -65,7 +55,7 @@ def grade(
             correct, status = judge_inputs(program, gold, limits)
         else:
             correct, status = judge_tests(program, *TEST_PROGRAMS[tests["kind"]](tests), limits)
-        if correct is False and (missing := lacking(program, status, memory_mb, allow_unsandboxed)):
+        if correct is False and (missing := missing_library(program, status, limits)):
             return None, f"needs {missing}, which is not in the sandbox"
         return correct, status
     except Unsafe as error:
@@ -74,16 +64,16 @@ def grade(
         return None, f"the sandbox failed: {error}"
 
 
-def lacking(program: str, status: str, memory_mb: int, allow_unsandboxed: bool) -> str | None:
-    """The library that a program failed to import, where that is not the program's fault."""
+def missing_library(program: str, status: str, limits: Limits) -> str | None:
+    """The library that a program could not import, where that is not the program's fault."""
     if not status.startswith(("exception: ImportError", "exception: ModuleNotFoundError")):
         return None
-    asked = [name for name in LIBRARIES if re.search(rf"^\s*(?:import|from)\b.*\b{name}\b", program, re.MULTILINE)]
-    return next((name for name in asked if not lends(name, memory_mb, allow_unsandboxed)), None)
+    used = [name for name in LIBRARIES if re.search(rf"^\s*(?:import|from)\b.*\b{name}\b", program, re.MULTILINE)]
+    return next((name for name in used if not lends(name, limits)), None)
 
 
 def grade_answer(text: str, gold: str) -> Verdict:
-    """A short answer's verdict; a text in which none is recognised is wrong with a status of its own."""
+    """A short answer's verdict; a text without a recognisable answer is wrong, with a status of its own."""
     same = compare(text, gold)
     if same is None:
         return None, TOO_LONG
@@ -102,38 +92,23 @@ def judge(
 ) -> list[tuple[bool | None, str, float]]:
     """(correct, status, seconds) of each row, in order.
 
-    workers: rows judged at a time (default: one per core). After each row `keep(its place, its verdict)` and
+    workers: rows judged at a time (default: one per core). After each row `keep(its position, its verdict)` and
     `progress(done, all)` are called, one at a time.
     """
-    if any(example.task == "code" for example, _, _ in rows):
-        try:
-            tier(allow_unsandboxed=allow_unsandboxed)
-        except Unsafe as error:
-            raise BadInput(str(error)) from None
-    done, lock = 0, threading.Lock()
+    limits = Limits(timeout_s, memory_mb, OUTPUT_BYTES, allow_unsandboxed)
 
-    def one(at: int, row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
-        nonlocal done
+    def work(row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
         started = time.monotonic()
-        verdict = grade(*row, timeout_s=timeout_s, memory_mb=memory_mb, allow_unsandboxed=allow_unsandboxed)
-        verdict = (*verdict, time.monotonic() - started)
-        with lock:
-            done += 1
-            if keep:
-                keep(at, verdict)
-            if progress:
-                progress(done, len(rows))
-        return verdict
+        return (*grade(*row, limits), time.monotonic() - started)
 
-    with concurrent.futures.ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(one, range(len(rows)), rows))
+    return map_rows(work, rows, workers=workers, allow_unsandboxed=allow_unsandboxed, keep=keep, progress=progress)
 
 
 # --- programs -------------------------------------------------------------------------------------------------------
 
 
 def check_program(tests: dict) -> tuple[str, str]:
-    """(test program, what to run after the program that it tests)."""
+    """(test program, setup: what to run after the tested program)."""
     entry = tests["entry_point"]
     return f"{tests['setup']}\n{entry} = _partner.function({entry!r})\n{tests['test']}\ncheck({entry})\n", ""
 
@@ -147,13 +122,13 @@ def asserts_program(tests: dict) -> tuple[str, str]:
 TEST_PROGRAMS = {"check": check_program, "asserts": asserts_program}
 
 
-def judge_tests(program: str, tests: str, setup: str, limits: dict) -> Verdict:
-    """Run the test program in a sandbox of its own; what it calls is done by `program` in another."""
-    # What the setup makes may be an object of the program; it stays there and is passed back by number.
-    with open_program(f"{program}\n{setup}", **limits, keep_objects=True) as candidate:
+def judge_tests(program: str, tests: str, setup: str, limits: Limits) -> Verdict:
+    """Run the test program in a sandbox of its own; its calls go to `program` in another."""
+    # The setup may make objects of the program; they stay there and are passed back by number.
+    with open_program(f"{program}\n{setup}", limits, keep_objects=True) as candidate:
         if candidate.ended:
             return False, str(candidate.ended)
-        with open_program(tests, **limits, partner=candidate) as tester:
+        with open_program(tests, limits, partner=candidate) as tester:
             verdict = tester.loaded
     if verdict.status == "ok":
         return True, "judged"
@@ -165,38 +140,38 @@ def judge_tests(program: str, tests: str, setup: str, limits: dict) -> Verdict:
     return False, "judged" if kind == "AssertionError" else f"the tests end with {verdict}"
 
 
-def judge_inputs(program: str, gold: Gold, limits: dict) -> Verdict:
+def judge_inputs(program: str, gold: Gold, limits: Limits) -> Verdict:
     """Compare the program's results, one by one, with those of the reference on the same inputs."""
     tests = gold.tests[0]
-    wanted, seconds = reference_replies(gold, limits)
-    if isinstance(wanted, str):
-        return None, wanted
-    limits = limits | {"timeout_s": max(limits["timeout_s"], 4 * seconds)}
+    expected, seconds = reference_replies(gold, limits)
+    if isinstance(expected, str):
+        return None, expected
+    limits = replace(limits, timeout_s=max(limits.timeout_s, 4 * seconds))
     inputs = [*tests["base"], *tests["plus"]]
-    arguments = [[decode(one) for one in coded] if tests["compare"] == "root" else [] for coded in inputs]
-    with open_program(program, **limits, keep_objects=tests["compare"] == "truth") as candidate:
-        candidate.send("order", order(tests))
-        with open_program(COMPARER, **limits, partner=candidate) as reader:
+    arguments = [[decode(value) for value in coded] if tests["compare"] == "root" else [] for coded in inputs]
+    with open_program(program, limits, keep_objects=tests["compare"] == "truth") as candidate:
+        candidate.send("order", encode_inputs(tests))
+        with open_program(COMPARER, limits, partner=candidate) as reader:
             rules = [arguments, tests["compare"], tests["atol"]]
-            found = reader.call("disagreement", rules, beside=wanted, count=len(wanted))
-    if found.status != "ok":
-        return False, f"the comparison ends with {found}"
-    if found.value:
-        return False, found.value
-    left_out = sum(one.status != "ok" for one in wanted)
+            verdict = reader.call("disagreement", rules, beside=expected, count=len(expected))
+    if verdict.status != "ok":
+        return False, f"the comparison ends with {verdict}"
+    if verdict.value:
+        return False, verdict.value
+    left_out = sum(reply.status != "ok" for reply in expected)
     return True, f"judged without {left_out} of {len(inputs)} inputs: no expected result" if left_out else "judged"
 
 
-def order(tests: dict) -> bytes:
+def encode_inputs(tests: dict) -> bytes:
     """The order to make the calls of tests of kind inputs, whose arguments are in the sandbox's coding already."""
     calls = (*tests["base"], *tests["plus"])
     return json.dumps([[tests["entry_point"], coded, {}, False] for coded in calls]).encode()
 
 
-def reference_replies(gold: Gold, limits: dict) -> tuple[Sequence[Reply] | str, float]:
-    """(a Reply for each input, seconds) from the reference program in its own sandbox; kept for the whole session.
+def reference_replies(gold: Gold, limits: Limits) -> tuple[Sequence[Reply] | str, float]:
+    """(a Reply for each input, seconds) from the reference program in its own sandbox; cached for the session.
 
-    A reason stands for the replies where the reference fails: then nothing can be judged by it. Single results
+    In place of the replies stands a reason where the reference fails: then nothing can be judged by it. Single results
     that are too large to pass on (one of Mbpp/255 has 120 million numbers) are left out.
     """
     tests = gold.tests[0]
@@ -204,9 +179,9 @@ def reference_replies(gold: Gold, limits: dict) -> tuple[Sequence[Reply] | str, 
     if key in _references:
         return _references[key]
     started = time.monotonic()
-    limits = limits | {"timeout_s": REFERENCE_S, "keep_objects": tests["compare"] == "truth"}
-    with open_program(str(gold.answer), **limits) as program:
-        program.send("order", order(tests))
+    limits = replace(limits, timeout_s=REFERENCE_S)
+    with open_program(str(gold.answer), limits, keep_objects=tests["compare"] == "truth") as program:
+        program.send("order", encode_inputs(tests))
         replies = [program.receive() for _ in (*tests["base"], *tests["plus"])]
     failed = [reply for reply in replies if reply.status not in ("ok", "too large", "memory")]
     if failed or all(reply.status != "ok" for reply in replies):

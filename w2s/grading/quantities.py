@@ -1,8 +1,8 @@
-"""Numbers as short answers give them: exactly, with the unit that they name.
+"""Numbers in short answers: exactly, with their unit.
 
-What counts as the same, where one may differ: a unit that only one of the two names is left out of account; "50%" is 50
-(the question may have asked for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, but the first six digits of
-a fraction that no decimal gives stand for it.
+The rules of equality where opinions differ: a unit that only one of two answers names is ignored; "50%" is 50 (the
+question may ask for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, but six digits of a fraction that no
+decimal equals stand for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-LONGEST = 400  # characters of a short answer that is more than text
+LONGEST = 400  # characters of a short answer that is compared as more than text
 
 FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([-+]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
 POWER = re.compile(r"\s*(?:\\times|\\cdot|×|·|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\s*\d{1,3})\s*\}?")
@@ -37,7 +37,7 @@ Quantity = tuple[Fraction, str]  # a number and its unit, "" where none is named
 
 
 def read_quantity(answer: str) -> Quantity | None:
-    r"""The number that an answer is, exactly, and its unit; None where it is none.
+    r"""The exact number in an answer, and its unit; None where the answer is no number.
 
     1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\% and 1e3 are numbers.
     """
@@ -61,7 +61,7 @@ def read_quantity(answer: str) -> Quantity | None:
     if not match or no_unit:
         return None
     sign, whole, above, beneath, digits, power, below = match.groups()
-    if any(one and not float(one) for one in (beneath, below)):
+    if any(divisor and not float(divisor) for divisor in (beneath, below)):
         return None
     if whole:
         value = int(whole) + Fraction(int(above), int(beneath))
@@ -71,9 +71,8 @@ def read_quantity(answer: str) -> Quantity | None:
 
 
 def spelled(answer: str) -> str:
-    """An answer in plain signs: minus, fractions, thousands, degrees, percents, units without LaTeX."""
-    answer = "".join(" " + unicodedata.normalize("NFKC", c) if unicodedata.category(c) == "No" and "⁄" in
-                     unicodedata.normalize("NFKC", c) else c for c in answer)  # fmt: skip
+    """An answer with plain signs for minus, fractions, thousands, degrees, percents, and units without LaTeX."""
+    answer = "".join(map(spell_fraction, answer))
     answer = re.sub("[−–‐]", "-", " ".join(answer.split()).casefold().replace("⁄", "/"))
     answer = re.sub(r"^(?:minus|negative) (?=[\d.$])", "-", answer)
     answer = answer.replace("²", "^2").replace("³", "^3").replace("\\approx", "≈")
@@ -88,13 +87,19 @@ def spelled(answer: str) -> str:
     return GROUPS.sub(lambda match: re.sub("[, ]", "", match[0]), answer).strip()
 
 
+def spell_fraction(sign: str) -> str:
+    """½ as 1⁄2, after a space; any other sign as it is."""
+    plain = unicodedata.normalize("NFKC", sign)
+    return f" {plain}" if unicodedata.category(sign) == "No" and "⁄" in plain else sign
+
+
 def with_point(answer: str) -> str:
-    """An answer that may be one number with a decimal comma, with a point in its place: 2,5 -> 2.5; else as it is."""
+    """An answer that may be one number with a decimal comma, with a decimal point: 2,5 -> 2.5; others unchanged."""
     return answer.replace(",", ".") if len(answer) <= LONGEST and DECIMAL_COMMA.fullmatch(answer) else answer
 
 
 def same_quantity(given: Quantity, wanted: Quantity) -> bool:
-    """Equal, or equal after converting units; a percent is itself or its hundredth beside a number without a unit."""
+    """Equal, or equal after converting units; beside a number without a unit a percent is itself or its hundredth."""
     (one, unit), (other, wanted_unit) = given, wanted
     if unit == wanted_unit:
         return same_number(one, other)
@@ -108,23 +113,23 @@ def same_quantity(given: Quantity, wanted: Quantity) -> bool:
 
 
 def same_number(one: Fraction, other: Fraction) -> bool:
-    """Equal; or one is a decimal and the other a fraction that no decimal gives, and they agree to six digits."""
+    """Equal; or a decimal and a fraction that no decimal equals, which agree to six digits."""
     endless = [pow(10, side.denominator.bit_length(), side.denominator) != 0 for side in (one, other)]
     return one == other or (endless[0] != endless[1] and abs(one - other) * 500_000 <= abs(other))
 
 
 def things(unit: str) -> set[str]:
-    """The words of a unit that is none of the known ones, without their plural: red apples -> red, apple."""
+    """The words of an unknown unit, in the singular: red apples -> red, apple."""
     return {re.sub(r"(?<=[a-z])(?:es|s)$", "", word).rstrip("e") for word in re.findall(r"[a-z]+", unit)}
 
 
 def table(dimension: str, words: str) -> dict[str, tuple[Fraction, str]]:
-    """`name=factor` for each unit, its plural with it."""
-    found = {}
+    """Units from `name=factor` or `name,name=factor`, each with its plural."""
+    units = {}
     for names, factor in (part.split("=") for part in words.split()):
         for name in names.split(","):
-            found[name] = found[name + "s"] = (Fraction(factor), dimension)
-    return found
+            units[name] = units[name + "s"] = (Fraction(factor), dimension)
+    return units
 
 
 UNITS = {
@@ -148,7 +153,7 @@ UNITS = {
 
 
 def read_unit(text: str) -> tuple[Fraction, str] | None:
-    """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None where it is not known."""
+    """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None where it is unknown."""
     text = re.sub(r"\s*\bper\b\s*|\s*/\s*", "/", text.casefold().strip(" ."))
     factor, dimensions = Fraction(1), []
     for at, part in enumerate(text.split("/")):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from w2s.ensemble.ballots import Ballots, NotApplicable
+from w2s.store.files import open_whole
 from w2s.store.records import BadInput, candidate_mask, load_arrays
 
 # The values of an answer that are no candidate's position.
@@ -181,12 +181,10 @@ def write_fitted(path: Path, fitted: Fitted) -> None:
     """One `.npz` without pickles: the arrays, and all the rest as JSON text inside."""
     rest = {"kind": fitted.kind, "members": fitted.members.tolist(), "meta": fitted.meta}
     rest |= {"points": list(fitted.points), "point": fitted.point}
-    with open(path, "wb") as file:
+    with open_whole(path, "wb") as file:
         # Texts may come as objects, which only a pickle could hold: as arrays of text they need none.
         plain = {name: np.array(a.tolist()) if a.dtype == object else a for name, a in fitted.arrays.items()}
         np.savez(file, **{f"array:{name}": array for name, array in plain.items()}, rest=json.dumps(rest))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_fitted(path: Path) -> Fitted:

@@ -1,12 +1,13 @@
 """Aggregators: how the scores of M reward models become one.
 
-An aggregator is `(scores_MNK, mask_NK, *, options) -> scores_NK`. mask_NK marks the real candidates. A nan where there
-is one means that the member could not judge it: the member is left out of that candidate, and `unjudged` counts it. A
-candidate that no member judged, and a place without candidate, is nan.
+An aggregator is `(scores_MNK, mask_NK, *, options) -> scores_NK`. mask_NK marks the real candidates. A nan for a real
+candidate means that the member could not judge it: the member is left out there, and `unjudged` counts it. The result
+is nan for a candidate that no member judged, and for padding.
 
-Reward models are fitted to differences, so zero and unit of their scores mean nothing: `standardise` comes first, as a
-step of its own, and every aggregator but `rank_average` depends on it. No result depends on the order of members,
-questions or candidates. One member comes out as it is, but of `rank_average`, which gives its ranks.
+Reward models are fitted to differences, so the zero and the unit of their scores mean nothing: `standardise` comes
+first, as a step of its own, and every aggregator except `rank_average` depends on it. No result depends on the order of
+members, questions or candidates. The scores of a single member are returned unchanged, except by `rank_average`, which
+returns its ranks.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ def mean(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
 
 
 def median(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
-    """The median of the members' scores: one member that goes astray, up or down, has little say."""
+    """The median of the members' scores: a single outlier, up or down, has little influence."""
     scores_MNK, count_NK = judged(scores_MNK, mask_NK)
     middle_NK = np.nanmedian(np.where(count_NK > 0, scores_MNK, 0), axis=0)
     return np.where(count_NK > 0, middle_NK, np.nan)
 
 
 def worst(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
-    """The lowest of the members' scores: what is good must be good to all. Coste et al., arXiv 2310.02743 (WCO)."""
+    """The lowest of the members' scores: all must like what is good. Coste et al., arXiv 2310.02743 (WCO)."""
     scores_MNK, count_NK = judged(scores_MNK, mask_NK)
     return np.where(count_NK > 0, np.where(np.isnan(scores_MNK), np.inf, scores_MNK).min(0), np.nan)
 
 
 def uncertainty(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, strength: float = 0.5) -> np.ndarray:
-    """The mean less `strength` times the variance between members. Coste et al., arXiv 2310.02743 (UWO).
+    """The mean minus `strength` times the variance between members. Coste et al., arXiv 2310.02743 (UWO).
 
     The variance divides by the number of members, as there. strength >= 0; 0 is the mean.
     """
@@ -48,14 +49,14 @@ def uncertainty(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, strength: float 
 
 
 def lower_bound(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, z: float = 1.645) -> np.ndarray:
-    """The mean less `z` standard errors: where the mean of many such members lies at least, with 95% at z = 1.645.
+    """The mean minus `z` standard errors: a lower bound on the mean of many such members, with 95% at z = 1.645.
 
-    The standard error is s / √m over the m members that judged the candidate, s² dividing by m − 1. One alone shows no
-    spread and has no error: the mean. z >= 0.
+    The standard error is s / √m over the m members that judged the candidate, where s² divides by m − 1. A single
+    member has no spread, so the result is the mean. z >= 0.
     """
     check_not_negative("z", z)
     _, count_NK = judged(scores_MNK, mask_NK)
-    # From the deviation that divides by m to the standard error: √(m / (m − 1)) / √m.
+    # From the deviation, which divides by m, to the standard error: √(m / (m − 1)) / √m.
     error_NK = disagreement(scores_MNK, mask_NK) / np.sqrt(np.maximum(count_NK - 1, 1))
     return mean(scores_MNK, mask_NK) - z * error_NK
 
@@ -63,7 +64,7 @@ def lower_bound(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, z: float = 1.645
 def rank_average(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
     """The mean of the members' ranks of a question's candidates, 0 (worst) to 1 (best); ties share their ranks.
 
-    Needs no standardising. A member ranks the candidates that it judged; where it is one alone, its rank is 0.5.
+    Needs no standardising. A member ranks the candidates that it judged; a single one has rank 0.5.
     """
     from scipy.stats import rankdata  # half a second, which only this aggregator should cost
 
@@ -71,7 +72,7 @@ def rank_average(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
     rank_MNK = rankdata(scores_MNK, axis=2, nan_policy="omit") if scores_MNK.size else scores_MNK
     last_MN1 = (~np.isnan(scores_MNK)).sum(2, keepdims=True) - 1
     place_MNK = np.where(last_MN1 > 0, (rank_MNK - 1) / np.maximum(last_MN1, 1), 0.5 + 0 * scores_MNK)
-    return mean(place_MNK, mask_NK).round(12)  # thirds added in another order are still a tie
+    return mean(place_MNK, mask_NK).round(12)  # thirds that are added in another order still tie
 
 
 def standardise(
@@ -79,10 +80,10 @@ def standardise(
 ) -> np.ndarray:
     """scores_MNK with mean 0 and variance 1 for each member, over each question's candidates or over the whole set.
 
-    `question` keeps no more than how a member compares the candidates of one question (Bradley-Terry training says no
-    more either), and is wanted wherever one of several candidates is chosen. `set` keeps which questions the member
-    finds well answered, as a bound on rewards needs it. The variance divides by the count. A member with constant
-    scores prefers nothing: all 0. What was not judged stays nan, places without candidate become nan.
+    `question` keeps only how a member compares the candidates of one question (Bradley-Terry training determines no
+    more), and suits the choice of one of several candidates. `set` keeps which questions the member finds well
+    answered, as a bound on rewards requires. The variance divides by the count. A member with constant scores prefers
+    nothing: all 0. Unjudged candidates stay nan, padding becomes nan.
     """
     if by not in ("question", "set"):
         raise BadInput(f"by: {by!r} given; allowed: question, set")
@@ -93,23 +94,23 @@ def standardise(
     largest = np.abs(np.nan_to_num(scores_MNK)).max(axes, keepdims=True, initial=0)
     scaled_MNK = scores_MNK / np.where(largest > 0, largest, 1)
     centred_MNK = scaled_MNK
-    for _ in range(2):  # the second time what the first rounded away
+    for _ in range(2):  # the second time removes the rounding error of the first
         centred_MNK = centred_MNK - np.nansum(centred_MNK, axis=axes, keepdims=True) / count
     deviation = np.sqrt(np.nansum(centred_MNK**2, axis=axes, keepdims=True) / count)
-    varied = deviation > 1e-12  # what is less is the rounding of equal scores
+    varied = deviation > 1e-12  # below that is the rounding of equal scores
     even_MNK = np.where(varied, centred_MNK / np.where(varied, deviation, 1), 0 * centred_MNK)
-    return even_MNK.round(12)  # so that two members who are of opposite minds about a pair cancel out
+    return even_MNK.round(12)  # so that two members who disagree about a pair cancel out
 
 
-def make_spec(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The aggregator `name`, with the options of `given` (rewards.aggregate) where that names it."""
-    return given if name == given["name"] else {"name": name}
+def make_spec(name: str, aggregate: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The aggregator `name`, with the options of `aggregate` (rewards.aggregate) where that names it."""
+    return aggregate if name == aggregate["name"] else {"name": name}
 
 
 def disagreement(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
     """deviation_NK >= 0: the standard deviation between the members' scores of each candidate, divided by their count.
 
-    In units of the scores (standardise first); 0 with one member, nan where none judged.
+    In units of the scores (standardise first); 0 with one member, nan where no member judged.
     """
     scores_MNK, count_NK = judged(scores_MNK, mask_NK)
     centred_MNK = scores_MNK - mean(scores_MNK, mask_NK)
@@ -133,7 +134,7 @@ def judged(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def at_least_one(count: np.ndarray) -> np.ndarray:
-    """The counts, and nan for 0: what is divided by it has no value."""
+    """The counts, with nan for 0, so that a quotient is undefined there."""
     return np.where(count > 0, count, np.nan)
 
 

@@ -11,10 +11,10 @@ AGREED, APART, NONE_BELOW = "agreed", "they put different candidates first", "no
 def find_agreed_pairs(
     probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(chosen_N, rejected_N, why_N): positions of candidates, -1 where there is no pair, and why (AGREED where not).
+    """(chosen_N, rejected_N, why_N): positions of candidates, -1 where there is no pair, and why (AGREED with one).
 
-    Chosen is the one candidate that is first for both, alone or among equals. Rejected is, of those that both put below
-    it, the one whose ranks add up to the least; of several the one with the lower probability, then the lower reward. A
+    Chosen is the single candidate that both rank first, alone or tied. Rejected is, of those that both rank below it,
+    the one with the lowest sum of ranks; of several the one with the lower probability, then the lower reward. A
     candidate without reward (nan) is never rejected, and where it is the committee's first there is no pair.
     """
     probs_NK, rewards_NK = np.asarray(probs_NK, dtype=np.float64), np.asarray(rewards_NK, dtype=np.float64)
@@ -23,11 +23,11 @@ def find_agreed_pairs(
         raise ValueError(f"probs {probs_NK.shape}, rewards {rewards_NK.shape} and mask {mask_NK.shape} do not fit")
     known_NK = mask_NK & ~np.isnan(rewards_NK)
     probable_NK, good_NK = np.where(mask_NK, probs_NK, -np.inf), np.where(known_NK, rewards_NK, -np.inf)
-    best_N1, top_N1 = (one_NK.max(1, keepdims=True, initial=-np.inf) for one_NK in (probable_NK, good_NK))
+    best_N1, top_N1 = (score_NK.max(1, keepdims=True, initial=-np.inf) for score_NK in (probable_NK, good_NK))
     both_NK = known_NK & (probable_NK == best_N1) & (good_NK == top_N1)
     below_NK = known_NK & (probable_NK < best_N1) & (good_NK < top_N1)
-    # Ranks among the candidates with a reward; the others are above all of them and out of the way.
-    rank_NK = sum(rankdata(np.where(known_NK, one_NK, np.inf), axis=1) for one_NK in (probs_NK, rewards_NK))
+    # Ranks among the candidates with a reward; the others rank above all of them, out of the way.
+    rank_NK = sum(rankdata(np.where(known_NK, score_NK, np.inf), axis=1) for score_NK in (probs_NK, rewards_NK))
     first_N, any_N = both_NK.sum(1) == 1, below_NK.any(1)
     why_N = np.where(first_N & any_N, AGREED, np.where(first_N, NONE_BELOW, APART))
     agreed_N = why_N == AGREED

@@ -1,11 +1,11 @@
-"""Best-of-n, in expectation: what is picked when a reward model (the proxy) chooses among n candidates drawn at random.
+"""Expected best-of-n: the pick when a reward model (the proxy) chooses among n randomly drawn candidates.
 
-The n are drawn without replacement from the K candidates that a question has, so each result is the mean over all
-subsets of size n, and, where the K are independent samples of a policy, an unbiased estimate of that policy's best-of-n
-for every n <= K at once (Nakano et al., arXiv 2112.09332, appendix I; used by Gao et al., arXiv 2210.10760).
+The n are drawn without replacement from the K candidates of a question, so each result is the mean over all subsets of
+size n and, where the K are independent samples of a policy, an unbiased estimate of that policy's best-of-n for every
+n <= K at once (Nakano et al., arXiv 2112.09332, appendix I; used by Gao et al., arXiv 2210.10760).
 
 Candidates without proxy score (nan: no member could judge them) come last: one is picked only where the draw holds
-nothing else. Candidates with the same score share the pick equally.
+nothing else. Candidates with equal scores share the pick equally.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from w2s.store.records import BadInput
 
 
 class Curve(NamedTuple):
-    """Best-of-n over several n (S of them). The means over questions, and their intervals, are left to the caller.
+    """Best-of-n over S values of n. The caller computes means over questions, and their intervals.
 
-    kl_S: how far best-of-n is from its policy, in nats; gold_SN and proxy_SN: the expected score of the pick, question
-    by question (proxy nan where a candidate without proxy score may be picked).
+    kl_S: the divergence of best-of-n from its policy, in nats; gold_SN and proxy_SN: the expected score of the pick for
+    each question (proxy nan where a candidate without proxy score may be picked).
     """
 
     n_S: np.ndarray
@@ -33,9 +33,9 @@ class Curve(NamedTuple):
 
 
 def pick_probs(proxy_NK: np.ndarray, mask_NK: np.ndarray, n: int) -> np.ndarray:
-    """probs_NK: how likely each candidate is drawn among the n and picked; rows sum to 1, 0 where there is none.
+    """probs_NK: how likely each candidate is drawn among the n and picked; rows sum to 1, 0 for padding.
 
-    With b candidates below it and m level with it, itself among them, of K: (C(b+m, n) − C(b, n)) / (m · C(K, n)).
+    With b candidates below it and m level with it, itself included, of K: (C(b+m, n) − C(b, n)) / (m · C(K, n)).
     """
     mask_NK = np.asarray(mask_NK, dtype=bool)
     count_N = mask_NK.sum(1)
@@ -47,7 +47,7 @@ def pick_probs(proxy_NK: np.ndarray, mask_NK: np.ndarray, n: int) -> np.ndarray:
 
 
 def pick_probs_if_drawn(proxy_NK: np.ndarray, mask_NK: np.ndarray, n: int) -> np.ndarray:
-    """probs_NK: how likely each candidate is picked where it is one of the n for sure, as a probe that joins a draw.
+    """probs_NK: how likely each candidate is picked given that it is one of the n.
 
     The other n − 1 are drawn from the rest. A candidate is drawn with probability n / K: Bayes' rule.
     """
@@ -55,7 +55,7 @@ def pick_probs_if_drawn(proxy_NK: np.ndarray, mask_NK: np.ndarray, n: int) -> np
 
 
 def expected(scores_NK: np.ndarray, picks_NK: np.ndarray) -> np.ndarray:
-    """score_N: the expected score of the pick; nan where something without a score may be picked."""
+    """score_N: the expected score of the pick; nan where a candidate without a score may be picked."""
     return np.where(picks_NK > 0, scores_NK * picks_NK, 0).sum(1)
 
 

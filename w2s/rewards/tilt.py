@@ -1,4 +1,4 @@
-"""What rewards do to labels: they tilt a committee's distribution, and accept or reject its labels."""
+"""How rewards change labels: they tilt a committee's distribution, and accept or reject its labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
 class ChosenStrength(NamedTuple):
-    """The strength that was chosen, and the mean log-likelihood of gold (nats) at each strength of the grid.
+    """The chosen strength, and gold's mean log-likelihood (nats) at each strength of the grid and its best temperature.
 
-    Each at its best temperature.
-
-    rows: how many questions decided; the others give gold no probability, which no tilt can change.
+    rows: how many questions decided; on the others gold has probability 0, which no tilt can change.
     """
 
     strength: float
@@ -32,9 +30,9 @@ class ChosenStrength(NamedTuple):
 def tilt(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
     """probs_NK tilted by the rewards: p · exp(strength · reward), renormalised.
 
-    This is what maximises the expected reward less the divergence from p over strength. A reward's zero does not
-    matter, its unit does. A candidate without reward (nan) counts as the mean of those of its question that have one;
-    a question without any stays as it is. What had probability 0 keeps it. strength >= 0; 0 changes nothing.
+    This maximises the expected reward minus the divergence from p divided by strength. A reward's zero does not matter,
+    its unit does. A candidate without reward (nan) gets the mean reward of the others of its question; a question
+    without any reward is unchanged. Probability 0 stays 0. strength >= 0; 0 changes nothing.
     """
     return np.exp(log_tilted(probs_NK, mask_NK, rewards_NK, strength))
 
@@ -48,27 +46,29 @@ def choose_strength(
     grid: Sequence[float] = STRENGTHS,
     temperatures: Sequence[float] = TEMPERATURES,
 ) -> ChosenStrength:
-    """The strength of `grid` under which validation questions' right candidates (gold_N) are the most likely.
+    """The strength of `grid` under which validation questions' right candidates (gold_N) are most likely.
 
-    Each strength is judged at the temperature that suits it best: a committee that is right more often than it says
-    would else gain from any reward that makes it surer, and lose accuracy by it. 0 is always in the grid, and among
-    equals the smaller strength wins: rewards that do not help do nothing.
+    Each strength is judged at its best temperature: otherwise an underconfident committee would gain from any reward
+    that raises its confidence, and lose accuracy. 0 is always in the grid, and of equals the smaller strength wins:
+    rewards that do not help do nothing.
     """
     gold_N, rows_N = np.asarray(gold_N, dtype=int), np.arange(len(gold_N))
     if not len(gold_N):
-        raise ValueError("choose_strength: no validation question is given")
+        raise ValueError("choose_strength: there is no validation question")
     if (gold_N < 0).any() or not np.asarray(mask_NK)[rows_N, gold_N].all():
-        raise ValueError("choose_strength: a gold index is that of no candidate")
+        raise ValueError("choose_strength: a gold index belongs to no candidate")
     grid_G = np.unique([0.0, *grid])
     possible_N = np.asarray(probs_NK)[rows_N, gold_N] > 0
     if not possible_N.any():
         return ChosenStrength(0.0, grid_G, np.full(len(grid_G), -np.inf), 0)
     rows_N, gold_N = rows_N[possible_N], gold_N[possible_N]
-    likelihood_G = np.array([
-        max(log_normalised(log_NK / one)[rows_N, gold_N].mean() for one in temperatures)
-        for log_NK in (log_tilted(probs_NK, mask_NK, rewards_NK, strength) for strength in grid_G)
-    ])  # fmt: skip
-    best = np.argmax(likelihood_G >= likelihood_G.max() - 1e-12)  # what is less is rounding: the first, so the smallest
+
+    def likelihood(strength: float) -> float:
+        log_NK = log_tilted(probs_NK, mask_NK, rewards_NK, strength)
+        return max(log_normalised(log_NK / temperature)[rows_N, gold_N].mean() for temperature in temperatures)
+
+    likelihood_G = np.array([likelihood(strength) for strength in grid_G])
+    best = np.argmax(likelihood_G >= likelihood_G.max() - 1e-12)  # the smallest; smaller differences are rounding
     return ChosenStrength(float(grid_G[best]), grid_G, likelihood_G, int(possible_N.sum()))
 
 
@@ -81,12 +81,12 @@ def accept(
     least: float | None = None,
     quantile: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels whose best candidate has a reward, or a margin of it over the best other, of no less than a bound.
+    """Labels whose best candidate has at least a certain reward, or margin over the reward of the best other one.
 
     The best candidate is the label's (the most probable; where several tie, their mean reward counts), so a negative
-    margin says that the rewards would rather have another. The bound is `least` (in units of the rewards) or the
-    `quantile` (0 to 1) of the set's values. (keep_N, why_N), as of the selectors. A label without reward is rejected;
-    one without a rival that has a reward has no margin, and none to lose to: it is accepted.
+    margin means that the rewards prefer another one. The bound is `least` (in units of the rewards) or the `quantile`
+    (0 to 1) of the set's values. Returns (keep_N, why_N), as selectors do. A label without reward is rejected; a label
+    without a rewarded rival has no margin and is accepted.
     """
     if of not in ("reward", "margin"):
         raise BadInput(f"of: {of!r} given; allowed: reward, margin")
@@ -102,7 +102,7 @@ def accept(
         value_N = value_N - np.where(rival_NK, rewards_NK, -np.inf).max(1, initial=-np.inf)
     bound = least
     if bound is None:
-        # A value that some label has: no interpolation between two, of which one may be infinite.
+        # The value of some label: no interpolation between two, since one may be infinite.
         known = np.sort(value_N[~unknown_N])
         bound = known[int(quantile * (len(known) - 1))] if len(known) else 0.0
     keep_N = ~unknown_N & (value_N >= bound)
@@ -124,7 +124,7 @@ def log_tilted(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray
     mean_N1 = np.nansum(rewards_NK, axis=1, keepdims=True) / np.maximum(count_N1, 1)
     possible_NK = mask_NK & (probs_NK > 0)
     rewards_NK = np.where(np.isnan(rewards_NK), mean_N1, rewards_NK)
-    # Only differences count. Taken from the best possible candidate they are <= 0, and no strength overflows upwards.
+    # Only differences matter. Relative to the best possible candidate they are <= 0, so that no strength overflows.
     highest_N1 = np.where(possible_NK, rewards_NK, -np.inf).max(1, keepdims=True)
     behind_NK = np.where(possible_NK, rewards_NK - highest_N1, 0)
     with np.errstate(divide="ignore", over="ignore"):

@@ -1,7 +1,7 @@
 """Inside the walls: a warm process that forks one process per program, and what that process does.
 
-The warm process never reads a program or a call: it gets a channel, forks, and the fork reads them from that channel.
-So its memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
+The warm process never reads a program or a call: it gets a channel and forks, and the fork reads them from it. So its
+memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from typing import Any
 from w2s.sandbox import seccomp, walls
 from w2s.sandbox.plain import NotPlain, Object, TooLarge, decode, encode
 
-# Imported once, so that programs find them loaded.
+# Imported once, so that they are loaded for every program.
 WARM = (
     *("array", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "ctypes", "dataclasses", "datetime"),
     *("decimal", "enum", "fractions", "functools", "heapq", "inspect", "io", "itertools", "json", "keyword"),
     *("math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "struct", "textwrap"),
     *("threading", "time", "traceback", "typing", "unicodedata", "zlib"),
 )
-HEAD = struct.Struct("!IB")  # of a frame: bytes that follow, and what they are (place in KINDS)
+HEAD = struct.Struct("!IB")  # of a frame: the size of its body, and its kind (position in KINDS)
 COUNT = struct.Struct("!I")
 END = struct.Struct("!i?")  # wait status of the program, folder is empty again
 KINDS = ("order", "ok", "exception", "memory", "not plain", "too large", "timeout", "crashed", "call")
 STATUS_OF = {MemoryError: "memory", NotPlain: "not plain", TooLarge: "too large"}
 Channel = socket.socket
 THREADS = 64
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # numpy's, or they fill the address space
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # else numpy's threads fill the address space
 FILE_MB = 16
 
 
@@ -55,7 +55,7 @@ def main(
     libraries: list,
     scratch_mb: int,
 ) -> None:
-    """Build the walls (mode: namespaces, bubblewrap or none), say so on `control`, then serve."""
+    """Build the walls (mode: namespaces, bubblewrap or none), report on `control`, then serve."""
     for name in WARM:
         importlib.import_module(name)
     try:
@@ -81,7 +81,7 @@ def main(
 
 
 def serve(control: Channel, folder: str, alone: bool) -> None:
-    """One program after another: fork on a byte (and a channel), kill on the next byte or when the caller is gone."""
+    """One program after another: fork on a byte (with a channel), kill on the next byte or when the caller is gone."""
     os.chdir(folder)
     while True:
         byte, channels, _, _ = socket.recv_fds(control, 1, 1)
@@ -118,9 +118,9 @@ def reap() -> bool:
 
 
 def empty(folder: str) -> bool:
-    """Remove what a program left behind; False when that fails (the warm process is then given up)."""
+    """Remove what a program left behind; False when that fails (the warm process is then ended)."""
     try:
-        os.chmod(folder, 0o700)  # it is the program's own, who may have shut out those who come after
+        os.chmod(folder, 0o700)  # the program owns it and may have closed it to later ones
         for entry in os.scandir(folder):
             if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
                 shutil.rmtree(entry.path)
@@ -132,9 +132,9 @@ def empty(folder: str) -> bool:
 
 
 def run(fd: int, folder: str) -> None:
-    """The life of one program's process: read the order, shut the door, execute, answer calls until the end."""
+    """The life of one program's process: read the order, confine itself, execute, answer calls until the end."""
     os.dup2(fd, 3)
-    null = os.open("/dev/null", os.O_RDWR)  # inherited ones share their flags, owners and locks with other programs
+    null = os.open("/dev/null", os.O_RDWR)  # inherited descriptors share flags, owners and locks with other programs
     for number in range(3):
         os.dup2(null, number)
     os.closerange(4, 1 << 16)
@@ -149,11 +149,11 @@ def run(fd: int, folder: str) -> None:
         objects.append(value)
         return Object(len(objects) - 1)
 
-    def made(name: str, arguments: list, named: dict, look: bool) -> bytes:
-        positional = [decode(one, objects.__getitem__) for one in arguments]
-        keywords = {key: decode(one, objects.__getitem__) for key, one in named.items()}
-        found = module.__dict__[name] if name in module.__dict__ else getattr(builtins, name)
-        value = found if look else found(*positional, **keywords)
+    def answer(name: str, arguments: list, named: dict, look: bool) -> bytes:
+        positional = [decode(value, objects.__getitem__) for value in arguments]
+        keywords = {key: decode(value, objects.__getitem__) for key, value in named.items()}
+        target = module.__dict__[name] if name in module.__dict__ else getattr(builtins, name)
+        value = target if look else target(*positional, **keywords)
         body = json.dumps(encode(value, keep if order["keep_objects"] else None, most // 3)).encode()
         if len(body) > most:
             raise TooLarge(f"{len(body)} bytes")
@@ -167,17 +167,17 @@ def run(fd: int, folder: str) -> None:
         exec(compile(order.pop("source"), "<program>", "exec"), module.__dict__)
         send(channel, "ok")
     except BaseException as error:  # SystemExit too is an answer
-        send(channel, *failure(error))
+        send(channel, *describe_failure(error))
     while (frame := receive(channel)) is not None:
         for call in json.loads(frame[1]) if frame[0] == "order" else ():  # else a reply that nobody waits for any more
             try:
-                answer = "ok", made(*call)
+                reply = "ok", answer(*call)
             except BaseException as error:
-                answer = failure(error)
-            send(channel, *answer)
+                reply = describe_failure(error)
+            send(channel, *reply)
 
 
-def failure(error: BaseException) -> tuple[str, bytes]:
+def describe_failure(error: BaseException) -> tuple[str, bytes]:
     kind = next((name for kind, name in STATUS_OF.items() if isinstance(error, kind)), "exception")
     try:
         text = str(error)[:300]
@@ -187,12 +187,12 @@ def failure(error: BaseException) -> tuple[str, bytes]:
 
 
 def readable(body: bytes) -> str:
-    """The text of an error, on one line and without signs that a terminal would act on."""
+    """The text of an error, on one line and without control characters."""
     return "".join(sign if sign.isprintable() else " " for sign in bytes(body[:400]).decode(errors="replace"))
 
 
 class Partner:
-    """The program under test, seen from the process of its tests: all it says passes through the judge, unread."""
+    """The program under test, seen from the process of its tests: its replies pass through the judge, unread."""
 
     def __init__(self, channel: Channel):
         self.channel = channel
@@ -202,24 +202,25 @@ class Partner:
         for _ in range(count):
             kind, body = receive(self.channel)
             try:
-                found = kind, decode(json.loads(body)) if kind == "ok" else readable(body)
+                reply = kind, decode(json.loads(body)) if kind == "ok" else readable(body)
             except (ValueError, RecursionError) as error:
-                found = "not plain", f"{type(error).__name__}: {error}"[:200]
-            yield found
+                reply = "not plain", f"{type(error).__name__}: {error}"[:200]
+            yield reply
 
     def ask(self, name: str, arguments: Sequence, named: Mapping[str, Any], look: bool = False) -> Any:
-        """What a function gives, or (look) a global is. Its exceptions are raised here under their builtin names."""
-        order = [[name, [encode(one) for one in arguments], {key: encode(one) for key, one in named.items()}, look]]
+        """The result of a function or (look) the value of a global. Exceptions are raised under their builtin names."""
+        keywords = {key: encode(value) for key, value in named.items()}
+        order = [[name, [encode(value) for value in arguments], keywords, look]]
         send(self.channel, "call", COUNT.pack(1) + json.dumps(order).encode())
-        ((status, found),) = self.replies(1)
+        ((status, result),) = self.replies(1)
         if status == "exception":
-            kind, _, text = found.partition(": ")
+            kind, _, text = result.partition(": ")
             known = getattr(builtins, kind, None)
             raise (known if isinstance(known, type) and issubclass(known, Exception) else RuntimeError)(text)
         if status != "ok":
-            send(self.channel, status, found.encode(errors="replace"))
-            os._exit(0)  # it can give no results any more, whatever the tests would catch
-        return found
+            send(self.channel, status, result.encode(errors="replace"))
+            os._exit(0)  # it has no more results, whatever the tests would catch
+        return result
 
     def function(self, name: str) -> Callable:
         return lambda *arguments, **named: self.ask(name, arguments, named)
@@ -229,7 +230,7 @@ class Partner:
 
 
 def confine(order: dict, folder: str) -> None:
-    """Limits that hold for this process alone, an environment with nothing in it, and the system call filter."""
+    """Limits for this process only, a minimal environment, and the system call filter."""
     os.setsid()
     os.environ.clear()
     os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"} | ONE_THREAD)

@@ -1,8 +1,8 @@
-"""What is done with a program's results, on the side of the tests: in a process of its own, behind the same walls.
+"""Comparison of a program's results, on the side of the tests: in a process of its own, behind the same walls.
 
-Results are made by programs that nobody trusts: numbers with colliding hashes, texts in texts, megabytes of brackets.
-So they are read and compared under the limits of the program itself, never in the process that judges. `replies` are
-(status, value or error) pairs, as `w2s.sandbox.child.Partner.replies` gives them.
+Results come from untrusted programs: numbers with colliding hashes, deeply nested texts, megabytes of brackets. So they
+are read and compared under the limits of the program itself, never in the process that judges. `replies` are (status,
+value or error) pairs from `w2s.sandbox.child.Partner.replies`.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ def spellings(count):
 """
 Replies = Iterator[tuple[str, Any]]
 DECIMAL = 10**4000  # larger whole numbers are spelled in base 16, since Python bounds decimal digits
-LONGEST_SPELLING = 1000  # characters; what is longer is told by its hash
+LONGEST_SPELLING = 1000  # characters; a hash stands for longer ones
 
 
 def disagreement(replies: Replies, arguments: Sequence[Sequence], compare: str, atol: float) -> str:
-    """What keeps a program from being right: "judged" (another result), or its failure; "" where it is right.
+    """Why a program is not right: "judged" (another result), or its failure; "" where it is right.
 
-    replies: for each call the wanted reply, then the program's. arguments: of each call. A wanted reply without a
-    result leaves its call out.
+    replies: for each call the expected reply, then the program's. arguments: of each call. Calls whose expected reply
+    has no result are skipped.
     """
-    for given_to_it in arguments:
+    for call_arguments in arguments:
         (known, wanted), (status, given) = next(replies), next(replies)
         if known == "ok" and status != "ok":
             return f"{status}: {given}".rstrip(": ")
-        if known == "ok" and not same(given, wanted, given_to_it, compare, atol):
+        if known == "ok" and not same(given, wanted, call_arguments, compare, atol):
             return "judged"
     return ""
 
 
 def spellings(replies: Replies) -> list[str]:
     """Each result as a text that is the same for equal results; failures by their kind."""
-    return [told(status, found) for status, found in replies]
+    return [spell_reply(status, result) for status, result in replies]
 
 
-def told(status: str, found: Any) -> str:
+def spell_reply(status: str, result: Any) -> str:
     if status == "ok":
-        text = spelled(found)
+        text = spelled(result)
         short = len(text) < LONGEST_SPELLING
         return text if short else hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return f"<{status} {found.split(':')[0]}>" if status == "exception" else f"<{status}>"
+    return f"<{status} {result.split(':')[0]}>" if status == "exception" else f"<{status}>"
 
 
 def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float) -> bool:
-    """EvalPlus' rules: equal; floats within atol (1e-6 where the task names none) and 1e-7 of the wanted value.
+    """EvalPlus' rules: equal; floats within atol (1e-6 where the task names none) plus 1e-7 of the expected value.
 
     compare: "equal"; "set" (order and repeats do not matter); "truth" (whether there is a result); "root" (the result
-    is a root of the polynomial in the first argument, to atol). EvalPlus also accepts everything for Mbpp/164 and other
-    readings of the question for Mbpp/295, 558 and 581; here the reference alone decides.
+    is a root of the polynomial in the first argument, within atol). EvalPlus also accepts everything for Mbpp/164 and
+    other readings of the question for Mbpp/295, 558 and 581; here only the reference decides.
     """
     try:
         if compare == "root":
@@ -69,8 +69,8 @@ def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float
             return given == wanted if isinstance(given, bool) else (given is not None) == bool(wanted)
         if given == wanted:
             return True
-        many = wanted if isinstance(wanted, list | tuple) else [wanted]
-        if atol == 0 and many and all(isinstance(one, float) for one in many):
+        values = wanted if isinstance(wanted, list | tuple) else [wanted]
+        if atol == 0 and values and all(isinstance(value, float) for value in values):
             atol = 1e-6
         return atol > 0 and close(given, wanted, atol)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -90,7 +90,7 @@ def close(given: Any, wanted: Any, atol: float) -> bool:
 
 
 def spelled(value: Any) -> str:
-    """A text that is the same for values that are equal, floats to 8 places and 9 digits (rounding is transitive)."""
+    """A text that is the same for equal values, floats to 8 places and 9 digits (rounding is transitive)."""
     if isinstance(value, bool | int):
         return repr(int(value)) if abs(value) < DECIMAL else hex(value)
     if isinstance(value, float):

@@ -1,7 +1,7 @@
-"""Plain data as JSON and back: what crosses the wall between a program's process and ours.
+"""Plain data as JSON and back: all that crosses the wall between a program's process and ours.
 
-JSON as it is for null, booleans, texts, whole numbers and finite floats; a list is a JSON array. All else is a tagged
-object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"},
+Null, booleans, texts, whole numbers and finite floats are plain JSON; a list is a JSON array. Everything else is a
+tagged object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"},
 {"complex": [re, im]}, {"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding
 builds builtins of exactly these types and runs no code, so whatever a hostile process sends, the values that arrive
 have an honest `==`, `len` and `hash`.
@@ -19,12 +19,12 @@ LONGEST_INT = 10**4000  # Python refuses to read decimal texts of more than 4300
 
 
 class NotPlain(ValueError):
-    """A value that has no plain form."""
+    """A value without a plain form."""
 
 
 @dataclass(frozen=True, eq=False)
 class Object:
-    """Something that stays in the program's process; here it is only a number, and nothing is known to equal it."""
+    """A value that stays in the program's process; here it is only a number, and equals nothing."""
 
     number: int
 
@@ -34,10 +34,10 @@ class TooLarge(ValueError):
 
 
 def encode(value: Any, keep: Callable[[Any], Object] | None = None, most: int = 1 << 40) -> Any:
-    """value -> what `json.dumps` takes. Subclasses are sent as the builtin they hold; `keep` numbers what is not plain.
+    """value -> input for `json.dumps`. Subclasses are sent as their builtin; `keep` numbers values that are not plain.
 
-    Cycles and nesting beyond MAX_DEPTH are NotPlain; so is anything else, without `keep`. More than `most` parts in all
-    are TooLarge, found before they are built.
+    Cycles and nesting beyond MAX_DEPTH are NotPlain; so are other values, without `keep`. More than `most` parts in all
+    are TooLarge, before they are built.
     """
     room = most
 
@@ -48,8 +48,8 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, most: int = 
             raise TooLarge(f"more than {most} parts")
         if depth > MAX_DEPTH:
             raise NotPlain("nested too deeply")
-        found = list(values)
-        return found if all_as_they_are(found) else [one(value, depth + 1) for value in found]
+        parts = list(values)
+        return parts if all_json(parts) else [one(value, depth + 1) for value in parts]
 
     def one(value: Any, depth: int) -> Any:
         kind = type(value)
@@ -75,8 +75,8 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, most: int = 
     return one(value, 0)
 
 
-def all_as_they_are(values: list) -> bool:
-    """Whether JSON has a word for each of them: the quick way for long lists of numbers or texts of one type."""
+def all_json(values: list) -> bool:
+    """Whether all of them are plain JSON: a short cut for long lists of numbers or texts of one type."""
     kinds = set(map(type, values))
     if kinds == {int}:
         return min(values) > -LONGEST_INT and max(values) < LONGEST_INT
@@ -84,7 +84,7 @@ def all_as_they_are(values: list) -> bool:
 
 
 def scalar_of(value: Any, kind: type) -> Any:
-    """The coding of texts and numbers that JSON has no word for, of bytes, types and objects; None for all else."""
+    """The encoding of texts and numbers that are not plain JSON, of bytes, types and objects; None for all else."""
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, int):
@@ -109,7 +109,7 @@ def scalar_of(value: Any, kind: type) -> Any:
 
 
 def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
-    """What `json.loads` gave -> the value; `find` turns an object's number into what stands for it here.
+    """The result of `json.loads` -> the value; `find` turns an object's number into what stands for it here.
 
     Anything that `encode` does not write is NotPlain.
     """

@@ -1,6 +1,6 @@
 """The system calls that a program may make: an allowlist as a classic BPF filter (seccomp(2)), x86-64 and aarch64.
 
-What is not listed fails with EPERM: so no new process, no exec, no socket but a socket pair, no sending of signals, no
+All others fail with EPERM: so no new process, no exec, no socket but a socket pair, no sending of signals, no
 ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments, message queues or locks
 that others would meet.
 """
@@ -63,7 +63,7 @@ def numbers(table: str, machine: str) -> dict[str, int]:
 
 
 def within(ranges: list[tuple[int, int]], allow: Steps, refuse: Steps) -> Steps:
-    """Binary search: the kernel walks a new filter once per call number, so a long chain makes each start slow."""
+    """Binary search: the kernel walks a new filter once per call number, so a long chain would slow down each start."""
     if len(ranges) == 1:
         ((first, last),) = ranges
         return [(AT_LEAST, 0, 2, first), (AT_LEAST, 1, 0, last + 1), *allow, *refuse]
@@ -111,7 +111,7 @@ class Filter(ctypes.Structure):
 
 
 def install() -> None:
-    """From here on this process makes no other system call. OSError where the kernel has no seccomp filters."""
+    """From here on this process can make no other system calls. OSError where the kernel has no seccomp filters."""
     steps = program(platform.machine())
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Filter(len(steps) // 8, steps)), 0, 0):

@@ -1,172 +1,27 @@
-"""Which walls this machine offers (found by trying them), and how a warm process behind them is started."""
+"""Which walls this machine offers, found by trying them."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.resources
-import importlib.util
-import json
-import os
 import platform
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from typing import Any
 
-from w2s.sandbox import child, walls
+from w2s.sandbox import walls
+from w2s.sandbox.program import Limits, Program
+from w2s.sandbox.warm import START_S, Warm
 
 TIERS = ("bubblewrap", "namespaces", "none")
-SCRATCH_MB = 64
-# Lent to programs where they are installed beside w2s, and what those need.
-LIBRARIES = ("numpy", "scipy", "sympy", "pandas", "networkx")
-NEEDED = ("mpmath", "dateutil", "six", "pytz", "tzdata")
-START_S = 30.0
-MODULES = ("plain", "seccomp", "walls", "compare", "child")
-
-# Only source text goes in, so that nothing of the project needs to be visible inside.
-BOOT = """
-import json, socket, sys, types
-control = socket.socket(fileno=int(sys.argv[1]))
-size = int.from_bytes(control.recv(5, socket.MSG_WAITALL)[:4], "big")
-order = json.loads(control.recv(size, socket.MSG_WAITALL))
-for name, text in order.pop("modules"):
-    module = sys.modules[name] = types.ModuleType(name)
-    module.__path__ = []
-    exec(compile(text, name, "exec"), module.__dict__)
-sys.modules["w2s.sandbox.child"].main(control, **order)
-"""
-SURVEY = """
-import json, os, sys, sysconfig
-for name in sys.argv[1:]:
-    __import__(name)
-with open("/proc/self/maps") as file:
-    mapped = {line.split()[5] for line in file if ".so" in line}
-paths = sysconfig.get_paths()
-print(json.dumps({"libraries": sorted(mapped), "stdlib": sorted({paths["stdlib"], paths["platstdlib"]})}))
-"""
 
 
 class Unsafe(RuntimeError):
     """This machine offers no walls, and nobody accepted the risk."""
 
 
-class Warm:
-    """A warm process behind its walls. `lock`-free: one thread uses it at a time (see `w2s.sandbox.run`)."""
-
-    def __init__(self, mode: str):
-        self.mode, self.owner, self.folder = mode, os.getpid(), None
-        root = tempfile.mkdtemp(prefix="w2s-") if mode != "bubblewrap" else "/"
-        self.control, theirs = socket.socketpair()
-        self.control.settimeout(START_S)
-        try:
-            reads, hidden = visible()
-            python = [interpreter(), "-P", "-s", "-S", "-B", "-c", BOOT, str(theirs.fileno())]
-            self.process = subprocess.Popen(
-                (bubblewrap(reads, hidden) if mode == "bubblewrap" else []) + python,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                cwd="/",
-                env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"},
-            )
-            theirs.close()
-            self.folder = root if mode == "none" else None
-            order = {"mode": mode, "root": root, "folder": self.folder or "/tmp", "reads": reads, "hidden": hidden}
-            order |= {"libraries": libraries(), "modules": sources(), "scratch_mb": SCRATCH_MB}
-            child.send(self.control, "order", json.dumps(order).encode())
-            self.features = self.await_ready()
-        except BaseException:
-            self.end()
-            raise
-        finally:
-            if mode == "namespaces":
-                os.rmdir(root)
-
-    def await_ready(self) -> dict[str, Any]:
-        if self.mode == "namespaces":
-            if self.control.recv(1) == b"M":
-                walls.id_maps(self.process.pid)
-            self.control.send(b"G")
-        frame = child.receive(self.control)
-        ready = json.loads(frame[1]) if frame else {"error": "it ended at once"}
-        if "error" in ready:
-            raise OSError(ready["error"])
-        return ready
-
-    def end(self) -> None:
-        """Kill it and all that it runs."""
-        self.control.close()
-        if hasattr(self, "process"):
-            try:
-                self.process.wait(2)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def sources() -> list[tuple[str, str]]:
-    here = importlib.resources.files("w2s.sandbox")
-    texts = [(f"w2s.sandbox.{name}", (here / f"{name}.py").read_text("utf-8")) for name in MODULES]
-    return [("w2s", ""), ("w2s.sandbox", ""), *texts]
-
-
-def interpreter() -> str:
-    """The real Python behind a virtual environment."""
-    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-
-
-@functools.cache
-def visible() -> tuple[list[str], list[str]]:
-    """(paths a program may read: the standard library and the shared libraries it loads, folders hidden in them)."""
-    command = [interpreter(), "-I", "-S", "-B", "-c", SURVEY, *child.WARM]
-    found = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=START_S, env={}).stdout)
-    folders = list(found["stdlib"])
-    for library in found["libraries"]:
-        folder = os.path.dirname(library)
-        holds_more = any(path.startswith(folder + "/") for path in found["stdlib"])
-        folders.append(library if holds_more or folder in ("/", "/usr", "/usr/local") else folder)
-    reads = [path for path in dict.fromkeys(folders) if not any(path.startswith(other + "/") for other in folders)]
-    hidden = [f"{path}/{name}" for path in found["stdlib"] for name in ("site-packages", "dist-packages")]
-    return [*reads, "/etc/ld.so.cache", "/usr/share/zoneinfo"], hidden
-
-
-@functools.cache
-def libraries() -> list[str]:
-    """The folders (and single files) of the packages that programs may import."""
-    found = []
-    for name in (*LIBRARIES, *NEEDED):
-        spec = importlib.util.find_spec(name)
-        if spec and spec.origin:
-            path = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
-            found += [one for one in (path, f"{path}.libs") if os.path.exists(one)]
-    return found
-
-
-def bubblewrap(reads: list[str], hidden: list[str]) -> list[str]:
-    """The bwrap command line. The loader and its libraries are bound too, because Python starts inside."""
-    python = interpreter()
-    binds = [*reads, "/lib", "/lib64", "/lib32", python]
-    ids = ["--uid", str(walls.INSIDE_ID), "--gid", str(walls.INSIDE_ID)]
-    return [
-        *(shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", *ids, "--die-with-parent"),
-        *("--new-session", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox"),
-        *(word for path in binds for word in ("--ro-bind-try", path, path)),
-        *("--dir", walls.LIBRARIES),
-        *(word for path in libraries() for word in ("--ro-bind", path, f"{walls.LIBRARIES}/{os.path.basename(path)}")),
-        *(word for path in hidden if os.path.isdir(path) for word in ("--tmpfs", path, "--remount-ro", path)),
-        *(word for path in walls.DEVICES for word in ("--dev-bind-try", path, path)),
-        *("--size", str(SCRATCH_MB << 20), "--perms", "0700", "--tmpfs", "/tmp", "--remount-ro", "/", "--"),
-    ]
-
-
-# What must fail inside before the walls are believed; each line raises where it is held back.
+# What must fail inside before the walls are trusted; each line raises where the walls hold.
 ATTEMPTS = """
 def secret(path): return open(path, "rb").read(1)
 def network(): import socket; socket.socket(); return 1
@@ -176,28 +31,26 @@ def others(): import os; return os.listdir("/proc")
 
 
 @functools.cache
-def probe() -> dict[str, dict[str, Any]]:
-    """For each tier but none: {"works": bool, "why": text, features}. Found once per process, by trying."""
-    found = {}
+def try_tiers() -> dict[str, dict[str, Any]]:
+    """For each tier but none: {"works": bool, "why": text, features}; tried once per process."""
+    results = {}
     for mode in TIERS[:2]:
         try:
-            found[mode] = {"works": True, "why": "", **attempt(mode)}
+            results[mode] = {"works": True, "why": "", **attempt(mode)}
             break  # the first that works is used; trying the next would cost a start
         except (OSError, subprocess.SubprocessError, Unsafe) as error:
-            found[mode] = {"works": False, "why": str(error)}
-    return found
+            results[mode] = {"works": False, "why": str(error)}
+    return results
 
 
 def attempt(mode: str) -> dict[str, Any]:
     """Start a warm process and try the walls from inside; Unsafe where one does not hold."""
-    from w2s.sandbox.run import Program
-
     if platform.machine() not in walls.PIVOT_ROOT or sys.platform != "linux":
         raise Unsafe(f"not supported on {sys.platform} {platform.machine()}")
     if mode == "bubblewrap" and not shutil.which("bwrap"):
         raise Unsafe("bwrap is not installed")
     warm = Warm(mode)
-    program = Program(warm, ATTEMPTS, timeout_s=START_S)
+    program = Program(warm, ATTEMPTS, Limits(timeout_s=START_S))
     try:
         program.load()
         calls = [("secret", (__file__,)), ("network", ()), ("process", ()), ("others", ())]
@@ -217,13 +70,13 @@ _lock = threading.Lock()
 def tier(*, allow_unsandboxed: bool = False) -> str:
     """The tier in use: bubblewrap, namespaces, or none (where that was allowed; Unsafe where it was not)."""
     with _lock:
-        found = probe()
-    for mode, result in found.items():
+        results = try_tiers()
+    for mode, result in results.items():
         if result["works"]:
             return mode
     if allow_unsandboxed:
         return "none"
-    reasons = "; ".join(f"{mode}: {result['why']}" for mode, result in found.items())
+    reasons = "; ".join(f"{mode}: {result['why']}" for mode, result in results.items())
     raise Unsafe(
         f"no sandbox on this machine ({reasons}); runtime.allow_unsandboxed=true runs programs without, at your risk"
     )
@@ -231,9 +84,8 @@ def tier(*, allow_unsandboxed: bool = False) -> str:
 
 def describe() -> dict[str, Any]:
     """For `w2s env`: {"tier", "seccomp", "landlock" (its version, 0 = none), "tried": {tier: why it does not work}}."""
-    with contextlib.suppress(Unsafe):
-        used = probe()[tier()]
-        tried = {mode: result["why"] for mode, result in probe().items() if not result["works"]}
-        return {"tier": tier(), "seccomp": used["seccomp"], "landlock": used["landlock"], "tried": tried}
-    tried = {mode: result["why"] for mode, result in probe().items()}
-    return {"tier": "none", "seccomp": False, "landlock": 0, "tried": tried}
+    results = try_tiers()
+    used = next((mode for mode, result in results.items() if result["works"]), "none")
+    features = results.get(used, {"seccomp": False, "landlock": 0})
+    tried = {mode: result["why"] for mode, result in results.items() if not result["works"]}
+    return {"tier": used, "seccomp": features["seccomp"], "landlock": features["landlock"], "tried": tried}

@@ -1,6 +1,6 @@
 """The walls around a program, built with bare system calls: namespaces and mounts, capabilities, Landlock.
 
-Runs in the process that will be shut in, before any untrusted code is there. References: namespaces(7), pivot_root(2),
+Runs in the process that is to be confined, before it has any untrusted code. References: namespaces(7), pivot_root(2),
 mount_setattr(2), capabilities(7), landlock(7).
 """
 
@@ -47,12 +47,11 @@ def separate(
     libraries: Sequence[str],
     scratch_mb: int,
 ) -> None:
-    """Go on as process 1 of new namespaces, with nothing to see but `reads` (read only) and an own, empty /tmp.
+    """Go on as process 1 of new namespaces, which see only `reads` (read only) and an empty /tmp of their own.
 
-    libraries: packages that are seen in LIBRARIES, wherever they are outside.
-
-    root: an empty folder to build the new tree in. The caller at the other end of `control` writes the id maps when
-    it is sent b"M", because only a process outside may map two ids (`id_maps`), and answers with a byte.
+    libraries: packages that appear in LIBRARIES, wherever they are outside. root: an empty folder in which the new tree
+    is built. The caller at the other end of `control` writes the id maps on b"M", because only a process outside may
+    map two ids (`id_maps`), and answers with a byte.
     """
     call("unshare", UNSHARE)
     control.send(b"M")
@@ -84,7 +83,7 @@ def separate(
 
 
 def place(source: str, target: str) -> None:
-    """Bind `source` (a file or folder; a missing one is passed over) to `target`."""
+    """Bind `source` (a file or folder; a missing one is skipped) to `target`."""
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     elif os.path.exists(source):
@@ -99,8 +98,8 @@ def place(source: str, target: str) -> None:
 def id_maps(pid: int) -> None:
     """Write the id maps of a process that has just entered its own user namespace.
 
-    Root maps two ids: itself, to build the tree, and the overflow id 65534, as which programs run: the kernel exempts
-    root from RLIMIT_NPROC, and root's files stay out of reach. Anyone else can map the own id alone.
+    Root maps two ids: itself, to build the tree, and the overflow id 65534, for programs: the kernel exempts
+    root from RLIMIT_NPROC, and root's files stay out of reach. Other users can map only their own id.
     """
     maps = [f"0 0 1\n{INSIDE_ID} 65534 1\n"] if os.geteuid() == 0 else []
     for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
@@ -121,7 +120,7 @@ def write(path: str, text: str) -> None:
 
 
 def give_up_power() -> None:
-    """An ordinary user without capabilities, who cannot gain any and whose memory nobody may read."""
+    """Become an ordinary user without capabilities, who cannot gain any and whose memory nobody may read."""
     if os.getuid() == 0:
         with contextlib.suppress(OSError):  # an outer sandbox may forbid it; the groups then map to nobody
             os.setgroups([])
@@ -136,10 +135,10 @@ def give_up_power() -> None:
 
 
 def landlock(reads: Sequence[str], folder: str) -> int:
-    """Shut this process and its children out of every file but `reads` (read) and `folder` (all but devices, sockets).
+    """Deny this process and its children all files except `reads` (read) and `folder` (all but devices and sockets).
 
-    Also no TCP, and no abstract sockets of or signals to processes outside, as far as the kernel's version goes.
-    Returns that version, 0 where the kernel has no Landlock.
+    Also TCP, and abstract sockets of and signals to processes outside, as far as the kernel's version supports that.
+    Returns Landlock's version, 0 where the kernel has none.
     """
     try:
         version = call("syscall", LANDLOCK_CREATE, None, 0, 1)

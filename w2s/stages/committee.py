@@ -17,7 +17,7 @@ from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.pools.records import ABSTAINED
-from w2s.rewards.tilt import accept
+from w2s.rewards.tilt import accept as accept_labels
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.rounds import accuracy_by_rounds, read_gold, read_rounds, stack
 from w2s.store.files import write_json

@@ -1,21 +1,19 @@
 """Stage keys, artifact folders, manifests, commit, resume and locks.
 
 An artifact is a folder `<stage>-<key>`; the key is a hash of everything that made it, through all its ancestors. Work
-happens under `<stage>-<key>.partial`; the manifest is written last and one rename commits. A folder without the suffix
-is complete, always, and whoever reads one reads it through `check_artifact`.
+happens under `<stage>-<key>.partial`; the manifest is written last, and one rename commits. A folder without the suffix
+is always complete, and is only read through `check_artifact`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import hashlib
 import json
 import os
 import platform
-import re
 import stat
 import subprocess
 import threading
@@ -25,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from w2s.store.files import make_folder, open_whole, write_json
 from w2s.store.hidden import hide, hide_values
 from w2s.store.log import say
 from w2s.store.records import BadInput
@@ -34,10 +33,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One step of a run: what it is called, what it depends on, and the work itself.
+    """One step of a run: its name, what it depends on, and the work itself.
 
-    `work(here, inputs)` gets its partial folder and the folders of its parents by role, and returns the counts and
-    costs for its manifest.
+    `work(here, inputs)` gets its partial folder and the folders of its parents by role, and returns counts and costs
+    for its manifest.
     """
 
     name: str
@@ -70,7 +69,7 @@ class Store:
         return self.folder / stage.folder_name
 
     def done(self, stage: Stage) -> bool:
-        """Whether the artifact is there; a BadInput where something else has its name."""
+        """Whether the artifact exists; a BadInput where something else has its name."""
         path = self.path(stage)
         return os.path.lexists(path) and bool(read_manifest(path))
 
@@ -78,13 +77,13 @@ class Store:
         return read_manifest(self.path(stage))
 
     def make(self, stage: Stage) -> Path:
-        """The artifact of `stage`, whose parents exist: read if it is there, else made and committed."""
+        """The artifact of `stage`, whose parents exist: made and committed unless it exists."""
         final = self.path(stage)
         if not self.done(stage):
             partial = final.with_name(final.name + ".partial")
             with hold_lock(partial):
                 if not self.done(stage):  # another run may have made it while we waited for the lock
-                    partial.mkdir(parents=True, exist_ok=True)
+                    make_folder(partial)
                     started = time.time()
                     inputs = {role: self.checked(parent) for role, parent in stage.parents.items()}
                     facts = stage.work(partial, inputs) or {}
@@ -96,7 +95,7 @@ class Store:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What the artifact says of itself; a BadInput unless every byte of that is as it was written."""
+    """The manifest of an artifact; a BadInput unless it is exactly as it was written."""
     manifest = read_sealed(folder / MANIFEST)
     if manifest is None or f"{manifest['stage']}-{manifest['key']}" != folder.name:
         raise BadInput(
@@ -106,28 +105,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_artifact(folder: Path) -> Path:
-    """The folder of an artifact, every file in it compared with its manifest: what differs is a BadInput in one line.
+    """The folder of an artifact, each file compared with its manifest; a difference is a BadInput in one line.
 
     A file is hashed once per process (at 0.4 to 2 GB/s), and again where its size or one of its times has changed.
     """
     folder = Path(os.path.abspath(folder))
-    wanted, found = read_manifest(folder)["files"], list_files(folder)
-    found.pop(MANIFEST, None)
-    if missing := sorted(wanted.keys() - found.keys()):
+    listed, present = read_manifest(folder)["files"], list_files(folder)
+    present.pop(MANIFEST, None)
+    if missing := sorted(listed.keys() - present.keys()):
         raise BadInput(describe_damage(folder, missing[0], "it is missing"))
-    if more := sorted(found.keys() - wanted.keys()):
-        raise BadInput(describe_damage(folder, more[0], "it does not belong there"))
-    with _hashing:  # whoever else wants the same artifact waits, and need not hash it again
-        for name, status in found.items():
-            mark = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, wanted[name]["sha256"])
+    if extra := sorted(present.keys() - listed.keys()):
+        raise BadInput(describe_damage(folder, extra[0], "it does not belong there"))
+    with _hashing:  # other threads that need the same artifact wait, and do not hash it again
+        for name, status in present.items():
+            mark = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, listed[name]["sha256"])
             if _intact.get(folder / name) != mark:
-                if status.st_size != wanted[name]["size"] or hash_file(folder / name) != wanted[name]["sha256"]:
+                if status.st_size != listed[name]["size"] or hash_file(folder / name) != listed[name]["sha256"]:
                     raise BadInput(describe_damage(folder, name, "it is not as it was written"))
                 _intact[folder / name] = mark
     return folder
 
 
-_intact: dict[Path, tuple] = {}  # files that were found as they were written -> their size and times then
+_intact: dict[Path, tuple] = {}  # files whose hash was right -> their size and times then
 _hashing = threading.Lock()
 
 
@@ -136,16 +135,16 @@ def describe_damage(folder: Path, name: str, how: str) -> str:
 
 
 def list_files(folder: Path) -> dict[str, os.stat_result]:
-    """The files under a folder by their names there, sorted; anything but files and folders is a BadInput."""
-    found = {}
+    """The files under a folder by relative name, sorted; anything but files and folders is a BadInput."""
+    present = {}
     for where, folders, files in os.walk(folder):
         for path in (Path(where, name) for name in [*folders, *files]):
             status, name = path.lstat(), str(path.relative_to(folder))
             if stat.S_ISREG(status.st_mode):
-                found[name] = status
+                present[name] = status
             elif not stat.S_ISDIR(status.st_mode):
-                raise BadInput(describe_damage(folder, name, "a link or special file, where only files can be"))
-    return dict(sorted(found.items()))
+                raise BadInput(describe_damage(folder, name, "a link or special file, where only files are allowed"))
+    return dict(sorted(present.items()))
 
 
 def hash_file(path: Path) -> str:
@@ -177,8 +176,8 @@ def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seco
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """The manifest of a folder: `facts`, and size and hash of each file, which is on the disk before."""
-    for leftover in (MANIFEST, f"{MANIFEST}.new"):  # of a kill just before the rename
+    """The manifest of a folder: `facts`, and the size and hash of each file, flushed to the disk before."""
+    for leftover in (MANIFEST, f"{MANIFEST}.new"):  # of a run that was killed just before the rename
         (folder / leftover).unlink(missing_ok=True)
     files = {}
     for name, status in list_files(folder).items():
@@ -191,27 +190,27 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
 LISTING = "stages.json"
 
 
-def write_listing(folder: Path, config: str, told: dict[str, Any]) -> None:
-    """A run's config.yaml, and stages.json: `told` (command, stages), sealed together with the config."""
-    with open(folder / "config.yaml", "w", encoding="utf-8") as file:
+def write_listing(folder: Path, config: str, facts: dict[str, Any]) -> None:
+    """A run's config.yaml, and stages.json: `facts` (command, stages), sealed together with the config."""
+    with open_whole(folder / "config.yaml") as file:
         file.write(config)
-    write_sealed(folder / LISTING, {**told, "config": hashlib.sha256(config.encode()).hexdigest()})
+    write_sealed(folder / LISTING, {**facts, "config": hashlib.sha256(config.encode()).hexdigest()})
 
 
 def read_listing(folder: Path) -> dict[str, Any]:
-    """What stages.json tells of a run; a BadInput unless it and config.yaml are as they were written."""
-    listed, config = read_sealed(folder / LISTING), folder / "config.yaml"
-    if listed is None:
+    """A run's stages.json; a BadInput unless it and config.yaml are as they were written."""
+    listing, config = read_sealed(folder / LISTING), folder / "config.yaml"
+    if listing is None:
         raise BadInput(f"{folder / LISTING}: it is missing, damaged or of another version; run the same command again")
-    if not config.is_file() or hash_file(config) != listed["config"]:
+    if not config.is_file() or hash_file(config) != listing["config"]:
         raise BadInput(f"{config}: it is not as it was written; run the same command again")
-    return listed
+    return listing
 
 
 @contextlib.contextmanager
 def hold_lock(partial: Path) -> Iterator[None]:
     """Hold the lock beside a partial folder; the kernel frees it when its holder dies."""
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(partial.parent)
     path = partial.with_suffix(".lock")
     with open(path, "a+") as file:
         try:
@@ -224,44 +223,22 @@ def hold_lock(partial: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
-        path.unlink(missing_ok=True)  # whoever still waits on this file looks for the finished artifact first
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON, complete or not there at all."""
-    beside = path.with_name(path.name + ".new")
-    with open(beside, "w", encoding="utf-8", errors="backslashreplace") as file:  # a lone surrogate as JSON writes it
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
-DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR,
-        errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)  # fmt: skip
-
-
-def disk_trouble(error: BaseException) -> str | None:
-    """'FILE: No space left on device' and the like; None where the error is of another kind."""
-    told = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
-    number = int(told[1]) if told else getattr(error, "errno", None)
-    return f"{getattr(error, 'filename', None) or 'writing'}: {os.strerror(number)}" if number in DISK else None
+        path.unlink(missing_ok=True)  # a process that still waits for it checks for the finished artifact first
 
 
 def write_job(folder: Path, job: dict[str, Any]) -> None:
-    """What a worker reads, values of the environment by reference: it puts those of its own environment in."""
+    """What a worker reads; it fills references to the environment from its own environment."""
     write_json(folder / "job.json", hide_values(job))
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """A JSON mapping that tells when it is changed: under "seal" stands the hash of all the rest."""
+    """A JSON mapping that shows when it was changed: "seal" is the hash of everything else."""
     write_json(path, {**value, "seal": make_seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """What `write_sealed` wrote; None where it is missing or not as it was written."""
-    if not path.is_file():  # whoever reads a pipe waits for ever
+    """What `write_sealed` wrote; None where it is missing or was changed."""
+    if not path.is_file():  # reading a pipe would wait for ever
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -271,25 +248,25 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 
 def make_seal(value: dict[str, Any]) -> str:
-    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys as they come back: texts
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys become texts, as they will be read
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache
 def read_commit() -> str | None:
-    """The commit of the code that runs, or None outside a checkout."""
+    """The commit of the running code, or None outside a checkout."""
     here = Path(__file__).resolve().parent
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() or None
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    return git.stdout.strip() or None
 
 
 @functools.cache
 def read_versions() -> dict[str, str]:
-    """The versions a result may depend on, read without importing anything heavy."""
+    """The versions that a result may depend on, read without importing the packages."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    known = {"python": platform.python_version()}
     for name in ("w2s", "torch", "transformers", "deepspeed", "trl", "datasets", "scikit-learn", "numpy", "omegaconf"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            known[name] = version(name)
+    return known

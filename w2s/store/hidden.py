@@ -1,7 +1,7 @@
 """Values of the environment that a config names as `${oc.env:NAME}`: they are used, and written nowhere.
 
-What is written (configs, manifests, job files, logs, messages) names the variable in place of its value; whoever reads
-a job file puts the value of its own environment back.
+Configs, manifests, job files, logs and messages name the variable in place of its value; a worker that reads a job file
+puts the value from its own environment back.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from w2s.store.records import BadInput
 
 REFERENCE = re.compile(r"\$\{oc\.env:(\w+)\}")
-SHORTEST = 6  # characters: what is shorter stands in any text by chance, and is hidden only where it stands alone
+SHORTEST = 6  # characters: shorter values occur in any text by chance, and are hidden only where they stand alone
 
-_known: dict[str, str] = {}  # value, also as a message or a page writes it -> the reference
+_known: dict[str, str] = {}  # value, also as messages and pages escape it -> its reference
 
 
 def read_variable(name: str, *default: Any) -> Any:
-    """The variable's value, from now on hidden; `default` where it is not set, else a BadInput."""
+    """A variable's value, hidden from now on; where it is not set `default`, or else a BadInput."""
     if name not in os.environ:
         if default:
             return default[0]
@@ -31,7 +31,7 @@ def read_variable(name: str, *default: Any) -> Any:
 
 
 def hide(text: str) -> str:
-    """The text with references in place of known values."""
+    """The text with a reference in place of each known value."""
     if text in _known:
         return _known[text]
     for value in sorted(_known, key=len, reverse=True):
@@ -41,18 +41,18 @@ def hide(text: str) -> str:
 
 
 def hide_values(value: Any) -> Any:
-    """The same of every text in a JSON value."""
+    """`hide` for every text in a JSON value."""
     return _each(hide, value)
 
 
 def reveal_values(value: Any) -> Any:
-    """A JSON value with the environment's values in place of references."""
-    return _each(lambda text: REFERENCE.sub(lambda found: str(read_variable(found[1])), text), value)
+    """A JSON value with values of the environment in place of references."""
+    return _each(lambda text: REFERENCE.sub(lambda match: str(read_variable(match[1])), text), value)
 
 
 def _each(change: Any, value: Any) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
-        return {key: _each(change, one) for key, one in value.items()}
-    return [_each(change, one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: _each(change, part) for key, part in value.items()}
+    return [_each(change, part) for part in value] if isinstance(value, list | tuple) else value

@@ -1,7 +1,7 @@
 """One line for people, one JSON line for machines, from rank 0 only; progress.
 
 Progress says how much is done, at what rate, and how long the rest takes. In a terminal it is a live line, elsewhere a
-plain line every ten seconds, and these lines are in the log file either way; in a worker that the pipeline started
+plain line every ten seconds; the log file gets these lines either way. In a worker that the pipeline started
 (`W2S_PIPE=1`) it is a line on the pipe, which the pipeline shows.
 """
 
@@ -18,16 +18,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+from w2s.store.files import make_folder
 from w2s.store.hidden import hide, hide_values
 
-MARK = "w2s: "  # what a worker's lines for the pipeline begin with
+MARK = "w2s: "  # begins a worker's lines for the pipeline
 PLAIN_EVERY_S = 10.0
 PIPE_EVERY_S = 0.5
 PACE_OF_S = 60.0
 
-# Control characters but tab and newline, what turns the direction of writing, and halves of characters.
+# Control characters except tab and newline, changes of writing direction, and surrogates.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 UNSHOWN = "�"
@@ -50,17 +51,17 @@ def to_file(path: Path | None) -> None:
 
 
 def printable(text: str) -> str:
-    """A text of a model or a file, with � for whatever would steer a terminal or could not be written."""
+    """A text of a model or a file, with � for characters that steer a terminal or cannot be encoded."""
     return STEERING.sub(UNSHOWN, text.replace("\r\n", "\n"))
 
 
-def tell(*words: object, **how: Any) -> None:
-    """`print`, of printable words without secrets: what every command prints goes through here."""
-    print(*(hide(printable(str(word))) for word in words), **how)
+def tell(*words: object, file: TextIO | None = None) -> None:
+    """`print`, of printable words without secrets: every command prints through here."""
+    print(*(hide(printable(str(word))) for word in words), file=file)
 
 
 def say(text: str, fields: dict[str, Any] | None = None) -> None:
-    """One line on standard error; the same with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
+    """One line on standard error, and with `fields` as JSON, `{"time": seconds, "text": ...}`, in the log file."""
     if not is_main():
         return
     text = hide(printable(text))
@@ -76,7 +77,7 @@ def write_down(text: str, fields: dict[str, Any] | None = None) -> None:
     """One line in the log file, if there is one."""
     if _file is None:
         return
-    _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
+    make_folder(_file.parent)  # with the first line: a refused command leaves no folder
     with _lock, open(_file, "a", encoding="utf-8", errors="backslashreplace") as file:
         line = {"time": round(time.time(), 3), "text": text, **hide_values(fields or {})}
         file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
@@ -95,7 +96,7 @@ Show = Callable[..., None]
 
 @contextmanager
 def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
-    """Shows how far `what` is, `done` already; gives `advance(n=1, note="")`, to be called from any thread."""
+    """Show how far `what` is, starting at `done`; gives `advance(n=1, note="")`, for any thread."""
     with show_progress(what) as show:
         show(done, total)
 
@@ -110,34 +111,34 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
 
 @contextmanager
 def show_progress(what: str) -> Iterator[Show]:
-    """Gives `show(done, total, note="")`; an empty note leaves the one before.
+    """Gives `show(done, total, note="")`; an empty note keeps the previous one.
 
-    The first call says where it begins, which may be half-way.
+    The first call says where the work begins, which may be half-way.
     """
     if not is_main():
         yield lambda done, total, note="": None
         return
     if os.environ.get("W2S_PIPE"):
-        send = _every(PIPE_EVERY_S, write_to_pipe, at_once=True)  # so that whoever shows it knows where it began
+        send = _every(PIPE_EVERY_S, write_to_pipe, at_once=True)  # so that the pipeline knows where it began
         yield lambda done, total, note="": send({"progress": done, "of": total, "note": note})
         return
     live = sys.stderr.isatty()
-    words, line = _told(), _every(PLAIN_EVERY_S, write_down if live else say)
+    words, line = _describe_progress(), _every(PLAIN_EVERY_S, write_down if live else say)
     with _bar(what) if live else nullcontext() as update:
 
         def show(done: int, total: int, note: str = "") -> None:
-            told = words(done, total, note)
+            text = words(done, total, note)
             if update is not None:
-                update(total=max(total, 1), completed=done, told=told)
-            line(f"{what}: {told}")
+                update(done, max(total, 1), text)
+            line(f"{what}: {text}")
 
         yield show
 
 
-def _told() -> Callable[[int, int, str], str]:
+def _describe_progress() -> Callable[[int, int, str], str]:
     """'120 of 400 (30%), 12 per second, 23 s left, loss 0.31', at the pace of the last minute.
 
-    The first thing done only starts the clock: loading and compiling came before it.
+    The first item only starts the clock: loading and compiling came before it.
     """
     begun: int | None = None
     pace: collections.deque[tuple[float, int]] = collections.deque()
@@ -150,22 +151,20 @@ def _told() -> Callable[[int, int, str], str]:
             pace.append((now, done))
         while len(pace) > 2 and now - pace[0][0] > PACE_OF_S:
             pace.popleft()
-        told = [f"{done:,} of {total:,} ({done / max(total, 1):.0%})"]
+        parts = [f"{done:,} of {total:,} ({done / max(total, 1):.0%})"]
         if pace and done > pace[0][1]:
             speed = (done - pace[0][1]) / max(now - pace[0][0], 1e-9)
-            told += [rate(speed)] + ([f"{duration((total - done) / speed)} left"] if done < total else [])
-        return ", ".join([*told, *([last] if last else [])])
+            parts += [rate(speed)] + ([f"{duration((total - done) / speed)} left"] if done < total else [])
+        return ", ".join([*parts, *([last] if last else [])])
 
     return words
 
 
 def rate(per_s: float) -> str:
     """12.3 -> '12 per second', 0.05 -> '3 per minute'."""
-    return next(
-        f"{per_s * seconds:,.{0 if per_s * seconds >= 9.95 else 1}f} per {unit}"
-        for seconds, unit in ((1, "second"), (60, "minute"), (3600, "hour"))
-        if per_s * seconds >= 1 or unit == "hour"
-    )
+    units = {"second": per_s, "minute": 60 * per_s, "hour": 3600 * per_s}
+    unit = next((unit for unit, count in units.items() if count >= 1), "hour")
+    return f"{units[unit]:,.{0 if units[unit] >= 9.95 else 1}f} per {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -177,22 +176,22 @@ def duration(seconds: float) -> str:
 
 
 def _every(every_s: float, tell: Callable[[Any], None], *, at_once: bool = False) -> Callable[[Any], None]:
-    """`tell` at most every so many seconds; unless `at_once`, what is over before then is not told at all."""
+    """`tell` at most once in `every_s` seconds; unless `at_once`, shorter work is not told at all."""
     last = -math.inf if at_once else time.monotonic()
 
-    def now_and_then(told: Any) -> None:
+    def now_and_then(message: Any) -> None:
         nonlocal last
         with _lock:
             if time.monotonic() - last >= every_s:
                 last = time.monotonic()
-                tell(told)
+                tell(message)
 
     return now_and_then
 
 
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[..., None]]:
-    """A live line of its own on the one display that all threads share."""
+    """A live line on the one display that all threads share; gives `update(done, total, text)`."""
     global _bars, _open_bars
     with _lock:
         if _bars is None:
@@ -200,13 +199,13 @@ def _bar(what: str) -> Iterator[Callable[..., None]]:
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20))
-            columns += (TextColumn("{task.fields[told]}", markup=False),)
+            columns += (TextColumn("{task.fields[text]}", markup=False),)
             _bars = Progress(*columns, console=Console(stderr=True), transient=True)
             _bars.start()
         _open_bars += 1
-        task = _bars.add_task(what, total=None, told="")
+        task = _bars.add_task(what, total=None, text="")
     try:
-        yield lambda **fields: _bars.update(task, **fields)
+        yield lambda done, total, text: _bars.update(task, completed=done, total=total, text=text)
     finally:
         with _lock:
             _bars.remove_task(task)

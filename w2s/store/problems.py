@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from w2s.store.records import BadInput
 
@@ -27,6 +28,15 @@ class Problems:
     def tell(self) -> None:
         """Raises a BadInput of all lines, if there are any."""
         raise_problems(self.lines, self.count)
+
+    @contextlib.contextmanager
+    def tell_with(self) -> Iterator[None]:
+        """A BadInput of the work inside is told together with the problems so far."""
+        try:
+            yield
+        except BadInput as error:
+            self.add(error)
+            self.tell()
 
 
 def raise_problems(lines: Sequence[str], count: int) -> None:

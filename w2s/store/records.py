@@ -1,4 +1,4 @@
-"""Every type that flows between stages, its file format, and `align`, the only join.
+"""Every record that flows between stages, its file format, and `align`, the only join.
 
 Letters in array names: N examples, K most candidates of one example (padded), R rounds or learners, V vocabulary.
 Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Weights`, `PseudoLabels`, ...) are `.npz`
@@ -23,17 +23,19 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from w2s.store.files import open_whole
+
 Task = Literal["choice", "answer", "code"]
 TASKS = ("choice", "answer", "code")
 
 
 class BadInput(ValueError):
-    """Something a person gave is wrong. The command line prints the message alone, without a traceback, and exits 2."""
+    """A person's input is wrong. The command line prints the message without a traceback and exits with status 2."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question without its answer. `meta` is what is public about it: level (a number), grade, split, subject..."""
+    """A question without its answer. `meta` holds its public facts: level (a number), grade, split, subject..."""
 
     id: str
     source: str
@@ -52,14 +54,14 @@ class Example:
             if len(self.choices) < 2:
                 raise BadInput(f"choices: {len(self.choices)} given; a choice question needs at least 2")
             if not all(isinstance(choice, str) and choice.strip() for choice in self.choices):
-                raise BadInput("choices: each must be a text that is not empty")
+                raise BadInput("choices: each must be a non-empty text")
 
 
 @dataclass(frozen=True)
 class Gold:
     """The answer of one example: a choice's index (task choice), a text (answer) or a reference program (code).
 
-    `tests` are what a program is judged by; they and `answer` never enter the process that runs the program.
+    A program is judged by `tests`; neither they nor `answer` ever enter the process that runs the program.
     """
 
     id: str
@@ -71,8 +73,8 @@ class Gold:
 class Predictions:
     """One opinion: a distribution over each example's candidates.
 
-    probs_NK rows sum to 1 over the real candidates (mask_NK true) and are 0 elsewhere; an example that the model could
-    not judge has abstained_N true and a uniform row.
+    Rows of probs_NK sum to 1 over the real candidates (mask_NK true) and are 0 elsewhere; where the model could not
+    judge an example, abstained_N is true and the row uniform.
     """
 
     ids: np.ndarray
@@ -102,8 +104,8 @@ class Weights:
 class TokenWeights:
     """Sample weights of the supervised tokens, row after row: row `ids[n]` has the next length_N[n] of them.
 
-    They sum to 1 over the set. A token is keyed by row, place in its row and `tokenizer` (a hash), and stands for the
-    characters start_T to end_T of the row's answer: so the weights find their way to another tokenizer.
+    They sum to 1 over the set. A token is keyed by its row, its position there and `tokenizer` (a hash), and stands for
+    characters start_T to end_T of the row's answer, so that the weights carry over to another tokenizer.
     """
 
     ids: np.ndarray
@@ -121,10 +123,10 @@ class TokenWeights:
 
 @dataclass(frozen=True)
 class TokenRanks:
-    """How a model ranks the right tokens of written answers, each read with the right ones before it.
+    """How a model ranks the right tokens of written answers, each given the right tokens before it.
 
-    Tokens stand row after row, as in TokenWeights. above_T counts the tokens of the vocabulary that the model puts
-    above the right one, tied_T those level with it, itself among them; logp_T is its log-probability (<= 0).
+    Tokens stand row after row, as in TokenWeights. above_T counts the tokens of the vocabulary that the model ranks
+    above the right one, tied_T those level with it, itself included; logp_T is its log-probability (<= 0).
     """
 
     ids: np.ndarray
@@ -140,10 +142,10 @@ class TokenRanks:
 
 @dataclass(frozen=True)
 class TokenTargets:
-    """Soft targets for written answers: at each token of a committee's own text its most probable next tokens.
+    """Soft targets for written answers: the most probable next tokens at each token of a committee's own text.
 
     Tokens stand row after row, as in TokenWeights. token_TJ are ids of the tokenizer, prob_TJ (float16) their
-    probabilities, most probable first; what is missing to 1 is the rest of the vocabulary, pooled.
+    probabilities, most probable first; the remainder to 1 is the rest of the vocabulary, pooled.
     """
 
     ids: np.ndarray
@@ -155,7 +157,7 @@ class TokenTargets:
 
 @dataclass(frozen=True)
 class Rewards:
-    """What M reward models give each candidate: scores_MNK, any real numbers, nan where there is no candidate."""
+    """The scores of M reward models for each candidate: scores_MNK, any real numbers, nan for padding."""
 
     ids: np.ndarray
     scores_MNK: np.ndarray
@@ -164,7 +166,7 @@ class Rewards:
 
 @dataclass(frozen=True)
 class Round:
-    """What one boosting round found. `stop` is the reason why no further round follows, or None."""
+    """The result of one boosting round. `stop` is the reason why no further round follows, or None."""
 
     index: int
     learner: str
@@ -176,7 +178,7 @@ class Round:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a model is trained on: a target distribution over the candidates and a weight (0 = dropped, see why_N)."""
+    """Training targets: a distribution over the candidates and a weight (0 = dropped, see why_N)."""
 
     ids: np.ndarray
     target_NK: np.ndarray
@@ -217,8 +219,12 @@ Arrays = TypeVar("Arrays", Predictions, Weights, TokenWeights, TokenRanks, Token
 
 
 def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
-    """16 hex digits that name a question wherever it turns up again."""
-    return hashlib.sha256("\0".join((source, prompt, *choices)).encode()).hexdigest()[:16]
+    """16 hex digits that name a question wherever it occurs."""
+    return hash_texts(source, prompt, *choices)
+
+
+def hash_texts(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def candidate_mask(count_N: np.ndarray) -> np.ndarray:
@@ -228,26 +234,25 @@ def candidate_mask(count_N: np.ndarray) -> np.ndarray:
 
 def align(record: Arrays, ids: np.ndarray) -> Arrays:
     """The rows of `record` in the order of `ids`; where the ids differ, the ValueError counts and names them."""
-    position = {key: at for at, key in enumerate(record.ids.tolist())}
-    wanted = np.asarray(ids).tolist()
-    if len(position) < len(record.ids) or len(set(wanted)) < len(wanted):
-        raise ValueError(f"{type(record).__name__}: an id is there twice")
-    missing = [key for key in wanted if key not in position]
-    extra = sorted(set(position) - set(wanted))
+    kind, position, order = type(record).__name__, {key: at for at, key in enumerate(record.ids.tolist())}, list(ids)
+    if len(position) < len(record.ids) or len(set(order)) < len(order):
+        raise ValueError(f"{kind}: an id occurs twice")
+    missing = [key for key in order if key not in position]
+    extra = sorted(position.keys() - set(order))
     if missing or extra:
-        named = ", ".join((missing or extra)[:3])
-        raise ValueError(
-            f"{type(record).__name__}: {len(missing)} ids are missing and {len(extra)} are extra ({named})"
-        )
-    return take(record, np.array([position[key] for key in wanted], dtype=int))
+        first = ", ".join((missing or extra)[:3])
+        raise ValueError(f"{kind}: {len(missing)} ids are missing and {len(extra)} are extra ({first})")
+    return take(record, np.array([position[key] for key in order], dtype=int))
 
 
 def take(record: Arrays, index_N: np.ndarray) -> Arrays:
     """The rows `index_N` (positions, or a mask) of an array record."""
-    found = {f.name: getattr(record, f.name) for f in dataclasses.fields(record) if f.name not in ("by", "models")}
-    members_first = {name: value for name, value in found.items() if "_MN" in name}
-    rows = {name: value[index_N] for name, value in found.items() if name not in members_first}
-    return dataclasses.replace(record, **rows, **{name: value[:, index_N] for name, value in members_first.items()})
+    rows = {}
+    for column in dataclasses.fields(record):
+        if column.name not in ("by", "models"):
+            value = getattr(record, column.name)
+            rows[column.name] = value[:, index_N] if "_MN" in column.name else value[index_N]
+    return dataclasses.replace(record, **rows)
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
@@ -262,13 +267,11 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Rows as JSON Lines, flushed to the disk; returns how many."""
+    """Rows as JSON Lines; returns how many."""
     count = 0
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:  # a lone surrogate as JSON writes it
+    with open_whole(path) as file:
         for count, row in enumerate(rows, 1):  # noqa: B007
             file.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
     return count
 
 
@@ -290,46 +293,44 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def write_arrays(path: Path, record: Arrays) -> None:
-    """An array record as .npz, flushed to the disk."""
-    with open(path, "wb") as file:
+    """An array record as .npz."""
+    with open_whole(path, "wb") as file:
         np.savez(file, **{f.name: np.asarray(getattr(record, f.name)) for f in dataclasses.fields(record)})
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
     """The record that `write_arrays` wrote; arrays of another type or shape are a BadInput."""
-    found, sizes, given = load_arrays(path), {}, {}
+    arrays, sizes, values = load_arrays(path), {}, {}
     try:
-        for field_ in dataclasses.fields(kind):
-            array = found[name := field_.name]
+        for column in dataclasses.fields(kind):
+            array = arrays[name := column.name]
             letters = {"ids": "N", "models": "M"}.get(name, re.sub(r"^.*?(_([A-Z]+))?$", r"\2", name))
-            wanted = "U" if field_.type == "str" or name in ("ids", "models", "why_N") else "biuf"
-            if array.ndim != len(letters) or (array.size and array.dtype.kind not in wanted):
-                raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, which is no {kind.__name__}'s")
+            dtypes = "U" if column.type == "str" or name in ("ids", "models", "why_N") else "biuf"
+            if array.ndim != len(letters) or (array.size and array.dtype.kind not in dtypes):
+                raise ValueError(f"{name}: {array.dtype} of shape {array.shape} does not belong to a {kind.__name__}")
             for letter, size in zip(letters, array.shape, strict=True):
                 if sizes.setdefault(letter, size) != size:
                     raise ValueError(f"{name}: shape {array.shape}; {letter} is {sizes[letter]} elsewhere")
-            given[name] = {"str": str, "int": int}.get(field_.type, np.asarray)(array)
-        return kind(**given)
+            values[name] = {"str": str, "int": int}.get(column.type, np.asarray)(array)
+        return kind(**values)
     except KeyError as error:
-        raise BadInput(f"{path}: {error.args[0]}: there is no such array; a {kind.__name__} is expected") from None
+        raise BadInput(f"{path}: {error.args[0]}: this array is missing; a {kind.__name__} is expected") from None
     except ValueError as error:
         raise BadInput(f"{path}: {error}") from None
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of what numpy.savez wrote; a BadInput, before memory is taken, where it claims more than it holds."""
+    """All arrays of a file that numpy.savez wrote; one that claims more than it holds is refused before it is read."""
     try:
         with zipfile.ZipFile(path) as file:
-            if sum(one.file_size for one in file.infolist()) > os.path.getsize(path):
+            if sum(entry.file_size for entry in file.infolist()) > os.path.getsize(path):
                 raise ValueError("it is compressed, or claims more than it holds")
             headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            for one in file.infolist():
-                with file.open(one) as stream:
+            for entry in file.infolist():
+                with file.open(entry) as stream:
                     shape, _, dtype = headers[np.lib.format.read_magic(stream)](stream)
-                    if math.prod(shape) * dtype.itemsize != one.file_size - stream.tell() or dtype.hasobject:
-                        raise ValueError(f"{one.filename}: {dtype} of shape {shape} is not what it holds")
+                    if math.prod(shape) * dtype.itemsize != entry.file_size - stream.tell() or dtype.hasobject:
+                        raise ValueError(f"{entry.filename}: {dtype} of shape {shape} is not what it holds")
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:

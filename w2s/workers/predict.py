@@ -21,7 +21,7 @@ from w2s.config.registry import build
 from w2s.models import load, score
 from w2s.models.kinds import load_fitted
 from w2s.models.train import World
-from w2s.store.records import Arrays, BadInput, Example, Predictions, align, read_arrays, write_arrays
+from w2s.store.records import BadInput, Example, Predictions, align, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
 
@@ -42,7 +42,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     if world.rank == 0:
         for name, examples in sets.items():
             found = [read_arrays(part / "opinions.npz", Predictions) for part in parts[name]]
-            write_part(folder / f"{name}.npz", align(merge(found), np.array([e.id for e in examples])))
+            write_arrays(folder / f"{name}.npz", align(merge(found), np.array([e.id for e in examples])))
         drop_parts(folder, world)
     return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 
@@ -81,13 +81,6 @@ def open_model(folder: Path, model: str | None, start: dict[str, Any], runtime: 
 def save(folder: Path, part: Predictions) -> int:
     write_arrays(folder / "opinions.npz", part)
     return len(part.ids)
-
-
-def write_part(path: Path, part: Arrays) -> None:
-    """An array record under its name only when it is whole."""
-    partial = path.with_suffix(".partial")
-    write_arrays(partial, part)
-    partial.replace(path)
 
 
 def merge(parts: list[Predictions]) -> Predictions:

@@ -21,7 +21,7 @@ from w2s.models.train import World
 from w2s.store.records import TokenRanks, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.parts import drop_parts, make_parts, read_sets
-from w2s.workers.predict import open_model, write_part
+from w2s.workers.predict import open_model
 
 
 def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
             ids = np.array([example.id for example in examples])
             for at in range(len(stages)):
                 found = [read_arrays(part / f"{at}.npz", TokenRanks) for part in parts[name]]
-                write_part(folder / f"{name}-{at}.npz", gathered(found, ids))
+                write_arrays(folder / f"{name}-{at}.npz", gathered(found, ids))
         drop_parts(folder, world)
     return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 

@@ -37,7 +37,6 @@ from w2s.store.records import BadInput, Rewards, read_arrays, take, write_arrays
 from w2s.workers import cuts
 from w2s.workers.finetune import collator, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.parts import drop_parts, make_parts, read_sets
-from w2s.workers.predict import write_part
 
 
 class Part(NamedTuple):
@@ -178,7 +177,7 @@ def rate(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any
         cut |= {f"{name} ({names[at]})": one for name, one in found.get("cut", {}).items()}
     if world.rank == 0:
         for name, examples in sets.items():
-            write_part(folder / f"{name}.npz", together(folder, name, names, np.array([e.id for e in examples])))
+            write_arrays(folder / f"{name}.npz", together(folder, name, names, np.array([e.id for e in examples])))
     world.barrier()
     if world.rank == 0:
         for at in range(len(paths)):
@@ -210,7 +209,7 @@ def rate_by(folder: Path, model: Path, sets: dict[str, list], world: train.World
             ids = np.array([example.id for example in examples])
             ordered_MNK = scores_MNK[:, [position[key] for key in ids.tolist()]]
             widest = max(len(example.choices) for example in examples)
-            write_part(folder / f"{name}.npz", Rewards(ids, ordered_MNK[..., :widest], models))
+            write_arrays(folder / f"{name}.npz", Rewards(ids, ordered_MNK[..., :widest], models))
         drop_parts(folder, world)
     world.barrier()
 

@@ -32,12 +32,12 @@ from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
 from w2s.models.train import World
 from w2s.prompts import PROMPTS
+from w2s.store.files import open_whole
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers import cuts
 from w2s.workers.examples import read_examples
 from w2s.workers.parts import drop_parts, make_parts
-from w2s.workers.predict import open_model, write_part
-from w2s.workers.serve import write_whole
+from w2s.workers.predict import open_model
 
 Part = tuple[list[Written], list[str], TokenTargets | None]  # texts, the id of each one's example, targets
 
@@ -59,12 +59,13 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
         fields = {"texts": "text", "logps": "logp", "ended": "ended"}
         columns = [{name: [one[key] for one in row] for name, key in fields.items()} for row in told]
         made = [json.dumps({"id": e.id, **texts}) + "\n" for e, texts in zip(examples, columns, strict=True)]
-        write_whole(folder / "samples.jsonl", "".join(made))
+        with open_whole(folder / "samples.jsonl") as file:
+            file.writelines(made)
         facts["unfinished"] = sum(not line["ended"] for line in lines)
         if job.get("top"):
             soft = [read_arrays(part / "soft.npz", TokenTargets) for part in parts]
             soft = gathered(soft, np.array([example.id for example in examples]))
-            write_part(folder / "soft.npz", soft)
+            write_arrays(folder / "soft.npz", soft)
             facts["untargeted"] = int((soft.length_N == 0).sum())
         drop_parts(folder, world)
     return facts

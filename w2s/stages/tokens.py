@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from w2s.ensemble.ballots import Ballots
 from w2s.grading.answers import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
-from w2s.stages.models import base_folder, costs, fit_model
+from w2s.stages.models import base_folder, costs, fit_model, rank
 from w2s.stages.rounds import folds_of, read_round
-from w2s.store.artifacts import write_job, write_json
+from w2s.store.artifacts import write_json
 from w2s.store.records import (
     Example,
     PseudoLabels,
@@ -36,35 +35,10 @@ RIGHT, WRONG = 0, 1
 
 def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Facts:
     """How the untrained base of `learner` ranks the tokens of the easy answers: easy_fit.npz (TokenRanks)."""
-    start = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
-    found = rank(here / "rank", tools, [[None]], [1.0], inputs["labels"] / "targets.jsonl", **start)
+    targets, path = inputs["labels"] / "targets.jsonl", base_folder(inputs, learner)
+    found = rank(here / "rank", tools, [[None]], [1.0], targets, learner=learner, path=path)
     write_arrays(here / "easy_fit.npz", found[0])
     return {"rows": len(found[0].ids)}
-
-
-def rank(
-    folder: Path, tools: Tools, stages: Sequence[Sequence[Path | None]], alphas: Sequence[float], targets: Path,
-    mixture: str = "linear", **more: object,
-) -> list[TokenRanks]:  # fmt: skip
-    """Run (or find) the rank job in `folder`: the ranks under the mixture of the first stage, the first two, ...
-
-    A stage is the models of one round. `more`: `learner` and `path` of the untrained base, which None stands for;
-    `only`: {"targets": the ids that are asked about}.
-    """
-    if not (folder / "done.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        job = {
-            "worker": "rank",
-            "stages": [[None if model is None else str(model) for model in one] for one in stages],
-            "alphas": list(alphas),
-            "mixture": mixture,
-            "examples": {"targets": str(targets)},
-            "runtime": asdict(tools.runtime),
-            **more,
-        }
-        write_job(folder, job)
-        tools.run_job(folder)
-    return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(stages))]
 
 
 def token_round(
@@ -147,8 +121,8 @@ def fit_and_rank(
             weighting=boosting.weighting,
         )
         facts.append(fitted)
-        only = {"only": {"targets": labels.ids[fold_N == fold].tolist()}} if boosting.errors == "cross_fit" else {}
-        parts.append(rank(here / f"rank-{at}", tools, [[here / f"fit-{at}" / "model"]], [1.0], targets, **only)[0])
+        only = {"targets": labels.ids[fold_N == fold].tolist()} if boosting.errors == "cross_fit" else None
+        parts.append(rank(here / f"rank-{at}", tools, [[here / f"fit-{at}" / "model"]], [1.0], targets, only=only)[0])
     judged_N = fold_N == held_out[0] if boosting.errors == "rotate" else None
     return tokens.gathered(parts, labels.ids), judged_N, facts
 

@@ -247,11 +247,6 @@ def disk_trouble(error: BaseException) -> str | None:
     return f"{getattr(error, 'filename', None) or 'writing'}: {os.strerror(number)}" if number in DISK else None
 
 
-def write_job(folder: Path, job: dict[str, Any]) -> None:
-    """What a worker reads, values of the environment by reference: it puts those of its own environment in."""
-    write_json(folder / "job.json", hidden(job))
-
-
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """A JSON mapping that tells when it is changed: under "seal" stands the hash of all the rest."""
     write_json(path, {**value, "seal": seal(value)})

@@ -68,18 +68,6 @@ class Gold:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The possible answers of each example, at most K: the choices, or the distinct answers that were sampled."""
-
-    ids: np.ndarray
-    texts: tuple[tuple[str, ...], ...]
-
-    @property
-    def count_N(self) -> np.ndarray:
-        return np.array([len(texts) for texts in self.texts])
-
-
-@dataclass(frozen=True)
 class Predictions:
     """One opinion: a distribution over each example's candidates.
 
@@ -233,11 +221,6 @@ def example_id(source: str, prompt: str, choices: Sequence[str] = ()) -> str:
     return hashlib.sha256("\0".join((source, prompt, *choices)).encode()).hexdigest()[:16]
 
 
-def candidates_of(examples: Sequence[Example]) -> Candidates:
-    """The candidates of choice questions: their choices."""
-    return Candidates(np.array([e.id for e in examples]), tuple(e.choices for e in examples))
-
-
 def candidate_mask(count_N: np.ndarray) -> np.ndarray:
     """count_N -> mask_NK, true for the real candidates."""
     return np.arange(int(count_N.max(initial=0))) < np.asarray(count_N)[:, None]
@@ -265,6 +248,17 @@ def take(record: Arrays, index_N: np.ndarray) -> Arrays:
     members_first = {name: value for name, value in found.items() if "_MN" in name}
     rows = {name: value[index_N] for name, value in found.items() if name not in members_first}
     return dataclasses.replace(record, **rows, **{name: value[:, index_N] for name, value in members_first.items()})
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions on different rows as one record, named after the first; narrower ones are padded to the widest."""
+    wide = max(part.probs_NK.shape[1] for part in parts)
+
+    def join(name: str) -> np.ndarray:
+        arrays = [getattr(part, name) for part in parts]
+        return np.concatenate([np.pad(a, ((0, 0), (0, wide - a.shape[1]))) if a.ndim == 2 else a for a in arrays])
+
+    return Predictions(join("ids"), join("probs_NK"), join("mask_NK"), join("abstained_N"), parts[0].by)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:

@@ -19,7 +19,7 @@ from w2s.config.registry import pick
 from w2s.data.rows import content_of, first
 from w2s.rewards.pairs import PAIRS, Drawn
 from w2s.stages import models, reward_labels, rewards
-from w2s.stages.reward_labels import FIT, HOLDOUT, POOL, TEST
+from w2s.stages.reward_labels import FIT, HOLDOUT, TEST, TRANSFER
 from w2s.store.artifacts import Stage
 from w2s.store.records import take
 
@@ -51,7 +51,7 @@ def teacher(story: Story) -> str:
     config = story.config
     if config.label.reward.use == "none":
         return "committee"
-    parents = {name: story.opinion_on(name) for name in (POOL, TEST, HOLDOUT)}
+    parents = {name: story.opinion_on(name) for name in (TRANSFER, TEST, HOLDOUT)}
     parents |= {"scores": scores(story), "gold": story.gold["easy"]}
     candidates = story.candidates_of(HOLDOUT)
     parents |= {"candidates": candidates[HOLDOUT]} if HOLDOUT in candidates else candidates
@@ -66,7 +66,7 @@ def teacher(story: Story) -> str:
 def scores(story: Story) -> Stage:
     """What the reward models say of the candidates: an objective needs the pool's, labels need three sets'."""
     found = reward_models(story)
-    sets = (POOL,) if story.config.label.reward.use == "none" else (HOLDOUT, POOL, TEST)
+    sets = (TRANSFER,) if story.config.label.reward.use == "none" else (HOLDOUT, TRANSFER, TEST)
     parents = numbered("model", found)
     for name in sets:
         parents |= story.candidates_of(name)
@@ -154,8 +154,8 @@ def pairs(story: Story) -> Stage:
             reward_labels.reward_pairs, title, {"questions": story.questions}, tags=tags, method=method,
             content=content, near=story.config.data.near,
         )  # fmt: skip
-    on = FIT if method["name"] == "gold" else POOL
-    evidence = {"gold": story.gold["easy"]} if on == FIT else {"opinion": story.opinion_on(POOL)}
+    on = FIT if method["name"] == "gold" else TRANSFER
+    evidence = {"gold": story.gold["easy"]} if on == FIT else {"opinion": story.opinion_on(TRANSFER)}
     candidates = story.candidates_of(on)
     parents = evidence | ({"candidates": candidates[on]} if on in candidates else candidates)
     return story.tell(reward_labels.reward_pairs, title, parents, tags=tags, method=method)

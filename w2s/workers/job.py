@@ -273,7 +273,7 @@ def read_job(folder: Path) -> Job:
     try:
         values = revealed(json.loads(path.read_text(encoding="utf-8")))
         name = values.pop("worker", None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
     if name not in WORKERS:
         raise BadInput(f"{path}: worker: {name!r} given; allowed: {', '.join(WORKERS)}")

@@ -103,9 +103,14 @@ def combine(tmp_path, inputs, *, best_alone=False, **changes) -> Predictions:
     here = tmp_path / ("best" if best_alone else "all")
     here.mkdir(exist_ok=True)
     committee.combined(
-        here, inputs | {"committee": tmp_path / "c"}, None, by="committee", combiner=SOFT, sets=("transfer",),
+        here,
+        inputs | {"committee": tmp_path / "c"},
+        None,
+        by="committee",
+        combiner=SOFT,
+        sets=("transfer",),
         best_alone=best_alone,
-    )  # fmt: skip
+    )
     return read_arrays(here / "transfer.npz", Predictions) if found else None
 
 

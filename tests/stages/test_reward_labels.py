@@ -64,8 +64,10 @@ def test_pairs_of_written_answers_are_over_what_was_sampled(answers, tools, tmp_
     here, where = tmp_path_factory.mktemp("pairs"), {"candidates": answers, "gold": answers}
     facts = reward_pairs(here, where, tools, method={"name": "gold"})
     rows, labels = read_rows(here / "targets.jsonl", Example), read_arrays(here / "labels.npz", PseudoLabels)
-    sides = {(row.meta["question"], row.choices[at], row.choices[1 - at])
-             for row, at in zip(rows, labels.target_NK.argmax(1), strict=True)}  # fmt: skip
+    sides = {
+        (row.meta["question"], row.choices[at], row.choices[1 - at])
+        for row, at in zip(rows, labels.target_NK.argmax(1), strict=True)
+    }
     assert sides == {("q0", "7", "8"), ("q1", "7", "8"), ("q1", "7", "9")}
     assert facts == {"rows": 3, "pairs": 3, "equal": 0, "empty": 1, "repeats": 0, "one_kind": 0}
 

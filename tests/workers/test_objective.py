@@ -265,17 +265,24 @@ def test_texts_are_ranked_among_those_of_their_question():
     assert objective.compare(scores_MB, ["a", "b", "a", "a", "b"], rank).tolist() == [0, 0, 0.75, 0.75, 1]
 
 
-@pytest.mark.parametrize(("objective", "change", "words"), [
-    ({"name": "sft"}, {}, "objective: 'sft' given; it has been trained on its labels already"),
-    ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
-    ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
-    ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
-    ({"name": "dpo", "label_smoothing": 0.5}, {}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
-    ({"name": "dpo"}, {"learner": {"model": {**WRITER, "kind": "pair"}}}, "model.kind: 'pair' given"),
-    ({"name": "grpo", "generations": 5}, {}, "learner.train.batch: 32 given; allowed: a multiple of the objective's"),
-    ({"name": "grpo"}, {"scale_M": [1.0, 0.0]}, "rewards.scale_M: [1.0, 0.0] given; allowed: 2 numbers above 0"),
-    ({"name": "grpo"}, {"centre_M": [0.0]}, "centre_M alike"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("objective", "change", "words"),
+    [
+        ({"name": "sft"}, {}, "objective: 'sft' given; it has been trained on its labels already"),
+        ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
+        ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
+        ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
+        ({"name": "dpo", "label_smoothing": 0.5}, {}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        ({"name": "dpo"}, {"learner": {"model": {**WRITER, "kind": "pair"}}}, "model.kind: 'pair' given"),
+        (
+            {"name": "grpo", "generations": 5},
+            {},
+            "learner.train.batch: 32 given; allowed: a multiple of the objective's",
+        ),
+        ({"name": "grpo"}, {"scale_M": [1.0, 0.0]}, "rewards.scale_M: [1.0, 0.0] given; allowed: 2 numbers above 0"),
+        ({"name": "grpo"}, {"centre_M": [0.0]}, "centre_M alike"),
+    ],
+)
 def test_what_cannot_be_done_is_refused_in_one_line(job_of, objective, change, words):
     folder, job = job_of(objective)
     units = {key: value for key, value in change.items() if key.endswith("_M")}

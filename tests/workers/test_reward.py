@@ -37,14 +37,13 @@ def bases(tmp_path_factory) -> Path:
 def job_of(bases, tmp_path) -> Callable[..., Path]:
     """job_of(name, train={...}, **job) -> a folder with that job.json."""
 
-    def write(name: str, train: dict | None = None, base: str = "bert", **values) -> Path:
+    def write(name: str, train: dict | None = None, base: str = "bert", worker: str = "reward", **values) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         settings = {"steps": 6, "batch": 8, "lr": 3e-3, **(train or {})}
         job = {
-            "worker": "reward",
-            "kind": "heads",
-            "members": 3,
+            "worker": worker,
+            **({"kind": "heads", "members": 3} if worker == "reward" else {}),
             "learner": {"model": {"path": str(bases / base), "kind": "pair"}, "train": settings},
             "path": str(bases / base),
             "seed": 1,
@@ -275,8 +274,11 @@ def test_models_of_all_kinds_score_every_candidate_in_the_order_of_the_examples(
         wanted_NK[index] = scores_NK
     np.testing.assert_allclose(found["pairs"].scores_MNK[0], wanted_NK, atol=1e-5)
     assert sorted(path.name for path in folder.iterdir() if path.suffix != ".jsonl") == [
-        "done.json", "job.json", "pairs.npz", "written.npz",
-    ]  # fmt: skip
+        "done.json",
+        "job.json",
+        "pairs.npz",
+        "written.npz",
+    ]
 
 
 def test_a_killed_score_job_goes_on_with_the_chunks_and_models_that_are_missing(score_job, monkeypatch):

@@ -248,7 +248,7 @@ def ending(code: int | None) -> str:
         return ""
     if code >= 0:
         return f" (its launcher ended with exit code {code} before the work was done)"
-    name = next((f", {one.name}" for one in signal.Signals if one == -code), "")
+    name = next((f", {number.name}" for number in signal.Signals if number == -code), "")
     why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
     return f" (its launcher was ended by signal {-code}{name}{why})"
 

@@ -291,10 +291,10 @@ def read_fields(kind: type, values: Any, prefix: str) -> Any:
     for name in values:
         if name not in types:
             raise BadInput(f"{prefix}{name}: there is no such key{did_you_mean(name, types)}")
-    for one in dataclasses.fields(kind):
-        required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-        if required and one.name not in values:
-            raise BadInput(f"{prefix}{one.name}: missing; allowed: {describe(types[one.name])}")
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
+            raise BadInput(f"{prefix}{item.name}: missing; allowed: {describe(types[item.name])}")
     return kind(**{name: read_value(types[name], value, f"{prefix}{name}") for name, value in values.items()})
 
 

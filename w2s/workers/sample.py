@@ -118,14 +118,13 @@ def make_targets(
     loaded: load.Loaded, examples: list[Example], texts: list[Written], top: int, tokenizer: str
 ) -> TokenTargets:
     """The most probable tokens at each token of a text and at its end, for texts that the tokenizer cuts as written."""
-    as_read = [dataclasses.replace(e, choices=(one.text,)) for e, one in zip(examples, texts, strict=True)]
+    as_read = [dataclasses.replace(row, choices=(text.text,)) for row, text in zip(examples, texts, strict=True)]
     read = [encoded.rows[0].token_P.tolist() for encoded in encode(loaded, as_read)]
-    fits = [one.ended and row[:-1] == one.tokens for one, row in zip(texts, read, strict=True)]
+    fits = [text.ended and row[:-1] == text.tokens for text, row in zip(texts, read, strict=True)]
     length_N = np.array([len(row) if fit else 0 for row, fit in zip(read, fits, strict=True)], dtype=np.int64)
-    token_TJ, prob_TJ = (
-        np.concatenate([np.zeros((0, top)), *(getattr(one, name) for one, fit in zip(texts, fits, strict=True) if fit)])
-        for name in ("token_SJ", "prob_SJ")
-    )
+    whole = [text for text, fit in zip(texts, fits, strict=True) if fit]
+    token_TJ = np.concatenate([np.zeros((0, top)), *(text.token_SJ for text in whole)])
+    prob_TJ = np.concatenate([np.zeros((0, top)), *(text.prob_SJ for text in whole)])
     ids = np.array([example.id for example in examples], dtype=str)
     return TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), tokenizer)
 

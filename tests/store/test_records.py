@@ -1,5 +1,6 @@
 """Types, files and the join."""
 
+import dataclasses
 import gzip
 import json
 
@@ -20,7 +21,7 @@ from w2s.store.records import (
     Weights,
     align,
     candidate_mask,
-    candidates_of,
+    concatenate,
     example_id,
     read_arrays,
     read_rows,
@@ -153,10 +154,19 @@ def test_an_id_names_a_question_and_nothing_else():
     )
 
 
-def test_candidates_of_questions_are_their_choices():
-    found = candidates_of([ROWS[0]])
-    assert found.texts == (("a", "b"),)
-    assert candidate_mask(found.count_N).tolist() == [[True, True]]
+def test_predictions_on_different_rows_become_one_record_as_wide_as_the_widest():
+    whole = predictions(6)
+    order_N = np.argsort(whole.mask_NK.sum(1))
+    parts = []
+    for index_N in (order_N[:2], order_N[2:5], order_N[5:]):
+        part = take(whole, index_N)
+        wide = int(part.mask_NK.sum(1).max())
+        narrow = {name: getattr(part, name)[:, :wide] for name in ("probs_NK", "mask_NK")}
+        parts.append(dataclasses.replace(part, **narrow))
+    assert len({part.probs_NK.shape[1] for part in parts}) > 1
+    both = align(concatenate(parts), whole.ids)
+    for field in dataclasses.fields(Predictions):
+        assert np.array_equal(getattr(both, field.name), getattr(whole, field.name)), field.name
 
 
 def test_softmax_ignores_what_is_no_candidate():

@@ -31,7 +31,7 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers import finetune, objective, predict
-from w2s.workers.job import Predict, read_job
+from w2s.workers.job import Judges, Predict, read_job
 from w2s.workers.serve import run_job
 
 QUESTIONS = 96
@@ -214,7 +214,7 @@ def test_the_objective_s_own_steps_count_and_the_model_answers_and_writes(job_of
 
 def judge_of(made: Path, folder: Path, told: dict) -> tuple[Callable, list[Example], dict]:
     examples, counts = read_rows(made / "questions.jsonl", Example), {}
-    return objective.make_judge(folder, told, examples, World(), counts), examples, counts
+    return objective.make_judge(folder, Judges(**told), examples, World(), counts), examples, counts
 
 
 def test_rewards_are_in_the_members_units_and_aggregated(made, tmp_path):

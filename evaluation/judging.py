@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from w2s.store.problems import Problems
+
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows, json_lines
+from w2s.data.reading import file_rows, json_lines
 from w2s.data.sources import SOURCES
 from w2s.evaluation.judging_tables import tables
 from w2s.evaluation.suites import TEST_SPLIT

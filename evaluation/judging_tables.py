@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from w2s.evaluation.run.metrics import measure_samples
-from w2s.grading.extract import parses, program_of
+from w2s.grading.extract import extract_program, parses
 from w2s.store.records import Example
 
 if TYPE_CHECKING:
@@ -81,4 +81,6 @@ def why_right(example: Example, text: str) -> str:
         return "by normalised answer"
     if not parses(text):
         return "as a whole it is no Python; the program in it passes"
-    return "judged" if program_of(example, text) == text else "with the imports and functions of the prompt it passes"
+    return (
+        "judged" if extract_program(example, text) == text else "with the imports and functions of the prompt it passes"
+    )

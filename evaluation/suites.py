@@ -12,7 +12,7 @@ from pathlib import Path
 from w2s.config.fields import Config, Learner
 from w2s.config.load import from_overrides
 from w2s.config.registry import did_you_mean
-from w2s.data.rows import content_of, first, folder_content, read_source
+from w2s.data.rows import hash_folder, hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.run.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
 from w2s.models import folders
@@ -61,11 +61,11 @@ def name_of(model: str) -> str:
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
     """One suite's metrics; its job folder is named by what made it."""
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
-    examples, gold = first(whole, config.limit)
+    examples, gold = take_first(whole, config.limit)
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
-    recipe = [content_of((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
-    recipe += [folder_content(Path(model))]  # the same folder may hold another model by now
+    recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
+    recipe += [hash_folder(Path(model))]  # the same folder may hold another model by now
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     here = here.resolve()  # the worker takes other relative paths from the job's folder
     here.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests import spine
-from w2s.store.artifacts import checked
+from w2s.store.artifacts import check_artifact
 
 PROGRAM = [sys.executable, str(Path(spine.__file__)), "run", "tiny.yaml"]
 SEED = int(os.environ.get("W2S_KILL_SEED", "0"))
@@ -104,7 +104,7 @@ def same_numbers(folder: Path, reference: Path) -> None:
     store = folder / "runs/store"
     assert {path.name for path in store.iterdir()} == {path.name for path in (reference / "runs/store").iterdir()}
     for artifact in store.iterdir():
-        checked(artifact)
+        check_artifact(artifact)
 
 
 def disturb(folder: Path, rng: random.Random, kills: int, longest_s: float) -> list[str]:

@@ -113,7 +113,7 @@ def test_a_value_of_the_environment_is_used_and_not_shown(tiny_config, secret):
     assert told["student"]["model"]["revision"] == "${oc.env:W2S_SECRET}"
     assert told["label"]["recorded"] == "/x/${oc.env:W2S_SECRET}/y"
     assert secret not in json.dumps(told, ensure_ascii=False)
-    assert hidden.revealed(told)["label"]["recorded"] == f"/x/{secret}/y"
+    assert hidden.reveal_values(told)["label"]["recorded"] == f"/x/{secret}/y"
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_a_variable_that_is_not_set_is_told_and_a_default_is_taken(tiny_config, 
 def test_a_short_value_is_hidden_where_it_stands_alone(monkeypatch):
     monkeypatch.setattr(hidden, "_known", {})
     monkeypatch.setenv("W2S_KIND", "lm")
-    assert hidden.value_of("W2S_KIND") == "lm"
-    assert hidden.hidden({"kind": "lm", "text": "film"}) == {"kind": "${oc.env:W2S_KIND}", "text": "film"}
+    assert hidden.read_variable("W2S_KIND") == "lm"
+    assert hidden.hide_values({"kind": "lm", "text": "film"}) == {"kind": "${oc.env:W2S_KIND}", "text": "film"}
 
 
 def test_no_file_of_a_run_holds_a_value_of_the_environment(tiny_config, secret, monkeypatch):

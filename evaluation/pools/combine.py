@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 import numpy as np
+from w2s.store.files import write_json
 
 from w2s.config.registry import summary
 from w2s.ensemble.ballots import NotApplicable
@@ -25,7 +26,6 @@ from w2s.evaluation.statistics import Interval, contrast, rate, smallest_differe
 from w2s.pools import bounds
 from w2s.pools.methods import FAMILIES, METHODS, fit
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Fitted, Opinions, Truth, ballots, write_fitted
-from w2s.store.artifacts import write_json
 from w2s.store.log import say
 from w2s.store.records import BadInput
 

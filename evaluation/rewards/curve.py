@@ -20,7 +20,7 @@ from w2s.config.registry import pick
 from w2s.evaluation.rewards.reward_study import MEMBER
 from w2s.evaluation.statistics import Interval, Scores, contrast
 from w2s.rewards import best_of_n
-from w2s.rewards.aggregators import AGGREGATORS, spec_of, standardise
+from w2s.rewards.aggregators import AGGREGATORS, make_spec, standardise
 from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
@@ -64,7 +64,7 @@ def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = Non
         for kind, scores_MNS in samples.kinds.items()
     }
     found = {MEMBER: list(scores["separate"])}
-    methods = {name: pick(AGGREGATORS, spec_of(name, given)) for name in AGGREGATORS}
+    methods = {name: pick(AGGREGATORS, make_spec(name, given)) for name in AGGREGATORS}
     found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
     return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
 

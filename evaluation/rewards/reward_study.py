@@ -16,7 +16,7 @@ import numpy as np
 from w2s.config.registry import pick
 from w2s.evaluation.statistics import Interval, Scores, contrast, wilson
 from w2s.rewards import best_of_n
-from w2s.rewards.aggregators import AGGREGATORS, disagreement, spec_of, standardise, unjudged
+from w2s.rewards.aggregators import AGGREGATORS, disagreement, make_spec, standardise, unjudged
 from w2s.store.records import Example, Metric, Rewards
 
 SEPARATE, MEMBER, BEST, LENGTH, RANDOM, ORACLE = "separate", "member", "best_member", "length", "random", "oracle"
@@ -81,7 +81,7 @@ def proxies(
         scores_MNK = np.where(mask_NK, found.scores_MNK, np.nan)
         members[kind] = scores_MNK if by == "none" else standardise(scores_MNK, mask_NK, by=by)
     single = dict(zip(member_names(members), members[SEPARATE], strict=True))
-    methods = {name: pick(AGGREGATORS, spec_of(name, aggregate)) for name in AGGREGATORS}
+    methods = {name: pick(AGGREGATORS, make_spec(name, aggregate)) for name in AGGREGATORS}
     joint = {name: method(members[SEPARATE], mask_NK) for name, method in methods.items()}
     others = {kind: AGGREGATORS["mean"](one, mask_NK) for kind, one in members.items() if kind != SEPARATE}
     return {**single, **joint, **others, LENGTH: np.where(mask_NK, length_NK, np.nan)}, members

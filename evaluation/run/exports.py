@@ -26,7 +26,7 @@ import numpy as np
 
 from w2s.evaluation.run.metrics import MODELS
 from w2s.evaluation.run.runs import SUITE, Artifact, Run, gold_of, outcomes_of, questions_of
-from w2s.grading.extract import program_of
+from w2s.grading.extract import extract_program
 from w2s.prompts import continuation
 from w2s.store.records import Example, Outcome, Predictions, read_arrays, read_rows
 
@@ -94,7 +94,7 @@ def write_programs(
     for row in rows:
         name = suite if suite == row.source else f"{suite}_{row.source}"
         task = str(row.meta.get("task_id", row.id))
-        files[name] += [{"task_id": task, "solution": program_of(row, one.text)} for one in said.get(row.id, ())]
+        files[name] += [{"task_id": task, "solution": extract_program(row, one.text)} for one in said.get(row.id, ())]
     for name, found in files.items():
         write_lines(folder / name / f"{model}.jsonl", found)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from w2s.evaluation.run.runs import Artifact, open_run, read_texts, row_weights
 from w2s.grading.answers import NO_ANSWER
-from w2s.store.artifacts import MANIFEST, checked, read_manifest
+from w2s.store.artifacts import MANIFEST, check_artifact, read_manifest
 from w2s.store.records import (
     BadInput,
     Example,
@@ -45,7 +45,7 @@ def find_artifact(name: str, runs_dir: Path) -> Path:
 
 def describe_artifact(name: str, runs_dir: Path) -> str:
     """The manifest in words, and the first rows of each record."""
-    folder = checked(find_artifact(name, runs_dir))
+    folder = check_artifact(find_artifact(name, runs_dir))
     manifest = read_manifest(folder)
     lines = [f"{folder.name}: {manifest['title']}", f"made in {manifest['seconds']} s at commit {manifest['commit']}"]
     lines += [f"from {role}: {parent}" for role, parent in manifest["parents"].items()]

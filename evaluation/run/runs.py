@@ -15,8 +15,8 @@ import numpy as np
 from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
 from w2s.evaluation.run.metrics import MODELS, Answers, difficulty_bins, judge, judge_outcomes, measure, measure_samples
-from w2s.store.artifacts import checked, read_listing, read_manifest, read_sealed, sha256, write_sealed
-from w2s.store.hidden import revealed
+from w2s.store.artifacts import check_artifact, hash_file, read_listing, read_manifest, read_sealed, write_sealed
+from w2s.store.hidden import reveal_values
 from w2s.store.records import (
     Example,
     Gold,
@@ -45,7 +45,7 @@ class Artifact:
     @property
     def path(self) -> Path:
         """The folder, to read from: a damaged artifact is a BadInput."""
-        return checked(self.folder)
+        return check_artifact(self.folder)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def open_run(folder: Path) -> Run:
 
     listed, store = read_listing(folder), folder.parent / "store"
     artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
-    config = revealed(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    config = reveal_values(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     return Run(folder, artifacts, config, listed["command"])
 
 
@@ -191,7 +191,7 @@ def bins(run: Run) -> tuple[tuple[str, ...], dict[str, str]]:
 
 def keep_said(folder: Path, stamp: str, verdict: str, *pages: str) -> None:
     """report.json: the verdict, what it depends on, and the pages as they were written."""
-    hashes = {page: sha256(folder / page) for page in pages}
+    hashes = {page: hash_file(folder / page) for page in pages}
     write_sealed(folder / "report.json", {"stamp": stamp, "verdict": verdict, "pages": hashes})
 
 
@@ -199,5 +199,5 @@ def said_before(folder: Path, stamp: str) -> str | None:
     """The verdict of a report with the same stamp; None where there is none, or a page of it is damaged or gone."""
     told = read_sealed(folder / "report.json") or {}
     pages = told.get("pages", {}).items()
-    whole = all((folder / page).is_file() and sha256(folder / page) == digest for page, digest in pages)
+    whole = all((folder / page).is_file() and hash_file(folder / page) == digest for page, digest in pages)
     return told["verdict"] if whole and told.get("stamp") == stamp else None

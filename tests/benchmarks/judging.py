@@ -15,7 +15,7 @@ from pathlib import Path
 
 from w2s.data.programs import humaneval
 from w2s.grading.judge import judge
-from w2s.sandbox import tier
+from w2s.sandbox.tiers import tier
 
 WORKERS, REPEATS = 2, 5
 

@@ -7,7 +7,7 @@ import pytest
 
 from w2s.data import programs
 from w2s.data.programs import called_with, humaneval, humanevalplus, listed, mbpp, mbppplus, retyped
-from w2s.sandbox import decode
+from w2s.sandbox.plain import decode
 from w2s.store.records import BadInput, Example, Gold, read_rows, write_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")

@@ -5,7 +5,7 @@ from w2s.data import world_tasks
 from w2s.data.world import corpus, item_names, world
 from w2s.data.world_tasks import EASY_GAP, END, FUNCTIONS, HIDDEN, OPERATORS, SHOWN, THINGS, TRAITS, rankings, run
 from w2s.grading.answers import same_answer
-from w2s.grading.extract import program_of
+from w2s.grading.extract import extract_program
 from w2s.grading.judge import judge
 from w2s.models.builtin import SPECIAL, word_tokenizer
 
@@ -65,7 +65,7 @@ def test_the_example_in_the_comment_of_a_function_is_true_of_the_reference_progr
         space: dict = {}
         exec(row.answer, space)
         assert f"f(2, 3, 5, 7) == {space['f'](*SHOWN)}\n" in example.prompt
-        assert program_of(example, row.answer.removeprefix(example.prompt)).startswith(example.prompt)
+        assert extract_program(example, row.answer.removeprefix(example.prompt)).startswith(example.prompt)
 
 
 def test_what_a_function_gives_is_what_python_makes_of_it():

@@ -17,7 +17,7 @@ from tests import spine
 from w2s.cli import main
 from w2s.evaluation import judging
 from w2s.grading import judge as grading
-from w2s.sandbox import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe, tier
 
 RIGHT = ["    return a + b\n", "    return items[-1]\n", "    return n % 2 == 0\n"]
 HEADS = ["def add(a, b):\n", "def last(items):\n", "def even(n):\n"]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from w2s.store.files import write_json
 
 from tests.evaluation.written_runs import RIGHT
 from w2s.evaluation.run.collect import finish
 from w2s.evaluation.run.metrics import judge
 from w2s.evaluation.run.runs import SUITE, answers_to, gold_of, open_run, questions_of
 from w2s.evaluation.shown import POINTS, below_chance, hard_answers, thinned, training
-from w2s.store.artifacts import write_json
 from w2s.store.records import Predictions
 
 

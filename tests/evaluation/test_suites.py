@@ -11,7 +11,7 @@ from tests import spine
 from tests.models import tiny
 from w2s.config.fields import Learner, Runtime, Writing
 from w2s.config.registry import options, pick
-from w2s.data.rows import first
+from w2s.data.rows import take_first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.run.runs import pass_metrics
 from w2s.evaluation.suites import TEST_SPLIT, evaluate_model
@@ -122,7 +122,7 @@ def test_any_folder_of_hugging_face_can_be_evaluated_on_choices_and_on_programs(
 def test_a_limit_takes_the_first_by_id_in_the_order_they_stand_in(limit):
     ids = ["d", "a", "c", "b", "e"]
     rows = [Example(key, "own", "answer", key) for key in ids], [Gold(key, key) for key in ids]
-    found = first(rows, limit)
+    found = take_first(rows, limit)
     kept = set("abcde"[:limit])
     assert [row.id for row in found[0]] == [row.id for row in found[1]] == [key for key in ids if key in kept]
 

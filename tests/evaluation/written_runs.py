@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from w2s.store.files import write_json
 
-from w2s.store.artifacts import write_json, write_listing, write_manifest
+from w2s.store.artifacts import write_listing, write_manifest
 from w2s.store.records import (
     Example,
     Gold,

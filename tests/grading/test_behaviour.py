@@ -8,8 +8,10 @@ from hypothesis import given
 
 from w2s.data.sources import SOURCES
 from w2s.grading.behaviour import pass_all, passes_examples, runnable
-from w2s.grading.inputs import calls_for, examples_of, generated_inputs, shown_calls, typed_inputs
-from w2s.sandbox import Unsafe, encode, spelled, tier
+from w2s.grading.inputs import calls_for, find_examples, generated_inputs, shown_calls, typed_inputs
+from w2s.sandbox.compare import spelled
+from w2s.sandbox.plain import encode
+from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import Example
 
 pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore:invalid escape sequence")
@@ -53,7 +55,7 @@ def head(words, arguments="a, b=1"):
     ],
 )  # fmt: skip
 def test_the_examples_of_a_prompt_are_found_in_many_notations(prompt, expected):
-    assert examples_of(prompt) == expected
+    assert find_examples(prompt) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_the_examples_of_a_prompt_are_found_in_many_notations(prompt, expected):
      "f(n=1) == 2", "f(1) -> 9 - 2 - 3 = 4", "f(1) == 1 + x", "f(1) == open('x')"],
 )  # fmt: skip
 def test_what_is_no_literal_example_is_left_out(words):
-    assert examples_of(head(words)) == []
+    assert find_examples(head(words)) == []
 
 
 def test_a_call_without_a_result_still_shows_its_arguments():
@@ -71,13 +73,13 @@ def test_a_call_without_a_result_still_shows_its_arguments():
 
 
 def test_an_example_that_stands_twice_counts_once():
-    assert examples_of(head("f(1) == 2 and f(1) == 2")) == [([1], 2)]
+    assert find_examples(head("f(1) == 2 and f(1) == 2")) == [([1], 2)]
 
 
 def test_the_function_is_found_without_its_name():
-    assert examples_of(task('def g(x):\n    """g(1) == 2"""\n', "")) == [([1], 2)]
-    assert examples_of(task('"""\nassert h(1) == 2\n"""\n', "")) == [([1], 2)]
-    assert examples_of(task("Say something.", "")) == []
+    assert find_examples(task('def g(x):\n    """g(1) == 2"""\n', "")) == [([1], 2)]
+    assert find_examples(task('"""\nassert h(1) == 2\n"""\n', "")) == [([1], 2)]
+    assert find_examples(task("Say something.", "")) == []
 
 
 LITERALS = st.recursive(
@@ -89,7 +91,7 @@ LITERALS = st.recursive(
 
 @given(LITERALS, LITERALS)
 def test_any_literal_is_read_back_from_an_assert(argument, expected):
-    shown = examples_of(task(f'"""\nassert f({argument!r}) == {expected!r}\n"""\n'))
+    shown = find_examples(task(f'"""\nassert f({argument!r}) == {expected!r}\n"""\n'))
     assert [(repr(given), repr(value)) for given, value in shown] == [(repr([argument]), repr(expected))]
 
 
@@ -184,11 +186,11 @@ def test_without_examples_nothing_can_be_said(walls):
 
 
 def test_nearly_all_real_prompts_show_examples(shared):
-    found = [bool(examples_of(example)) for example in SOURCES["humaneval"](shared / "data")[0]]
+    found = [bool(find_examples(example)) for example in SOURCES["humaneval"](shared / "data")[0]]
     assert len(found) == 164
     assert sum(found) >= 153
     splits = ("train", "validation", "test", "prompt")
-    found = [bool(examples_of(e)) for split in splits for e in SOURCES["mbpp"](shared / "data", split=split)[0]]
+    found = [bool(find_examples(e)) for split in splits for e in SOURCES["mbpp"](shared / "data", split=split)[0]]
     assert len(found) == 974
     assert sum(found) >= 966
 

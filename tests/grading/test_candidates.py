@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from w2s.data.sources import SOURCES
 from w2s.grading import candidates
 from w2s.grading.candidates import merge, merge_all
-from w2s.sandbox import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput, Example
 
 pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore:invalid escape sequence")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.data.programs import PROGRAMS
-from w2s.grading.extract import program_of
+from w2s.grading.extract import extract_program
 from w2s.store.records import Example
 
 PROMPT = "from typing import List\n\n\ndef half(x):\n    return x / 2\n\n\ndef total(numbers: List[int]) -> int:\n"
@@ -121,7 +121,7 @@ BODIES = {
 
 def adds(example, text) -> bool:
     space: dict = {}
-    exec(program_of(example, text), space)
+    exec(extract_program(example, text), space)
     return space["total"]([2, 3]) == 5
 
 
@@ -145,29 +145,29 @@ def test_the_prompts_imports_and_functions_are_kept():
     text = "```python\ndef total(numbers: List[int]) -> int:\n    return half(2 * sum(numbers))\n```"
     assert adds(HEAD, text)
     whole = "import math\n\n\ndef total(numbers):\n    return math.fsum(numbers)"
-    assert program_of(QUESTION, whole) == whole
+    assert extract_program(QUESTION, whole) == whole
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_reference_programs_come_out_as_they_are(name, shared):
     for example, gold in zip(*PROGRAMS[name](shared / "data"), strict=True):
-        found, whole = (ast.dump(ast.parse(code)) for code in (program_of(example, gold.answer), gold.answer))
+        found, whole = (ast.dump(ast.parse(code)) for code in (extract_program(example, gold.answer), gold.answer))
         assert found.endswith(whole.removeprefix("Module(body=[")), example.meta["task_id"]
 
 
 def test_a_question_in_words_does_not_become_part_of_the_program():
-    assert "assert" not in program_of(QUESTION, "def total(n):\n    return sum(n)")
+    assert "assert" not in extract_program(QUESTION, "def total(n):\n    return sum(n)")
 
 
 @given(st.text(alphabet="`py\n def():retun 1~<|>[]\t\0", max_size=80))
 def test_any_text_gives_some_program(text):
-    assert isinstance(program_of(HEAD, text), str)
-    assert isinstance(program_of(QUESTION, text), str)
+    assert isinstance(extract_program(HEAD, text), str)
+    assert isinstance(extract_program(QUESTION, text), str)
 
 
 @pytest.mark.parametrize("line", ["note; limit = 3", "from __future__ import annotations; limit = 3"])
 def test_talk_takes_no_code_of_its_line_with_it(line):
-    program = program_of(HEAD, f"{line}\ndef total(numbers):\n    return sum(numbers[:limit])\n")
+    program = extract_program(HEAD, f"{line}\ndef total(numbers):\n    return sum(numbers[:limit])\n")
     assert "limit = 3" in program
 
 
@@ -192,7 +192,7 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_no_text_takes_long(name):
     started = time.process_time()
-    program_of(HEAD, LONG[name])
+    extract_program(HEAD, LONG[name])
     assert time.process_time() - started < 20  # each was minutes by the square of its length, or 200 compilations
 
 

@@ -8,9 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from w2s.grading import expressions
-from w2s.grading.answers import compare, final_answer, normalise, quantity_of, same
+from w2s.grading.answers import compare, final_answer, normalise, same
 from w2s.grading.candidates import merge
 from w2s.grading.judge import grade
+from w2s.grading.quantities import read_quantity
 from w2s.store.records import Example, Gold
 
 QUESTION, GOLD = Example("q", "made", "answer", "How many?"), Gold("q", "18")
@@ -122,7 +123,7 @@ def test_the_work_on_a_text_is_linear_in_its_length(piece):
 def test_any_pieces_of_an_answer_get_a_verdict(text, gold):
     assert grade(QUESTION, GOLD, text)[1] in VERDICTS
     assert grade(QUESTION, Gold("q", gold), text)[1] in VERDICTS
-    assert quantity_of(text) is None or normalise(text)
+    assert read_quantity(text) is None or normalise(text)
 
 
 def test_what_counts_is_the_time_of_the_processor_and_not_of_the_clock(monkeypatch):

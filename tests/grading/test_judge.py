@@ -5,7 +5,8 @@ import pytest
 from w2s.data import programs
 from w2s.grading import judge as grading
 from w2s.grading.judge import grade, judge
-from w2s.sandbox import Unsafe, encode, tier
+from w2s.sandbox.plain import encode
+from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput, Example, Gold
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid escape sequence")

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from w2s.store.problems import Problems
 
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.pools.columns import OUTPUTS, QUESTIONS, quick_table, rows_source
 from w2s.pools.outputs import read_pool
 from w2s.pools.recorded import places

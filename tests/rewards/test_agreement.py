@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata
 
-from w2s.rewards.agreement import AGREED, APART, NONE_BELOW, agreed_pairs
+from w2s.rewards.agreement import AGREED, APART, NONE_BELOW, find_agreed_pairs
 
 NAN = np.nan
 
@@ -13,7 +13,7 @@ NAN = np.nan
 def pairs(probs_NK, rewards_NK, mask_NK=None):
     probs_NK = np.array(probs_NK, dtype=float)
     mask_NK = np.ones_like(probs_NK, dtype=bool) if mask_NK is None else np.array(mask_NK)
-    chosen_N, rejected_N, why_N = agreed_pairs(probs_NK, mask_NK, np.array(rewards_NK, dtype=float))
+    chosen_N, rejected_N, why_N = find_agreed_pairs(probs_NK, mask_NK, np.array(rewards_NK, dtype=float))
     return list(zip(chosen_N.tolist(), rejected_N.tolist(), why_N.tolist(), strict=True))
 
 
@@ -35,14 +35,14 @@ def test_one_that_is_among_equals_for_one_of_them_is_chosen_by_the_other():
 
 
 def test_no_question_gives_no_pair():
-    assert [len(one) for one in agreed_pairs(np.zeros((0, 3)), np.zeros((0, 3), dtype=bool), np.zeros((0, 3)))] == [
-        0
-    ] * 3
+    assert [
+        len(one) for one in find_agreed_pairs(np.zeros((0, 3)), np.zeros((0, 3), dtype=bool), np.zeros((0, 3)))
+    ] == [0] * 3
 
 
 def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        agreed_pairs(np.zeros((2, 3)), np.ones((2, 3), dtype=bool), np.zeros((2, 2)))
+        find_agreed_pairs(np.zeros((2, 3)), np.ones((2, 3), dtype=bool), np.zeros((2, 2)))
 
 
 SHAPE = st.shared(st.tuples(st.integers(1, 4), st.integers(1, 5)), key="shape")
@@ -54,7 +54,7 @@ MASKS = SHAPE.flatmap(lambda shape: arrays(bool, shape))
 @given(NUMBERS, NUMBERS, MASKS, MASKS, st.randoms(use_true_random=False))
 def test_pairs_are_what_the_rule_says_whatever_the_order_of_candidates(probs_NK, rewards_NK, mask_NK, known_NK, random):
     rewards_NK = np.where(known_NK, rewards_NK, NAN)
-    found = agreed_pairs(probs_NK, mask_NK, rewards_NK)
+    found = find_agreed_pairs(probs_NK, mask_NK, rewards_NK)
     for chosen, rejected, why, probs_K, mask_K, rewards_K in zip(*found, probs_NK, mask_NK, rewards_NK, strict=True):
         real = [at for at in range(len(mask_K)) if mask_K[at]]
         judged = [at for at in real if not np.isnan(rewards_K[at])]
@@ -70,7 +70,7 @@ def test_pairs_are_what_the_rule_says_whatever_the_order_of_candidates(probs_NK,
         assert ranks[rejected] == min(ranks[at] for at in below)
     order = list(range(probs_NK.shape[1]))
     random.shuffle(order)
-    moved = agreed_pairs(probs_NK[:, order], mask_NK[:, order], rewards_NK[:, order])
+    moved = find_agreed_pairs(probs_NK[:, order], mask_NK[:, order], rewards_NK[:, order])
     assert moved[2].tolist() == found[2].tolist()
     for (at_N, to_N), one_NK in zip(zip(found[:2], moved[:2], strict=True), (probs_NK, rewards_NK), strict=True):
         for row, (at, to) in enumerate(zip(at_N, to_N, strict=True)):

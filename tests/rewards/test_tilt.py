@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from w2s.ensemble.selection import KEPT
-from w2s.rewards.tilt import accepted, choose_strength, tilted
+from w2s.rewards.tilt import accept, choose_strength, tilt
 from w2s.store.records import BadInput, softmax
 
 NAN = np.nan
@@ -27,8 +27,8 @@ def case(seed, rows=6, holes=False):
 def test_a_tilt_as_computed_by_hand():
     probs_NK, mask_NK = np.array([[0.5, 0.25, 0.25, 0.0]]), np.array([[True, True, True, False]])
     rewards_NK = np.array([[0.0, np.log(2), np.log(4), NAN]])
-    np.testing.assert_allclose(tilted(probs_NK, mask_NK, rewards_NK, strength=1), [[0.25, 0.25, 0.5, 0]])
-    np.testing.assert_allclose(tilted(probs_NK, mask_NK, rewards_NK, strength=2), [[2 / 22, 4 / 22, 16 / 22, 0]])
+    np.testing.assert_allclose(tilt(probs_NK, mask_NK, rewards_NK, strength=1), [[0.25, 0.25, 0.5, 0]])
+    np.testing.assert_allclose(tilt(probs_NK, mask_NK, rewards_NK, strength=2), [[2 / 22, 4 / 22, 16 / 22, 0]])
 
 
 @given(seed=st.integers(0, 10**6), strength=st.floats(0, 20), zero=st.floats(-100, 100))
@@ -36,7 +36,7 @@ def test_a_tilt_is_the_formula_whatever_the_zero_of_the_rewards(seed, strength, 
     probs_NK, mask_NK, rewards_NK = case(seed)
     wanted_NK = np.where(mask_NK, probs_NK * np.exp(strength * (rewards_NK - rewards_NK.max())), 0)
     total_N1 = wanted_NK.sum(1, keepdims=True)
-    found_NK = tilted(probs_NK, mask_NK, rewards_NK + zero, strength=strength)
+    found_NK = tilt(probs_NK, mask_NK, rewards_NK + zero, strength=strength)
     np.testing.assert_allclose(found_NK.sum(1), 1)
     assert (found_NK[~mask_NK] == 0).all()
     assert (found_NK[probs_NK == 0] == 0).all()
@@ -47,12 +47,12 @@ def test_a_tilt_is_the_formula_whatever_the_zero_of_the_rewards(seed, strength, 
 @given(seed=st.integers(0, 10**6))
 def test_no_strength_changes_nothing_and_two_tilts_are_one(seed):
     probs_NK, mask_NK, rewards_NK = case(seed, holes=True)
-    np.testing.assert_allclose(tilted(probs_NK, mask_NK, rewards_NK, strength=0), probs_NK, atol=1e-12)
+    np.testing.assert_allclose(tilt(probs_NK, mask_NK, rewards_NK, strength=0), probs_NK, atol=1e-12)
     rewards_NK = np.nan_to_num(rewards_NK)
-    once_NK = tilted(probs_NK, mask_NK, rewards_NK, strength=0.5)
+    once_NK = tilt(probs_NK, mask_NK, rewards_NK, strength=0.5)
     np.testing.assert_allclose(
-        tilted(once_NK, mask_NK, rewards_NK, strength=1.5),
-        tilted(probs_NK, mask_NK, rewards_NK, strength=2.0),
+        tilt(once_NK, mask_NK, rewards_NK, strength=1.5),
+        tilt(probs_NK, mask_NK, rewards_NK, strength=2.0),
         atol=1e-9,
     )
 
@@ -62,20 +62,20 @@ def test_tilted_labels_permute_with_rows_and_candidates(seed):
     probs_NK, mask_NK, rewards_NK = case(seed, holes=True)
     rng = np.random.default_rng(seed)
     row, column = rng.permutation(6), rng.permutation(5)
-    again_NK = tilted(probs_NK[row][:, column], mask_NK[row][:, column], rewards_NK[row][:, column], strength=2)
-    np.testing.assert_allclose(again_NK, tilted(probs_NK, mask_NK, rewards_NK, strength=2)[row][:, column], atol=1e-9)
+    again_NK = tilt(probs_NK[row][:, column], mask_NK[row][:, column], rewards_NK[row][:, column], strength=2)
+    np.testing.assert_allclose(again_NK, tilt(probs_NK, mask_NK, rewards_NK, strength=2)[row][:, column], atol=1e-9)
 
 
 def test_a_huge_strength_takes_the_best_possible_candidate():
     probs_NK, mask_NK = np.array([[0.9, 0.1, 0.0]]), np.ones((1, 3), dtype=bool)
-    assert tilted(probs_NK, mask_NK, np.array([[0.0, 1e300, 2e300]]), strength=1e300).tolist() == [[0, 1, 0]]
+    assert tilt(probs_NK, mask_NK, np.array([[0.0, 1e300, 2e300]]), strength=1e300).tolist() == [[0, 1, 0]]
 
 
 def test_a_candidate_without_reward_counts_as_the_mean_and_a_question_without_any_stays():
     probs_NK, mask_NK = np.array([[0.2, 0.3, 0.5], [0.2, 0.3, 0.5]]), np.ones((2, 3), dtype=bool)
-    found_NK = tilted(probs_NK, mask_NK, np.array([[1.0, NAN, 3.0], [NAN, NAN, NAN]]), strength=1)
+    found_NK = tilt(probs_NK, mask_NK, np.array([[1.0, NAN, 3.0], [NAN, NAN, NAN]]), strength=1)
     np.testing.assert_allclose(
-        found_NK, [tilted(probs_NK[:1], mask_NK[:1], np.array([[1.0, 2.0, 3.0]]), strength=1)[0], [0.2, 0.3, 0.5]]
+        found_NK, [tilt(probs_NK[:1], mask_NK[:1], np.array([[1.0, 2.0, 3.0]]), strength=1)[0], [0.2, 0.3, 0.5]]
     )
 
 
@@ -84,7 +84,7 @@ def test_the_strength_that_the_labels_were_made_with_is_found():
     mask_NK = np.ones((4000, 4), dtype=bool)
     probs_NK = softmax(rng.normal(size=(4000, 4)), mask_NK)
     rewards_NK = rng.normal(size=(4000, 4))
-    truth_NK = tilted(probs_NK, mask_NK, rewards_NK, strength=2)
+    truth_NK = tilt(probs_NK, mask_NK, rewards_NK, strength=2)
     gold_N = (truth_NK.cumsum(1) < rng.random((4000, 1))).sum(1)
     found = choose_strength(probs_NK, mask_NK, rewards_NK, gold_N)
     assert found.strength == 2
@@ -145,23 +145,23 @@ REWARDS = np.array([[2.0, 1.0, 9.0], [0.0, 0.5, 1.5], [1.0, 3.0, 9.0], [1.0, NAN
     ],
 )
 def test_labels_are_accepted_by_their_bound(options, kept):
-    keep_N, why_N = accepted(PROBS, REAL, REWARDS, **options)
+    keep_N, why_N = accept(PROBS, REAL, REWARDS, **options)
     assert keep_N.tolist() == [bool(one) for one in kept]
     assert ((why_N == KEPT) == keep_N).all()
     assert why_N[3] == "no reward model judged it"
     order = np.array([3, 1, 4, 0, 2])
-    np.testing.assert_array_equal(accepted(PROBS[order], REAL[order], REWARDS[order], **options)[1], why_N[order])
+    np.testing.assert_array_equal(accept(PROBS[order], REAL[order], REWARDS[order], **options)[1], why_N[order])
 
 
 def test_a_rejected_label_says_by_how_much():
-    _, why_N = accepted(PROBS, REAL, REWARDS, of="margin", least=0.25)
+    _, why_N = accept(PROBS, REAL, REWARDS, of="margin", least=0.25)
     assert why_N[1] == "the margin is -1.000, below 0.250"
 
 
 def test_an_empty_set_of_labels_and_labels_without_rewards_have_their_answer():
-    keep_N, why_N = accepted(PROBS[:0], REAL[:0], REWARDS[:0], quantile=0.5)
+    keep_N, why_N = accept(PROBS[:0], REAL[:0], REWARDS[:0], quantile=0.5)
     assert len(keep_N) == len(why_N) == 0
-    keep_N, _ = accepted(PROBS, REAL, np.full(REWARDS.shape, NAN), quantile=0.5)
+    keep_N, _ = accept(PROBS, REAL, np.full(REWARDS.shape, NAN), quantile=0.5)
     assert not keep_N.any()
 
 
@@ -176,16 +176,16 @@ def test_an_empty_set_of_labels_and_labels_without_rewards_have_their_answer():
 )
 def test_a_bound_that_makes_no_sense_is_refused(options, message):
     with pytest.raises(BadInput, match=message):
-        accepted(PROBS, REAL, REWARDS, **options)
+        accept(PROBS, REAL, REWARDS, **options)
 
 
 def test_tilts_that_make_no_sense_are_refused():
     with pytest.raises(BadInput, match="strength: -1 given; allowed: a number of 0 or more"):
-        tilted(PROBS, REAL, REWARDS, strength=-1)
+        tilt(PROBS, REAL, REWARDS, strength=-1)
     with pytest.raises(ValueError, match="do not fit"):
-        tilted(PROBS, REAL, REWARDS[:, :2])
+        tilt(PROBS, REAL, REWARDS[:, :2])
     with pytest.raises(ValueError, match="1 rewards are infinite"):
-        tilted(PROBS[:1], REAL[:1], np.array([[np.inf, 0, 0]]))
+        tilt(PROBS[:1], REAL[:1], np.array([[np.inf, 0, 0]]))
     with pytest.raises(ValueError, match="no validation question"):
         choose_strength(PROBS[:0], REAL[:0], REWARDS[:0], np.array([]))
     for gold in (2, -1):

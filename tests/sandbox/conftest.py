@@ -2,7 +2,7 @@
 
 import pytest
 
-from w2s.sandbox import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe, tier
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from w2s.sandbox import NotPlain, Object, open_program, run_program, tiers
 from w2s.sandbox import run as sandbox_run
+from w2s.sandbox import run_program, tiers
+from w2s.sandbox.plain import NotPlain, Object
+from w2s.sandbox.run import open_program
 
 ECHO = "def echo(x): return x"
 

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from w2s.store.files import write_json
 
 from w2s.ensemble.alphas import ALPHAS
 from w2s.stages import committee
-from w2s.store.artifacts import write_json
 from w2s.store.records import (
     Example,
     Gold,

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from w2s.store.files import describe_disk_error, write_json
 
 from w2s.cli import main
-from w2s.store.artifacts import Stage, Store, disk_trouble, read_manifest, write_json
+from w2s.store.artifacts import Stage, Store, read_manifest
 from w2s.store.records import BadInput
 
 
@@ -151,11 +152,11 @@ def test_json_is_whole_or_not_there(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.ENOTDIR])
 def test_a_disk_that_is_full_or_closed_is_told_in_words_and_a_bug_is_not_taken_for_one(number):
-    assert disk_trouble(OSError(number, os.strerror(number), "a/file")) == f"a/file: {os.strerror(number)}"
+    assert describe_disk_error(OSError(number, os.strerror(number), "a/file")) == f"a/file: {os.strerror(number)}"
     named = type("SafetensorError", (Exception,), {})
-    assert disk_trouble(named(f"I/O error: ... (os error {number})")) == f"writing: {os.strerror(number)}"
+    assert describe_disk_error(named(f"I/O error: ... (os error {number})")) == f"writing: {os.strerror(number)}"
     for other in (FileNotFoundError(errno.ENOENT, "no", "x"), ValueError(f"os error {number}"), OSError("no number")):
-        assert disk_trouble(other) is None
+        assert describe_disk_error(other) is None
 
 
 def test_a_file_where_the_runs_should_lie_is_told_in_one_line(tiny_config, capsys):

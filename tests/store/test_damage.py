@@ -199,14 +199,14 @@ def test_nothing_is_hashed_twice_while_it_does_not_change(store, in_tiny_run, mo
     from w2s.store import artifacts as module
 
     folder, hashed = store / titled(in_tiny_run, "committee answers"), []
-    sha256 = module.sha256
+    sha256 = module.hash_file
     monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path.name) or sha256(path))
     for _ in range(3):
-        module.checked(folder)
+        module.check_artifact(folder)
     assert len(hashed) == len(set(hashed)) == len(read_manifest(folder)["files"])
     np.savez(folder / "hard_test_votes.npz", a=np.zeros(1))
     with pytest.raises(BadInput, match=r"hard_test_votes\.npz: it is not as it was written"):
-        module.checked(folder)
+        module.check_artifact(folder)
 
 
 @pytest.mark.parametrize("name", [MANIFEST, LISTING, "config.yaml"])

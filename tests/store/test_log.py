@@ -98,7 +98,7 @@ def test_the_pace_is_that_of_the_last_minute_and_what_was_done_before_is_no_part
         for steps in (10, *[10] * 30, *[1] * 70):  # ten a second, then one
             advance(steps)
             clock.now += 1
-    with log.shown("slow") as show:
+    with log.show_progress("slow") as show:
         for done in (50, 51, 52, 53):
             show(done, 100)
             clock.now += 600

@@ -10,7 +10,7 @@ import pytest
 
 from w2s.cli import main
 from w2s.config.load import load
-from w2s.store.artifacts import checked, read_manifest
+from w2s.store.artifacts import check_artifact, read_manifest
 from w2s.store.records import Example, Outcome, PseudoLabels, read_arrays, read_rows
 from w2s.story.main import build
 
@@ -77,7 +77,7 @@ def test_every_artifact_is_as_its_manifest_says_and_nothing_is_left_over(tiny_ru
     listed = {one["folder"] for one in stages(tiny_run).values()}
     assert {path.name for path in store.iterdir()} == listed
     for name in listed:
-        checked(store / name)
+        check_artifact(store / name)
         assert name.endswith(read_manifest(store / name)["key"])
 
 

@@ -30,7 +30,7 @@ from w2s.config.fields import (
 )
 from w2s.config.load import load
 from w2s.config.studies import Curve, RewardPool, RewardSuites
-from w2s.data.rows import content_of, folder_content
+from w2s.data.rows import hash_folder, hash_rows
 from w2s.store.artifacts import Stage, Store
 from w2s.store.records import BadInput, Example, Gold
 from w2s.story.execution import execute, write_run
@@ -319,8 +319,8 @@ def test_seeds_share_what_no_seed_decides(config):
 
 def test_the_rows_are_the_identity_of_a_data_set_wherever_they_lie(config, tmp_path):
     rows = [Example("1", "s", "choice", "p", ("a", "b"))], [Gold("1", 0)]
-    assert content_of(rows) == content_of(rows)
-    assert content_of(rows) != content_of((rows[0], [Gold("1", 1)]))
+    assert hash_rows(rows) == hash_rows(rows)
+    assert hash_rows(rows) != hash_rows((rows[0], [Gold("1", 1)]))
     own = tmp_path / "data" / "own.jsonl"
     before = told(config)
     own.write_text(own.read_text().replace("a11", "x11"))
@@ -334,10 +334,10 @@ def test_a_changed_local_model_is_another_base(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "weights").write_bytes(b"a" * 10)
-    before = folder_content(folder)
+    before = hash_folder(folder)
     (folder / "weights").write_bytes(b"b" * 10)
-    assert folder_content(folder) != before
-    assert folder_content(tmp_path / "nothing") is None
+    assert hash_folder(folder) != before
+    assert hash_folder(tmp_path / "nothing") is None
 
 
 # Making stages

@@ -12,7 +12,7 @@ import yaml
 from tests.models import tiny
 from w2s.cli import main
 from w2s.config.load import load
-from w2s.data.pairs import group_of
+from w2s.data.pairs import hash_instruction
 from w2s.evaluation.rewards.reward_study_report import left_out
 from w2s.store import log
 from w2s.store.records import BadInput, Example, PseudoLabels, read_arrays, read_rows
@@ -164,14 +164,14 @@ def test_no_instruction_that_is_judged_was_trained_on(here):
         folder, seed = here / "runs/store" / one["folder"], one["tags"]["seed"]
         groups = {row.meta["group"] for row in read_rows(folder / "targets.jsonl", Example)}
         judged = {row.meta["group"] for row in read_rows(folder / "held_out.jsonl", Example)}
-        judged |= {group_of(row["prompt"]) for row in read_pairs(here / "data/theirs.jsonl")}
+        judged |= {hash_instruction(row["prompt"]) for row in read_pairs(here / "data/theirs.jsonl")}
         (pool,) = [s for s in listed(here) if s["tags"].get("kind") == "pool" and s["tags"]["seed"] == seed]
         asked = read_rows(here / "runs/store" / pool["folder"] / "pool.jsonl", Example)
         assert len(asked) == 4
         assert not groups & (judged | {row.meta["group"] for row in asked})
         assert "fool" in asked[0].meta["models"]
         held = read_rows(folder / "held_out.jsonl", Example)
-        leaked = group_of(rows(1)[0]["prompt"])
+        leaked = hash_instruction(rows(1)[0]["prompt"])
         # Two pairs have that instruction: either they were held out anyway, or they were taken out.
         assert one["tags"]["removed"]["theirs"] == (0 if leaked in {row.meta["group"] for row in held} else 2)
 

@@ -16,7 +16,7 @@ from w2s.config.load import load
 from w2s.evaluation.run.collect import finish, reward_notes
 from w2s.evaluation.run.inspect import describe_row
 from w2s.evaluation.run.runs import Artifact, Run
-from w2s.rewards.tilt import tilted
+from w2s.rewards.tilt import tilt
 from w2s.store import log
 from w2s.store.artifacts import write_manifest
 from w2s.store.records import BadInput, Example, Predictions, PseudoLabels, Rewards, read_arrays, read_rows
@@ -262,7 +262,7 @@ def test_a_tilted_committee_labels_the_pool_and_the_report_says_what_that_brough
         members = read_arrays(stages["rewards of candidates"] / f"{name}.npz", Rewards).scores_MNK
         even_MNK = (members - members.mean(2, keepdims=True)) / members.std(2, keepdims=True)
         assert np.allclose(rewards.scores_MNK[0], even_MNK.mean(0))
-        wanted = tilted(plain.probs_NK, plain.mask_NK, rewards.scores_MNK[0], strength=0.5)
+        wanted = tilt(plain.probs_NK, plain.mask_NK, rewards.scores_MNK[0], strength=0.5)
         assert np.allclose(found.probs_NK, wanted)
     labels = read_arrays(stages["labels by rewarded"] / "labels.npz", PseudoLabels)
     assert np.allclose(labels.target_NK[labels.weight_N > 0].sum(1), 1)

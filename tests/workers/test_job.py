@@ -139,7 +139,7 @@ def test_what_a_job_leaves_out_has_its_default(tmp_path):
 def test_a_value_of_the_environment_is_not_written_and_comes_back(tmp_path, monkeypatch):
     monkeypatch.setattr(hidden, "_known", {})
     monkeypatch.setenv("W2S_TEST_MODEL", "a-secret-place")
-    job = Predict({"a": "a.jsonl"}, by="me", model=hidden.value_of("W2S_TEST_MODEL"))
+    job = Predict({"a": "a.jsonl"}, by="me", model=hidden.read_variable("W2S_TEST_MODEL"))
     write_job(tmp_path, job)
     assert "a-secret-place" not in (tmp_path / "job.json").read_text()
     assert read_job(tmp_path) == job

@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        from w2s.store.artifacts import disk_trouble
+        from w2s.store.files import describe_disk_error
 
-        if not (words := disk_trouble(error)):
+        if not (words := describe_disk_error(error)):
             raise
         refuse(words)
     except KeyboardInterrupt:
@@ -285,11 +285,11 @@ def methods(asked: argparse.Namespace) -> None:
 
 def env(asked: argparse.Namespace) -> None:
     """Versions, devices, DeepSpeed and the sandbox's tier."""
-    from w2s.sandbox import describe
+    from w2s.sandbox.tiers import describe
     from w2s.stages.jobs import count_accelerators, count_cores
-    from w2s.store.artifacts import git_commit, versions
+    from w2s.store.artifacts import read_commit, read_versions
 
-    facts = {**versions(), "commit": git_commit(), "cores": count_cores(), "accelerators": count_accelerators()}
+    facts = {**read_versions(), "commit": read_commit(), "cores": count_cores(), "accelerators": count_accelerators()}
     facts |= {"platform": sys.platform, "sandbox": describe()}
     print(
         json.dumps(facts, indent=1) if not sys.stdout.isatty() else "\n".join(f"{k:14} {v}" for k, v in facts.items())

@@ -105,10 +105,10 @@ class Version(argparse.Action):
     """The version, and the commit in a checkout; looked up only where it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
-        from w2s.store.artifacts import git_commit, versions
+        from w2s.store.artifacts import read_commit, read_versions
 
-        commit = f" (commit {git_commit()})" if git_commit() else ""
-        print(f"w2s {versions().get('w2s', 'not installed')}{commit}")
+        commit = f" (commit {read_commit()})" if read_commit() else ""
+        print(f"w2s {read_versions().get('w2s', 'not installed')}{commit}")
         parser.exit()
 
 

@@ -18,7 +18,7 @@ from w2s.config.fields import Config, Learner, RewardModels, Sizes
 from w2s.config.registry import build
 from w2s.config.smoke import limited
 from w2s.config.studies import RewardSuites
-from w2s.store.hidden import hidden, hide, value_of
+from w2s.store.hidden import hide, hide_values, read_variable
 from w2s.store.records import BadInput
 
 COMMAND_LINE = "command line"
@@ -70,7 +70,7 @@ def resolve(values: dict, problems: list[str]) -> dict:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    OmegaConf.register_resolver("oc.env", value_of, replace=True)  # the same, and what it gives is shown nowhere
+    OmegaConf.register_resolver("oc.env", read_variable, replace=True)  # the same, and what it gives is shown nowhere
     try:
         return OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     except OmegaConfBaseException as error:
@@ -308,7 +308,7 @@ def shown(config: Config) -> dict[str, Any]:
             return [redact(v, key) for v in node]
         return "[redacted]" if isinstance(node, str) and SECRET.search(key) else node
 
-    return hidden(redact(dataclasses.asdict(config)))
+    return hide_values(redact(dataclasses.asdict(config)))
 
 
 def to_yaml(config: Config) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from w2s.data.questions import Question, gather, splits_of, text
+from w2s.data.questions import Question, check_splits, gather, text
 from w2s.data.reading import Row, find, lines, rows
 from w2s.store.records import BadInput, Example, Gold
 
@@ -30,7 +30,7 @@ def math(
     """Competition mathematics (Hendrycks 2021). Level 1 to 5; a copy with bands: 1.5 (levels 1, 2), 4 (3 to 5). MIT."""
 
     def parts() -> Iterator[tuple[str, Iterator[Row]]]:
-        for one in splits_of("math", split, ("train", "test")):
+        for one in check_splits("math", split, ("train", "test")):
             if root is not None:
                 yield one, rows(root, "math", [one, f"{one}_bands"], ("", None), one)
                 continue
@@ -100,7 +100,7 @@ def gsm8k(
 
     parts = (
         (one, rows(root, "gsm8k", [one], ("openai/gsm8k", "main"), one))
-        for one in splits_of("gsm8k", split, ("train", "test"))
+        for one in check_splits("gsm8k", split, ("train", "test"))
     )
     return gather("gsm8k", parts, fit, limit=limit, level=level)
 
@@ -119,7 +119,7 @@ def asdiv(
             meta["row"] = row["id"]
         return Question(f"{text(row, 'body').strip()} {text(row, 'question').strip()}", (), answer, meta)
 
-    splits_of("asdiv", split, ("all",))
+    check_splits("asdiv", split, ("all",))
     if root is None:
         found = rows(None, "asdiv", [], ("EleutherAI/asdiv", "asdiv"), "validation")
     else:

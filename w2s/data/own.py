@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from w2s.data.answer_column import Choices, Reading, place_of, read_as, shown
 from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
 from w2s.data.questions import Question, gather
-from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
+from w2s.data.reading import Row, file_rows, literal, quoted, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 PUBLIC = ("subject", "grade", "bloom", "depth", "difficulty")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from w2s.data.layouts import families, filled, plain, plain_rows, say_once, unread
-from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, pairs_of
-from w2s.data.reading import Problems, Row, file_rows, literal, quoted, some
+from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, gather_pairs
+from w2s.data.reading import Row, file_rows, literal, quoted, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 # Plain names of columns (see layouts.plain); of several, the first that is there.
@@ -63,7 +64,7 @@ def file(
         return pair_of(row, spelled, meaning)
 
     source, parts = Path(path).name.split(".")[0], [("all", "", rows)]
-    pairs = pairs_of(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
+    pairs = gather_pairs(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
     used = {one for _, row in rows for one in (*columns_of(tuple(row)), *asked(row))}
     used |= {*META, "group", *WRITERS[0], *WRITERS[1]}
     for note in unread(place, spelled, used):  # not before: what is refused leaves no log

@@ -22,7 +22,8 @@ import numpy as np
 
 from w2s.data.duplicates import normalise
 from w2s.data.questions import HELD_OUT, text
-from w2s.data.reading import Problems, Row, some
+from w2s.data.reading import Row, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 ANSWER = "\n\nAssistant:"  # what begins an answer in a dialogue that is one text
@@ -61,7 +62,7 @@ def dialogue(row: dict[str, Any]) -> Pair:
     return Pair(prompt, chosen[at + len(ANSWER) :], rejected[at + len(ANSWER) :], 0, {}, prompt.split(ANSWER)[0])
 
 
-def pairs_of(
+def gather_pairs(
     source: str,
     parts: Iterable[tuple[str, str, Iterable[Row]]],
     fit: Callable[[dict[str, Any]], Pair],
@@ -119,7 +120,7 @@ def ordered(source: str, pair: Pair, meta: dict[str, Any], seed: int) -> tuple[E
     preferred = None if pair.preferred is None else int(pair.preferred != turned)
     if writers := meta.get("generators"):
         meta["generators"] = list(reversed(writers)) if turned else list(writers)
-    meta = {"group": group_of(pair.opening or pair.prompt), **meta}
+    meta = {"group": hash_instruction(pair.opening or pair.prompt), **meta}
     meta |= {"length_difference": len(texts[0]) - len(texts[1]), "tie": preferred is None}
     return Example(example_id(source, pair.prompt, texts), source, "choice", pair.prompt, texts, meta), preferred
 
@@ -167,7 +168,7 @@ def split_by_group(examples: Sequence[Example], shares: Mapping[str, float], see
 
 
 @lru_cache(maxsize=1 << 16)
-def group_of(instruction: str) -> str:
+def hash_instruction(instruction: str) -> str:
     """The same id for instructions that differ in case, white space or the punctuation of sentences alone."""
     return hashed(normalise(instruction))
 

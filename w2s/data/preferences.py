@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from w2s.data.own_pairs import file
-from w2s.data.pairs import Pair, Pairs, dialogue, pairs_of
-from w2s.data.questions import splits_of, text
+from w2s.data.pairs import Pair, Pairs, dialogue, gather_pairs
+from w2s.data.questions import check_splits, text
 from w2s.data.reading import Row, rows
 from w2s.store.records import BadInput
 
@@ -37,10 +37,10 @@ def hh_rlhf(
         )
     parts = [
         (one, part, rows(root, "hh_rlhf", [f"{part}-{one}"], ("Anthropic/hh-rlhf", None), one))
-        for one in splits_of("hh_rlhf", split, ("train", "test"))
+        for one in check_splits("hh_rlhf", split, ("train", "test"))
         for part in (HH_SUBSETS if subset is None and root is not None else [subset or "all"])
     ]
-    return pairs_of("hh_rlhf", parts, dialogue, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("hh_rlhf", parts, dialogue, limit=limit, ties=ties, seed=seed)
 
 
 def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -57,7 +57,7 @@ def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = Fal
 
     hub = ("tatsu-lab/alpaca_eval", "alpaca_farm_human_annotations")
     found = rows(root, "alpaca_eval", ["preferences_gpt4_vs_davinci003", "preferences"], hub, "validation")
-    return pairs_of("alpaca_eval", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("alpaca_eval", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def autoj(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -74,7 +74,7 @@ def autoj(root: Path | None, *, limit: int | None = None, ties: bool = False, se
         )
 
     found = file_or_refusal(root, "autoj", "testdata_pairwise")
-    return pairs_of("autoj", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("autoj", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -94,7 +94,7 @@ def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, 
         return Pair(prompt, first, second, preferred if most > 1 else None, {**meta, "generators": writers})
 
     found = file_or_refusal(root, "pandalm", "testset-v1")
-    return pairs_of("pandalm", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("pandalm", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -111,7 +111,7 @@ def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = F
         return Pair(prompt, chosen, rejected, 0, {"subset": text(row, "source")})
 
     found = file_or_refusal(root, "hhh_alignment", "hhh_alignment_eval")
-    return pairs_of("hhh_alignment", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("hhh_alignment", [("test", "", found)], fit, limit=limit, ties=ties, seed=seed)
 
 
 def one_of(row: Mapping[str, Any], column: str, meaning: Mapping[float, int | None]) -> int | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from w2s.data.reading import rows
-from w2s.sandbox import NotPlain, encode
+from w2s.sandbox.plain import NotPlain, encode
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 Loaded = tuple[list[Example], list[Gold]]

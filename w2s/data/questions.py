@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, Row, some
+from w2s.data.reading import Row, some
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gol
     return held_out or gold == first_gold
 
 
-def splits_of(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:
+def check_splits(source: str, split: str | Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """The splits asked for as a list; unknown, repeated or no splits are a BadInput."""
     asked = [split] if isinstance(split, str) else list(split)
     for one in asked:
@@ -128,7 +129,7 @@ def text(row: Mapping[str, Any], column: str) -> str:
     return row[column]
 
 
-def labelled(value: Any) -> tuple[list[str], list[str]]:
+def read_choices(value: Any) -> tuple[list[str], list[str]]:
     """(labels, texts) of choices: [{label, text}, ...] as AI2 publishes them, or {label: [...], text: [...]} (hub)."""
     if isinstance(value, Mapping):
         labels, texts = value["label"], value["text"]

@@ -15,7 +15,7 @@ from w2s.store.records import Example, Gold
 ENDS = 1 << 20  # bytes at each end of a file that its hash reads
 
 
-def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]:
+def make_row_reader(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]:
     """seed -> all questions of the sources; a source that draws by seed gets the run's."""
 
     @cache
@@ -30,18 +30,18 @@ def rows_of(config: Config) -> Callable[[int], tuple[list[Example], list[Gold]]]
     return rows
 
 
-def suite_rows_of(config: Config) -> Callable[[str], tuple[list[Example], list[Gold]]]:
+def make_suite_reader(config: Config) -> Callable[[str], tuple[list[Example], list[Gold]]]:
     specs = {suite_name(spec): (at, spec) for at, spec in enumerate(config.evaluation.suites)}
 
     @cache
     def rows(name: str) -> tuple[list[Example], list[Gold]]:
         at, spec = specs[name]
-        return first(read_source(config, spec, f"evaluation.suites.{at}", 0), config.limit)
+        return take_first(read_source(config, spec, f"evaluation.suites.{at}", 0), config.limit)
 
     return rows
 
 
-def first(rows: tuple[list[Example], list[Gold]], limit: int | None) -> tuple[list[Example], list[Gold]]:
+def take_first(rows: tuple[list[Example], list[Gold]], limit: int | None) -> tuple[list[Example], list[Gold]]:
     """Of a set the first so many questions by id, in the set's own order; None: all."""
     kept = set(sorted({row.id for row in rows[0]})[:limit])
     return [row for row in rows[0] if row.id in kept], [row for row in rows[1] if row.id in kept]
@@ -57,7 +57,7 @@ def draws(spec: dict) -> bool:
     return "seed" in options(SOURCES[spec["name"]]) and "seed" not in spec
 
 
-def folder_content(folder: Path) -> str | None:
+def hash_folder(folder: Path) -> str | None:
     """A hash of a local model's files (of large ones, their size and both ends); None where there is no such folder."""
     if not folder.is_dir():
         return None
@@ -76,7 +76,7 @@ def suite_name(spec: dict) -> str:
     return str(spec["name"])
 
 
-def content_of(rows: tuple[list[Example], list[Gold]]) -> str:
+def hash_rows(rows: tuple[list[Example], list[Gold]]) -> str:
     """A hash of questions and gold: the rows are the data set's identity, wherever they came from."""
     digest = hashlib.sha256()
     for row in (*rows[0], *rows[1]):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from w2s.data.arithmetic import asdiv, gsm8k, math
 from w2s.data.own import file
 from w2s.data.programs import humaneval, humanevalplus, mbpp, mbppplus
-from w2s.data.questions import Question, by_label, gather, labelled, splits_of, text
+from w2s.data.questions import Question, by_label, check_splits, gather, read_choices, text
 from w2s.data.reading import Row, rows
 from w2s.data.world import world
 from w2s.store.records import BadInput, Example, Gold
@@ -52,7 +52,7 @@ def arc(
 ) -> Questions:
     def fit(row: dict) -> Question:
         nested = row["question"] if isinstance(row["question"], dict) else {"stem": row["question"], **row}
-        labels, texts = labelled(nested["choices"])
+        labels, texts = read_choices(nested["choices"])
         human = row.get("annotation") or {}
         named = {key: human.get(column) for key, column in ARC_LABELS.items() if human.get(column) is not None}
         answer = by_label(labels, row["answerKey"])
@@ -60,7 +60,7 @@ def arc(
 
     parts = (
         (one, rows(root, "arc", [f"{config}-{AI2_SPLITS[one]}"], ("allenai/ai2_arc", config), one))
-        for one in splits_of(source, split, AI2_SPLITS)
+        for one in check_splits(source, split, AI2_SPLITS)
     )
     return gather(source, parts, fit, limit=limit, level=level)
 
@@ -83,7 +83,7 @@ def sciq(
     where there is one (correct and wrong answers of a question are paired as they come), else from the 4-choice rows.
     """
     parts = []
-    for one in splits_of("sciq", split, ("train", "validation", "test")):
+    for one in check_splits("sciq", split, ("train", "validation", "test")):
         names = [one] if form == "choices" else [f"{one}_binary_pairs", one]
         found = rows(root, "sciq", names, ("allenai/sciq", None), one)
         parts.append((one, sciq_pairs(found) if form == "pairs" else found))
@@ -135,7 +135,7 @@ def openbookqa(
 
     def fit(row: dict) -> Question:
         if "question_stem" in row:
-            labels, texts = labelled(row["choices"])
+            labels, texts = read_choices(row["choices"])
             return Question(text(row, "question_stem"), texts, by_label(labels, row["answerKey"]), {"row": row["id"]})
         return indexed(row)
 
@@ -149,7 +149,7 @@ def commonsenseqa(
 
     def fit(row: dict) -> Question:
         nested = row["question"] if isinstance(row["question"], dict) else {"stem": row["question"], **row}
-        labels, texts = labelled(nested["choices"])
+        labels, texts = read_choices(nested["choices"])
         meta = {"row": row["id"], "subject": nested.get("question_concept")}
         return Question(text(nested, "stem"), texts, by_label(labels, row["answerKey"]), meta)
 
@@ -206,7 +206,7 @@ def mmlu(
 
     seen: set[str] = set()
     splits = ("test", "validation", "dev", "auxiliary_train")
-    asked = splits_of("mmlu", split, splits)
+    asked = check_splits("mmlu", split, splits)
     parts = ((one, wanted(rows(root, "mmlu", [one], ("cais/mmlu", "all"), one))) for one in asked)
     questions = gather("mmlu", parts, fit, limit=limit, level=level)
     if missing := sorted(set(subjects or ()) - seen):
@@ -238,7 +238,7 @@ def simple(
     level: float | None,
 ) -> Questions:
     """A set with one file (base names by split) and one hub split for each of its splits."""
-    parts = ((one, rows(root, folder, splits[one], hub, one)) for one in splits_of(source, split, splits))
+    parts = ((one, rows(root, folder, splits[one], hub, one)) for one in check_splits(source, split, splits))
     return gather(source, parts, fit, limit=limit, level=level)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from w2s.sandbox import encode
+from w2s.sandbox.plain import encode
 from w2s.store.records import Example, Gold, Task, example_id
 
 THINGS = 160

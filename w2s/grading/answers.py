@@ -12,7 +12,7 @@ import re
 from w2s.grading import expressions
 from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
 from w2s.grading.expressions import STYLED, is_maths
-from w2s.grading.quantities import LONGEST, quantity_of, same_quantity, unit_of, with_point
+from w2s.grading.quantities import LONGEST, read_quantity, read_unit, same_quantity, with_point
 
 __all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "quantity_of", "same", "same_answer"]
 
@@ -33,7 +33,7 @@ JOINED = re.compile(
 
 def normalise(answer: str) -> str:
     """One spelling for answers that are the same number, whatever its unit, or the same text but for spaces."""
-    number = quantity_of(answer)
+    number = read_quantity(answer)
     return str(number[0]) if number is not None else plain_text(answer)
 
 
@@ -62,10 +62,10 @@ def same(given: str, wanted: str) -> bool | None:
     if ";" in given and ";" in wanted:
         return same_lists(given.split(";"), wanted.split(";"))
     for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
-        quantities = quantity_of(one), quantity_of(other)
+        quantities = read_quantity(one), read_quantity(other)
         if all(quantities) and same_quantity(*quantities):
             return True
-    if all(map(quantity_of, (given, wanted))) or any(map(AS_TEXT.fullmatch, (given, wanted))):
+    if all(map(read_quantity, (given, wanted))) or any(map(AS_TEXT.fullmatch, (given, wanted))):
         return False
     if all(times := [TIME.fullmatch(side.casefold()) for side in (given, wanted)]):
         (one, half), (other, other_half) = (found.groups() for found in times)
@@ -100,7 +100,7 @@ def same_maths(given: str, wanted: str) -> bool | None:
     )
     if not (is_maths(given) and is_maths(wanted)) or bool(BOUND.match(given)) != bool(BOUND.match(wanted)):
         return False
-    units = [unit_of(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
+    units = [read_unit(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
     bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
     if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
         return False
@@ -118,7 +118,7 @@ def plain_text(answer: str) -> str:
 
 def radians(answer: str) -> str:
     r"""Angles in degrees as multiples of \pi, where they are the answer or stand in an expression."""
-    found = quantity_of(answer)
+    found = read_quantity(answer)
     if found and found[1] == "°":
         return rf"\frac{{{found[0].numerator}\pi}}{{{180 * found[0].denominator}}}"
     return ANGLE.sub(r"(\\frac{\1\\pi}{180})", re.sub(r"\\?\$", "", answer))

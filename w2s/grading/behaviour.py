@@ -13,9 +13,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from w2s.grading.extract import LONGEST_PROGRAM, parses, program_of
-from w2s.grading.inputs import UNREADABLE, Given, entry_of, examples_of
-from w2s.sandbox import COMPARER, Reply, Unsafe, coded, encode, open_program, tier
+from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
+from w2s.grading.inputs import UNREADABLE, Given, find_entry, find_examples
+from w2s.sandbox import coded
+from w2s.sandbox.compare import COMPARER
+from w2s.sandbox.plain import encode
+from w2s.sandbox.program import Reply
+from w2s.sandbox.run import open_program
+from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput, Example
 
 TIMEOUT_S, MEMORY_MB = 2.0, 512
@@ -35,14 +40,14 @@ def passes_examples(
     None where the prompt shows none or the sandbox failed. timeout_s: of all of them together. BadInput where programs
     cannot be run safely on this machine and nobody accepted the risk.
     """
-    shown = examples_of(example)
+    shown = find_examples(example)
     if not shown:
         return None
     program = runnable(example, text)
     if program is None:
         return False
     wanted = [Reply("ok", json.dumps(encode(expected)).encode()) for _, expected in shown]
-    calls = [(entry_of(example), arguments) for arguments, _ in shown]
+    calls = [(find_entry(example), arguments) for arguments, _ in shown]
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
     arguments = [[] for _ in shown]  # no rule here looks at them
     found = asked(program, calls, "disagreement", [arguments, "equal", 0.0], wanted, limits)
@@ -125,7 +130,7 @@ def outputs(
 
 def runnable(example: Example, text: str) -> str | None:
     """The program in `text`; None where there is none: it does not parse, or has no function of the wanted name."""
-    program = program_of(example, text) if text.strip() else ""
+    program = extract_program(example, text) if text.strip() else ""
     if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None
     try:
@@ -133,7 +138,7 @@ def runnable(example: Example, text: str) -> str | None:
         ast.unparse(tree)  # one that is too deep to be spelled is none
     except UNREADABLE:
         return None
-    entry, made = entry_of(example), set()
+    entry, made = find_entry(example), set()
     for node in tree.body:
         made |= {getattr(node, "name", None)} | {ast.unparse(one) for one in getattr(node, "targets", ())}
         made |= {alias.asname or alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from w2s.grading.answers import final_answer, is_maths, plain_text, quantity_of, same
+from w2s.grading.answers import final_answer, is_maths, plain_text, same
 from w2s.grading.behaviour import MEMORY_MB, TIMEOUT_S, in_threads, outputs, runnable
-from w2s.grading.inputs import UNREADABLE, calls_for, entry_of
+from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
+from w2s.grading.quantities import read_quantity
 from w2s.store.records import Example
 
 COMPARISONS = 200  # of expressions, per question; one that took too long counts as SLOW of them
@@ -93,7 +94,7 @@ def same_answers(finals: Sequence[str]) -> dict[str, str]:
     """
     spellings = defaultdict(Counter)
     for final in filter(None, finals):
-        spellings[quantity_of(final) or plain_text(final)][final] += 1
+        spellings[read_quantity(final) or plain_text(final)][final] += 1
     kinds = sorted(spellings.items(), key=lambda pair: (-pair[1].total(), min(pair[1])))
     left, leaders, found = COMPARISONS, {}, {}
     for kind, many in kinds:
@@ -122,7 +123,7 @@ def same_programs(example: Example, programs: Sequence[str], inputs: int, limits
     given = {}
     for program, source in sources.items():
         if source not in given:
-            given[source] = outputs(program, entry_of(example), certain + generated, **limits)
+            given[source] = outputs(program, find_entry(example), certain + generated, **limits)
     kept = telling(list(given.values()), len(certain))
     found = {source: tuple(many[at] for at in kept) for source, many in given.items()}
     unseen = {source for source, many in found.items() if any(one.startswith(UNSEEN) for one in many)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from w2s.grading.expressions import is_maths, read
-from w2s.grading.quantities import LONGEST, quantity_of
+from w2s.grading.quantities import LONGEST, read_quantity
 
 LONGEST_TEXT = 200_000  # characters at the end of a text that can hold its answer
 TAIL = 2000  # characters at the end of a text that math-verify looks at
@@ -223,7 +223,7 @@ def valued(said: str) -> str | None:
         return None
     if word := YES_OR_NO.match(bare):
         return word[0]
-    if quantity_of(bare) or is_maths(bare):
+    if read_quantity(bare) or is_maths(bare):
         return bare
     if not re.search(r"\d", bare):
         return bare if len(bare.split()) <= 6 or not SENTENCE.search(bare) else None
@@ -264,12 +264,12 @@ def unannounced(text: str) -> str | None:
     one_line, bare = "\n" not in text, bare_answer(text) if len(text) <= LONGEST else ""
     one_line = one_line and not DENIED_VALUE.search(text)
     labelled = re.match(r"[^\W\d][\w ]{1,30}: +(.+)", bare)  # Total: 18
-    bare = labelled[1] if labelled and quantity_of(labelled[1]) else bare
+    bare = labelled[1] if labelled and read_quantity(labelled[1]) else bare
     if one_line and bare:
         begins = (bare[0].isdigit() and not SENTENCE.search(bare)) or (
             len(bare.split()) <= 3 and text[-1] not in ".!?:"
         )
-        if quantity_of(bare) or is_maths(bare) or begins:
+        if read_quantity(bare) or is_maths(bare) or begins:
             return bare
         if not re.search(r"[\d\\=]", bare):
             return bare if len(bare.split()) <= 6 and not SENTENCE.search(bare) and text[-1] not in ":?" else None

@@ -50,7 +50,7 @@ class Budget:
             return -1
 
 
-def program_of(example: Example, text: str) -> str:
+def extract_program(example: Example, text: str) -> str:
     """The whole program in a model's text, with the imports and functions of the prompt.
 
     Of several definitions of the wanted function the last whole one counts. Where there is none, the text, or a fenced

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from w2s.data.programs import literal
-from w2s.sandbox import NotPlain, encode, spelled
+from w2s.sandbox.compare import spelled
+from w2s.sandbox.plain import NotPlain, encode
 from w2s.store.records import Example
 
 Given = list[Any]  # the arguments of a call
@@ -27,7 +28,7 @@ LONGEST_CALL, LONGEST_RESULT = 4000, 2000  # characters
 DEEPEST = 4  # brackets in one another; each makes a value up to five times as large
 
 
-def entry_of(example: Example) -> str:
+def find_entry(example: Example) -> str:
     """The function that a program must have: the one that the example names, else the last in the prompt."""
     named = str(example.meta.get("entry_point") or "")
     defined = re.findall(r"^(?:async\s+)?def\s+(\w+)", example.prompt, re.MULTILINE)
@@ -35,7 +36,7 @@ def entry_of(example: Example) -> str:
     return named or (defined or called or [""])[-1]
 
 
-def examples_of(example: Example) -> list[tuple[Given, Any]]:
+def find_examples(example: Example) -> list[tuple[Given, Any]]:
     """(arguments, expected result) of each example that stands in the prompt, literals only.
 
     Read are doctests, `assert f(1) == 2`, `f(1) == 2` (or ->, =>, ➞, returns) and "Input: a = 1, b = 2 Output: 3".
@@ -46,7 +47,7 @@ def examples_of(example: Example) -> list[tuple[Given, Any]]:
 
 def shown_calls(example: Example) -> list[tuple[Given, tuple]]:
     """(arguments, (expected,) or () where the prompt does not say) of each call of the function in the prompt."""
-    entry, found = entry_of(example), {}
+    entry, found = find_entry(example), {}
     prompt = re.sub(r"\n[ \t]*\.\.\. ", "\n", example.prompt)
     *_, below = re.split(r"(?m)^\s*Examples?\s*:?\s*$", prompt)  # above it, f(1) = 3 may be part of a definition
     prompt = below if entry and re.search(rf"\b{re.escape(entry)}\s*\(", below) else prompt
@@ -108,7 +109,7 @@ def leading_literal(text: str) -> tuple:
 
 def inputs_and_outputs(example: Example) -> Iterator[tuple[Given, Any]]:
     """Examples in words, for functions whose head stands in the prompt: each names every argument, then the output."""
-    names = [one.arg for one in parameters(example.prompt, entry_of(example))]
+    names = [one.arg for one in parameters(example.prompt, find_entry(example))]
     for part in re.split(r"\b(?:[Ii]nputs?\s*:|For\b)", example.prompt)[1:] if names else ():
         given, *rest = re.split(r"(?i)\b(?:output|result|return)s?\b", part, maxsplit=1)
         written = [re.search(rf"\b{re.escape(name)}\s*[=:]\s*", given) for name in names]
@@ -273,7 +274,7 @@ def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> 
     The prompt's own calls and inputs made from them; without such, inputs made from the annotations of the prompt's
     function, or else of the most frequent head among `programs` (in whatever order they come).
     """
-    entry = entry_of(example)
+    entry = find_entry(example)
     shown = [arguments for arguments, _ in shown_calls(example)]
     seeds = shown or [arguments for arguments, _ in inputs_and_outputs(example)]
     if not seeds:

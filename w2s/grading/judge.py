@@ -18,8 +18,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare, final_answer
-from w2s.grading.extract import LONGEST_PROGRAM, program_of
-from w2s.sandbox import COMPARER, LIBRARIES, Reply, Unsafe, decode, lends, open_program, tier
+from w2s.grading.extract import LONGEST_PROGRAM, extract_program
+from w2s.sandbox.compare import COMPARER
+from w2s.sandbox.plain import decode
+from w2s.sandbox.program import Reply
+from w2s.sandbox.run import lends, open_program
+from w2s.sandbox.tiers import Unsafe, tier
+from w2s.sandbox.warm import LIBRARIES
 from w2s.store.records import BadInput, Example, Gold
 
 Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
@@ -52,7 +57,7 @@ def grade(
         return None, "no tests"
     limits = {"timeout_s": timeout_s, "memory_mb": memory_mb, "allow_unsandboxed": allow_unsandboxed}
     limits |= {"output_bytes": OUTPUT_BYTES}
-    program, tests = program_of(example, text), gold.tests[0]
+    program, tests = extract_program(example, text), gold.tests[0]
     if len(program) > LONGEST_PROGRAM:
         return False, f"the program is longer than {LONGEST_PROGRAM} characters"
     try:

@@ -36,7 +36,7 @@ SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 1
 Quantity = tuple[Fraction, str]  # a number and its unit, "" where none is named
 
 
-def quantity_of(answer: str) -> Quantity | None:
+def read_quantity(answer: str) -> Quantity | None:
     r"""The number that an answer is, exactly, and its unit; None where it is none.
 
     1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\% and 1e3 are numbers.
@@ -101,7 +101,7 @@ def same_quantity(given: Quantity, wanted: Quantity) -> bool:
     if not unit or not wanted_unit:
         parts = (unit + wanted_unit == "%") * [(one / 100, other) if unit else (one, other / 100)]
         return same_number(one, other) or any(same_number(a, b) for a, b in parts)
-    known, known_wanted = unit_of(unit), unit_of(wanted_unit)
+    known, known_wanted = read_unit(unit), read_unit(wanted_unit)
     if known and known_wanted:
         return known[1] == known_wanted[1] and same_number(one * known[0], other * known_wanted[0])
     return same_number(one, other) and not (known or known_wanted) and bool(things(unit) & things(wanted_unit))
@@ -147,7 +147,7 @@ UNITS = {
 }
 
 
-def unit_of(text: str) -> tuple[Fraction, str] | None:
+def read_unit(text: str) -> tuple[Fraction, str] | None:
     """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None where it is not known."""
     text = re.sub(r"\s*\bper\b\s*|\s*/\s*", "/", text.casefold().strip(" ."))
     factor, dimensions = Fraction(1), []

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from w2s.store.artifacts import checked
+from w2s.store.artifacts import check_artifact
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
@@ -47,7 +47,7 @@ def damage(source: str) -> None:
     """A BadInput where `source` lies in an artifact that is not as it was written."""
     for folder in (Path(source).resolve(), *Path(source).resolve().parents):
         if ARTIFACT.fullmatch(folder.name) and folder.parent.name == "store":
-            checked(folder)
+            check_artifact(folder)
 
 
 def depth(source: str) -> float:

@@ -18,7 +18,7 @@ from torch import nn
 
 from w2s.config.fields import Model
 from w2s.models import builtin, folders, internals, score
-from w2s.store.hidden import hidden
+from w2s.store.hidden import hide_values
 from w2s.store.log import say
 from w2s.store.records import BadInput
 
@@ -115,7 +115,7 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
 
 def told(model: Model) -> dict[str, Any]:
     """What a folder says of the model in it; where that came from may be nobody else's business."""
-    return dataclasses.asdict(model) | hidden({"path": model.path, "revision": model.revision})
+    return dataclasses.asdict(model) | hide_values({"path": model.path, "revision": model.revision})
 
 
 def save_adapter(folder: str | Path, adapter: Adapter) -> None:

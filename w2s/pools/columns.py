@@ -23,7 +23,8 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import SUFFIXES, Problems, Row, file_rows, first_line, lines, quoted
+from w2s.data.reading import SUFFIXES, Row, file_rows, first_line, lines, quoted
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput
 
 TEXT, TEXTS, WHOLE, NUMBER, NUMBERS = (

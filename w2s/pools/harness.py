@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from w2s.config.registry import did_you_mean
-from w2s.data.reading import Problems, file_rows
+from w2s.data.reading import file_rows
 from w2s.grading.answers import final_answer, normalise
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, softmax
 
 # Metrics that are 1 where the answer is right and else 0, the preferred first; others are taken where they are named.

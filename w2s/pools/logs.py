@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from w2s.data.reading import Problems, Row, file_rows, quoted
+from w2s.data.reading import Row, file_rows, quoted
 from w2s.grading.judge import judge
 from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, rows_source
 from w2s.pools.harness import lm_eval_rows
 from w2s.store.log import say
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 Suite = tuple[list[Example], list[Gold]]

@@ -101,7 +101,7 @@ def standardise(
     return even_MNK.round(12)  # so that two members who are of opposite minds about a pair cancel out
 
 
-def spec_of(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def make_spec(name: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The aggregator `name`, with the options of `given` (rewards.aggregate) where that names it."""
     return given if name == given["name"] else {"name": name}
 

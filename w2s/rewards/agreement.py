@@ -8,7 +8,7 @@ from scipy.stats import rankdata
 AGREED, APART, NONE_BELOW = "agreed", "they put different candidates first", "no candidate is below it for both"
 
 
-def agreed_pairs(
+def find_agreed_pairs(
     probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(chosen_N, rejected_N, why_N): positions of candidates, -1 where there is no pair, and why (AGREED where not).

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from w2s.config.registry import pick
-from w2s.data.pairs import Pair, hashed, ordered
+from w2s.data.pairs import Pair, ordered
 from w2s.data.preferences import PREFERENCES
 from w2s.ensemble.selection import confidence
-from w2s.store.records import BadInput, Example, PseudoLabels
+from w2s.store.records import BadInput, Example, PseudoLabels, hash_texts
 
 
-class Drawn(NamedTuple):
+class DrawnPairs(NamedTuple):
     """Pairs as Examples of task choice with two choices, their labels over these, and what became of the rest.
 
     counts: pairs, and left out: equal, empty, repeats (further counts are the methods' own).
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     counts: dict[str, int]
 
 
-def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int = 3) -> Drawn:
+def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int = 3) -> DrawnPairs:
     """The right candidate over each wrong one of easy_fit, at most so many wrong ones of a question.
 
     Which ones a hash decides; several right ones take turns. Questions without both kinds give none (counted as
@@ -44,14 +44,14 @@ def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int
         raise BadInput(f"per_question: {per_question} given; allowed: at least 1")
     rows, one_kind = [], 0
     for example, right_K in zip(examples, right_NK, strict=True):
-        texts = sorted(zip(example.choices, right_K, strict=False), key=lambda one: hashed(example.id, one[0]))
+        texts = sorted(zip(example.choices, right_K, strict=False), key=lambda one: hash_texts(example.id, one[0]))
         right, wrong = ([text for text, verdict in texts if verdict == wanted] for wanted in (1, 0))
         one_kind += not (right and wrong)
         rows += [(example, right[at % len(right)], text) for at, text in enumerate(wrong[:per_question]) if right]
     return drawn("gold", rows, {"one_kind": one_kind})
 
 
-def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: float = 0.5) -> Drawn:
+def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: float = 0.5) -> DrawnPairs:
     """The committee's most probable candidate over its least probable one, on its most confident transfer questions.
 
     keep_share: above 0, up to 1, of the questions. No gold is used.
@@ -67,7 +67,7 @@ def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: 
     return drawn("committee", rows, {"undecided": int(keep_N.sum()) - len(rows)})
 
 
-def preferences(root: Path | None, *, source: dict) -> Drawn:
+def preferences(root: Path | None, *, source: dict) -> DrawnPairs:
     """Pairs of a preference data set: source {name, options}; see `w2s methods preferences`.
 
     A tie, where the source is asked for ties, is a label of one half each.
@@ -77,10 +77,10 @@ def preferences(root: Path | None, *, source: dict) -> Drawn:
     target_NK = np.eye(2)[[gold[example.id] for example in found.examples]]
     target_NK[[bool(example.meta["tie"]) for example in found.examples]] = 0.5
     counts = {"pairs": len(found.examples), **found.counts}
-    return Drawn(found.examples, labels_of(found.examples, target_NK, "preferred"), counts)
+    return DrawnPairs(found.examples, labels_of(found.examples, target_NK, "preferred"), counts)
 
 
-def drawn(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, int]) -> Drawn:
+def drawn(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, int]) -> DrawnPairs:
     """The pairs of (question, better text, worse text); none that is left is a BadInput."""
     counts = {"pairs": 0, "equal": 0, "empty": 0, "repeats": 0, **counts}
     found: dict[str, tuple[Example, int]] = {}
@@ -97,7 +97,7 @@ def drawn(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, 
         raise BadInput(f"rewards.pairs: {why!r} gives no pair of a better and a worse candidate ({left})")
     counts["pairs"] = len(found)
     examples = [example for example, _ in found.values()]
-    return Drawn(examples, labels_of(examples, np.eye(2)[[at for _, at in found.values()]], why), counts)
+    return DrawnPairs(examples, labels_of(examples, np.eye(2)[[at for _, at in found.values()]], why), counts)
 
 
 def labels_of(examples: Sequence[Example], target_NK: np.ndarray, why: str) -> PseudoLabels:

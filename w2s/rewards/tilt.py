@@ -15,7 +15,7 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 
 
-class Chosen(NamedTuple):
+class ChosenStrength(NamedTuple):
     """The strength that was chosen, and the mean log-likelihood of gold (nats) at each strength of the grid.
 
     Each at its best temperature.
@@ -29,7 +29,7 @@ class Chosen(NamedTuple):
     rows: int
 
 
-def tilted(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
+def tilt(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, strength: float = 1.0) -> np.ndarray:
     """probs_NK tilted by the rewards: p · exp(strength · reward), renormalised.
 
     This is what maximises the expected reward less the divergence from p over strength. A reward's zero does not
@@ -47,7 +47,7 @@ def choose_strength(
     *,
     grid: Sequence[float] = STRENGTHS,
     temperatures: Sequence[float] = TEMPERATURES,
-) -> Chosen:
+) -> ChosenStrength:
     """The strength of `grid` under which validation questions' right candidates (gold_N) are the most likely.
 
     Each strength is judged at the temperature that suits it best: a committee that is right more often than it says
@@ -62,17 +62,17 @@ def choose_strength(
     grid_G = np.unique([0.0, *grid])
     possible_N = np.asarray(probs_NK)[rows_N, gold_N] > 0
     if not possible_N.any():
-        return Chosen(0.0, grid_G, np.full(len(grid_G), -np.inf), 0)
+        return ChosenStrength(0.0, grid_G, np.full(len(grid_G), -np.inf), 0)
     rows_N, gold_N = rows_N[possible_N], gold_N[possible_N]
     likelihood_G = np.array([
         max(log_normalised(log_NK / one)[rows_N, gold_N].mean() for one in temperatures)
         for log_NK in (log_tilted(probs_NK, mask_NK, rewards_NK, strength) for strength in grid_G)
     ])  # fmt: skip
     best = np.argmax(likelihood_G >= likelihood_G.max() - 1e-12)  # what is less is rounding: the first, so the smallest
-    return Chosen(float(grid_G[best]), grid_G, likelihood_G, int(possible_N.sum()))
+    return ChosenStrength(float(grid_G[best]), grid_G, likelihood_G, int(possible_N.sum()))
 
 
-def accepted(
+def accept(
     probs_NK: np.ndarray,
     mask_NK: np.ndarray,
     rewards_NK: np.ndarray,
@@ -111,7 +111,7 @@ def accepted(
 
 
 def log_tilted(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, strength: float) -> np.ndarray:
-    """ln of `tilted`, exact where its exponent is 0 in float64; −inf where the probability is 0."""
+    """ln of `tilt`, exact where its exponent is 0 in float64; −inf where the probability is 0."""
     if not 0 <= strength < np.inf:
         raise BadInput(f"strength: {strength!r} given; allowed: a number of 0 or more")
     probs_NK, mask_NK = np.asarray(probs_NK, dtype=np.float64), np.asarray(mask_NK, dtype=bool)

@@ -15,7 +15,7 @@ from w2s.config.fields import Runtime
 from w2s.store.records import Example, Gold
 
 if TYPE_CHECKING:
-    from w2s.rewards.pairs import Drawn
+    from w2s.rewards.pairs import DrawnPairs
 
 Inputs = Mapping[str, Path]
 Facts = dict[str, Any]
@@ -34,5 +34,5 @@ class Tools:
     """Does the job in a folder (see jobs.do_job, jobs.Workers.run)."""
     recorded: Path | None = None
     """The folder of recorded labels, if the run has one."""
-    preferences: Callable[[], Drawn] | None = None
+    preferences: Callable[[], DrawnPairs] | None = None
     """-> the preference pairs that reward models are trained on, where they are trained on such pairs."""

@@ -17,10 +17,10 @@ from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.pools.records import ABSTAINED
-from w2s.rewards.tilt import accepted
+from w2s.rewards.tilt import accept
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.rounds import gold_of, read_round, stack, staged
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     Example,
     Predictions,
@@ -153,7 +153,7 @@ def accept_labels(
     if accept is None:
         return keep_N, why_N
     rewards = align(read_arrays(inputs["opinion"] / "transfer_rewards.npz", Rewards), opinion.ids)
-    good_N, reason_N = accepted(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
+    good_N, reason_N = accept(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
     return keep_N & good_N, np.where(keep_N, reason_N, why_N)
 
 

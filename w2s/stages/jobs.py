@@ -27,7 +27,7 @@ from typing import Any
 from w2s.config.fields import Runtime
 from w2s.stages import Tools
 from w2s.store.hidden import hide
-from w2s.store.log import MARK, say, shown
+from w2s.store.log import MARK, say, show_progress
 from w2s.store.records import BadInput
 from w2s.workers.job import Job, write_job
 
@@ -122,7 +122,7 @@ class Workers:
                 worker = self._workers[slot] = Worker(
                     self._command(slot), environment(self.runtime, self.slots) | self._cores(slot)
                 )
-            with shown(self.title(folder)) as show:
+            with show_progress(self.title(folder)) as show:
                 answer = worker.run(folder, lambda line: show(line["progress"], line["of"], line["note"]))
             return finish(folder, answer, self.runtime)
         finally:

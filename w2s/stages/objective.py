@@ -11,7 +11,7 @@ from w2s.config.fields import Learner, Writing
 from w2s.config.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS, standardise
 from w2s.rewards.agreement import AGREED
-from w2s.rewards.agreement import agreed_pairs as agree
+from w2s.rewards.agreement import find_agreed_pairs as agree
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.jobs import do_job
 from w2s.stages.models import student_runtime

@@ -13,7 +13,7 @@ from w2s.config.registry import pick
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.splits import split
 from w2s.stages import Facts, Inputs, Tools
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     BadInput,
     Example,

@@ -16,13 +16,12 @@ from w2s.data.duplicates import remove_leaks
 from w2s.ensemble.combiners import votes
 from w2s.grading.judge import judge
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
-from w2s.rewards.pairs import PAIRS, Drawn
-from w2s.rewards.tilt import STRENGTHS, Chosen, choose_strength
-from w2s.rewards.tilt import tilted as tilt
+from w2s.rewards.pairs import PAIRS, DrawnPairs
+from w2s.rewards.tilt import STRENGTHS, ChosenStrength, choose_strength, tilt
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.questions import gold_text
 from w2s.stages.reward_study import bare
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     BadInput,
     Example,
@@ -66,7 +65,7 @@ def reward_pairs(
     return {"rows": len(pairs.examples), **pairs.counts}
 
 
-def without_leaks(pairs: Drawn, questions: Path, near: float | None) -> Drawn:
+def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> DrawnPairs:
     """The pairs about questions that the reward models are not asked about; the others are counted as `leaked`."""
     judged = [row for on in (HOLDOUT, TRANSFER, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
     kept = {row.id for row in remove_leaks(bare(pairs.examples), bare(judged), near=near)[0]}
@@ -74,7 +73,7 @@ def without_leaks(pairs: Drawn, questions: Path, near: float | None) -> Drawn:
         raise BadInput(f"rewards.pairs: all {len(pairs.examples)} pairs are about questions of the run itself")
     kept_N = np.isin(pairs.labels.ids, list(kept))
     counts = {**pairs.counts, "leaked": len(pairs.examples) - len(kept)}
-    return Drawn([row for row in pairs.examples if row.id in kept], take(pairs.labels, kept_N), counts)
+    return DrawnPairs([row for row in pairs.examples if row.id in kept], take(pairs.labels, kept_N), counts)
 
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
@@ -181,7 +180,7 @@ def read_scored(inputs: Inputs, name: str, aggregate: dict, standardised: str) -
     return Scored(opinion, scores, even_MNK, pick(AGGREGATORS, aggregate)(even_MNK, opinion.mask_NK))
 
 
-def describe_choice(chosen: Chosen) -> dict[str, Any]:
+def describe_choice(chosen: ChosenStrength) -> dict[str, Any]:
     """How the strength was chosen: the choice, the grid and its likelihoods, and how many rows had a say."""
     likelihoods = [value if np.isfinite(value) else None for value in chosen.likelihood_G.tolist()]
     choice = {"chosen": chosen.strength, "grid": chosen.grid_G.tolist(), "likelihoods": likelihoods}
@@ -214,14 +213,14 @@ def holdout_verdicts(opinion: Predictions, inputs: Inputs, tools: Tools) -> np.n
     return right_candidates([by_id[key] for key in opinion.ids.tolist()], inputs["gold"], tools)
 
 
-def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> Chosen:
+def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> ChosenStrength:
     """The strength that fits held-out questions best; those without a right candidate have no say.
 
     Of several right candidates (programs) the committee's favourite counts. Without any such question it is 0.
     """
     rows = np.flatnonzero((right_NK == 1).any(1))
     if not len(rows):
-        return Chosen(0.0, np.unique(STRENGTHS), np.full(len(STRENGTHS), np.nan), 0)
+        return ChosenStrength(0.0, np.unique(STRENGTHS), np.full(len(STRENGTHS), np.nan), 0)
     gold_N = np.where(right_NK == 1, opinion.probs_NK, -1)[rows].argmax(1)
     return choose_strength(opinion.probs_NK[rows], opinion.mask_NK[rows], rewards_NK[rows], gold_N)
 

@@ -19,12 +19,23 @@ import pyarrow as pa
 from w2s.config.registry import did_you_mean
 from w2s.config.studies import RewardPool
 from w2s.data.duplicates import remove_leaks
-from w2s.data.pairs import group_of, hashed, split_by_group
+from w2s.data.pairs import hash_instruction, split_by_group
 from w2s.data.reading import SUFFIXES, find
 from w2s.pools.columns import NUMBER, QUESTIONS, TEXT, Source, open_source
-from w2s.rewards.pairs import Drawn
+from w2s.rewards.pairs import DrawnPairs
 from w2s.stages import Facts, Inputs, Tools
-from w2s.store.records import BadInput, Example, Gold, PseudoLabels, align, example_id, take, write_arrays, write_rows
+from w2s.store.records import (
+    BadInput,
+    Example,
+    Gold,
+    PseudoLabels,
+    align,
+    example_id,
+    hash_texts,
+    take,
+    write_arrays,
+    write_rows,
+)
 
 HELD_OUT, POOL = "held_out", "pool"
 ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}
@@ -53,7 +64,9 @@ class Pool(NamedTuple):
     counts: dict[str, int]
 
 
-def cut(drawn: Drawn, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int) -> Cut:
+def cut(
+    drawn: DrawnPairs, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int
+) -> Cut:
     """Pairs to fit on and held-out pairs: no instruction is in both, and none to fit on is in a suite.
 
     near: instructions whose words are at least this similar (Jaccard, see data.duplicates) count as one.
@@ -79,7 +92,7 @@ def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float
     kept = {row.id for row in remove_leaks(bare(apart), bare(fit), near=near)[0]}
     order = sorted(
         (at for at, row in enumerate(pool.examples) if row.id in kept),
-        key=lambda at: hashed(str(seed), pool.examples[at].id),
+        key=lambda at: hash_texts(str(seed), pool.examples[at].id),
     )
     if len(order) < (count or 1):
         raise BadInput(
@@ -151,7 +164,7 @@ def make_pool(
             counts["few"] += 1
             continue
         texts = tuple(text for _, text, _ in rows)
-        meta: dict[str, Any] = {"group": group_of(prompts[key]), "models": [model for model, _, _ in rows]}
+        meta: dict[str, Any] = {"group": hash_instruction(prompts[key]), "models": [model for model, _, _ in rows]}
         examples.append(Example(example_id(POOL, prompts[key], texts), POOL, "choice", prompts[key], texts, meta))
         preferences.append([preference for _, _, preference in rows])
     if not examples:

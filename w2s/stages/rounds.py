@@ -17,7 +17,7 @@ from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.models import ask_model, base_folder, costs, fit_model, mean_opinion
 from w2s.stages.questions import answers, as_targets
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     Predictions,
     PseudoLabels,

@@ -18,7 +18,7 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, costs, fit_model, rank
 from w2s.stages.rounds import folds_of, read_round
-from w2s.store.artifacts import write_json
+from w2s.store.files import write_json
 from w2s.store.records import (
     Example,
     PseudoLabels,

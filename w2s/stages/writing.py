@@ -12,13 +12,13 @@ import numpy as np
 from w2s.config.fields import Learner
 from w2s.grading.answers import NO_ANSWER
 from w2s.grading.candidates import merge_all
-from w2s.grading.inputs import entry_of
+from w2s.grading.inputs import find_entry
 from w2s.grading.judge import judge
-from w2s.sandbox import tier
+from w2s.sandbox.tiers import tier
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.jobs import do_job
 from w2s.stages.models import base_folder
-from w2s.store.log import shown
+from w2s.store.log import show_progress
 from w2s.store.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.workers.job import Base, Sample
 
@@ -82,7 +82,7 @@ def texts(
 
 def kind_of(examples: Sequence[Example]) -> str:
     """The key of the STOPS that end the answers to these questions."""
-    if examples[0].task == "code" and not all(f"def {entry_of(row)}" in row.prompt for row in examples):
+    if examples[0].task == "code" and not all(f"def {find_entry(row)}" in row.prompt for row in examples):
         return "program"
     return examples[0].task
 
@@ -110,7 +110,7 @@ def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Fac
     gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
     examples = read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example)
     rows = [(example, gold[example.id], text) for example in examples for text in written[example.id]["texts"]]
-    with shown(f"{by} judged on {on}") as show:
+    with show_progress(f"{by} judged on {on}") as show:
         verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
     outcomes = [
         Outcome(example.id, on, by, text, correct, status, round(seconds, 3))
@@ -143,7 +143,7 @@ def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
     members = members_texts(inputs, on)
     rows = [(example, [text for texts in members for text in texts[example.id]["texts"]]) for example in examples]
-    with shown(f"different answers to {on}") as show:
+    with show_progress(f"different answers to {on}") as show:
         merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
     choices = [tuple(candidates.texts) or ("",) for candidates in merged]
     rows = [dataclasses.replace(example, choices=texts) for example, texts in zip(examples, choices, strict=True)]

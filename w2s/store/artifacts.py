@@ -2,7 +2,7 @@
 
 An artifact is a folder `<stage>-<key>`; the key is a hash of everything that made it, through all its ancestors. Work
 happens under `<stage>-<key>.partial`; the manifest is written last and one rename commits. A folder without the suffix
-is complete, always, and whoever reads one reads it through `checked`.
+is complete, always, and whoever reads one reads it through `check_artifact`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from w2s.store.hidden import hidden, hide
+from w2s.store.hidden import hide, hide_values
 from w2s.store.log import say
 from w2s.store.records import BadInput
 
@@ -82,7 +82,7 @@ class Store:
         final = self.path(stage)
         if not self.done(stage):
             partial = final.with_name(final.name + ".partial")
-            with locked(partial):
+            with hold_lock(partial):
                 if not self.done(stage):  # another run may have made it while we waited for the lock
                     partial.mkdir(parents=True, exist_ok=True)
                     started = time.time()
@@ -92,35 +92,37 @@ class Store:
         return final
 
     def checked(self, stage: Stage) -> Path:
-        return checked(self.path(stage))
+        return check_artifact(self.path(stage))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What the artifact says of itself; a BadInput unless every byte of that is as it was written."""
     manifest = read_sealed(folder / MANIFEST)
     if manifest is None or f"{manifest['stage']}-{manifest['key']}" != folder.name:
-        raise BadInput(damaged(folder, MANIFEST, "it is missing, damaged or of another artifact or version of w2s"))
+        raise BadInput(
+            describe_damage(folder, MANIFEST, "it is missing, damaged or of another artifact or version of w2s")
+        )
     return manifest
 
 
-def checked(folder: Path) -> Path:
+def check_artifact(folder: Path) -> Path:
     """The folder of an artifact, every file in it compared with its manifest: what differs is a BadInput in one line.
 
     A file is hashed once per process (at 0.4 to 2 GB/s), and again where its size or one of its times has changed.
     """
     folder = Path(os.path.abspath(folder))
-    wanted, found = read_manifest(folder)["files"], files_in(folder)
+    wanted, found = read_manifest(folder)["files"], list_files(folder)
     found.pop(MANIFEST, None)
     if missing := sorted(wanted.keys() - found.keys()):
-        raise BadInput(damaged(folder, missing[0], "it is missing"))
+        raise BadInput(describe_damage(folder, missing[0], "it is missing"))
     if more := sorted(found.keys() - wanted.keys()):
-        raise BadInput(damaged(folder, more[0], "it does not belong there"))
+        raise BadInput(describe_damage(folder, more[0], "it does not belong there"))
     with _hashing:  # whoever else wants the same artifact waits, and need not hash it again
         for name, status in found.items():
             mark = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, wanted[name]["sha256"])
             if _intact.get(folder / name) != mark:
-                if status.st_size != wanted[name]["size"] or sha256(folder / name) != wanted[name]["sha256"]:
-                    raise BadInput(damaged(folder, name, "it is not as it was written"))
+                if status.st_size != wanted[name]["size"] or hash_file(folder / name) != wanted[name]["sha256"]:
+                    raise BadInput(describe_damage(folder, name, "it is not as it was written"))
                 _intact[folder / name] = mark
     return folder
 
@@ -129,11 +131,11 @@ _intact: dict[Path, tuple] = {}  # files that were found as they were written ->
 _hashing = threading.Lock()
 
 
-def damaged(folder: Path, name: str, how: str) -> str:
+def describe_damage(folder: Path, name: str, how: str) -> str:
     return f"{folder / name}: {how}; delete the folder {folder.name} and run again"
 
 
-def files_in(folder: Path) -> dict[str, os.stat_result]:
+def list_files(folder: Path) -> dict[str, os.stat_result]:
     """The files under a folder by their names there, sorted; anything but files and folders is a BadInput."""
     found = {}
     for where, folders, files in os.walk(folder):
@@ -142,11 +144,11 @@ def files_in(folder: Path) -> dict[str, os.stat_result]:
             if stat.S_ISREG(status.st_mode):
                 found[name] = status
             elif not stat.S_ISDIR(status.st_mode):
-                raise BadInput(damaged(folder, name, "a link or special file, where only files can be"))
+                raise BadInput(describe_damage(folder, name, "a link or special file, where only files can be"))
     return dict(sorted(found.items()))
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -160,12 +162,12 @@ def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seco
             "title": hide(stage.title),
             "key": stage.key,
             "version": stage.version,
-            "section": hidden(stage.section),
+            "section": hide_values(stage.section),
             "parents": {role: parent.folder_name for role, parent in stage.parents.items()},
-            "facts": hidden(facts),
+            "facts": hide_values(facts),
             "seconds": round(seconds, 3),
-            "commit": git_commit(),
-            "versions": versions(),
+            "commit": read_commit(),
+            "versions": read_versions(),
         },
     )
     os.rename(partial, final)
@@ -179,10 +181,10 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     for leftover in (MANIFEST, f"{MANIFEST}.new"):  # of a kill just before the rename
         (folder / leftover).unlink(missing_ok=True)
     files = {}
-    for name, status in files_in(folder).items():
+    for name, status in list_files(folder).items():
         with open(folder / name, "rb") as file:
             os.fsync(file.fileno())
-        files[name] = {"size": status.st_size, "sha256": sha256(folder / name)}
+        files[name] = {"size": status.st_size, "sha256": hash_file(folder / name)}
     write_sealed(folder / MANIFEST, {**facts, "files": files})
 
 
@@ -201,13 +203,13 @@ def read_listing(folder: Path) -> dict[str, Any]:
     listed, config = read_sealed(folder / LISTING), folder / "config.yaml"
     if listed is None:
         raise BadInput(f"{folder / LISTING}: it is missing, damaged or of another version; run the same command again")
-    if not config.is_file() or sha256(config) != listed["config"]:
+    if not config.is_file() or hash_file(config) != listed["config"]:
         raise BadInput(f"{config}: it is not as it was written; run the same command again")
     return listed
 
 
 @contextlib.contextmanager
-def locked(partial: Path) -> Iterator[None]:
+def hold_lock(partial: Path) -> Iterator[None]:
     """Hold the lock beside a partial folder; the kernel frees it when its holder dies."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     path = partial.with_suffix(".lock")
@@ -249,7 +251,7 @@ def disk_trouble(error: BaseException) -> str | None:
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
     """A JSON mapping that tells when it is changed: under "seal" stands the hash of all the rest."""
-    write_json(path, {**value, "seal": seal(value)})
+    write_json(path, {**value, "seal": make_seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
@@ -258,18 +260,18 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        return value if value.pop("seal") == seal(value) else None
+        return value if value.pop("seal") == make_seal(value) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def seal(value: dict[str, Any]) -> str:
+def make_seal(value: dict[str, Any]) -> str:
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys as they come back: texts
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache
-def git_commit() -> str | None:
+def read_commit() -> str | None:
     """The commit of the code that runs, or None outside a checkout."""
     here = Path(__file__).resolve().parent
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
@@ -277,7 +279,7 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """The versions a result may depend on, read without importing anything heavy."""
     from importlib.metadata import PackageNotFoundError, version
 

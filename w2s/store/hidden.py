@@ -19,7 +19,7 @@ SHORTEST = 6  # characters: what is shorter stands in any text by chance, and is
 _known: dict[str, str] = {}  # value, also as a message or a page writes it -> the reference
 
 
-def value_of(name: str, *default: Any) -> Any:
+def read_variable(name: str, *default: Any) -> Any:
     """The variable's value, from now on hidden; `default` where it is not set, else a BadInput."""
     if name not in os.environ:
         if default:
@@ -40,14 +40,14 @@ def hide(text: str) -> str:
     return text
 
 
-def hidden(value: Any) -> Any:
+def hide_values(value: Any) -> Any:
     """The same of every text in a JSON value."""
     return _each(hide, value)
 
 
-def revealed(value: Any) -> Any:
+def reveal_values(value: Any) -> Any:
     """A JSON value with the environment's values in place of references."""
-    return _each(lambda text: REFERENCE.sub(lambda found: str(value_of(found[1])), text), value)
+    return _each(lambda text: REFERENCE.sub(lambda found: str(read_variable(found[1])), text), value)
 
 
 def _each(change: Any, value: Any) -> Any:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from w2s.store.hidden import hidden, hide
+from w2s.store.hidden import hide, hide_values
 
 MARK = "w2s: "  # what a worker's lines for the pipeline begin with
 PLAIN_EVERY_S = 10.0
@@ -78,11 +78,11 @@ def write_down(text: str, fields: dict[str, Any] | None = None) -> None:
         return
     _file.parent.mkdir(parents=True, exist_ok=True)  # with the first line: what is refused leaves no folder
     with _lock, open(_file, "a", encoding="utf-8", errors="backslashreplace") as file:
-        line = {"time": round(time.time(), 3), "text": text, **hidden(fields or {})}
+        line = {"time": round(time.time(), 3), "text": text, **hide_values(fields or {})}
         file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
 
 
-def to_pipe(message: dict[str, Any]) -> None:
+def write_to_pipe(message: dict[str, Any]) -> None:
     """A worker's line for the pipeline that started it."""
     with _lock:
         sys.stdout.write(MARK + json.dumps(message) + "\n")
@@ -96,7 +96,7 @@ Show = Callable[..., None]
 @contextmanager
 def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
     """Shows how far `what` is, `done` already; gives `advance(n=1, note="")`, to be called from any thread."""
-    with shown(what) as show:
+    with show_progress(what) as show:
         show(done, total)
 
         def advance(n: int = 1, note: str = "") -> None:
@@ -109,7 +109,7 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
 
 
 @contextmanager
-def shown(what: str) -> Iterator[Show]:
+def show_progress(what: str) -> Iterator[Show]:
     """Gives `show(done, total, note="")`; an empty note leaves the one before.
 
     The first call says where it begins, which may be half-way.
@@ -118,7 +118,7 @@ def shown(what: str) -> Iterator[Show]:
         yield lambda done, total, note="": None
         return
     if os.environ.get("W2S_PIPE"):
-        send = _every(PIPE_EVERY_S, to_pipe, at_once=True)  # so that whoever shows it knows where it began
+        send = _every(PIPE_EVERY_S, write_to_pipe, at_once=True)  # so that whoever shows it knows where it began
         yield lambda done, total, note="": send({"progress": done, "of": total, "note": note})
         return
     live = sys.stderr.isatty()

@@ -24,7 +24,7 @@ from w2s.models import folders, objectives
 from w2s.prompts import PROMPTS
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.rewards.pairs import PAIRS
-from w2s.rewards.tilt import accepted
+from w2s.rewards.tilt import accept
 from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
@@ -181,7 +181,7 @@ TRIALS: dict[str, Callable] = {
     "objectives": lambda method: method(),
     "accept": lambda method: method(PROBS_RNK[0], MASK_NK, PROBS_RNK[0]),
 }
-ACCEPT = {"accept": accepted}
+ACCEPT = {"accept": accept}
 
 
 def try_pairs(method: functools.partial) -> None:

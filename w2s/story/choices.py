@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Boosting, Config, Learner, Model, Tokens, Train
-from w2s.data.rows import content_of, folder_content, suite_name
+from w2s.data.rows import hash_folder, hash_rows, suite_name
 from w2s.stages import Tools, committee, models, questions, rounds, writing
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
@@ -37,7 +37,7 @@ class Story:
         return self._tell(work, f"seed {self.seed} · {title}", parents, {"seed": self.seed, **(tags or {})}, **choices)
 
     def split_questions(self) -> None:
-        data, seed, content = self.config.data, self.seed, content_of(self.tools.rows(self.seed))
+        data, seed, content = self.config.data, self.seed, hash_rows(self.tools.rows(self.seed))
         parents = {}
         if data.difficulty["name"] == "loss":
             parents = {"difficulty": self.tell(
@@ -70,7 +70,7 @@ class Story:
     def add_suite(self, name: str) -> None:
         """A further suite: asked for opinions where it has choices, else for texts that are then judged."""
         rows = self.tools.suite_rows(name)
-        tags, choices = {"suite": name, "seed": UNSEEDED}, {"name": name, "content": content_of(rows)}
+        tags, choices = {"suite": name, "seed": UNSEEDED}, {"name": name, "content": hash_rows(rows)}
         suite = self.tell(questions.suite, name, {}, tags={"kind": "suite", **tags}, **choices)
         gold = self.tell(questions.suite_gold, f"gold of {name}", {}, tags={"kind": "suite_gold", **tags}, **choices)
         if all(row.task == "choice" for row in rows[0]):
@@ -85,7 +85,7 @@ class Story:
 
     def recorded(self) -> Stage:
         """Labels of models that nobody trained here, made by `w2s combine labels`."""
-        content = folder_content(self.tools.recorded)
+        content = hash_folder(self.tools.recorded)
         if content is None or not (self.tools.recorded / "labels.npz").is_file():
             allowed = "a folder that `w2s combine labels` wrote"
             raise BadInput(f"label.recorded: {str(self.tools.recorded)!r} given; allowed: {allowed}")
@@ -98,7 +98,7 @@ class Story:
         if learner.model.kind == "sklearn":
             return {}
         if scheme != "builtin":
-            content = folder_content(Path(learner.model.path))
+            content = hash_folder(Path(learner.model.path))
             tags, title = {"seed": UNSEEDED}, f"base model {learner.model.path}"
             return {"base": self._tell(models.local_model, title, {}, tags, content=content)} if content else {}
         worlds = next((s.get("worlds", 2) for s in self.config.data.sources if s["name"] == "world"), 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from w2s.config.fields import Config, Evaluation, Learner
 from w2s.config.load import cross_checks
-from w2s.rewards.aggregators import AGGREGATORS, spec_of
+from w2s.rewards.aggregators import AGGREGATORS, make_spec
 from w2s.stages import Tools, models, rewards
 from w2s.stages import curve as stages_of_curve
 from w2s.stages.objective import optimise
@@ -122,7 +122,7 @@ class Probe(WrittenStory):
         for way in given.curve.optimised:
             judges = dict(list(members.items())[:1]) if way == MEMBER else members
             scores = self.scores("separate" if way != MEMBER else MEMBER, judges, texts, POOL)
-            aggregate = spec_of("mean" if way == MEMBER else way, given.aggregate)
+            aggregate = make_spec("mean" if way == MEMBER else way, given.aggregate)
             trained = self.tell(
                 optimise, f"policy, {objective['name']} on {way}",
                 {"model": self.origin["model"], "questions": self.questions, "scores": scores,

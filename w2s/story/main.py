@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Config
-from w2s.data.rows import rows_of, suite_rows_of
+from w2s.data.rows import make_row_reader, make_suite_reader
 from w2s.stages import Tools
 from w2s.store.artifacts import Stage
 from w2s.story import objective as aligned
@@ -36,7 +36,12 @@ def build(config: Config, run_job: Callable[[Path], None], tell_seed: Callable |
     check_methods(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
     tools = Tools(
-        config.runtime, rows_of(config), suite_rows_of(config), run_job, recorded, rewarded.preferences_of(config)
+        config.runtime,
+        make_row_reader(config),
+        make_suite_reader(config),
+        run_job,
+        recorded,
+        rewarded.preferences_of(config),
     )
     told: dict[str, Stage] = {}
 

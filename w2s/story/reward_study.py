@@ -17,8 +17,8 @@ from w2s.config.fields import Config
 from w2s.config.load import kind_checks, run_checks
 from w2s.config.registry import pick
 from w2s.data.preferences import PREFERENCES
-from w2s.data.rows import content_of
-from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.data.rows import hash_rows
+from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.stages import Tools, rewards
 from w2s.stages import reward_study as preferences
 from w2s.stages.reward_study import HELD_OUT, POOL
@@ -34,7 +34,7 @@ SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
 class Data(NamedTuple):
     """What was read, once for all seeds."""
 
-    pairs: Drawn
+    pairs: DrawnPairs
     suites: dict[str, tuple[list[Example], list[Gold]]]
     pool: preferences.Pool | None
 
@@ -98,12 +98,12 @@ class Preferring(Story):
             key: int(target_K.argmax()) for key, target_K in zip(drawn.labels.ids, drawn.labels.target_NK, strict=True)
         }
         held = [Gold(row.id, gold[row.id]) for row in self.cut.held_out]
-        content = content_of((self.cut.fit, [Gold(row.id, gold[row.id]) for row in self.cut.fit]))
+        content = hash_rows((self.cut.fit, [Gold(row.id, gold[row.id]) for row in self.cut.fit]))
         rows = {"rows": self.cut, "labels": drawn.labels}
         tags = {"kind": "pairs", "removed": self.cut.removed, "counts": drawn.counts}
-        held_content = content_of((self.cut.held_out, held))
+        held_content = hash_rows((self.cut.held_out, held))
         self.sets[HELD_OUT] = self.put(
-            preferences.pairs, "pairs", rows, tags=tags, content=content + content_of((self.cut.held_out, []))
+            preferences.pairs, "pairs", rows, tags=tags, content=content + hash_rows((self.cut.held_out, []))
         )
         self.put(
             preferences.preferred, f"preferred of {HELD_OUT}", {"gold": held}, tags={"kind": "gold", "set": HELD_OUT},
@@ -113,10 +113,10 @@ class Preferring(Story):
 
     def add_suites(self) -> None:
         for name, (rows, gold) in self.data.suites.items():
-            tags, content = {"set": name, "seed": UNSEEDED}, content_of((rows, gold))
+            tags, content = {"set": name, "seed": UNSEEDED}, hash_rows((rows, gold))
             self.sets[name] = self.put(
                 preferences.judged_pairs, name, {"rows": rows}, tags={"kind": "suite", **tags}, name=name,
-                content=content_of((rows, [])),
+                content=hash_rows((rows, [])),
             )  # fmt: skip
             self.put(
                 preferences.preferred, f"preferred of {name}", {"gold": gold}, tags={"kind": "gold", **tags},
@@ -129,7 +129,7 @@ class Preferring(Story):
         found = preferences.untrained(
             self.data.pool, self.cut.fit, asked.instructions, self.config.data.near, self.seed
         )
-        words, tags = content_of((found.examples, [])), {"kind": POOL, "counts": found.counts}
+        words, tags = hash_rows((found.examples, [])), {"kind": POOL, "counts": found.counts}
         known = hashlib.sha256(words.encode() + found.preference_NK.tobytes()).hexdigest()[:16]
         rows = {"rows": found}
         self.sets[POOL] = self.put(preferences.pool, "pool of answers", rows, tags=tags, content=words)

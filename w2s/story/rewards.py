@@ -16,8 +16,8 @@ import numpy as np
 
 from w2s.config.fields import Config, Learner, RewardModels
 from w2s.config.registry import pick
-from w2s.data.rows import content_of, first
-from w2s.rewards.pairs import PAIRS, Drawn
+from w2s.data.rows import hash_rows, take_first
+from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.stages import models, reward_labels, rewards
 from w2s.stages.reward_labels import FIT, HOLDOUT, TEST, TRANSFER
 from w2s.store.artifacts import Stage
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 REWARDED = "rewarded"
 
 
-def preferences_of(config: Config) -> Callable[[], Drawn] | None:
+def preferences_of(config: Config) -> Callable[[], DrawnPairs] | None:
     """Reads the preference pairs that reward models are trained on, once; None where they are of another kind."""
     if config.rewards.pairs["name"] != "preferences":
         return None
     root = Path(config.data.root) if config.data.root else None
 
     @cache
-    def read() -> Drawn:
+    def read() -> DrawnPairs:
         found = pick(PAIRS, config.rewards.pairs, key="rewards.pairs")(root)
-        kept = {row.id for row in first((found.examples, []), config.limit)[0]}
+        kept = {row.id for row in take_first((found.examples, []), config.limit)[0]}
         index_N = np.flatnonzero([row.id in kept for row in found.examples])
         examples = [found.examples[at] for at in index_N]
-        return Drawn(examples, take(found.labels, index_N), {**found.counts, "pairs": len(examples)})
+        return DrawnPairs(examples, take(found.labels, index_N), {**found.counts, "pairs": len(examples)})
 
     return read
 
@@ -149,7 +149,7 @@ def pairs(story: Story) -> Stage:
     method, title, tags = story.config.rewards.pairs, "pairs for reward models", {"kind": "pairs"}
     if method["name"] == "preferences":
         found = story.tools.preferences()
-        content = content_of((found.examples, found.labels.target_NK.tolist()))
+        content = hash_rows((found.examples, found.labels.target_NK.tolist()))
         return story.tell(
             reward_labels.reward_pairs, title, {"questions": story.questions}, tags=tags, method=method,
             content=content, near=story.config.data.near,

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from w2s.config.fields import Learner, Runtime, Train, Writing
 from w2s.config.registry import describe, did_you_mean, fits
-from w2s.store.artifacts import write_json
-from w2s.store.hidden import hidden, revealed
+from w2s.store.files import write_json
+from w2s.store.hidden import hide_values, reveal_values
 from w2s.store.records import BadInput
 
 FILE = "job.json"
@@ -264,14 +264,14 @@ def find_worker(job: Job) -> str:
 
 def write_job(folder: Path, job: Job) -> None:
     """job.json, with references in place of values of the environment: the worker fills in those of its own."""
-    write_json(folder / FILE, hidden({"worker": find_worker(job), **asdict(job)}))
+    write_json(folder / FILE, hide_values({"worker": find_worker(job), **asdict(job)}))
 
 
 def read_job(folder: Path) -> Job:
     """The job that job.json describes; a key that is unknown, missing or of a wrong type is a BadInput."""
     path = folder / FILE
     try:
-        values = revealed(json.loads(path.read_text(encoding="utf-8")))
+        values = reveal_values(json.loads(path.read_text(encoding="utf-8")))
         name = values.pop("worker", None)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from w2s.store import log
-from w2s.store.artifacts import disk_trouble, write_json
-from w2s.store.hidden import hidden
+from w2s.store.files import describe_disk_error, write_json
+from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
 from w2s.workers.job import FILE, WORKERS, find_worker, read_job
 
@@ -50,7 +50,7 @@ def main() -> None:
             dist.broadcast_object_list(line, src=0, group=control)
         answer = run_job(Path(line[0]), world)
         if world.rank == 0:
-            log.to_pipe(answer)
+            log.write_to_pipe(answer)
         if "failed" in answer:
             leave(1)
 
@@ -63,7 +63,7 @@ def serve_one(arguments: Sequence[str]) -> NoReturn:
     world = join()
     answer = run_job(folder, world)
     if world.rank == 0 and os.environ.get("W2S_PIPE"):
-        log.to_pipe(answer)
+        log.write_to_pipe(answer)
     elif answer.get("kind") == "BadInput":
         log.say(answer["message"])
     leave(0 if "done" in answer else 1)
@@ -80,12 +80,12 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
             world.barrier()
             if world.rank == 0:
                 summary |= {"worker": name, "seconds": round(time.monotonic() - start, 3)}
-                write_json(folder / DONE, hidden(summary))
+                write_json(folder / DONE, hide_values(summary))
         world.barrier()
         free_memory(world)
         return {"done": str(folder)}
     except Exception as error:
-        if words := disk_trouble(error):
+        if words := describe_disk_error(error):
             return {"failed": str(folder), "kind": "BadInput", "message": words}
         if not isinstance(error, BadInput):
             traceback.print_exc()

@@ -13,7 +13,7 @@ from w2s.evaluation.run.runs import answers_to, measure_run, open_run
 from w2s.evaluation.run.verdict import find
 from w2s.grading.judge import grade
 from w2s.pools.outputs import read_pool
-from w2s.sandbox import Unsafe, tier
+from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import Example, read_rows
 
 

@@ -96,7 +96,7 @@ def test_the_card_shows_no_value_of_the_environment(tiny_run, monkeypatch):
     assert path in student.card(run, data)
     monkeypatch.setattr(hidden, "_known", {})
     monkeypatch.setenv("W2S_SECRET", path)
-    hidden.value_of("W2S_SECRET")
+    hidden.read_variable("W2S_SECRET")
     said = student.card(run, data)
     assert "${oc.env:W2S_SECRET}" in said
     assert path not in said

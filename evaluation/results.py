@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from w2s.evaluation.pools.report import price, make_remarks, make_verdict
+from w2s.evaluation.pools.report import make_remarks, make_verdict, price
 from w2s.evaluation.rewards.reward_study_report import NAMES
 from w2s.evaluation.run.collect import costs, reproduce
 from w2s.evaluation.run.metrics import PAIRS

@@ -18,10 +18,10 @@ from w2s.evaluation.run.metrics import judge, judge_outcomes, measure, measure_s
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
+from w2s.stages.models import ask_model
 from w2s.stages.writing import judged, texts
-from w2s.store.artifacts import write_job
 from w2s.store.log import say, to_file
-from w2s.store.records import BadInput, Metric, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
@@ -74,17 +74,15 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     cut = f" of {len(whole[0]):,}, the first by id" if len(examples) < len(whole[0]) else ""
     known = "; answered already" if (here / "done.json").exists() else ""
     say(f"{suite}: {len(examples):,} questions{cut}{known}")
-    model_at = {"path": model} if not (Path(model) / "w2s.json").exists() else {}
-    if all(example.task == "choice" for example in examples):
-        job = {"worker": "predict", "examples": {"answers": f"{suite}.jsonl"}, "by": model}
-        start = (
-            {"learner": dataclasses.asdict(learner), **model_at} if model_at else {"model": str(Path(model).resolve())}
-        )
-        write_job(here, {**job, **start, "runtime": dataclasses.asdict(config.runtime)})
-        workers.run(here)
-        answer = {row.id: row.answer for row in gold}
-        return measure(suite, {0: {model: judge(read_arrays(here / "answers.npz", Predictions), answer)}})
     tools = Tools(config.runtime, None, None, workers.run)
+    if all(example.task == "choice" for example in examples):
+        sets = {"answers": here / f"{suite}.jsonl"}
+        if (Path(model) / "w2s.json").exists():
+            opinion = ask_model(here, tools, sets=sets, by=model, model=Path(model).resolve())["answers"]
+        else:
+            opinion = ask_model(here, tools, sets=sets, by=model, learner=learner, path=model)["answers"]
+        answer = {row.id: row.answer for row in gold}
+        return measure(suite, {0: {model: judge(opinion, answer)}})
     writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}
     texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)

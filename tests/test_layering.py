@@ -119,8 +119,14 @@ def test_the_table_of_focal_loads_no_torch():
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in ("stages", "story")], ids=short)
-def test_stages_and_story_start_workers_by_name_only(path):
-    assert not rooms_imported(path) & {"workers", "evaluation"}
+def test_stages_and_story_know_of_workers_only_the_types_of_their_jobs(path):
+    assert "evaluation" not in rooms_imported(path)
+    assert all(name.startswith("w2s.workers.job.") for name in imports(path) if name.startswith("w2s.workers"))
+
+
+def test_the_types_of_jobs_load_no_torch():
+    code = "import sys, w2s.workers.job; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_numeric_rooms_touch_no_file():

@@ -117,7 +117,7 @@ def test_a_crash_names_its_last_lines_and_the_command_and_the_worker_is_replaced
         assert "noise" not in text
         assert "starting work" not in text  # that was another job
         assert "deepspeed --num_gpus 1" in text
-        assert "--module w2s.workers.finetune" in text
+        assert "--module w2s.workers.serve" in text
         assert workers.run(job("next"))["by"] != first
 
 
@@ -165,8 +165,8 @@ def test_killing_one_process_fails_the_job_and_leaves_none(launched, job, victim
 def test_when_the_pipeline_dies_no_worker_outlives_it(launched, job, how):
     folder = job("a", seconds=1.0)
     program = f"""
-        from w2s import jobs
-        from w2s.config import Runtime
+        from w2s.config.fields import Runtime
+        from w2s.stages import jobs
         jobs.launcher = lambda: {launched!r}
         with jobs.Workers(Runtime(slots=1)) as workers:
             workers.run({str(folder)!r})
@@ -196,7 +196,7 @@ def test_several_machines_take_one_launch_per_job(launched, job, tmp_path, monke
         assert workers.run(folder) == {"rows": 1}
     words = (tmp_path / "words").read_text()
     assert words.startswith("--hostfile hosts ")
-    assert words.endswith(f"--no_local_rank --module w2s.workers.finetune {folder}\n")
+    assert words.endswith(f"--no_local_rank --module w2s.workers.serve {folder}\n")
 
 
 def wait_for_pid(folder: Path) -> int:

@@ -127,9 +127,16 @@ def test_the_student_goes_on_with_pairs(trained, tmp_path):
 def test_the_student_goes_on_with_rewards_in_their_members_units(trained, tmp_path, standardised):
     inputs = {name: trained[name] for name in ("model", "questions", "scores", "judge-00")}
     facts = objective.optimise(
-        tmp_path, inputs, tools(), objective={"name": "rloo", "generations": 2}, learner=LEARNER, seed=1,
-        aggregate={"name": "mean"}, standardised=standardised, writing={"max_new_tokens": 4, "stop": []},
-    )  # fmt: skip
+        tmp_path,
+        inputs,
+        tools(),
+        objective={"name": "rloo", "generations": 2},
+        learner=LEARNER,
+        seed=1,
+        aggregate={"name": "mean"},
+        standardised=standardised,
+        writing={"max_new_tokens": 4, "stop": []},
+    )
     assert set(facts) == {"rows", "steps", "tokens", "unjudged", "reward_first", "reward_last"}
     job = json.loads((tmp_path / "fit-0" / "job.json").read_text())
     known = np.arange(1.0, 24)
@@ -176,14 +183,23 @@ def test_rewards_reach_a_student_that_writes(configs):
     assert stages["gold of transfer"].key not in ancestors(student)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    (["student.objective={name: grpo}"], "'grpo' given; allowed for questions with choices: sft, dpo"),
-    (["student.objective={name: dop}"], "student.objective: 'dop' is not known (did you mean 'dpo'?)"),
-    (["student.objective={name: dpo, label_smoothing: 0.5}"], "student.objective.label_smoothing: 0.5 given"),
-    (["student.objective={name: rloo, generations: 5}"], "student.train.batch: 32 given; allowed: a multiple"),
-    (["student.objective={name: dpo}", "student.model.kind=pair"], "student.model.kind: 'pair' given; allowed with"),
-    (["student.objective={name: dpo}", "student.model.prompt={name: listed}"], "'listed' given with dpo; a pair has"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["student.objective={name: grpo}"], "'grpo' given; allowed for questions with choices: sft, dpo"),
+        (["student.objective={name: dop}"], "student.objective: 'dop' is not known (did you mean 'dpo'?)"),
+        (["student.objective={name: dpo, label_smoothing: 0.5}"], "student.objective.label_smoothing: 0.5 given"),
+        (["student.objective={name: rloo, generations: 5}"], "student.train.batch: 32 given; allowed: a multiple"),
+        (
+            ["student.objective={name: dpo}", "student.model.kind=pair"],
+            "student.model.kind: 'pair' given; allowed with",
+        ),
+        (
+            ["student.objective={name: dpo}", "student.model.prompt={name: listed}"],
+            "'listed' given with dpo; a pair has",
+        ),
+    ],
+)
 def test_an_objective_that_cannot_be_is_refused_before_anything_runs(configs, changes, words):
     with pytest.raises(BadInput) as error:
         told(configs, "tiny", *changes)

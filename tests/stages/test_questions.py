@@ -66,8 +66,9 @@ def test_a_limit_keeps_of_each_split_the_first_by_id_in_the_order_they_had(made,
 
 def test_questions_asked_for_and_not_there_are_an_error(tmp_path, tools):
     with pytest.raises(BadInput, match="easy_fit: 5000 asked for"):
-        questions.questions(tmp_path, {}, tools, data=Data(easy_max=0, hard_min=1, near=None, sizes=Sizes(5000)),
-                            seed=0, content="x")  # fmt: skip
+        questions.questions(
+            tmp_path, {}, tools, data=Data(easy_max=0, hard_min=1, near=None, sizes=Sizes(5000)), seed=0, content="x"
+        )
 
 
 def test_gold_holds_the_answers_of_its_splits_alone(made, tmp_path, tools):
@@ -133,8 +134,10 @@ def test_recorded_labels_are_found_by_the_questions_words_whatever_the_order_of_
 
 def test_recorded_labels_of_other_questions_are_refused(made, tmp_path, recorded):
     _, _, tools = recorded
-    others = [dataclasses.replace(row, prompt=f"other {row.prompt}") for row in read_rows(
-        tools.recorded / "questions.jsonl", Example)]  # fmt: skip
+    others = [
+        dataclasses.replace(row, prompt=f"other {row.prompt}")
+        for row in read_rows(tools.recorded / "questions.jsonl", Example)
+    ]
     write_rows(tools.recorded / "questions.jsonl", others)
     with pytest.raises(BadInput, match="labels none of the 90 transfer questions"):
         questions.recorded_targets(tmp_path, {"questions": made}, tools, content="x")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from w2s.rewards.pairs import drawn
+from w2s.rewards.pairs import collect_pairs
 from w2s.stages.reward_labels import (
     agreement,
     evidence,
@@ -64,8 +64,10 @@ def test_pairs_of_written_answers_are_over_what_was_sampled(answers, tools, tmp_
     here, where = tmp_path_factory.mktemp("pairs"), {"candidates": answers, "gold": answers}
     facts = reward_pairs(here, where, tools, method={"name": "gold"})
     rows, labels = read_rows(here / "targets.jsonl", Example), read_arrays(here / "labels.npz", PseudoLabels)
-    sides = {(row.meta["question"], row.choices[at], row.choices[1 - at])
-             for row, at in zip(rows, labels.target_NK.argmax(1), strict=True)}  # fmt: skip
+    sides = {
+        (row.meta["question"], row.choices[at], row.choices[1 - at])
+        for row, at in zip(rows, labels.target_NK.argmax(1), strict=True)
+    }
     assert sides == {("q0", "7", "8"), ("q1", "7", "8"), ("q1", "7", "9")}
     assert facts == {"rows": 3, "pairs": 3, "equal": 0, "empty": 1, "repeats": 0, "one_kind": 0}
 
@@ -75,14 +77,14 @@ def test_preference_pairs_about_questions_that_rewards_are_asked_about_are_left_
         write_rows(answers / f"{name}.jsonl", [Example(name, "own", "answer", f"What is the name of {at} ?")])
     said = ["what is the  name of 1 ?", "What is the name of 2 ?", "Who are you ?"]
     rows = [(Example(text, "own", "answer", text), "yes", "no") for text in said]
-    given = dataclasses.replace(tools, preferences=lambda: drawn("preferred", rows, {}))
+    given = dataclasses.replace(tools, preferences=lambda: collect_pairs("preferred", rows, {}))
     how = {"method": {"name": "preferences", "source": {"name": "hh_rlhf"}}, "content": "x"}
     facts = reward_pairs(tmp_path, {"questions": answers}, given, **how)
     assert (facts["rows"], facts["leaked"]) == (1, 2)
     (kept,), labels = read_rows(tmp_path / "targets.jsonl", Example), read_arrays(tmp_path / "labels.npz", PseudoLabels)
     assert kept.prompt == "Who are you ?"
     assert labels.ids.tolist() == [kept.id]
-    given = dataclasses.replace(tools, preferences=lambda: drawn("preferred", rows[:2], {}))
+    given = dataclasses.replace(tools, preferences=lambda: collect_pairs("preferred", rows[:2], {}))
     with pytest.raises(BadInput, match=r"^rewards.pairs: all 2 pairs are about questions of the run itself"):
         reward_pairs(tmp_path, {"questions": answers}, given, **how)
 

@@ -9,7 +9,7 @@ from w2s.config.fields import Model
 from w2s.models import load, train
 from w2s.stages import jobs
 from w2s.store.records import Example, write_rows
-from w2s.workers import cuts
+from w2s.workers.examples import count_cuts
 from w2s.workers.serve import run_job
 
 
@@ -30,7 +30,7 @@ def test_cuts_are_counted_by_set_over_all_processes(tiny, world, monkeypatch):
         loaded.cuts.clear()
         loaded.cuts.update({key: cut for key, cut in whole if (int(key[1:])) % world == rank})
         monkeypatch.setattr(train.World, "sum", lambda self, values: found.add_(values))
-        told = cuts.count(loaded, {name: list(rows) for name, rows in sets.items()}, "base", train.World(rank, world))
+        told = count_cuts(loaded, {name: list(rows) for name, rows in sets.items()}, "base", train.World(rank, world))
     assert told == {"cut": {"some": {"prompts": 3, "answers": 1, "of": 5, "tokens": 16, "by": "base"}}}
 
 
@@ -38,7 +38,8 @@ def test_a_job_keeps_its_cuts_and_the_pipeline_says_them_once(tiny, tmp_path, ca
     write_rows(tmp_path / "hard.jsonl", asked([3, 9, 9, 2, 30]))
     write_rows(tmp_path / "easy.jsonl", asked([2, 2], "f")[1:])
     learner = {"model": {"path": "builtin:weak"}, "train": {"max_tokens": 16}}
-    job = {"worker": "predict", "model": None, "learner": learner, "path": str(tiny / "base"), "by": "round 0"}
+    base = {"learner": learner, "path": str(tiny / "base")}
+    job = {"worker": "predict", "model": None, "base": base, "by": "round 0"}
     sets = {"hard": "hard.jsonl", "easy": "easy.jsonl"}
     (tmp_path / "job.json").write_text(json.dumps({**job, "examples": sets}))
     assert run_job(tmp_path, train.World()) == {"done": str(tmp_path)}

@@ -9,11 +9,12 @@ from w2s.config.fields import Train
 from w2s.models import train
 from w2s.store.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import finetune
+from w2s.workers.job import read_job
 from w2s.workers.serve import run_job
 
 
 def run(folder):
-    return finetune.run(folder, json.loads((folder / "job.json").read_text()), train.World())
+    return finetune.run(folder, read_job(folder), train.World())
 
 
 def history(folder):

@@ -31,6 +31,7 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers import finetune, objective, predict
+from w2s.workers.job import Judges, Predict, read_job
 from w2s.workers.serve import run_job
 
 QUESTIONS = 96
@@ -82,7 +83,8 @@ def fit(folder: Path, learner: dict, on: str, start: dict) -> None:
         examples = folder / "examples.jsonl"
         examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     job = {"seed": 0, "examples": str(examples), "labels": str(folder.parent / f"{on}.npz"), **start}
-    finetune.run(folder, {"learner": learner, **job}, World())
+    (folder / "job.json").write_text(json.dumps({"worker": "finetune", "learner": learner, **job}))
+    finetune.run(folder, read_job(folder), World())
 
 
 @pytest.fixture
@@ -114,6 +116,11 @@ def job_of(made, tmp_path) -> Callable[..., tuple[Path, dict]]:
     return write
 
 
+def run(folder: Path, job: dict) -> dict:
+    (folder / "job.json").write_text(json.dumps(job))
+    return objective.run(folder, read_job(folder), World())
+
+
 def rollouts(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
 
@@ -131,7 +138,7 @@ def quarter_means(rows: list[dict]) -> tuple[float, float]:
 @pytest.mark.parametrize("name", ["grpo", "rloo"])
 def test_reinforcement_raises_the_reward_of_what_the_student_writes(job_of, made, name):
     folder, job = job_of({"name": name}, {"steps": 24})
-    done = objective.run(folder, job, World())
+    done = run(folder, job)
     rows = rollouts(folder)
     assert len(rows) == 24 * 32
     first, last = quarter_means(rows)
@@ -166,7 +173,7 @@ def margins(made: Path, model: Path) -> np.ndarray:
 
 def test_preferences_raise_the_margin_of_what_is_preferred(job_of, made):
     folder, job = job_of({"name": "dpo", "beta": 0.3, "label_smoothing": 0.1}, {"steps": 20})
-    done = objective.run(folder, job, World())
+    done = run(folder, job)
     assert done["margin_last"] > done["margin_first"] + 0.1
     assert done["equal"] == 0
     before, after = margins(made, made / "student" / "model"), margins(made, folder / "model")
@@ -183,7 +190,7 @@ def test_a_job_that_starts_again_ends_the_same_and_tells_no_text_twice(job_of):
         folder, job = job_of({"name": "rloo", "generations": 2}, {"steps": 3, "batch": 8})
         if before:
             (folder / "rollouts.jsonl").write_text(before)
-        objective.run(folder, job, World())
+        run(folder, job)
         ends.append((rollouts(folder), load_file(folder / "model" / "model.safetensors")))
         assert not (folder / "trl").exists()
     (rows, weights), (again, same) = ends
@@ -196,7 +203,7 @@ def test_the_objective_s_own_steps_count_and_the_model_answers_and_writes(job_of
     folder, _ = job_of({"name": "grpo", "generations": 2, "steps": 2, "lr": 1e-4}, {"steps": 50, "batch": 4})
     assert run_job(folder, World()) == {"done": str(folder)}
     assert json.loads((folder / "done.json").read_text())["steps"] == 2
-    asked = {"model": str(folder / "model"), "examples": {"pairs": str(made / "pairs.jsonl")}, "by": "student"}
+    asked = Predict({"pairs": str(made / "pairs.jsonl")}, by="student", model=str(folder / "model"))
     predict.run(folder, asked, World())
     opinion = read_arrays(folder / "pairs.npz", Predictions)
     assert np.allclose(opinion.probs_NK.sum(1), 1)
@@ -207,7 +214,7 @@ def test_the_objective_s_own_steps_count_and_the_model_answers_and_writes(job_of
 
 def judge_of(made: Path, folder: Path, told: dict) -> tuple[Callable, list[Example], dict]:
     examples, counts = read_rows(made / "questions.jsonl", Example), {}
-    return objective.make_judge(folder, told, examples, World(), counts), examples, counts
+    return objective.make_judge(folder, Judges(**told), examples, World(), counts), examples, counts
 
 
 def test_rewards_are_in_the_members_units_and_aggregated(made, tmp_path):
@@ -258,24 +265,31 @@ def test_texts_are_ranked_among_those_of_their_question():
     assert objective.compare(scores_MB, ["a", "b", "a", "a", "b"], rank).tolist() == [0, 0, 0.75, 0.75, 1]
 
 
-@pytest.mark.parametrize(("objective", "change", "words"), [
-    ({"name": "sft"}, {}, "objective: 'sft' given; it has been trained on its labels already"),
-    ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
-    ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
-    ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
-    ({"name": "dpo", "label_smoothing": 0.5}, {}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
-    ({"name": "dpo"}, {"learner": {"model": {**WRITER, "kind": "pair"}}}, "model.kind: 'pair' given"),
-    ({"name": "grpo", "generations": 5}, {}, "learner.train.batch: 32 given; allowed: a multiple of the objective's"),
-    ({"name": "grpo"}, {"scale_M": [1.0, 0.0]}, "rewards.scale_M: [1.0, 0.0] given; allowed: 2 numbers above 0"),
-    ({"name": "grpo"}, {"centre_M": [0.0]}, "centre_M alike"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("objective", "change", "words"),
+    [
+        ({"name": "sft"}, {}, "objective: 'sft' given; it has been trained on its labels already"),
+        ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
+        ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
+        ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
+        ({"name": "dpo", "label_smoothing": 0.5}, {}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        ({"name": "dpo"}, {"learner": {"model": {**WRITER, "kind": "pair"}}}, "model.kind: 'pair' given"),
+        (
+            {"name": "grpo", "generations": 5},
+            {},
+            "learner.train.batch: 32 given; allowed: a multiple of the objective's",
+        ),
+        ({"name": "grpo"}, {"scale_M": [1.0, 0.0]}, "rewards.scale_M: [1.0, 0.0] given; allowed: 2 numbers above 0"),
+        ({"name": "grpo"}, {"centre_M": [0.0]}, "centre_M alike"),
+    ],
+)
 def test_what_cannot_be_done_is_refused_in_one_line(job_of, objective, change, words):
     folder, job = job_of(objective)
     units = {key: value for key, value in change.items() if key.endswith("_M")}
     job |= {key: value for key, value in change.items() if key not in units}
     job["rewards"] = None if job["rewards"] is None else job["rewards"] | units
     with pytest.raises(BadInput) as error:
-        objective.run(folder, job, World())
+        run(folder, job)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -292,13 +306,13 @@ def test_pairs_without_a_preference_are_left_out_and_counted(job_of, made, tmp_p
         folder, job = job_of({"name": "dpo"}, {"steps": 1, "batch": 2}, pairs=given)
         if wanted is None:
             with pytest.raises(BadInput, match="every pair's texts are equal, or equally good: nothing to prefer"):
-                objective.run(folder, job, World())
+                run(folder, job)
         else:
-            done = objective.run(folder, job, World())
+            done = run(folder, job)
             assert (done["rows"], done["equal"]) == (5, 2)
     three = [dataclasses.replace(examples[0], choices=("a", "b", "c"))]
     write_rows(tmp_path / "pairs.jsonl", three)
     write_arrays(tmp_path / "pairs.npz", labels(three, np.array([[1.0, 0, 0]])))
     folder, job = job_of({"name": "dpo"}, pairs=given)
     with pytest.raises(BadInput, match=r"pairs.jsonl: \w+: 3 candidates given; allowed: 2"):
-        objective.run(folder, job, World())
+        run(folder, job)

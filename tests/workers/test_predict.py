@@ -8,6 +8,7 @@ import pytest
 from w2s.models import score, train
 from w2s.store.records import BadInput, Example, Predictions, read_arrays, read_rows, write_rows
 from w2s.workers import predict
+from w2s.workers.job import read_job
 from w2s.workers.serve import run_job
 
 LEARNER = {"model": {"path": "builtin:weak"}, "train": {}}
@@ -20,7 +21,8 @@ def job(tiny, tmp_path):
     write_rows(tmp_path / "all.jsonl", examples)
     write_rows(tmp_path / "narrow.jsonl", [e for e in examples if len(e.choices) == 2][::-1])
     sets = {"all": "all.jsonl", "narrow": str(tmp_path / "narrow.jsonl")}
-    values = {"worker": "predict", "model": None, "learner": LEARNER, "path": str(tiny / "base"), "by": "base"}
+    base = {"learner": LEARNER, "path": str(tiny / "base")}
+    values = {"worker": "predict", "model": None, "base": base, "by": "base"}
     (tmp_path / "job.json").write_text(json.dumps({**values, "examples": sets}))
     return tmp_path
 
@@ -55,7 +57,7 @@ def test_a_killed_job_goes_on_with_the_chunks_that_are_missing(job, monkeypatch)
             yield part
 
     monkeypatch.setattr(score, "predict", small)
-    settings = json.loads((job / "job.json").read_text())
+    settings = read_job(job)
     with pytest.raises(KeyboardInterrupt):
         predict.run(job, settings, train.World())
     predict.run(job, settings, train.World())
@@ -70,4 +72,4 @@ def test_a_killed_job_goes_on_with_the_chunks_that_are_missing(job, monkeypatch)
 def test_an_empty_set_is_one_line_that_names_it(job):
     (job / "all.jsonl").write_text("")
     with pytest.raises(BadInput, match=r"all\.jsonl: there is no example in it"):
-        predict.run(job, json.loads((job / "job.json").read_text()), train.World())
+        predict.run(job, read_job(job), train.World())

@@ -10,28 +10,23 @@ from w2s.config.fields import Model
 from w2s.models import load, train
 from w2s.store.records import BadInput
 from w2s.workers import pretrain
+from w2s.workers.job import read_job
 
 
 @pytest.fixture
 def job(tiny, tmp_path):
-    def write(name, **values):
+    def write(name, steps=60, **values):
         (tmp_path / name).mkdir()
-        recipe = {
-            "builtin": "weak",
-            "corpus": str(tiny / "corpus.txt"),
-            "seed": 0,
-            "steps": 60,
-            "batch": 16,
-            "lr": 3e-2,
-        }
-        (tmp_path / name / "job.json").write_text(json.dumps({"worker": "pretrain", **recipe, **values}))
+        recipe = {"builtin": "weak", "corpus": str(tiny / "corpus.txt"), "seed": 0}
+        settings = {"train": {"steps": steps, "batch": 16, "lr": 3e-2}}
+        (tmp_path / name / "job.json").write_text(json.dumps({"worker": "pretrain", **recipe, **settings, **values}))
         return tmp_path / name
 
     return write
 
 
 def run(folder):
-    return pretrain.run(folder, json.loads((folder / "job.json").read_text()), train.World())
+    return pretrain.run(folder, read_job(folder), train.World())
 
 
 def test_the_loss_of_the_next_word_falls_and_the_model_can_be_fine_tuned(job):

@@ -10,6 +10,7 @@ from w2s.config.fields import Model
 from w2s.models import builtin, load, ranks, train
 from w2s.store.records import BadInput, Example, TokenRanks, read_arrays, write_rows
 from w2s.workers import rank
+from w2s.workers.job import read_job
 from w2s.workers.serve import run_job
 
 WORDS = [f"w{n}" for n in range(40)]
@@ -40,8 +41,7 @@ def job(tiny, tmp_path, targets):
             "stages": [[None if seed is None else f"../model-{seed}" for seed in stage] for stage in stages],
             "alphas": list(alphas),
             "mixture": "linear",
-            "learner": {"model": {"path": "builtin:weak"}, "train": {}},
-            "path": str(tiny / "base"),
+            "base": {"learner": {"model": {"path": "builtin:weak"}, "train": {}}, "path": str(tiny / "base")},
             "examples": {"targets": "../targets.jsonl", "some": str(tmp_path / "some.jsonl")},
             "runtime": {},
             **values,
@@ -128,7 +128,7 @@ def test_two_processes_share_the_rows_and_find_the_same(job):
             return values
 
     alone, both = done(job("alone", [[0], [2]], [1.0, 1.0])), job("both", [[0], [2]], [1.0, 1.0])
-    told = json.loads((both / "job.json").read_text())
+    told = read_job(both)
     rank.run(both, told, Second(1, 2))
     assert not (both / "targets-0.npz").exists()
     rank.run(both, told, Second(0, 2))
@@ -141,4 +141,4 @@ def test_models_of_unlike_tokenizers_are_one_line(job, tmp_path):
     load.save(load.load(Model(path=str(tmp_path / "plain"))), tmp_path / "model-9")
     folder = job("job", [[0], [9]], [1.0, 1.0])
     with pytest.raises(BadInput, match=r"stages\.1: a model has another tokenizer"):
-        rank.run(folder, json.loads((folder / "job.json").read_text()), train.World())
+        rank.run(folder, read_job(folder), train.World())

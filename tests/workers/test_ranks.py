@@ -15,6 +15,7 @@ from w2s.models import train
 from w2s.stages.jobs import JobFailed, Workers
 from w2s.store.records import Predictions, read_arrays
 from w2s.workers import finetune, predict
+from w2s.workers.job import Predict, read_job, write_job
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"steps": 8, "batch": 10, "holdout_share": 0.2, "eval_every": 4}
@@ -31,7 +32,7 @@ def history(folder: Path) -> dict:
 
 
 def alone(folder: Path) -> dict:
-    finetune.run(folder, json.loads((folder / "job.json").read_text()), train.World())
+    finetune.run(folder, read_job(folder), train.World())
     return history(folder)
 
 
@@ -63,15 +64,10 @@ def test_offload_and_the_stages_by_name_give_the_same_losses(finetune_job, two):
 def test_two_processes_predict_what_one_does(finetune_job, tiny, two, tmp_path):
     fitted = finetune_job("fitted", STEPS)
     alone(fitted)
-    job = {
-        "worker": "predict",
-        "model": str(fitted / "model"),
-        "by": "x",
-        "examples": {"e": str(tiny / "examples.jsonl")},
-    }
+    job = Predict({"e": str(tiny / "examples.jsonl")}, by="x", model=str(fitted / "model"))
     for name in ("one", "both"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "job.json").write_text(json.dumps(job))
+        write_job(tmp_path / name, job)
     predict.run(tmp_path / "one", job, train.World())
     two.run(tmp_path / "both")
     one, both = (read_arrays(tmp_path / name / "e.npz", Predictions) for name in ("one", "both"))
@@ -114,8 +110,8 @@ def test_a_killed_rank_fails_the_job_within_a_minute_and_the_job_goes_on_where_i
 def test_when_the_pipeline_is_killed_in_the_middle_of_a_job_no_rank_outlives_it(finetune_job):
     folder = finetune_job("job", STEPS | {"steps": 20_000, "eval_every": 10_000}, runtime={"checkpoint_every": 50})
     program = f"""if True:
-        from w2s.config import Runtime
-        from w2s.jobs import Path, Workers
+        from w2s.config.fields import Runtime
+        from w2s.stages.jobs import Path, Workers
         with Workers(Runtime(slots=1, processes=2, threads=1)) as workers:
             workers.run(Path({str(folder)!r}))
     """

@@ -16,6 +16,8 @@ from w2s.config.fields import Model
 from w2s.models import batches, load, losses, members, score, train
 from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers import finetune, reward
+from w2s.workers import score as scoring
+from w2s.workers.job import Finetune, Reward, Score, read_job
 from w2s.workers.serve import run_job
 
 
@@ -35,15 +37,13 @@ def bases(tmp_path_factory) -> Path:
 def job_of(bases, tmp_path) -> Callable[..., Path]:
     """job_of(name, train={...}, **job) -> a folder with that job.json."""
 
-    def write(name: str, train: dict | None = None, base: str = "bert", **values) -> Path:
+    def write(name: str, train: dict | None = None, base: str = "bert", worker: str = "reward", **values) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         settings = {"steps": 6, "batch": 8, "lr": 3e-3, **(train or {})}
         job = {
-            "worker": "reward",
-            "task": "fit",
-            "kind": "heads",
-            "members": 3,
+            "worker": worker,
+            **({"kind": "heads", "members": 3} if worker == "reward" else {}),
             "learner": {"model": {"path": str(bases / base), "kind": "pair"}, "train": settings},
             "path": str(bases / base),
             "seed": 1,
@@ -58,8 +58,8 @@ def job_of(bases, tmp_path) -> Callable[..., Path]:
 
 
 def run(folder: Path) -> dict:
-    job = json.loads((folder / "job.json").read_text())
-    worker = finetune if job["worker"] == "finetune" else reward
+    job = read_job(folder)
+    worker = {Finetune: finetune, Reward: reward, Score: scoring}[type(job)]
     return worker.run(folder, job, train.World())
 
 
@@ -216,7 +216,7 @@ def test_pairs_of_equal_texts_are_left_out_and_counted(job_of):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"task": "learn"}, "task: 'learn' given; allowed: fit, score, warm"),
+        ({"task": "fit"}, "job.json: task: there is no such key"),
         ({"kind": "trees"}, "kind: 'trees' given"),
         ({"members": 0}, "members: 0 given"),
         ({"kind": "adapters", "layers": 9}, "layers: 9 given; allowed: 1 to 2"),
@@ -246,7 +246,7 @@ def score_job(job_of, tmp_path) -> Callable[[str], Path]:
         write_rows(folder / "written.jsonl", written)
         write_rows(folder / "pairs.jsonl", make_pairs(10, seed=1))
         models = [str(one / "model") for one in fitted]
-        job = {"worker": "reward", "task": "score", "models": models, "names": ["plain", "many", "low"]}
+        job = {"worker": "score", "models": models, "names": ["plain", "many", "low"]}
         job |= {"examples": {"pairs": "pairs.jsonl", "written": "written.jsonl"}, **values}
         (folder / "job.json").write_text(json.dumps(job))
         return folder
@@ -274,8 +274,11 @@ def test_models_of_all_kinds_score_every_candidate_in_the_order_of_the_examples(
         wanted_NK[index] = scores_NK
     np.testing.assert_allclose(found["pairs"].scores_MNK[0], wanted_NK, atol=1e-5)
     assert sorted(path.name for path in folder.iterdir() if path.suffix != ".jsonl") == [
-        "done.json", "job.json", "pairs.npz", "written.npz",
-    ]  # fmt: skip
+        "done.json",
+        "job.json",
+        "pairs.npz",
+        "written.npz",
+    ]
 
 
 def test_a_killed_score_job_goes_on_with_the_chunks_and_models_that_are_missing(score_job, monkeypatch):
@@ -294,8 +297,8 @@ def test_a_killed_score_job_goes_on_with_the_chunks_and_models_that_are_missing(
 
     whole, cut = score_job("whole"), score_job("cut")
     run(whole)
-    monkeypatch.setattr(reward, "rewards", small)
-    monkeypatch.setattr(reward, "open_members", counted)
+    monkeypatch.setattr(scoring, "rewards", small)
+    monkeypatch.setattr(scoring, "open_members", counted)
     with pytest.raises(KeyboardInterrupt):
         run(cut)
     run(cut)
@@ -345,6 +348,6 @@ def test_a_warm_job_writes_a_plain_model(job_of, tmp_path):
     folder = tmp_path / "warm"
     folder.mkdir()
     models = [str(one / "model") for one in fitted]
-    (folder / "job.json").write_text(json.dumps({"worker": "reward", "task": "warm", "models": models}))
+    (folder / "job.json").write_text(json.dumps({"worker": "average", "models": models}))
     assert run_job(folder, train.World()) == {"done": str(folder)}
     assert load.load_folder(folder / "model").model.kind == "pair"

@@ -15,6 +15,7 @@ from w2s.models.adapters import adapter_of
 from w2s.models.tokens import layout
 from w2s.store.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
 from w2s.workers import sample
+from w2s.workers.job import Rank, read_job, write_job
 from w2s.workers.serve import run_job
 
 WORDS = [f"w{n}" for n in range(40)]
@@ -55,9 +56,7 @@ def job(models, tmp_path, examples):
             "alphas": [1.0] * len(names),
             "mixture": "linear",
             "mix": "all",
-            "learner": {"model": {"path": str(models / "words-0")}},
-            "path": None,
-            "base": None,
+            "base": {"learner": {"model": {"path": str(models / "words-0")}}},
             "examples": "../examples.jsonl",
             "samples": 1,
             "temperature": 0.0,
@@ -82,7 +81,7 @@ def done(folder):
 
 def refused(folder, match):
     with pytest.raises(BadInput, match=match):
-        sample.run(folder, json.loads((folder / "job.json").read_text()), train.World())
+        sample.run(folder, read_job(folder), train.World())
 
 
 def test_texts_come_back_in_the_order_of_the_examples_as_decode_writes_them(job, models, examples):
@@ -172,8 +171,9 @@ def test_a_texts_log_probability_is_the_sum_of_what_the_rank_worker_finds_at_its
     length_N = read_arrays(folder / "soft.npz", TokenTargets).length_N
     read = [dataclasses.replace(e, choices=tuple(line["texts"])) for e, line in zip(examples, lines, strict=True)]
     write_rows(tmp_path / "targets.jsonl", [one for one, length in zip(read, length_N, strict=True) if length])
-    told = {"worker": "rank", "stages": [[one] for one in json.loads((folder / "job.json").read_text())["models"]]}
-    ranked = job("ranked", names, alphas=alphas, mixture=mixture, examples={"t": "../targets.jsonl"}, **told)
+    stages = [[model] for model in read_job(folder).models]
+    (tmp_path / "ranked").mkdir()
+    write_job(ranked := tmp_path / "ranked", Rank(stages, alphas, {"t": "../targets.jsonl"}, mixture))
     assert run_job(ranked, train.World()) == {"done": str(ranked)}
     found = read_arrays(ranked / "t-1.npz", TokenRanks)
     logp_N = np.add.reduceat(found.logp_T, np.cumsum(found.length_N) - found.length_N)
@@ -194,8 +194,8 @@ def test_adapters_that_share_their_base_write_what_separate_models_write(job, tm
     names = [str(tmp_path / f"learner-{at}") for at in range(3)]
     start = {"learner": {"model": {"path": str(base), "trainable": "lora"}}, "path": str(base)}
     told = {"alphas": [0.5, 0.2, 0.9], "samples": 2, "temperature": 0.7, "top": 3, "max_new_tokens": 10}
-    apart, shared = job("apart", names, **told), job("shared", names, base=start, **told)
-    opened = sample.open_voices(shared, json.loads((shared / "job.json").read_text()), sample.Runtime(), train.World())
+    apart, shared = job("apart", names, **told), job("shared", names, base=start, one_base=True, **told)
+    opened = sample.open_voices(shared, read_job(shared), train.World())
     assert [voice.count for voice in opened] == [3]
     one, two = done(apart)[0], done(shared)[0]
     assert [line["texts"] for line in one] == [line["texts"] for line in two]
@@ -216,7 +216,7 @@ def test_learners_that_drew_their_own_first_weights_share_no_base(job, tmp_path)
         "path": str(tmp_path / "base"),
     }
     names = [str(tmp_path / f"learner-{seed}") for seed in (1, 2)]
-    shared, _ = done(job("shared", names, base=start))
+    shared, _ = done(job("shared", names, base=start, one_base=True))
     assert shared == done(job("apart", names))[0]
 
 
@@ -255,7 +255,7 @@ def test_two_processes_share_the_examples_and_write_the_same(job):
     told = {"samples": 2, "temperature": 1.0, "top": 2}
     wanted, facts = done(job("alone", ["words-0"], **told))
     both = job("both", ["words-0"], **told)
-    values = json.loads((both / "job.json").read_text())
+    values = read_job(both)
     sample.run(both, values, Second(1, 2))
     found = sample.run(both, values, Second(0, 2))
     lines = [json.loads(line) for line in (both / "samples.jsonl").read_text().splitlines()]
@@ -266,9 +266,9 @@ def test_two_processes_share_the_examples_and_write_the_same(job):
 def test_what_cannot_write_is_one_line(job, models, tmp_path):
     refused(job("kinds", ["words-0", "pieces-0"]), "tokenizers differ")
     refused(job("alphas", ["words-0"], alphas=[1.0, 2.0]), "alphas: 2 given; allowed: 1")
-    start = {"model": {"path": str(models / "words-0"), "kind": "pair"}}
-    refused(job("pair", [None], learner=start), r"model\.kind: 'pair' given; allowed: lm")
-    start = {"model": {"path": str(models / "words-0"), "prompt": {"name": "qa"}}}
-    refused(job("prompts", ["words-1", None], learner=start), r"model\.prompt")
+    start = {"learner": {"model": {"path": str(models / "words-0"), "kind": "pair"}}}
+    refused(job("pair", [None], base=start), r"model\.kind: 'pair' given; allowed: lm")
+    start = {"learner": {"model": {"path": str(models / "words-0"), "prompt": {"name": "qa"}}}}
+    refused(job("prompts", ["words-1", None], base=start), r"model\.prompt")
     (tmp_path / "none.jsonl").write_text("")
     refused(job("none", ["words-0"], examples="../none.jsonl"), r"none\.jsonl: there is no example in it")

@@ -1,7 +1,7 @@
 """The work of each stage: `(here, inputs, tools, *, options) -> facts`.
 
 `here` is the stage's partial folder, `inputs` the folders of its parents by role, and every option is part of the
-stage's key. `tools` is what must not change a result. Tensors live in the workers: here are job folders and NumPy.
+stage's key. `tools` must not change a result. Tensors live in the workers; stages handle job folders and NumPy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class Tools:
 
     runtime: Runtime
     rows: Callable[[int], tuple[list[Example], list[Gold]]]
-    """seed -> every question of the run's sources, and its gold."""
+    """seed -> all questions of the run's sources, and their gold."""
     suite_rows: Callable[[str], tuple[list[Example], list[Gold]]]
-    """The same of a further suite, by name."""
-    run_job: Callable[[Path], None]
+    """Name of a further suite -> its questions, and their gold."""
+    run_job: Callable[[Path], Any]
+    """Does the job in a folder (see jobs.do_job, jobs.Workers.run)."""
     recorded: Path | None = None
-    """The folder of recorded labels, where the run has one."""
+    """The folder of recorded labels, if the run has one."""
     preferences: Callable[[], DrawnPairs] | None = None
-    """The preference pairs that reward models are trained on, where they are."""
+    """-> the preference pairs that reward models are trained on, where they are trained on such pairs."""

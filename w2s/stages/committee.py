@@ -1,4 +1,4 @@
-"""Stages that make one opinion of many, and labels of opinions."""
+"""Stages that combine opinions into one, and that make pseudo-labels of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.pools.records import ABSTAINED
-from w2s.rewards.tilt import accept as accept_labels
+from w2s.rewards import tilt
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.rounds import accuracy_by_rounds, read_gold, read_rounds, stack
 from w2s.store.files import write_json
@@ -41,24 +41,29 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     Writes committee.json: members (round, alpha, accuracy alone), the accuracy by number of rounds, how far the
     learners err together, and the best single learner on easy_holdout.
     """
-    found = read_rounds([inputs[f"round-{at}"] for at in range(rounds)])
-    opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in found]
-    accuracy_R = accuracy_by_rounds(opinions, found, combiner, inputs["gold"])
-    used = adaboost.best_rounds(accuracy_R) if any(one.alpha > 0 for one in found) else 1
+    records = read_rounds([inputs[f"round-{at}"] for at in range(rounds)])
+    opinions = [read_arrays(inputs[f"round-{record.index}"] / "easy_holdout.npz", Predictions) for record in records]
+    accuracy_R = accuracy_by_rounds(opinions, records, combiner, inputs["gold"])
+    used = adaboost.best_rounds(accuracy_R) if any(record.alpha > 0 for record in records) else 1
     first, probs_RNK, abstained_RN = stack(opinions)
     gold_N = read_gold(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
-    boosted_R = np.array([max(one.alpha, 0.0) for one in found[:used]])
+    boosted_R = np.array([max(record.alpha, 0.0) for record in records[:used]])
     answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))
     evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, first.mask_NK.sum(1))
-    return write_voters(here, found, boosted_R, evidence, alphas, accuracy_R, wrong_RN)
+    return write_voters(here, records, boosted_R, evidence, alphas, accuracy_R, wrong_RN)
 
 
 def write_voters(
-    here: Path, found: Sequence[Round], boosted_R: np.ndarray, evidence: Ballots, alphas: dict, accuracy_R: np.ndarray,
+    here: Path,
+    rounds: Sequence[Round],
+    boosted_R: np.ndarray,
+    evidence: Ballots,
+    alphas: dict,
+    accuracy_R: np.ndarray,
     wrong_RN: np.ndarray,
-) -> Facts:  # fmt: skip
-    """committee.json: the voters, as many as there are in boosted_R; wrong_RN is that of all rounds on easy_holdout."""
+) -> Facts:
+    """committee.json: the first rounds vote, as many as boosted_R has; wrong_RN is all rounds' on easy_holdout."""
     used = len(boosted_R)
     alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
@@ -67,7 +72,7 @@ def write_voters(
     write_json(
         here / "committee.json",
         {
-            "rounds": [dataclasses.asdict(one) for one in found],
+            "rounds": [dataclasses.asdict(record) for record in rounds],
             "used": used,
             "alphas": alpha_R.tolist(),
             "accuracy_by_rounds": accuracy_R.tolist(),
@@ -77,10 +82,10 @@ def write_voters(
             "effective_voters": dependence.effective_voters(phi_RR),
             "effective_directions": dependence.effective_directions(phi_RR),
             "warning": dependence.warning(phi_RR),
-            "stop": found[-1].stop,
+            "stop": rounds[-1].stop,
         },
     )
-    return {"rounds": len(found), "used": used}
+    return {"rounds": len(rounds), "used": used}
 
 
 def combined(
@@ -94,60 +99,65 @@ def combined(
         opinions = [read_arrays(inputs[f"opinion-{at}"] / f"{name}.npz", Predictions) for at in members]
         first, probs_RNK, abstained_RN = stack(opinions)
         probs_NK = pick(COMBINERS, combiner)(probs_RNK, first.mask_NK, alpha_R, abstained_RN)
-        found = dataclasses.replace(first, probs_NK=probs_NK, abstained_N=abstained_RN.all(0), by=by)
-        write_arrays(here / f"{name}.npz", found)
+        opinion = dataclasses.replace(first, probs_NK=probs_NK, abstained_N=abstained_RN.all(0), by=by)
+        write_arrays(here / f"{name}.npz", opinion)
         votes_RNK = np.where(abstained_RN[..., None], 0.0, votes(probs_RNK, first.mask_NK))
         np.savez(here / f"{name}_votes.npz", ids=first.ids, votes_RNK=votes_RNK, alpha_R=alpha_R)
     return {"members": len(members)}
 
 
 def pseudo_labels(
-    here: Path, inputs: Inputs, tools: Tools, *, select: dict, soft: bool, temperature: float, seed: int,
-    shuffled: bool = False, accept: dict | None = None,
-) -> Facts:  # fmt: skip
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    select: dict,
+    soft: bool,
+    temperature: float,
+    seed: int,
+    shuffled: bool = False,
+    accept: dict | None = None,
+) -> Facts:
     """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random.
 
-    `accept`: only labels whose rewards reach a bound (rewards.tilt.accepted).
+    `accept`: only labels whose rewards reach a bound (rewards.tilt.accept).
     """
-    found = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
+    opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
     path = inputs["opinion"] / "transfer_votes.npz"
-    if path.exists():
-        votes_RNK = load_arrays(path)["votes_RNK"]
-    else:
-        votes_RNK = votes(found.probs_NK, found.mask_NK)[None]
-    sources_N = np.array([source[key] for key in found.ids.tolist()])
-    keep_N, why_N = pick(SELECTORS, select)(found.ids, found.probs_NK, found.mask_NK, votes_RNK, sources_N)
-    keep_N, why_N = accepted_of(keep_N, why_N, found, inputs, accept)
-    why_N = np.where(found.abstained_N, "the committee abstained", why_N)
+    votes_RNK = load_arrays(path)["votes_RNK"] if path.exists() else votes(opinion.probs_NK, opinion.mask_NK)[None]
+    sources_N = np.array([source[key] for key in opinion.ids.tolist()])
+    choose = pick(SELECTORS, select)
+    keep_N, why_N = choose(opinion.ids, opinion.probs_NK, opinion.mask_NK, votes_RNK, sources_N)
+    keep_N, why_N = accept_labels(keep_N, why_N, opinion, inputs, accept)
     labels = make_labels(
-        found.ids,
-        found.probs_NK,
-        found.mask_NK,
-        keep_N & ~found.abstained_N,
-        why_N,
+        opinion.ids,
+        opinion.probs_NK,
+        opinion.mask_NK,
+        keep_N & ~opinion.abstained_N,
+        np.where(opinion.abstained_N, "the committee abstained", why_N),
         soft=soft,
         temperature=temperature,
     )
     if shuffled:
-        labels = shuffle(labels, found.mask_NK.sum(1), seed)
+        labels = shuffle(labels, opinion.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)
     return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum())}
 
 
-def accepted_of(
+def accept_labels(
     keep_N: np.ndarray, why_N: np.ndarray, opinion: Predictions, inputs: Inputs, accept: dict | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(keep_N, why_N) of the selected labels that the rewards accept as well."""
+    """keep_N and why_N once the labels that the rewards do not accept are dropped too; without `accept` as given."""
     if accept is None:
         return keep_N, why_N
     rewards = align(read_arrays(inputs["opinion"] / "transfer_rewards.npz", Rewards), opinion.ids)
-    good_N, reason_N = accept(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
+    good_N, reason_N = tilt.accept(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
     return keep_N & good_N, np.where(keep_N, reason_N, why_N)
 
 
 def shuffle(labels: PseudoLabels, count_N: np.ndarray, seed: int) -> PseudoLabels:
-    """Targets dealt out anew among the rows with as many candidates."""
+    """The targets permuted at random among rows with the same number of candidates."""
     rng, target_NK = np.random.default_rng([seed, 7]), labels.target_NK.copy()
     for count in np.unique(count_N):
         rows = np.flatnonzero(count_N == count)

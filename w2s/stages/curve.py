@@ -1,4 +1,4 @@
-"""Stages of the probe for over-optimisation: pairs of a policy's samples, the samples as candidates, and their gold.
+"""Stages of the over-optimisation curve: pairs of a policy's samples, the samples as candidates, and their gold.
 
 Letters: N questions, S samples of each, D different texts among them.
 """
@@ -26,20 +26,20 @@ def first_questions(here: Path, inputs: Inputs, tools: Tools, *, on: str, split:
 
 
 def sample_pairs(here: Path, inputs: Inputs, tools: Tools, *, on: str, count: int, seed: int) -> Facts:
-    """`count` pairs of a right and a wrong sample, one a question, drawn at random: targets.jsonl and labels.npz.
+    """`count` pairs of a right and a wrong sample, one per question, drawn at random: targets.jsonl and labels.npz.
 
-    A text that could not be judged, or is empty, is in no pair; questions without both kinds have none. The right text
-    stands first or second by chance.
+    A text that could not be judged, or is empty, is in no pair; a question without both kinds has none. Whether the
+    right text stands first or second is random.
     """
-    said, gold = read_texts(inputs["texts"], on), read_gold(inputs["gold"])
+    written, gold = read_texts(inputs["texts"], on), read_gold(inputs["gold"])
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
-    rows = [(one, gold[one.id], text) for one in examples for text in dict.fromkeys(said[one.id]["texts"])]
+    rows = [(row, gold[row.id], text) for row in examples for text in dict.fromkeys(written[row.id]["texts"])]
     verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
-    texts: dict[str, dict[bool, list[str]]] = {one.id: {True: [], False: []} for one in examples}
-    for (one, _, text), (correct, _, _) in zip(rows, verdicts, strict=True):
+    texts: dict[str, dict[bool, list[str]]] = {row.id: {True: [], False: []} for row in examples}
+    for (row, _, text), (correct, _, _) in zip(rows, verdicts, strict=True):
         if correct is not None and text.strip():
-            texts[one.id][correct].append(text)
-    both = [one for one in examples if texts[one.id][True] and texts[one.id][False]]
+            texts[row.id][correct].append(text)
+    both = [row for row in examples if texts[row.id][True] and texts[row.id][False]]
     if not both:
         raise BadInput(f"rewards.curve: no question of {on} has a right and a wrong sample; try more writing.samples")
     rng, pairs, answer = np.random.default_rng([seed, 8]), [], {}
@@ -57,41 +57,41 @@ def sample_pairs(here: Path, inputs: Inputs, tools: Tools, *, on: str, count: in
 
 
 def distinct(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """Each question's different texts as its choices (ON.jsonl), and where each sample is among them (place.npz).
+    """Each question's distinct texts as its choices (ON.jsonl), and each sample's place among them (place.npz).
 
     place_NS is -1 where a sample is empty: no reward model is asked about it.
     """
-    said = read_texts(inputs["texts"], on)
-    examples, place_NS = [], []
-    for one in read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example):
-        texts = list(dict.fromkeys(text for text in said[one.id]["texts"] if text.strip()))
-        at = {text: place for place, text in enumerate(texts)}
-        examples.append(dataclasses.replace(one, choices=tuple(texts)))
-        place_NS.append([at.get(text, -1) for text in said[one.id]["texts"]])
+    written = read_texts(inputs["texts"], on)
+    examples, places = [], []
+    for row in read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example):
+        texts = list(dict.fromkeys(text for text in written[row.id]["texts"] if text.strip()))
+        place = {text: at for at, text in enumerate(texts)}
+        examples.append(dataclasses.replace(row, choices=tuple(texts)))
+        places.append([place.get(text, -1) for text in written[row.id]["texts"]])
     write_rows(here / f"{on}.jsonl", examples)
-    place_NS = np.array(place_NS)
-    np.savez(here / "place.npz", ids=np.array([one.id for one in examples]), place_NS=place_NS)
+    place_NS = np.array(places)
+    np.savez(here / "place.npz", ids=np.array([row.id for row in examples]), place_NS=place_NS)
     return {"rows": len(examples), "samples": place_NS.size, "empty": int((place_NS < 0).sum())}
 
 
 def graded(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """gold.npz: ids and gold_ND, 1 where a text is right, 0 where not, nan where it could not be judged or none is."""
+    """gold.npz: ids and gold_ND, 1 right, 0 wrong, nan where a text could not be judged or there is none."""
     gold, examples = read_gold(inputs["gold"]), read_rows(inputs[on] / f"{on}.jsonl", Example)
-    rows = [(one, gold[one.id], text) for one in examples for text in one.choices]
+    rows = [(row, gold[row.id], text) for row in examples for text in row.choices]
     verdicts = iter(judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed))
-    gold_ND = np.full((len(examples), max(len(one.choices) for one in examples)), np.nan)
-    for at, one in enumerate(examples):
-        found = [next(verdicts)[0] for _ in one.choices]
-        gold_ND[at, : len(found)] = [np.nan if correct is None else float(correct) for correct in found]
-    np.savez(here / "gold.npz", ids=np.array([one.id for one in examples]), gold_ND=gold_ND)
+    gold_ND = np.full((len(examples), max(len(row.choices) for row in examples)), np.nan)
+    for at, row in enumerate(examples):
+        right = [next(verdicts)[0] for _ in row.choices]
+        gold_ND[at, : len(right)] = [np.nan if correct is None else float(correct) for correct in right]
+    np.savez(here / "gold.npz", ids=np.array([row.id for row in examples]), gold_ND=gold_ND)
     return {"rows": len(examples), "texts": len(rows), "unjudged": len(rows) - int(np.isfinite(gold_ND).sum())}
 
 
 def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """What the parent `optimised` wrote while it learned, graded: rollouts.npz (a row per text), and the KL by step.
+    """The texts that the parent `optimised` wrote in training, graded: rollouts.npz, with the KL by step.
 
-    step_T; gold_T: 1 right, 0 wrong or empty, nan could not be judged; reward_T: what was learned from; kl_S: of the
-    student from its start, nats per text, before each step.
+    step_T; gold_T: 1 right, 0 wrong or empty, nan not judged; reward_T: what was learned from; kl_S: of the student
+    from its start, in nats per text, before each step.
     """
     folder, gold = inputs["optimised"] / "fit-0", read_gold(inputs["gold"])
     by_id = {row.id: row for row in read_rows(inputs["questions"] / f"{on}.jsonl", Example)}
@@ -99,17 +99,17 @@ def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Fac
     different = list(dict.fromkeys((line["id"], line["text"]) for line in lines))
     rows = [(by_id[key], gold[key], text) for key, text in different]
     verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
-    correct = {one: found for one, (found, _, _) in zip(different, verdicts, strict=True)}
+    correct = {text: verdict for text, (verdict, _, _) in zip(different, verdicts, strict=True)}
     gold_T = [correct[line["id"], line["text"]] for line in lines]
     kl_S = json.loads((folder / "train.json").read_text())["kl"]
     np.savez(
         here / "rollouts.npz",
         step_T=np.array([line["step"] for line in lines]),
-        gold_T=np.array([np.nan if one is None else float(one) for one in gold_T]),
+        gold_T=np.array([np.nan if right is None else float(right) for right in gold_T]),
         reward_T=np.array([line["reward"] for line in lines], dtype=float),
         kl_S=np.array(kl_S, dtype=float),
     )
-    return {"rows": len(lines), "texts": len(rows), "unjudged": sum(one is None for one in gold_T)}
+    return {"rows": len(lines), "texts": len(rows), "unjudged": sum(right is None for right in gold_T)}
 
 
 def read_gold(folder: Path) -> dict[str, Gold]:

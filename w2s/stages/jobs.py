@@ -1,9 +1,9 @@
 """Jobs: a folder goes to a worker process, a completion marker comes back. No tensors here.
 
-`Workers` keeps warm processes (an import of torch and DeepSpeed takes 5 to 10 seconds, a run has scores of jobs)
+`Workers` keeps warm processes (to import torch and DeepSpeed takes 5 to 10 seconds, and a run has scores of jobs)
 started by the `deepspeed` launcher, each in a session of its own: signals go to the whole group, because the launcher
-alone leaves its ranks behind. A job is done when its `done.json` is there; exit codes are not believed (a launcher
-whose inner process was killed exits 0).
+alone leaves its ranks behind. A job is done when its `done.json` exists; exit codes are not trusted, as a launcher
+whose inner process was killed exits 0.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Runtime
+from w2s.stages import Tools
 from w2s.store.hidden import hide
 from w2s.store.log import MARK, say, show_progress
 from w2s.store.records import BadInput
+from w2s.workers.job import Job, write_job
 
 TAIL_LINES = 40
 LOG_LINES = 10_000
@@ -36,20 +38,31 @@ NOISE = ("[INFO]", "[WARNING]", "FutureWarning", "return func(*args")
 
 
 class JobFailed(RuntimeError):
-    """A job ended without its marker: the last lines of its worker, and the command that runs it again."""
+    """A job ended without its marker. The message has its worker's last lines and the command that runs it again."""
+
+
+def do_job(folder: Path, tools: Tools, job: Job) -> dict[str, Any]:
+    """Do `job` in `folder` unless it is done; what its done.json says: rows, steps, tokens, seconds, ..."""
+    done = read_done(folder)
+    if done is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_job(folder, job)
+        tools.run_job(folder)
+        done = read_done(folder)
+    return done
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
     """What a finished job says of itself (seconds, rows, tokens, ...); None when it is not finished."""
     try:
-        found = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+        done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
+        done = None
+    if not isinstance(done, dict):
         raise BadInput(f"{folder / 'done.json'}: it is damaged; delete the folder {folder} and run again")
-    return found
+    return done
 
 
 def count_accelerators() -> int:
@@ -66,10 +79,10 @@ def count_cores() -> int:
 
 
 class Workers:
-    """Warm workers, `slots` at a time; use as a context manager and call `run` from as many threads as you like."""
+    """Warm workers, `slots` at a time; a context manager, whose `run` may be called from any number of threads."""
 
     def __init__(self, runtime: Runtime, *, title: Callable[[Path], str] = lambda folder: folder.name):
-        """title: what a job is called while its progress is told, by its folder."""
+        """title: a job's folder -> what the job is called where its progress is shown."""
         self.runtime, self.title = runtime, title
         gpus = count_accelerators()
         self.slots = runtime.slots or (1 if gpus else count_cores())
@@ -110,13 +123,13 @@ class Workers:
                     self._command(slot), environment(self.runtime, self.slots) | self._cores(slot)
                 )
             with show_progress(self.title(folder)) as show:
-                answer = worker.run(folder, lambda told: show(told["progress"], told["of"], told["note"]))
+                answer = worker.run(folder, lambda line: show(line["progress"], line["of"], line["note"]))
             return finish(folder, answer, self.runtime)
         finally:
             self._free.put(slot)
 
     def _cores(self, slot: int) -> dict[str, str]:
-        """On a CPU each slot has cores of its own: left to itself, a scheduler may keep two busy workers on one."""
+        """On a CPU each slot has cores of its own: a scheduler may otherwise keep two busy workers on one core."""
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         if count_accelerators() or not 1 < self.slots <= len(cores):
             return {}
@@ -132,7 +145,7 @@ class Workers:
 
 
 class Worker:
-    """One warm worker (its launcher and its ranks, in a session of their own)."""
+    """One warm worker: its launcher and its ranks, in a session of their own."""
 
     def __init__(self, command: list[str], env: dict[str, str]):
         self._answers: queue.Queue[dict | None] = queue.Queue()
@@ -160,7 +173,7 @@ class Worker:
 
     def _watch(self) -> None:
         self._process.wait()
-        kill_group(self._process.pid)  # what the launcher left behind, so that the pipe closes
+        kill_group(self._process.pid)  # the processes that the launcher left behind, so that the pipe closes
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -181,17 +194,17 @@ class Worker:
                     code = self._process.wait(timeout=10)
             self.close()
             answer = {"failed": str(folder), "kind": "", **(answer or {}), "said": list(self._said), "code": code}
-        self._said.clear()  # what it says from now on belongs to the next job
+        self._said.clear()  # its further lines belong to the next job
         return answer
 
     def close(self) -> None:
-        """End the worker and whatever it started. Finished work is on the disk, so nothing is lost."""
+        """End the worker and all processes it started. Finished work is on the disk, so nothing is lost."""
         kill_group(self._process.pid)
         self._process.wait()
 
 
 def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
-    """One job in one launch (several machines, or by hand); the answer is that of `Worker.run`."""
+    """One job in a launch of its own, as several machines need it; the answer is that of `Worker.run`."""
     process = subprocess.Popen(
         [launcher(), *one_shot(folder, runtime)],
         env=environment(runtime, 1),
@@ -212,66 +225,60 @@ def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
 
 
 def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
+    """done.json after a worker's answer; BadInput or JobFailed where the job is not done."""
     done = read_done(folder)
     if done is not None and "failed" not in answer:
-        (folder / LOG).unlink(missing_ok=True)  # of an attempt before
+        (folder / LOG).unlink(missing_ok=True)  # of an earlier attempt
         tell_cuts(done)
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
     said, how = answer.get("said", []), ending(answer.get("code"))
-    told = [line for line in said if not any(noise in line for noise in NOISE)][-TAIL_LINES:]
-    words = "It said nothing."
+    output = "It said nothing."
     if said:
         (folder / LOG).write_text(hide("\n".join(said)) + "\n", encoding="utf-8", errors="backslashreplace")
-        words = "\n".join([f"All it said: {folder / LOG}. Its last lines:", *told])
-    raise JobFailed(f"the job {folder} failed{how}. {words}\nTo run it again: {rerun_line(folder, runtime)}")
+        tail = [line for line in said if not any(noise in line for noise in NOISE)][-TAIL_LINES:]
+        output = "\n".join([f"All it said: {folder / LOG}. Its last lines:", *tail])
+    raise JobFailed(f"the job {folder} failed{how}. {output}\nTo run it again: {rerun_line(folder, runtime)}")
 
 
 def ending(code: int | None) -> str:
-    """' (its launcher was ended by signal 9, SIGKILL, ...)': how a process ended that nobody here had asked to."""
+    """' (its launcher was ended by signal 9, SIGKILL, ...)': how a process ended that was not asked to."""
     if code is None:
         return ""
     if code >= 0:
         return f" (its launcher ended with exit code {code} before the work was done)"
-    name = next((f", {one.name}" for one in signal.Signals if one == -code), "")
+    name = next((f", {number.name}" for number in signal.Signals if number == -code), "")
     why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
     return f" (its launcher was ended by signal {-code}{name}{why})"
 
 
 def tell_cuts(done: dict[str, Any]) -> None:
-    """One line for each set of which a model could not read all."""
-    for name, one in done.get("cut", {}).items():
-        prompts = f"{one['prompts']:,} of {one['of']:,} prompts lost their beginning"
-        answers = f", in {one['answers']:,} an answer lost its end" if one["answers"] else ""
-        say(f"{name}: {prompts}{answers}: {one['by']} reads at most {one['tokens']:,} tokens", {"cut": one})
+    """One line for each set that a model could not read whole."""
+    for name, cut in done.get("cut", {}).items():
+        prompts = f"{cut['prompts']:,} of {cut['of']:,} prompts lost their beginning"
+        answers = f", in {cut['answers']:,} an answer lost its end" if cut["answers"] else ""
+        say(f"{name}: {prompts}{answers}: {cut['by']} reads at most {cut['tokens']:,} tokens", {"cut": cut})
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:
-    worker = json.loads((folder / "job.json").read_text(encoding="utf-8"))["worker"]
+    """The launcher's arguments for one job in one launch."""
     where = ["--num_gpus", str(runtime.processes or max(1, count_accelerators()))]
     if runtime.hostfile:
         where = ["--hostfile", runtime.hostfile]
-    return [
-        *where,
-        "--master_port",
-        str(free_port()),
-        "--no_local_rank",
-        "--module",
-        f"w2s.workers.{worker}",
-        str(folder),
-    ]
+    port = ["--master_port", str(free_port())]
+    return [*where, *port, "--no_local_rank", "--module", "w2s.workers.serve", str(folder)]
 
 
 def rerun_line(folder: Path, runtime: Runtime) -> str:
-    """The line that runs the job by hand."""
+    """The command line that runs the job by hand."""
     env = {k: v for k, v in environment(runtime, 1).items() if k in ("DS_ACCELERATOR", "OMP_NUM_THREADS")}
     words = ["deepspeed", *one_shot(folder, runtime)]
     return " ".join([f"{k}={v}" for k, v in env.items()] + [shlex.quote(word) for word in words])
 
 
 def environment(runtime: Runtime, slots: int) -> dict[str, str]:
-    """The variables of a worker: threads shared out, and DeepSpeed told of the CPU where there is no accelerator."""
+    """A worker's environment: threads are shared out, and DeepSpeed uses the CPU where there is no accelerator."""
     processes = runtime.processes or 1
     threads = runtime.threads or max(1, count_cores() // (slots * processes))
     # Passive waiting: with a busy neighbour two spinning OpenMP threads collapse 3 to 30 times.
@@ -283,15 +290,15 @@ def environment(runtime: Runtime, slots: int) -> dict[str, str]:
 
 
 def launcher() -> str:
-    """DeepSpeed's launcher: that of this Python's environment."""
+    """DeepSpeed's launcher, of this Python's environment where it has one."""
     beside = Path(sys.executable).with_name("deepspeed")
     return str(beside) if beside.exists() else "deepspeed"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
 
 
 def kill_group(pid: int) -> None:

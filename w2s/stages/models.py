@@ -1,20 +1,28 @@
-"""Stages that fit a model or ask one, through job folders."""
+"""Stages that fit a model or ask one, and the jobs that they and the boosting rounds need."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Learner, Runtime
+from w2s.config.fields import Learner, Runtime, Train
 from w2s.stages import Facts, Inputs, Tools
-from w2s.store.artifacts import write_job
-from w2s.store.records import Predictions, PseudoLabels, TokenWeights, Weights, align, read_arrays, write_arrays
+from w2s.stages.jobs import do_job
+from w2s.store.records import (
+    Predictions,
+    PseudoLabels,
+    TokenRanks,
+    TokenWeights,
+    Weights,
+    align,
+    read_arrays,
+    write_arrays,
+)
+from w2s.workers.job import Base, Finetune, Predict, Pretrain, Rank
 
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
@@ -29,8 +37,8 @@ PRETRAINING = {
         "warmup_share": 0.03,
     },
 }
-"""The embedded world's base models: how many lines of the corpus of which task (choice where none is named; answer and
-code share one), and for how many steps (0: random weights)."""
+"""The embedded world's base models: how many lines of the corpus of which task (default: choice; answer and code share
+one) they are trained on, and for how many steps (0: random weights)."""
 
 
 def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: int, recipe: dict) -> Facts:
@@ -40,10 +48,8 @@ def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: i
     if not (here / "done.json").exists():
         lines = list(corpus(world, recipe["lines"], task=recipe.get("task", "choice")))
         (here / "corpus.txt").write_text("\n".join(lines) + "\n")
-        steps = {key: value for key, value in recipe.items() if key not in ("lines", "task")}
-        job = {"worker": "pretrain", "builtin": builtin, "corpus": "corpus.txt", "seed": world, **steps}
-        write_job(here, {**job, "runtime": asdict(tools.runtime)})
-        tools.run_job(here)
+    train = Train(**{key: value for key, value in recipe.items() if key not in ("lines", "task")})
+    do_job(here, tools, Pretrain(builtin, "corpus.txt", world, train, tools.runtime))
     return {"lines": recipe["lines"]}
 
 
@@ -83,20 +89,22 @@ def opinion(
 ) -> Facts:
     """A model's distribution over the candidates of each set; of several members, their mean.
 
-    With `learner` it is the untrained base that is asked.
+    With `learner` its untrained base is asked.
     """
     paths = {name: inputs[name if name in inputs else "questions"] / f"{name}.jsonl" for name in sets}
     if learner is not None:
-        start = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
-        found = [ask_model(here / "ask-0", tools, sets=paths, by=by, **start)]
+        base = base_folder(inputs, learner)
+        opinions = [ask_model(here / "ask-0", tools, sets=paths, by=by, learner=learner, path=base)]
     else:
         models = sorted(inputs["model"].glob("fit-*/model"))
         if not models:
             return {"skipped": "the boosting had stopped before this round"}
-        found = [ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=m) for at, m in enumerate(models)]
+        opinions = [
+            ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=model) for at, model in enumerate(models)
+        ]
     for name in sets:
-        write_arrays(here / f"{name}.npz", mean_opinion([one[name] for one in found]))
-    return {"rows": sum(len(found[0][name].ids) for name in sets)}
+        write_arrays(here / f"{name}.npz", mean_opinion([sets_by_name[name] for sets_by_name in opinions]))
+    return {"rows": sum(len(opinions[0][name].ids) for name in sets)}
 
 
 def fit_model(
@@ -113,7 +121,7 @@ def fit_model(
     soft: Path | None = None,
     is_student: bool = False,
 ) -> dict[str, Any]:
-    """Run (or find) the finetune job in `folder`; returns what it says of itself: rows, steps, tokens, seconds.
+    """Do the finetune job in `folder` unless it is done; its summary: rows, steps, tokens, seconds.
 
     `examples` have the labels' candidates as choices. `soft`: a file of TokenTargets for them.
     """
@@ -123,56 +131,86 @@ def fit_model(
         write_arrays(folder / "labels.npz", labels)
         if weights is not None:
             write_arrays(folder / ("tokens.npz" if by_token else "order.npz"), weights)
-        job = {
-            "worker": "finetune",
-            "learner": asdict(learner),
-            "path": base,
-            "seed": seed,
-            "examples": str(examples),
-            "labels": "labels.npz",
-            "order": "order.npz" if weights is not None and not by_token else None,
-            "tokens": "tokens.npz" if by_token else None,
-            "soft": None if soft is None else str(soft),
-            "weighting": weighting,
-            "runtime": runtime_of(tools.runtime, is_student),
-        }
-        write_job(folder, job)
-        tools.run_job(folder)
-    return json.loads((folder / "done.json").read_text())
+    job = Finetune(
+        learner=learner,
+        seed=seed,
+        examples=str(examples),
+        labels="labels.npz",
+        path=base,
+        order="order.npz" if weights is not None and not by_token else None,
+        tokens="tokens.npz" if by_token else None,
+        soft=None if soft is None else str(soft),
+        weighting=weighting,
+        runtime=student_runtime(tools.runtime) if is_student else tools.runtime,
+    )
+    return do_job(folder, tools, job)
 
 
-def runtime_of(runtime: Runtime, is_student: bool) -> dict[str, Any]:
-    """The student trains under DeepSpeed unless the config names another file."""
-    default = "auto" if is_student else None
-    return {**asdict(runtime), "deepspeed": runtime.deepspeed or default}
+def student_runtime(runtime: Runtime) -> Runtime:
+    """The student trains under DeepSpeed even if the config names no file."""
+    return dataclasses.replace(runtime, deepspeed=runtime.deepspeed or "auto")
 
 
 def ask_model(
-    folder: Path, tools: Tools, *, sets: Mapping[str, Path], by: str, model: Path | None = None, **more: Any
+    folder: Path,
+    tools: Tools,
+    *,
+    sets: Mapping[str, Path],
+    by: str,
+    model: Path | None = None,
+    learner: Learner | None = None,
+    path: str | None = None,
+    only: Mapping[str, list[str]] | None = None,
 ) -> dict[str, Predictions]:
-    """Run (or find) the predict job in `folder`: a fitted model's opinion on each named set of examples.
+    """Do the predict job in `folder` unless it is done; the opinion on each named set of examples.
 
-    `more`: of an untrained base, its `learner` and `path`; `only`, the ids of a set that are asked about.
+    Asked is the saved `model`, or the untrained base of `learner`, read from `path`. `only`: set -> the ids of the only
+    examples to ask about.
     """
-    if not (folder / "done.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        job = {
-            "worker": "predict",
-            "model": None if model is None else str(model),
-            "examples": {name: str(path) for name, path in sets.items()},
-            "by": by,
-            "runtime": asdict(tools.runtime),
-            **more,
-        }
-        write_job(folder, job)
-        tools.run_job(folder)
+    job = Predict(
+        examples={name: str(file) for name, file in sets.items()},
+        by=by,
+        model=None if model is None else str(model),
+        base=None if learner is None else Base(learner, path),
+        only=only,
+        runtime=tools.runtime,
+    )
+    do_job(folder, tools, job)
     return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
+
+
+def rank(
+    folder: Path,
+    tools: Tools,
+    rounds: Sequence[Sequence[Path | None]],
+    alphas: Sequence[float],
+    targets: Path,
+    *,
+    mixture: str = "linear",
+    base: Base | None = None,
+    ids: list[str] | None = None,
+) -> list[TokenRanks]:
+    """Do the rank job in `folder` unless it is done; the ranks under the mixture of the first round, the first two, ...
+
+    `rounds` are the models of each; None stands for the untrained `base`. `ids`: the only rows of `targets` to rank.
+    """
+    job = Rank(
+        stages=[[None if model is None else str(model) for model in models] for models in rounds],
+        alphas=list(alphas),
+        examples={"targets": str(targets)},
+        mixture=mixture,
+        base=base,
+        only=None if ids is None else {"targets": ids},
+        runtime=tools.runtime,
+    )
+    do_job(folder, tools, job)
+    return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(rounds))]
 
 
 def base_folder(inputs: Inputs, learner: Learner) -> str:
     """Where the learner starts from: a pretrained builtin model, another stage's model, or what the config names."""
-    made = [inputs["base"] / one for one in ("model", "fit-0/model")] if "base" in inputs else []
-    return next((str(one) for one in made if one.exists()), learner.model.path)
+    folders = [inputs["base"] / place for place in ("model", "fit-0/model")] if "base" in inputs else []
+    return next((str(folder) for folder in folders if folder.exists()), learner.model.path)
 
 
 def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
@@ -181,16 +219,19 @@ def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Fa
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:
-    return {"tokens": sum(one.get("tokens", 0) for one in facts), "steps": sum(one.get("steps", 0) for one in facts)}
+    """The training tokens and steps of several jobs together, by their summaries."""
+    return {key: sum(summary.get(key, 0) for summary in facts) for key in ("tokens", "steps")}
 
 
-def mean_opinion(found: Sequence[Predictions]) -> Predictions:
+def mean_opinion(opinions: Sequence[Predictions]) -> Predictions:
     """The mean of several models' distributions; a model that abstained has no say on that row."""
-    first = found[0]
-    if len(found) == 1:
+    first = opinions[0]
+    if len(opinions) == 1:
         return first
-    aligned = [align(one, first.ids) for one in found]
-    say_RN = np.array([~one.abstained_N for one in aligned], dtype=float)
+    aligned = [align(opinion, first.ids) for opinion in opinions]
+    say_RN = np.array([~opinion.abstained_N for opinion in aligned], dtype=float)
     say_RN[:, say_RN.sum(0) == 0] = 1
-    probs_NK = np.einsum("rn,rnk->nk", say_RN, np.array([one.probs_NK for one in aligned])) / say_RN.sum(0)[:, None]
-    return dataclasses.replace(first, probs_NK=probs_NK, abstained_N=np.all([a.abstained_N for a in aligned], axis=0))
+    probs_RNK = np.array([opinion.probs_NK for opinion in aligned])
+    probs_NK = np.einsum("rn,rnk->nk", say_RN, probs_RNK) / say_RN.sum(0)[:, None]
+    abstained_N = np.all([opinion.abstained_N for opinion in aligned], axis=0)
+    return dataclasses.replace(first, probs_NK=probs_NK, abstained_N=abstained_N)

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Learner
+from w2s.config.fields import Learner, Writing
 from w2s.config.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS, standardise
 from w2s.rewards.agreement import AGREED
 from w2s.rewards.agreement import find_agreed_pairs as agree
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.models import runtime_of
-from w2s.store.artifacts import write_job
+from w2s.stages.jobs import do_job
+from w2s.stages.models import student_runtime
+from w2s.stages.rewards import list_models
 from w2s.store.records import (
     BadInput,
     Example,
     Predictions,
     PseudoLabels,
     Rewards,
+    align,
     read_arrays,
     read_rows,
     write_arrays,
     write_rows,
 )
-from w2s.store.records import align as join
+from w2s.workers.job import Judges, Objective, Pairs
 
-POOL = "transfer"
+TRANSFER = "transfer"
 ALIKE = "the texts of both are the same"
 ABSTAINED = "the committee abstained"
 
@@ -43,15 +41,14 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
     Chosen first, rejected second. The candidates stand in the parent `candidates`, else in `questions`. The facts count
     the questions without a pair by reason.
     """
-    opinion = read_arrays(inputs["opinion"] / f"{POOL}.npz", Predictions)
-    found = join(read_arrays(inputs["scores"] / f"{POOL}.npz", Rewards), opinion.ids)
-    scores_MNK = found.scores_MNK
+    opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
+    scores_MNK = align(read_arrays(inputs["scores"] / f"{TRANSFER}.npz", Rewards), opinion.ids).scores_MNK
     if standardised != "none":
         scores_MNK = standardise(scores_MNK, opinion.mask_NK, by=standardised)
     rewards_NK = pick(AGGREGATORS, aggregate, key="rewards.aggregate")(scores_MNK, opinion.mask_NK)
     chosen_N, rejected_N, why_N = agree(opinion.probs_NK, opinion.mask_NK, rewards_NK)
     where = inputs.get("candidates", inputs.get("questions"))
-    by_id = {row.id: row for row in read_rows(where / f"{POOL}.jsonl", Example)}
+    by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
     pairs, reasons = [], np.where(opinion.abstained_N, ABSTAINED, why_N)
     for at in np.flatnonzero(reasons == AGREED).tolist():
         row = by_id[opinion.ids[at]]
@@ -61,7 +58,7 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
         else:
             pairs.append(dataclasses.replace(row, choices=texts))
     if not pairs:
-        raise BadInput(f"student.objective: no question of {POOL} is left for dpo: {most(reasons)}")
+        raise BadInput(f"student.objective: no question of {TRANSFER} is left for dpo: {most(reasons)}")
     write_rows(here / "targets.jsonl", pairs)
     ids, ones = np.array([row.id for row in pairs]), np.ones(len(pairs))
     target_N2 = np.tile([1.0, 0.0], (len(pairs), 1))
@@ -78,54 +75,49 @@ def most(reasons: np.ndarray) -> str:
 
 
 def optimise(
-    here: Path, inputs: Inputs, tools: Tools, *, objective: dict, learner: Learner, seed: int,
-    aggregate: dict | None = None, standardised: bool = True, writing: dict | None = None,
-) -> Facts:  # fmt: skip
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    objective: dict,
+    learner: Learner,
+    seed: int,
+    aggregate: dict | None = None,
+    standardised: bool = True,
+    writing: dict | None = None,
+) -> Facts:
     """The parent `model`, trained on: with `pairs`, or to write what the parents judge-00, judge-01, ... reward.
 
     The latter needs the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean
     0 and variance 1 over the candidates of the transfer pool.
     """
-    folder = here / "fit-0"
-    if not (folder / "done.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        job: dict[str, Any] = {
-            "worker": "objective",
-            "objective": objective,
-            "learner": asdict(learner),
-            "path": str(inputs["model"] / "fit-0" / "model"),
-            "seed": seed,
-            "runtime": runtime_of(tools.runtime, is_student=True),
-        }
-        if "pairs" in inputs:
-            job["pairs"] = {
-                "examples": str(inputs["pairs"] / "targets.jsonl"),
-                "labels": str(inputs["pairs"] / "labels.npz"),
-            }
-        else:
-            centre_M, scale_M = units(inputs, standardised)
-            job["examples"] = str(inputs["questions"] / f"{POOL}.jsonl")
-            job["writing"] = writing
-            job["rewards"] = {
-                "models": [
-                    str(path / "fit-0" / "model") for role, path in sorted(inputs.items()) if role.startswith("judge-")
-                ],
-                "aggregate": aggregate,
-                "centre_M": centre_M,
-                "scale_M": scale_M,
-            }
-        write_job(folder, job)
-        tools.run_job(folder)
-    done = json.loads((folder / "done.json").read_text())
+    job = Objective(
+        objective=objective,
+        learner=learner,
+        seed=seed,
+        path=str(inputs["model"] / "fit-0" / "model"),
+        runtime=student_runtime(tools.runtime),
+    )
+    if "pairs" in inputs:
+        pairs = Pairs(str(inputs["pairs"] / "targets.jsonl"), str(inputs["pairs"] / "labels.npz"))
+        job = dataclasses.replace(job, pairs=pairs)
+    else:
+        job = dataclasses.replace(
+            job,
+            examples=str(inputs["questions"] / f"{TRANSFER}.jsonl"),
+            rewards=Judges(list_models(inputs, "judge-"), aggregate, *units(inputs, standardised)),
+            writing=Writing(max_new_tokens=writing["max_new_tokens"], stop=writing["stop"]),
+        )
+    done = do_job(here / "fit-0", tools, job)
     return {key: value for key, value in done.items() if key not in ("worker", "seconds")}
 
 
-def units(inputs: Inputs, standardised: bool) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+def units(inputs: Inputs, standardised: bool) -> tuple[list[float] | None, list[float] | None]:
     """Each member's mean and deviation over the candidates of the transfer pool; a constant member's unit is 1."""
     if not standardised:
         return None, None
-    scores_MNK = read_arrays(inputs["scores"] / f"{POOL}.npz", Rewards).scores_MNK
-    flat_MP = [one_NK[~np.isnan(one_NK)] for one_NK in scores_MNK]
-    if not all(len(one_P) for one_P in flat_MP):
+    scores_MNK = read_arrays(inputs["scores"] / f"{TRANSFER}.npz", Rewards).scores_MNK
+    known_MP = [scores_NK[~np.isnan(scores_NK)] for scores_NK in scores_MNK]
+    if not all(len(known_P) for known_P in known_MP):
         raise BadInput("rewards: a reward model has judged no candidate of the transfer pool")
-    return [float(one_P.mean()) for one_P in flat_MP], [float(one_P.std()) or 1.0 for one_P in flat_MP]
+    return [float(known_P.mean()) for known_P in known_MP], [float(known_P.std()) or 1.0 for known_P in known_MP]

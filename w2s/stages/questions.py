@@ -33,12 +33,12 @@ def questions(
 ) -> Facts:
     """Split the questions, without their gold. `content` is the hash of the rows that `tools.rows` gives.
 
-    limit: of each split the first so many by id, in the split's own order.
+    limit: keep only the first `limit` questions of each split by id, in the split's own order.
     """
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
-    found = split(
+    splits = split(
         examples,
         gold,
         score_N,
@@ -53,9 +53,9 @@ def questions(
     )
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
-    counts = dict(found.counts)
+    counts = dict(splits.counts)
     for name in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
-        ids = getattr(found, name).tolist()
+        ids = getattr(splits, name).tolist()
         kept = set(sorted(ids)[:limit])
         counts[name] = len(kept)
         rows = [by_id[key] for key in ids if key in kept]
@@ -63,12 +63,12 @@ def questions(
             here / f"{name}.jsonl",
             [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows],
         )
-    write_json(here / "splits.json", {"hash": found.hash, "counts": counts})
+    write_json(here / "splits.json", {"hash": splits.hash, "counts": counts})
     return {"rows": len(examples), **counts}
 
 
 def gold(here: Path, inputs: Inputs, tools: Tools, *, splits: Sequence[str], seed: int, content: str) -> Facts:
-    """The gold of these splits, apart from everything else: only who has this parent can have seen it."""
+    """The gold of these splits, apart from everything else: only a stage with this parent can have seen it."""
     ids = {row.id for name in splits for row in read_rows(inputs["questions"] / f"{name}.jsonl", Example)}
     return {"rows": write_rows(here / "gold.jsonl", [row for row in tools.rows(seed)[1] if row.id in ids])}
 
@@ -101,16 +101,16 @@ def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Fac
 
 
 def gold_text(example: Example, gold: Gold) -> str:
-    """The text that should follow the question: the answer, or of a whole program what comes behind the prompt."""
+    """The text that should follow the question: the answer, or a program without the prompt it begins with."""
     text = str(gold.answer)
     return text.removeprefix(example.prompt) if example.task == "code" else text
 
 
 def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
-    """Labels that `w2s combine labels` made of recorded opinions, for the questions of the transfer pool.
+    """The labels of recorded opinions that `w2s combine labels` made, for the questions of the transfer pool.
 
-    A question is found again by its prompt and its choices, in whatever order they stand; one that is not there keeps
-    its place with weight 0. `content` is the hash of the folder's files.
+    Questions are matched by their prompt and choices, in any order; a question without a match has weight 0. `content`
+    is the hash of the folder's files.
     """
     labels = read_arrays(tools.recorded / "labels.npz", PseudoLabels)
     place = {key: at for at, key in enumerate(labels.ids.tolist())}
@@ -119,9 +119,9 @@ def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) 
     target_NK = candidate_mask(np.array([len(row.choices) for row in examples])).astype(np.float64)
     weight_N, why_N = np.zeros(len(examples)), np.full(len(examples), "no recorded opinion", dtype=object)
     for at, row in enumerate(examples):
-        if (found := known.get(words(row))) is not None:
-            there, choices = found
-            target_NK[at, : len(choices)] = labels.target_NK[there, [choices.index(one) for one in row.choices]]
+        if words(row) in known:
+            there, choices = known[words(row)]
+            target_NK[at, : len(choices)] = labels.target_NK[there, [choices.index(text) for text in row.choices]]
             weight_N[at], why_N[at] = labels.weight_N[there], labels.why_N[there]
     if not weight_N.any():
         raise BadInput(f"label.recorded: {tools.recorded} labels none of the {len(examples):,} transfer questions")
@@ -132,7 +132,7 @@ def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) 
 
 
 def words(row: Example) -> tuple[str, ...]:
-    """What makes two questions the same wherever they come from: the prompt and the set of choices."""
+    """What identifies a question wherever it comes from: its prompt and the set of its choices."""
     return (row.prompt.strip(), *sorted(row.choices))
 
 

@@ -1,11 +1,13 @@
-"""Stages that give reward models their pairs, and that let their scores tilt a committee's opinion."""
+"""Stages that give reward models their pairs, and that tilt a committee's opinion by their scores."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,47 +37,47 @@ from w2s.store.records import (
     write_rows,
 )
 
-FIT, HOLDOUT, POOL, TEST = "easy_fit", "easy_holdout", "transfer", "hard_test"
+FIT, HOLDOUT, TRANSFER, TEST = "easy_fit", "easy_holdout", "transfer", "hard_test"
 
 
 def reward_pairs(
     here: Path, inputs: Inputs, tools: Tools, *, method: dict, content: str | None = None, near: float | None = None
-) -> Facts:  # fmt: skip
+) -> Facts:
     """What reward models are trained on: targets.jsonl (two choices each) and labels.npz.
 
-    Written questions have the parent `candidates`. `content` is the hash of a preference set's pairs; those whose
-    prompt is a question that the run labels or is judged on, or (see data.duplicates) is `near` one, are left out.
+    Written questions have the parent `candidates`. `content` is the hash of a preference set's pairs; pairs whose
+    prompt is a question that the run labels or is judged on, or is `near` one (see data.duplicates), are left out.
     """
     draw, where = pick(PAIRS, method, key="rewards.pairs"), inputs.get("candidates", inputs.get("questions"))
     if method["name"] == "preferences":
-        found = without_leaks(tools.preferences(), where, near)
+        pairs = without_leaks(tools.preferences(), where, near)
     elif method["name"] == "gold":
         examples = read_rows(where / f"{FIT}.jsonl", Example)
-        found = draw(*with_gold(examples, right_candidates(examples, inputs["gold"], tools), inputs["gold"]))
+        pairs = draw(*with_gold(examples, right_candidates(examples, inputs["gold"], tools), inputs["gold"]))
     else:
-        opinion = read_arrays(inputs["opinion"] / f"{POOL}.npz", Predictions)
-        by_id = {row.id: row for row in read_rows(where / f"{POOL}.jsonl", Example)}
-        heard = opinion.ids[~opinion.abstained_N].tolist()
+        opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
+        by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
+        judged = opinion.ids[~opinion.abstained_N].tolist()
         probs_NK = np.where(opinion.mask_NK, opinion.probs_NK, np.nan)[~opinion.abstained_N]
-        found = draw([by_id[key] for key in heard], probs_NK)
-    write_rows(here / "targets.jsonl", found.examples)
-    write_arrays(here / "labels.npz", found.labels)
-    return {"rows": len(found.examples), **found.counts}
+        pairs = draw([by_id[key] for key in judged], probs_NK)
+    write_rows(here / "targets.jsonl", pairs.examples)
+    write_arrays(here / "labels.npz", pairs.labels)
+    return {"rows": len(pairs.examples), **pairs.counts}
 
 
-def without_leaks(found: DrawnPairs, questions: Path, near: float | None) -> DrawnPairs:
-    """The pairs about questions that rewards are not asked about; the others are counted as `leaked`."""
-    asked = [row for on in (HOLDOUT, POOL, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
-    kept = {row.id for row in remove_leaks(bare(found.examples), bare(asked), near=near)[0]}
+def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> DrawnPairs:
+    """The pairs about questions that the reward models are not asked about; the others are counted as `leaked`."""
+    judged = [row for on in (HOLDOUT, TRANSFER, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
+    kept = {row.id for row in remove_leaks(bare(pairs.examples), bare(judged), near=near)[0]}
     if not kept:
-        raise BadInput(f"rewards.pairs: all {len(found.examples)} pairs are about questions of the run itself")
-    kept_N = np.isin(found.labels.ids, list(kept))
-    counts = {**found.counts, "leaked": len(found.examples) - len(kept)}
-    return DrawnPairs([row for row in found.examples if row.id in kept], take(found.labels, kept_N), counts)
+        raise BadInput(f"rewards.pairs: all {len(pairs.examples)} pairs are about questions of the run itself")
+    kept_N = np.isin(pairs.labels.ids, list(kept))
+    counts = {**pairs.counts, "leaked": len(pairs.examples) - len(kept)}
+    return DrawnPairs([row for row in pairs.examples if row.id in kept], take(pairs.labels, kept_N), counts)
 
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
-    """right_NK: 1 right, 0 wrong, nan where nobody could tell or there is no candidate."""
+    """right_NK: 1 right, 0 wrong, nan where it could not be judged or there is no candidate."""
     gold = {row.id: row for row in read_rows(gold_folder / "gold.jsonl", Gold)}
     right_NK = np.full(candidate_mask(np.array([len(row.choices) for row in examples])).shape, np.nan)
     if examples[0].task == "choice":
@@ -90,12 +92,10 @@ def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -
     return right_NK
 
 
-def with_gold(
-    examples: list[Example], right_NK: np.ndarray, gold_folder: Path
-) -> tuple[list[Example], np.ndarray]:  # fmt: skip
-    """Written questions of which no candidate is right get the gold text as one more.
+def with_gold(examples: list[Example], right_NK: np.ndarray, gold_folder: Path) -> tuple[list[Example], np.ndarray]:
+    """Written questions without a right candidate get the gold text as one more.
 
-    Only these: were the gold text always the better one, its style alone would tell it from what models write.
+    Only these: if the gold text were always the better one, its style alone would tell it from what models write.
     """
     if examples[0].task == "choice":
         return examples, right_NK
@@ -111,9 +111,16 @@ def with_gold(
 
 
 def tilted(
-    here: Path, inputs: Inputs, tools: Tools, *, by: str, aggregate: dict, standardised: str, use: str,
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    by: str,
+    aggregate: dict,
+    standardised: str,
+    use: str,
     strength: float | None,
-) -> Facts:  # fmt: skip
+) -> Facts:
     """The committee's opinion on the transfer pool and the hard test, tilted by rewards.
 
     Parents: `scores`, the opinions as transfer, hard_test and easy_holdout, and `gold` of easy questions; of written
@@ -122,48 +129,81 @@ def tilted(
     Rewards: the members' scores as one) and rewards.json, where agreement is the share of questions on which two
     members have the same favourite.
     """
-    opinions = {name: read_arrays(inputs[name] / f"{name}.npz", Predictions) for name in (HOLDOUT, POOL, TEST)}
-    scores = {
-        name: align(read_arrays(inputs["scores"] / f"{name}.npz", Rewards), one.ids) for name, one in opinions.items()
-    }
-    even = {
-        name: one.scores_MNK
-        if standardised == "none"
-        else standardise(one.scores_MNK, opinions[name].mask_NK, by=standardised)
-        for name, one in scores.items()
-    }
-    rewards = {name: pick(AGGREGATORS, aggregate)(even[name], one.mask_NK) for name, one in opinions.items()}
-    right_NK = holdout_verdicts(opinions[HOLDOUT], inputs, tools)
-    chosen = evidence(opinions[HOLDOUT], rewards[HOLDOUT], right_NK)
+    sets = {name: read_scored(inputs, name, aggregate, standardised) for name in (HOLDOUT, TRANSFER, TEST)}
+    holdout, transfer = sets[HOLDOUT], sets[TRANSFER]
+    right_NK = holdout_verdicts(holdout.opinion, inputs, tools)
+    chosen = evidence(holdout.opinion, holdout.rewards_NK, right_NK)
     strength = chosen.strength if strength is None else strength
-    found = {name: rewarded(one, rewards[name], use, strength, by) for name, one in opinions.items()}
-    for name in (POOL, TEST):
-        write_arrays(here / f"{name}.npz", found[name])
+    opinions = {name: rewarded(part.opinion, part.rewards_NK, use, strength, by) for name, part in sets.items()}
+    for name in (TRANSFER, TEST):
+        write_arrays(here / f"{name}.npz", opinions[name])
         shutil.copyfile(inputs[name] / f"{name}_votes.npz", here / f"{name}_votes.npz")
-        one = Rewards(found[name].ids, rewards[name][None], np.array([f"together ({aggregate['name']})"]))
-        write_arrays(here / f"{name}_rewards.npz", one)
-    mask_NK, pool_NK = opinions[HOLDOUT].mask_NK, opinions[POOL].mask_NK
-    accuracy = {
-        "committee": share_right(opinions[HOLDOUT].probs_NK, mask_NK, right_NK),
-        "rewards": share_right(rewards[HOLDOUT], mask_NK, right_NK),
-        by: share_right(found[HOLDOUT].probs_NK, mask_NK, right_NK),
-    }
+        models = np.array([f"together ({aggregate['name']})"])
+        rewards = Rewards(opinions[name].ids, sets[name].rewards_NK[None], models)
+        write_arrays(here / f"{name}_rewards.npz", rewards)
     report = {
         "use": use,
         "strength": strength if use == "tilt" else None,
-        "chosen": chosen.strength,
-        "grid": chosen.grid_G.tolist(),
-        "likelihoods": [one if np.isfinite(one) else None for one in chosen.likelihood_G.tolist()],
-        "rows": chosen.rows,
-        "members": scores[POOL].models.tolist(),
-        "accuracy": accuracy,
-        "member_accuracy": [share_right(one_NK, mask_NK, right_NK) for one_NK in even[HOLDOUT]],
-        "agreement": agreement(even[POOL], pool_NK),
-        "disagreement": float(np.nan_to_num(np.nanmean(disagreement(even[POOL], pool_NK)))),
-        "unjudged": {name: unjudged(one.scores_MNK, opinions[name].mask_NK).tolist() for name, one in scores.items()},
+        **describe_choice(chosen),
+        "members": transfer.scores.models.tolist(),
+        **measure_holdout(holdout, opinions[HOLDOUT], right_NK),
+        **measure_members(transfer),
+        "unjudged": {name: unjudged(part.scores.scores_MNK, part.mask_NK).tolist() for name, part in sets.items()},
     }
     write_json(here / "rewards.json", report)
     return {key: report[key] for key in ("strength", "chosen", "rows", "accuracy")}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A set as the committee and the reward models see it."""
+
+    opinion: Predictions
+    scores: Rewards
+    even_MNK: np.ndarray
+    """The scores, standardised."""
+    rewards_NK: np.ndarray
+    """The members' standardised scores as one."""
+
+    @property
+    def mask_NK(self) -> np.ndarray:
+        return self.opinion.mask_NK
+
+
+def read_scored(inputs: Inputs, name: str, aggregate: dict, standardised: str) -> Scored:
+    """The set `name`, in the order of the committee's opinion."""
+    opinion = read_arrays(inputs[name] / f"{name}.npz", Predictions)
+    scores = align(read_arrays(inputs["scores"] / f"{name}.npz", Rewards), opinion.ids)
+    even_MNK = scores.scores_MNK
+    if standardised != "none":
+        even_MNK = standardise(even_MNK, opinion.mask_NK, by=standardised)
+    return Scored(opinion, scores, even_MNK, pick(AGGREGATORS, aggregate)(even_MNK, opinion.mask_NK))
+
+
+def describe_choice(chosen: ChosenStrength) -> dict[str, Any]:
+    """How the strength was chosen: the choice, the grid and its likelihoods, and how many rows had a say."""
+    likelihoods = [value if np.isfinite(value) else None for value in chosen.likelihood_G.tolist()]
+    choice = {"chosen": chosen.strength, "grid": chosen.grid_G.tolist(), "likelihoods": likelihoods}
+    return {**choice, "rows": chosen.rows}
+
+
+def measure_holdout(holdout: Scored, opinion: Predictions, right_NK: np.ndarray) -> dict[str, Any]:
+    """Accuracies on easy_holdout: of the committee, the rewards, the tilted `opinion` and each member."""
+    accuracy = {
+        "committee": share_right(holdout.opinion.probs_NK, holdout.mask_NK, right_NK),
+        "rewards": share_right(holdout.rewards_NK, holdout.mask_NK, right_NK),
+        opinion.by: share_right(opinion.probs_NK, holdout.mask_NK, right_NK),
+    }
+    members = [share_right(scores_NK, holdout.mask_NK, right_NK) for scores_NK in holdout.even_MNK]
+    return {"accuracy": accuracy, "member_accuracy": members}
+
+
+def measure_members(transfer: Scored) -> dict[str, Any]:
+    """How far the members agree on the transfer pool."""
+    return {
+        "agreement": agreement(transfer.even_MNK, transfer.mask_NK),
+        "disagreement": float(np.nan_to_num(np.nanmean(disagreement(transfer.even_MNK, transfer.mask_NK)))),
+    }
 
 
 def holdout_verdicts(opinion: Predictions, inputs: Inputs, tools: Tools) -> np.ndarray:
@@ -174,9 +214,9 @@ def holdout_verdicts(opinion: Predictions, inputs: Inputs, tools: Tools) -> np.n
 
 
 def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> ChosenStrength:
-    """The strength that held-out questions ask for; those without a right candidate have no say.
+    """The strength that fits held-out questions best; those without a right candidate have no say.
 
-    Of several right ones (programs) the committee's favourite counts. Without any question to decide it is 0.
+    Of several right candidates (programs) the committee's favourite counts. Without any such question it is 0.
     """
     rows = np.flatnonzero((right_NK == 1).any(1))
     if not len(rows):
@@ -186,7 +226,7 @@ def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray)
 
 
 def rewarded(opinion: Predictions, rewards_NK: np.ndarray, use: str, strength: float, by: str) -> Predictions:
-    """The opinion tilted, or (best_of_n) all probability on the highest reward; unchanged where nothing has one."""
+    """The opinion, tilted or (best_of_n) all on the highest reward; a row without any reward is unchanged."""
     if use == "tilt":
         probs_NK = tilt(opinion.probs_NK, opinion.mask_NK, rewards_NK, strength=strength)
     else:
@@ -197,7 +237,7 @@ def rewarded(opinion: Predictions, rewards_NK: np.ndarray, use: str, strength: f
 
 
 def share_right(scores_NK: np.ndarray, mask_NK: np.ndarray, right_NK: np.ndarray) -> float:
-    """How often the highest score is a right candidate's; ties share, what is not scored comes last."""
+    """How often the highest score is a right candidate's; ties share, candidates without a score come last."""
     best_NK = votes(np.where(np.isnan(scores_NK), -np.inf, scores_NK), mask_NK)
     return float((best_NK * (right_NK == 1)).sum(1).mean())
 

@@ -1,14 +1,15 @@
-"""Stages of preference data: pairs to learn from and held-out ones, further sets of pairs, and recorded answers to
-choose among. What was preferred stands in stages of its own, so that no reward model has a judged set's as ancestor.
+"""Stages of the reward study's data: pairs to learn from, held-out pairs, further sets of pairs, and a pool of recorded
+answers to choose among. What was preferred has stages of its own, so that no reward model has the preferences it is
+judged by as an ancestor.
 
-Reading happens when the story is told, since the rows are part of the keys; the stages write them down.
+The data is read when the story is told, since the rows are part of the keys; the stages write the rows.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,12 +39,13 @@ from w2s.store.records import (
 
 HELD_OUT, POOL = "held_out", "pool"
 ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}
+PROMPTS = ("id", "prompt")
 FEWEST = 2  # ordinary answers that an instruction of the pool needs
 
 
 class Cut(NamedTuple):
-    """The pairs of one seed. removed: how many pairs training lost because a set that is judged has their instruction,
-    or one near it, by set."""
+    """The pairs of one seed. removed: by judged set, how many pairs training lost because their instruction, or one
+    near it, is in the set."""
 
     fit: list[Example]
     held_out: list[Example]
@@ -65,9 +67,9 @@ class Pool(NamedTuple):
 def cut(
     drawn: DrawnPairs, held_out: float, suites: Mapping[str, Sequence[Example]], near: float | None, seed: int
 ) -> Cut:
-    """Pairs to fit on and held-out ones, no instruction in both, and none to fit on that a suite has too.
+    """Pairs to fit on and held-out pairs: no instruction is in both, and none to fit on is in a suite.
 
-    near: instructions whose words are so much alike (Jaccard, see data.duplicates) count as one.
+    near: instructions whose words are at least this similar (Jaccard, see data.duplicates) count as one.
     """
     by_id = {row.id: row for row in drawn.examples}
     split = split_by_group(drawn.examples, {"fit": 1 - held_out, HELD_OUT: held_out}, seed)
@@ -84,7 +86,7 @@ def cut(
 
 
 def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float | None, seed: int) -> Pool:
-    """The pool's instructions that are not trained on, nor near one that is; `count` of them, as the seed draws."""
+    """The pool's instructions that are not trained on, nor near one that is; `count` of them, drawn by the seed."""
     groups = {str(row.meta["group"]) for row in fit}
     apart = [row for row in pool.examples if row.meta["group"] not in groups]
     kept = {row.id for row in remove_leaks(bare(apart), bare(fit), near=near)[0]}
@@ -103,27 +105,27 @@ def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float
 
 
 def bare(rows: Sequence[Example]) -> list[Example]:
-    """The instructions alone: which two answers stand beside one says nothing about leaks."""
+    """The instructions alone: their answers say nothing about leaks."""
     return [dataclasses.replace(row, task="answer", choices=()) for row in rows]
 
 
 # --- reading recorded answers ----------------------------------------------------------------------------------------
 
 
-def read_answers(asked: RewardPool, root: Path | None) -> Pool:
-    """All answers of the pool. What cannot be read, and a probe that is no model of it, is a BadInput.
+def read_answers(settings: RewardPool, root: Path | None) -> Pool:
+    """All answers of the pool; BadInput where it cannot be read, or a probe is no model of it.
 
     Left out and counted: empty answers, and instructions that fewer than two ordinary models answered.
     """
-    place = (root or Path()) / asked.outputs
+    place = (root or Path()) / settings.outputs
     if not place.exists():
         raise BadInput(f"rewards.study.pool.outputs: there is no file or folder {place}")
     answers = open_source(find(place, ["outputs"]) if place.is_dir() else place, ANSWERS, list(ANSWERS))
     prompts = read_prompts(place if place.is_dir() else place.parent)
-    found: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    texts: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     counts = Counter(answers=0, empty=0)
     models = set()
-    for where, row in rows_of(answers):
+    for where, row in read_table(answers):
         key, model, text, preference = (row[name] for name in ANSWERS)
         if key not in prompts:
             raise BadInput(f"{where}: id: {key!r} is no question's id")
@@ -134,25 +136,29 @@ def read_answers(asked: RewardPool, root: Path | None) -> Pool:
         counts["answers"] += 1
         models.add(model)
         if (text or "").strip():
-            found[key].append((model, text.strip(), preference))
+            texts[key].append((model, text.strip(), preference))
         else:
             counts["empty"] += 1
-    for probe in asked.probes:
+    for probe in settings.probes:
         if probe not in models:
             known = f"{did_you_mean(probe, models)}; the pool has {len(models)} models"
             raise BadInput(f"rewards.study.pool.probes: {probe!r} is no model of {place}{known}")
-    return pool_of(prompts, found, asked.probes, counts, place)
+    return make_pool(prompts, texts, settings.probes, counts, place)
 
 
-def pool_of(
-    prompts: Mapping[str, str], found: Mapping[str, list[tuple[str, str, float]]], probes: Sequence[str],
-    counts: Counter, place: Path,
-) -> Pool:  # fmt: skip
+def make_pool(
+    prompts: Mapping[str, str],
+    answers: Mapping[str, list[tuple[str, str, float]]],
+    probes: Sequence[str],
+    counts: Counter,
+    place: Path,
+) -> Pool:
+    """The pool of answers (question -> model, text, preference), without instructions that have too few."""
     examples, preferences = [], []
-    for key, rows in found.items():
+    for key, rows in answers.items():
         rows = sorted(rows)
         if len({model for model, _, _ in rows}) < len(rows):
-            twice = next(model for model, many in Counter(one for one, _, _ in rows).items() if many > 1)
+            twice = next(name for name, many in Counter(model for model, _, _ in rows).items() if many > 1)
             raise BadInput(f"{place}: question {key}: model {twice!r} is there twice; allowed: once")
         if sum(model not in probes for model, _, _ in rows) < FEWEST:
             counts["few"] += 1
@@ -171,21 +177,20 @@ def pool_of(
 
 def read_prompts(folder: Path) -> dict[str, str]:
     """id -> instruction, of the questions.* in the folder."""
-    path = next((folder / f"questions{one}" for one in SUFFIXES if (folder / f"questions{one}").is_file()), None)
+    paths = [folder / f"questions{suffix}" for suffix in SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         raise BadInput(f"rewards.study.pool.outputs: {folder} has no questions.* (columns id, prompt)")
-    found = {}
-    for where, row in rows_of(
-        open_source(path, {name: QUESTIONS[name] for name in ("id", "prompt")}, ["id", "prompt"])
-    ):
+    prompts = {}
+    for where, row in read_table(open_source(path, {name: QUESTIONS[name] for name in PROMPTS}, list(PROMPTS))):
         if not row["id"] or not (row["prompt"] or "").strip():
             raise BadInput(f"{where}: {'prompt' if row['id'] else 'id'}: missing; allowed: a text")
-        found[row["id"]] = row["prompt"].strip()
-    return found
+        prompts[row["id"]] = row["prompt"].strip()
+    return prompts
 
 
-def rows_of(source: Source):
-    """(where, row) of a table that is small enough for objects."""
+def read_table(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, row) of a table that is small enough to be read as Python objects."""
     at = 0
     for batch in source.batches(list(source.columns)):
         columns = {name: plain(batch[name]).to_pylist() for name in source.columns}
@@ -214,7 +219,7 @@ def pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: Cut, labels: Pseudo
 def judged_pairs(
     here: Path, inputs: Inputs, tools: Tools, *, rows: Sequence[Example], name: str, content: str
 ) -> Facts:
-    """NAME.jsonl: pairs of a further set, without what was preferred."""
+    """NAME.jsonl: pairs of a further set, without their preferences."""
     return {"rows": write_rows(here / f"{name}.jsonl", rows)}
 
 
@@ -224,7 +229,7 @@ def preferred(here: Path, inputs: Inputs, tools: Tools, *, gold: Sequence[Gold],
 
 
 def pool(here: Path, inputs: Inputs, tools: Tools, *, rows: Pool, content: str) -> Facts:
-    """pool.jsonl: instructions with all answers as choices, without what is known of them."""
+    """pool.jsonl: instructions with all answers as choices, without their preferences."""
     return {"rows": write_rows(here / f"{POOL}.jsonl", rows.examples), **rows.counts}
 
 

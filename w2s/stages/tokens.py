@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from w2s.ensemble.ballots import Ballots
 from w2s.grading.answers import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
-from w2s.stages.models import base_folder
+from w2s.stages.models import base_folder, rank
 from w2s.stages.rounds import RoundStage, read_rounds, run_round
-from w2s.store.artifacts import write_job
 from w2s.store.records import (
     Example,
     PseudoLabels,
@@ -30,49 +28,17 @@ from w2s.store.records import (
     read_rows,
     write_arrays,
 )
+from w2s.workers.job import Base
 
 RIGHT, WRONG = 0, 1
 
 
 def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Facts:
     """How the untrained base of `learner` ranks the tokens of the easy answers: easy_fit.npz (TokenRanks)."""
-    base = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
+    base = Base(learner, base_folder(inputs, learner))
     ranks = rank(here / "rank", tools, [[None]], [1.0], inputs["labels"] / "targets.jsonl", base=base)[0]
     write_arrays(here / "easy_fit.npz", ranks)
     return {"rows": len(ranks.ids)}
-
-
-def rank(
-    folder: Path,
-    tools: Tools,
-    rounds: Sequence[Sequence[Path | None]],
-    alphas: Sequence[float],
-    targets: Path,
-    *,
-    mixture: str = "linear",
-    base: dict[str, Any] | None = None,
-    ids: list[str] | None = None,
-) -> list[TokenRanks]:
-    """Run (or find) the rank job in `folder`: the ranks under the mixture of the first round, the first two, ...
-
-    `rounds` are the models of each; None stands for the untrained `base` (its learner and path). `ids`: the only rows
-    of `targets` to rank.
-    """
-    if not (folder / "done.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        job = {
-            "worker": "rank",
-            "stages": [[None if model is None else str(model) for model in models] for models in rounds],
-            "alphas": list(alphas),
-            "mixture": mixture,
-            "examples": {"targets": str(targets)},
-            "only": None if ids is None else {"targets": ids},
-            "runtime": asdict(tools.runtime),
-            **(base or {}),
-        }
-        write_job(folder, job)
-        tools.run_job(folder)
-    return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(rounds))]
 
 
 @dataclass(frozen=True)

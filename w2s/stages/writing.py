@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,114 +16,121 @@ from w2s.grading.inputs import find_entry
 from w2s.grading.judge import judge
 from w2s.sandbox.tiers import tier
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.jobs import do_job
 from w2s.stages.models import base_folder
-from w2s.store.artifacts import write_job
 from w2s.store.log import show_progress
 from w2s.store.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.workers.job import Base, Sample
 
 STOPS = {
     "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),
     "program": ("\nif __name__", "\nprint(", "\nassert ", "\nQuestion:"),
     "answer": ("\nQuestion:",),
 }
-"""Texts that begin something other than the answer to a prompt: a function whose head stands in the prompt (code), a
-whole program with imports and further functions (code whose prompt has no head), or a short answer."""
+"""Texts after which something else than the answer begins: a function whose head is in the prompt (code), a whole
+program with imports and further functions (code whose prompt has no head), or a short answer."""
 
 
 def texts(
-    here: Path, inputs: Inputs, tools: Tools, *, on: str, writing: dict, seed: int, learner: Learner,
-    untrained: bool = False, best_alone: bool = False, one_base: bool = True, samples: int = 1,
-    temperature: float = 0.0, top: int = 0,
-) -> Facts:  # fmt: skip
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    on: str,
+    writing: dict,
+    seed: int,
+    learner: Learner,
+    untrained: bool = False,
+    best_alone: bool = False,
+    one_base: bool = True,
+    samples: int = 1,
+    temperature: float = 0.0,
+    top: int = 0,
+) -> Facts:
     """What a model writes for the set `on`; with a committee as parent its learners write together, token by token.
 
     Writes SET_texts.jsonl ({"id", "texts", "logps", "ended"} a line). `writing` has max_new_tokens, stop, mixture and
     mix (see config.Writing). `best_alone`: only the committee's best learner; `untrained`: the base of `learner`;
-    `one_base`: all start from it. `top` > 0: also soft.npz, the probabilities of so many next tokens.
+    `one_base`: all models were trained from this base. `top` > 0: also soft.npz, the probabilities of the `top` most
+    probable next tokens.
     """
-    models, alphas = [None], [1.0]
-    if not untrained:
-        models, alphas = speakers(inputs, best_alone)
+    models, alphas = ([None], [1.0]) if untrained else find_writers(inputs, best_alone)
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
-    if not (here / "done.json").exists():
-        examples = inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
-        start = {"learner": asdict(learner), "path": base_folder(inputs, learner)}
-        job = {
-            "worker": "sample",
-            "models": models,
-            "alphas": alphas,
-            **start,
-            "base": start if one_base else None,
-            "examples": str(examples),
-            **writing,
-            "stop": [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]],
-            "samples": samples,
-            "temperature": temperature,
-            "top": top,
-            "seed": seed,
-            "runtime": asdict(tools.runtime),
-        }
-        write_job(here, job)
-        tools.run_job(here)
+    examples = inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
+    job = Sample(
+        models=models,
+        alphas=alphas,
+        examples=str(examples),
+        max_new_tokens=writing["max_new_tokens"],
+        samples=samples,
+        temperature=temperature,
+        stop=[*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]],
+        seed=seed,
+        top=top,
+        mixture=writing["mixture"],
+        mix=writing["mix"],
+        base=Base(learner, base_folder(inputs, learner)),
+        one_base=one_base,
+        runtime=tools.runtime,
+    )
+    done = do_job(here, tools, job)
     if (here / "samples.jsonl").exists():  # else a killed stage had come so far
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
-    done = json.loads((here / "done.json").read_text())
     return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}
 
 
 def kind_of(examples: Sequence[Example]) -> str:
-    """Which of STOPS end the answers to these questions."""
-    if examples[0].task == "code" and not all(f"def {find_entry(one)}" in one.prompt for one in examples):
+    """The key of the STOPS that end the answers to these questions."""
+    if examples[0].task == "code" and not all(f"def {find_entry(row)}" in row.prompt for row in examples):
         return "program"
     return examples[0].task
 
 
-def speakers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:
+def find_writers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:
     """Who writes: folders of models and the alpha of each. A round's models (one for each fold) share its alpha."""
     if "committee" not in inputs:
         models = sorted(inputs["model"].glob("fit-*/model"))
-        return [str(one) for one in models], [1.0] * len(models)
+        return [str(model) for model in models], [1.0] * len(models)
     voters = json.loads((inputs["committee"] / "committee.json").read_text())
     alphas = dict(enumerate(voters["alphas"])) if not best_alone else {voters["best_learner"]: 1.0}
-    found = [
-        (str(model), alpha / len(models))
-        for at, alpha in alphas.items()
-        for models in [sorted(inputs[f"round-{voters['rounds'][at]['index']}"].glob("fit-*/model"))]
-        for model in models
-    ]
-    return [model for model, _ in found], [alpha for _, alpha in found]
+    folders, shares = [], []
+    for at, alpha in alphas.items():
+        models = sorted(inputs[f"round-{voters['rounds'][at]['index']}"].glob("fit-*/model"))
+        folders += [str(model) for model in models]
+        shares += [alpha / len(models)] * len(models)
+    return folders, shares
 
 
 def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Facts:
-    """What was written for the set `on`, judged: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
+    """Judge what was written for the set `on`: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
     if not (inputs["texts"] / f"{on}_texts.jsonl").exists():
         return {"skipped": "nothing was written"}
-    said = read_texts(inputs["texts"], on)
+    written = read_texts(inputs["texts"], on)
     gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
     examples = read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example)
-    rows = [(example, gold[example.id], text) for example in examples for text in said[example.id]["texts"]]
+    rows = [(example, gold[example.id], text) for example in examples for text in written[example.id]["texts"]]
     with show_progress(f"{by} judged on {on}") as show:
         verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
-    found = [
+    outcomes = [
         Outcome(example.id, on, by, text, correct, status, round(seconds, 3))
         for (example, _, text), (correct, status, seconds) in zip(rows, verdicts, strict=True)
     ]
-    write_rows(here / "outcomes.jsonl", found)
-    facts = {"rows": len(found), "correct": sum(one.correct is True for one in found)}
-    facts |= {"no_answer": sum(one.status == NO_ANSWER for one in found)}
+    write_rows(here / "outcomes.jsonl", outcomes)
+    facts = {"rows": len(outcomes), "correct": sum(outcome.correct is True for outcome in outcomes)}
+    facts |= {"no_answer": sum(outcome.status == NO_ANSWER for outcome in outcomes)}
     is_code = any(example.task == "code" for example in examples)
     return facts | ({"sandbox": tier(allow_unsandboxed=tools.runtime.allow_unsandboxed)} if is_code else {})
 
 
 def read_texts(folder: Path, on: str) -> dict[str, dict]:
-    """id -> {"texts", "logps", ...} of what was written for the set `on`, in its order."""
+    """id -> {"texts", "logps", ...} written for that example of the set `on`, in the set's order."""
     lines = (folder / f"{on}_texts.jsonl").read_text(encoding="utf-8").splitlines()
     return {row["id"]: row for row in map(json.loads, lines)}
 
 
 def members_texts(inputs: Inputs, on: str) -> list[dict[str, dict]]:
-    """What each learner wrote; rounds after the one that stopped the boosting have none."""
+    """What each learner wrote; rounds after the one that stopped the boosting wrote nothing."""
     folders = [path for role, path in sorted(inputs.items()) if role.startswith("texts-")]
     return [read_texts(path, on) for path in folders if (path / f"{on}_texts.jsonl").exists()]
 
@@ -135,19 +141,17 @@ def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     Answers that are equal are one candidate, and so are programs that behave alike. Writes SET.jsonl.
     """
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
-    said = members_texts(inputs, on)
-    rows = [(example, [text for one in said for text in one[example.id]["texts"]]) for example in examples]
+    members = members_texts(inputs, on)
+    rows = [(example, [text for texts in members for text in texts[example.id]["texts"]]) for example in examples]
     with show_progress(f"different answers to {on}") as show:
         merged = merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)
-    found = [
-        dataclasses.replace(example, choices=tuple(one.texts) or ("",))
-        for example, one in zip(examples, merged, strict=True)
-    ]
-    return {"rows": write_rows(here / f"{on}.jsonl", found), "candidates": sum(len(row.choices) for row in found)}
+    choices = [tuple(candidates.texts) or ("",) for candidates in merged]
+    rows = [dataclasses.replace(example, choices=texts) for example, texts in zip(examples, choices, strict=True)]
+    return {"rows": write_rows(here / f"{on}.jsonl", rows), "candidates": sum(map(len, choices))}
 
 
 def winners(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """The text of each question's most probable candidate, in the form in which a model's texts are kept."""
+    """The text of each question's most probable candidate, in the format of SET_texts.jsonl."""
     opinion = read_arrays(inputs["opinion"] / f"{on}.npz", Predictions)
     choices = {row.id: row.choices for row in read_rows(inputs["candidates"] / f"{on}.jsonl", Example)}
     best_N = opinion.probs_NK.argmax(1)

@@ -1,21 +1,62 @@
-"""Examples of a job, read once by a warm worker that serves many jobs about the same questions."""
+"""The examples that a job works on, and how many of them a model could not read whole."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from w2s.store.records import Example, read_rows
+import torch
 
-KEPT = 8  # files
+from w2s.models.load import Loaded
+from w2s.models.train import World
+from w2s.store.records import BadInput, Example, read_rows
+
+KEPT = 8  # files: a warm worker serves many jobs about the same questions
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
-    """The examples in the file as it is now."""
-    found = path.stat()
-    return _read(path.resolve(), found.st_mtime_ns, found.st_size)
+    """The examples in the file as it is now; a file that has not changed is read once."""
+    status = path.stat()
+    return _read(path.resolve(), status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(KEPT)
 def _read(path: Path, changed_ns: int, size: int) -> tuple[Example, ...]:
     return tuple(read_rows(path, Example))
+
+
+def read_sets(
+    folder: Path, files: Mapping[str, str], only: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[Example]]:
+    """Name -> the examples in its file, or of them only the ids in `only[name]`; BadInput where a set is empty."""
+    sets = {name: list(read_examples(folder / path)) for name, path in files.items()}
+    for name, ids in (only or {}).items():
+        kept = set(ids)
+        sets[name] = [example for example in sets[name] if example.id in kept]
+    for name, examples in sets.items():
+        if not examples:
+            raise BadInput(f"{files[name]}: there is no example in it")
+    return sets
+
+
+def count_cuts(
+    loaded: Loaded, sets: Mapping[str, Sequence[Example]], by: str, world: World, *, tokens: int | None = None
+) -> dict[str, Any]:
+    """{"cut": {set: {"prompts", "answers", "of", "tokens", "by"}}} of the sets in which something was cut, or {}.
+
+    "prompts" counts the prompts that lost their beginning, "answers" the questions with an answer that lost its end,
+    "of" all questions; "tokens" is how many the model `by` reads. done.json keeps it, and the pipeline prints it. Every
+    process must call this, once it has encoded its share of the examples (see parts.make_parts) or all of them.
+    """
+    cut_S2 = torch.zeros(len(sets), 2, dtype=torch.long)
+    for at, rows in enumerate(sets.values()):
+        for example in rows[world.rank :: world.size]:
+            cut_S2[at] += torch.tensor(loaded.cuts.get(example.id, (False, False)))
+    cuts = {
+        name: {"prompts": prompts, "answers": answers, "of": len(rows), "tokens": tokens or loaded.max_tokens, "by": by}
+        for (name, rows), (prompts, answers) in zip(sets.items(), world.sum(cut_S2).tolist(), strict=True)
+        if prompts or answers
+    }
+    return {"cut": cuts} if cuts else {}

@@ -1,11 +1,4 @@
-"""Fine-tune a model on labels over candidates: a learner, or the student.
-
-job.json: {"worker": "finetune", "learner": {"model", "train"}, "path": folder or hub name to start from, "seed",
-"examples": examples.jsonl, "labels": labels.npz (PseudoLabels; weight 0 = dropped, rows may be fewer than examples),
-"order": weights.npz or null (Weights of the boosting loop), "weighting": "resample" or "loss", "runtime": {...}}
--> model/ and train.json. For written answers (tasks answer, code) also, or null: "tokens": tokens.npz (TokenWeights of
-the loop, in whatever tokenizer, instead of "order") and "soft": soft.npz (TokenTargets).
-"""
+"""Fine-tune a model on labels over candidates, as a learner or as the student: the worker of job.Finetune."""
 
 from __future__ import annotations
 
@@ -21,8 +14,7 @@ import numpy as np
 import torch
 
 from w2s.boosting.tokens import by_row
-from w2s.config.fields import Learner, Runtime, Train
-from w2s.config.registry import build
+from w2s.config.fields import Train
 from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.engine import configuration, is_sliced
@@ -40,136 +32,137 @@ from w2s.store.records import (
     read_arrays,
     take,
 )
-from w2s.workers import cuts
-from w2s.workers.examples import read_examples
+from w2s.workers.examples import count_cuts, read_examples
+from w2s.workers.job import Finetune, Objective, Pairs, Reward
 
 
-def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:
-    """Do the job in `folder`; what `done.json` says of it."""
-    learner, runtime = read_settings(job)
+def run(folder: Path, job: Finetune, world: train.World) -> dict[str, Any]:
+    """Do the job in `folder`; the summary that done.json keeps."""
+    settings = job.learner.train
     examples, labels, order_N = read_labels(folder, job)
-    batches.check_kind(learner.model.kind, examples)
-    loss, held_loss = (losses.pick_loss(one, examples[0].task) for one in (learner.train.loss, "cross_entropy"))
-    seed = int(job["seed"])
-    if isinstance(KINDS[learner.model.kind], Estimator):
-        return fit_at_once(folder, learner, examples, labels, order_N, seed, world)
-    loaded = load_start(learner, job, runtime, world)
-    if runtime.gradient_checkpointing:
+    batches.check_kind(job.learner.model.kind, examples)
+    loss, held_loss = (losses.pick_loss(spec, examples[0].task) for spec in (settings.loss, "cross_entropy"))
+    if isinstance(KINDS[job.learner.model.kind], Estimator):
+        return fit_at_once(folder, job, examples, labels, order_N, world)
+    loaded = load_start(job, world)
+    if job.runtime.gradient_checkpointing:
         checkpoint_activations(loaded.module)
-    fit_N, held_N = hold_out(len(examples), learner.train.holdout_share, seed)
+    fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
     encoded = batches.encode(loaded, examples)
-    cut = cuts.count(loaded, {Path(job["examples"]).stem: examples}, learner.model.path, world)
-    length_N = np.array([one.tokens for one in encoded])
-    steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.get("weighting"), learner.train, seed)
+    cut = count_cuts(loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
+    length_N = np.array([row.tokens for row in encoded])
+    steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.weighting, settings, job.seed)
     factors, soft = read_tokens(folder, job, loaded, examples, fit_N)
-    scale = 1.0 if examples[0].task == "choice" else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
+    is_choice, wide = examples[0].task == "choice", labels.target_NK.shape[1]
+    scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
     held_N, look = held_N[np.argsort(length_N[held_N])], None
-    wide = labels.target_NK.shape[1]
     if len(held_N):  # how well the labels are met, however training weighs them
         collate = collator(loaded, encoded, wide, None, soft)
-        chosen = examples[0].task == "choice"
-        look = make_look(collate, labels, held_N, held_loss, scale, world, learner.train.batch, chosen=chosen)
+        look = make_look(collate, labels, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
     module, seconds = score.Scorer(loaded), train.timer()
     state, weights = train.fit(
         module,
         steps,
         make_objective(collator(loaded, encoded, wide, factors, soft), labels.target_NK, loss, scale),
-        learner.train,
-        runtime,
+        settings,
+        job.runtime,
         folder=folder,
         weight_N=weight_N,
         look=look,
         world=world,
-        deepspeed=configuration(runtime, world),
-        seed=seed,
+        deepspeed=configuration(job.runtime, world),
+        seed=job.seed,
     )
     read = int(sum(length_N[step].sum() for step in steps[: state.step]))
     summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
-        export(loaded, module, weights, learner, job, runtime, folder)
+        export(loaded, module, weights, job, folder)
         history = {**summary, **dataclasses.asdict(state), "seconds": seconds()}
         (folder / "train.json").write_text(json.dumps(history))
         train.clean(folder)
     return summary
 
 
-def read_settings(job: dict[str, Any]) -> tuple[Learner, Runtime]:
-    """The job's learner and runtime; a BadInput where a key does not fit."""
-    problems: list[str] = []
-    learner = build(Learner, job["learner"], "learner", problems)
-    runtime = build(Runtime, job.get("runtime") or {}, "runtime", problems)
-    if problems:
-        raise BadInput(problems[0])
-    return learner, runtime
-
-
-def load_start(learner: Learner, job: dict[str, Any], runtime: Runtime, world: train.World) -> load.Loaded:
-    """The model that the job starts from; always in float32, which the optimizer needs."""
+def load_start(job: Finetune | Objective | Reward, world: train.World) -> load.Loaded:
+    """The model that the job starts from, always in float32, which the optimizer needs."""
     return load.load(
-        learner.model,
-        path=job.get("path"),
-        seed=int(job["seed"]),
+        job.learner.model,
+        path=job.path,
+        seed=job.seed,
         device=world.device,
         precision="float32",
-        max_tokens=learner.train.max_tokens,
-        trust_remote_code=runtime.trust_remote_code,
+        max_tokens=job.learner.train.max_tokens,
+        trust_remote_code=job.runtime.trust_remote_code,
     )
 
 
-def read_labels(folder: Path, job: dict[str, Any]) -> tuple[list[Example], PseudoLabels, np.ndarray]:
-    """The examples that have a label of weight above 0, in the labels' order, and their boosting weights (or ones).
-
-    Token weights that multiply the loss do so token by token, and the rows are then alike.
-    """
-    labels = read_arrays(folder / job["labels"], PseudoLabels)
-    order_N = np.ones(len(labels.ids))
-    if job.get("order"):
-        order_N = align(read_arrays(folder / job["order"], Weights), labels.ids).weight_N
-    if job.get("tokens"):
-        order_N = align(by_row(read_arrays(folder / job["tokens"], TokenWeights))[0], labels.ids).weight_N
-        order_N = order_N if job.get("weighting") == "resample" else (order_N > 0).astype(float)
+def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Example], PseudoLabels, np.ndarray]:
+    """The examples that have a label of weight above 0, in the labels' order, and their boosting weights (or ones)."""
+    labels = read_arrays(folder / job.labels, PseudoLabels)
+    order_N = read_order(folder, job, labels.ids) if isinstance(job, Finetune) else np.ones(len(labels.ids))
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
         why, count = Counter(labels.why_N.tolist()).most_common(1)[0]
-        raise BadInput(f"{job['labels']}: no row is left to train on: every label was dropped ({count} of them: {why})")
-    by_id = {example.id: example for example in read_examples(folder / job["examples"])}
+        raise BadInput(f"{job.labels}: no row is left to train on: every label was dropped ({count} of them: {why})")
+    by_id = {example.id: example for example in read_examples(folder / job.examples)}
     ids = labels.ids[kept].tolist()
     missing = [key for key in ids if key not in by_id]
     if missing:
-        raise ValueError(f"{job['examples']}: {len(missing)} labelled ids are missing ({', '.join(missing[:3])})")
+        raise ValueError(f"{job.examples}: {len(missing)} labelled ids are missing ({', '.join(missing[:3])})")
     examples = [by_id[key] for key in ids]
     if len({example.task == "choice" for example in examples}) > 1:
-        raise BadInput(f"{job['examples']}: choice questions and written answers together; train on one kind at a time")
+        raise BadInput(f"{job.examples}: choice questions and written answers together; train on one kind at a time")
     return examples, take(labels, kept), order_N[kept]
 
 
+def read_order(folder: Path, job: Finetune, ids: np.ndarray) -> np.ndarray:
+    """The boosting weights of these rows, or ones.
+
+    Token weights that multiply the loss do so token by token: a row then has weight 1, or 0 where its tokens have none.
+    """
+    if job.tokens:
+        order_N = align(by_row(read_arrays(folder / job.tokens, TokenWeights))[0], ids).weight_N
+        return order_N if job.weighting == "resample" else (order_N > 0).astype(float)
+    if job.order:
+        return align(read_arrays(folder / job.order, Weights), ids).weight_N
+    return np.ones(len(ids))
+
+
 def read_tokens(
-    folder: Path, job: dict[str, Any], loaded: load.Loaded, examples: list[Example], fit_N: np.ndarray
+    folder: Path, job: Finetune, loaded: load.Loaded, examples: list[Example], fit_N: np.ndarray
 ) -> tuple[list[np.ndarray] | None, list[tuple[np.ndarray, np.ndarray]] | None]:
-    """Each example's factors of its tokens (T) and soft targets (ids and probabilities, T, J); None where not asked."""
-    if not job.get("tokens") and not job.get("soft"):
+    """Each example's factors of its tokens (T) and soft targets (ids and probabilities, T, J); None where not given."""
+    if not job.tokens and not job.soft:
         return None, None
     places, factors, soft = tokens.layout(loaded, examples), None, None
-    if job.get("tokens"):
-        weights = read_arrays(folder / job["tokens"], TokenWeights)
-        factors = tokens.factors(weights, places, fit_N, drawn=job.get("weighting") == "resample")
-    if job.get("soft"):
-        soft = tokens.soft_targets(read_arrays(folder / job["soft"], TokenTargets), places)
+    if job.tokens:
+        weights = read_arrays(folder / job.tokens, TokenWeights)
+        factors = tokens.factors(weights, places, fit_N, drawn=job.weighting == "resample")
+    if job.soft:
+        soft = tokens.soft_targets(read_arrays(folder / job.soft, TokenTargets), places)
     return factors, soft
 
 
 def hold_out(rows: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to fit on and, for early stopping, a random `share` of them to look at (none where too few)."""
+    """Positions to fit on and, for early stopping, a random `share` held out (none where there are too few)."""
     held = int(rows * share)
     index_N = np.random.default_rng([seed, 1]).permutation(rows)
     return np.sort(index_N[held:]), np.sort(index_N[:held])
 
 
-def plan(length_N, label_weight_N, order_N, fit_N, weighting: str | None, settings: Train, seed: int):
+def plan(
+    length_N: np.ndarray,
+    label_weight_N: np.ndarray,
+    order_N: np.ndarray,
+    fit_N: np.ndarray,
+    weighting: str,
+    settings: Train,
+    seed: int,
+) -> tuple[list[np.ndarray], np.ndarray]:
     """The rows of each step, and each row's factor in the loss (mean 1 over the rows to fit on).
 
     "resample": rows are drawn in proportion to the boosting weights `order_N`, by systematic sampling over the whole
-    fit (each row its expected number of times, rounded up or down); else the weights multiply the loss.
+    fit (each row its expected number of times, rounded up or down); "loss": the weights multiply the loss.
     """
     total = (settings.steps or math.ceil(settings.epochs * len(fit_N) / settings.batch)) * settings.batch
     factor_N = label_weight_N.astype(float).copy()
@@ -190,8 +183,8 @@ def collator(loaded: load.Loaded, encoded: list, wide: int, factors: list | None
     """Positions of examples -> their batch, `wide` candidates wide."""
 
     def collate(index_B: np.ndarray) -> batches.Batch:
-        rows, weighed, wanted = (some and [some[at] for at in index_B] for some in (encoded, factors, soft))
-        return batches.collate(loaded, rows, wide, factors=weighed, soft=wanted)
+        rows, weights, targets = (part and [part[at] for at in index_B] for part in (encoded, factors, soft))
+        return batches.collate(loaded, rows, wide, factors=weights, soft=targets)
 
     return collate
 
@@ -205,12 +198,19 @@ def make_objective(collate: Callable, target_NK: np.ndarray, loss: Callable, sca
 
 
 def make_look(
-    collate: Callable, labels: PseudoLabels, held_N: np.ndarray, loss: Callable, scale: float, world: train.World,
-    batch: int, *, chosen: bool = False,
-) -> train.Look:  # fmt: skip
-    """The loss on the held-out rows, by their labels' weights; the rows are shared out over the processes.
+    collate: Callable,
+    labels: PseudoLabels,
+    held_N: np.ndarray,
+    loss: Callable,
+    scale: float,
+    world: train.World,
+    batch: int,
+    *,
+    chosen: bool = False,
+) -> train.Look:
+    """The mean loss on the held-out rows, weighted by their labels; the rows are shared out over the processes.
 
-    chosen: the scores are those of candidates, of which the most probable one may be the label's.
+    chosen: scores are of candidates, so the share of rows whose top candidate is the label's is measured as well.
     """
     mine = np.array_split(held_N, max(1, len(held_N) // batch))
     turns = math.ceil(len(mine) / world.size)
@@ -233,29 +233,26 @@ def make_look(
 
 
 def export(
-    loaded, module: score.Scorer, weights: dict, learner: Learner, job: dict, runtime: Runtime, folder: Path
+    loaded: load.Loaded, module: score.Scorer, weights: dict[str, torch.Tensor], job: Finetune, folder: Path
 ) -> None:
     """Write model/ from the trained parameters."""
     if is_sliced(module):  # ZeRO 3 left only slices in the module
-        loaded = load_start(learner, job, runtime, train.World())
+        loaded = load_start(job, train.World())
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
-    if learner.model.trainable == "lora" and KINDS[learner.model.kind].writes:
-        # For a committee that shares its base's weights; what is saved beside it has them merged.
+    if job.learner.model.trainable == "lora" and KINDS[job.learner.model.kind].writes:
+        # For a committee that shares its base's weights; the model saved beside it has the adapter merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
 
 
-def fit_at_once(folder: Path, learner: Learner, examples, labels, order_N, seed: int, world) -> dict[str, Any]:
+def fit_at_once(
+    folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: train.World
+) -> dict[str, Any]:
     """A learner without steps, to which drawing rows by their weights and multiplying the loss are the same."""
     if world.rank == 0:
-        weight_N, model = labels.weight_N * order_N, learner.model
-        fitted = KINDS[model.kind].fit(model, examples, labels.target_NK, weight_N / weight_N.mean(), seed)
+        weight_N, model = labels.weight_N * order_N, job.learner.model
+        weight_N = weight_N / weight_N.mean()
+        fitted = KINDS[model.kind].fit(model, examples, labels.target_NK, weight_N, job.seed)
         save_fitted(fitted, model, folder / "model")
     return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0}
-
-
-if __name__ == "__main__":
-    from w2s.workers.serve import once
-
-    once("finetune")

@@ -1,16 +1,7 @@
-"""Train a student on from its labels: on pairs (dpo), or on rewards of what it writes itself (grpo, rloo).
-
-job.json: {"worker": "objective", "objective": {"name", options}, "learner": {"model", "train"}, "path": folder of the
-student that learned from labels, which is also the reference, "seed", "pairs": {"examples": targets.jsonl of two
-candidates each, "labels": labels.npz} for dpo, "examples": questions.jsonl and "rewards": {"models": [folder of a plain
-model of kind pair, or of an ensemble, ...], "aggregate": {"name", options}, "centre_M", "scale_M": what is taken off a
-member's scores, then what they are divided by (null: 0 and 1)} for the others, "writing": {"max_new_tokens", "stop"},
-"runtime"}
--> model/, train.json and, with rewards, rollouts.jsonl: a line for each text as it was written, {"step": steps done
-before it, "id", "text", "rewards": by member (null: not judged), "reward": what was learned from}.
+"""Train a student on from its labels, on pairs or on rewards of what it writes: the worker of job.Objective.
 
 An empty text, and one that no member can judge, gets the lowest reward of its batch; done.json counts them. train.json
-tells by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, in nats per text
+has by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, in nats per text
 (rloo: the mean log-ratio; grpo: TRL's estimate, which is never negative).
 
 TRL's checkpoints are pickles and are not used: a job that was killed starts again and, on a CPU, ends the same.
@@ -23,59 +14,70 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from w2s.config.fields import Learner, Runtime
+from w2s.config.fields import Runtime
 from w2s.config.registry import pick
 from w2s.models import load
 from w2s.models.committee import readable
 from w2s.models.engine import configuration
 from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
-from w2s.models.objectives import OBJECTIVES, Objective, check
+from w2s.models.objectives import OBJECTIVES, check
+from w2s.models.objectives import Objective as Method
 from w2s.models.train import World, set_weights, timer
 from w2s.models.trl import Judge, Tokens, fit, make_trainer, pair_tokens
 from w2s.rewards.aggregators import AGGREGATORS
 from w2s.store.records import BadInput, Example
-from w2s.workers import cuts
-from w2s.workers.examples import read_examples
-from w2s.workers.finetune import load_start, read_labels, read_settings
+from w2s.workers.examples import count_cuts, read_examples
+from w2s.workers.finetune import load_start, read_labels
+from w2s.workers.job import Judges, Objective
 
 ROLLOUTS = "rollouts.jsonl"
 
 
-def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
-    """Do the job in `folder`; what `done.json` says of it."""
-    objective, learner, runtime = settings(job)
-    seconds, trl_files, writing = timer(), folder / "trl", job.get("writing") or {}
+def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
+    """Do the job in `folder`; the summary that done.json keeps."""
+    method, job = choose_method(job)
+    seconds, trl_files = timer(), folder / "trl"
     counts: dict[str, int] = {}
-    loaded, judge = load_start(learner, job, runtime, world), None
-    if objective.reads == "pairs":
+    loaded, judge = load_start(job, world), None
+    if method.reads == "pairs":
         data = read_pairs(folder, job, loaded, counts)
     else:
-        data = list(read_examples(folder / job["examples"]))
-        judge = make_judge(folder, job["rewards"], data, world, counts)
+        data = list(read_examples(folder / job.examples))
+        judge = make_judge(folder, job.rewards, data, world, counts)
     trainer = make_trainer(
-        objective, loaded, data, learner.train, runtime, world, folder=trl_files, seed=int(job["seed"]),
-        deepspeed=shared_out(runtime, world), judge=judge,
-        **{key: writing[key] for key in ("max_new_tokens", "stop") if key in writing},
-    )  # fmt: skip
-    asked, reads = {"questions": data}, readable([Voice(loaded)])
+        method,
+        loaded,
+        data,
+        job.learner.train,
+        job.runtime,
+        world,
+        folder=trl_files,
+        seed=job.seed,
+        deepspeed=shared_out(job.runtime, world),
+        judge=judge,
+        max_new_tokens=job.writing.max_new_tokens,
+        stop=job.writing.stop,
+    )
+    sets, reads = {"questions": data}, readable([Voice(loaded)])
     if judge is None:
-        asked, reads = {"pairs": read_labels(folder, job["pairs"])[0]}, loaded.max_tokens
-    cut = cuts.count(loaded, asked, learner.model.path, world, tokens=reads)
+        sets, reads = {"pairs": read_labels(folder, job.pairs)[0]}, loaded.max_tokens
+    cut = count_cuts(loaded, sets, job.learner.model.path, world, tokens=reads)
     history, tokens, weights = fit(trainer)
     summary = {"rows": len(data), "steps": len(history), "tokens": tokens, **counts, **cut}
-    of = "margin" if objective.reads == "pairs" else "reward"
+    of = "margin" if method.reads == "pairs" else "reward"
     quarter = -(-len(history) // 4)
     for name, part in (("first", history[:quarter]), ("last", history[-quarter:])):
         summary[f"{of}_{name}"] = float(np.mean([row[of] for row in part]))
     if world.rank == 0:
-        start = load_start(learner, job, runtime, World())  # TRL has changed the one that was trained
+        start = load_start(job, World())  # TRL has changed the one that was trained
         set_weights(start.module, weights)
         load.save(start, folder / "model")
         by_step = {key: [row[key] for row in history] for key in history[0]}
@@ -84,19 +86,17 @@ def run(folder: Path, job: dict[str, Any], world: World) -> dict[str, Any]:
     return summary
 
 
-def settings(job: dict[str, Any]) -> tuple[Objective, Learner, Runtime]:
-    learner, runtime = read_settings(job)
-    objective = pick(OBJECTIVES, job["objective"], key="objective")()
-    learner = dataclasses.replace(learner, train=objective.training(learner.train))
-    check(objective, learner, "learner")
-    wanted = {"nothing": None, "pairs": "pairs", "rewards": "rewards"}[objective.reads]
-    if wanted is None or not job.get(wanted):
-        name = job["objective"]["name"]
-        why = (
-            "it has been trained on its labels already" if wanted is None else f"it needs {wanted}, and there are none"
-        )
-        raise BadInput(f"objective: {name!r} given; {why}")
-    return objective, learner, runtime
+def choose_method(job: Objective) -> tuple[Method, Objective]:
+    """The objective's method, and the job with the training settings that the method asks for; both are checked."""
+    method = pick(OBJECTIVES, job.objective, key="objective")()
+    learner = dataclasses.replace(job.learner, train=method.training(job.learner.train))
+    check(method, learner, "learner")
+    name = job.objective["name"]
+    if method.reads == "nothing":
+        raise BadInput(f"objective: {name!r} given; it has been trained on its labels already")
+    if not getattr(job, method.reads):
+        raise BadInput(f"objective: {name!r} given; it needs {method.reads}, and there are none")
+    return method, dataclasses.replace(job, learner=learner)
 
 
 def shared_out(runtime: Runtime, world: World) -> dict[str, Any] | None:
@@ -105,78 +105,80 @@ def shared_out(runtime: Runtime, world: World) -> dict[str, Any] | None:
     return values if (values or {}).get("zero_optimization", {}).get("stage", 0) else None
 
 
-def read_pairs(folder: Path, job: dict[str, Any], loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:
+def read_pairs(folder: Path, job: Objective, loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:
     """The pairs in tokens; those of two equal texts, or without a preference, are left out and counted in "equal"."""
-    examples, labels, _ = read_labels(folder, job["pairs"])
+    examples, labels, _ = read_labels(folder, job.pairs)
     odd = next((example for example in examples if len(example.choices) != 2), None)
     if odd is not None:
-        raise BadInput(f"{job['pairs']['examples']}: {odd.id}: {len(odd.choices)} candidates given; allowed: 2")
+        raise BadInput(f"{job.pairs.examples}: {odd.id}: {len(odd.choices)} candidates given; allowed: 2")
     differ_N = np.array([len({text.strip() for text in example.choices}) == 2 for example in examples])
     differ_N &= labels.target_NK[:, 0] != labels.target_NK[:, 1]
     if not differ_N.any():
-        raise BadInput(f"{job['pairs']['examples']}: every pair's texts are equal, or equally good: nothing to prefer")
+        raise BadInput(f"{job.pairs.examples}: every pair's texts are equal, or equally good: nothing to prefer")
     counts["equal"] = int((~differ_N).sum())
     kept = [example for example, differ in zip(examples, differ_N, strict=True) if differ]
     return pair_tokens(loaded, kept, labels.target_NK[differ_N].argmax(1).tolist())
 
 
-def make_judge(
-    folder: Path, told: dict[str, Any], examples: list[Example], world: World, counts: dict[str, int]
-) -> Judge:
+def make_judge(folder: Path, judges: Judges, examples: list[Example], world: World, counts: dict[str, int]) -> Judge:
     """The reward of texts for the questions in `examples`; rank 0 writes the rollouts, and counts in "unjudged"."""
-    models = [open_members(folder / path, device=world.device) for path in told["models"]]
-    members = sum(one.ensemble.members for one in models)
-    centre_M, scale_M = (
-        np.array(told.get(key) or [default] * members, dtype=float)
-        for key, default in (("centre_M", 0), ("scale_M", 1))
-    )
-    if not (centre_M.shape == scale_M.shape == (members,) and np.isfinite(centre_M).all() and (scale_M > 0).all()):
-        raise BadInput(f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, centre_M alike")
-    aggregate = pick(AGGREGATORS, told["aggregate"], key="rewards.aggregate")
+    models = [open_members(folder / path, device=world.device) for path in judges.models]
+    centre_M, scale_M = read_units(judges, sum(model.ensemble.members for model in models))
+    aggregate = pick(AGGREGATORS, judges.aggregate, key="rewards.aggregate")
     by_id = {example.id: example for example in examples}
     counts["unjudged"] = 0
     (folder / ROLLOUTS).unlink(missing_ok=True)
 
     def judge(step: int, ids: list[str], texts: list[str]) -> list[float]:
-        asked = [dataclasses.replace(by_id[key], choices=(text,)) for key, text in zip(ids, texts, strict=True)]
-        scores_MB = (member_scores(models, asked) - centre_M[:, None]) / scale_M[:, None]
+        rows = [dataclasses.replace(by_id[key], choices=(text,)) for key, text in zip(ids, texts, strict=True)]
+        scores_MB = (member_scores(models, rows) - centre_M[:, None]) / scale_M[:, None]
         # All processes' texts: a question's may lie in two of them, and the lowest reward is that of the whole batch.
         parts = gather((ids, texts, scores_MB), world)
-        ids_B, texts_B = ([one for part in parts for one in part[at]] for at in (0, 1))
+        ids_B, texts_B = ([value for part in parts for value in part[at]] for at in (0, 1))
         scores_MB = np.concatenate([part[2] for part in parts], axis=1)
         reward_B = compare(scores_MB, ids_B, aggregate)
         known_B = np.isfinite(reward_B) & np.array([bool(text.strip()) for text in texts_B])
         reward_B = np.where(known_B, reward_B, reward_B[known_B].min() if known_B.any() else 0.0)
         counts["unjudged"] += int((~known_B).sum())
         if world.rank == 0:
-            rows = zip(ids_B, texts_B, scores_MB.T.tolist(), reward_B.tolist(), strict=True)
-            lines = [json.dumps(line_of(step, *row), ensure_ascii=False) + "\n" for row in rows]
+            rollouts = zip(ids_B, texts_B, scores_MB.T.tolist(), reward_B.tolist(), strict=True)
             with open(folder / ROLLOUTS, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
+                file.write("".join(format_rollout(step, *rollout) for rollout in rollouts))
         before = sum(len(part[0]) for part in parts[: world.rank])
         return reward_B[before : before + len(ids)].tolist()
 
     return judge
 
 
-def line_of(step: int, key: str, text: str, scores_M: list[float], reward: float) -> dict[str, Any]:
-    known = [None if np.isnan(one) else one for one in scores_M]
-    return {"step": step, "id": key, "text": text, "rewards": known, "reward": reward}
+def read_units(judges: Judges, members: int) -> tuple[np.ndarray, np.ndarray]:
+    """centre_M and scale_M of the members' scores."""
+    centre_M = np.array(judges.centre_M or [0] * members, dtype=float)
+    scale_M = np.array(judges.scale_M or [1] * members, dtype=float)
+    if not (centre_M.shape == scale_M.shape == (members,) and np.isfinite(centre_M).all() and (scale_M > 0).all()):
+        raise BadInput(f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, centre_M alike")
+    return centre_M, scale_M
+
+
+def format_rollout(step: int, key: str, text: str, scores_M: list[float], reward: float) -> str:
+    """One line of rollouts.jsonl."""
+    known = [None if np.isnan(score) else score for score in scores_M]
+    line = {"step": step, "id": key, "text": text, "rewards": known, "reward": reward}
+    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def member_scores(models: list[Members], examples: list[Example]) -> np.ndarray:
     """scores_MB of examples with one candidate each, the members of all models one after the other."""
-    found = []
+    parts = []
     for members in models:
         scores_MB = np.full((members.ensemble.members, len(examples)), np.nan)
         for index, scores_MNK in rewards(members, examples, width=1):
             scores_MB[:, index] = scores_MNK[..., 0]
-        found.append(scores_MB)
-    return np.concatenate(found)
+        parts.append(scores_MB)
+    return np.concatenate(parts)
 
 
-def compare(scores_MB: np.ndarray, ids_B: list[str], aggregate: Any) -> np.ndarray:
-    """reward_B: the texts of one question are its candidates, as where labels are made."""
+def compare(scores_MB: np.ndarray, ids_B: list[str], aggregate: Callable) -> np.ndarray:
+    """reward_B: as where labels are made, the texts of one question are its candidates."""
     _, row_B = np.unique(ids_B, return_inverse=True)
     places = collections.defaultdict(itertools.count)
     place_B = np.array([next(places[key]) for key in ids_B])
@@ -191,12 +193,6 @@ def gather(mine: Any, world: World) -> list[Any]:
     """What every process has, in their order."""
     if world.size == 1:
         return [mine]
-    found: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(found, mine)
-    return found
-
-
-if __name__ == "__main__":
-    from w2s.workers.serve import once
-
-    once("objective")
+    parts: list[Any] = [None] * world.size
+    torch.distributed.all_gather_object(parts, mine)
+    return parts

@@ -1,8 +1,4 @@
-"""Make a tiny base model of the embedded world and train it on lines of text (next-token loss).
-
-job.json: {"worker": "pretrain", "builtin": name, "corpus": text file, "seed", "steps" (0 = random weights, drawn anew
-by each learner), "batch" (lines per step), "lr", any other field of Train, "runtime": {...}} -> model/ and train.json
-"""
+"""Make a tiny base model of the embedded world and train it by next-token loss: the worker of job.Pretrain."""
 
 from __future__ import annotations
 
@@ -17,46 +13,51 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from w2s.config.fields import Model, Runtime, Train
+from w2s.config.fields import Model
 from w2s.models import batches, builtin, load, train
 from w2s.models.engine import configuration
 from w2s.store.records import BadInput
+from w2s.workers.job import Pretrain
 
 
-def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]:
-    """Do the job in `folder`; what `done.json` says of it."""
-    lines = (folder / job["corpus"]).read_text(encoding="utf-8").splitlines()
+def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
+    """Do the job in `folder`; the summary that done.json keeps."""
+    lines = (folder / job.corpus).read_text(encoding="utf-8").splitlines()
     if not lines:
-        raise BadInput(f"{job['corpus']}: there is no line in it")
-    runtime = Runtime(**job.get("runtime") or {})
-    settings = Train(**{f.name: job[f.name] for f in dataclasses.fields(Train) if f.name in job})
-    seed, steps = int(job["seed"]), settings.steps or 0
+        raise BadInput(f"{job.corpus}: there is no line in it")
+    start, steps = folder / "start", job.train.steps or 0
     if world.rank == 0:
-        shutil.rmtree(folder / "start", ignore_errors=True)
-        builtin.make(job["builtin"], lines, folder / "start", seed, from_scratch=not steps)
+        shutil.rmtree(start, ignore_errors=True)
+        builtin.make(job.builtin, lines, start, job.seed, from_scratch=not steps)
     world.barrier()
     state, tokens, seconds = train.State(), 0, train.timer()
     if steps:
-        start = Model(path=str(folder / "start"))
-        loaded = load.load(start, path=str(folder / "start"), seed=seed, device=world.device, precision="float32")
+        model = Model(path=str(start))
+        loaded = load.load(model, path=str(start), seed=job.seed, device=world.device, precision="float32")
         rows = encode_lines(loaded.tokenizer, lines)
         length_N = np.array([len(row) for row in rows])
-        plan = batches.plan_batches(length_N, settings.batch, steps, seed)
+        plan = batches.plan_batches(length_N, job.train.batch, steps, job.seed)
         module = NextToken(loaded.module.requires_grad_(True))
-        engine = configuration(runtime, world)
         state, weights = train.fit(
-            module, plan, make_objective(rows, world), settings, runtime,
-            folder=folder, world=world, deepspeed=engine, seed=seed,
-        )  # fmt: skip
+            module,
+            plan,
+            make_objective(rows, world),
+            job.train,
+            job.runtime,
+            folder=folder,
+            world=world,
+            deepspeed=configuration(job.runtime, world),
+            seed=job.seed,
+        )
         tokens = int(sum(length_N[step].sum() for step in plan))
     if world.rank == 0:
         shutil.rmtree(folder / "model", ignore_errors=True)
         if steps:
             train.set_weights(module, weights)
             load.save(loaded, folder / "model")
-            shutil.rmtree(folder / "start")
+            shutil.rmtree(start)
         else:
-            (folder / "start").rename(folder / "model")
+            start.rename(folder / "model")
         history = {"lines": len(lines), "tokens": tokens, "seconds": seconds(), **dataclasses.asdict(state)}
         (folder / "train.json").write_text(json.dumps(history))
         train.clean(folder)
@@ -64,21 +65,21 @@ def run(folder: Path, job: dict[str, Any], world: train.World) -> dict[str, Any]
 
 
 class NextToken(torch.nn.Module):
-    """Token ids (B, T), -1 where a line is over -> the mean loss of each line's next tokens (B,)."""
+    """Token ids (B, T), -1 behind a line's end -> the mean loss of each line's next tokens (B,)."""
 
     def __init__(self, module: torch.nn.Module):
         super().__init__()
         self.module = module
 
     def forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        # Padding is on the right, where a causal model's real tokens do not look: no mask is needed.
+        # Padding is on the right, where no token of a causal model attends to it: no mask is needed.
         logits_BTV = self.module(input_ids=ids_BT[:, :-1].clamp_min(0), use_cache=False).logits.float()
         loss_BT = cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], ignore_index=-1, reduction="none")
         return loss_BT.sum(1) / (ids_BT[:, 1:] >= 0).sum(1).clamp_min(1)
 
 
 def encode_lines(tokenizer: Any, lines: list[str]) -> list[np.ndarray]:
-    """Each line in tokens; lines of fewer than two tokens teach nothing and are left out."""
+    """Each line's token ids; lines of fewer than two tokens are left out, as they have no next token."""
     rows = tokenizer(lines, add_special_tokens=False)["input_ids"]
     return [np.array(row, dtype=np.int64) for row in rows if len(row) > 1]
 
@@ -89,9 +90,3 @@ def make_objective(rows: list[np.ndarray], world: train.World) -> train.Objectiv
         return call(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1).to(world.device))
 
     return objective
-
-
-if __name__ == "__main__":
-    from w2s.workers.serve import once
-
-    once("pretrain")

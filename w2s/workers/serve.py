@@ -1,10 +1,10 @@
-"""A warm worker: job folders come in on standard input, one line each; a completion marker and one line go out.
+"""A warm worker: job folders come in on standard input, one per line; a completion marker and one line go out.
 
-    deepspeed --num_gpus 2 --no_local_rank --module w2s.workers.serve
+    deepspeed --num_gpus 2 --no_local_rank --module w2s.workers.serve [JOB]
 
-Rank 0 reads the lines and tells the other ranks. When the pipe closes the pipeline is gone, so the whole process group
-ends at once, in the middle of a job too: the job goes on from its checkpoint when it is run again. `once` is the same
-for one job, named on the command line.
+Rank 0 reads the lines and broadcasts them to the other ranks. When the pipe closes the pipeline is gone, so the whole
+process group ends at once, even in the middle of a job: run again, the job resumes from its checkpoint. With a job's
+folder on the command line, the worker does this one job and ends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import json
+import importlib
 import os
 import queue
 import signal
@@ -20,20 +20,23 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from w2s.store import log
-from w2s.store.files import describe_disk_error
-from w2s.store.hidden import hide_values, reveal_values
+from w2s.store.files import describe_disk_error, write_json
+from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
+from w2s.workers.job import FILE, WORKERS, find_worker, read_job
 
 DONE = "done.json"
 
 
 def main() -> None:
-    """Serve until standard input ends."""
+    """Do the job on the command line, or serve until standard input ends."""
+    if len(sys.argv) > 1:
+        serve_one(sys.argv[1:])
     world = join()
     lines: queue.Queue[str] = queue.Queue()
     if world.rank == 0:
@@ -45,20 +48,20 @@ def main() -> None:
             import torch.distributed as dist
 
             dist.broadcast_object_list(line, src=0, group=control)
-        folder = Path(line[0])
-        answer = run_job(folder, world)
+        answer = run_job(Path(line[0]), world)
         if world.rank == 0:
             log.write_to_pipe(answer)
         if "failed" in answer:
             leave(1)
 
 
-def once(name: str) -> None:
-    """Run the job whose folder is the only argument: `python -m w2s.workers.NAME JOB`, or the same by `deepspeed`."""
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "job.json").exists():
-        sys.exit(f"usage: python -m w2s.workers.{name} JOB, a folder with a job.json")
+def serve_one(arguments: Sequence[str]) -> NoReturn:
+    """Do one job, by hand or in a launch of its own, and end the process."""
+    folder = Path(arguments[0])
+    if len(arguments) != 1 or not (folder / FILE).exists():
+        sys.exit(f"usage: python -m w2s.workers.serve JOB, a folder with a {FILE}")
     world = join()
-    answer = run_job(Path(sys.argv[1]), world)
+    answer = run_job(folder, world)
     if world.rank == 0 and os.environ.get("W2S_PIPE"):
         log.write_to_pipe(answer)
     elif answer.get("kind") == "BadInput":
@@ -68,21 +71,16 @@ def once(name: str) -> None:
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
     """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
-    from w2s.workers import finetune, objective, predict, pretrain, rank, reward, sample
-
-    modules = (finetune, objective, predict, pretrain, rank, reward, sample)
-    workers: dict[str, Callable] = {module.__name__.rpartition(".")[2]: module.run for module in modules}
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():
-            job = reveal_values(json.loads((folder / "job.json").read_text(encoding="utf-8")))
-            if job.get("worker") not in workers:
-                raise BadInput(f"{folder}/job.json: worker: {job.get('worker')!r} given; allowed: {', '.join(workers)}")
-            summary = workers[job["worker"]](folder, job, world)
+            job = read_job(folder)
+            name = find_worker(job)
+            summary = importlib.import_module(WORKERS[name].module).run(folder, job, world)
             world.barrier()
             if world.rank == 0:
-                summary |= {"worker": job["worker"], "seconds": round(time.monotonic() - start, 3)}
-                write_whole(folder / DONE, json.dumps(hide_values(summary), indent=1))
+                summary |= {"worker": name, "seconds": round(time.monotonic() - start, 3)}
+                write_json(folder / DONE, hide_values(summary))
         world.barrier()
         free_memory(world)
         return {"done": str(folder)}
@@ -95,27 +93,17 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
 
 
 def free_memory(world: Any) -> None:
-    """A model and its optimizer refer to each other; the next job needs their room."""
+    """A model and its optimizer refer to each other, and the next job needs their memory."""
     import torch
 
     gc.collect()
-    gc.freeze()  # what is left are modules: looking through them again after every job takes half a second
+    gc.freeze()  # modules are left: to search them again after every job takes half a second
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def write_whole(path: Path, text: str) -> None:
-    """`text` in `path`, on the disk and under that name only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def join() -> Any:
-    """This process' place among the ranks that the launcher started (alone without a launcher)."""
+    """This process' place among the ranks that the launcher started; without a launcher it is alone."""
     if cores := os.environ.get("W2S_CORES"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})  # see jobs.Workers
     import torch
@@ -136,7 +124,7 @@ def join() -> Any:
 
 
 def control_group(world: Any) -> Any:
-    """A group for the lines, that may wait for days: the pipeline has other things to do between jobs."""
+    """A group to broadcast lines in, which may wait for days: the pipeline does other things between jobs."""
     if world.size == 1:
         return None
     import torch.distributed as dist
@@ -148,14 +136,14 @@ def read_lines(lines: queue.Queue[str]) -> None:
     for line in sys.stdin:
         if line.strip():
             lines.put(line.strip())
-    # The launcher put itself and every rank of this machine into one group; nothing else is in it (see jobs.Worker).
+    # The launcher and all ranks of this machine are in one process group, and nothing else is (see jobs.Worker).
     if os.getpgrp() != os.getpid() and os.environ.get("W2S_PIPE"):
         os.killpg(os.getpgrp(), signal.SIGKILL)
     os._exit(0)
 
 
 def leave(code: int) -> None:
-    """End the process. A rank of gloo sometimes aborts when the interpreter tears down after it has finished."""
+    """End the process at once: a rank under gloo sometimes aborts while the interpreter shuts down."""
     import torch.distributed as dist
 
     if dist.is_initialized() and code == 0:

@@ -1,0 +1,17 @@
+"""One model whose weights are the mean of several models' weights (WARM): the worker of job.Average."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from w2s.models.train import World
+from w2s.models.warm import warm
+from w2s.workers.job import Average
+
+
+def run(folder: Path, job: Average, world: World) -> dict[str, Any]:
+    """Do the job in `folder`; the summary that done.json keeps."""
+    if world.rank == 0:
+        warm([folder / path for path in job.models], folder / "model")
+    return {"models": len(job.models)}

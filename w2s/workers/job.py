@@ -1,0 +1,308 @@
+"""What a worker is asked to do: one frozen dataclass per worker, written as a job folder's job.json and read back.
+
+A path in a job is absolute or relative to the job's folder. `path` is where an untrained model is read from: a folder
+or a hub name. "A file of X" is what store.records writes for the record X. Stages import this file, so it needs no
+torch; `serve` imports a worker's module by its name in WORKERS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from w2s.config.fields import Learner, Runtime, Train, Writing
+from w2s.config.registry import describe, did_you_mean, fits
+from w2s.store.files import write_json
+from w2s.store.hidden import hide_values, reveal_values
+from w2s.store.records import BadInput
+
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """An untrained model."""
+
+    learner: Learner
+    path: str | None = None
+    """Null: as `learner` says."""
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Make a tiny base model of the embedded world and train it on lines of text -> model/, train.json."""
+
+    builtin: str
+    """The name of a builtin model."""
+    corpus: str
+    """A text file, one example per line."""
+    seed: int
+    train: Train = field(default_factory=Train)
+    """steps 0: random weights, which each learner draws anew; batch: lines per step."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Train a learner or a student on labels over candidates -> model/, train.json."""
+
+    learner: Learner
+    seed: int
+    examples: str
+    """A file of Examples whose choices are the labels' candidates; it may hold more rows than there are labels."""
+    labels: str
+    """A file of PseudoLabels; rows of weight 0 are dropped."""
+    path: str | None = None
+    order: str | None = None
+    """A file of Weights: the boosting weights of the rows."""
+    tokens: str | None = None
+    """A file of TokenWeights, in place of `order`, for written answers; made with any tokenizer."""
+    soft: str | None = None
+    """A file of TokenTargets: soft targets for written answers."""
+    weighting: Literal["resample", "loss"] = "loss"
+    """Rows are drawn in proportion to the boosting weights, or the weights multiply the loss."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """One model's distribution over each example's candidates -> NAME.npz (Predictions) for each set."""
+
+    examples: dict[str, str]
+    """Name of a set -> its file of Examples; the result keeps their order."""
+    by: str
+    """The model's name in the result."""
+    model: str | None = None
+    """A saved model's folder. Null: the untrained `base`."""
+    base: Base | None = None
+    only: dict[str, list[str]] | None = None
+    """Name of a set -> the ids of the only examples to use."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """How models rank the right tokens of written answers, as a committee that grows by one round at a time.
+
+    -> NAME-r.npz (TokenRanks) for each set and each round r: under the mixture of rounds 0 to r.
+    """
+
+    stages: list[list[str | None]]
+    """The model folders of each round; null is the untrained `base`."""
+    alphas: list[float]
+    """One per round; its models share it equally."""
+    examples: dict[str, str]
+    """Name of a set -> its file of Examples, one candidate each; the result keeps their order."""
+    mixture: Literal["linear", "log_linear"] = "linear"
+    base: Base | None = None
+    only: dict[str, list[str]] | None = None
+    """Name of a set -> the ids of the only examples to use."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Texts that a model, or a committee token by token, writes for prompts -> samples.jsonl and, if `top`, soft.npz.
+
+    samples.jsonl has a line {"id", "texts", "logps", "ended"} per example, in their order. soft.npz holds TokenTargets
+    of each example's first text; a text that has not ended, or whose tokens are not those that the tokenizer cuts it
+    into, has no tokens there. done.json counts both kinds ("unfinished", "untargeted").
+    """
+
+    models: list[str | None]
+    """Model folders; null is the untrained `base`."""
+    alphas: list[float]
+    """One per model."""
+    examples: str
+    """A file of Examples."""
+    max_new_tokens: int
+    samples: int
+    """Texts per example."""
+    temperature: float
+    """0 is greedy."""
+    stop: list[str]
+    """Texts that end an answer."""
+    seed: int
+    top: int = 0
+    """How many of the most probable next tokens soft.npz holds."""
+    mixture: Literal["linear", "log_linear"] = "linear"
+    mix: Literal["all", "disagree"] = "all"
+    base: Base | None = None
+    one_base: bool = False
+    """All models were trained from `base`: as LoRA adapters they share its weights."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preferences to learn from."""
+
+    examples: str
+    """A file of Examples with two candidates each."""
+    labels: str
+    """A file of PseudoLabels over them."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The reward models whose scores a student learns from."""
+
+    models: list[str]
+    """Folders of plain models of kind pair, or of ensembles."""
+    aggregate: dict
+    """{name, options} of the aggregator of their members' scores."""
+    centre_M: list[float] | None = None
+    """What is subtracted from each member's scores. Null: 0."""
+    scale_M: list[float] | None = None
+    """What they are then divided by. Null: 1."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Train a student on: on pairs (dpo), or on rewards of what it writes (grpo, rloo) -> model/, train.json.
+
+    With rewards also rollouts.jsonl: a line per text as it was written, {"step": steps done before it, "id", "text",
+    "rewards": by member (null: not judged), "reward": what was learned from}.
+    """
+
+    objective: dict
+    """{name, options}; see `w2s methods objectives`."""
+    learner: Learner
+    seed: int
+    path: str | None = None
+    """The student that learned from labels; it is also the reference."""
+    pairs: Pairs | None = None
+    examples: str | None = None
+    """With rewards: a file of the Examples to write for."""
+    rewards: Judges | None = None
+    writing: Writing = field(default_factory=Writing)
+    """max_new_tokens and stop are used."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Train an ensemble of reward models whose members share a trunk -> model/, train.json.
+
+    One reward model by itself is a Finetune job of kind pair; separate members are several such jobs.
+    """
+
+    learner: Learner
+    seed: int
+    examples: str
+    """A file of Examples with two candidates each, or more."""
+    labels: str
+    """A file of PseudoLabels over them."""
+    path: str | None = None
+    kind: Literal["heads", "adapters"] = "heads"
+    members: int = 4
+    layers: int | None = None
+    """How many of the last layers have adapters. Null: all."""
+    rank: int = 8
+    diversity: float = 0.0
+    """Strength of the term that keeps adapters apart."""
+    bootstrap: bool = False
+    """Each member draws its own rows, with replacement."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Every reward model's scores of every candidate -> NAME.npz (Rewards) for each set.
+
+    The members of an ensemble are called NAME/0, NAME/1, ...
+    """
+
+    models: list[str]
+    """Folders of plain models of kind pair, or of ensembles."""
+    examples: dict[str, str]
+    """Name of a set -> its file of Examples; the result keeps their order."""
+    names: list[str] | None = None
+    """The models' names in the result. Null: their folders."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean of several models' weights (WARM) -> model/."""
+
+    models: list[str]
+    """Folders of plain models that were trained from the same start."""
+
+
+Job = Pretrain | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
+
+
+class Worker(NamedTuple):
+    """The type of a worker's jobs, and the module whose `run(folder, job, world)` does one and returns its summary."""
+
+    job: type
+    module: str
+
+
+WORKERS = {
+    "pretrain": Worker(Pretrain, "w2s.workers.pretrain"),
+    "finetune": Worker(Finetune, "w2s.workers.finetune"),
+    "predict": Worker(Predict, "w2s.workers.predict"),
+    "rank": Worker(Rank, "w2s.workers.rank"),
+    "sample": Worker(Sample, "w2s.workers.sample"),
+    "objective": Worker(Objective, "w2s.workers.objective"),
+    "reward": Worker(Reward, "w2s.workers.reward"),
+    "score": Worker(Score, "w2s.workers.score"),
+    "average": Worker(Average, "w2s.workers.average"),
+}
+
+
+def find_worker(job: Job) -> str:
+    """The name of the worker that does jobs of this type."""
+    return next(name for name, worker in WORKERS.items() if worker.job is type(job))
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """job.json, with references in place of values of the environment: the worker fills in those of its own."""
+    write_json(folder / FILE, hide_values({"worker": find_worker(job), **asdict(job)}))
+
+
+def read_job(folder: Path) -> Job:
+    """The job that job.json describes; a key that is unknown, missing or of a wrong type is a BadInput."""
+    path = folder / FILE
+    try:
+        values = reveal_values(json.loads(path.read_text(encoding="utf-8")))
+        name = values.pop("worker", None)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
+    if name not in WORKERS:
+        raise BadInput(f"{path}: worker: {name!r} given; allowed: {', '.join(WORKERS)}")
+    try:
+        return read_fields(WORKERS[name].job, values, "")
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def read_fields(kind: type, values: Any, prefix: str) -> Any:
+    """`values` as a dataclass of `kind`; `prefix` stands before its keys in the message of a BadInput."""
+    if not isinstance(values, dict):
+        raise BadInput(f"{prefix.removesuffix('.')}: {values!r} given; allowed: a mapping")
+    types = typing.get_type_hints(kind)
+    for name in values:
+        if name not in types:
+            raise BadInput(f"{prefix}{name}: there is no such key{did_you_mean(name, types)}")
+    for item in dataclasses.fields(kind):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
+            raise BadInput(f"{prefix}{item.name}: missing; allowed: {describe(types[item.name])}")
+    return kind(**{name: read_value(types[name], value, f"{prefix}{name}") for name, value in values.items()})
+
+
+def read_value(annotation: Any, value: Any, key: str) -> Any:
+    """One field's value, as a record where the annotation (X, or X | None) is a dataclass."""
+    record = next((t for t in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(t)), None)
+    if record is annotation or (record and value is not None):
+        return read_fields(record, {} if value is None else value, f"{key}.")
+    if not fits(value, annotation):
+        raise BadInput(f"{key}: {value!r} given; allowed: {describe(annotation)}")
+    return value

@@ -1,0 +1,99 @@
+"""Every reward model's scores of every candidate: the worker of job.Score.
+
+Examples are shared out over the processes; a killed job goes on with the models and chunks that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from w2s.models.members import open_members, rewards
+from w2s.models.train import World
+from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays
+from w2s.workers.examples import count_cuts, read_sets
+from w2s.workers.job import Score
+from w2s.workers.parts import drop_parts, make_parts
+
+
+class Part(NamedTuple):
+    """Some examples' scores by one model."""
+
+    ids: np.ndarray
+    scores_MNK: np.ndarray
+
+
+def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
+    """Do the job in `folder`; the summary that done.json keeps."""
+    names = job.names or job.models
+    if not job.models or len(set(names)) < len(job.models) or len(names) != len(job.models):
+        raise BadInput(f"models: {job.models} given; allowed: at least 1, each named apart")
+    sets, cut = read_sets(folder, job.examples), {}
+    for at, path in enumerate(job.models):
+        score_by(folder / f"model-{at}", folder / path, sets, world)
+        cuts = json.loads((folder / f"model-{at}" / "cuts.json").read_text())
+        cut |= {f"{name} ({names[at]})": counts for name, counts in cuts.get("cut", {}).items()}
+    if world.rank == 0:
+        for name, examples in sets.items():
+            ids = np.array([example.id for example in examples])
+            write_arrays(folder / f"{name}.npz", join_models(folder, name, names, ids))
+    world.barrier()
+    if world.rank == 0:
+        for at in range(len(job.models)):
+            shutil.rmtree(folder / f"model-{at}")
+    return {"rows": {name: len(examples) for name, examples in sets.items()}, **({"cut": cut} if cut else {})}
+
+
+def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: World) -> None:
+    """One model's scores, as NAME.npz in `folder`; nothing is left to do where they exist."""
+    if all((folder / f"{name}.npz").exists() for name in sets):
+        return
+    members = open_members(model, device=world.device)
+    wide = max((len(example.choices) for rows in sets.values() for example in rows), default=1)
+
+    def make(rows: list[Example], skip: int) -> Iterator[Part]:
+        ids = np.array([example.id for example in rows])
+        for index, scores_MNK in rewards(members, rows, width=wide, skip=skip):
+            yield Part(ids[index], scores_MNK)
+
+    parts = make_parts(folder, sets, world, make, save)
+    cut = count_cuts(members.loaded, sets, model.name, world)
+    if world.rank == 0:
+        (folder / "cuts.json").write_text(json.dumps(cut))
+        for name, examples in sets.items():
+            chunks = [read_arrays(part / "rewards.npz", Rewards) for part in parts[name]]
+            write_arrays(folder / f"{name}.npz", join_chunks(chunks, examples))
+        drop_parts(folder, world)
+    world.barrier()
+
+
+def save(folder: Path, part: Part) -> int:
+    models = np.arange(len(part.scores_MNK)).astype(str)
+    write_arrays(folder / "rewards.npz", Rewards(part.ids, part.scores_MNK, models))
+    return len(part.ids)
+
+
+def join_chunks(chunks: list[Rewards], examples: list[Example]) -> Rewards:
+    """One model's scores of a set, in the order of its examples and no wider than their candidates."""
+    position = {key: at for at, key in enumerate(np.concatenate([chunk.ids for chunk in chunks]).tolist())}
+    scores_MNK = np.concatenate([chunk.scores_MNK for chunk in chunks], axis=1)
+    ids = np.array([example.id for example in examples])
+    ordered_MNK = scores_MNK[:, [position[key] for key in ids.tolist()]]
+    widest = max(len(example.choices) for example in examples)
+    return Rewards(ids, ordered_MNK[..., :widest], chunks[0].models)
+
+
+def join_models(folder: Path, name: str, names: list[str], ids: np.ndarray) -> Rewards:
+    """All models' scores of one set; the members of an ensemble are called NAME/0, NAME/1, ..."""
+    rewards_by_model = [read_arrays(folder / f"model-{at}" / f"{name}.npz", Rewards) for at in range(len(names))]
+    models = [
+        model if len(scores.models) == 1 else f"{model}/{member}"
+        for model, scores in zip(names, rewards_by_model, strict=True)
+        for member in scores.models
+    ]
+    return Rewards(ids, np.concatenate([scores.scores_MNK for scores in rewards_by_model]), np.array(models))

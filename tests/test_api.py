@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import importlib
 import shutil
 import subprocess
 import sys
@@ -38,9 +39,19 @@ def test_the_examples_of_the_docstrings_are_true(copy, example):
 
 
 def test_every_public_function_has_an_example():
-    documented = {test.name for test in EXAMPLES}
-    assert {f"w2s.{name}" for name in ("run", "run_together", "load_run", "compare")} <= documented
-    assert {"w2s.Run.metrics", "w2s.Run.open"} <= documented
+    modules = {path.partition(":")[0] for path in w2s.LATE.values()} - {"w2s.evaluation.pools.pool"}
+    late = [test for name in modules for test in doctest.DocTestFinder().find(importlib.import_module(name), name)]
+    documented = {test.name.rpartition(".")[2] for test in [*EXAMPLES, *late] if test.examples}
+    records = {"STUDIES", "Judgement", "Pool", "Run", "Study"}
+    assert set(w2s.__all__) - records <= documented
+    assert {"metrics", "open", "apply", "labels"} <= documented
+
+
+def test_what_is_imported_late_is_public_and_there():
+    assert set(w2s.LATE) <= set(w2s.__all__) <= set(dir(w2s))
+    assert all(getattr(w2s, name) for name in w2s.LATE)
+    with pytest.raises(AttributeError, match="has no attribute 'juge'"):
+        _ = w2s.juge
 
 
 @pytest.mark.parametrize("name", w2s.STUDIES)

@@ -1,7 +1,8 @@
 """Weak-to-strong training: boosted weak models supervise a stronger one.
 
-`w2s.run(config)` is the whole chain, `w2s.load_run(folder)` opens what it left. The command line calls what stands
-here. Everything heavy is imported where it is needed.
+`w2s.run(config)` is the whole chain, `w2s.load_run(folder)` opens what it left. `w2s.read_pool`, `w2s.combine` and
+`w2s.judge` work on recorded answers of other models. The command line calls what stands here. Everything heavy is
+imported where it is needed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,45 @@ if TYPE_CHECKING:
     import pandas
 
     from w2s.config.fields import Config
+    from w2s.evaluation.judging import Judgement, judge
+    from w2s.evaluation.pools.api import Combined, combine, read_pool
+    from w2s.evaluation.pools.pool import Pool
 
-__all__ = ["STUDIES", "Run", "Study", "compare", "load_run", "run", "run_together"]
+LATE = {
+    "judge": "w2s.evaluation.judging:judge",
+    "Judgement": "w2s.evaluation.judging:Judgement",
+    "combine": "w2s.evaluation.pools.api:combine",
+    "Combined": "w2s.evaluation.pools.api:Combined",
+    "read_pool": "w2s.evaluation.pools.api:read_pool",
+    "Pool": "w2s.evaluation.pools.pool:Pool",
+}
+"""Public names that are imported when they are first used."""
+
+__all__ = [
+    "STUDIES",
+    "Combined",
+    "Judgement",
+    "Pool",
+    "Run",
+    "Study",
+    "combine",
+    "compare",
+    "judge",
+    "load_run",
+    "read_pool",
+    "run",
+    "run_together",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATE:
+        raise AttributeError(f"module 'w2s' has no attribute {name!r}")
+    return globals().setdefault(name, pkgutil.resolve_name(LATE[name]))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATE})
 
 
 @dataclass(frozen=True)
@@ -122,21 +160,28 @@ class Run:
 
 
 def run(
-    config: str | Path | Mapping[str, Any] | Config, *overrides: str, study: str = "chain", replace: bool = False
+    config: str | Path | Mapping[str, Any] | Config,
+    *overrides: str,
+    study: str = "chain",
+    replace: bool = False,
+    **keys: Any,
 ) -> Run:
     """Make every stage of a study that is not in the store yet, then measure and report. The same call again goes on
     where it stopped, or is a no-op.
 
-    config: a YAML file, its content as a mapping, or a Config. overrides: `key=value`, as on the command line.
-    replace: another run of the same name may give way. What is wrong with the config is a BadInput with a line for each
-    problem.
+    config: a YAML file, its content as a mapping, or a Config. overrides: `key=value`, as on the command line. keys:
+    the same, as keyword arguments. replace: another run of the same name may give way. What is wrong with the config is
+    a BadInput with a line for each problem.
 
-    >>> run = w2s.run("tiny.yaml", "runtime.threads=2")
+    >>> run = w2s.run("tiny.yaml", "runtime.threads=2", seeds=[0])
     >>> run.folder.name, run.study
     ('tiny', 'chain')
     >>> run.student.name, run.page.name
     ('student', 'report.html')
     """
+    import json
+
+    overrides += tuple(f"{key}={json.dumps(value)}" for key, value in keys.items())
     return run_together([config], *overrides, study=study, replace=replace)[0]
 
 

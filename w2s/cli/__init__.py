@@ -91,6 +91,8 @@ def make_parser() -> argparse.ArgumentParser:
         flags.BESIDE,
         flags.RESULTS,
         flags.RUNS_DIR,
+        flags.PLUGINS,
+        flags.PLUGINS,
     )
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
@@ -152,7 +154,11 @@ def why(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences. With --results,
-    write a page of results, of one run or of several of one config, and beside it the metrics it is made from."""
+    write a page of results, of one run or of several of one config, and beside it the metrics it is made from. Nothing
+    in a run's folder is executed: the plug-ins of its config are named again, with --plugins."""
+    from w2s.config.plugins import load_plugins
+
+    load_plugins(args.plugins)
     if args.results:
         from w2s.evaluation.results import write_results
 

@@ -82,8 +82,6 @@ class Plugin(NamedTuple):
         return content.hexdigest()
 
 
-
-
 class Loaded(NamedTuple):
     """A plug-in whose methods are in the tables."""
 

@@ -62,8 +62,8 @@ def did_you_mean(name: Any, known: typing.Iterable[str]) -> str:
 
 
 def summary(method: Callable) -> str:
-    """The first docstring line: what `w2s methods` prints."""
-    return (inspect.getdoc(method) or "").split("\n")[0]
+    """The first docstring line, or what a record says about itself: what `w2s methods` prints."""
+    return getattr(method, "about", "") or (inspect.getdoc(method) or "").split("\n")[0]
 
 
 def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:

@@ -19,7 +19,6 @@ from w2s.models.records import Estimator, Kind, Network
 from w2s.store.records import BadInput
 
 
-
 def later(file: str, name: str) -> Callable:
     """The function `name` of a file of this room, which is imported when the function is first called."""
 

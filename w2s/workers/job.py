@@ -276,7 +276,9 @@ def read_plugins(folder: Path) -> dict[str, str]:
     """Place -> sha256 of the plug-ins that the job of job.json needs."""
     plugins = read_values(folder).get("plugins", {})
     if not isinstance(plugins, dict) or not all(isinstance(sha256, str) for sha256 in plugins.values()):
-        raise BadInput(f"{folder / FILE}: plugins: {plugins!r} given; allowed: a mapping of a path or module to its sha256")
+        raise BadInput(
+            f"{folder / FILE}: plugins: {plugins!r} given; allowed: a mapping of a path or module to its sha256"
+        )
     return plugins
 
 

@@ -92,7 +92,6 @@ def make_parser() -> argparse.ArgumentParser:
         flags.RESULTS,
         flags.RUNS_DIR,
         flags.PLUGINS,
-        flags.PLUGINS,
     )
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)

@@ -89,9 +89,11 @@ def from_values(
     return shrink(config)
 
 
-def from_overrides(overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]) -> Config:
+def from_overrides(
+    overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]] | None = None
+) -> Config:
     """The defaults under the command line's `a.b=c`; a BadInput for what is wrong with these."""
-    config, problems = checked({}, overrides, checks)
+    config, problems = checked({}, overrides, checks or value_checks)
     if problems:
         raise BadInput(hide("\n".join(f"{COMMAND_LINE}: {line}" for line in problems)))
     return config

@@ -97,8 +97,8 @@ _loaded: dict[Path, Loaded] = {}  # by the plug-in's first file
 def load_plugins(names: Sequence[str] = (), *, shipped: bool = False) -> Added:
     """Loads the installed plug-ins and those that `names` lists; returns what all of them added to the tables.
 
-    names: paths of .py files or packages, or names of modules. shipped: also those of w2s itself. What is loaded already
-    is not loaded again. Whatever cannot be found or imported, has no METHODS, or names an unknown table or a method
+    names: paths of .py files or packages, or names of modules. shipped: also those of w2s itself. What is loaded is
+    not loaded again. Whatever cannot be found or imported, has no METHODS, or names an unknown table or a method
     that exists is a BadInput.
     """
     entries = [entry.module for entry in importlib.metadata.entry_points(group=GROUP)]
@@ -136,8 +136,13 @@ def check_with_plugins(checks: Callable[[Config], list[str]]) -> Callable[[Confi
 
 def hash_of(table: str, name: str) -> str | None:
     """The sha256 of the plug-in that added this method; None for a method of w2s itself."""
-    hashes = (plugin.added[table, name] for plugin in _loaded.values() if (table, name) in plugin.added)
-    return next(hashes, None)
+    plugin = find_source(table, name)
+    return plugin.sha256 if plugin else None
+
+
+def find_source(table: str, name: str) -> Loaded | None:
+    """The plug-in that added this method; None for a method of w2s itself."""
+    return next((plugin for plugin in _loaded.values() if (table, name) in plugin.added), None)
 
 
 def find_used(options: Any) -> dict[str, str]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from w2s.config.fields import Config
-from w2s.config.plugins import SHOWN, hash_of
+from w2s.config.plugins import find_source
 from w2s.config.registry import options, summary
 from w2s.config.tables import TABLES, UNNAMED, load_table
 from w2s.config.values import NONE, MethodOf, NameOf, Range, describe, leaves
@@ -68,7 +68,7 @@ def describe_methods(only: str | None) -> str:
         table = load_table(title)
         lines.append(title)
         for name, method in table.items():
-            plugin = f" (plug-in {sha256[:SHOWN]})" if (sha256 := hash_of(title, name)) else ""
+            plugin = f" [{source.place}]" if (source := find_source(title, name)) else ""
             lines.append(f"  {name:18} {summary(method)}{plugin}")
             lines += option_lines(method) if only and callable(method) else []
     return "\n".join(lines)

@@ -70,7 +70,7 @@ def describe_methods(only: str | None) -> str:
         for name, method in table.items():
             plugin = f" [{source.place}]" if (source := find_source(title, name)) else ""
             lines.append(f"  {name:18} {summary(method)}{plugin}")
-            lines += option_lines(method) if only and callable(method) else []
+            lines += option_lines(method) if only else []
     return "\n".join(lines)
 
 

@@ -24,7 +24,12 @@ RENAMED: dict[str, str] = {}
 
 
 def options(method: Callable) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a method, with their types resolved; a type may carry a range (`Positive`)."""
+    """The keyword-only parameters of a method, with their types resolved; a type may carry a range (`Positive`).
+
+    A record of a table, such as a kind of model, has none.
+    """
+    if not callable(method):
+        return {}
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
     # Only theirs: the types of data may be known to type checkers alone, so that a table costs no heavy import.
     annotations = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import re
 import typing
 from pathlib import Path
@@ -47,7 +48,8 @@ def load(
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
     config, faults = checked(values, overrides, checks or cross_checks)
     if faults:
-        of_file = checked(values, (), checks or cross_checks)[1]  # wrong without the command line too
+        # Wrong without the command line too? Unwrapped, as it may have taken out plug-ins: these are not to be loaded.
+        of_file = checked(values, (), inspect.unwrap(checks or cross_checks))[1]
         problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in faults]
     if problems:
         raise BadInput(hide("\n".join(problems)))

@@ -127,6 +127,7 @@ def list_loaded() -> dict[str, str]:
 def check_with_plugins(checks: Callable[[Config], list[str]]) -> Callable[[Config], list[str]]:
     """`checks` of a config, made when the plug-ins that it lists are loaded. For a config that a command names."""
 
+    @functools.wraps(checks)
     def check(config: Config) -> list[str]:
         load_plugins(config.plugins)
         return checks(config)

@@ -159,7 +159,7 @@ def test_names_are_looked_up_in_the_table_of_their_key(folder):
 def test_without_its_plug_in_a_config_is_refused_in_a_line_for_each_problem(folder, capsys):
     with pytest.raises(SystemExit):
         main(["plan", "plugged.yaml", "plugins=[]"])
-    words = "learners.0.model.kind: 'counted' given; allowed: lm, pair, towers, sklearn"
+    words = "learners.0.model.kind: 'counted' given; allowed: one of: lm, pair, towers, sklearn"
     assert capsys.readouterr().err.splitlines() == [f"w2s: plugged.yaml: {words}"]
 
 

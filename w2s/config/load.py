@@ -229,7 +229,7 @@ def value_checks(config: Config) -> list[str]:
     """Ranges, and the kinds of models: those of w2s and of the plug-ins that are loaded."""
     kinds = load_table("kinds")
     return out_of_range(config) + [
-        f"{key}.model.kind: {learner.model.kind!r} given; allowed: {', '.join(kinds)}"
+        f"{key}.model.kind: {learner.model.kind!r} given; allowed: one of: {', '.join(kinds)}"
         for key, learner in all_learners(config).items()
         if learner.model.kind not in kinds
     ]

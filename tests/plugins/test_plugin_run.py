@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import w2s
@@ -12,6 +14,7 @@ from w2s.cli import main
 from w2s.config import plugins
 from w2s.config.load import cross_checks, load
 from w2s.config.plugins import check_with_plugins, find_used, list_loaded, load_plugins
+from w2s.config.registry import pick
 from w2s.config.tables import load_table
 from w2s.models.train import World
 from w2s.store.artifacts import Stage
@@ -213,3 +216,20 @@ def test_the_config_of_a_run_is_data(folder, tmp_path):
     with pytest.raises(BadInput):
         w2s.load_run(run)
     assert plugins._loaded == before
+
+
+def test_the_example_of_the_documentation_is_a_plug_in(folder, capsys):
+    blocks = [block for block in plugins.__doc__.split("\n\n") if block.startswith("    ")]
+    code = [block for block in blocks if not block.startswith("    w2s run")]
+    Path("mine.py").write_text(textwrap.dedent("\n\n".join(code)))
+    base = ["learners=[{model: {path: 'builtin:weak'}}]", "data.sources=[{name: world, easy: 200, hard: 200}]"]
+    stages = tell(*base, "plugins=[mine.py]", "label.combiner={name: trimmed, share: 0.2}")
+    assert "combiners.trimmed" in stages["seed 0 · committee answers"].section["plugins"]
+    probs_RNK = np.random.default_rng(0).dirichlet([1, 1, 1], (5, 4))
+    combine = pick(load_table("combiners"), {"name": "trimmed", "share": 0.2})
+    probs_NK = combine(probs_RNK, np.ones((4, 3), dtype=bool), np.ones(5))
+    middle_NK = np.sort(probs_RNK, axis=0)[1:4].mean(0)
+    np.testing.assert_allclose(probs_NK, middle_NK / middle_NK.sum(1, keepdims=True))
+    forget()
+    main(["config", "schema", "--plugins", "mine.py"])
+    assert '"trimmed"' in capsys.readouterr().out

@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(start.init, "write a commented config and example data to start from", *flags.INIT)
     add(start.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
     add(start.config_reference, "every key of a config: type, range, default, meaning")
-    add(start.config_schema, "the JSON schema of a config, for editors")
+    add(start.config_schema, "the JSON schema of a config, for editors", flags.PLUGINS)
     add(methods, "list the methods of a table, or all tables", flags.TABLE, flags.PLUGINS)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser

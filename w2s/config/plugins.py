@@ -3,17 +3,23 @@
 A plug-in is a Python file, a package (a folder with __init__.py) or an importable module with a plain dict
 `METHODS = {table: {name: function}}`. To write one:
 
+    import numpy as np
     from w2s.config.values import Share
 
-    def trimmed(probs_RNK, mask_NK, alpha_R, abstained_RN, *, share: Share = 0.25):
-        "The mean of the members' distributions, extremes left out."  # what `w2s methods` shows
-        ...
+    def trimmed(probs_RNK, mask_NK, alpha_R, abstained_RN=None, *, share: Share = 0.25):
+        "The mean of the learners' probabilities without the lowest and the highest."
+        cut = min(int(share * len(probs_RNK)), (len(probs_RNK) - 1) // 2)
+        probs_NK = np.sort(probs_RNK, axis=0)[cut : len(probs_RNK) - cut].mean(0)
+        return probs_NK / probs_NK.sum(1, keepdims=True)
 
     METHODS = {"combiners": {"trimmed": trimmed}}
 
 A function's positional arguments are what the table's own functions take (read one of them: TABLES says where they
-are), its keyword-only arguments the options that a config can set. Then `plugins: [my_methods.py]` in the config and
-`label.combiner: {name: trimmed}`. In the table kinds a name stands for a record, `models.records.Network` or Estimator.
+are), its keyword-only arguments the options that a config can set; `w2s methods TABLE --plugins FILE` shows them. Then
+
+    w2s run CONFIG 'plugins=[mine.py]' 'label.combiner={name: trimmed, share: 0.2}'
+
+or the same keys in the config. In the table kinds a name stands for a record, `models.records.Network` or `Estimator`.
 The pipeline process loads plug-ins too, and holds no tensors: import torch (or transformers) inside the functions.
 
 A config lists its plug-ins under `plugins`; packages that are installed with an entry point in the group `w2s.plugins`

@@ -133,7 +133,6 @@ def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
 
 
 WEIGH = {name: weigh for name, weigh in ALPHAS.items() if hash_of("alphas", name) is None}  # those of w2s itself
-BALLOTS = {"plurality", *WEIGH} - {"best_single"}  # the methods that weigh the voters of a vote
 POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
 VOTES = {name: weigh for name, weigh in WEIGH.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
@@ -149,6 +148,7 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
+BALLOTS = ({"plurality", *WEIGH} - {"best_single"}) & METHODS.keys()  # these weigh the voters of a vote
 ALL = list(METHODS)
 """What "all" stands for: methods of plug-ins, which come later, must be named (RL-Focal trains for minutes)."""
 APPLY = {

@@ -113,6 +113,10 @@ def test_torch_begins_in_models_and_the_pipeline_process_holds_no_tensors(path):
     assert not found, f"{short(path)} imports {found}"
 
 
+def test_nothing_imports_the_plug_ins_that_ship():
+    assert not [short(path) for path in FILES if room_of(path) != "plugins" and "plugins" in rooms_imported(path)]
+
+
 def test_the_plug_in_that_ships_loads_no_torch():
     code = "import sys, w2s.plugins.rl_focal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from w2s.config.fields import Config, Learner
-from w2s.config.load import from_overrides
+from w2s.config.load import from_overrides, value_checks
+from w2s.config.plugins import check_with_plugins, find_used
 from w2s.config.registry import did_you_mean
 from w2s.data.rows import hash_folder, hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
@@ -30,7 +31,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     Results lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With
     `limit=N` only the first N questions of each suite by id are asked, and their results are kept apart.
     """
-    config = from_overrides(overrides)
+    config = from_overrides(overrides, check_with_plugins(value_checks))
     for name in suites:
         if name not in SOURCES:
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
@@ -66,6 +67,8 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
     recipe += [hash_folder(Path(model))]  # the same folder may hold another model by now
+    if used := find_used(dataclasses.asdict(learner)):
+        recipe += [used]
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     here = here.resolve()  # the worker takes other relative paths from the job's folder
     here.mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,20 @@ def written_run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_tables(monkeypatch):
+    """The tables of methods, which lose again what plug-ins add to them in the test."""
+    from w2s.config import plugins
+    from w2s.config.tables import load_table
+
+    before = plugins._loaded
+    monkeypatch.setattr(plugins, "_loaded", dict(before))
+    yield
+    for path in plugins._loaded.keys() - before.keys():
+        for table, name in plugins._loaded[path].added:
+            load_table(table).pop(name, None)
+
+
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Base models that are pretrained for a few steps only."""
     for recipe in spine.recipes():

@@ -16,7 +16,7 @@ FLOORS = [
     {"data", "models"},
     {"grading", "rewards"},
     {"pools", "workers"},
-    {"stages"},
+    {"stages", "plugins"},
     {"story", "evaluation"},
     {"w2s"},
     {"cli"},
@@ -103,7 +103,7 @@ def test_the_house_stays_small(record_property):
 
 
 # RL-Focal trains two small networks (DESIGN, section 3): torch inside functions, none when the tables are imported.
-TRAINS_NETWORKS = {"w2s/pools/focal/agents.py"}
+TRAINS_NETWORKS = {"w2s/plugins/rl_focal/agents.py"}
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if room_of(p) not in ("models", "workers")], ids=short)
@@ -113,8 +113,12 @@ def test_torch_begins_in_models_and_the_pipeline_process_holds_no_tensors(path):
     assert not found, f"{short(path)} imports {found}"
 
 
-def test_the_table_of_focal_loads_no_torch():
-    code = "import sys, w2s.pools.focal; sys.exit('torch' in sys.modules)"
+def test_nothing_imports_the_plug_ins_that_ship():
+    assert not [short(path) for path in FILES if room_of(path) != "plugins" and "plugins" in rooms_imported(path)]
+
+
+def test_the_plug_in_that_ships_loads_no_torch():
+    code = "import sys, w2s.plugins.rl_focal; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

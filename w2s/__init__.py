@@ -229,7 +229,9 @@ def read_config(
     import dataclasses
 
     from w2s.config.load import from_values, load
+    from w2s.config.plugins import check_with_plugins
 
+    checks = check_with_plugins(checks)
     if isinstance(config, str | Path):
         return load(config, overrides, checks)
     return from_values(config if isinstance(config, Mapping) else dataclasses.asdict(config), overrides, checks)

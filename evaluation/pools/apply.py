@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from w2s.config.plugins import load_plugins
 from w2s.config.registry import did_you_mean, pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.evaluation.pools.folders import check_folder, check_labels, check_predictions, read_report
 from w2s.evaluation.pools.judging import find_answers
 from w2s.evaluation.pools.pool import add_features
-from w2s.pools.methods import apply
+from w2s.pools.methods import APPLY, apply
 from w2s.pools.read import read_pool
 from w2s.pools.records import ABSTAINED, NOT_RECORDED, Decision, Opinions, Truth, read_fitted, rightness, spent
 from w2s.store.files import write_json
@@ -166,8 +167,12 @@ def choose_method(folder: Path, method: str | None) -> str:
 
 def apply_fitted(folder: Path, new: NewOutputs, method: str | None) -> Applied:
     """The answers of a fitted method of a combine folder to new outputs."""
+    load_plugins(shipped=True)
     name, report, notes = choose_method(folder, method), read_report(folder), []
     fitted = read_fitted(folder / "fitted" / f"{name}.npz")
+    if fitted.kind not in APPLY:
+        plugins = ", ".join(report.get("asked", {}).get("plugins", {})) or "its plug-in"
+        raise BadInput(f"method: {name!r} needs a plug-in that is not loaded: {plugins} (--plugins FILE)")
     log = report.get("log", {})
     opinions, truth = read_pool(
         new.outputs,

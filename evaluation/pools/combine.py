@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from w2s.config.plugins import list_loaded
 from w2s.ensemble.ballots import NotApplicable
 from w2s.evaluation.pools import judging
 from w2s.evaluation.pools.apply import predictions, write_predictions
@@ -41,6 +42,9 @@ def run_combine(
     """
     check_folder(settings.folder)
     recipe = json.loads(json.dumps({**dataclasses.asdict(settings), "methods": specs, "out": None}))
+    del recipe["plugins"]
+    if plugins := list_loaded():  # their content counts, and `apply` says which of them it misses
+        recipe["plugins"] = plugins
     if not replace:
         check_results(settings.folder, recipe, known=FILES)
     pool = pool or load_pool(settings)

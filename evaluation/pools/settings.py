@@ -9,6 +9,7 @@ from typing import Any
 
 from w2s.config.load import apply as override
 from w2s.config.load import read
+from w2s.config.plugins import load_plugins
 from w2s.config.registry import build, did_you_mean, pick
 from w2s.pools.methods import ALL, FAMILIES, METHODS
 from w2s.store.records import BadInput
@@ -24,6 +25,8 @@ class Settings:
     """The file of questions, where the outputs' folder does not hold it."""
     methods: list = field(default_factory=lambda: ["all"])
     """Names of methods or families, `all`, or mappings {name: ..., options}."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files, packages or modules that add methods; `all` leaves theirs out, so they must be named."""
     suite: str | None = None
     """The suite that evalplus samples are judged by, such as humanevalplus; read from data_root or from the hub."""
     data_root: str | None = None
@@ -74,6 +77,7 @@ def read_settings(
     problems: list[str] = []
     values = {} if config is None else read(config, problems)
     settings = build(Settings, {**values, **flags}, "", problems)
+    load_plugins(settings.plugins, shipped=True)
     if settings.limit is not None and settings.limit < 1:
         problems.append(f"limit: {settings.limit} given; allowed: a whole number above 0")
     if settings.seed < 0:

@@ -11,6 +11,7 @@ from typing import Any
 
 from w2s.config.fields import Model
 from w2s.config.registry import pick
+from w2s.config.tables import load_table
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.report import fill
 from w2s.evaluation.run.runs import Run, questions_of
@@ -72,11 +73,18 @@ def link_weights(source: str, target: str) -> None:
     shutil.copyfile(source, target)
 
 
+def describe_kind(name: str) -> tuple[str, str, str]:
+    """What KINDS says, of a kind that a plug-in adds; its name is all there is to say where the plug-in is missing."""
+    kind = load_table("kinds").get(name)
+    about = getattr(kind, "about", "") or f"Candidates are scored by the kind {name}, of a plug-in."
+    return getattr(kind, "auto", "AutoModel"), "text-classification", about
+
+
 def card(run: Run, data: ReportData) -> str:
     """The model card, in the hub's form."""
     config, seed = run.config, run.seeds[0]
     model = Model(**config["student"]["model"])
-    loader, pipeline, scoring = KINDS[model.kind]
+    loader, pipeline, scoring = KINDS.get(model.kind) or describe_kind(model.kind)
     example = next(iter(questions_of(run, seed, "transfer").values()))
     content: dict[str, Any] = {
         "data": data,

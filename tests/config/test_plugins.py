@@ -9,7 +9,7 @@ import pytest
 from w2s.config import plugins
 from w2s.config.plugins import hash_of, load_plugins
 from w2s.config.registry import pick
-from w2s.config.tables import TABLES, load_table
+from w2s.config.tables import load_table
 from w2s.store.records import BadInput
 
 TWICE = '''
@@ -21,18 +21,7 @@ def twice(rounds, *, factor: Positive = 2.0):
 
 METHODS = {"alphas": {"twice": twice}}
 '''
-LIGHT = [name for name in TABLES if name not in ("losses", "pipelines", "combine")]
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """The tables and what is loaded, as they were."""
-    monkeypatch.setattr(plugins, "_loaded", {})
-    before = {name: dict(load_table(name)) for name in LIGHT}
-    yield
-    for name, methods in before.items():
-        load_table(name).clear()
-        load_table(name).update(methods)
+pytestmark = pytest.mark.usefixtures("own_tables")
 
 
 @pytest.fixture
@@ -85,7 +74,7 @@ def test_a_package_may_import_its_own_files_and_all_of_them_are_in_its_hash(writ
     write(TWICE, "pack/inner.py")
     before = load_plugins(["pack"])["alphas", "twice"]
     load_table("alphas").pop("twice")
-    plugins._loaded.clear()
+    plugins._loaded.popitem()
     write(TWICE + "\n", "pack/inner.py")
     assert load_plugins(["pack/"])["alphas", "twice"] != before
 

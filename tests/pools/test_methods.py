@@ -118,7 +118,6 @@ def join(one, other):
 def test_every_alphas_function_is_a_method_by_its_own_or_its_vote_s_name():
     assert {*ALPHAS} - {"boosting", "uniform"} <= set(pool.METHODS)
     assert "plurality" in pool.METHODS
-    assert "rl_focal" in pool.METHODS
     assert "rl_focal" not in pool.ALL
 
 

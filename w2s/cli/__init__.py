@@ -91,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         flags.BESIDE,
         flags.RESULTS,
         flags.RUNS_DIR,
+        flags.PLUGINS,
     )
     add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
     add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
@@ -103,8 +104,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(start.init, "write a commented config and example data to start from", *flags.INIT)
     add(start.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
     add(start.config_reference, "every key of a config: type, range, default, meaning")
-    add(start.config_schema, "the JSON schema of a config, for editors")
-    add(methods, "list the methods of a table, or all tables", flags.TABLE)
+    add(start.config_schema, "the JSON schema of a config, for editors", flags.PLUGINS)
+    add(methods, "list the methods of a table, or all tables", flags.TABLE, flags.PLUGINS)
     add(env, "versions, devices and sandbox: what to paste into a bug report")
     return parser
 
@@ -128,10 +129,12 @@ def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
 
 def plan(args: argparse.Namespace) -> None:
     """The table of stages (done or to run), rows and tokens by split, and the first prompts. Runs nothing."""
-    from w2s.config.load import load
+    from w2s.config.load import cross_checks, load
+    from w2s.config.plugins import check_with_plugins
     from w2s.story.plan import describe_plan
 
-    print(describe_plan(load(args.config, add_limit(args.overrides, args.limit))))
+    overrides = add_limit(args.overrides, args.limit)
+    print(describe_plan(load(args.config, overrides, check_with_plugins(cross_checks))))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -150,7 +153,11 @@ def why(args: argparse.Namespace) -> None:
 
 def report(args: argparse.Namespace) -> None:
     """Write the report of one run again, or, with several runs, a comparison with paired differences. With --results,
-    write a page of results, of one run or of several of one config, and beside it the metrics it is made from."""
+    write a page of results, of one run or of several of one config, and beside it the metrics it is made from. Nothing
+    in a run's folder is executed: the plug-ins of its config are named again, with --plugins."""
+    from w2s.config.plugins import load_plugins
+
+    load_plugins(args.plugins)
     if args.results:
         from w2s.evaluation.results import write_results
 
@@ -204,7 +211,7 @@ def combine(args: argparse.Namespace) -> None:
     from w2s.evaluation.pools.report import table
     from w2s.evaluation.pools.settings import read_settings
 
-    keys = ("questions", "methods", "suite", "data_root", "models", "groups", "costs")
+    keys = ("questions", "methods", "plugins", "suite", "data_root", "models", "groups", "costs")
     keys += ("unit", "metric", "filter", "limit", "repeats", "seed", "online", "encoder", "out")
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     places = [word for word in args.outputs if "=" not in word]
@@ -218,8 +225,10 @@ def combine(args: argparse.Namespace) -> None:
 
 def combine_apply(args: argparse.Namespace) -> None:
     """One answer to each new question, by a combiner that `w2s combine` fitted."""
+    from w2s.config.plugins import load_plugins
     from w2s.evaluation.pools.apply import NewOutputs, apply_new
 
+    load_plugins(args.plugins)
     new = NewOutputs(Path(args.outputs), Path(args.questions) if args.questions else None, args.encoder)
     out = Path(args.out or Path(args.folder) / "applied.parquet")
     applied = apply_new(Path(args.folder), new, method=args.method, out=out, replace=args.replace)
@@ -228,8 +237,10 @@ def combine_apply(args: argparse.Namespace) -> None:
 
 def combine_labels(args: argparse.Namespace) -> None:
     """Label new questions with a fitted combiner; `w2s run CONFIG label.recorded=DIR` trains a student on them."""
+    from w2s.config.plugins import load_plugins
     from w2s.evaluation.pools.apply import LabelOptions, NewOutputs, label_new
 
+    load_plugins(args.plugins)
     new = NewOutputs(Path(args.outputs), Path(args.questions) if args.questions else None, args.encoder)
     select = {"name": args.select, "keep_share": args.keep_share, "threshold": args.threshold}
     select = {key: value for key, value in select.items() if value is not None}
@@ -261,9 +272,12 @@ def rewards_curve(args: argparse.Namespace) -> None:
 
 
 def methods(args: argparse.Namespace) -> None:
-    """The methods that a config can name, one per line; with a table, their options as well."""
+    """The methods that a config can name, one per line; with a table, their options as well. Those of installed
+    plug-ins are among them, and with --plugins those of others."""
+    from w2s.config.plugins import load_plugins
     from w2s.config.reference import describe_methods
 
+    load_plugins(args.plugins, shipped=True)
     print(describe_methods(args.table))
 
 

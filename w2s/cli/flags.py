@@ -29,7 +29,7 @@ score, probs, cost, text, visible_pass), a folder with outputs.* and questions.*
 sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
 
 examples:
-  w2s combine OUTPUTS --questions QUESTIONS                    every method but RL-Focal (minutes: --methods all,focal)
+  w2s combine OUTPUTS --questions QUESTIONS                    all but RL-Focal (minutes: --methods all,rl_focal)
   w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
   w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
   w2s combine --config pool.yaml                               the same keys in a file; flags go over them
@@ -145,6 +145,10 @@ INIT = (
     ("folder", {"nargs": "?", "default": ".", "metavar": "DIR", "help": "where to write (default: here)"}),
 )
 TABLE = ("table", {"nargs": "?", "help": "one table, e.g. combiners, with the options of its methods"})
+PLUGINS = (
+    "--plugins",
+    {"type": names, "default": [], "metavar": "FILE", "help": "plug-ins that add methods, separated by commas"},
+)
 BESIDE = ("--out", {"metavar": "DIR", "help": "where a comparison goes (default: compare/RUN+RUN beside the runs)"})
 JUDGE = (
     ("samples", {"metavar": "SAMPLES", "help": "task_id and solution (evalplus), or id, model, text; jsonl, parquet"}),
@@ -169,6 +173,7 @@ COMBINE = (
     ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
     QUESTIONS,
     ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
+    ("--plugins", PLUGINS[1] | {"default": None}),
     ("--suite", {"metavar": "NAME", "help": "the suite that judges evalplus samples, e.g. humanevalplus"}),
     ("--data-root", {"metavar": "DIR", "help": "a folder with the suite (default: the hub)"}),
     ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
@@ -194,6 +199,7 @@ APPLY = (
     ("outputs", {"help": "the new questions' recorded outputs"}),
     QUESTIONS,
     ("--method", {"help": "a fitted method (default: the winner)"}),
+    PLUGINS,
     ENCODER,
     ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
     REPLACE,

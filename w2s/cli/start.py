@@ -237,7 +237,9 @@ def config_reference(args: argparse.Namespace) -> None:
 
 def config_schema(args: argparse.Namespace) -> None:
     """The JSON schema of a config, by which editors complete and check one: the shipped configs name
-    configs/schema.json in their first line."""
+    configs/schema.json in their first line. With --plugins it knows the methods of yours."""
+    from w2s.config.plugins import load_plugins
     from w2s.config.reference import make_schema
 
+    load_plugins(args.plugins)
     print(json.dumps(make_schema(), indent=1))

@@ -16,6 +16,7 @@ from w2s.config.values import (
     InnerShare,
     MethodOf,
     Multiple,
+    NameOf,
     NotNegative,
     PartialShare,
     Positive,
@@ -73,9 +74,10 @@ class Model:
     """A hub name, a local folder, or builtin:NAME (a tiny model of the embedded world)."""
     revision: str | None = None
     """Branch, tag or commit of a model from the hub. Null: its main branch."""
-    kind: Literal["lm", "pair", "towers", "sklearn"] = "lm"
+    kind: Annotated[str, NameOf("kinds")] = "lm"
     """How a candidate is scored: lm = its log-likelihood after the prompt; pair = a classification head that reads
-    prompt and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a pipeline."""
+    prompt and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a pipeline; or a kind
+    that a plug-in adds."""
     pipeline: Annotated[dict, MethodOf("pipelines")] | None = None
     """For kind sklearn: {name, options}; see `w2s methods pipelines`."""
     layers: Count | None = None
@@ -287,7 +289,7 @@ class Config:
     name gets -limit-N. Null: everything."""
     plugins: list[str] = field(default_factory=list)
     """Python files (my_methods.py), packages (my_methods/) or modules that add methods; paths are relative to the
-    config. They run as code: list only what you would run yourself."""
+    config. They run as code: list only what you would run yourself. How to write one: w2s/config/plugins.py."""
     data: Data = field(default_factory=Data)
     learners: list[Learner] = field(default_factory=lambda: [Learner()])
     """Weak models, taken in turn by the rounds."""

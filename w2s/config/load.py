@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import re
 import typing
 from pathlib import Path
@@ -17,6 +18,7 @@ from w2s.config.fields import Config, Learner, RewardModels
 from w2s.config.registry import build
 from w2s.config.smoke import shrink
 from w2s.config.studies import RewardStudy
+from w2s.config.tables import load_table
 from w2s.config.values import out_of_range
 from w2s.store.hidden import hide, hide_values, read_variable
 from w2s.store.records import BadInput
@@ -46,7 +48,8 @@ def load(
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
     config, faults = checked(values, overrides, checks or cross_checks)
     if faults:
-        of_file = checked(values, (), checks or cross_checks)[1]  # wrong without the command line too
+        # Wrong without the command line too? Unwrapped, as it may have taken out plug-ins: these are not to be loaded.
+        of_file = checked(values, (), inspect.unwrap(checks or cross_checks))[1]
         problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in faults]
     if problems:
         raise BadInput(hide("\n".join(problems)))
@@ -88,9 +91,11 @@ def from_values(
     return shrink(config)
 
 
-def from_overrides(overrides: typing.Sequence[str]) -> Config:
+def from_overrides(
+    overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]] | None = None
+) -> Config:
     """The defaults under the command line's `a.b=c`; a BadInput for what is wrong with these."""
-    config, problems = checked({}, overrides, out_of_range)
+    config, problems = checked({}, overrides, checks or value_checks)
     if problems:
         raise BadInput(hide("\n".join(f"{COMMAND_LINE}: {line}" for line in problems)))
     return config
@@ -220,9 +225,19 @@ def kind_checks(rewards: RewardModels, kinds: typing.Sequence[str], key: str) ->
     ]
 
 
+def value_checks(config: Config) -> list[str]:
+    """Ranges, and the kinds of models: those of w2s and of the plug-ins that are loaded."""
+    kinds = load_table("kinds")
+    return out_of_range(config) + [
+        f"{key}.model.kind: {learner.model.kind!r} given; allowed: one of: {', '.join(kinds)}"
+        for key, learner in all_learners(config).items()
+        if learner.model.kind not in kinds
+    ]
+
+
 def run_checks(config: Config) -> list[str]:
-    """Ranges, seeds and name: what any run needs."""
-    problems = out_of_range(config)
+    """Values, seeds and name: what any run needs."""
+    problems = value_checks(config)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds, default=0) < 0:
         problems.append(f"seeds: {config.seeds} given; allowed: at least one, all different, none below 0")
     if not NAME.fullmatch(config.name) or config.name.casefold() in TAKEN:
@@ -248,8 +263,10 @@ def cross_checks(config: Config) -> list[str]:
     for at, learner in enumerate(config.learners):
         if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
             problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
-    if config.student.model.kind == "sklearn":
-        problems.append("student.model.kind: 'sklearn' given; allowed: lm, pair, towers")
+    kinds, kind = load_table("kinds"), config.student.model.kind
+    if kind in kinds and not kinds[kind].is_network:
+        allowed = ", ".join(name for name, record in kinds.items() if record.is_network)
+        problems.append(f"student.model.kind: {kind!r} given; allowed: {allowed}")
     for key, learner in all_learners(config).items():
         if (train := learner.train).patience and not train.holdout_share:
             problems.append(f"{key}.train.patience: {train.patience} given; it needs train.holdout_share above 0")

@@ -1,8 +1,30 @@
 """Other people's methods: a plug-in adds functions to the tables of methods (`config.tables`).
 
 A plug-in is a Python file, a package (a folder with __init__.py) or an importable module with a plain dict
-`METHODS = {table: {name: function}}`. A config lists its plug-ins under `plugins`; packages that are installed with an
-entry point in the group `w2s.plugins` are always loaded. The hash covers the plug-in's own files, not what they import.
+`METHODS = {table: {name: function}}`. To write one:
+
+    import numpy as np
+    from w2s.config.values import Share
+
+    def trimmed(probs_RNK, mask_NK, alpha_R, abstained_RN=None, *, share: Share = 0.25):
+        "The mean of the learners' probabilities without the lowest and the highest."
+        cut = min(int(share * len(probs_RNK)), (len(probs_RNK) - 1) // 2)
+        probs_NK = np.sort(probs_RNK, axis=0)[cut : len(probs_RNK) - cut].mean(0)
+        return probs_NK / probs_NK.sum(1, keepdims=True)
+
+    METHODS = {"combiners": {"trimmed": trimmed}}
+
+A function's positional arguments are what the table's own functions take (read one of them: TABLES says where they
+are), its keyword-only arguments the options that a config can set; `w2s methods TABLE --plugins FILE` shows them. Then
+
+    w2s run CONFIG 'plugins=[mine.py]' 'label.combiner={name: trimmed, share: 0.2}'
+
+or the same keys in the config. In the table kinds a name stands for a record, `models.records.Network` or `Estimator`.
+The pipeline process loads plug-ins too, and holds no tensors: import torch (or transformers) inside the functions.
+
+A config lists its plug-ins under `plugins`; packages that are installed with an entry point in the group `w2s.plugins`
+are always loaded. The hash covers the plug-in's own files, not what they import. It is part of the key of every stage
+whose options name a method of the plug-in (`find_used`), and workers load a plug-in only if its content is that hash.
 
 A plug-in is code and runs with your rights. So only the config that a command names (and its `base:` file) may list
 one, and each is named with its hash when it is loaded. A config.yaml that lies in a run's folder, or came with recorded
@@ -11,22 +33,27 @@ outputs or a model, is data: whoever reads one of those never calls `load_plugin
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from w2s.config.tables import load_table
+from w2s.config.fields import Config
+from w2s.config.tables import TABLES, load_table
+from w2s.config.values import leaves
 from w2s.store.log import say
 from w2s.store.records import BadInput
 
 GROUP = "w2s.plugins"
+SHIPPED = ("w2s.plugins.rl_focal",)
+"""The plug-ins of this package: about combining recorded answers, so only what does that loads them."""
 SHOWN = 12  # hexadecimal digits of a hash in a line that people read
 
 Added = dict[tuple[str, str], str]
@@ -44,6 +71,12 @@ class Plugin(NamedTuple):
     """The importable module that it is; None: a file or package by path."""
 
     @property
+    def place(self) -> str:
+        """By which another process finds it."""
+        start = self.files[0]
+        return self.module or str(start.parent if start.name == "__init__.py" else start)
+
+    @property
     def sha256(self) -> str:
         """Of the file, or of the relative names and contents of the package's .py files."""
         if len(self.files) == 1:
@@ -55,26 +88,100 @@ class Plugin(NamedTuple):
         return content.hexdigest()
 
 
-_loaded: dict[Path, tuple[str, Added]] = {}  # a plug-in's first file -> its hash, and what it added
+class Loaded(NamedTuple):
+    """A plug-in whose methods are in the tables."""
+
+    place: str
+    """By which another process finds it: its absolute path, or the module's name."""
+    sha256: str
+    added: Added
 
 
-def load_plugins(names: Sequence[str] = ()) -> Added:
+_loaded: dict[Path, Loaded] = {}  # by the plug-in's first file
+
+
+def load_plugins(names: Sequence[str] = (), *, shipped: bool = False) -> Added:
     """Loads the installed plug-ins and those that `names` lists; returns what all of them added to the tables.
 
-    names: paths of .py files or packages, or names of modules. What is loaded already is not loaded again. Whatever
-    cannot be found or imported, has no METHODS, or names an unknown table or a method that exists is a BadInput.
+    names: paths of .py files or packages, or names of modules. shipped: also those of w2s itself. What is loaded is
+    not loaded again. Whatever cannot be found or imported, has no METHODS, or names an unknown table or a method
+    that exists is a BadInput.
     """
-    installed = [entry.module for entry in importlib.metadata.entry_points(group=GROUP)]
+    entries = [entry.module for entry in importlib.metadata.entry_points(group=GROUP)]
+    installed = [name for name in entries if name not in SHIPPED]
     added: Added = {}
-    for name in [*installed, *names]:
+    for name in [*(SHIPPED if shipped else ()), *installed, *names]:
         added |= load_plugin(find_plugin(name))
     return added
 
 
+def load_expected(plugins: Mapping[str, str]) -> None:
+    """Loads plug-ins by place (see `list_loaded`); a BadInput where the content has not the sha256 that is expected."""
+    for place, sha256 in plugins.items():
+        plugin = find_plugin(place)
+        if plugin.sha256 != sha256:
+            was, now = sha256[:SHOWN], plugin.sha256[:SHOWN]
+            raise BadInput(f"plugins: {place}: it has changed since the run began (sha256 {was}, now {now}); run again")
+        load_plugin(plugin)
+
+
+def list_loaded() -> dict[str, str]:
+    """Place -> sha256 of the plug-ins that are loaded, those that ship with w2s apart."""
+    return {plugin.place: plugin.sha256 for plugin in _loaded.values() if plugin.place not in SHIPPED}
+
+
+def check_with_plugins(checks: Callable[[Config], list[str]]) -> Callable[[Config], list[str]]:
+    """`checks` of a config, made when the plug-ins that it lists are loaded. For a config that a command names."""
+
+    @functools.wraps(checks)
+    def check(config: Config) -> list[str]:
+        load_plugins(config.plugins)
+        return checks(config)
+
+    return check
+
+
 def hash_of(table: str, name: str) -> str | None:
     """The sha256 of the plug-in that added this method; None for a method of w2s itself."""
-    hashes = (added[table, name] for _, added in _loaded.values() if (table, name) in added)
-    return next(hashes, None)
+    plugin = find_source(table, name)
+    return plugin.sha256 if plugin else None
+
+
+def find_source(table: str, name: str) -> Loaded | None:
+    """The plug-in that added this method; None for a method of w2s itself."""
+    return next((plugin for plugin in _loaded.values() if (table, name) in plugin.added), None)
+
+
+def find_used(options: Any) -> dict[str, str]:
+    """'table.name' -> sha256 of every method of a plug-in that these options (of plain values) name: {name: X}, or X as
+    the kind of a model."""
+    named = set(walk_names(options, None))
+    used = {f"{table}.{name}": hash_of(table, name) for table, name in sorted(named)}
+    return {method: sha256 for method, sha256 in used.items() if sha256}
+
+
+def walk_names(value: Any, key: str | None) -> Iterator[tuple[str, str]]:
+    """(table, name) that a value may mean; under a key that the config does not have, a name of any table."""
+    if isinstance(value, Mapping):
+        if isinstance(name := value.get("name"), str):
+            yield from ((table, name) for table in tables_by_key().get(key, TABLES))
+        for inner, item in value.items():
+            yield from walk_names(item, inner)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from walk_names(item, key)
+    elif isinstance(value, str) and key == "kind":
+        yield "kinds", value
+
+
+@functools.cache
+def tables_by_key() -> dict[str, set[str]]:
+    """The last part of a config's key -> the tables that its methods are picked from."""
+    tables: dict[str, set[str]] = {}
+    for leaf in leaves(Config()):
+        if leaf.table:
+            tables.setdefault(leaf.name, set()).add(leaf.table)
+    return tables
 
 
 def find_plugin(name: str) -> Plugin:
@@ -107,11 +214,10 @@ def package_files(name: str, folder: Path) -> tuple[Path, ...]:
 def load_plugin(plugin: Plugin) -> Added:
     """Runs the plug-in's code and puts its methods into the tables, all of them or none."""
     sha256 = plugin.sha256
-    if plugin.files[0] in _loaded:
-        before, added = _loaded[plugin.files[0]]
-        if before != sha256:
+    if loaded := _loaded.get(plugin.files[0]):
+        if loaded.sha256 != sha256:
             raise BadInput(f"plugins: {plugin.name}: it has changed since it was loaded; start again")
-        return added
+        return loaded.added
     methods = read_methods(plugin, import_module(plugin, sha256))
     for table, name in methods:
         if name in load_table(table):
@@ -119,9 +225,10 @@ def load_plugin(plugin: Plugin) -> Added:
     for (table, name), method in methods.items():
         load_table(table)[name] = method
     added = dict.fromkeys(methods, sha256)
-    _loaded[plugin.files[0]] = sha256, added
-    shown = ", ".join(f"{table}.{name}" for table, name in methods) or "nothing"
-    say(f"plug-in {plugin.name} (sha256 {sha256[:SHOWN]}) adds {shown}")
+    _loaded[plugin.files[0]] = Loaded(plugin.place, sha256, added)
+    if plugin.place not in SHIPPED:
+        shown = ", ".join(f"{table}.{name}" for table, name in methods) or "nothing"
+        say(f"plug-in {plugin.name} (sha256 {sha256[:SHOWN]}) adds {shown}")
     return added
 
 
@@ -149,15 +256,22 @@ def place_of(error: Exception, plugin: Plugin) -> str:
 
 
 def read_methods(plugin: Plugin, module: ModuleType) -> dict[tuple[str, str], Any]:
-    """(table, name) -> function, as the module's METHODS says."""
+    """(table, name) -> function, or what else is in the table, as the module's METHODS says."""
     tables = getattr(module, "METHODS", None)
     if not isinstance(tables, Mapping) or not all(isinstance(methods, Mapping) for methods in tables.values()):
         raise BadInput(f"plugins: {plugin.name}: METHODS is needed: a dict {{table: {{name: function}}}}")
     methods = {}
     for table, named in tables.items():
-        load_table(table, key=f"plugins: {plugin.name}: METHODS")
+        records = find_records(load_table(table, key=f"plugins: {plugin.name}: METHODS"))
+        allowed = " or ".join(record.__name__ for record in records) or "a function"
         for name, method in named.items():
-            if not isinstance(name, str) or not callable(method):
-                raise BadInput(f"plugins: {plugin.name}: {table}: {name!r}: {method!r} given; allowed: a function")
+            if not isinstance(name, str) or not (isinstance(method, records) if records else callable(method)):
+                raise BadInput(f"plugins: {plugin.name}: {table}: {name!r}: {method!r} given; allowed: {allowed}")
             methods[table, name] = method
     return methods
+
+
+def find_records(table: Mapping[str, Any]) -> tuple[type, ...]:
+    """The types of a table's records; () where it holds functions."""
+    types = {type(method) for method in table.values() if not callable(method)}
+    return tuple(sorted(types, key=lambda record: record.__name__, reverse=True))

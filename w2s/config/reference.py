@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from w2s.config.fields import Config
+from w2s.config.plugins import find_source
 from w2s.config.registry import options, summary
-from w2s.config.tables import TABLES, load_table
-from w2s.config.values import NONE, MethodOf, Range, describe, leaves
+from w2s.config.tables import TABLES, UNNAMED, load_table
+from w2s.config.values import NONE, MethodOf, NameOf, Range, describe, leaves
 
 WIDTH = 100
 BASE = "A config file, relative to this one, whose values this one changes."
@@ -61,13 +62,14 @@ def wrapped(text: str) -> list[str]:
 
 
 def describe_methods(only: str | None) -> str:
-    """A line for each method of every table; of one table with each method's options."""
+    """A line for each method of every table that a config names; of one table with each method's options."""
     lines = []
-    for title in TABLES if only is None else [only]:
+    for title in [name for name in TABLES if name not in UNNAMED] if only is None else [only]:
         table = load_table(title)
         lines.append(title)
         for name, method in table.items():
-            lines.append(f"  {name:18} {summary(method)}")
+            plugin = f" [{source.place}]" if (source := find_source(title, name)) else ""
+            lines.append(f"  {name:18} {summary(method)}{plugin}")
             lines += option_lines(method) if only else []
     return "\n".join(lines)
 
@@ -113,7 +115,12 @@ def value_schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin is Annotated:
         schema = value_schema(inner[0], definitions)
         for mark in inner[1:]:
-            schema = table_schema(mark.table, definitions) if isinstance(mark, MethodOf) else schema | bounds(mark)
+            if isinstance(mark, MethodOf):
+                schema = table_schema(mark.table, definitions)
+            elif isinstance(mark, NameOf):
+                schema = {"enum": list(load_table(mark.table))}
+            else:
+                schema |= bounds(mark)
         return schema
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [value_schema(member, definitions) for member in inner]}

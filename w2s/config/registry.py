@@ -24,7 +24,12 @@ RENAMED: dict[str, str] = {}
 
 
 def options(method: Callable) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a method, with their types resolved; a type may carry a range (`Positive`)."""
+    """The keyword-only parameters of a method, with their types resolved; a type may carry a range (`Positive`).
+
+    A record of a table, such as a kind of model, has none.
+    """
+    if not callable(method):
+        return {}
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
     # Only theirs: the types of data may be known to type checkers alone, so that a table costs no heavy import.
     annotations = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
@@ -62,8 +67,8 @@ def did_you_mean(name: Any, known: typing.Iterable[str]) -> str:
 
 
 def summary(method: Callable) -> str:
-    """The first docstring line: what `w2s methods` prints."""
-    return (inspect.getdoc(method) or "").split("\n")[0]
+    """The first docstring line, or what a record says about itself: what `w2s methods` prints."""
+    return getattr(method, "about", "") or (inspect.getdoc(method) or "").split("\n")[0]
 
 
 def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from typing import Any
 
 from w2s.config.registry import did_you_mean
 from w2s.store.records import BadInput
@@ -21,14 +21,22 @@ TABLES = {
     "aggregators": "w2s.rewards.aggregators:AGGREGATORS",
     "objectives": "w2s.models.objectives:OBJECTIVES",
     "combine": "w2s.pools.methods:METHODS",
+    "combine_apply": "w2s.pools.methods:APPLY",
+    "combine_online": "w2s.pools.methods:ONLINE",
+    "kinds": "w2s.models.kinds:KINDS",
     "losses": "w2s.models.losses:LOSSES",
     "pipelines": "w2s.models.pipelines:PIPELINES",
 }
 """Name -> module:dict. A name is what `w2s methods` and plug-ins call the table."""
+UNNAMED = ("combine_apply", "combine_online")
+"""Tables of parts of methods, which no config names."""
 
 
-def load_table(name: str, key: str = "table") -> dict[str, Callable]:
-    """The table {method's name: function} itself, not a copy; `key` begins the BadInput for a name that is unknown."""
+def load_table(name: str, key: str = "table") -> dict[str, Any]:
+    """The table {method's name: function} itself, not a copy; `key` begins the BadInput for a name that is unknown.
+
+    In the table kinds a name stands for a record (`models.records.Kind`).
+    """
     if name not in TABLES:
         raise BadInput(f"{key}: {name!r} is not known{did_you_mean(name, TABLES)}; it can be: {', '.join(TABLES)}")
     module, _, attribute = TABLES[name].partition(":")

@@ -37,6 +37,13 @@ class MethodOf:
     table: str
 
 
+@dataclass(frozen=True)
+class NameOf:
+    """Marks a text that is a name of a table, with no options beside it."""
+
+    table: str
+
+
 ABOVE_0 = Range("above 0", above=0)
 Count = Annotated[int, ABOVE_0]
 CountFrom0 = Annotated[int, Range("0 or more", at_least=0)]
@@ -85,8 +92,7 @@ def describe(annotation: Any) -> str:
     """A type in a person's words: 'a number (above 0) or null', 'one of: a, b'."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        marks = [f"({mark.words})" if isinstance(mark, Range) else f"(a method of {mark.table})" for mark in inner[1:]]
-        return " ".join([describe(inner[0]), *marks])
+        return " ".join([describe(inner[0]), *map(describe_mark, inner[1:])])
     if origin is typing.Literal:
         return "one of: " + ", ".join(map(str, inner))
     if origin in (typing.Union, types.UnionType):
@@ -94,6 +100,12 @@ def describe(annotation: Any) -> str:
     if origin in (list, tuple):
         return "a list of " + plural(inner[0])
     return WORDS.get(annotation, "null" if annotation in NONE else str(annotation))
+
+
+def describe_mark(mark: Range | MethodOf | NameOf) -> str:
+    if isinstance(mark, Range):
+        return f"({mark.words})"
+    return f"(a method of {mark.table})" if isinstance(mark, MethodOf) else f"(one of {mark.table})"
 
 
 def plural(annotation: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from w2s.config.registry import pick
-from w2s.models.kinds import KINDS
+from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Batch, Encoded, Loaded, Row
 from w2s.models.rows import within
 from w2s.prompts import PROMPTS
@@ -28,7 +28,7 @@ def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
 
 def check_kind(kind: str, examples: Sequence[Example]) -> None:
     """BadInput where a kind of model that cannot write is to score written answers."""
-    if not KINDS[kind].writes and any(example.task != "choice" for example in examples):
+    if not find_kind(kind).writes and any(example.task != "choice" for example in examples):
         raise BadInput(f"model.kind: {kind!r} given for answers that are written; allowed: lm (only lm writes)")
 
 

@@ -1,50 +1,66 @@
 """The kinds of learners: how each is read, batched, scored, trained and saved.
 
 A kind is a record of plain functions, and the table below is the only place that knows all of them. A Network is
-trained by `train.fit`, an Estimator is fitted at once. To add a kind: its functions, and a line in the table.
+trained by `train.fit`, an Estimator is fitted at once. To add a kind: its functions, and a line in the table. The
+pipeline process reads the table as well, so the files that bring torch are imported when a function is called.
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Model
 from w2s.config.registry import did_you_mean
-from w2s.models import encoders, lm, pipelines
 from w2s.models.folders import describe, read_model, write_marks
 from w2s.models.records import Estimator, Kind, Network
 from w2s.store.records import BadInput
+
+
+def later(file: str, name: str) -> Callable:
+    """The function `name` of a file of this room, which is imported when the function is first called."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(f"w2s.models.{file}"), name)(*arguments)
+
+    return call
+
 
 KINDS: dict[str, Kind] = {
     "lm": Network(
         auto="AutoModelForCausalLM",
         builtin="GPT2LMHeadModel",
-        encode=lm.encode,
-        inputs=lm.inputs,
-        scores=lm.scores,
+        encode=later("lm", "encode"),
+        inputs=later("lm", "inputs"),
+        scores=later("lm", "scores"),
         writes=True,
+        about="The candidate's log-likelihood after the prompt, by a causal language model.",
     ),
     "pair": Network(
         auto="AutoModelForSequenceClassification",
         builtin="GPT2ForSequenceClassification",
-        encode=encoders.encode_pair,
-        inputs=encoders.pair_inputs,
-        scores=encoders.pair_scores,
+        encode=later("encoders", "encode_pair"),
+        inputs=later("encoders", "pair_inputs"),
+        scores=later("encoders", "pair_scores"),
         head=True,
+        about="A classification head that reads prompt and candidate together.",
     ),
     "towers": Network(
         auto="AutoModel",
         builtin="GPT2Model",
-        encode=encoders.encode_towers,
-        inputs=encoders.tower_inputs,
-        scores=encoders.tower_scores,
+        encode=later("encoders", "encode_towers"),
+        inputs=later("encoders", "tower_inputs"),
+        scores=later("encoders", "tower_scores"),
+        about="The cosine of the encoded prompt and the encoded candidate.",
     ),
     "sklearn": Estimator(
-        fit=pipelines.fit_learner,
-        scores=pipelines.score,
-        save=pipelines.save,
-        load=pipelines.load,
+        fit=later("pipelines", "fit_learner"),
+        scores=later("pipelines", "score"),
+        save=later("pipelines", "save"),
+        load=later("pipelines", "load"),
+        about="A scikit-learn pipeline that tells right candidates from wrong ones; see model.pipeline.",
     ),
 }
 
@@ -52,7 +68,8 @@ KINDS: dict[str, Kind] = {
 def find_kind(name: str) -> Kind:
     """The kind of that name; BadInput where there is none."""
     if name not in KINDS:
-        raise BadInput(f"model.kind: {name!r} is not known{did_you_mean(name, KINDS)}; it can be: {', '.join(KINDS)}")
+        known = f"it can be: {', '.join(KINDS)}, or what a plug-in adds that is loaded"
+        raise BadInput(f"model.kind: {name!r} is not known{did_you_mean(name, KINDS)}; {known}")
     return KINDS[name]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -102,6 +102,7 @@ Inputs = tuple[dict[str, np.ndarray], ...]
 class Network:
     """A kind of learner that is a transformers model, trained step by step (`train.fit`) and saved by `load.save`."""
 
+    is_network: ClassVar[bool] = True
     auto: str
     """The class of transformers that reads it."""
     builtin: str
@@ -118,12 +119,15 @@ class Network:
     `load` checks that it is one, and which shortcuts keep its scores."""
     head: bool = False
     """Whether it has a classification head, of one output, which is trained whatever model.trainable says."""
+    about: str = ""
+    """How a candidate is scored: the line of `w2s methods kinds`."""
 
 
 @dataclass(frozen=True)
 class Estimator:
     """A kind of learner that is fitted at once, without a gradient, and scores choices."""
 
+    is_network: ClassVar[bool] = False
     fit: Callable[[Model, Sequence[Example], np.ndarray, np.ndarray, int], Any]
     """(model, examples, target_NK, weight_N, seed) -> what is fitted. Rows of target_NK sum to 1 over the candidates,
     weight_N >= 0 has mean 1."""
@@ -135,6 +139,8 @@ class Estimator:
     """folder -> what `save` wrote there."""
     writes: bool = False
     """Whether it also scores answers to questions without choices."""
+    about: str = ""
+    """How a candidate is scored: the line of `w2s methods kinds`."""
 
 
 Kind = Network | Estimator

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from w2s.config.plugins import hash_of
 from w2s.config.registry import options, pick
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.ballots import Ballots, NotApplicable
@@ -131,18 +132,10 @@ def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
     return functools.partial(protocol, **{name: value for name, value in spec.items() if name in shared})
 
 
-def shipped() -> dict[str, dict[str, Callable]]:
-    """RL-Focal, the plug-in that ships with w2s. This is the only place that names it."""
-    from w2s.pools import focal
-
-    return focal.METHODS
-
-
-PLUGIN = shipped()
-BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the voters of a vote
+WEIGH = {name: weigh for name, weigh in ALPHAS.items() if hash_of("alphas", name) is None}  # those of w2s itself
 POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
-VOTES = {name: weigh for name, weigh in ALPHAS.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
+VOTES = {name: weigh for name, weigh in WEIGH.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
 del VOTES["uniform"]
 VOTES |= {"plurality": plurality, "best_single": best_single}
 FAMILIES: dict[str, dict[str, Callable]] = {
@@ -151,13 +144,13 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "boosting": {name: ALPHAS[name] for name in ("samme", "bagging")},
     "stacking": {**stacking.METHODS, **trees.METHODS},
     "selection": SUBSETS,
-    "focal": PLUGIN["combine"],
     "routing": routing.METHODS,
     "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
-ALL = [name for name in METHODS if name not in PLUGIN["combine"]]
-"""What "all" stands for. RL-Focal trains for minutes, so it must be named, or its family."""
+BALLOTS = ({"plurality", *WEIGH} - {"best_single"}) & METHODS.keys()  # these weigh the voters of a vote
+ALL = list(METHODS)
+"""What "all" stands for: methods of plug-ins, which come later, must be named (RL-Focal trains for minutes)."""
 APPLY = {
     "member": apply_member,
     "vote": apply_vote,
@@ -168,6 +161,7 @@ APPLY = {
     **routing.APPLY,
     **frugal.APPLY,
     **cascades.APPLY,
-    **PLUGIN["combine_apply"],
 }
-ONLINE = PLUGIN["combine_online"]
+"""Kind of a Fitted -> (fitted, opinions, point) -> Decision."""
+ONLINE: dict[str, Callable[..., dict[str, np.ndarray]]] = {}
+"""Method -> its online protocol, (opinions, truth, *, seed) -> right_N by name. Plug-ins fill it."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Runtime
+from w2s.config.plugins import list_loaded
 from w2s.stages import Tools
 from w2s.store.hidden import hide
 from w2s.store.log import MARK, say, show_progress
@@ -46,7 +47,7 @@ def do_job(folder: Path, tools: Tools, job: Job) -> dict[str, Any]:
     done = read_done(folder)
     if done is None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_job(folder, job)
+        write_job(folder, job, list_loaded())
         tools.run_job(folder)
         done = read_done(folder)
     return done

@@ -17,6 +17,7 @@ from w2s.config.tables import load_table
 from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
 from w2s.models import folders, objectives
+from w2s.models.kinds import find_kind
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accept
 from w2s.stages.models import PRETRAINING
@@ -147,7 +148,7 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
 
 def unknown_model(key: str, model: Model) -> list[str]:
     """An unknown builtin model, a folder without a model, or more layers than the model has."""
-    if model.kind == "sklearn":
+    if not find_kind(model.kind).is_network:
         return []
     name = model.path.removeprefix("builtin:")
     if name != model.path and name not in PRETRAINING:

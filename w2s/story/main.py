@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Config
+from w2s.config.plugins import find_used
 from w2s.data.rows import make_row_reader, make_suite_reader
 from w2s.stages import Tools
 from w2s.store.artifacts import Stage
@@ -127,6 +128,8 @@ def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy
         tags: Mapping[str, Any],
     ) -> Stage:
         section = json.loads(json.dumps(options, default=dataclasses.asdict))
+        if used := find_used(section):
+            section["plugins"] = used
         name, do = work.__name__, partial(work, tools=tools, **options)
         stage = Stage(name, title, section, dict(parents), do, VERSIONS.get(name, 1), dict(tags))
         return stages.setdefault(stage.key, stage)

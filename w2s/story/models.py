@@ -9,6 +9,7 @@ from typing import Any
 
 from w2s.config.fields import Learner, Model, Train
 from w2s.data.rows import hash_folder
+from w2s.models.kinds import find_kind
 from w2s.stages import models, writing
 from w2s.store.artifacts import Stage
 from w2s.story.checks import builtin_recipe
@@ -18,7 +19,7 @@ from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Fitted, Form, Sets, 
 def find_base(teller: Teller, learner: Learner) -> dict[str, Stage]:
     """What a learner starts from: a builtin model, or a local folder as it is now; for a hub name, nothing."""
     scheme, _, name = learner.model.path.partition(":")
-    if learner.model.kind == "sklearn":
+    if not find_kind(learner.model.kind).is_network:
         return {}
     tags = {"seed": UNSEEDED}
     if scheme != "builtin":

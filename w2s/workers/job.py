@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -262,19 +263,39 @@ def find_worker(job: Job) -> str:
     return next(name for name, worker in WORKERS.items() if worker.job is type(job))
 
 
-def write_job(folder: Path, job: Job) -> None:
-    """job.json, with references in place of values of the environment: the worker fills in those of its own."""
-    write_json(folder / FILE, hide_values({"worker": find_worker(job), **asdict(job)}))
+def write_job(folder: Path, job: Job, plugins: Mapping[str, str] | None = None) -> None:
+    """job.json, with references in place of values of the environment: the worker fills in those of its own.
+
+    plugins: place -> sha256 of the plug-ins that the worker needs too (see `config.plugins.list_loaded`).
+    """
+    values = {"worker": find_worker(job), **({"plugins": dict(plugins)} if plugins else {}), **asdict(job)}
+    write_json(folder / FILE, hide_values(values))
+
+
+def read_plugins(folder: Path) -> dict[str, str]:
+    """Place -> sha256 of the plug-ins that the job of job.json needs."""
+    plugins = read_values(folder).get("plugins", {})
+    if not isinstance(plugins, dict) or not all(isinstance(sha256, str) for sha256 in plugins.values()):
+        raise BadInput(
+            f"{folder / FILE}: plugins: {plugins!r} given; allowed: a mapping of a path or module to its sha256"
+        )
+    return plugins
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """What job.json holds, with the values of this process' environment."""
+    path = folder / FILE
+    try:
+        values = reveal_values(json.loads(path.read_text(encoding="utf-8")))
+        return {**values}
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
 
 
 def read_job(folder: Path) -> Job:
     """The job that job.json describes; a key that is unknown, missing or of a wrong type is a BadInput."""
-    path = folder / FILE
-    try:
-        values = reveal_values(json.loads(path.read_text(encoding="utf-8")))
-        name = values.pop("worker", None)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BadInput(f"{path}: not readable: {getattr(error, 'strerror', None) or error}") from None
+    path, values = folder / FILE, read_values(folder)
+    name, _ = values.pop("worker", None), values.pop("plugins", None)
     if name not in WORKERS:
         raise BadInput(f"{path}: worker: {name!r} given; allowed: {', '.join(WORKERS)}")
     try:

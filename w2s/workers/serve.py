@@ -24,11 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from w2s.config.plugins import load_expected
 from w2s.store import log
 from w2s.store.files import describe_disk_error, write_json
 from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
-from w2s.workers.job import FILE, WORKERS, find_worker, read_job
+from w2s.workers.job import FILE, WORKERS, find_worker, read_job, read_plugins
 
 DONE = "done.json"
 
@@ -74,6 +75,7 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():
+            load_expected(read_plugins(folder))
             job = read_job(folder)
             name = find_worker(job)
             summary = importlib.import_module(WORKERS[name].module).run(folder, job, world)

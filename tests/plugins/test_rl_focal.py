@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.focal import School, apply_focal, focal, online, rewards, rollout
-from w2s.pools.focal import agents as focal_agents
-from w2s.pools.focal import world as focal_world
-from w2s.pools.focal.agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
-from w2s.pools.focal.world import best_rival, choose_asked, draw, evidence, make_past, make_pool, network_sizes
+from w2s.plugins.rl_focal import School, apply_focal, focal, online, rewards, rollout
+from w2s.plugins.rl_focal import agents as focal_agents
+from w2s.plugins.rl_focal import world as focal_world
+from w2s.plugins.rl_focal.agents import Agents, clipped_loss, forward, gae, learn_together, log_bits
+from w2s.plugins.rl_focal.world import best_rival, choose_asked, draw, evidence, make_past, make_pool, network_sizes
 from w2s.pools.records import Opinions, Truth, read_fitted, rightness, write_fitted
 from w2s.store.records import BadInput
 

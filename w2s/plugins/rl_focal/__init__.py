@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.focal.agents import (
+from w2s.plugins.rl_focal.agents import (
     FAR,
     Agents,
     Rollout,
@@ -29,7 +29,7 @@ from w2s.pools.focal.agents import (
     learn_together,
     one_thread,
 )
-from w2s.pools.focal.world import (
+from w2s.plugins.rl_focal.world import (
     EPISODES,
     Past,
     Pool,

@@ -98,7 +98,7 @@ def test_methods_are_listed_with_their_options(capsys):
     assert fails(capsys, "methods", "booster") == (2, [
         "w2s: table: 'booster' is not known (did you mean 'boosters'?); it can be: sources, difficulty, prompts, "
         "boosters, combiners, alphas, selectors, pairs, preferences, aggregators, objectives, "
-        "combine, combine_apply, combine_online, kinds, losses, pipelines"
+        "combine, combine_families, combine_apply, combine_online, kinds, losses, pipelines"
     ])  # fmt: skip
 
 

@@ -29,7 +29,7 @@ score, probs, cost, text, visible_pass), a folder with outputs.* and questions.*
 sample files. QUESTIONS has a row for each question: id, and optionally group, prompt, choices, gold.
 
 examples:
-  w2s combine OUTPUTS --questions QUESTIONS                    all but RL-Focal (minutes: --methods all,rl_focal)
+  w2s combine OUTPUTS --questions QUESTIONS                    all but RL-Focal (minutes: --methods all,focal)
   w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
   w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
   w2s combine --config pool.yaml                               the same keys in a file; flags go over them

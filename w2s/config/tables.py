@@ -21,6 +21,7 @@ TABLES = {
     "aggregators": "w2s.rewards.aggregators:AGGREGATORS",
     "objectives": "w2s.models.objectives:OBJECTIVES",
     "combine": "w2s.pools.methods:METHODS",
+    "combine_families": "w2s.pools.methods:FAMILIES",
     "combine_apply": "w2s.pools.methods:APPLY",
     "combine_online": "w2s.pools.methods:ONLINE",
     "kinds": "w2s.models.kinds:KINDS",
@@ -28,7 +29,7 @@ TABLES = {
     "pipelines": "w2s.models.pipelines:PIPELINES",
 }
 """Name -> module:dict. A name is what `w2s methods` and plug-ins call the table."""
-UNNAMED = ("combine_apply", "combine_online")
+UNNAMED = ("combine_families", "combine_apply", "combine_online")
 """Tables of parts of methods, which no config names."""
 
 

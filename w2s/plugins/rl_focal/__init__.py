@@ -329,6 +329,7 @@ def check(alpha: float, window: int, hidden: int, counts: dict[str, int]) -> Non
 
 METHODS = {
     "combine": {"rl_focal": focal},
+    "combine_families": {"focal": {"rl_focal": focal}},
     "combine_apply": {"focal": apply_focal},
     "combine_online": {"rl_focal": online},
 }

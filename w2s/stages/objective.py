@@ -10,8 +10,7 @@ import numpy as np
 from w2s.config.fields import Learner, Writing
 from w2s.config.registry import pick
 from w2s.rewards.aggregators import AGGREGATORS, standardise
-from w2s.rewards.agreement import AGREED
-from w2s.rewards.agreement import find_agreed_pairs as agree
+from w2s.rewards.agreement import AGREED, find_agreed_pairs
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.jobs import do_job
 from w2s.stages.models import student_runtime
@@ -46,7 +45,7 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
     if standardised != "none":
         scores_MNK = standardise(scores_MNK, opinion.mask_NK, by=standardised)
     rewards_NK = pick(AGGREGATORS, aggregate, key="rewards.aggregate")(scores_MNK, opinion.mask_NK)
-    chosen_N, rejected_N, why_N = agree(opinion.probs_NK, opinion.mask_NK, rewards_NK)
+    chosen_N, rejected_N, why_N = find_agreed_pairs(opinion.probs_NK, opinion.mask_NK, rewards_NK)
     where = inputs.get("candidates", inputs.get("questions"))
     by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
     pairs, reasons = [], np.where(opinion.abstained_N, ABSTAINED, why_N)
@@ -63,10 +62,8 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
     ids, ones = np.array([row.id for row in pairs]), np.ones(len(pairs))
     target_N2 = np.tile([1.0, 0.0], (len(pairs), 1))
     write_arrays(here / "labels.npz", PseudoLabels(ids, target_N2, ones, np.full(len(pairs), AGREED)))
-    return {
-        "rows": len(pairs),
-        "dropped": {words: int((reasons == words).sum()) for words in sorted(set(reasons) - {AGREED})},
-    }
+    dropped = {words: int((reasons == words).sum()) for words in sorted(set(reasons) - {AGREED})}
+    return {"rows": len(pairs), "dropped": dropped}
 
 
 def most(reasons: np.ndarray) -> str:
@@ -91,23 +88,15 @@ def optimise(
     The latter needs the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean
     0 and variance 1 over the candidates of the transfer pool.
     """
-    job = Objective(
-        objective=objective,
-        learner=learner,
-        seed=seed,
-        path=str(inputs["model"] / "fit-0" / "model"),
-        runtime=student_runtime(tools.runtime),
-    )
+    start, runtime = str(inputs["model"] / "fit-0" / "model"), student_runtime(tools.runtime)
+    job = Objective(objective, learner, seed, start, runtime=runtime)
     if "pairs" in inputs:
         pairs = Pairs(str(inputs["pairs"] / "targets.jsonl"), str(inputs["pairs"] / "labels.npz"))
         job = dataclasses.replace(job, pairs=pairs)
     else:
-        job = dataclasses.replace(
-            job,
-            examples=str(inputs["questions"] / f"{TRANSFER}.jsonl"),
-            rewards=Judges(list_models(inputs, "judge-"), aggregate, *units(inputs, standardised)),
-            writing=Writing(max_new_tokens=writing["max_new_tokens"], stop=writing["stop"]),
-        )
+        examples = str(inputs["questions"] / f"{TRANSFER}.jsonl")
+        judges = Judges(list_models(inputs, "judge-"), aggregate, *units(inputs, standardised))
+        job = dataclasses.replace(job, examples=examples, rewards=judges, writing=Writing(**writing))
     done = do_job(here / "fit-0", tools, job)
     return {key: value for key, value in done.items() if key not in ("worker", "seconds")}
 

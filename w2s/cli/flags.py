@@ -70,14 +70,8 @@ examples:
 
 EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
-TWO_WORDS = {
-    ("combine", "apply"),
-    ("combine", "labels"),
-    ("config", "reference"),
-    ("config", "schema"),
-    ("rewards", "run"),
-    ("rewards", "curve"),
-}
+Flag = tuple[str, dict]
+"""A command's argument, and the settings that `add_argument` takes."""
 
 
 def names(text: str) -> list[str]:
@@ -124,10 +118,7 @@ STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "the study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
 REPLACE = ("--replace", {"action": "store_true", "help": "overwrite what is there under the same name"})
-RESULTS = (
-    "--results",
-    {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md from them"},
-)
+RESULTS = ("--results", {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md"})
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "the folder of runs and their store (default: runs)"})
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
@@ -137,8 +128,6 @@ LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the fi
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
-CHAIN = (CONFIG, SEVERAL, LIMIT, REPLACE)
-STUDIED = (CONFIG, OVERRIDES, REPLACE)
 ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
 INIT = (
     ("task", {"nargs": "?", "default": "choices", "help": "choices (default), answers, code or recorded"}),
@@ -155,16 +144,13 @@ JUDGE = (
     ("--k", {"type": counts, "help": "the k of pass@k (default: 1,10, as far as there are enough samples)"}),
     (
         "--timeout",
-        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "for each program (default: 3, as in HumanEval)"},
+        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "per program (default: 3, as in HumanEval)"},
     ),
     ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even where no sandbox is available"}),
     REPLACE,
 )
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, unless OUTPUTS is a folder that holds them"})
-ENCODER = (
-    "--encoder",
-    {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name (default: TF-IDF)"},
-)
+ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers (default: TF-IDF)"})
 COMBINE = (
     ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
     QUESTIONS,
@@ -180,10 +166,7 @@ COMBINE = (
     ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: only the first N questions, by id"}),
     ("--repeats", {"type": int, "help": "random splits into halves, one to fit and one to judge on (default: 5)"}),
     ("--seed", {"type": int, "help": "the seed of these splits (default: 0)"}),
-    (
-        "--online",
-        {"action": "store_true", "default": None, "help": "judge as well with labels that are revealed one by one"},
-    ),
+    ("--online", {"action": "store_true", "default": None, "help": "judge also with labels revealed one by one"}),
     ENCODER,
     ("--out", {"metavar": "DIR", "help": "the results (default: runs/combine/NAME)"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),

@@ -51,23 +51,17 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     first, probs_RNK, abstained_RN = stack(opinions)
     gold_N = find_answers(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
-    boosted_R = np.array([max(record.alpha, 0.0) for record in records[:used]])
     answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))
-    evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, first.mask_NK.sum(1))
-    return write_voters(here, records, boosted_R, evidence, alphas, accuracy_R, wrong_RN)
+    ballots = Ballots(answer_RN, wrong_RN, gold_N, first.mask_NK.sum(1))
+    return write_voters(here, records, used, ballots, alphas, accuracy_R)
 
 
 def write_voters(
-    here: Path,
-    rounds: Sequence[Round],
-    boosted_R: np.ndarray,
-    evidence: Ballots,
-    alphas: dict,
-    accuracy_R: np.ndarray,
-    wrong_RN: np.ndarray,
+    here: Path, rounds: Sequence[Round], used: int, ballots: Ballots, alphas: dict, accuracy_R: np.ndarray
 ) -> Facts:
-    """committee.json: the first rounds vote, as many as boosted_R has; wrong_RN is all rounds' on easy_holdout."""
-    used = len(boosted_R)
+    """committee.json: the first `used` rounds vote. ballots: those of all rounds on easy_holdout."""
+    wrong_RN, boosted_R = ballots.wrong_RN, np.array([max(record.alpha, 0.0) for record in rounds[:used]])
+    evidence = dataclasses.replace(ballots, answer_RN=ballots.answer_RN[:used], wrong_RN=wrong_RN[:used])
     alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
         alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so

@@ -57,18 +57,15 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
         else:
             pairs.append(dataclasses.replace(row, choices=texts))
     if not pairs:
-        raise BadInput(f"student.objective: no question of {TRANSFER} is left for dpo: {most(reasons)}")
+        words, count = np.unique(reasons, return_counts=True)
+        most = f"{words[count.argmax()]} ({count.max()} of {count.sum()})"
+        raise BadInput(f"student.objective: no question of {TRANSFER} is left for dpo: {most}")
     write_rows(here / "targets.jsonl", pairs)
     ids, ones = np.array([row.id for row in pairs]), np.ones(len(pairs))
     target_N2 = np.tile([1.0, 0.0], (len(pairs), 1))
     write_arrays(here / "labels.npz", PseudoLabels(ids, target_N2, ones, np.full(len(pairs), AGREED)))
     dropped = {words: int((reasons == words).sum()) for words in sorted(set(reasons) - {AGREED})}
     return {"rows": len(pairs), "dropped": dropped}
-
-
-def most(reasons: np.ndarray) -> str:
-    words, count = np.unique(reasons, return_counts=True)
-    return f"{words[count.argmax()]} ({count.max()} of {count.sum()})"
 
 
 def optimise(

@@ -71,29 +71,23 @@ class BoostingRound:
     @property
     def targets(self) -> Path:
         """The file of examples that the labels are about."""
-        raise NotImplementedError
 
     def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights | TokenWeights:
         """The weights that the round before wrote to `path`, in the order of the labels; None: uniform ones."""
-        raise NotImplementedError
 
     def make_training_weights(self, weights: Any, rows: np.ndarray) -> Weights | TokenWeights:
         """The weights (sum 1) of the rows that one model trains on; for bagging, of a bootstrap sample of them."""
-        raise NotImplementedError
 
     def ask(self, fold: int, model: Path, ids: list[str] | None) -> Any:
         """What the model says of these rows of easy_fit; None: of all."""
-        raise NotImplementedError
 
     def gather(self, parts: Sequence[Any], labels: PseudoLabels) -> tuple[Any, Any]:
         """What the round says of easy_fit, in the order of the labels, and of easy_holdout."""
-        raise NotImplementedError
 
     def update(
         self, labels: PseudoLabels, weights: Any, opinion: Any, judged_N: np.ndarray | None
     ) -> tuple[Round, Weights | TokenWeights]:
         """The round's record and the weights of the next round. judged_N: the rows whose errors count; None: all."""
-        raise NotImplementedError
 
     def watch(self, record: Round, earlier: Sequence[Round], holdout: Any) -> Round:
         """The record, with a reason to stop if patience finds that the committee no longer improves on easy_holdout."""

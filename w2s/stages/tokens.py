@@ -146,10 +146,9 @@ def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: 
         mixed = rank(here / "rank", tools, models, alpha_R, targets, mixture=mixture)
         accuracy_R = [1 - wrong_answers(ranks).mean() for ranks in mixed]
         used = adaboost.best_rounds(accuracy_R)
-    answer_RN = np.where(wrong_RN > 0.5, WRONG, RIGHT)
     gold_N = np.full(wrong_RN.shape[1], RIGHT)
-    evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, np.full(len(gold_N), 2))
-    return write_voters(here, records, alpha_R[:used], evidence, alphas, np.array(accuracy_R), wrong_RN)
+    ballots = Ballots(np.where(wrong_RN > 0.5, WRONG, RIGHT), wrong_RN, gold_N, np.full(len(gold_N), 2))
+    return write_voters(here, records, used, ballots, alphas, np.array(accuracy_R))
 
 
 def wrong_answers(ranks: TokenRanks) -> np.ndarray:

@@ -59,23 +59,11 @@ def texts(
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
     examples = find_set(inputs, on)
-    job = Sample(
-        models,
-        alphas,
-        str(examples),
-        writing["max_new_tokens"],
-        samples,
-        temperature,
-        [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]],
-        seed,
-        top=top,
-        mixture=writing["mixture"],
-        mix=writing["mix"],
-        base=Base(learner, base_folder(inputs, learner)),
-        one_base=one_base,
-        runtime=tools.runtime,
-    )
-    done = do_job(here, tools, job)
+    stop = [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]]
+    base, most = Base(learner, base_folder(inputs, learner)), writing["max_new_tokens"]
+    job = Sample(models, alphas, str(examples), most, samples, temperature, stop, seed, top)
+    job = dataclasses.replace(job, mixture=writing["mixture"], mix=writing["mix"], base=base, one_base=one_base)
+    done = do_job(here, tools, dataclasses.replace(job, runtime=tools.runtime))
     if (here / "samples.jsonl").exists():  # else a killed stage had come so far
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
     return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}

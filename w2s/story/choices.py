@@ -28,14 +28,9 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
     return Answers(speaker.name, {"opinion": opinions[OWN]})
 
 
-def ask_sets(
-    teller: Teller,
-    sets: Sets,
-    speaker: Speaker,
-    splits: tuple[str, ...],
-    kinds: tuple[str, str] = ("opinion", "opinion"),
-) -> Stages:
-    """Set -> a model's opinion: under OWN that on the splits, and that on each suite. kinds: the tags of these two."""
+def ask_sets(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...], *, alone: bool = True) -> Stages:
+    """Set -> a model's opinion: under OWN that on the splits, and that on each suite. alone: it is in no committee."""
+    kinds = ("opinion", "opinion") if alone else ("member_opinion", "member_suite")
     origin = find_origin(teller, speaker)
     parents = {"questions": sets.questions, **origin}
     own = ask_about(teller, speaker, f"{speaker.name} answers", parents, splits, kinds[0])
@@ -67,7 +62,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     for index, model in enumerate(fitted.values()):
         learner = config.learners[index % len(config.learners)]
         speaker = Speaker(f"{name} · learner {index + 1}", learner, model)
-        opinions.append(ask_sets(teller, sets, speaker, (TRANSFER, TEST), ("member_opinion", "member_suite")))
+        opinions.append(ask_sets(teller, sets, speaker, (TRANSFER, TEST), alone=False))
     return Learners(name, fitted, tuple(opinions))
 
 
@@ -81,10 +76,8 @@ def ask_untrained(teller: Teller, sets: Sets, boosting: Boosting, learner: Learn
     return {"untrained": teller.tell(models.opinion, "the untrained base answers", parents, options)}
 
 
-def combine(
-    teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, *, best_alone: bool = False
-) -> Committee:
-    """Many learners' opinions as one, under `name`: on the run's own sets, and on every suite."""
+def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, alone: bool = False) -> Committee:
+    """Many learners' opinions as one, or the best one's `alone`: on the run's own sets, and on every suite."""
     parents = {"gold": sets.gold["easy"], **learners.rounds}
     options = {"combiner": teller.config.label.combiner, "alphas": alphas, "rounds": len(learners.rounds)}
     tags = {"kind": "committee", "model": name}
@@ -92,7 +85,7 @@ def combine(
     opinions = {}
     for suite in (OWN, *sets.suites):
         members = [opinions_by_set[suite] for opinions_by_set in learners.opinions]
-        options = {"sets": (suite,) if suite else (TRANSFER, TEST), "best_alone": best_alone}
+        options = {"sets": (suite,) if suite else (TRANSFER, TEST), "best_alone": alone}
         opinions[suite] = vote(teller, name, voters, members, f"{name} answers{suite and f' {suite}'}", options)
     return Committee(name, learners, voters, Answers(name, {"opinion": opinions[OWN]}))
 

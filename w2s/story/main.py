@@ -54,7 +54,7 @@ def chain(teller: Teller) -> None:
     committee = form.combine(teller, sets, "committee", learners, config.label.alphas)
     if config.controls.uniform:
         form.combine(teller, sets, "uniform", learners, UNIFORM)
-    form.combine(teller, sets, "best_learner", learners, config.label.alphas, best_alone=True)
+    form.combine(teller, sets, "best_learner", learners, config.label.alphas, alone=True)
     floor = tell_weak_controls(teller, sets, form, easy)
 
     # 3. The committee, tilted by reward models if asked, labels the transfer pool; the student learns from these

@@ -88,7 +88,7 @@ def write_suites(teller: Teller, sets: Sets, name: str, origin: Stages, options:
     options = {"samples": evaluation.programs, "temperature": evaluation.temperature, **options}
     for on, (suite, gold) in sets.written_suites.items():
         texts = write_texts(teller, name, on, {on: suite, **origin}, options, evaluation.max_new_tokens)
-        judge_texts(teller, name, on, {"texts": texts, on: suite, "gold": gold})
+        judge(teller, name, on, {"texts": texts, on: suite, "gold": gold})
 
 
 def write_texts(
@@ -102,7 +102,7 @@ def write_texts(
     return teller.tell(writing.texts, title, parents, options, {"kind": kind, "model": name})
 
 
-def judge_texts(teller: Teller, name: str, on: str, parents: Stages) -> None:
+def judge(teller: Teller, name: str, on: str, parents: Stages) -> None:
     """What was written, right or wrong. Nothing that is trained descends from this."""
     tags = {"kind": "outcomes", "model": name, "suite": on}
     teller.tell(writing.judged, f"{name} judged on {on}", parents, {"by": name, "on": on}, tags)

@@ -72,10 +72,8 @@ def list_splits(split: dict[str, list[Example]] | None) -> list[str]:
 def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list[str]:
     """The first question of the splits as the first learner and the student see it."""
     lines = []
-    for who, model, name in (
-        ("learner 1", config.learners[0].model, FIT),
-        ("student", config.student.model, TRANSFER),
-    ):
+    who_sees = ("learner 1", config.learners[0].model, FIT), ("student", config.student.model, TRANSFER)
+    for who, model, name in who_sees:
         if split and split[name]:
             lines += [f"{who} ({model.path}, {model.kind}) would see:", *render_prompt(model, split[name][0]), ""]
     return lines
@@ -83,6 +81,5 @@ def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list
 
 def render_prompt(model: Model, example: Example) -> list[str]:
     prompt = pick(PROMPTS, model.prompt)(example)
-    return [f"  | {line}" for line in prompt.splitlines()] + [
-        f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices
-    ]
+    candidates = [f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices]
+    return [f"  | {line}" for line in prompt.splitlines()] + candidates

@@ -16,16 +16,7 @@ from w2s.stages import committee as committees
 from w2s.stages import labels as stages_of_labels
 from w2s.stages import tokens, writing
 from w2s.store.artifacts import Stage
-from w2s.story.models import (
-    ask_about,
-    ask_suites,
-    find_base,
-    judge_texts,
-    tell_labels,
-    untrain,
-    write_suites,
-    write_texts,
-)
+from w2s.story.models import ask_about, ask_suites, find_base, judge, tell_labels, untrain, write_suites, write_texts
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
@@ -63,7 +54,7 @@ def write(
 
 
 def judge_test(teller: Teller, sets: Sets, name: str, texts: Stage) -> None:
-    judge_texts(teller, name, TEST, {"texts": texts, "questions": sets.questions, "gold": sets.gold[TEST]})
+    judge(teller, name, TEST, {"texts": texts, "questions": sets.questions, "gold": sets.gold[TEST]})
 
 
 def share_one_base(teller: Teller) -> bool:
@@ -101,9 +92,7 @@ def boost_answers(boosting: Boosting) -> Boosting:
     return dataclasses.replace(boosting, tokens=dataclasses.replace(boosting.tokens, by="answer", window=0))
 
 
-def combine(
-    teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, *, best_alone: bool = False
-) -> Committee:
+def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, alone: bool = False) -> Committee:
     """Many learners as one, under `name`: writing together, or voting over the answers they sampled."""
     label, count = teller.config.label, len(learners.rounds)
     parents = {"holdout": label_by_gold(teller, sets, HOLDOUT), **learners.rounds}
@@ -111,10 +100,10 @@ def combine(
     tags = {"kind": "committee", "model": name}
     voters = teller.tell(tokens.writers, f"{name} · who writes", parents, options, tags)
     committee = Committee(name, learners, voters)
-    if name == VOTERS or (label.made == "winner" and not best_alone):
+    if name == VOTERS or (label.made == "winner" and not alone):
         stages = answer_by_vote(teller, sets, committee)
     else:
-        stages = write_together(teller, sets, committee, best_alone)
+        stages = write_together(teller, sets, committee, alone)
     if name == "committee":
         members = [write_alone(teller, sets, learners, at, TRANSFER) for at in range(count)]
         if "texts" in stages and label.select["name"] == "agreement":
@@ -122,11 +111,11 @@ def combine(
     return dataclasses.replace(committee, answers=Answers(name, stages) if stages else None)
 
 
-def write_together(teller: Teller, sets: Sets, committee: Committee, best_alone: bool) -> dict[str, Stage]:
+def write_together(teller: Teller, sets: Sets, committee: Committee, alone: bool) -> dict[str, Stage]:
     """Texts written by all learners at once, or by the best alone; those for the transfer pool, if it labels."""
     label, learner = teller.config.label, teller.config.learners[0]
     origin = {"committee": committee.voters, **committee.learners.rounds, **find_base(teller, learner)}
-    options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": best_alone}
+    options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": alone}
     texts = {}
     for on in list_splits(committee):
         top = label.top if label.made == "distribution" and on == TRANSFER else 0

@@ -10,12 +10,10 @@ examples:
   w2s run configs/quickstart.yaml --limit 200        a smoke run: seconds, to see that everything works
   w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
   w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
-  w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
   w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate runs/quickstart/student world         a model (a folder or a hub name) on held-out questions
-  w2s evaluate FOLDER arc_challenge humaneval data.root=DIR --limit 40
   w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts, pass@k
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best single opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions

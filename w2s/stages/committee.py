@@ -23,17 +23,7 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.questions import read_in_order
 from w2s.stages.rounds import accuracy_by_rounds, find_answers, read_rounds, stack
 from w2s.store.files import write_json
-from w2s.store.records import (
-    Example,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    Round,
-    align,
-    load_arrays,
-    read_arrays,
-    write_arrays,
-)
+from w2s.store.records import Predictions, PseudoLabels, Rewards, Round, align, load_arrays, read_arrays, write_arrays
 
 ABSTAINED_WHY = "the committee abstained"
 
@@ -120,9 +110,9 @@ def pseudo_labels(
     `accept`: only labels whose rewards reach a bound (rewards.tilt.accept).
     """
     opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
-    examples = read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)
+    sources_N = np.array([row.source for row in read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)])
     selection = Selection(select, accept, soft, temperature)
-    labels = label_opinion(inputs["opinion"], opinion, examples, ~opinion.abstained_N, ABSTAINED_WHY, selection)
+    labels = label_opinion(inputs["opinion"], opinion, sources_N, ~opinion.abstained_N, ABSTAINED_WHY, selection)
     if shuffled:
         labels = shuffle(labels, opinion.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)
@@ -139,7 +129,7 @@ class Selection(NamedTuple):
 
 
 def label_opinion(
-    folder: Path, opinion: Predictions, examples: list[Example], usable_N: np.ndarray, unusable: str, how: Selection
+    folder: Path, opinion: Predictions, sources_N: np.ndarray, usable_N: np.ndarray, unusable: str, how: Selection
 ) -> PseudoLabels:
     """The opinion on the transfer pool as labels. folder: the opinion's, which may hold the votes and rewards as well.
 
@@ -147,7 +137,6 @@ def label_opinion(
     """
     probs_NK, mask_NK, path = opinion.probs_NK, opinion.mask_NK, folder / "transfer_votes.npz"
     votes_RNK = load_arrays(path)["votes_RNK"] if path.exists() else votes(probs_NK, mask_NK)[None]
-    sources_N = np.array([row.source for row in examples])
     keep_N, why_N = pick(SELECTORS, how.select)(opinion.ids, probs_NK, mask_NK, votes_RNK, sources_N)
     if how.accept is not None:
         rewards = align(read_arrays(folder / "transfer_rewards.npz", Rewards), opinion.ids)

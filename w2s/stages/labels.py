@@ -59,8 +59,8 @@ def written_labels(
         opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
         examples = read_in_order(inputs["candidates"] / f"{TRANSFER}.jsonl", opinion.ids)
         written_N = np.array([any(text.strip() for text in row.choices) for row in examples])
-        selection = Selection(select, accept, soft, temperature)
-        labels = label_opinion(inputs["opinion"], opinion, examples, written_N, EMPTY, selection)
+        sources_N, selection = np.array([row.source for row in examples]), Selection(select, accept, soft, temperature)
+        labels = label_opinion(inputs["opinion"], opinion, sources_N, written_N, EMPTY, selection)
         soft_targets = None
     else:
         examples, labels, soft_targets = label_texts(inputs, tools, select)

@@ -79,16 +79,10 @@ def opinion(
     With `learner` its untrained base is asked.
     """
     paths = {name: find_set(inputs, name) for name in sets}
-    if learner is not None:
-        base = base_folder(inputs, learner)
-        opinions = [ask_model(here / "ask-0", tools, sets=paths, by=by, learner=learner, path=base)]
-    else:
-        models = sorted(inputs["model"].glob("fit-*/model"))
-        if not models:
-            return {"skipped": "the boosting had stopped before this round"}
-        opinions = [
-            ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=model) for at, model in enumerate(models)
-        ]
+    models = [Base(learner, base_folder(inputs, learner))] if learner else sorted(inputs["model"].glob("fit-*/model"))
+    if not models:
+        return {"skipped": "the boosting had stopped before this round"}
+    opinions = [ask_model(here / f"ask-{at}", tools, model, paths, by) for at, model in enumerate(models)]
     for name in sets:
         write_arrays(here / f"{name}.npz", mean_opinion([sets_by_name[name] for sets_by_name in opinions]))
     return {"rows": sum(len(opinions[0][name].ids) for name in sets)}
@@ -118,23 +112,14 @@ def student_runtime(runtime: Runtime) -> Runtime:
 
 
 def ask_model(
-    folder: Path,
-    tools: Tools,
-    *,
-    sets: Mapping[str, Path],
-    by: str,
-    model: Path | None = None,
-    learner: Learner | None = None,
-    path: str | None = None,
-    only: Mapping[str, list[str]] | None = None,
+    folder: Path, tools: Tools, model: Path | Base, sets: Mapping[str, Path], by: str, only: dict | None = None
 ) -> dict[str, Predictions]:
-    """Do the predict job in `folder` unless it is done; the opinion on each named set of examples.
+    """Do the predict job in `folder` unless it is done; the opinion of a saved or untrained model on each named set.
 
-    Asked is the saved `model`, or the untrained base of `learner`, read from `path`. `only`: set -> the ids of the only
-    examples to ask about.
+    `only`: set -> the ids of the only examples to ask about.
     """
     examples = {name: str(file) for name, file in sets.items()}
-    saved, base = None if model is None else str(model), None if learner is None else Base(learner, path)
+    saved, base = (None, model) if isinstance(model, Base) else (str(model), None)
     do_job(folder, tools, Predict(examples, by, saved, base, only, tools.runtime))
     return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
 

@@ -1,4 +1,4 @@
-"""One boosting round as a stage: its skeleton, and what is particular to questions with choices."""
+"""One boosting round as a stage, and how hard questions are by rounds' learners."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from w2s.store.records import (
     Predictions,
     PseudoLabels,
     Round,
-    TokenWeights,
     Weights,
     align,
     concatenate,
@@ -38,10 +37,8 @@ from w2s.workers.job import Finetune
 
 @dataclass(frozen=True)
 class BoostingRound:
-    """One round's stage: its folder, parents, tools and options, and what it does.
-
-    What differs by kind of sample is in a class for each: `Rows` here, `Answers` in stages.tokens.
-    """
+    """One round over questions with choices, whose samples are rows; `stages.tokens` overrides what differs for written
+    answers."""
 
     here: Path
     inputs: Inputs
@@ -50,6 +47,8 @@ class BoostingRound:
     learner: Learner
     boosting: Boosting
     seed: int
+    combiner: dict | None = None
+    """Needed with patience."""
 
     @property
     def name(self) -> str:
@@ -67,31 +66,6 @@ class BoostingRound:
         """How often each row is in the round's bootstrap sample of as many rows."""
         size = len(weight_N)
         return np.bincount(adaboost.bootstrap(weight_N, size, self.round_seed), minlength=size)
-
-    @property
-    def targets(self) -> Path:
-        """The file of examples that the labels are about."""
-
-    def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights | TokenWeights:
-        """The weights that the round before wrote to `path`, in the order of the labels; None: uniform ones."""
-
-    def make_training_weights(self, weights: Any, rows: np.ndarray) -> Weights | TokenWeights:
-        """The weights (sum 1) of the rows that one model trains on; for bagging, of a bootstrap sample of them."""
-
-    def ask(self, fold: int, model: Path, ids: list[str] | None) -> Any:
-        """What the model says of these rows of easy_fit; None: of all."""
-
-    def gather(self, parts: Sequence[Any], labels: PseudoLabels) -> tuple[Any, Any]:
-        """What the round says of easy_fit, in the order of the labels, and of easy_holdout."""
-
-    def update(
-        self, labels: PseudoLabels, weights: Any, opinion: Any, judged_N: np.ndarray | None
-    ) -> tuple[Round, Weights | TokenWeights]:
-        """The round's record and the weights of the next round. judged_N: the rows whose errors count; None: all."""
-
-    def watch(self, record: Round, earlier: Sequence[Round], holdout: Any) -> Round:
-        """The record, with a reason to stop if patience finds that the committee no longer improves on easy_holdout."""
-        return record
 
     def run(self) -> Facts:
         """Fit on the weighted samples, judge rows not trained on, find an alpha and the next weights.
@@ -117,9 +91,7 @@ class BoostingRound:
         write_json(here / "round.json", asdict(record))
         return {**asdict(record), **costs(facts)}
 
-    def fit_and_ask(
-        self, labels: PseudoLabels, weights: Weights | TokenWeights
-    ) -> tuple[list[Any], np.ndarray | None, list[dict]]:
+    def fit_and_ask(self, labels: PseudoLabels, weights: Any) -> tuple[list[Any], np.ndarray | None, list[dict]]:
         """Fits the round's models as `boosting.errors` asks: what each says, judged_N, and each one's training facts.
 
         judged_N: the rows whose errors count; None: all.
@@ -141,34 +113,19 @@ class BoostingRound:
             parts.append(self.ask(at, folder / "model", ids))
         return parts, fold_N == held_out[0] if errors == "rotate" else None, facts
 
-
-def read_round(folder: Path) -> Round | None:
-    """The round's record; None if an earlier round stopped the boosting."""
-    values = json.loads((folder / "round.json").read_text())
-    return None if values is None else Round(**values)
-
-
-def read_rounds(folders: Sequence[Path]) -> list[Round]:
-    """The records of the rounds that took place."""
-    return [record for folder in folders if (record := read_round(folder)) is not None]
-
-
-@dataclass(frozen=True)
-class Rows(BoostingRound):
-    """Boosting of questions with choices: whole rows are the samples. `combiner`: needed with patience."""
-
-    combiner: dict | None
-
     @property
     def targets(self) -> Path:
+        """The file of examples that the labels are about."""
         return self.inputs["questions"] / "easy_fit.jsonl"
 
     def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights:
+        """The weights that the round before wrote to `path`, in the order of the labels; None: uniform ones."""
         if path is None:
             return Weights(labels.ids, np.full(len(labels.ids), 1 / len(labels.ids)))
         return align(read_arrays(path, Weights), labels.ids)
 
     def make_training_weights(self, weights: Weights, rows: np.ndarray) -> Weights:
+        """The weights (sum 1) of the rows that one model trains on; for bagging, of a bootstrap sample of them."""
         chosen = take(weights, rows)
         weight_N = chosen.weight_N
         if self.is_bagging:
@@ -176,17 +133,20 @@ class Rows(BoostingRound):
         return dataclasses.replace(chosen, weight_N=weight_N / weight_N.sum())
 
     def ask(self, fold: int, model: Path, ids: list[str] | None) -> dict[str, Predictions]:
+        """What the model says of these rows of easy_fit (None: of all), and of easy_holdout."""
         sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
         only = None if ids is None else {"easy_fit": ids}
-        return ask_model(self.here / f"ask-{fold}", self.tools, sets=sets, by=self.name, model=model, only=only)
+        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only)
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
+        """What the round says of easy_fit, in the order of the labels, and of easy_holdout."""
         opinion = align(concatenate([part["easy_fit"] for part in parts]), labels.ids)
         return opinion, mean_opinion([part["easy_holdout"] for part in parts])
 
     def update(
         self, labels: PseudoLabels, weights: Weights, opinion: Predictions, judged_N: np.ndarray | None
     ) -> tuple[Round, Weights]:
+        """The round's record and the weights of the next round. judged_N: the rows whose errors count; None: all."""
         boosting, gold_N, untrained_N = self.boosting, labels.target_NK.argmax(1), None
         if "untrained" in self.inputs:
             base = align(read_arrays(self.inputs["untrained"] / "easy_fit.npz", Predictions), labels.ids)
@@ -203,12 +163,24 @@ class Rows(BoostingRound):
         return record, Weights(labels.ids, weight_N)
 
     def watch(self, record: Round, earlier: Sequence[Round], holdout: Predictions) -> Round:
+        """The record, with a reason to stop if patience finds that the committee no longer improves on easy_holdout."""
         inputs, patience = self.inputs, self.boosting.patience
         if patience is None or record.stop:
             return record
         opinions = [read_arrays(inputs[f"round-{past.index}"] / "easy_holdout.npz", Predictions) for past in earlier]
         accuracy_R = accuracy_by_rounds([*opinions, holdout], [*earlier, record], self.combiner, inputs["gold"])
         return dataclasses.replace(record, stop=adaboost.stale_reason(accuracy_R, patience=patience))
+
+
+def read_round(folder: Path) -> Round | None:
+    """The round's record; None if an earlier round stopped the boosting."""
+    values = json.loads((folder / "round.json").read_text())
+    return None if values is None else Round(**values)
+
+
+def read_rounds(folders: Sequence[Path]) -> list[Round]:
+    """The records of the rounds that took place."""
+    return [record for folder in folders if (record := read_round(folder)) is not None]
 
 
 def boosting_round(
@@ -223,7 +195,7 @@ def boosting_round(
     seed: int,
 ) -> Facts:
     """One round over questions with choices; `combiner` is needed if boosting has patience."""
-    return Rows(here, inputs, tools, index, learner, boosting, seed, combiner).run()
+    return BoostingRound(here, inputs, tools, index, learner, boosting, seed, combiner).run()
 
 
 def accuracy_by_rounds(
@@ -270,6 +242,6 @@ def cross_fitted(
         job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, runtime=tools.runtime)
         facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
         sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"
-        opinions.append(ask_model(here / f"ask-{fold}", tools, sets=sets, by="cross_fitted", model=model)["pool"])
+        opinions.append(ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted")["pool"])
     write_arrays(here / "pool.npz", concatenate(opinions))
     return {"rows": len(examples), **costs(facts)}

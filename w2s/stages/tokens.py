@@ -17,17 +17,9 @@ from w2s.grading.answers import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, rank
+from w2s.stages.questions import read_in_order
 from w2s.stages.rounds import BoostingRound, read_rounds
-from w2s.store.records import (
-    Example,
-    PseudoLabels,
-    Round,
-    TokenRanks,
-    TokenWeights,
-    read_arrays,
-    read_rows,
-    write_arrays,
-)
+from w2s.store.records import PseudoLabels, Round, TokenRanks, TokenWeights, read_arrays, write_arrays
 from w2s.workers.job import Base
 
 RIGHT, WRONG = 0, 1
@@ -43,12 +35,10 @@ def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Fac
 
 @dataclass(frozen=True)
 class Answers(BoostingRound):
-    """Boosting of written answers: their tokens, or the answers as wholes, are the samples.
+    """One round over written answers: their tokens, or the answers as wholes, are the samples."""
 
-    `mixture`: how the models of a round are mixed.
-    """
-
-    mixture: str
+    mixture: str = "linear"
+    """How the models of the round are mixed."""
 
     @property
     def targets(self) -> Path:
@@ -107,8 +97,7 @@ class Answers(BoostingRound):
         """count_T: which tokens count as right or wrong; None: all."""
         if self.boosting.tokens.count == "all":
             return None
-        texts = {row.id: row.choices[0] for row in read_rows(self.targets, Example)}
-        texts = [texts[key] for key in weights.ids.tolist()]
+        texts = [row.choices[0] for row in read_in_order(self.targets, weights.ids)]
         from_N = np.array([max(text.rfind(final_answer(text) or text), 0) for text in texts])
         return tokens.overlapping(weights, from_N, np.array([len(text) for text in texts]))
 
@@ -125,7 +114,7 @@ def token_round(
     seed: int,
 ) -> Facts:
     """One round over the tokens of written answers."""
-    return Answers(here, inputs, tools, index, learner, boosting, seed, mixture).run()
+    return Answers(here, inputs, tools, index, learner, boosting, seed, mixture=mixture).run()
 
 
 def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: str, rounds: int) -> Facts:

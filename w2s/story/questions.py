@@ -37,8 +37,11 @@ def split_questions(teller: Teller) -> Sets:
         gold[name] = teller.tell(questions.gold, f"gold of {name}", {"questions": split}, options, tags)
     suites, written_suites = {}, {}
     for name in map(suite_name, config.evaluation.suites):
-        suite, suite_gold = add_suite(teller, name)
-        if all(row.task == "choice" for row in teller.tools.suite_rows(name)[0]):
+        rows = teller.tools.suite_rows(name)
+        options, tags = {"name": name, "content": hash_rows(rows)}, {"suite": name, "seed": UNSEEDED}
+        suite = teller.tell(questions.suite, name, {}, options, {"kind": "suite", **tags})
+        suite_gold = teller.tell(questions.suite_gold, f"gold of {name}", {}, options, {"kind": "suite_gold", **tags})
+        if all(row.task == "choice" for row in rows[0]):
             suites[name] = suite
         else:
             written_suites[name] = suite, suite_gold
@@ -54,14 +57,6 @@ def find_difficulty(teller: Teller, content: str) -> Stages:
     options = {"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content}
     base = find_base(teller, learner)
     return {"difficulty": teller.tell(rounds.cross_fitted, "how hard each question is", base, options)}
-
-
-def add_suite(teller: Teller, name: str) -> tuple[Stage, Stage]:
-    """A further suite and its gold, which all seeds share."""
-    options = {"name": name, "content": hash_rows(teller.tools.suite_rows(name))}
-    tags = {"suite": name, "seed": UNSEEDED}
-    suite = teller.tell(questions.suite, name, {}, options, {"kind": "suite", **tags})
-    return suite, teller.tell(questions.suite_gold, f"gold of {name}", {}, options, {"kind": "suite_gold", **tags})
 
 
 def label_by_gold(teller: Teller, sets: Sets, split: str) -> Stage:

@@ -25,7 +25,7 @@ from w2s.stages.rounds import accuracy_by_rounds, find_answers, read_rounds, sta
 from w2s.store.files import write_json
 from w2s.store.records import Predictions, PseudoLabels, Rewards, Round, align, load_arrays, read_arrays, write_arrays
 
-ABSTAINED_WHY = "the committee abstained"
+NO_OPINION = "the committee abstained"
 
 
 def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alphas: dict, rounds: int) -> Facts:
@@ -112,7 +112,7 @@ def pseudo_labels(
     opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     sources_N = np.array([row.source for row in read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)])
     selection = Selection(select, accept, soft, temperature)
-    labels = label_opinion(inputs["opinion"], opinion, sources_N, ~opinion.abstained_N, ABSTAINED_WHY, selection)
+    labels = label_opinion(inputs["opinion"], opinion, sources_N, ~opinion.abstained_N, NO_OPINION, selection)
     if shuffled:
         labels = shuffle(labels, opinion.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)

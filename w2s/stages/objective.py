@@ -8,30 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from w2s.config.fields import Learner, Writing
-from w2s.config.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS, standardise
 from w2s.rewards.agreement import AGREED, find_agreed_pairs
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.committee import NO_OPINION
 from w2s.stages.jobs import do_job
 from w2s.stages.models import student_runtime
+from w2s.stages.questions import read_in_order
+from w2s.stages.reward_labels import read_scored
 from w2s.stages.rewards import list_models
-from w2s.store.records import (
-    BadInput,
-    Example,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    align,
-    read_arrays,
-    read_rows,
-    write_arrays,
-    write_rows,
-)
+from w2s.store.records import BadInput, PseudoLabels, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers.job import Judges, Objective, Pairs
 
 TRANSFER = "transfer"
 ALIKE = "the texts of both are the same"
-ABSTAINED = "the committee abstained"
 
 
 def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, standardised: str) -> Facts:
@@ -40,17 +29,14 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
     Chosen first, rejected second. The candidates stand in the parent `candidates`, else in `questions`. The facts count
     the questions without a pair by reason.
     """
-    opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
-    scores_MNK = align(read_arrays(inputs["scores"] / f"{TRANSFER}.npz", Rewards), opinion.ids).scores_MNK
-    if standardised != "none":
-        scores_MNK = standardise(scores_MNK, opinion.mask_NK, by=standardised)
-    rewards_NK = pick(AGGREGATORS, aggregate, key="rewards.aggregate")(scores_MNK, opinion.mask_NK)
-    chosen_N, rejected_N, why_N = find_agreed_pairs(opinion.probs_NK, opinion.mask_NK, rewards_NK)
+    scored = read_scored(inputs["opinion"], inputs["scores"], TRANSFER, aggregate, standardised)
+    opinion = scored.opinion
+    chosen_N, rejected_N, why_N = find_agreed_pairs(opinion.probs_NK, opinion.mask_NK, scored.rewards_NK)
     where = inputs.get("candidates", inputs.get("questions"))
-    by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
-    pairs, reasons = [], np.where(opinion.abstained_N, ABSTAINED, why_N)
+    examples = read_in_order(where / f"{TRANSFER}.jsonl", opinion.ids)
+    pairs, reasons = [], np.where(opinion.abstained_N, NO_OPINION, why_N)
     for at in np.flatnonzero(reasons == AGREED).tolist():
-        row = by_id[opinion.ids[at]]
+        row = examples[at]
         texts = (row.choices[chosen_N[at]], row.choices[rejected_N[at]])
         if texts[0].strip() == texts[1].strip():
             reasons[at] = ALIKE

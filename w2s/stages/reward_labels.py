@@ -127,7 +127,8 @@ def tilted(
     Rewards: the members' scores as one) and rewards.json, where agreement is the share of questions on which two
     members have the same favourite.
     """
-    sets = {name: read_scored(inputs, name, aggregate, standardised) for name in (HOLDOUT, TRANSFER, TEST)}
+    names, folder = (HOLDOUT, TRANSFER, TEST), inputs["scores"]
+    sets = {name: read_scored(inputs[name], folder, name, aggregate, standardised) for name in names}
     holdout, transfer = sets[HOLDOUT], sets[TRANSFER]
     where = inputs.get("candidates", inputs.get("questions"))
     examples = read_in_order(where / f"{HOLDOUT}.jsonl", holdout.opinion.ids)
@@ -174,14 +175,15 @@ class Scored:
         return self.opinion.mask_NK
 
 
-def read_scored(inputs: Inputs, name: str, aggregate: dict, standardised: str) -> Scored:
-    """The set `name`, in the order of the committee's opinion."""
-    opinion = read_arrays(inputs[name] / f"{name}.npz", Predictions)
-    scores = align(read_arrays(inputs["scores"] / f"{name}.npz", Rewards), opinion.ids)
+def read_scored(opinions: Path, scores: Path, name: str, aggregate: dict, standardised: str) -> Scored:
+    """The set `name` in two folders, in the order of the committee's opinion."""
+    opinion = read_arrays(opinions / f"{name}.npz", Predictions)
+    scores = align(read_arrays(scores / f"{name}.npz", Rewards), opinion.ids)
     even_MNK = scores.scores_MNK
     if standardised != "none":
         even_MNK = standardise(even_MNK, opinion.mask_NK, by=standardised)
-    return Scored(opinion, scores, even_MNK, pick(AGGREGATORS, aggregate)(even_MNK, opinion.mask_NK))
+    combine = pick(AGGREGATORS, aggregate, key="rewards.aggregate")
+    return Scored(opinion, scores, even_MNK, combine(even_MNK, opinion.mask_NK))
 
 
 def measure_holdout(holdout: Scored, opinion: Predictions, right_NK: np.ndarray) -> dict[str, Any]:

@@ -142,8 +142,5 @@ def checks(config: Config) -> list[str]:
         problems += misfits(config, config.learners[0], "learners.0")
     if members < 2:
         problems.append(f"rewards.members: {members} given; allowed: 2 or more")
-    return problems + [
-        f"rewards.curve.optimised: {way!r} given; allowed: {', '.join(allowed)}"
-        for way in curve.optimised
-        if way not in allowed
-    ]
+    unknown = [way for way in curve.optimised if way not in allowed]
+    return problems + [f"rewards.curve.optimised: {way!r} given; allowed: {', '.join(allowed)}" for way in unknown]

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import w2s
@@ -246,7 +245,7 @@ def find_run(name: str, runs_dir: str) -> Path:
 CHAIN = (flags.CONFIG, flags.SEVERAL, flags.LIMIT, flags.REPLACE)
 STUDY = (flags.CONFIG, flags.OVERRIDES, flags.REPLACE)
 REPORT = (flags.RUNS, flags.BESIDE, flags.RESULTS, flags.RUNS_DIR)
-COMMANDS: list[tuple[Callable[[argparse.Namespace], None], str, tuple[flags.Flag, ...]]] = [
+COMMANDS = [
     (run, "run the whole chain, or what is missing of it, and write the report", CHAIN),
     (plan, "show what would run, without running anything", (flags.CONFIG, flags.OVERRIDES, flags.LIMIT)),
     (show, "show what an artifact of the store is and what it holds", (flags.ARTIFACT, flags.RUNS_DIR)),

@@ -53,7 +53,7 @@ def written_labels(
     With a parent `opinion` the labels are its distribution over the sampled candidates. Else each question has the one
     text of the parent `texts`, whose confidence is its probability, and (`label.made: distribution`) the committee's
     next tokens in soft.npz. `shuffled` deals texts and targets to other questions at random. `accept`: only labels
-    whose rewards reach a bound (rewards.tilt.accepted).
+    whose rewards reach a bound (rewards.tilt.accept).
     """
     if "opinion" in inputs:
         opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)

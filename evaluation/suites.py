@@ -23,6 +23,7 @@ from w2s.stages.models import ask_model
 from w2s.stages.writing import judged, texts
 from w2s.store.log import say, to_file
 from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
+from w2s.workers.job import Base
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
@@ -79,11 +80,8 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     say(f"{suite}: {len(examples):,} questions{cut}{known}")
     tools = Tools(config.runtime, None, None, workers.run)
     if all(example.task == "choice" for example in examples):
-        sets = {"answers": here / f"{suite}.jsonl"}
-        if (Path(model) / "w2s.json").exists():
-            opinion = ask_model(here, tools, sets=sets, by=model, model=Path(model).resolve())["answers"]
-        else:
-            opinion = ask_model(here, tools, sets=sets, by=model, learner=learner, path=model)["answers"]
+        asked = Path(model).resolve() if (Path(model) / "w2s.json").exists() else Base(learner, model)
+        opinion = ask_model(here, tools, asked, {"answers": here / f"{suite}.jsonl"}, model)["answers"]
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(opinion, answer)}})
     writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}

@@ -70,7 +70,7 @@ def test_pairs_are_the_top_and_the_bottom_of_both_and_the_rest_is_counted_by_rea
     assert labels.target_NK.tolist() == [[1, 0], [1, 0]]
     assert labels.weight_N.tolist() == [1, 1]
     apart = "they put different candidates first"
-    assert facts == {"rows": 2, "dropped": {objective.ABSTAINED: 1, apart: 2}}
+    assert facts == {"rows": 2, "dropped": {objective.NO_OPINION: 1, apart: 2}}
 
 
 def test_equal_texts_are_no_pair_and_without_any_pair_there_is_no_dpo(opinions, tmp_path):
@@ -87,7 +87,7 @@ def test_equal_texts_are_no_pair_and_without_any_pair_there_is_no_dpo(opinions, 
         [dataclasses.replace(row, choices=("i ", "x", "i")) if row.id == "q3" else row for row in rows],
     )
     facts = objective.agreed_pairs(tmp_path, opinions, tools(), **how)
-    assert facts == {"rows": 3, "dropped": {objective.ABSTAINED: 1, objective.ALIKE: 1}}
+    assert facts == {"rows": 3, "dropped": {objective.NO_OPINION: 1, objective.ALIKE: 1}}
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import w2s
 from w2s.cli import flags, start
-from w2s.store.log import (
-    tell as print,  # nothing that a model or a file says steers the terminal, and secrets stay hidden
-)
+from w2s.store.log import tell as print  # nothing steers the terminal, and secrets stay hidden
 from w2s.store.log import to_file
 from w2s.store.records import BadInput
 
@@ -20,7 +18,7 @@ from w2s.store.records import BadInput
 def main(argv: list[str] | None = None) -> None:
     """Entry point of `w2s`. Bad input: its lines on standard error, exit 2. A failed job: exit 1."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if tuple(words[:2]) in flags.TWO_WORDS:
+    if words[:2] in TWO_WORDS:
         words[:2] = [" ".join(words[:2])]
     parser = make_parser()
     args, rest = parser.parse_known_args(words)
@@ -54,60 +52,6 @@ def main(argv: list[str] | None = None) -> None:
 def refuse(text: str) -> None:
     print("\n".join(f"w2s: {line}" for line in text.splitlines()), file=sys.stderr)
     sys.exit(2)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="w2s",
-        description="Weak-to-strong training: boosted weak models supervise a stronger one.",
-        epilog=flags.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action=flags.Version, nargs=0, help="show the version and the commit, and exit")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(command, summary: str, *arguments: tuple[str, dict]) -> None:
-        name = command.__name__.replace("_", " ")
-        sub = commands.add_parser(
-            name,
-            help=summary,
-            description=textwrap.fill(" ".join(command.__doc__.split()), 100),
-            epilog=flags.EPILOGS.get(name),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        for flag, settings in arguments:
-            sub.add_argument(flag, **settings)
-        words = next((name for name, settings in arguments if settings.get("nargs") in ("*", "+")), None)
-        sub.set_defaults(command=command, words=words)
-
-    add(run, "run the whole chain, or what is missing of it, and write the report", *flags.CHAIN)
-    add(plan, "show what would run, without running anything", flags.CONFIG, flags.OVERRIDES, flags.LIMIT)
-    add(show, "show what an artifact of the store is and what it holds", flags.ARTIFACT, flags.RUNS_DIR)
-    add(why, "how a question got its label", flags.RUN, flags.ROW, flags.RUNS_DIR)
-    add(
-        report,
-        "write a run's report again, or compare runs side by side",
-        flags.RUNS,
-        flags.BESIDE,
-        flags.RESULTS,
-        flags.RUNS_DIR,
-        flags.PLUGINS,
-    )
-    add(evaluate, "judge one model on held-out suites", flags.MODEL, flags.SUITES, flags.FIRST)
-    add(judge, "judge samples written elsewhere by the tests of a suite", *flags.JUDGE)
-    add(combine, "turn the recorded answers of many models into the best single opinion", *flags.COMBINE)
-    add(combine_apply, "a fitted combiner on new questions", *flags.APPLY)
-    add(combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", *flags.APPLY, *flags.LABEL)
-    add(rewards, "reward models by themselves: `rewards run`, `rewards curve`", flags.STUDY)
-    add(rewards_run, "train reward models on preference data, and judge them", *flags.STUDIED)
-    add(rewards_curve, "gold and reward of what reward models choose: over-optimisation", *flags.STUDIED)
-    add(start.init, "write a commented config and example data to start from", *flags.INIT)
-    add(start.config, "the keys of a config: `config reference`, `config schema`", flags.ABOUT)
-    add(start.config_reference, "every key of a config: type, range, default, meaning")
-    add(start.config_schema, "the JSON schema of a config, for editors", flags.PLUGINS)
-    add(methods, "list the methods of a table, or all tables", flags.TABLE, flags.PLUGINS)
-    add(env, "versions, devices and sandbox: what to paste into a bug report")
-    return parser
 
 
 def run(args: argparse.Namespace) -> None:
@@ -289,9 +233,8 @@ def env(args: argparse.Namespace) -> None:
 
     facts = {**read_versions(), "commit": read_commit(), "cores": count_cores(), "accelerators": count_accelerators()}
     facts |= {"platform": sys.platform, "sandbox": describe()}
-    print(
-        json.dumps(facts, indent=1) if not sys.stdout.isatty() else "\n".join(f"{k:14} {v}" for k, v in facts.items())
-    )
+    lines = [f"{name:14} {value}" for name, value in facts.items()]
+    print("\n".join(lines) if sys.stdout.isatty() else json.dumps(facts, indent=1))
 
 
 def add_limit(overrides: list[str], count: int | None) -> list[str]:
@@ -310,3 +253,48 @@ def find_run(name: str, runs_dir: str) -> Path:
         if (folder / "stages.json").is_file():
             return folder
     raise BadInput(f"{name}: no run there (no stages.json); runs lie under {runs_dir}/")
+
+
+CHAIN = (flags.CONFIG, flags.SEVERAL, flags.LIMIT, flags.REPLACE)
+STUDY = (flags.CONFIG, flags.OVERRIDES, flags.REPLACE)
+REPORT = (flags.RUNS, flags.BESIDE, flags.RESULTS, flags.RUNS_DIR, flags.PLUGINS)
+COMMANDS = [
+    (run, "run the whole chain, or what is missing of it, and write the report", CHAIN),
+    (plan, "show what would run, without running anything", (flags.CONFIG, flags.OVERRIDES, flags.LIMIT)),
+    (show, "show what an artifact of the store is and what it holds", (flags.ARTIFACT, flags.RUNS_DIR)),
+    (why, "how a question got its label", (flags.RUN, flags.ROW, flags.RUNS_DIR)),
+    (report, "write a run's report again, or compare runs side by side", REPORT),
+    (evaluate, "judge one model on held-out suites", (flags.MODEL, flags.SUITES, flags.FIRST)),
+    (judge, "judge samples written elsewhere by the tests of a suite", flags.JUDGE),
+    (combine, "turn the recorded answers of many models into the best single opinion", flags.COMBINE),
+    (combine_apply, "a fitted combiner on new questions", flags.APPLY),
+    (combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", flags.APPLY + flags.LABEL),
+    (rewards, "reward models by themselves: `rewards run`, `rewards curve`", (flags.STUDY,)),
+    (rewards_run, "train reward models on preference data, and judge them", STUDY),
+    (rewards_curve, "gold and reward of what reward models choose: over-optimisation", STUDY),
+    (start.init, "write a commented config and example data to start from", flags.INIT),
+    (start.config, "the keys of a config: `config reference`, `config schema`", (flags.ABOUT,)),
+    (start.config_reference, "every key of a config: type, range, default, meaning", ()),
+    (start.config_schema, "the JSON schema of a config, for editors", (flags.PLUGINS,)),
+    (methods, "list the methods of a table, or all tables", (flags.TABLE, flags.PLUGINS)),
+    (env, "versions, devices and sandbox: what to paste into a bug report", ()),
+]
+"""Function (its name is the command's, its docstring the description), summary, arguments."""
+TWO_WORDS = [name.split("_") for name in (command.__name__ for command, _, _ in COMMANDS) if "_" in name]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "Weak-to-strong training: boosted weak models supervise a stronger one."
+    parser = argparse.ArgumentParser(prog="w2s", description=about, epilog=flags.EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action=flags.Version, nargs=0, help="show the version and the commit, and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, summary, arguments in COMMANDS:
+        name = command.__name__.replace("_", " ")
+        about, epilog = textwrap.fill(" ".join(command.__doc__.split()), 100), flags.EPILOGS.get(name)
+        sub = commands.add_parser(name, help=summary, description=about, epilog=epilog, formatter_class=raw)
+        for flag, settings in arguments:
+            sub.add_argument(flag, **settings)
+        words = next((name for name, settings in arguments if settings.get("nargs") in ("*", "+")), None)
+        sub.set_defaults(command=command, words=words)
+    return parser

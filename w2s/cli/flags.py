@@ -10,12 +10,10 @@ examples:
   w2s run configs/quickstart.yaml --limit 200        a smoke run: seconds, to see that everything works
   w2s run configs/quickstart*.yaml                   the same for choices, short answers and code
   w2s run configs/science.yaml data.root=DIR         real questions; any key of the config can be set this way
-  w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
   w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate runs/quickstart/student world         a model (a folder or a hub name) on held-out questions
-  w2s evaluate FOLDER arc_challenge humaneval data.root=DIR --limit 40
   w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts, pass@k
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best single opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
@@ -70,14 +68,8 @@ examples:
 
 EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
-TWO_WORDS = {
-    ("combine", "apply"),
-    ("combine", "labels"),
-    ("config", "reference"),
-    ("config", "schema"),
-    ("rewards", "run"),
-    ("rewards", "curve"),
-}
+Flag = tuple[str, dict]
+"""A command's argument, and the settings that `add_argument` takes."""
 
 
 def names(text: str) -> list[str]:
@@ -124,10 +116,7 @@ STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "the study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
 SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
 REPLACE = ("--replace", {"action": "store_true", "help": "overwrite what is there under the same name"})
-RESULTS = (
-    "--results",
-    {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md from them"},
-)
+RESULTS = ("--results", {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md"})
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "the folder of runs and their store (default: runs)"})
 ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
@@ -137,8 +126,6 @@ LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the fi
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
 MODEL = ("model", {"help": "hub name, or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
-CHAIN = (CONFIG, SEVERAL, LIMIT, REPLACE)
-STUDIED = (CONFIG, OVERRIDES, REPLACE)
 ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
 INIT = (
     ("task", {"nargs": "?", "default": "choices", "help": "choices (default), answers, code or recorded"}),
@@ -159,16 +146,13 @@ JUDGE = (
     ("--k", {"type": counts, "help": "the k of pass@k (default: 1,10, as far as there are enough samples)"}),
     (
         "--timeout",
-        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "for each program (default: 3, as in HumanEval)"},
+        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "per program (default: 3, as in HumanEval)"},
     ),
     ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even where no sandbox is available"}),
     REPLACE,
 )
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, unless OUTPUTS is a folder that holds them"})
-ENCODER = (
-    "--encoder",
-    {"metavar": "MODEL", "help": "a sentence encoder for routers, folder or hub name (default: TF-IDF)"},
-)
+ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers (default: TF-IDF)"})
 COMBINE = (
     ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
     QUESTIONS,
@@ -185,10 +169,7 @@ COMBINE = (
     ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: only the first N questions, by id"}),
     ("--repeats", {"type": int, "help": "random splits into halves, one to fit and one to judge on (default: 5)"}),
     ("--seed", {"type": int, "help": "the seed of these splits (default: 0)"}),
-    (
-        "--online",
-        {"action": "store_true", "default": None, "help": "judge as well with labels that are revealed one by one"},
-    ),
+    ("--online", {"action": "store_true", "default": None, "help": "judge also with labels revealed one by one"}),
     ENCODER,
     ("--out", {"metavar": "DIR", "help": "the results (default: runs/combine/NAME)"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),

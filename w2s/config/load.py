@@ -168,26 +168,20 @@ def apply(values: dict, override: str, problems: list[str]) -> None:
     except (YAMLError, OmegaConfBaseException) as error:
         problems.append(f"{key}: {text!r} is not readable: {one_line(error)}")
         return
-    *parents, last = key.split(".")
+    parts = key.split(".")
     node: Any = values
-    for at, part in enumerate(parents):
-        if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
-                problems.append(f"{'.'.join(parents[: at + 1])}: there is no such item; the list has {len(node)}")
-                return
-            node = node[int(part)]
-        else:
-            node = node.setdefault(part, {}) if isinstance(node, dict) else None
+    for at, part in enumerate(parts):
+        is_list = isinstance(node, list)
+        if is_list and (not part.isdigit() or int(part) >= len(node)):
+            problems.append(f"{'.'.join(parts[: at + 1])}: there is no such item; the list has {len(node)}")
+            return
         if not isinstance(node, dict | list):
-            problems.append(f"{key}: {'.'.join(parents[: at + 1])} is not a mapping")
+            problems.append(f"{key}: {'.'.join(parts[:at])} is not a mapping")
             return
-    if isinstance(node, list):
-        if not last.isdigit() or int(last) >= len(node):
-            problems.append(f"{key}: there is no such item; the list has {len(node)}")
-            return
-        node[int(last)] = merge(node[int(last)], value)
-    else:
-        node[last] = merge(node.get(last), value)
+        place = int(part) if is_list else part
+        if at < len(parts) - 1:
+            node = node[place] if is_list else node.setdefault(place, {})
+    node[place] = merge(node[place] if is_list else node.get(place), value)
 
 
 def all_learners(config: Config) -> dict[str, Learner]:

@@ -45,11 +45,10 @@ def meanings(kind: type) -> dict[str, str]:
 
 def describe_keys() -> str:
     """Every key of a config: its type with its range, its default, and what it means."""
-    lines = ["base: a text (default null)"]
-    lines += wrapped(BASE)
+    lines = ["base: a text (default null)", *wrapped(BASE)]
     for leaf in leaves(Config()):
-        lines += [f"{leaf.key}: {describe(leaf.annotation)} (default {as_json(leaf.value)})"]
-        lines += wrapped(meanings(leaf.section)[leaf.name])
+        head = f"{leaf.key}: {describe(leaf.annotation)} (default {as_json(leaf.value)})"
+        lines += [head, *wrapped(meanings(leaf.section)[leaf.name])]
     return "\n".join(lines)
 
 

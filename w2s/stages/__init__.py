@@ -21,6 +21,11 @@ Inputs = Mapping[str, Path]
 Facts = dict[str, Any]
 
 
+def find_set(inputs: Inputs, on: str) -> Path:
+    """The file of a set's examples: in the parent of the set's name, else in `questions`."""
+    return inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
+
+
 @dataclass(frozen=True)
 class Tools:
     """What stages need and results must not depend on."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,20 +20,12 @@ from w2s.ensemble.selection import SELECTORS, make_labels
 from w2s.pools.records import ABSTAINED
 from w2s.rewards import tilt
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.rounds import accuracy_by_rounds, read_gold, read_rounds, stack
+from w2s.stages.questions import read_in_order
+from w2s.stages.rounds import accuracy_by_rounds, find_answers, read_rounds, stack
 from w2s.store.files import write_json
-from w2s.store.records import (
-    Example,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    Round,
-    align,
-    load_arrays,
-    read_arrays,
-    read_rows,
-    write_arrays,
-)
+from w2s.store.records import Predictions, PseudoLabels, Rewards, Round, align, load_arrays, read_arrays, write_arrays
+
+NO_OPINION = "the committee abstained"
 
 
 def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alphas: dict, rounds: int) -> Facts:
@@ -46,25 +39,19 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
     accuracy_R = accuracy_by_rounds(opinions, records, combiner, inputs["gold"])
     used = adaboost.best_rounds(accuracy_R) if any(record.alpha > 0 for record in records) else 1
     first, probs_RNK, abstained_RN = stack(opinions)
-    gold_N = read_gold(first, inputs["gold"])
+    gold_N = find_answers(first, inputs["gold"])
     wrong_RN = np.array([adaboost.wrongness(probs_NK, first.mask_NK, gold_N) for probs_NK in probs_RNK])
-    boosted_R = np.array([max(record.alpha, 0.0) for record in records[:used]])
     answer_RN = np.where(abstained_RN, ABSTAINED, probs_RNK.argmax(2))
-    evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, first.mask_NK.sum(1))
-    return write_voters(here, records, boosted_R, evidence, alphas, accuracy_R, wrong_RN)
+    ballots = Ballots(answer_RN, wrong_RN, gold_N, first.mask_NK.sum(1))
+    return write_voters(here, records, used, ballots, alphas, accuracy_R)
 
 
 def write_voters(
-    here: Path,
-    rounds: Sequence[Round],
-    boosted_R: np.ndarray,
-    evidence: Ballots,
-    alphas: dict,
-    accuracy_R: np.ndarray,
-    wrong_RN: np.ndarray,
+    here: Path, rounds: Sequence[Round], used: int, ballots: Ballots, alphas: dict, accuracy_R: np.ndarray
 ) -> Facts:
-    """committee.json: the first rounds vote, as many as boosted_R has; wrong_RN is all rounds' on easy_holdout."""
-    used = len(boosted_R)
+    """committee.json: the first `used` rounds vote. ballots: those of all rounds on easy_holdout."""
+    wrong_RN, boosted_R = ballots.wrong_RN, np.array([max(record.alpha, 0.0) for record in rounds[:used]])
+    evidence = dataclasses.replace(ballots, answer_RN=ballots.answer_RN[:used], wrong_RN=wrong_RN[:used])
     alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
         alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so
@@ -123,37 +110,40 @@ def pseudo_labels(
     `accept`: only labels whose rewards reach a bound (rewards.tilt.accept).
     """
     opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
-    source = {row.id: row.source for row in read_rows(inputs["questions"] / "transfer.jsonl", Example)}
-    path = inputs["opinion"] / "transfer_votes.npz"
-    votes_RNK = load_arrays(path)["votes_RNK"] if path.exists() else votes(opinion.probs_NK, opinion.mask_NK)[None]
-    sources_N = np.array([source[key] for key in opinion.ids.tolist()])
-    choose = pick(SELECTORS, select)
-    keep_N, why_N = choose(opinion.ids, opinion.probs_NK, opinion.mask_NK, votes_RNK, sources_N)
-    keep_N, why_N = accept_labels(keep_N, why_N, opinion, inputs, accept)
-    labels = make_labels(
-        opinion.ids,
-        opinion.probs_NK,
-        opinion.mask_NK,
-        keep_N & ~opinion.abstained_N,
-        np.where(opinion.abstained_N, "the committee abstained", why_N),
-        soft=soft,
-        temperature=temperature,
-    )
+    sources_N = np.array([row.source for row in read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)])
+    selection = Selection(select, accept, soft, temperature)
+    labels = label_opinion(inputs["opinion"], opinion, sources_N, ~opinion.abstained_N, NO_OPINION, selection)
     if shuffled:
         labels = shuffle(labels, opinion.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)
     return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum())}
 
 
-def accept_labels(
-    keep_N: np.ndarray, why_N: np.ndarray, opinion: Predictions, inputs: Inputs, accept: dict | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """keep_N and why_N once the labels that the rewards do not accept are dropped too; without `accept` as given."""
-    if accept is None:
-        return keep_N, why_N
-    rewards = align(read_arrays(inputs["opinion"] / "transfer_rewards.npz", Rewards), opinion.ids)
-    good_N, reason_N = tilt.accept(opinion.probs_NK, opinion.mask_NK, rewards.scores_MNK[0], **accept)
-    return keep_N & good_N, np.where(keep_N, reason_N, why_N)
+class Selection(NamedTuple):
+    """Which labels are kept, and how they are sharpened: options of the stages that make labels of an opinion."""
+
+    select: dict
+    accept: dict | None
+    soft: bool
+    temperature: float
+
+
+def label_opinion(
+    folder: Path, opinion: Predictions, sources_N: np.ndarray, usable_N: np.ndarray, unusable: str, how: Selection
+) -> PseudoLabels:
+    """The opinion on the transfer pool as labels. folder: the opinion's, which may hold the votes and rewards as well.
+
+    Rows that are not in usable_N are dropped, for the reason `unusable`.
+    """
+    probs_NK, mask_NK, path = opinion.probs_NK, opinion.mask_NK, folder / "transfer_votes.npz"
+    votes_RNK = load_arrays(path)["votes_RNK"] if path.exists() else votes(probs_NK, mask_NK)[None]
+    keep_N, why_N = pick(SELECTORS, how.select)(opinion.ids, probs_NK, mask_NK, votes_RNK, sources_N)
+    if how.accept is not None:
+        rewards = align(read_arrays(folder / "transfer_rewards.npz", Rewards), opinion.ids)
+        good_N, reason_N = tilt.accept(probs_NK, mask_NK, rewards.scores_MNK[0], **how.accept)
+        keep_N, why_N = keep_N & good_N, np.where(keep_N, reason_N, why_N)
+    keep_N, why_N = keep_N & usable_N, np.where(usable_N, why_N, unusable)
+    return make_labels(opinion.ids, probs_NK, mask_NK, keep_N, why_N, soft=how.soft, temperature=how.temperature)
 
 
 def shuffle(labels: PseudoLabels, count_N: np.ndarray, seed: int) -> PseudoLabels:

@@ -12,17 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from w2s.grading.judge import judge
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.questions import as_targets
+from w2s.stages import Facts, Inputs, Tools, find_set
+from w2s.stages.questions import as_targets, read_gold
 from w2s.stages.writing import read_texts
-from w2s.store.records import BadInput, Example, Gold, example_id, read_rows, write_arrays, write_rows
+from w2s.store.records import BadInput, Example, example_id, read_rows, write_arrays, write_rows
 
 
 def first_questions(here: Path, inputs: Inputs, tools: Tools, *, on: str, split: str, count: int) -> Facts:
     """The first `count` questions of a split, as ON.jsonl."""
-    return {
-        "rows": write_rows(here / f"{on}.jsonl", read_rows(inputs["questions"] / f"{split}.jsonl", Example)[:count])
-    }
+    rows = read_rows(inputs["questions"] / f"{split}.jsonl", Example)[:count]
+    return {"rows": write_rows(here / f"{on}.jsonl", rows)}
 
 
 def sample_pairs(here: Path, inputs: Inputs, tools: Tools, *, on: str, count: int, seed: int) -> Facts:
@@ -63,7 +62,7 @@ def distinct(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
     """
     written = read_texts(inputs["texts"], on)
     examples, places = [], []
-    for row in read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example):
+    for row in read_rows(find_set(inputs, on), Example):
         texts = list(dict.fromkeys(text for text in written[row.id]["texts"] if text.strip()))
         place = {text: at for at, text in enumerate(texts)}
         examples.append(dataclasses.replace(row, choices=tuple(texts)))
@@ -110,7 +109,3 @@ def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Fac
         kl_S=np.array(kl_S, dtype=float),
     )
     return {"rows": len(lines), "texts": len(rows), "unjudged": sum(right is None for right in gold_T)}
-
-
-def read_gold(folder: Path) -> dict[str, Gold]:
-    return {row.id: row for row in read_rows(folder / "gold.jsonl", Gold)}

@@ -120,9 +120,8 @@ class Workers:
                 return finish(folder, launch(folder, self.runtime), self.runtime)
             worker = self._workers.get(slot)
             if worker is None or not worker.alive():
-                worker = self._workers[slot] = Worker(
-                    self._command(slot), environment(self.runtime, self.slots) | self._cores(slot)
-                )
+                env = environment(self.runtime, self.slots) | self._cores(slot)
+                worker = self._workers[slot] = Worker(self._command(slot), env)
             with show_progress(self.title(folder)) as show:
                 answer = worker.run(folder, lambda line: show(line["progress"], line["of"], line["note"]))
             return finish(folder, answer, self.runtime)
@@ -151,16 +150,7 @@ class Worker:
     def __init__(self, command: list[str], env: dict[str, str]):
         self._answers: queue.Queue[dict | None] = queue.Queue()
         self._said: collections.deque[str] = collections.deque(maxlen=LOG_LINES)
-        self._process = subprocess.Popen(
-            command,
-            env=env | {"W2S_PIPE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        self._process = start_process(command, env | {"W2S_PIPE": "1"}, stdin=subprocess.PIPE)
         threading.Thread(target=self._read, daemon=True).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -206,15 +196,7 @@ class Worker:
 
 def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
     """One job in a launch of its own, as several machines need it; the answer is that of `Worker.run`."""
-    process = subprocess.Popen(
-        [launcher(), *one_shot(folder, runtime)],
-        env=environment(runtime, 1),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    process = start_process([launcher(), *one_shot(folder, runtime)], environment(runtime, 1))
     try:
         said = collections.deque((line.rstrip() for line in process.stdout), maxlen=LOG_LINES)
         process.wait()
@@ -223,6 +205,12 @@ def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
     if read_done(folder):
         return {"done": str(folder)}
     return {"failed": str(folder), "kind": "", "said": list(said), "code": process.returncode}
+
+
+def start_process(command: list[str], env: dict[str, str], stdin: int | None = None) -> subprocess.Popen:
+    """A launcher in a session of its own, whose output is one stream of text."""
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    return subprocess.Popen(command, env=env, stdin=stdin, start_new_session=True, **out)
 
 
 def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import numpy as np
 from w2s.boosting.tokens import gathered
 from w2s.config.registry import pick
 from w2s.ensemble.combiners import votes
-from w2s.ensemble.selection import KEPT, SELECTORS, make_labels
+from w2s.ensemble.selection import KEPT, SELECTORS
 from w2s.grading.behaviour import pass_all
 from w2s.grading.candidates import merge_all
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.committee import accept_labels
+from w2s.stages.committee import Selection, label_opinion
+from w2s.stages.questions import read_in_order
 from w2s.stages.writing import members_texts, read_texts
 from w2s.store.records import (
     Example,
@@ -22,7 +23,6 @@ from w2s.store.records import (
     PseudoLabels,
     TokenTargets,
     candidate_mask,
-    load_arrays,
     read_arrays,
     read_rows,
     take,
@@ -53,10 +53,14 @@ def written_labels(
     With a parent `opinion` the labels are its distribution over the sampled candidates. Else each question has the one
     text of the parent `texts`, whose confidence is its probability, and (`label.made: distribution`) the committee's
     next tokens in soft.npz. `shuffled` deals texts and targets to other questions at random. `accept`: only labels
-    whose rewards reach a bound (rewards.tilt.accepted).
+    whose rewards reach a bound (rewards.tilt.accept).
     """
     if "opinion" in inputs:
-        examples, labels = label_candidates(inputs, select, soft, temperature, accept)
+        opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
+        examples = read_in_order(inputs["candidates"] / f"{TRANSFER}.jsonl", opinion.ids)
+        written_N = np.array([any(text.strip() for text in row.choices) for row in examples])
+        sources_N, selection = np.array([row.source for row in examples]), Selection(select, accept, soft, temperature)
+        labels = label_opinion(inputs["opinion"], opinion, sources_N, written_N, EMPTY, selection)
         soft_targets = None
     else:
         examples, labels, soft_targets = label_texts(inputs, tools, select)
@@ -77,31 +81,6 @@ def written_labels(
         write_arrays(here / "soft.npz", soft_targets)
         size = {"soft_bytes": (here / "soft.npz").stat().st_size}
     return {"rows": len(examples), "kept": int((labels.weight_N > 0).sum()), **size}
-
-
-def label_candidates(
-    inputs: Inputs, select: dict, soft: bool, temperature: float, accept: dict | None
-) -> tuple[list[Example], PseudoLabels]:
-    """The committee's distribution over the answers that its learners sampled."""
-    opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
-    by_id = {row.id: row for row in read_rows(inputs["candidates"] / f"{TRANSFER}.jsonl", Example)}
-    examples = [by_id[key] for key in opinion.ids.tolist()]
-    votes_RNK = load_arrays(inputs["opinion"] / f"{TRANSFER}_votes.npz")["votes_RNK"]
-    sources_N = np.array([row.source for row in examples])
-    choose = pick(SELECTORS, select)
-    keep_N, why_N = choose(opinion.ids, opinion.probs_NK, opinion.mask_NK, votes_RNK, sources_N)
-    keep_N, why_N = accept_labels(keep_N, why_N, opinion, inputs, accept)
-    written_N = np.array([any(text.strip() for text in row.choices) for row in examples])
-    labels = make_labels(
-        opinion.ids,
-        opinion.probs_NK,
-        opinion.mask_NK,
-        keep_N & written_N,
-        np.where(written_N, why_N, EMPTY),
-        soft=soft,
-        temperature=temperature,
-    )
-    return examples, labels
 
 
 def label_texts(inputs: Inputs, tools: Tools, select: dict) -> tuple[list[Example], PseudoLabels, TokenTargets | None]:
@@ -147,8 +126,7 @@ def agreement(examples: list[Example], inputs: Inputs, tools: Tools) -> np.ndarr
 
 def drop_failing(examples: list[Example], labels: PseudoLabels, tools: Tools) -> PseudoLabels:
     """The labels, dropping those whose program fails an example in its question."""
-    best = [row.choices[at] for row, at in zip(examples, labels.target_NK.argmax(1).tolist(), strict=True)]
-    rows = [(row, text) for row, text in zip(examples, best, strict=True)]
+    rows = [(row, row.choices[at]) for row, at in zip(examples, labels.target_NK.argmax(1).tolist(), strict=True)]
     passed = pass_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
     failed_N = np.array([verdict is False for verdict in passed])
     why_N = np.where(failed_N & (labels.why_N == KEPT), "it fails an example in the question", labels.why_N)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from w2s.config.fields import Learner, Runtime, Train
-from w2s.stages import Facts, Inputs, Tools
+from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
 from w2s.store.records import (
     Predictions,
@@ -24,18 +24,12 @@ from w2s.store.records import (
 )
 from w2s.workers.job import Base, Finetune, Predict, Pretrain, Rank
 
+LABELS = "labels.npz"
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
     "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
     "weak_writer": {"task": "answer", "lines": 20_000, "steps": 0},
-    "strong_writer": {
-        "task": "answer",
-        "lines": 150_000,
-        "steps": 1600,
-        "batch": 32,
-        "lr": 4e-3,
-        "warmup_share": 0.03,
-    },
+    "strong_writer": {"task": "answer", "lines": 150_000, "steps": 1600, "batch": 32, "lr": 4e-3, "warmup_share": 0.03},
 }
 """The embedded world's base models: how many lines of the corpus of which task (default: choice; answer and code share
 one) they are trained on, and for how many steps (0: random weights)."""
@@ -68,20 +62,13 @@ def fit(
     train = learner.train
     steps = None if train.steps is None else train.steps * longer
     learner = dataclasses.replace(learner, train=dataclasses.replace(train, steps=steps, epochs=train.epochs * longer))
-    labels = read_arrays(inputs["labels"] / "labels.npz", PseudoLabels)
+    labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
     targets, soft = (inputs["labels"] / name for name in ("targets.jsonl", "soft.npz"))
-    facts = fit_model(
-        here / "fit-0",
-        tools,
-        learner=learner,
-        base=base_folder(inputs, learner),
-        seed=seed,
-        examples=targets if targets.exists() else inputs["questions"] / f"{split}.jsonl",
-        labels=labels,
-        soft=soft if soft.exists() else None,
-        is_student=is_student,
-    )
-    return {"rows": int((labels.weight_N > 0).sum()), **costs([facts])}
+    examples = targets if targets.exists() else inputs["questions"] / f"{split}.jsonl"
+    runtime = student_runtime(tools.runtime) if is_student else tools.runtime
+    job = Finetune(learner, seed, str(examples), LABELS, base_folder(inputs, learner), runtime=runtime)
+    job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None)
+    return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
 
 
 def opinion(
@@ -91,58 +78,31 @@ def opinion(
 
     With `learner` its untrained base is asked.
     """
-    paths = {name: inputs[name if name in inputs else "questions"] / f"{name}.jsonl" for name in sets}
-    if learner is not None:
-        base = base_folder(inputs, learner)
-        opinions = [ask_model(here / "ask-0", tools, sets=paths, by=by, learner=learner, path=base)]
-    else:
-        models = sorted(inputs["model"].glob("fit-*/model"))
-        if not models:
-            return {"skipped": "the boosting had stopped before this round"}
-        opinions = [
-            ask_model(here / f"ask-{at}", tools, sets=paths, by=by, model=model) for at, model in enumerate(models)
-        ]
+    paths = {name: find_set(inputs, name) for name in sets}
+    models = [Base(learner, base_folder(inputs, learner))] if learner else sorted(inputs["model"].glob("fit-*/model"))
+    if not models:
+        return {"skipped": "the boosting had stopped before this round"}
+    opinions = [ask_model(here / f"ask-{at}", tools, model, paths, by) for at, model in enumerate(models)]
     for name in sets:
         write_arrays(here / f"{name}.npz", mean_opinion([sets_by_name[name] for sets_by_name in opinions]))
     return {"rows": sum(len(opinions[0][name].ids) for name in sets)}
 
 
 def fit_model(
-    folder: Path,
-    tools: Tools,
-    *,
-    learner: Learner,
-    base: str,
-    seed: int,
-    examples: Path,
-    labels: PseudoLabels,
-    weights: Weights | TokenWeights | None = None,
-    weighting: str = "loss",
-    soft: Path | None = None,
-    is_student: bool = False,
+    folder: Path, tools: Tools, job: Finetune, labels: PseudoLabels, weights: Weights | TokenWeights | None = None
 ) -> dict[str, Any]:
-    """Do the finetune job in `folder` unless it is done; its summary: rows, steps, tokens, seconds.
+    """Do the job in `folder` unless it is done; its summary: rows, steps, tokens, seconds.
 
-    `examples` have the labels' candidates as choices. `soft`: a file of TokenTargets for them.
+    Labels and weights are written beside it. The examples of the job have the labels' candidates as choices.
     """
-    by_token = isinstance(weights, TokenWeights)
+    role = "tokens" if isinstance(weights, TokenWeights) else "order"
+    if weights is not None:
+        job = dataclasses.replace(job, **{role: f"{role}.npz"})
     if not (folder / "done.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_arrays(folder / "labels.npz", labels)
+        write_arrays(folder / LABELS, labels)
         if weights is not None:
-            write_arrays(folder / ("tokens.npz" if by_token else "order.npz"), weights)
-    job = Finetune(
-        learner=learner,
-        seed=seed,
-        examples=str(examples),
-        labels="labels.npz",
-        path=base,
-        order="order.npz" if weights is not None and not by_token else None,
-        tokens="tokens.npz" if by_token else None,
-        soft=None if soft is None else str(soft),
-        weighting=weighting,
-        runtime=student_runtime(tools.runtime) if is_student else tools.runtime,
-    )
+            write_arrays(folder / f"{role}.npz", weights)
     return do_job(folder, tools, job)
 
 
@@ -152,30 +112,15 @@ def student_runtime(runtime: Runtime) -> Runtime:
 
 
 def ask_model(
-    folder: Path,
-    tools: Tools,
-    *,
-    sets: Mapping[str, Path],
-    by: str,
-    model: Path | None = None,
-    learner: Learner | None = None,
-    path: str | None = None,
-    only: Mapping[str, list[str]] | None = None,
+    folder: Path, tools: Tools, model: Path | Base, sets: Mapping[str, Path], by: str, only: dict | None = None
 ) -> dict[str, Predictions]:
-    """Do the predict job in `folder` unless it is done; the opinion on each named set of examples.
+    """Do the predict job in `folder` unless it is done; the opinion of a saved or untrained model on each named set.
 
-    Asked is the saved `model`, or the untrained base of `learner`, read from `path`. `only`: set -> the ids of the only
-    examples to ask about.
+    `only`: set -> the ids of the only examples to ask about.
     """
-    job = Predict(
-        examples={name: str(file) for name, file in sets.items()},
-        by=by,
-        model=None if model is None else str(model),
-        base=None if learner is None else Base(learner, path),
-        only=only,
-        runtime=tools.runtime,
-    )
-    do_job(folder, tools, job)
+    examples = {name: str(file) for name, file in sets.items()}
+    saved, base = (None, model) if isinstance(model, Base) else (str(model), None)
+    do_job(folder, tools, Predict(examples, by, saved, base, only, tools.runtime))
     return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
 
 
@@ -194,15 +139,9 @@ def rank(
 
     `rounds` are the models of each; None stands for the untrained `base`. `ids`: the only rows of `targets` to rank.
     """
-    job = Rank(
-        stages=[[None if model is None else str(model) for model in models] for models in rounds],
-        alphas=list(alphas),
-        examples={"targets": str(targets)},
-        mixture=mixture,
-        base=base,
-        only=None if ids is None else {"targets": ids},
-        runtime=tools.runtime,
-    )
+    models_by_round = [[None if model is None else str(model) for model in models] for models in rounds]
+    only = None if ids is None else {"targets": ids}
+    job = Rank(models_by_round, list(alphas), {"targets": str(targets)}, mixture, base, only, tools.runtime)
     do_job(folder, tools, job)
     return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(rounds))]
 

@@ -8,31 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from w2s.config.fields import Learner, Writing
-from w2s.config.registry import pick
-from w2s.rewards.aggregators import AGGREGATORS, standardise
-from w2s.rewards.agreement import AGREED
-from w2s.rewards.agreement import find_agreed_pairs as agree
+from w2s.rewards.agreement import AGREED, find_agreed_pairs
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.committee import NO_OPINION
 from w2s.stages.jobs import do_job
 from w2s.stages.models import student_runtime
+from w2s.stages.questions import read_in_order
+from w2s.stages.reward_labels import read_scored
 from w2s.stages.rewards import list_models
-from w2s.store.records import (
-    BadInput,
-    Example,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    align,
-    read_arrays,
-    read_rows,
-    write_arrays,
-    write_rows,
-)
+from w2s.store.records import BadInput, PseudoLabels, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers.job import Judges, Objective, Pairs
 
 TRANSFER = "transfer"
 ALIKE = "the texts of both are the same"
-ABSTAINED = "the committee abstained"
 
 
 def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, standardised: str) -> Facts:
@@ -41,37 +29,29 @@ def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, s
     Chosen first, rejected second. The candidates stand in the parent `candidates`, else in `questions`. The facts count
     the questions without a pair by reason.
     """
-    opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
-    scores_MNK = align(read_arrays(inputs["scores"] / f"{TRANSFER}.npz", Rewards), opinion.ids).scores_MNK
-    if standardised != "none":
-        scores_MNK = standardise(scores_MNK, opinion.mask_NK, by=standardised)
-    rewards_NK = pick(AGGREGATORS, aggregate, key="rewards.aggregate")(scores_MNK, opinion.mask_NK)
-    chosen_N, rejected_N, why_N = agree(opinion.probs_NK, opinion.mask_NK, rewards_NK)
+    scored = read_scored(inputs["opinion"], inputs["scores"], TRANSFER, aggregate, standardised)
+    opinion = scored.opinion
+    chosen_N, rejected_N, why_N = find_agreed_pairs(opinion.probs_NK, opinion.mask_NK, scored.rewards_NK)
     where = inputs.get("candidates", inputs.get("questions"))
-    by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
-    pairs, reasons = [], np.where(opinion.abstained_N, ABSTAINED, why_N)
+    examples = read_in_order(where / f"{TRANSFER}.jsonl", opinion.ids)
+    pairs, reasons = [], np.where(opinion.abstained_N, NO_OPINION, why_N)
     for at in np.flatnonzero(reasons == AGREED).tolist():
-        row = by_id[opinion.ids[at]]
+        row = examples[at]
         texts = (row.choices[chosen_N[at]], row.choices[rejected_N[at]])
         if texts[0].strip() == texts[1].strip():
             reasons[at] = ALIKE
         else:
             pairs.append(dataclasses.replace(row, choices=texts))
     if not pairs:
-        raise BadInput(f"student.objective: no question of {TRANSFER} is left for dpo: {most(reasons)}")
+        words, count = np.unique(reasons, return_counts=True)
+        most = f"{words[count.argmax()]} ({count.max()} of {count.sum()})"
+        raise BadInput(f"student.objective: no question of {TRANSFER} is left for dpo: {most}")
     write_rows(here / "targets.jsonl", pairs)
     ids, ones = np.array([row.id for row in pairs]), np.ones(len(pairs))
     target_N2 = np.tile([1.0, 0.0], (len(pairs), 1))
     write_arrays(here / "labels.npz", PseudoLabels(ids, target_N2, ones, np.full(len(pairs), AGREED)))
-    return {
-        "rows": len(pairs),
-        "dropped": {words: int((reasons == words).sum()) for words in sorted(set(reasons) - {AGREED})},
-    }
-
-
-def most(reasons: np.ndarray) -> str:
-    words, count = np.unique(reasons, return_counts=True)
-    return f"{words[count.argmax()]} ({count.max()} of {count.sum()})"
+    dropped = {words: int((reasons == words).sum()) for words in sorted(set(reasons) - {AGREED})}
+    return {"rows": len(pairs), "dropped": dropped}
 
 
 def optimise(
@@ -91,23 +71,15 @@ def optimise(
     The latter needs the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean
     0 and variance 1 over the candidates of the transfer pool.
     """
-    job = Objective(
-        objective=objective,
-        learner=learner,
-        seed=seed,
-        path=str(inputs["model"] / "fit-0" / "model"),
-        runtime=student_runtime(tools.runtime),
-    )
+    start, runtime = str(inputs["model"] / "fit-0" / "model"), student_runtime(tools.runtime)
+    job = Objective(objective, learner, seed, start, runtime=runtime)
     if "pairs" in inputs:
         pairs = Pairs(str(inputs["pairs"] / "targets.jsonl"), str(inputs["pairs"] / "labels.npz"))
         job = dataclasses.replace(job, pairs=pairs)
     else:
-        job = dataclasses.replace(
-            job,
-            examples=str(inputs["questions"] / f"{TRANSFER}.jsonl"),
-            rewards=Judges(list_models(inputs, "judge-"), aggregate, *units(inputs, standardised)),
-            writing=Writing(max_new_tokens=writing["max_new_tokens"], stop=writing["stop"]),
-        )
+        examples = str(inputs["questions"] / f"{TRANSFER}.jsonl")
+        judges = Judges(list_models(inputs, "judge-"), aggregate, *units(inputs, standardised))
+        job = dataclasses.replace(job, examples=examples, rewards=judges, writing=Writing(**writing))
     done = do_job(here / "fit-0", tools, job)
     return {key: value for key, value in done.items() if key not in ("worker", "seconds")}
 

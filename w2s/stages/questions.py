@@ -38,19 +38,9 @@ def questions(
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
-    splits = split(
-        examples,
-        gold,
-        score_N,
-        easy_max=data.easy_max,
-        hard_min=data.hard_min,
-        easy_share=data.easy_share,
-        test_splits=data.test_splits,
-        sizes=dataclasses.asdict(data.sizes),
-        allow_fewer=data.allow_fewer,
-        near=data.near,
-        seed=seed,
-    )
+    names = ("easy_max", "hard_min", "easy_share", "test_splits", "allow_fewer", "near")
+    options = {name: getattr(data, name) for name in names} | {"sizes": dataclasses.asdict(data.sizes), "seed": seed}
+    splits = split(examples, gold, score_N, **options)
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
     counts = dict(splits.counts)
@@ -59,10 +49,8 @@ def questions(
         kept = set(sorted(ids)[:limit])
         counts[name] = len(kept)
         rows = [by_id[key] for key in ids if key in kept]
-        write_rows(
-            here / f"{name}.jsonl",
-            [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows],
-        )
+        rows = [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows]
+        write_rows(here / f"{name}.jsonl", rows)
     write_json(here / "splits.json", {"hash": splits.hash, "counts": counts})
     return {"rows": len(examples), **counts}
 
@@ -89,7 +77,7 @@ def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Fac
     Where questions have no choices the right answer is the one candidate: it stands in targets.jsonl.
     """
     examples = read_rows(inputs["questions"] / f"{split}.jsonl", Example)
-    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
+    gold = read_gold(inputs["gold"])
     answer = {row.id: gold[row.id].answer for row in examples}
     if examples[0].task != "choice":
         examples = [dataclasses.replace(row, choices=(gold_text(row, gold[row.id]),)) for row in examples]
@@ -145,5 +133,11 @@ def as_targets(examples: list[Example], answer: dict[str, int]) -> PseudoLabels:
     return PseudoLabels(ids, target_NK, np.ones(len(ids)), np.full(len(ids), "gold"))
 
 
-def answers(folder: Path) -> dict[str, int]:
-    return {row.id: row.answer for row in read_rows(folder / "gold.jsonl", Gold)}
+def read_in_order(path: Path, ids: np.ndarray) -> list[Example]:
+    """The examples of a file that have these ids, in the order of the ids."""
+    by_id = {row.id: row for row in read_rows(path, Example)}
+    return [by_id[key] for key in ids.tolist()]
+
+
+def read_gold(folder: Path) -> dict[str, Gold]:
+    return {row.id: row for row in read_rows(folder / "gold.jsonl", Gold)}

@@ -19,13 +19,12 @@ from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unju
 from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.rewards.tilt import STRENGTHS, ChosenStrength, choose_strength, tilt
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.questions import gold_text
+from w2s.stages.questions import gold_text, read_gold, read_in_order
 from w2s.stages.reward_study import bare
 from w2s.store.files import write_json
 from w2s.store.records import (
     BadInput,
     Example,
-    Gold,
     Predictions,
     Rewards,
     align,
@@ -56,10 +55,9 @@ def reward_pairs(
         pairs = draw(*with_gold(examples, right_candidates(examples, inputs["gold"], tools), inputs["gold"]))
     else:
         opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
-        by_id = {row.id: row for row in read_rows(where / f"{TRANSFER}.jsonl", Example)}
-        judged = opinion.ids[~opinion.abstained_N].tolist()
-        probs_NK = np.where(opinion.mask_NK, opinion.probs_NK, np.nan)[~opinion.abstained_N]
-        pairs = draw([by_id[key] for key in judged], probs_NK)
+        judged_N = ~opinion.abstained_N
+        probs_NK = np.where(opinion.mask_NK, opinion.probs_NK, np.nan)[judged_N]
+        pairs = draw(read_in_order(where / f"{TRANSFER}.jsonl", opinion.ids[judged_N]), probs_NK)
     write_rows(here / "targets.jsonl", pairs.examples)
     write_arrays(here / "labels.npz", pairs.labels)
     return {"rows": len(pairs.examples), **pairs.counts}
@@ -78,7 +76,7 @@ def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> Dra
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
     """right_NK: 1 right, 0 wrong, nan where it could not be judged or there is no candidate."""
-    gold = {row.id: row for row in read_rows(gold_folder / "gold.jsonl", Gold)}
+    gold = read_gold(gold_folder)
     right_NK = np.full(candidate_mask(np.array([len(row.choices) for row in examples])).shape, np.nan)
     if examples[0].task == "choice":
         for at, row in enumerate(examples):
@@ -99,7 +97,7 @@ def with_gold(examples: list[Example], right_NK: np.ndarray, gold_folder: Path) 
     """
     if examples[0].task == "choice":
         return examples, right_NK
-    gold = {row.id: row for row in read_rows(gold_folder / "gold.jsonl", Gold)}
+    gold = read_gold(gold_folder)
     right_NK = np.pad(right_NK, ((0, 0), (0, 1)), constant_values=np.nan)
     added = []
     for row, right_K in zip(examples, right_NK, strict=True):
@@ -129,9 +127,12 @@ def tilted(
     Rewards: the members' scores as one) and rewards.json, where agreement is the share of questions on which two
     members have the same favourite.
     """
-    sets = {name: read_scored(inputs, name, aggregate, standardised) for name in (HOLDOUT, TRANSFER, TEST)}
+    names, folder = (HOLDOUT, TRANSFER, TEST), inputs["scores"]
+    sets = {name: read_scored(inputs[name], folder, name, aggregate, standardised) for name in names}
     holdout, transfer = sets[HOLDOUT], sets[TRANSFER]
-    right_NK = holdout_verdicts(holdout.opinion, inputs, tools)
+    where = inputs.get("candidates", inputs.get("questions"))
+    examples = read_in_order(where / f"{HOLDOUT}.jsonl", holdout.opinion.ids)
+    right_NK = right_candidates(examples, inputs["gold"], tools)
     chosen = evidence(holdout.opinion, holdout.rewards_NK, right_NK)
     strength = chosen.strength if strength is None else strength
     opinions = {name: rewarded(part.opinion, part.rewards_NK, use, strength, by) for name, part in sets.items()}
@@ -144,10 +145,14 @@ def tilted(
     report = {
         "use": use,
         "strength": strength if use == "tilt" else None,
-        **describe_choice(chosen),
+        "chosen": chosen.strength,
+        "grid": chosen.grid_G.tolist(),
+        "likelihoods": [value if np.isfinite(value) else None for value in chosen.likelihood_G.tolist()],
+        "rows": chosen.rows,
         "members": transfer.scores.models.tolist(),
         **measure_holdout(holdout, opinions[HOLDOUT], right_NK),
-        **measure_members(transfer),
+        "agreement": agreement(transfer.even_MNK, transfer.mask_NK),
+        "disagreement": float(np.nan_to_num(np.nanmean(disagreement(transfer.even_MNK, transfer.mask_NK)))),
         "unjudged": {name: unjudged(part.scores.scores_MNK, part.mask_NK).tolist() for name, part in sets.items()},
     }
     write_json(here / "rewards.json", report)
@@ -170,21 +175,15 @@ class Scored:
         return self.opinion.mask_NK
 
 
-def read_scored(inputs: Inputs, name: str, aggregate: dict, standardised: str) -> Scored:
-    """The set `name`, in the order of the committee's opinion."""
-    opinion = read_arrays(inputs[name] / f"{name}.npz", Predictions)
-    scores = align(read_arrays(inputs["scores"] / f"{name}.npz", Rewards), opinion.ids)
+def read_scored(opinions: Path, scores: Path, name: str, aggregate: dict, standardised: str) -> Scored:
+    """The set `name` in two folders, in the order of the committee's opinion."""
+    opinion = read_arrays(opinions / f"{name}.npz", Predictions)
+    scores = align(read_arrays(scores / f"{name}.npz", Rewards), opinion.ids)
     even_MNK = scores.scores_MNK
     if standardised != "none":
         even_MNK = standardise(even_MNK, opinion.mask_NK, by=standardised)
-    return Scored(opinion, scores, even_MNK, pick(AGGREGATORS, aggregate)(even_MNK, opinion.mask_NK))
-
-
-def describe_choice(chosen: ChosenStrength) -> dict[str, Any]:
-    """How the strength was chosen: the choice, the grid and its likelihoods, and how many rows had a say."""
-    likelihoods = [value if np.isfinite(value) else None for value in chosen.likelihood_G.tolist()]
-    choice = {"chosen": chosen.strength, "grid": chosen.grid_G.tolist(), "likelihoods": likelihoods}
-    return {**choice, "rows": chosen.rows}
+    combine = pick(AGGREGATORS, aggregate, key="rewards.aggregate")
+    return Scored(opinion, scores, even_MNK, combine(even_MNK, opinion.mask_NK))
 
 
 def measure_holdout(holdout: Scored, opinion: Predictions, right_NK: np.ndarray) -> dict[str, Any]:
@@ -196,21 +195,6 @@ def measure_holdout(holdout: Scored, opinion: Predictions, right_NK: np.ndarray)
     }
     members = [share_right(scores_NK, holdout.mask_NK, right_NK) for scores_NK in holdout.even_MNK]
     return {"accuracy": accuracy, "member_accuracy": members}
-
-
-def measure_members(transfer: Scored) -> dict[str, Any]:
-    """How far the members agree on the transfer pool."""
-    return {
-        "agreement": agreement(transfer.even_MNK, transfer.mask_NK),
-        "disagreement": float(np.nan_to_num(np.nanmean(disagreement(transfer.even_MNK, transfer.mask_NK)))),
-    }
-
-
-def holdout_verdicts(opinion: Predictions, inputs: Inputs, tools: Tools) -> np.ndarray:
-    """right_NK of the held-out easy questions, in the opinion's order."""
-    where = inputs.get("candidates", inputs.get("questions"))
-    by_id = {row.id: row for row in read_rows(where / f"{HOLDOUT}.jsonl", Example)}
-    return right_candidates([by_id[key] for key in opinion.ids.tolist()], inputs["gold"], tools)
 
 
 def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> ChosenStrength:

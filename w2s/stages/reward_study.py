@@ -42,6 +42,9 @@ ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}
 PROMPTS = ("id", "prompt")
 FEWEST = 2  # ordinary answers that an instruction of the pool needs
 
+Answer = tuple[str, str, float]
+"""Model, text, preference."""
+
 
 class Cut(NamedTuple):
     """The pairs of one seed. removed: by judged set, how many pairs training lost because their instruction, or one
@@ -90,15 +93,11 @@ def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float
     groups = {str(row.meta["group"]) for row in fit}
     apart = [row for row in pool.examples if row.meta["group"] not in groups]
     kept = {row.id for row in remove_leaks(bare(apart), bare(fit), near=near)[0]}
-    order = sorted(
-        (at for at, row in enumerate(pool.examples) if row.id in kept),
-        key=lambda at: hash_texts(str(seed), pool.examples[at].id),
-    )
+    places = [at for at, row in enumerate(pool.examples) if row.id in kept]
+    order = sorted(places, key=lambda at: hash_texts(str(seed), pool.examples[at].id))
     if len(order) < (count or 1):
-        raise BadInput(
-            f"rewards.study.pool.instructions: {count or 1} asked for; {len(order)} of {len(pool.examples)} are not "
-            "trained on (a larger rewards.study.held_out leaves more)"
-        )
+        left = f"{len(order)} of {len(pool.examples)} are not trained on (a larger rewards.study.held_out leaves more)"
+        raise BadInput(f"rewards.study.pool.instructions: {count or 1} asked for; {left}")
     chosen = np.array(order[:count])
     counts = {**pool.counts, "trained": len(pool.examples) - len(order)}
     return Pool([pool.examples[at] for at in chosen], pool.preference_NK[chosen], counts)
@@ -122,7 +121,7 @@ def read_answers(settings: RewardPool, root: Path | None) -> Pool:
         raise BadInput(f"rewards.study.pool.outputs: there is no file or folder {place}")
     answers = open_source(find(place, ["outputs"]) if place.is_dir() else place, ANSWERS, list(ANSWERS))
     prompts = read_prompts(place if place.is_dir() else place.parent)
-    texts: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    texts: dict[str, list[Answer]] = defaultdict(list)
     counts = Counter(answers=0, empty=0)
     models = set()
     for where, row in read_table(answers):
@@ -147,13 +146,9 @@ def read_answers(settings: RewardPool, root: Path | None) -> Pool:
 
 
 def make_pool(
-    prompts: Mapping[str, str],
-    answers: Mapping[str, list[tuple[str, str, float]]],
-    probes: Sequence[str],
-    counts: Counter,
-    place: Path,
+    prompts: dict[str, str], answers: dict[str, list[Answer]], probes: Sequence[str], counts: Counter, place: Path
 ) -> Pool:
-    """The pool of answers (question -> model, text, preference), without instructions that have too few."""
+    """The pool of answers by question, without instructions that have too few."""
     examples, preferences = [], []
     for key, rows in answers.items():
         rows = sorted(rows)
@@ -216,9 +211,7 @@ def pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: Cut, labels: Pseudo
     return {"rows": len(rows.fit), HELD_OUT: len(rows.held_out)}
 
 
-def judged_pairs(
-    here: Path, inputs: Inputs, tools: Tools, *, rows: Sequence[Example], name: str, content: str
-) -> Facts:
+def judged_pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: list[Example], name: str, content: str) -> Facts:
     """NAME.jsonl: pairs of a further set, without their preferences."""
     return {"rows": write_rows(here / f"{name}.jsonl", rows)}
 

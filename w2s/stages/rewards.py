@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from w2s.config.fields import RewardModels
-from w2s.stages import Facts, Inputs, Tools
+from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
 from w2s.stages.models import base_folder, costs
 from w2s.workers.job import Average, Reward, Score
@@ -22,35 +22,18 @@ def of_training(rewards: RewardModels) -> RewardModels:
     plain = RewardModels()
     if rewards.kind == "heads":  # these are of adapters
         rewards = dataclasses.replace(rewards, layers=plain.layers, rank=plain.rank, diversity=plain.diversity)
-    return dataclasses.replace(
-        rewards,
-        models=rewards.models[:1],
-        pairs=plain.pairs,
-        aggregate=plain.aggregate,
-        standardise=plain.standardise,
-        head_steps=plain.head_steps,
-        curve=plain.curve,
-        study=plain.study,
-    )
+    later = ("pairs", "aggregate", "standardise", "head_steps", "curve", "study")
+    rewards = dataclasses.replace(rewards, **{name: getattr(plain, name) for name in later})
+    return dataclasses.replace(rewards, models=rewards.models[:1])
 
 
 def ensemble(here: Path, inputs: Inputs, tools: Tools, *, rewards: RewardModels, seed: int) -> Facts:
     """Members that share a trunk (kind heads or adapters), trained together on the pairs of the parent `labels`."""
     learner = rewards.models[0]
-    job = Reward(
-        learner=learner,
-        seed=seed,
-        examples=str(inputs["labels"] / "targets.jsonl"),
-        labels=str(inputs["labels"] / "labels.npz"),
-        path=base_folder(inputs, learner),
-        kind=rewards.kind,
-        members=rewards.members,
-        layers=rewards.layers,
-        rank=rewards.rank,
-        diversity=rewards.diversity,
-        bootstrap=rewards.bootstrap,
-        runtime=tools.runtime,
-    )
+    examples, labels = (str(inputs["labels"] / name) for name in ("targets.jsonl", "labels.npz"))
+    names = ("kind", "members", "layers", "rank", "diversity", "bootstrap")
+    options = {name: getattr(rewards, name) for name in names} | {"runtime": tools.runtime}
+    job = Reward(learner, seed, examples, labels, base_folder(inputs, learner), **options)
     done = do_job(here / "fit-0", tools, job)
     return {"rows": done["rows"], "equal": done["equal"], **costs([done])}
 
@@ -65,7 +48,7 @@ def scores(here: Path, inputs: Inputs, tools: Tools, *, names: Sequence[str], se
 
     A set is SET.jsonl in the parent of its name, else in `questions`.
     """
-    examples = {name: str(inputs[name if name in inputs else "questions"] / f"{name}.jsonl") for name in sets}
+    examples = {name: str(find_set(inputs, name)) for name in sets}
     return do_job(here, tools, Score(list_models(inputs, "model-"), examples, list(names), tools.runtime))["rows"]
 
 

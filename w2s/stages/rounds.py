@@ -1,4 +1,4 @@
-"""One boosting round as a stage: its skeleton, and what is particular to questions with choices."""
+"""One boosting round as a stage, and how hard questions are by rounds' learners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,13 @@ from w2s.config.registry import pick
 from w2s.data.difficulty import folds as assign_folds
 from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.models import ask_model, base_folder, costs, fit_model, mean_opinion
-from w2s.stages.questions import answers, as_targets
+from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion
+from w2s.stages.questions import as_targets, read_gold
 from w2s.store.files import write_json
 from w2s.store.records import (
     Predictions,
     PseudoLabels,
     Round,
-    TokenWeights,
     Weights,
     align,
     concatenate,
@@ -33,11 +32,13 @@ from w2s.store.records import (
     write_arrays,
     write_rows,
 )
+from w2s.workers.job import Finetune
 
 
 @dataclass(frozen=True)
-class RoundStage:
-    """The folder, parents, tools and options of one round's stage."""
+class BoostingRound:
+    """One round over questions with choices, whose samples are rows; `stages.tokens` overrides what differs for written
+    answers."""
 
     here: Path
     inputs: Inputs
@@ -46,6 +47,8 @@ class RoundStage:
     learner: Learner
     boosting: Boosting
     seed: int
+    combiner: dict | None = None
+    """Needed with patience."""
 
     @property
     def name(self) -> str:
@@ -64,96 +67,109 @@ class RoundStage:
         size = len(weight_N)
         return np.bincount(adaboost.bootstrap(weight_N, size, self.round_seed), minlength=size)
 
+    def run(self) -> Facts:
+        """Fit on the weighted samples, judge rows not trained on, find an alpha and the next weights.
 
-class SampleKind(Protocol):
-    """What a round does in its own way for each kind of samples: `Rows` here, `Answers` in stages.tokens.
+        Writes round.json, weights.npz (for the next round), and what the round says of easy_fit (out of fold) and of
+        easy_holdout. If an earlier round stopped the boosting, round.json is null.
+        """
+        here, inputs = self.here, self.inputs
+        parents = [inputs[role] for at in range(self.index) if (role := f"round-{at}") in inputs]  # bagging has none
+        earlier = read_rounds(parents)
+        if any(record.stop for record in earlier):
+            write_json(here / "round.json", None)
+            return {"skipped": earlier[-1].stop}
+        labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
+        weights = self.read_weights(labels, parents[-1] / "weights.npz" if parents else None)
+        parts, judged_N, facts = self.fit_and_ask(labels, weights)
+        opinion, holdout = self.gather(parts, labels)
+        record, weights = self.update(labels, weights, opinion, judged_N)
+        write_arrays(here / "weights.npz", weights)
+        write_arrays(here / "easy_fit.npz", opinion)
+        write_arrays(here / "easy_holdout.npz", holdout)
+        record = self.watch(record, earlier, holdout)
+        write_json(here / "round.json", asdict(record))
+        return {**asdict(record), **costs(facts)}
 
-    `targets`: the file of examples that the labels are about.
-    """
+    def fit_and_ask(self, labels: PseudoLabels, weights: Any) -> tuple[list[Any], np.ndarray | None, list[dict]]:
+        """Fits the round's models as `boosting.errors` asks: what each says, judged_N, and each one's training facts.
+
+        judged_N: the rows whose errors count; None: all.
+        """
+        errors, folds, learner = self.boosting.errors, self.boosting.folds, self.learner
+        fold_N = assign_folds(labels.ids, folds, self.round_seed)
+        # The fold that each model does not train on; None: it trains on all rows.
+        held_out = {"cross_fit": list(range(folds)), "rotate": [self.index % folds], "in_sample": [None]}[errors]
+        job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, learner))
+        job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
+        parts, facts = [], []
+        for at, fold in enumerate(held_out):
+            folder, job = self.here / f"fit-{at}", dataclasses.replace(job, seed=self.round_seed * 10 + at)
+            rows = np.arange(len(fold_N)) if fold is None else np.flatnonzero(fold_N != fold)
+            chosen_weights = self.make_training_weights(weights, rows)
+            facts.append(fit_model(folder, self.tools, job, take(labels, rows), chosen_weights))
+            # Cross-fitted, what the round says of a row is what the model says that did not train on it.
+            ids = labels.ids[fold_N == fold].tolist() if errors == "cross_fit" else None
+            parts.append(self.ask(at, folder / "model", ids))
+        return parts, fold_N == held_out[0] if errors == "rotate" else None, facts
 
     @property
-    def targets(self) -> Path: ...
+    def targets(self) -> Path:
+        """The file of examples that the labels are about."""
+        return self.inputs["questions"] / "easy_fit.jsonl"
 
-    def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights | TokenWeights:
+    def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights:
         """The weights that the round before wrote to `path`, in the order of the labels; None: uniform ones."""
+        if path is None:
+            return Weights(labels.ids, np.full(len(labels.ids), 1 / len(labels.ids)))
+        return align(read_arrays(path, Weights), labels.ids)
 
-    def make_training_weights(self, weights: Any, rows: np.ndarray) -> Weights | TokenWeights:
+    def make_training_weights(self, weights: Weights, rows: np.ndarray) -> Weights:
         """The weights (sum 1) of the rows that one model trains on; for bagging, of a bootstrap sample of them."""
+        chosen = take(weights, rows)
+        weight_N = chosen.weight_N
+        if self.is_bagging:
+            weight_N = self.count_draws(weight_N) / len(rows)
+        return dataclasses.replace(chosen, weight_N=weight_N / weight_N.sum())
 
-    def ask(self, fold: int, model: Path, ids: list[str] | None) -> Any:
-        """What the model says of these rows of easy_fit; None: of all."""
+    def ask(self, fold: int, model: Path, ids: list[str] | None) -> dict[str, Predictions]:
+        """What the model says of these rows of easy_fit (None: of all), and of easy_holdout."""
+        sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
+        only = None if ids is None else {"easy_fit": ids}
+        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only)
 
-    def gather(self, parts: Sequence[Any], labels: PseudoLabels) -> tuple[Any, Any]:
+    def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
         """What the round says of easy_fit, in the order of the labels, and of easy_holdout."""
+        opinion = align(concatenate([part["easy_fit"] for part in parts]), labels.ids)
+        return opinion, mean_opinion([part["easy_holdout"] for part in parts])
 
     def update(
-        self, labels: PseudoLabels, weights: Any, opinion: Any, judged_N: np.ndarray | None
-    ) -> tuple[Round, Weights | TokenWeights]:
+        self, labels: PseudoLabels, weights: Weights, opinion: Predictions, judged_N: np.ndarray | None
+    ) -> tuple[Round, Weights]:
         """The round's record and the weights of the next round. judged_N: the rows whose errors count; None: all."""
-
-    def watch(self, record: Round, earlier: Sequence[Round], holdout: Any) -> Round:
-        """The record, with a reason to stop if the committee no longer improves on easy_holdout."""
-
-
-def run_round(stage: RoundStage, kind: SampleKind) -> Facts:
-    """One round: fit on the weighted samples, judge rows not trained on, find an alpha and the next weights.
-
-    Writes round.json, weights.npz (for the next round), and what the round says of easy_fit (out of fold) and of
-    easy_holdout. If an earlier round stopped the boosting, round.json is null.
-    """
-    here, inputs = stage.here, stage.inputs
-    parents = [inputs[role] for at in range(stage.index) if (role := f"round-{at}") in inputs]  # bagging has none
-    earlier = read_rounds(parents)
-    if any(record.stop for record in earlier):
-        write_json(here / "round.json", None)
-        return {"skipped": earlier[-1].stop}
-    labels = read_arrays(inputs["labels"] / "labels.npz", PseudoLabels)
-    weights = kind.read_weights(labels, parents[-1] / "weights.npz" if parents else None)
-    parts, judged_N, facts = fit_and_ask(stage, kind, labels, weights)
-    opinion, holdout = kind.gather(parts, labels)
-    record, weights = kind.update(labels, weights, opinion, judged_N)
-    write_arrays(here / "weights.npz", weights)
-    write_arrays(here / "easy_fit.npz", opinion)
-    write_arrays(here / "easy_holdout.npz", holdout)
-    record = kind.watch(record, earlier, holdout)
-    write_json(here / "round.json", asdict(record))
-    return {**asdict(record), **costs(facts)}
-
-
-def fit_and_ask(
-    stage: RoundStage, kind: SampleKind, labels: PseudoLabels, weights: Weights | TokenWeights
-) -> tuple[list[Any], np.ndarray | None, list[dict]]:
-    """Fits the round's models as `boosting.errors` asks: what each says, judged_N, and each one's training facts.
-
-    judged_N: the rows whose errors count; None: all.
-    """
-    boosting = stage.boosting
-    fold_N = assign_folds(labels.ids, boosting.folds, stage.round_seed)
-    # The fold that each model does not train on; None: it trains on all rows.
-    held_out = {
-        "cross_fit": list(range(boosting.folds)),
-        "rotate": [stage.index % boosting.folds],
-        "in_sample": [None],
-    }[boosting.errors]
-    parts, facts = [], []
-    for at, fold in enumerate(held_out):
-        rows = np.arange(len(fold_N)) if fold is None else np.flatnonzero(fold_N != fold)
-        done = fit_model(
-            stage.here / f"fit-{at}",
-            stage.tools,
-            learner=stage.learner,
-            base=base_folder(stage.inputs, stage.learner),
-            seed=stage.round_seed * 10 + at,
-            examples=kind.targets,
-            labels=take(labels, rows),
-            weights=kind.make_training_weights(weights, rows),
-            weighting=boosting.weighting,
+        boosting, gold_N, untrained_N = self.boosting, labels.target_NK.argmax(1), None
+        if "untrained" in self.inputs:
+            base = align(read_arrays(self.inputs["untrained"] / "easy_fit.npz", Predictions), labels.ids)
+            untrained_N = adaboost.wrongness(base.probs_NK, base.mask_NK, gold_N)
+        wrong_N = adaboost.wrongness(opinion.probs_NK, opinion.mask_NK, gold_N)
+        record, weight_N = adaboost.boosting_round(
+            self.index,
+            self.name,
+            adaboost.Samples(weights.weight_N, wrong_N, opinion.mask_NK.sum(1), untrained_N, judged_N),
+            booster=pick(adaboost.BOOSTERS, boosting.booster),
+            share_floor=boosting.min_effective_share,
+            least_share=boosting.least_effective_share,
         )
-        facts.append(done)
-        # Cross-fitted, what the round says of a row is what the model says that did not train on it.
-        ids = labels.ids[fold_N == fold].tolist() if boosting.errors == "cross_fit" else None
-        parts.append(kind.ask(at, stage.here / f"fit-{at}" / "model", ids))
-    return parts, fold_N == held_out[0] if boosting.errors == "rotate" else None, facts
+        return record, Weights(labels.ids, weight_N)
+
+    def watch(self, record: Round, earlier: Sequence[Round], holdout: Predictions) -> Round:
+        """The record, with a reason to stop if patience finds that the committee no longer improves on easy_holdout."""
+        inputs, patience = self.inputs, self.boosting.patience
+        if patience is None or record.stop:
+            return record
+        opinions = [read_arrays(inputs[f"round-{past.index}"] / "easy_holdout.npz", Predictions) for past in earlier]
+        accuracy_R = accuracy_by_rounds([*opinions, holdout], [*earlier, record], self.combiner, inputs["gold"])
+        return dataclasses.replace(record, stop=adaboost.stale_reason(accuracy_R, patience=patience))
 
 
 def read_round(folder: Path) -> Round | None:
@@ -167,67 +183,6 @@ def read_rounds(folders: Sequence[Path]) -> list[Round]:
     return [record for folder in folders if (record := read_round(folder)) is not None]
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Boosting of questions with choices: whole rows are the samples. `combiner`: needed with patience."""
-
-    stage: RoundStage
-    combiner: dict | None
-
-    @property
-    def targets(self) -> Path:
-        return self.stage.inputs["questions"] / "easy_fit.jsonl"
-
-    def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights:
-        if path is None:
-            return Weights(labels.ids, np.full(len(labels.ids), 1 / len(labels.ids)))
-        return align(read_arrays(path, Weights), labels.ids)
-
-    def make_training_weights(self, weights: Weights, rows: np.ndarray) -> Weights:
-        chosen = take(weights, rows)
-        weight_N = chosen.weight_N
-        if self.stage.is_bagging:
-            weight_N = self.stage.count_draws(weight_N) / len(rows)
-        return dataclasses.replace(chosen, weight_N=weight_N / weight_N.sum())
-
-    def ask(self, fold: int, model: Path, ids: list[str] | None) -> dict[str, Predictions]:
-        stage = self.stage
-        sets = {name: stage.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
-        only = None if ids is None else {"easy_fit": ids}
-        return ask_model(stage.here / f"ask-{fold}", stage.tools, sets=sets, by=stage.name, model=model, only=only)
-
-    def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
-        opinion = align(concatenate([part["easy_fit"] for part in parts]), labels.ids)
-        return opinion, mean_opinion([part["easy_holdout"] for part in parts])
-
-    def update(
-        self, labels: PseudoLabels, weights: Weights, opinion: Predictions, judged_N: np.ndarray | None
-    ) -> tuple[Round, Weights]:
-        stage, boosting, gold_N = self.stage, self.stage.boosting, labels.target_NK.argmax(1)
-        untrained_N = None
-        if "untrained" in stage.inputs:
-            base = align(read_arrays(stage.inputs["untrained"] / "easy_fit.npz", Predictions), labels.ids)
-            untrained_N = adaboost.wrongness(base.probs_NK, base.mask_NK, gold_N)
-        wrong_N = adaboost.wrongness(opinion.probs_NK, opinion.mask_NK, gold_N)
-        record, weight_N = adaboost.boosting_round(
-            stage.index,
-            stage.name,
-            adaboost.Samples(weights.weight_N, wrong_N, opinion.mask_NK.sum(1), untrained_N, judged_N),
-            booster=pick(adaboost.BOOSTERS, boosting.booster),
-            share_floor=boosting.min_effective_share,
-            least_share=boosting.least_effective_share,
-        )
-        return record, Weights(labels.ids, weight_N)
-
-    def watch(self, record: Round, earlier: Sequence[Round], holdout: Predictions) -> Round:
-        inputs, patience = self.stage.inputs, self.stage.boosting.patience
-        if patience is None or record.stop:
-            return record
-        opinions = [read_arrays(inputs[f"round-{one.index}"] / "easy_holdout.npz", Predictions) for one in earlier]
-        accuracy_R = accuracy_by_rounds([*opinions, holdout], [*earlier, record], self.combiner, inputs["gold"])
-        return dataclasses.replace(record, stop=adaboost.stale_reason(accuracy_R, patience=patience))
-
-
 def boosting_round(
     here: Path,
     inputs: Inputs,
@@ -239,9 +194,8 @@ def boosting_round(
     combiner: dict | None,
     seed: int,
 ) -> Facts:
-    """One round over questions with choices (`run_round`); `combiner` is needed if boosting has patience."""
-    stage = RoundStage(here, inputs, tools, index, learner, boosting, seed)
-    return run_round(stage, Rows(stage, combiner))
+    """One round over questions with choices; `combiner` is needed if boosting has patience."""
+    return BoostingRound(here, inputs, tools, index, learner, boosting, seed, combiner).run()
 
 
 def accuracy_by_rounds(
@@ -249,7 +203,7 @@ def accuracy_by_rounds(
 ) -> np.ndarray:
     """The committee's accuracy on easy_holdout after 1, 2, ... rounds."""
     first, probs_RNK, abstained_RN = stack(opinions)
-    gold_N = read_gold(first, gold_folder)
+    gold_N = find_answers(first, gold_folder)
     alpha_R = np.array([max(record.alpha, 0.0) for record in rounds])
     combine = pick(COMBINERS, combiner)
     return diagnostics.accuracy_by_rounds(probs_RNK, first.mask_NK, alpha_R, gold_N, abstained_RN, combiner=combine)
@@ -259,13 +213,13 @@ def stack(opinions: Sequence[Predictions]) -> tuple[Predictions, np.ndarray, np.
     """The first opinion, and probs_RNK and abstained_RN of all in its order."""
     first = opinions[0]
     aligned = [align(opinion, first.ids) for opinion in opinions]
-    return first, np.array([one.probs_NK for one in aligned]), np.array([one.abstained_N for one in aligned])
+    return first, np.array([row.probs_NK for row in aligned]), np.array([row.abstained_N for row in aligned])
 
 
-def read_gold(opinion: Predictions, gold_folder: Path) -> np.ndarray:
+def find_answers(opinion: Predictions, gold_folder: Path) -> np.ndarray:
     """gold_N: the right positions of the opinion's rows."""
-    answer = answers(gold_folder)
-    return np.array([answer[key] for key in opinion.ids.tolist()])
+    gold = read_gold(gold_folder)
+    return np.array([gold[key].answer for key in opinion.ids.tolist()])
 
 
 def cross_fitted(
@@ -283,17 +237,11 @@ def cross_fitted(
     opinions, facts = [], []
     for fold in range(folds):
         write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in np.flatnonzero(fold_N == fold)])
-        done = fit_model(
-            here / f"fit-{fold}",
-            tools,
-            learner=learner,
-            base=base_folder(inputs, learner),
-            seed=seed * 1000 + fold,
-            examples=here / "pool.jsonl",
-            labels=take(labels, np.flatnonzero(fold_N != fold)),
-        )
-        facts.append(done)
-        sets, model = {"pool": here / f"fold-{fold}.jsonl"}, here / f"fit-{fold}" / "model"
-        opinions.append(ask_model(here / f"ask-{fold}", tools, sets=sets, by="cross_fitted", model=model)["pool"])
+        path, folder = str(here / "pool.jsonl"), here / f"fit-{fold}"
+        base = base_folder(inputs, learner)
+        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, runtime=tools.runtime)
+        facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
+        sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"
+        opinions.append(ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted")["pool"])
     write_arrays(here / "pool.npz", concatenate(opinions))
     return {"rows": len(examples), **costs(facts)}

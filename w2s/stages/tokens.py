@@ -17,17 +17,9 @@ from w2s.grading.answers import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, rank
-from w2s.stages.rounds import RoundStage, read_rounds, run_round
-from w2s.store.records import (
-    Example,
-    PseudoLabels,
-    Round,
-    TokenRanks,
-    TokenWeights,
-    read_arrays,
-    read_rows,
-    write_arrays,
-)
+from w2s.stages.questions import read_in_order
+from w2s.stages.rounds import BoostingRound, read_rounds
+from w2s.store.records import PseudoLabels, Round, TokenRanks, TokenWeights, read_arrays, write_arrays
 from w2s.workers.job import Base
 
 RIGHT, WRONG = 0, 1
@@ -42,50 +34,49 @@ def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Fac
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Boosting of written answers: their tokens, or the answers as wholes, are the samples (`rounds.SampleKind`)."""
+class Answers(BoostingRound):
+    """One round over written answers: their tokens, or the answers as wholes, are the samples."""
 
-    stage: RoundStage
-    mixture: str
+    mixture: str = "linear"
+    """How the models of the round are mixed."""
 
     @property
     def targets(self) -> Path:
-        return self.stage.inputs["labels"] / "targets.jsonl"
+        return self.inputs["labels"] / "targets.jsonl"
 
     def read_base(self, labels: PseudoLabels) -> TokenRanks:
         """How the untrained base ranks the tokens of easy_fit."""
-        return tokens.gathered([read_arrays(self.stage.inputs["untrained"] / "easy_fit.npz", TokenRanks)], labels.ids)
+        return tokens.gathered([read_arrays(self.inputs["untrained"] / "easy_fit.npz", TokenRanks)], labels.ids)
 
     def read_weights(self, labels: PseudoLabels, path: Path | None) -> TokenWeights:
         base = self.read_base(labels)
-        uniform = tokens.layout(base, tokens.uniform(base.length_N, by=self.stage.boosting.tokens.by))
+        uniform = tokens.layout(base, tokens.uniform(base.length_N, by=self.boosting.tokens.by))
         return uniform if path is None else tokens.carry(read_arrays(path, TokenWeights), uniform)
 
     def make_training_weights(self, weights: TokenWeights, rows: np.ndarray) -> TokenWeights:
         chosen = tokens.take_rows(weights, rows)
         weight_T = chosen.weight_T
-        if self.stage.is_bagging:
+        if self.is_bagging:
             weight_N = tokens.by_row(chosen)[0].weight_N
-            times_N = self.stage.count_draws(weight_N) / (len(rows) * weight_N)
+            times_N = self.count_draws(weight_N) / (len(rows) * weight_N)
             weight_T = weight_T * np.repeat(times_N, chosen.length_N)
         return dataclasses.replace(chosen, weight_T=weight_T / weight_T.sum())
 
     def ask(self, fold: int, model: Path, ids: list[str] | None) -> TokenRanks:
-        return rank(self.stage.here / f"rank-{fold}", self.stage.tools, [[model]], [1.0], self.targets, ids=ids)[0]
+        return rank(self.here / f"rank-{fold}", self.tools, [[model]], [1.0], self.targets, ids=ids)[0]
 
     def gather(self, parts: Sequence[TokenRanks], labels: PseudoLabels) -> tuple[TokenRanks, TokenRanks]:
-        stage, models = self.stage, sorted(self.stage.here.glob("fit-*/model"))
-        targets = stage.inputs["holdout"] / "targets.jsonl"
-        holdout = rank(stage.here / "rank-holdout", stage.tools, [models], [1.0], targets, mixture=self.mixture)[0]
+        models, targets = sorted(self.here.glob("fit-*/model")), self.inputs["holdout"] / "targets.jsonl"
+        holdout = rank(self.here / "rank-holdout", self.tools, [models], [1.0], targets, mixture=self.mixture)[0]
         return tokens.gathered(parts, labels.ids), holdout
 
     def update(
         self, labels: PseudoLabels, weights: TokenWeights, opinion: TokenRanks, judged_N: np.ndarray | None
     ) -> tuple[Round, TokenWeights]:
-        stage, boosting, base = self.stage, self.stage.boosting, self.read_base(labels)
+        boosting, base = self.boosting, self.read_base(labels)
         record, weight_T = tokens.token_round(
-            stage.index,
-            stage.name,
+            self.index,
+            self.name,
             weights.weight_T,
             tokens.wrongness(opinion.above_T, opinion.tied_T),
             opinion.length_N,
@@ -104,15 +95,11 @@ class Answers:
 
     def mark_counted(self, weights: TokenWeights) -> np.ndarray | None:
         """count_T: which tokens count as right or wrong; None: all."""
-        if self.stage.boosting.tokens.count == "all":
+        if self.boosting.tokens.count == "all":
             return None
-        texts = {row.id: row.choices[0] for row in read_rows(self.targets, Example)}
-        texts = [texts[key] for key in weights.ids.tolist()]
+        texts = [row.choices[0] for row in read_in_order(self.targets, weights.ids)]
         from_N = np.array([max(text.rfind(final_answer(text) or text), 0) for text in texts])
         return tokens.overlapping(weights, from_N, np.array([len(text) for text in texts]))
-
-    def watch(self, record: Round, earlier: Sequence[Round], holdout: TokenRanks) -> Round:
-        return record  # patience watches questions with choices alone
 
 
 def token_round(
@@ -126,9 +113,8 @@ def token_round(
     mixture: str,
     seed: int,
 ) -> Facts:
-    """One round over the tokens of written answers (`rounds.run_round`); `mixture`: how a round's models are mixed."""
-    stage = RoundStage(here, inputs, tools, index, learner, boosting, seed)
-    return run_round(stage, Answers(stage, mixture))
+    """One round over the tokens of written answers."""
+    return Answers(here, inputs, tools, index, learner, boosting, seed, mixture=mixture).run()
 
 
 def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: str, rounds: int) -> Facts:
@@ -149,10 +135,9 @@ def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: 
         mixed = rank(here / "rank", tools, models, alpha_R, targets, mixture=mixture)
         accuracy_R = [1 - wrong_answers(ranks).mean() for ranks in mixed]
         used = adaboost.best_rounds(accuracy_R)
-    answer_RN = np.where(wrong_RN > 0.5, WRONG, RIGHT)
     gold_N = np.full(wrong_RN.shape[1], RIGHT)
-    evidence = Ballots(answer_RN[:used], wrong_RN[:used], gold_N, np.full(len(gold_N), 2))
-    return write_voters(here, records, alpha_R[:used], evidence, alphas, np.array(accuracy_R), wrong_RN)
+    ballots = Ballots(np.where(wrong_RN > 0.5, WRONG, RIGHT), wrong_RN, gold_N, np.full(len(gold_N), 2))
+    return write_voters(here, records, used, ballots, alphas, np.array(accuracy_R))
 
 
 def wrong_answers(ranks: TokenRanks) -> np.ndarray:

@@ -15,11 +15,12 @@ from w2s.grading.candidates import merge_all
 from w2s.grading.inputs import find_entry
 from w2s.grading.judge import judge
 from w2s.sandbox.tiers import tier
-from w2s.stages import Facts, Inputs, Tools
+from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
 from w2s.stages.models import base_folder
+from w2s.stages.questions import read_gold
 from w2s.store.log import show_progress
-from w2s.store.records import Example, Gold, Outcome, Predictions, read_arrays, read_rows, write_rows
+from w2s.store.records import Example, Outcome, Predictions, read_arrays, read_rows, write_rows
 from w2s.workers.job import Base, Sample
 
 STOPS = {
@@ -57,24 +58,12 @@ def texts(
     models, alphas = ([None], [1.0]) if untrained else find_writers(inputs, best_alone)
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
-    examples = inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
-    job = Sample(
-        models=models,
-        alphas=alphas,
-        examples=str(examples),
-        max_new_tokens=writing["max_new_tokens"],
-        samples=samples,
-        temperature=temperature,
-        stop=[*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]],
-        seed=seed,
-        top=top,
-        mixture=writing["mixture"],
-        mix=writing["mix"],
-        base=Base(learner, base_folder(inputs, learner)),
-        one_base=one_base,
-        runtime=tools.runtime,
-    )
-    done = do_job(here, tools, job)
+    examples = find_set(inputs, on)
+    stop = [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]]
+    base, most = Base(learner, base_folder(inputs, learner)), writing["max_new_tokens"]
+    job = Sample(models, alphas, str(examples), most, samples, temperature, stop, seed, top)
+    job = dataclasses.replace(job, mixture=writing["mixture"], mix=writing["mix"], base=base, one_base=one_base)
+    done = do_job(here, tools, dataclasses.replace(job, runtime=tools.runtime))
     if (here / "samples.jsonl").exists():  # else a killed stage had come so far
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
     return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}
@@ -106,9 +95,8 @@ def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Fac
     """Judge what was written for the set `on`: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
     if not (inputs["texts"] / f"{on}_texts.jsonl").exists():
         return {"skipped": "nothing was written"}
-    written = read_texts(inputs["texts"], on)
-    gold = {row.id: row for row in read_rows(inputs["gold"] / "gold.jsonl", Gold)}
-    examples = read_rows(inputs[on if on in inputs else "questions"] / f"{on}.jsonl", Example)
+    written, gold = read_texts(inputs["texts"], on), read_gold(inputs["gold"])
+    examples = read_rows(find_set(inputs, on), Example)
     rows = [(example, gold[example.id], text) for example in examples for text in written[example.id]["texts"]]
     with show_progress(f"{by} judged on {on}") as show:
         verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed, progress=show)

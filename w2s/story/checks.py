@@ -75,13 +75,10 @@ def check_written(config: Config) -> None:
         for key, learner in learners.items()
         if learner.model.kind != "lm"
     ]
-    if config.label.made != "winner":  # learners that write together must see the same words
-        prompts = [learner.model.prompt for learner in config.learners]
-        problems += [
-            f"learners.{at}.model.prompt: {prompt} given; allowed: that of learners.0, or label.made: winner"
-            for at, prompt in enumerate(prompts)
-            if prompt != prompts[0]
-        ]
+    for at, prompt in enumerate(learner.model.prompt for learner in config.learners):
+        if config.label.made != "winner" and prompt != config.learners[0].model.prompt:  # they write together
+            allowed = "that of learners.0, or label.made: winner"
+            problems.append(f"learners.{at}.model.prompt: {prompt} given; allowed: {allowed}")
     if config.boosting.patience is not None:
         problems.append("boosting.patience: it needs questions with choices; allowed for others: null")
     if config.data.difficulty["name"] == "loss":

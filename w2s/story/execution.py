@@ -63,12 +63,9 @@ def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, 
     """Make stages as soon as their parents are there, the first declared first; after a failure nothing new starts, and
     it is raised when what is running has ended."""
     place = {stage.key: at for at, stage in enumerate(todo)}
-    graph = graphlib.TopologicalSorter(
-        {
-            at: {place[parent.key] for parent in stage.parents.values() if parent.key in place}
-            for at, stage in enumerate(todo)
-        }
-    )
+    graph: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
+    for at, stage in enumerate(todo):
+        graph.add(at, *{place[parent.key] for parent in stage.parents.values() if parent.key in place})
     graph.prepare()
     ready: list[int] = []
     running: dict[concurrent.futures.Future, int] = {}
@@ -99,11 +96,9 @@ SHOWN_FACTS = ("error", "alpha", "stop", "skipped", "used", "kept", "rows")
 def line_about(stage: Stage, store: Store, at: int, total: int) -> str:
     """'[12/140] seed 0 · round 3: error 0.31, alpha 0.52 (1.9 s)'."""
     manifest = store.manifest(stage)
-    facts = {key: value for key, value in manifest["facts"].items() if key in SHOWN_FACTS}
+    facts = {key: value for key, value in manifest["facts"].items() if key in SHOWN_FACTS and value is not None}
     words = ", ".join(
-        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in facts.items()
-        if value is not None
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in facts.items()
     )
     return f"[{at}/{total}] {stage.title}{': ' if words else ''}{words} ({manifest['seconds']:.1f} s)"
 

@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from w2s.config.fields import Config
 from w2s.config.plugins import find_used
@@ -24,8 +23,8 @@ from w2s.story.checks import check_methods, check_written
 from w2s.story.models import fit_learner, fit_student
 from w2s.story.objective import train_student
 from w2s.story.questions import is_written, label_by_gold, label_by_record, split_questions
-from w2s.story.rewards import preferences_of, score_candidates, tilt
-from w2s.story.teller import FIT, TRANSFER, Fitted, Form, Sets, Speaker, Teller
+from w2s.story.rewards import make_preference_reader, score_candidates, tilt
+from w2s.story.teller import FIT, TRANSFER, Answers, Form, Sets, Speaker, Stages, Teller
 
 # Of a stage's work, raised by hand when the same inputs may give another result.
 JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
@@ -56,7 +55,7 @@ def chain(teller: Teller) -> None:
     committee = form.combine(teller, sets, "committee", learners, config.label.alphas)
     if config.controls.uniform:
         form.combine(teller, sets, "uniform", learners, UNIFORM)
-    form.combine(teller, sets, "best_learner", learners, config.label.alphas, best_alone=True)
+    form.combine(teller, sets, "best_learner", learners, config.label.alphas, alone=True)
     floor = tell_weak_controls(teller, sets, form, easy)
 
     # 3. The committee, tilted by reward models if asked, labels the transfer pool; the student learns from these
@@ -69,7 +68,7 @@ def chain(teller: Teller) -> None:
 
     # 4. The student's own controls: other labels for the same base.
     if config.controls.naive_student:
-        fit_student(teller, sets, form, "naive_student", form.label(teller, sets, floor.answers))
+        fit_student(teller, sets, form, "naive_student", form.label(teller, sets, floor))
     if config.controls.unrewarded and tilted:
         fit_student(teller, sets, form, "unrewarded", form.label(teller, sets, committee.answers))
     if config.label.recorded:
@@ -85,20 +84,18 @@ def chain(teller: Teller) -> None:
 
 
 def choose_form(teller: Teller) -> Form:
-    """The functions in which questions with choices and written answers differ."""
     if not is_written(teller.tools.rows(teller.seed)[0]):
         return choices
     check_written(teller.config)
     return written
 
 
-def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> Fitted | None:
-    """Learners beside the committee, of the same cost where they are compared with it. Returns the floor."""
+def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> Answers | None:
+    """Learners beside the committee, of the same cost where they are compared with it. Returns the floor's answers."""
     config, controls = teller.config, teller.config.controls
     if controls.bagged:
         bagging = dataclasses.replace(config.boosting, booster={"name": "bagging"}, patience=None)
-        bagged = form.boost(teller, sets, "bagged", bagging, easy)
-        form.combine(teller, sets, "bagged", bagged, BOOSTED)
+        form.combine(teller, sets, "bagged", form.boost(teller, sets, "bagged", bagging, easy), BOOSTED)
     if controls.answer_level and form is written:  # with choices every round is by whole answers already
         by_answer = form.boost(teller, sets, written.VOTERS, written.boost_answers(config.boosting), easy)
         form.combine(teller, sets, written.VOTERS, by_answer, BOOSTED)
@@ -113,20 +110,12 @@ def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> F
 def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy = tell_chain) -> list[Stage]:
     """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
     check_methods(config)
+    readers = make_row_reader(config), make_suite_reader(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
-    tools = Tools(
-        config.runtime, make_row_reader(config), make_suite_reader(config), run_job, recorded, preferences_of(config)
-    )
+    tools = Tools(config.runtime, *readers, run_job, recorded, make_preference_reader(config))
     stages: dict[str, Stage] = {}
 
-    def declare(
-        work: Callable,
-        title: str,
-        *,
-        parents: Mapping[str, Stage],
-        options: Mapping[str, Any],
-        tags: Mapping[str, Any],
-    ) -> Stage:
+    def declare(work: Callable, title: str, parents: Stages, options: Mapping, tags: Mapping) -> Stage:
         section = json.loads(json.dumps(options, default=dataclasses.asdict))
         if used := find_used(section):
             section["plugins"] = used

@@ -1,9 +1,9 @@
-"""Models as one seed tells them: what they start from, their training on labels, and what they write for a suite."""
+"""Models as one seed tells them: what they start from, their training on labels, their opinions and their texts."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from w2s.models.kinds import find_kind
 from w2s.stages import models, writing
 from w2s.store.artifacts import Stage
 from w2s.story.checks import builtin_recipe
-from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Fitted, Form, Sets, Speaker, Teller
+from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Answers, Form, Sets, Speaker, Stages, Teller
 
 
-def find_base(teller: Teller, learner: Learner) -> dict[str, Stage]:
+def find_base(teller: Teller, learner: Learner) -> Stages:
     """What a learner starts from: a builtin model, or a local folder as it is now; for a hub name, nothing."""
     scheme, _, name = learner.model.path.partition(":")
     if not find_kind(learner.model.kind).is_network:
@@ -27,12 +27,11 @@ def find_base(teller: Teller, learner: Learner) -> dict[str, Stage]:
         if not content:
             return {}
         title = f"base model {learner.model.path}"
-        return {"base": teller.declare(models.local_model, title, parents={}, options={"content": content}, tags=tags)}
+        return {"base": teller.declare(models.local_model, title, {}, {"content": content}, tags)}
     sources = teller.config.data.sources
     world = teller.seed % next((spec.get("worlds", 2) for spec in sources if spec["name"] == "world"), 1)
     options = {"builtin": name, "world": world, "recipe": builtin_recipe(name, teller.config.limit)}
-    title = f"world {world} · base model {name}"
-    return {"base": teller.declare(models.pretrain, title, parents={}, options=options, tags=tags)}
+    return {"base": teller.declare(models.pretrain, f"world {world} · base model {name}", {}, options, tags)}
 
 
 def untrain(learner: Learner) -> Learner:
@@ -41,86 +40,80 @@ def untrain(learner: Learner) -> Learner:
     return Learner(model, Train(max_tokens=learner.train.max_tokens))
 
 
-def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Fitted:
-    """The first learner, trained on labels of easy_fit (`longer` times as long) and asked about every set."""
+def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Answers | None:
+    """The answers of the first learner, trained on labels of easy_fit (`longer` times as long)."""
     learner = teller.config.learners[0]
-    options = {"learner": learner, "split": FIT, "longer": longer, "is_student": False}
-    model = fit(teller, sets, name, labels, options)
-    return Fitted(model, form.ask(teller, sets, Speaker(name, learner, model), (TRANSFER, TEST)))
+    model = fit(teller, sets, Speaker(name, learner), labels, FIT, longer)
+    return form.ask(teller, sets, Speaker(name, learner, model), (TRANSFER, TEST))
 
 
-def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, split: str = TRANSFER) -> Fitted:
+def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, split: str = TRANSFER) -> Stage:
     """The student's base, trained on labels of a split and asked about the hard test and every further suite."""
-    options = {"learner": teller.student, "split": split, "longer": 1, "is_student": True}
-    model = fit(teller, sets, name, labels, options)
-    return Fitted(model, form.ask(teller, sets, Speaker(name, teller.student, model, is_student=True)))
+    student = Speaker(name, teller.student, is_student=True)
+    model = fit(teller, sets, student, labels, split)
+    form.ask(teller, sets, dataclasses.replace(student, model=model))
+    return model
 
 
-def fit(teller: Teller, sets: Sets, name: str, labels: Stage, options: Mapping[str, Any]) -> Stage:
-    return teller.tell(
-        models.fit,
-        name,
-        parents={"questions": sets.questions, "labels": labels, **find_base(teller, options["learner"])},
-        options={"seed": teller.seed, **options},
-        tags={"kind": "model", "model": name},
-    )
+def fit(teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, longer: int = 1) -> Stage:
+    """The base, trained on labels of a split, `longer` times as long as its config says."""
+    parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
+    options = {"learner": base.learner, "seed": teller.seed, "split": split}
+    options |= {"longer": longer, "is_student": base.is_student}
+    return teller.tell(models.fit, base.name, parents, options, {"kind": "model", "model": base.name})
 
 
-# --- further suites --------------------------------------------------------------------------------------------------
+# --- opinions and texts ----------------------------------------------------------------------------------------------
 
 
-def ask_suites(
-    teller: Teller, sets: Sets, speaker: Speaker, origin: Mapping[str, Stage], kind: str = "opinion"
-) -> dict[str, Stage]:
-    """Suite -> the opinion on its choices, each a stage of its own: a further suite adds stages and changes none."""
+def ask_about(
+    teller: Teller, speaker: Speaker, title: str, parents: Stages, sets: tuple[str, ...], kind: str = "opinion"
+) -> Stage:
+    """A model's opinion on the candidates of some sets. kind: the tag of the stage."""
     learner = untrain(speaker.learner) if speaker.model is None else None
+    options = {"by": speaker.name, "sets": sets, "learner": learner}
+    return teller.tell(models.opinion, title, parents, options, {"kind": kind, "model": speaker.name})
+
+
+def ask_suites(teller: Teller, sets: Sets, speaker: Speaker, origin: Stages, kind: str = "opinion") -> Stages:
+    """Suite -> the opinion on its choices, each a stage of its own: a further suite adds stages and changes none."""
     return {
-        name: teller.tell(
-            models.opinion,
-            f"{speaker.name} answers {name}",
-            parents={name: suite, **origin},
-            options={"by": speaker.name, "sets": (name,), "learner": learner},
-            tags={"kind": kind, "model": speaker.name},
-        )
+        name: ask_about(teller, speaker, f"{speaker.name} answers {name}", {name: suite, **origin}, (name,), kind)
         for name, suite in sets.suites.items()
     }
 
 
-def write_suites(
-    teller: Teller, sets: Sets, name: str, origin: Mapping[str, Stage], options: Mapping[str, Any]
-) -> None:
+def write_suites(teller: Teller, sets: Sets, name: str, origin: Stages, options: dict[str, Any]) -> None:
     """What a language model (or a committee) writes for further suites, judged. options: learner and who writes."""
     evaluation = teller.config.evaluation
-    sampling = {"samples": evaluation.programs, "temperature": evaluation.temperature}
+    options = {"samples": evaluation.programs, "temperature": evaluation.temperature, **options}
     for on, (suite, gold) in sets.written_suites.items():
-        texts = teller.tell(
-            writing.texts,
-            f"{name} writes {on}",
-            parents={on: suite, **origin},
-            options={
-                "on": on,
-                "writing": choose_writing(teller, evaluation.max_new_tokens),
-                "seed": teller.seed,
-                **sampling,
-                **options,
-            },
-            tags={"kind": "texts", "model": name},
-        )
-        judge_texts(teller, name, on, {"texts": texts, on: suite, "gold": gold})
+        texts = write_texts(teller, name, on, {on: suite, **origin}, options, evaluation.max_new_tokens)
+        judge(teller, name, on, {"texts": texts, on: suite, "gold": gold})
 
 
-def choose_writing(teller: Teller, max_new_tokens: int) -> dict[str, Any]:
-    """How texts are written, by one learner or by several together."""
+def write_texts(
+    teller: Teller, name: str, on: str, parents: Stages, options: dict[str, Any], max_tokens: int, kind: str = "texts"
+) -> Stage:
+    """What a model or a committee writes for a set. kind: the tag of the stage."""
     config = teller.config.writing
-    return {"max_new_tokens": max_new_tokens, "stop": config.stop, "mixture": config.mixture, "mix": config.mix}
+    how = {"max_new_tokens": max_tokens, "stop": config.stop, "mixture": config.mixture, "mix": config.mix}
+    options = {"on": on, "writing": how, "seed": teller.seed, **options}
+    title = f"{name} {'samples' if kind == 'samples' else 'writes'} {on}"
+    return teller.tell(writing.texts, title, parents, options, {"kind": kind, "model": name})
 
 
-def judge_texts(teller: Teller, name: str, on: str, parents: Mapping[str, Stage]) -> None:
+def judge(teller: Teller, name: str, on: str, parents: Stages) -> None:
     """What was written, right or wrong. Nothing that is trained descends from this."""
-    teller.tell(
-        writing.judged,
-        f"{name} judged on {on}",
-        parents=parents,
-        options={"by": name, "on": on},
-        tags={"kind": "outcomes", "model": name, "suite": on},
-    )
+    tags = {"kind": "outcomes", "model": name, "suite": on}
+    teller.tell(writing.judged, f"{name} judged on {on}", parents, {"by": name, "on": on}, tags)
+
+
+def tell_labels(
+    teller: Teller, sets: Sets, work: Callable, answers: Answers, options: dict[str, Any], shuffled: bool
+) -> Stage:
+    """Pseudo-labels for the transfer pool, made of answers by `work`."""
+    parents = {"questions": sets.questions, **answers.stages}
+    tags = {"kind": "labels", "model": "shuffled" if shuffled else answers.by}
+    title = f"labels by {answers.by}{', shuffled' if shuffled else ''}"
+    return teller.tell(work, title, parents, {**options, "seed": teller.seed, "shuffled": shuffled}, tags)

@@ -23,20 +23,15 @@ def train_student(
         fit_student(teller, sets, form, "student", labels)
         return
     check_objective(config, form)
-    parents = {"model": fit_student(teller, sets, form, SFT, labels).model}
+    parents = {"model": fit_student(teller, sets, form, SFT, labels)}
     options = {"objective": objective, "learner": teller.student, "seed": teller.seed}
     if objective["name"] == "dpo":
         parents |= {"pairs": agree_on_pairs(teller, sets, form, committee, scored)}
     else:
         parents |= {"questions": sets.questions, "scores": scored.scores, **number("judge", scored.models)}
         options |= choose_reward(config)
-    model = teller.tell(
-        objectives.optimise,
-        f"student, {objective['name']}",
-        parents=parents,
-        options=options,
-        tags={"kind": "model", "model": "student"},
-    )
+    tags = {"kind": "model", "model": "student"}
+    model = teller.tell(objectives.optimise, f"student, {objective['name']}", parents, options, tags)
     form.ask(teller, sets, Speaker("student", teller.student, model, is_student=True))
 
 
@@ -49,10 +44,8 @@ def check_objective(config: Config, form: Form) -> None:
         # Its pairs would list the chosen text and the rejected one alone, the chosen one always first.
         raise BadInput("student.model.prompt: 'listed' given with dpo; a pair has not all of a question's choices")
     if name != "dpo":
-        raise BadInput(
-            f"student.objective: {name!r} given; allowed for questions with choices: sft, dpo "
-            "(what the student would write is no choice)"
-        )
+        allowed = "allowed for questions with choices: sft, dpo (what the student would write is no choice)"
+        raise BadInput(f"student.objective: {name!r} given; {allowed}")
 
 
 def choose_reward(config: Config) -> dict:
@@ -66,17 +59,8 @@ def choose_reward(config: Config) -> dict:
 
 def agree_on_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: Scored) -> Stage:
     """Pairs of the transfer pool's candidates that the committee and the reward models agree on."""
-    return teller.tell(
-        objectives.agreed_pairs,
-        "pairs that committee and rewards agree on",
-        parents={
-            "opinion": form.find_opinion(teller, sets, committee, TRANSFER),
-            "scores": scored.scores,
-            **as_candidates(form.find_candidates(teller, sets, committee, TRANSFER)),
-        },
-        options={
-            "aggregate": teller.config.rewards.aggregate,
-            "standardised": teller.config.rewards.standardise,
-        },
-        tags={"kind": "pairs"},
-    )
+    parents = {"opinion": form.find_opinion(teller, sets, committee, TRANSFER), "scores": scored.scores}
+    parents |= as_candidates(form.find_candidates(teller, sets, committee, TRANSFER))
+    options = {"aggregate": teller.config.rewards.aggregate, "standardised": teller.config.rewards.standardise}
+    title = "pairs that committee and rewards agree on"
+    return teller.tell(objectives.agreed_pairs, title, parents, options, {"kind": "pairs"})

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from w2s.config.fields import Config, Model
+from w2s.config.fields import Config
 from w2s.config.registry import pick
 from w2s.config.smoke import smoke
 from w2s.prompts import PROMPTS, continuation
@@ -72,17 +72,12 @@ def list_splits(split: dict[str, list[Example]] | None) -> list[str]:
 def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list[str]:
     """The first question of the splits as the first learner and the student see it."""
     lines = []
-    for who, model, name in (
-        ("learner 1", config.learners[0].model, FIT),
-        ("student", config.student.model, TRANSFER),
-    ):
+    who_sees = ("learner 1", config.learners[0].model, FIT), ("student", config.student.model, TRANSFER)
+    for who, model, name in who_sees:
         if split and split[name]:
-            lines += [f"{who} ({model.path}, {model.kind}) would see:", *render_prompt(model, split[name][0]), ""]
+            example = split[name][0]
+            prompt = pick(PROMPTS, model.prompt)(example)
+            lines += [f"{who} ({model.path}, {model.kind}) would see:"]
+            lines += [f"  | {line}" for line in prompt.splitlines()]
+            lines += [*(f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices), ""]
     return lines
-
-
-def render_prompt(model: Model, example: Example) -> list[str]:
-    prompt = pick(PROMPTS, model.prompt)(example)
-    return [f"  | {line}" for line in prompt.splitlines()] + [
-        f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices
-    ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from w2s.data.rows import hash_folder, hash_rows, suite_name
 from w2s.stages import questions, rounds
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example
 from w2s.story.models import find_base
-from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, UNSEEDED, Sets, Teller
+from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, UNSEEDED, Sets, Stages, Teller
 
 GOLD = {"easy": (FIT, HOLDOUT), TRANSFER: (TRANSFER,), TEST: (TEST,)}
 
@@ -28,70 +27,42 @@ def split_questions(teller: Teller) -> Sets:
     """Easy and hard questions in four splits, their gold apart, and the further suites."""
     config, seed, content = teller.config, teller.seed, hash_rows(teller.tools.rows(teller.seed))
     data = dataclasses.replace(config.data, root=None)  # the rows count, not the folder they lie in
-    options: dict[str, Any] = {"data": data, "seed": seed, "content": content}
-    if config.limit:  # the keys of a whole run do not know of it
-        options["limit"] = config.limit
-    split = teller.tell(
-        questions.questions,
-        "questions",
-        parents=find_difficulty(teller, content),
-        options=options,
-        tags={"kind": "questions"},
-    )
-    gold = {
-        name: teller.tell(
-            questions.gold,
-            f"gold of {name}",
-            parents={"questions": split},
-            options={"splits": splits, "seed": seed, "content": content},
-            tags={"kind": "gold", "split": name},
-        )
-        for name, splits in GOLD.items()
-    }
+    options = {"data": data, "seed": seed, "content": content}
+    options |= {"limit": config.limit} if config.limit else {}  # the keys of a whole run do not know of it
+    difficulty = find_difficulty(teller, content)
+    split = teller.tell(questions.questions, "questions", difficulty, options, {"kind": "questions"})
+    gold = {}
+    for name, splits in GOLD.items():
+        options, tags = {"splits": splits, "seed": seed, "content": content}, {"kind": "gold", "split": name}
+        gold[name] = teller.tell(questions.gold, f"gold of {name}", {"questions": split}, options, tags)
     suites, written_suites = {}, {}
     for name in map(suite_name, config.evaluation.suites):
-        suite, suite_gold = add_suite(teller, name)
-        if all(row.task == "choice" for row in teller.tools.suite_rows(name)[0]):
+        rows = teller.tools.suite_rows(name)
+        options, tags = {"name": name, "content": hash_rows(rows)}, {"suite": name, "seed": UNSEEDED}
+        suite = teller.tell(questions.suite, name, {}, options, {"kind": "suite", **tags})
+        suite_gold = teller.tell(questions.suite_gold, f"gold of {name}", {}, options, {"kind": "suite_gold", **tags})
+        if all(row.task == "choice" for row in rows[0]):
             suites[name] = suite
         else:
             written_suites[name] = suite, suite_gold
     return Sets(split, gold, suites, written_suites)
 
 
-def find_difficulty(teller: Teller, content: str) -> dict[str, Stage]:
+def find_difficulty(teller: Teller, content: str) -> Stages:
     """The stage that scores how hard questions are, where learners decide it."""
     config = teller.config
     if config.data.difficulty["name"] != "loss":
         return {}
     learner = config.learners[0]
-    difficulty = teller.tell(
-        rounds.cross_fitted,
-        "how hard each question is",
-        parents=find_base(teller, learner),
-        options={"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content},
-    )
-    return {"difficulty": difficulty}
-
-
-def add_suite(teller: Teller, name: str) -> tuple[Stage, Stage]:
-    """A further suite and its gold, which all seeds share."""
-    options = {"name": name, "content": hash_rows(teller.tools.suite_rows(name))}
-    tags = {"suite": name, "seed": UNSEEDED}
-    suite = teller.tell(questions.suite, name, parents={}, options=options, tags={"kind": "suite", **tags})
-    gold = teller.tell(
-        questions.suite_gold, f"gold of {name}", parents={}, options=options, tags={"kind": "suite_gold", **tags}
-    )
-    return suite, gold
+    options = {"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content}
+    base = find_base(teller, learner)
+    return {"difficulty": teller.tell(rounds.cross_fitted, "how hard each question is", base, options)}
 
 
 def label_by_gold(teller: Teller, sets: Sets, split: str) -> Stage:
     """The gold of a split as training targets."""
-    return teller.tell(
-        questions.gold_targets,
-        f"gold of {split} as targets",
-        parents={"questions": sets.questions, "gold": sets.gold[split if split in sets.gold else "easy"]},
-        options={"split": split},
-    )
+    parents = {"questions": sets.questions, "gold": sets.gold[split if split in sets.gold else "easy"]}
+    return teller.tell(questions.gold_targets, f"gold of {split} as targets", parents, {"split": split})
 
 
 def label_by_record(teller: Teller, sets: Sets) -> Stage:
@@ -101,10 +72,5 @@ def label_by_record(teller: Teller, sets: Sets) -> Stage:
     if content is None or not (folder / "labels.npz").is_file():
         allowed = "a folder that `w2s combine labels` wrote"
         raise BadInput(f"label.recorded: {str(folder)!r} given; allowed: {allowed}")
-    return teller.tell(
-        questions.recorded_targets,
-        "recorded labels",
-        parents={"questions": sets.questions},
-        options={"content": content},
-        tags={"kind": "labels", "model": "recorded"},
-    )
+    parents, tags = {"questions": sets.questions}, {"kind": "labels", "model": "recorded"}
+    return teller.tell(questions.recorded_targets, "recorded labels", parents, {"content": content}, tags)

@@ -19,14 +19,14 @@ from w2s.config.registry import pick
 from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import hash_rows
 from w2s.rewards.pairs import PAIRS, DrawnPairs
-from w2s.stages import Tools, rewards
+from w2s.stages import Tools
 from w2s.stages import reward_study as stages_of_study
 from w2s.stages.reward_study import HELD_OUT, POOL
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example, Gold
 from w2s.story.checks import check_methods
-from w2s.story.rewards import average, fit_head, fit_jointly, fit_separately
-from w2s.story.teller import UNSEEDED, Teller, number
+from w2s.story.rewards import average, fit_head, fit_jointly, fit_separately, score
+from w2s.story.teller import UNSEEDED, Stages, Teller
 
 SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
 
@@ -80,8 +80,8 @@ def chain(teller: Teller, data: Data) -> None:
 
     # 3. Every ensemble scores every set.
     for kind, members in ensembles.items():
-        for name, pairs_or_pool in sets.items():
-            score(teller, kind, members, name, pairs_or_pool)
+        for name, rows in sets.items():  # a stage for each set: a further set adds stages and changes none
+            score(teller, f"{kind} scores {name}", members, {name: rows}, (name,), {"model": kind, "set": name})
 
 
 def cut_pairs(teller: Teller, data: Data) -> stages_of_study.Cut:
@@ -96,47 +96,28 @@ def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
     labels = data.pairs.labels
     gold = {key: int(target_K.argmax()) for key, target_K in zip(labels.ids, labels.target_NK, strict=True)}
     fit_gold, held_out_gold = ([Gold(row.id, gold[row.id]) for row in rows] for rows in (cut.fit, cut.held_out))
-    pairs = write_down(
-        teller,
-        stages_of_study.pairs,
-        "pairs",
-        rows={"rows": cut, "labels": labels},
-        options={"content": hash_rows((cut.fit, fit_gold)) + hash_rows((cut.held_out, []))},
-        tags={"kind": "pairs", "removed": cut.removed, "counts": data.pairs.counts},
-    )
-    write_down(
-        teller,
-        stages_of_study.preferred,
-        f"preferred of {HELD_OUT}",
-        rows={"gold": held_out_gold},
-        options={"name": HELD_OUT, "content": hash_rows((cut.held_out, held_out_gold))},
-        tags={"kind": "gold", "set": HELD_OUT},
-    )
+    options = {"content": hash_rows((cut.fit, fit_gold)) + hash_rows((cut.held_out, []))}
+    tags = {"kind": "pairs", "removed": cut.removed, "counts": data.pairs.counts}
+    pairs = write_down(teller, stages_of_study.pairs, "pairs", {"rows": cut, "labels": labels}, options, tags)
+    tell_preferred(teller, HELD_OUT, cut.held_out, held_out_gold, {})
     return pairs
 
 
-def tell_suites(teller: Teller, data: Data) -> dict[str, Stage]:
+def tell_suites(teller: Teller, data: Data) -> Stages:
     """Name -> the pairs of a suite; apart from these, what was preferred."""
     suites = {}
     for name, (rows, gold) in data.suites.items():
-        tags = {"set": name, "seed": UNSEEDED}
-        suites[name] = write_down(
-            teller,
-            stages_of_study.judged_pairs,
-            name,
-            rows={"rows": rows},
-            options={"name": name, "content": hash_rows((rows, []))},
-            tags={"kind": "suite", **tags},
-        )
-        write_down(
-            teller,
-            stages_of_study.preferred,
-            f"preferred of {name}",
-            rows={"gold": gold},
-            options={"name": name, "content": hash_rows((rows, gold))},
-            tags={"kind": "gold", **tags},
-        )
+        options = {"name": name, "content": hash_rows((rows, []))}
+        tags = {"kind": "suite", "set": name, "seed": UNSEEDED}
+        suites[name] = write_down(teller, stages_of_study.judged_pairs, name, {"rows": rows}, options, tags)
+        tell_preferred(teller, name, rows, gold, {"seed": UNSEEDED})
     return suites
+
+
+def tell_preferred(teller: Teller, name: str, rows: list[Example], gold: list[Gold], tags: dict[str, Any]) -> None:
+    """What was preferred among the pairs of a set."""
+    options, tags = {"name": name, "content": hash_rows((rows, gold))}, {"kind": "gold", "set": name, **tags}
+    write_down(teller, stages_of_study.preferred, f"preferred of {name}", {"gold": gold}, options, tags)
 
 
 def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.Cut) -> Stage:
@@ -145,49 +126,20 @@ def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.C
     config = teller.config
     count = config.rewards.study.pool.instructions
     unseen = stages_of_study.untrained(pool, cut.fit, count, config.data.near, teller.seed)
-    words = hash_rows((unseen.examples, []))
+    rows, words = {"rows": unseen}, hash_rows((unseen.examples, []))
+    tags = {"kind": POOL, "counts": unseen.counts}
+    answers = write_down(teller, stages_of_study.pool, "pool of answers", rows, {"content": words}, tags)
     known = hashlib.sha256(words.encode() + unseen.preference_NK.tobytes()).hexdigest()[:16]
-    answers = write_down(
-        teller,
-        stages_of_study.pool,
-        "pool of answers",
-        rows={"rows": unseen},
-        options={"content": words},
-        tags={"kind": POOL, "counts": unseen.counts},
-    )
-    write_down(
-        teller,
-        stages_of_study.pool_preferences,
-        "preferences of the pool",
-        rows={"rows": unseen},
-        options={"content": known},
-        tags={"kind": "pool_gold"},
-    )
+    work, tags = stages_of_study.pool_preferences, {"kind": "pool_gold"}
+    write_down(teller, work, "preferences of the pool", rows, {"content": known}, tags)
     return answers
 
 
 def write_down(
-    teller: Teller,
-    work: Callable,
-    title: str,
-    *,
-    rows: Mapping[str, Any],
-    options: Mapping[str, Any],
-    tags: Mapping[str, Any],
+    teller: Teller, work: Callable, title: str, rows: dict[str, Any], options: dict[str, Any], tags: dict[str, Any]
 ) -> Stage:
     """A stage that writes rows which were read already; their hash is among the options."""
-    return teller.tell(update_wrapper(partial(work, **rows), work), title, parents={}, options=options, tags=tags)
-
-
-def score(teller: Teller, kind: str, members: Mapping[str, Stage], name: str, rows: Stage) -> None:
-    """One stage for each set, so that a further set adds stages and changes none."""
-    teller.tell(
-        rewards.scores,
-        f"{kind} scores {name}",
-        parents={name: rows, **number("model", members)},
-        options={"names": list(members), "sets": (name,)},
-        tags={"kind": "rewards", "model": kind, "set": name},
-    )
+    return teller.tell(update_wrapper(partial(work, **rows), work), title, {}, options, tags)
 
 
 def suite_name(spec: Mapping[str, Any]) -> str:

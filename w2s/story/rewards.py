@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from w2s.stages import models, reward_labels, rewards
 from w2s.store.artifacts import Stage
 from w2s.store.records import take
 from w2s.story.models import find_base
-from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Form, Sets, Teller, number
+from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Form, Sets, Stages, Teller, number
 
 REWARDED = "rewarded"
 
 
-def preferences_of(config: Config) -> Callable[[], DrawnPairs] | None:
+def make_preference_reader(config: Config) -> Callable[[], DrawnPairs] | None:
     """Reads the preference pairs that reward models are trained on, once; None where pairs are made of the run's own
     candidates."""
     if config.rewards.pairs["name"] != "preferences":
@@ -44,7 +44,7 @@ def preferences_of(config: Config) -> Callable[[], DrawnPairs] | None:
 class Scored:
     """Reward models, and what they say of the committee's candidates."""
 
-    models: Mapping[str, Stage]
+    models: Stages
     scores: Stage
 
 
@@ -56,47 +56,36 @@ def score_candidates(teller: Teller, sets: Sets, form: Form, committee: Committe
     pairs = draw_pairs(teller, sets, form, committee)
     members = fit_models(teller, config.rewards, pairs)
     # An objective needs scores for the transfer pool, labels for two more sets.
-    asked = (TRANSFER,) if config.label.reward.use == "none" else (HOLDOUT, TRANSFER, TEST)
-    parents = number("model", members)
-    for on in asked:
-        parents |= form.find_candidates(teller, sets, committee, on)
-    scores = teller.tell(
-        rewards.scores,
-        "rewards of candidates",
-        parents=parents,
-        options={"names": list(members), "sets": asked},
-        tags={"kind": "rewards"},
-    )
-    return Scored(members, scores)
+    splits = (TRANSFER,) if config.label.reward.use == "none" else (HOLDOUT, TRANSFER, TEST)
+    candidates = {}
+    for on in splits:
+        candidates |= form.find_candidates(teller, sets, committee, on)
+    return Scored(members, score(teller, "rewards of candidates", members, candidates, splits, {}))
+
+
+def score(
+    teller: Teller, title: str, members: Stages, candidates: Stages, sets: tuple[str, ...], tags: dict[str, str]
+) -> Stage:
+    """The members' scores of the candidates of some sets."""
+    parents, options = {**number("model", members), **candidates}, {"names": list(members), "sets": sets}
+    return teller.tell(rewards.scores, title, parents, options, {"kind": "rewards", **tags})
 
 
 def tilt(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: Scored) -> Answers:
     """The committee's answers, tilted by rewards."""
-    config = teller.config
-    opinions = {on: form.find_opinion(teller, sets, committee, on) for on in (TRANSFER, TEST, HOLDOUT)}
-    opinion = teller.tell(
-        reward_labels.tilted,
-        "the committee, tilted by rewards",
-        parents={
-            **opinions,
-            "scores": scored.scores,
-            "gold": sets.gold["easy"],
-            **as_candidates(form.find_candidates(teller, sets, committee, HOLDOUT)),
-        },
-        options={
-            "by": REWARDED,
-            "aggregate": config.rewards.aggregate,
-            "standardised": config.rewards.standardise,
-            "use": config.label.reward.use,
-            "strength": config.label.reward.strength,
-        },
-        tags={"kind": "opinion", "model": REWARDED},
-    )
+    config, reward = teller.config.rewards, teller.config.label.reward
+    parents = {on: form.find_opinion(teller, sets, committee, on) for on in (TRANSFER, TEST, HOLDOUT)}
+    parents |= {"scores": scored.scores, "gold": sets.gold["easy"]}
+    parents |= as_candidates(form.find_candidates(teller, sets, committee, HOLDOUT))
+    options = {"by": REWARDED, "aggregate": config.aggregate, "standardised": config.standardise}
+    options |= {"use": reward.use, "strength": reward.strength}
+    tags = {"kind": "opinion", "model": REWARDED}
+    opinion = teller.tell(reward_labels.tilted, "the committee, tilted by rewards", parents, options, tags)
     answers = form.take_opinion(teller, sets, committee, REWARDED, opinion)
-    return dataclasses.replace(answers, accept=config.label.reward.accept)
+    return dataclasses.replace(answers, accept=reward.accept)
 
 
-def as_candidates(parents: Mapping[str, Stage]) -> dict[str, Stage]:
+def as_candidates(parents: Stages) -> Stages:
     """The stage with a set's candidates in the role `candidates`, or `questions` where they are its choices."""
     return {role if role == "questions" else "candidates": stage for role, stage in parents.items()}
 
@@ -120,12 +109,10 @@ def draw_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee) -> 
         opinion = form.find_opinion(teller, sets, committee, TRANSFER)
         candidates = form.find_candidates(teller, sets, committee, TRANSFER)
         parents = {"opinion": opinion, **as_candidates(candidates)}
-    return teller.tell(
-        reward_labels.reward_pairs, "pairs for reward models", parents=parents, options=options, tags={"kind": "pairs"}
-    )
+    return teller.tell(reward_labels.reward_pairs, "pairs for reward models", parents, options, {"kind": "pairs"})
 
 
-def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> dict[str, Stage]:
+def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> Stages:
     """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs."""
     if config.kind in ("heads", "adapters"):
         return fit_jointly(teller, config, pairs)
@@ -134,18 +121,14 @@ def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> dict[str, 
     return average(teller, fit_separately(teller, config, pairs, fit_head(teller, config, pairs)))
 
 
-def fit_separately(teller: Teller, config: RewardModels, pairs: Stage, start: Stage | None = None) -> dict[str, Stage]:
+def fit_separately(teller: Teller, config: RewardModels, pairs: Stage, start: Stage | None = None) -> Stages:
     """Members that are models of their own, each with its seed; several bases take turns, or all begin as `start`."""
-    return {
-        f"reward {at + 1}": fit(
-            teller,
-            f"reward model {at + 1}" + (", warm" if start else ""),
-            config.models[at % len(config.models)],
-            {"labels": pairs, **({"base": start} if start else {})},
-            first_seed(teller) + at,
-        )
-        for at in range(config.members)
-    }
+    members, parents = {}, {"labels": pairs} | ({"base": start} if start else {})
+    for at in range(config.members):
+        title = f"reward model {at + 1}{', warm' if start else ''}"
+        learner = config.models[at % len(config.models)]
+        members[f"reward {at + 1}"] = fit(teller, title, learner, parents, first_seed(teller) + at)
+    return members
 
 
 def fit_head(teller: Teller, config: RewardModels, pairs: Stage) -> Stage:
@@ -156,39 +139,27 @@ def fit_head(teller: Teller, config: RewardModels, pairs: Stage) -> Stage:
     return fit(teller, "the head of reward models", learner, {"labels": pairs}, first_seed(teller))
 
 
-def fit(teller: Teller, title: str, learner: Learner, parents: Mapping[str, Stage], seed: int) -> Stage:
+def fit(teller: Teller, title: str, learner: Learner, parents: Stages, seed: int) -> Stage:
     """One reward model, from its own base unless the parents have another."""
-    return teller.tell(
-        models.fit,
-        title,
-        parents={**find_base(teller, learner), **parents} if "base" not in parents else parents,
-        options={"learner": learner, "seed": seed, "split": "pairs"},
-        tags={"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")},
-    )
+    parents = parents if "base" in parents else {**find_base(teller, learner), **parents}
+    options = {"learner": learner, "seed": seed, "split": "pairs"}
+    tags = {"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")}
+    return teller.tell(models.fit, title, parents, options, tags)
 
 
-def average(teller: Teller, members: Mapping[str, Stage]) -> dict[str, Stage]:
+def average(teller: Teller, members: Stages) -> Stages:
     """The mean of the members' weights (WARM)."""
-    mean = teller.tell(
-        rewards.averaged,
-        "the mean of reward models",
-        parents=number("model", members),
-        options={},
-        tags={"kind": "reward_model", "model": "reward mean"},
-    )
-    return {"reward mean": mean}
+    name, parents = "reward mean", number("model", members)
+    tags = {"kind": "reward_model", "model": name}
+    return {name: teller.tell(rewards.averaged, "the mean of reward models", parents, {}, tags)}
 
 
-def fit_jointly(teller: Teller, config: RewardModels, pairs: Stage) -> dict[str, Stage]:
+def fit_jointly(teller: Teller, config: RewardModels, pairs: Stage) -> Stages:
     """Members on one body: heads, or adapters."""
-    ensemble = teller.tell(
-        rewards.ensemble,
-        f"reward models, {config.kind}",
-        parents={"labels": pairs, **find_base(teller, config.models[0])},
-        options={"rewards": rewards.of_training(config), "seed": first_seed(teller)},
-        tags={"kind": "reward_model", "model": "rewards"},
-    )
-    return {"rewards": ensemble}
+    parents = {"labels": pairs, **find_base(teller, config.models[0])}
+    options = {"rewards": rewards.of_training(config), "seed": first_seed(teller)}
+    tags = {"kind": "reward_model", "model": "rewards"}
+    return {"rewards": teller.tell(rewards.ensemble, f"reward models, {config.kind}", parents, options, tags)}
 
 
 def first_seed(teller: Teller) -> int:

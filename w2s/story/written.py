@@ -1,24 +1,24 @@
 """Questions without choices: answers and programs that models write, token by token.
 
-The functions of `story.teller.Form`. Rounds weigh the tokens of the right answers; a committee writes with its
-learners' next tokens mixed, or votes over the whole answers that they sampled; texts are judged in stages of their own.
+`story.choices` has the same functions for questions with choices. Rounds weigh the tokens of the right answers; a
+committee writes with its learners' next tokens mixed, or votes over the whole answers that they sampled; texts are
+judged in stages of their own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from w2s.config.fields import Boosting
 from w2s.stages import committee as committees
 from w2s.stages import labels as stages_of_labels
-from w2s.stages import models, tokens, writing
+from w2s.stages import tokens, writing
 from w2s.store.artifacts import Stage
-from w2s.story.models import ask_suites, choose_writing, find_base, judge_texts, untrain, write_suites
+from w2s.story.models import ask_about, ask_suites, find_base, judge, tell_labels, untrain, write_suites, write_texts
 from w2s.story.questions import label_by_gold
-from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Teller
+from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
 LABELLERS = ("committee", "floor")  # only their texts become labels, so only they write for the transfer pool
 VOTERS = "answer_level"  # the control that always votes over whole answers
@@ -40,38 +40,21 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
 
 
 def write(
-    teller: Teller,
-    sets: Sets,
-    name: str,
-    on: str,
-    origin: Mapping[str, Stage],
-    options: Mapping[str, Any],
-    *,
-    kind: str = "texts",
+    teller: Teller, sets: Sets, name: str, on: str, origin: Stages, options: dict[str, Any], kind: str = "texts"
 ) -> Stage:
     """What somebody writes for a split; `texts` for the hard test are judged.
 
     options: the learner, whether all writers have one base, and how they write.
     """
-    texts = teller.tell(
-        writing.texts,
-        f"{name} {'samples' if kind == 'samples' else 'writes'} {on}",
-        parents={"questions": sets.questions, **origin},
-        options={
-            "on": on,
-            "writing": choose_writing(teller, teller.config.writing.max_new_tokens),
-            "seed": teller.seed,
-            **options,
-        },
-        tags={"kind": kind, "model": name},
-    )
+    parents = {"questions": sets.questions, **origin}
+    texts = write_texts(teller, name, on, parents, options, teller.config.writing.max_new_tokens, kind)
     if on == TEST and kind == "texts":
         judge_test(teller, sets, name, texts)
     return texts
 
 
 def judge_test(teller: Teller, sets: Sets, name: str, texts: Stage) -> None:
-    judge_texts(teller, name, TEST, {"texts": texts, "questions": sets.questions, "gold": sets.gold[TEST]})
+    judge(teller, name, TEST, {"texts": texts, "questions": sets.questions, "gold": sets.gold[TEST]})
 
 
 def share_one_base(teller: Teller) -> bool:
@@ -88,32 +71,20 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     """The rounds over the tokens of the easy answers, each with the rounds before it as parents."""
     config, holdout = teller.config, label_by_gold(teller, sets, HOLDOUT)
     recipe = dataclasses.replace(boosting, rounds=1)  # more rounds must not change the ones that are there
-    told: dict[str, Stage] = {}
+    fitted: dict[str, Stage] = {}
     for index in range(boosting.rounds):
         learner = config.learners[index % len(config.learners)]
         base = find_base(teller, learner)
-        ranks = teller.tell(
-            tokens.ranked,
-            "the untrained base ranks the easy answers",
-            parents={"labels": labels, **base},
-            options={"learner": untrain(learner)},
-        )
+        title = "the untrained base ranks the easy answers"
+        ranks = teller.tell(tokens.ranked, title, {"labels": labels, **base}, {"learner": untrain(learner)})
         parents = {"labels": labels, "holdout": holdout, **base, "untrained": ranks}
-        parents |= told if boosting.booster["name"] != "bagging" else {}
-        told[f"round-{index}"] = teller.tell(
-            tokens.token_round,
-            f"{name} · round {index + 1}",
-            parents=parents,
-            options={
-                "index": index,
-                "learner": learner,
-                "boosting": recipe,
-                "mixture": config.writing.mixture,
-                "seed": teller.seed,
-            },
-            tags={"kind": "round", "model": name, "index": index},
-        )
-    return Learners(name, told)
+        parents |= fitted if boosting.booster["name"] != "bagging" else {}
+        options = {"index": index, "learner": learner, "boosting": recipe}
+        options |= {"mixture": config.writing.mixture, "seed": teller.seed}
+        tags = {"kind": "round", "model": name, "index": index}
+        title = f"{name} · round {index + 1}"
+        fitted[f"round-{index}"] = teller.tell(tokens.token_round, title, parents, options, tags)
+    return Learners(name, fitted)
 
 
 def boost_answers(boosting: Boosting) -> Boosting:
@@ -121,56 +92,51 @@ def boost_answers(boosting: Boosting) -> Boosting:
     return dataclasses.replace(boosting, tokens=dataclasses.replace(boosting.tokens, by="answer", window=0))
 
 
-def combine(
-    teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, *, best_alone: bool = False
-) -> Committee:
+def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, alone: bool = False) -> Committee:
     """Many learners as one, under `name`: writing together, or voting over the answers they sampled."""
-    config = teller.config
-    voters = teller.tell(
-        tokens.writers,
-        f"{name} · who writes",
-        parents={"holdout": label_by_gold(teller, sets, HOLDOUT), **learners.rounds},
-        options={"alphas": alphas, "mixture": config.writing.mixture, "rounds": len(learners.rounds)},
-        tags={"kind": "committee", "model": name},
-    )
+    label, count = teller.config.label, len(learners.rounds)
+    parents = {"holdout": label_by_gold(teller, sets, HOLDOUT), **learners.rounds}
+    options = {"alphas": alphas, "mixture": teller.config.writing.mixture, "rounds": count}
+    tags = {"kind": "committee", "model": name}
+    voters = teller.tell(tokens.writers, f"{name} · who writes", parents, options, tags)
     committee = Committee(name, learners, voters)
-    if name == VOTERS or (config.label.made == "winner" and not best_alone):
+    if name == VOTERS or (label.made == "winner" and not alone):
         stages = answer_by_vote(teller, sets, committee)
     else:
-        stages = write_together(teller, sets, committee, best_alone=best_alone)
+        stages = write_together(teller, sets, committee, alone)
     if name == "committee":
-        members = [write_alone(teller, sets, learners, at, TRANSFER) for at in range(len(learners.rounds))]
-        if "texts" in stages and config.label.select["name"] == "agreement":
+        members = [write_alone(teller, sets, learners, at, TRANSFER) for at in range(count)]
+        if "texts" in stages and label.select["name"] == "agreement":
             stages |= {f"texts-{at:02}": texts for at, texts in enumerate(members)}
     return dataclasses.replace(committee, answers=Answers(name, stages) if stages else None)
 
 
-def write_together(teller: Teller, sets: Sets, committee: Committee, *, best_alone: bool) -> dict[str, Stage]:
+def write_together(teller: Teller, sets: Sets, committee: Committee, alone: bool) -> dict[str, Stage]:
     """Texts written by all learners at once, or by the best alone; those for the transfer pool, if it labels."""
     label, learner = teller.config.label, teller.config.learners[0]
     origin = {"committee": committee.voters, **committee.learners.rounds, **find_base(teller, learner)}
-    options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": best_alone}
+    options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": alone}
     texts = {}
-    for on in splits_of(committee):
+    for on in list_splits(committee):
         top = label.top if label.made == "distribution" and on == TRANSFER else 0
         texts[on] = write(teller, sets, committee.name, on, origin, {**options, "top": top})
     write_suites(teller, sets, committee.name, origin, {**options, "untrained": False})
     return {"texts": texts[TRANSFER]} if TRANSFER in texts else {}
 
 
-def splits_of(committee: Committee) -> tuple[str, ...]:
+def list_splits(committee: Committee) -> tuple[str, ...]:
     return (TRANSFER, TEST) if committee.name in LABELLERS else (TEST,)
 
 
 def write_alone(
-    teller: Teller, sets: Sets, learners: Learners, at: int, on: str, sampling: Mapping[str, Any] | None = None
+    teller: Teller, sets: Sets, learners: Learners, at: int, on: str, sampling: dict[str, Any] | None = None
 ) -> Stage:
     """One learner's own text for each question, or its samples."""
     learner = teller.config.learners[at % len(teller.config.learners)]
     origin = {"model": learners.rounds[f"round-{at}"], **find_base(teller, learner)}
     options = {"learner": untrain(learner), "one_base": share_one_base(teller), **(sampling or {})}
     name, kind = f"{learners.name} · learner {at + 1}", "samples" if sampling else "member_texts"
-    return write(teller, sets, name, on, origin, options, kind=kind)
+    return write(teller, sets, name, on, origin, options, kind)
 
 
 # --- votes over whole answers ----------------------------------------------------------------------------------------
@@ -179,74 +145,51 @@ def write_alone(
 def answer_by_vote(teller: Teller, sets: Sets, committee: Committee) -> dict[str, Stage]:
     """Each learner samples answers, all score all of them, and the combiner decides."""
     stages = {}
-    for on in splits_of(committee):
-        opinion, candidates = vote(teller, sets, committee, on)
+    for on in list_splits(committee):
+        opinion = find_opinion(teller, sets, committee, on)
+        candidates = sample_candidates(teller, sets, committee, on)
         answer(teller, sets, committee.name, on, opinion, candidates)
         if on == TRANSFER:
             stages = {"opinion": opinion, "candidates": candidates}
     return stages
 
 
-def vote(teller: Teller, sets: Sets, committee: Committee, on: str) -> tuple[Stage, Stage]:
-    """The learners' vote over the candidates of a set, and these."""
-    candidates = sample_candidates(teller, sets, committee, on)
-    opinions = {}
-    for at, model in enumerate(committee.learners.rounds.values()):
-        name = f"{committee.name} · learner {at + 1}"
-        opinions[f"opinion-{at}"] = teller.tell(
-            models.opinion,
-            f"{name} scores {on}",
-            parents={on: candidates, "model": model},
-            options={"by": name, "sets": (on,), "learner": None},
-            tags={"kind": "member_opinion", "model": name},
-        )
-    opinion = teller.tell(
-        committees.combined,
-        f"{committee.name} votes on {on}",
-        parents={"committee": committee.voters, **opinions},
-        options={"by": committee.name, "combiner": teller.config.label.combiner, "sets": (on,)},
-        tags={"kind": "opinion", "model": committee.name},
-    )
-    return opinion, candidates
-
-
 def sample_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stage:
     """The different answers that the learners' samples come to."""
     config, learners = teller.config.writing, committee.learners
     sampling = {"samples": config.samples, "temperature": config.temperature}
-    samples = {
-        f"texts-{at:02}": write_alone(teller, sets, learners, at, on, sampling) for at in range(len(learners.rounds))
-    }
-    return teller.tell(
-        writing.candidates,
-        f"{committee.name} · candidates of {on}",
-        parents={"questions": sets.questions, **samples},
-        options={"on": on},
-        tags={"kind": "candidates", "model": committee.name},
-    )
+    parents = {"questions": sets.questions}
+    for at in range(len(learners.rounds)):
+        parents[f"texts-{at:02}"] = write_alone(teller, sets, learners, at, on, sampling)
+    tags = {"kind": "candidates", "model": committee.name}
+    return teller.tell(writing.candidates, f"{committee.name} · candidates of {on}", parents, {"on": on}, tags)
 
 
 def answer(teller: Teller, sets: Sets, name: str, on: str, opinion: Stage, candidates: Stage) -> None:
     """The most probable candidates as texts; those for the hard test are judged."""
-    texts = teller.tell(
-        writing.winners,
-        f"{name} answers {on}",
-        parents={"opinion": opinion, "candidates": candidates},
-        options={"on": on},
-        tags={"kind": "texts", "model": name},
-    )
+    parents, tags = {"opinion": opinion, "candidates": candidates}, {"kind": "texts", "model": name}
+    texts = teller.tell(writing.winners, f"{name} answers {on}", parents, {"on": on}, tags)
     if on == TEST:
         judge_test(teller, sets, name, texts)
 
 
-def find_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> dict[str, Stage]:
+def find_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stages:
     """The answers that the learners sampled for a set."""
     return {on: sample_candidates(teller, sets, committee, on)}
 
 
 def find_opinion(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stage:
-    """The committee's vote over the candidates of a set."""
-    return vote(teller, sets, committee, on)[0]
+    """The committee's vote over the candidates of a set, which every learner scores."""
+    name, candidates = committee.name, sample_candidates(teller, sets, committee, on)
+    parents = {"committee": committee.voters}
+    for at, model in enumerate(committee.learners.rounds.values()):
+        speaker = Speaker(f"{name} · learner {at + 1}", teller.config.learners[0], model)
+        asked = {on: candidates, "model": model}
+        title = f"{speaker.name} scores {on}"
+        parents[f"opinion-{at}"] = ask_about(teller, speaker, title, asked, (on,), "member_opinion")
+    options = {"by": name, "combiner": teller.config.label.combiner, "sets": (on,)}
+    tags = {"kind": "opinion", "model": name}
+    return teller.tell(committees.combined, f"{name} votes on {on}", parents, options, tags)
 
 
 def take_opinion(teller: Teller, sets: Sets, committee: Committee, by: str, opinion: Stage) -> Answers:
@@ -259,14 +202,7 @@ def label(teller: Teller, sets: Sets, answers: Answers, *, shuffled: bool = Fals
     """Pseudo-labels for the transfer pool: what somebody wrote, or the winners of a vote."""
     config = teller.config.label
     options = {"select": config.select, "check_examples": config.check_examples}
-    options |= {"seed": teller.seed, "shuffled": shuffled}
     if "candidates" in answers.stages:
         options |= {"soft": config.soft, "temperature": config.temperature}
         options |= {"accept": answers.accept} if answers.accept else {}
-    return teller.tell(
-        stages_of_labels.written_labels,
-        f"labels by {answers.by}" + (", shuffled" if shuffled else ""),
-        parents={"questions": sets.questions, **answers.stages},
-        options=options,
-        tags={"kind": "labels", "model": "shuffled" if shuffled else answers.by},
-    )
+    return tell_labels(teller, sets, stages_of_labels.written_labels, answers, options, shuffled)

@@ -94,15 +94,15 @@ def test_the_loss_of_a_pair_and_its_gradient_are_those_of_trls_reward_trainer(ba
         return torch.cat([p.grad.flatten() for p in loaded.module.parameters() if p.grad is not None])
 
     wanted = trainer.compute_loss(loaded.module, trainer.data_collator(rows))
-    collate = finetune.collator(loaded, encoded, 2, None, None)
-    objective = finetune.make_objective(collate, target_NK, losses.cross_entropy, 1.0)
+    data = finetune.Rows(loaded, encoded, make_labels(examples))
+    objective = finetune.make_objective(data, losses.cross_entropy, 1.0)
     found = objective(score.Scorer(loaded), np.arange(PAIRS), 0.0).mean()
     assert found.item() == pytest.approx(wanted.item(), abs=1e-6)
     assert wanted.item() > 0.1
     wanted_gradient = gradient(wanted)
     torch.testing.assert_close(gradient(found), wanted_gradient, rtol=1e-3, atol=1e-5)
     one = members.join(loaded, members.Ensemble("heads", 1))
-    ours = reward.make_objective(one, collate, target_NK, np.ones((1, PAIRS)), losses.cross_entropy, 0.0)
+    ours = reward.make_objective(one, data, np.ones((1, PAIRS)), losses.cross_entropy, 0.0)
     assert ours(one, np.arange(PAIRS), 0.0).mean().item() == pytest.approx(wanted.item(), abs=1e-6)
 
 

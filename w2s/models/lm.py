@@ -97,10 +97,7 @@ def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
     time_T = np.arange(segment_RT.shape[1])
     prompt_or_own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
     allowed_RTT = prompt_or_own_RTT & (time_T <= time_T[:, None])
-    return {
-        "attention_mask": allowed_RTT[:, None],
-        "position_ids": pad(positions, length_R, 0),
-    }
+    return {"attention_mask": allowed_RTT[:, None], "position_ids": pad(positions, length_R, 0)}
 
 
 def scores(loaded: Loaded, batch: Batch) -> Tensor:

@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from w2s.config.fields import Runtime
 from w2s.config.registry import pick
 from w2s.models import load
 from w2s.models.committee import readable
-from w2s.models.engine import configuration
 from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, check
@@ -53,18 +51,7 @@ def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
         data = list(read_examples(folder / job.examples))
         judge = make_judge(folder, job.rewards, data, world, counts)
     trainer = make_trainer(
-        method,
-        loaded,
-        data,
-        job.learner.train,
-        job.runtime,
-        world,
-        folder=trl_files,
-        seed=job.seed,
-        deepspeed=shared_out(job.runtime, world),
-        judge=judge,
-        max_new_tokens=job.writing.max_new_tokens,
-        stop=job.writing.stop,
+        method, loaded, data, job.learner.train, job.runtime, world, trl_files, job.seed, judge, job.writing
     )
     sets, reads = {"questions": data}, readable([Voice(loaded)])
     if judge is None:
@@ -97,12 +84,6 @@ def choose_method(job: Objective) -> tuple[Method, Objective]:
     if not getattr(job, method.reads):
         raise BadInput(f"objective: {name!r} given; it needs {method.reads}, and there are none")
     return method, dataclasses.replace(job, learner=learner)
-
-
-def shared_out(runtime: Runtime, world: World) -> dict[str, Any] | None:
-    """The DeepSpeed configuration, or None where it would share out nothing: on a CPU, and at stage 0."""
-    values = None if world.device.type == "cpu" else configuration(runtime, world)
-    return values if (values or {}).get("zero_optimization", {}).get("stage", 0) else None
 
 
 def read_pairs(folder: Path, job: Objective, loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,6 @@ from torch.nn.functional import cross_entropy
 
 from w2s.config.fields import Model
 from w2s.models import batches, builtin, load, train
-from w2s.models.engine import configuration
 from w2s.store.records import BadInput
 from w2s.workers.job import Pretrain
 
@@ -38,17 +35,8 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
         length_N = np.array([len(row) for row in rows])
         plan = batches.plan_batches(length_N, job.train.batch, steps, job.seed)
         module = NextToken(loaded.module.requires_grad_(True))
-        state, weights = train.fit(
-            module,
-            plan,
-            make_objective(rows, world),
-            job.train,
-            job.runtime,
-            folder=folder,
-            world=world,
-            deepspeed=configuration(job.runtime, world),
-            seed=job.seed,
-        )
+        objective = make_objective(rows, world)
+        state, weights = train.fit(module, plan, objective, job.train, job.runtime, folder, world, seed=job.seed)
         tokens = int(sum(length_N[step].sum() for step in plan))
     if world.rank == 0:
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -58,9 +46,7 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
             shutil.rmtree(start)
         else:
             start.rename(folder / "model")
-        history = {"lines": len(lines), "tokens": tokens, "seconds": seconds(), **dataclasses.asdict(state)}
-        (folder / "train.json").write_text(json.dumps(history))
-        train.clean(folder)
+        train.write_history(folder, {"lines": len(lines), "tokens": tokens}, state, seconds())
     return {"lines": len(lines), "steps": steps, "tokens": tokens}
 
 

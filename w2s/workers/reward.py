@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, save
 from w2s.store.records import BadInput, Example, PseudoLabels, take
 from w2s.workers.examples import count_cuts
-from w2s.workers.finetune import collator, hold_out, load_start, make_look, plan, read_labels
+from w2s.workers.finetune import Rows, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.job import Reward
 
 
@@ -30,30 +29,18 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
     examples, labels, order_N, equal = read_differing(folder, job)
     members = start(job, world)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
-    encoded = encode(members.loaded, examples)
+    rows = Rows(members.loaded, encode(members.loaded, examples), labels)
     cut = count_cuts(members.loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
-    length_N = np.array([row.tokens for row in encoded])
-    steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
+    steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
-    collate = collator(members.loaded, encoded, labels.target_NK.shape[1], None, None)
-    held_N, look = held_N[np.argsort(length_N[held_N])], None
-    if len(held_N):
-        look = make_look(collate, labels, held_N, over_members(held_loss), 1.0, world, settings.batch)
-    seconds = train.timer()
+    look = make_look(rows, held_N, over_members(held_loss), 1.0, world, settings.batch)
+    objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
+    check_stage(configuration(job.runtime, world), job.diversity)
     state, weights = train.fit(
-        members,
-        steps,
-        make_objective(members, collate, labels.target_NK, weight_MN, loss, job.diversity),
-        settings,
-        job.runtime,
-        folder=folder,
-        look=look,
-        world=world,
-        deepspeed=check_stage(configuration(job.runtime, world), job.diversity),
-        seed=job.seed,
+        members, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
     )
-    read = int(sum(length_N[step].sum() for step in steps[: state.step]))
+    read = rows.count_tokens(steps[: state.step])
     summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
         if is_sliced(members):  # ZeRO 3 left only slices in the module
@@ -61,9 +48,7 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
         train.set_weights(members, weights)
         save(members, folder / "model")
         facts = {"diversity": float(diversity(members).detach())} if job.kind == "adapters" else {}
-        history = {**summary, **facts, **dataclasses.asdict(state), "seconds": seconds()}
-        (folder / "train.json").write_text(json.dumps(history))
-        train.clean(folder)
+        train.write_history(folder, summary | facts, state, seconds())
     return summary
 
 
@@ -114,11 +99,10 @@ def over_members(loss: Callable) -> Callable:
 
 
 def make_objective(
-    members: Members, collate: Callable, target_NK: np.ndarray, weight_MN: np.ndarray, loss: Callable, strength: float
+    members: Members, rows: Rows, weight_MN: np.ndarray, loss: Callable, strength: float
 ) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        scores_MBK = call(collate(index_B))
-        loss_MB = loss_of(loss, scores_MBK, torch.from_numpy(target_NK[index_B]).to(scores_MBK), share)
+        loss_MB = loss_of(loss, *rows.score(call, index_B), share)
         loss_B = (torch.from_numpy(weight_MN[:, index_B]).to(loss_MB) * loss_MB).mean(0)
         # Rows are averaged over the whole step, so each row carries the term that belongs to all of them.
         return loss_B - strength * diversity(members) if strength else loss_B
@@ -126,8 +110,7 @@ def make_objective(
     return objective
 
 
-def check_stage(deepspeed: dict[str, Any] | None, strength: float) -> dict[str, Any] | None:
-    """The configuration; BadInput where processes hold only slices of the adapters that `diversity` reads."""
+def check_stage(deepspeed: dict[str, Any] | None, strength: float) -> None:
+    """BadInput where processes hold only slices of the adapters that `diversity` reads."""
     if strength and deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3:
         raise BadInput(f"diversity: {strength} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")
-    return deepspeed

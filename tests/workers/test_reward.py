@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import tiny
+from tests.models import apart, tiny
 from tests.workers.pairs import PAIRS, make_labels, make_pairs
 from w2s.config.fields import Model
 from w2s.models import batches, load, losses, members, score, train
@@ -113,7 +113,7 @@ def test_one_head_is_trained_as_the_plain_model_is(job_of, base):
     run(plain), run(one)
     assert history(one)["losses"] == pytest.approx(history(plain)["losses"], abs=1e-6)
     assert np.array(history(one)["looks"]) == pytest.approx(np.array(history(plain)["looks"]), abs=1e-6)
-    found = members.alone(members.open_members(one / "model"), 0).module.state_dict()
+    found = apart.alone(members.open_members(one / "model"), 0).module.state_dict()
     wanted = load.load_folder(plain / "model").module.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[name], wanted[name], rtol=0, atol=1e-6) for name in wanted)

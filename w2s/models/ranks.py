@@ -44,21 +44,17 @@ def rank_chunks(
     models = [loaded for stage in stages for loaded in stage]
     check(stages, alpha_R)
     mixed, vocabulary = find_mixture(mixture), generate.vocabulary([Voice(one) for one in models])
-    encoded = {key(loaded): loaded for loaded in models}
-    encoded = {at: batches.encode(loaded, examples) for at, loaded in encoded.items()}
+    unlike = {key(loaded): loaded for loaded in models}
+    encoded = {at: batches.encode(loaded, examples) for at, loaded in unlike.items()}
     place = layout(models[0], examples) if examples else None
     for chunk in plan(encoded[key(models[0])], vocabulary)[skip:]:
         rows = take_rows(place, chunk)
         here = {at: [whole[n] for n in chunk] for at, whole in encoded.items()}
         with torch.inference_mode():
-            columns = [
-                [column_P.cpu().numpy() for column_P in stage]
-                for stage in rank_stages(stages, alpha_R, here, mixed, vocabulary)
-            ]
-        yield [
-            TokenRanks(rows.ids, rows.length_N, rows.start_T, rows.end_T, *stage, vocabulary, rows.tokenizer)
-            for stage in columns
-        ]
+            ranked = list(rank_stages(stages, alpha_R, here, mixed, vocabulary))
+        columns = [[column_P.cpu().numpy() for column_P in stage] for stage in ranked]
+        where = (rows.ids, rows.length_N, rows.start_T, rows.end_T)
+        yield [TokenRanks(*where, *stage, vocabulary, rows.tokenizer) for stage in columns]
 
 
 def rank_stages(

@@ -20,7 +20,7 @@ from w2s.models.adapters import adapter_of
 from w2s.models.engine import is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
-from w2s.models.records import Encoded, Estimator
+from w2s.models.records import Encoded, Estimator, Factors, Soft
 from w2s.store.records import (
     BadInput,
     Example,
@@ -43,8 +43,8 @@ class Rows:
     loaded: load.Loaded
     encoded: list[Encoded]
     labels: PseudoLabels
-    factors: list[np.ndarray] | None = None
-    soft: list[tuple[np.ndarray, np.ndarray]] | None = None
+    factors: Factors = None
+    soft: Soft = None
 
     @property
     def length_N(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Rows:
         columns = (self.encoded, self.factors, self.soft)
         encoded, factors, soft = (column and [column[at] for at in index_B] for column in columns)
         target_BK = self.labels.target_NK[index_B]
-        scores = call(batches.collate(self.loaded, encoded, target_BK.shape[1], factors=factors, soft=soft))
+        scores = call(batches.collate(self.loaded, encoded, target_BK.shape[1], factors, soft))
         return scores, torch.from_numpy(target_BK).to(scores)
 
     def count_tokens(self, steps: list[np.ndarray]) -> int:
@@ -140,8 +140,7 @@ def read_order(folder: Path, job: Finetune, ids: np.ndarray) -> np.ndarray:
 
 def read_tokens(
     folder: Path, job: Finetune, loaded: load.Loaded, examples: list[Example], fit_N: np.ndarray
-) -> tuple[list[np.ndarray] | None, list[tuple[np.ndarray, np.ndarray]] | None]:
-    """Each example's factors of its tokens (T) and soft targets (ids and probabilities, T, J); None where not given."""
+) -> tuple[Factors, Soft]:
     if not job.tokens and not job.soft:
         return None, None
     places, factors, soft = tokens.layout(loaded, examples), None, None

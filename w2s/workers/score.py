@@ -15,7 +15,7 @@ import numpy as np
 
 from w2s.models.members import open_members, rewards
 from w2s.models.train import World
-from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays
+from w2s.store.records import BadInput, Example, Rewards, align, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Score
 from w2s.workers.parts import drop_parts, make_parts
@@ -80,20 +80,16 @@ def save(folder: Path, part: Part) -> int:
 
 def join_chunks(chunks: list[Rewards], examples: list[Example]) -> Rewards:
     """One model's scores of a set, in the order of its examples and no wider than their candidates."""
-    position = {key: at for at, key in enumerate(np.concatenate([chunk.ids for chunk in chunks]).tolist())}
-    scores_MNK = np.concatenate([chunk.scores_MNK for chunk in chunks], axis=1)
-    ids = np.array([example.id for example in examples])
-    ordered_MNK = scores_MNK[:, [position[key] for key in ids.tolist()]]
     widest = max(len(example.choices) for example in examples)
-    return Rewards(ids, ordered_MNK[..., :widest], chunks[0].models)
+    ids = np.concatenate([chunk.ids for chunk in chunks])
+    scores_MNK = np.concatenate([chunk.scores_MNK for chunk in chunks], axis=1)[..., :widest]
+    return align(Rewards(ids, scores_MNK, chunks[0].models), np.array([example.id for example in examples]))
 
 
 def join_models(folder: Path, name: str, names: list[str], ids: np.ndarray) -> Rewards:
     """All models' scores of one set; the members of an ensemble are called NAME/0, NAME/1, ..."""
     rewards_by_model = [read_arrays(folder / f"model-{at}" / f"{name}.npz", Rewards) for at in range(len(names))]
-    models = [
-        model if len(scores.models) == 1 else f"{model}/{member}"
-        for model, scores in zip(names, rewards_by_model, strict=True)
-        for member in scores.models
-    ]
+    models = []
+    for name, scores in zip(names, rewards_by_model, strict=True):
+        models += [name] if len(scores.models) == 1 else [f"{name}/{member}" for member in scores.models]
     return Rewards(ids, np.concatenate([scores.scores_MNK for scores in rewards_by_model]), np.array(models))

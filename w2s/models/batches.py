@@ -9,7 +9,7 @@ import torch
 
 from w2s.config.registry import pick
 from w2s.models.kinds import KINDS
-from w2s.models.records import Batch, Encoded, Factors, Loaded, Row, Soft
+from w2s.models.records import Batch, Encoded, Loaded, Row
 from w2s.models.rows import within
 from w2s.prompts import PROMPTS
 from w2s.store.records import BadInput, Example
@@ -79,11 +79,15 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 
 
 def collate(
-    loaded: Loaded, encoded: Sequence[Encoded], width: int | None = None, factors: Factors = None, soft: Soft = None
+    loaded: Loaded,
+    encoded: Sequence[Encoded],
+    width: int | None = None,
+    factors: list | None = None,
+    soft: list | None = None,
 ) -> Batch:
     """Tensors of B examples on the module's device. K = `width`, or the most candidates of an example.
 
-    `factors` and `soft` are for written answers of one candidate each.
+    `factors` and `soft` (see records) are for written answers of one candidate each.
     """
     width = width or max(example.count for example in encoded)
     rows = [row for example in encoded for row in example.rows]

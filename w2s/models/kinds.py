@@ -40,7 +40,12 @@ KINDS: dict[str, Kind] = {
         inputs=encoders.tower_inputs,
         scores=encoders.tower_scores,
     ),
-    "sklearn": Estimator(fit=pipelines.fit, scores=pipelines.score, save=pipelines.save, load=pipelines.load),
+    "sklearn": Estimator(
+        fit=pipelines.fit_learner,
+        scores=pipelines.score,
+        save=pipelines.save,
+        load=pipelines.load,
+    ),
 }
 
 

@@ -85,7 +85,9 @@ def surface(seed: int, *, trees: int = 100, leaves: int = 8, rate: float = 0.1) 
 PIPELINES = {"words": words, "characters": characters, "pairs": pairs, "surface": surface}
 
 
-def fit(model: Model, examples: Sequence[Example], target_NK: np.ndarray, weight_N: np.ndarray, seed: int) -> Pipeline:
+def fit_learner(
+    model: Model, examples: Sequence[Example], target_NK: np.ndarray, weight_N: np.ndarray, seed: int
+) -> Pipeline:
     """model.pipeline, fitted. Rows of target_NK sum to 1 over the candidates, weight_N >= 0.
 
     A soft label counts in both classes: a candidate of probability t is a right one of weight w·t and a wrong one of

@@ -80,7 +80,7 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 
 def collate(
     loaded: Loaded,
-    encoded: Sequence[Encoded],
+    encoded: list[Encoded],
     width: int | None = None,
     factors: list | None = None,
     soft: list | None = None,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from torch.optim.lr_scheduler import LambdaLR
 
 from w2s.config.fields import Runtime, Train, Writing
@@ -86,7 +87,11 @@ def make_trainer(
         return build(objective, fields | {"max_length": None}, rows, parts)
     rows = [{"prompt": example.id} for example in data]
     prompts, room = writing_room(loaded, data, writing.max_new_tokens)
-    parts["reward_funcs"] = reward_function(judge, writing.stop)
+
+    def reward(prompts: list[str], completions: list[str], *, trainer_state: Any, **_: Any) -> list[float]:
+        return judge(trainer_state.global_step, prompts, [cut(text, writing.stop) for text in completions])
+
+    parts["reward_funcs"] = reward
     trainer = build(objective, fields | {"max_completion_length": room}, rows, parts)
     own_tokens(trainer, loaded, prompts, writing.stop)
     for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
@@ -96,7 +101,9 @@ def make_trainer(
 
 def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any]], parts: dict[str, Any]) -> Any:
     """TRL's trainer of the objective: `fields` of its config, `rows` of its dataset, `parts` as it takes them."""
-    stop_telemetry()
+    # TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant.
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     import trl
     from datasets import Dataset, disable_progress_bars
     from transformers.trainer_callback import PrinterCallback
@@ -168,28 +175,11 @@ def checkpointing() -> str:
     return next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
 
 
-def stop_telemetry() -> None:
-    """TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant."""
-    from huggingface_hub import constants
-
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
     """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
     prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
     loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
-
-
-def reward_function(judge: Judge, stop: Sequence[str]) -> Callable[..., list[float]]:
-    """`judge` as TRL calls it; the prompts are the questions' ids."""
-
-    def reward(prompts: list[str], completions: list[str], *, trainer_state: Any, **_: Any) -> list[float]:
-        return judge(trainer_state.global_step, prompts, [cut(text, stop) for text in completions])
-
-    return reward
 
 
 def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop: Sequence[str]) -> None:

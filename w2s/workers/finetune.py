@@ -95,15 +95,9 @@ def run(folder: Path, job: Finetune, world: train.World) -> dict[str, Any]:
 
 def load_start(job: Finetune | Objective | Reward, world: train.World) -> load.Loaded:
     """The model that the job starts from, always in float32, which the optimizer needs."""
-    return load.load(
-        job.learner.model,
-        path=job.path,
-        seed=job.seed,
-        device=world.device,
-        precision="float32",
-        max_tokens=job.learner.train.max_tokens,
-        trust_remote_code=job.runtime.trust_remote_code,
-    )
+    where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
+    limit = job.learner.train.max_tokens
+    return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)
 
 
 def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Example], PseudoLabels, np.ndarray]:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Runtime
 from w2s.models import load, score
 from w2s.models.kinds import load_fitted
 from w2s.models.train import World
 from w2s.store.records import Example, Predictions, align, concatenate, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
-from w2s.workers.job import Base, Predict
+from w2s.workers.job import Predict, Rank, Sample
 from w2s.workers.parts import drop_parts, make_parts
 
 # (examples, chunks to leave out) -> opinions, chunk by chunk
@@ -53,22 +52,17 @@ def make_judge(folder: Path, job: Predict, world: World) -> tuple[Judge, load.Lo
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job.by)
 
         return judge, None
-    loaded = open_model(folder, job.model, job.base, job.runtime, world)
+    loaded = open_model(folder, job.model, job, world)
     return lambda rows, skip: score.predict(loaded, rows, by=job.by, skip=skip), loaded
 
 
-def open_model(folder: Path, model: str | None, base: Base | None, runtime: Runtime, world: World) -> load.Loaded:
-    """The saved model in the folder `model`, or the untrained `base`."""
+def open_model(folder: Path, model: str | None, job: Predict | Rank | Sample, world: World) -> load.Loaded:
+    """The saved model in the folder `model`, or the job's untrained base."""
     if model is not None:
         return load.load_folder(folder / model, device=world.device)
-    learner = base.learner
-    return load.load(
-        dataclasses.replace(learner.model, trainable="all"),  # what is not trained needs no adapter
-        path=base.path,
-        device=world.device,
-        max_tokens=learner.train.max_tokens,
-        trust_remote_code=runtime.trust_remote_code,
-    )
+    learner, trust = job.base.learner, job.runtime.trust_remote_code
+    untrained, limit = dataclasses.replace(learner.model, trainable="all"), learner.train.max_tokens  # without adapters
+    return load.load(untrained, path=job.base.path, device=world.device, max_tokens=limit, trust_remote_code=trust)
 
 
 def save(folder: Path, part: Predictions) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from w2s.config.fields import Model
 from w2s.models import batches, builtin, load, train
@@ -31,7 +32,9 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
     if steps:
         model = Model(path=str(start))
         loaded = load.load(model, path=str(start), seed=job.seed, device=world.device, precision="float32")
-        rows = encode_lines(loaded.tokenizer, lines)
+        # A line of fewer than two tokens has no next token.
+        encoded = loaded.tokenizer(lines, add_special_tokens=False)["input_ids"]
+        rows = [torch.tensor(row) for row in encoded if len(row) > 1]
         length_N = np.array([len(row) for row in rows])
         plan = batches.plan_batches(length_N, job.train.batch, steps, job.seed)
         module = NextToken(loaded.module.requires_grad_(True))
@@ -64,15 +67,8 @@ class NextToken(torch.nn.Module):
         return loss_BT.sum(1) / (ids_BT[:, 1:] >= 0).sum(1).clamp_min(1)
 
 
-def encode_lines(tokenizer: Any, lines: list[str]) -> list[np.ndarray]:
-    """Each line's token ids; lines of fewer than two tokens are left out, as they have no next token."""
-    rows = tokenizer(lines, add_special_tokens=False)["input_ids"]
-    return [np.array(row, dtype=np.int64) for row in rows if len(row) > 1]
-
-
-def make_objective(rows: list[np.ndarray], world: train.World) -> train.Objective:
+def make_objective(rows: list[torch.Tensor], world: train.World) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        chosen = [torch.from_numpy(rows[at]) for at in index_B]
-        return call(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1).to(world.device))
+        return call(pad_sequence([rows[at] for at in index_B], batch_first=True, padding_value=-1).to(world.device))
 
     return objective

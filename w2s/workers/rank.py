@@ -21,7 +21,7 @@ from w2s.workers.predict import open_model
 def run(folder: Path, job: Rank, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     sets = read_sets(folder, job.examples, job.only)
-    models = {path: open_model(folder, path, job.base, job.runtime, world) for stage in job.stages for path in stage}
+    models = {path: open_model(folder, path, job, world) for stage in job.stages for path in stage}
     stages = [[models[path] for path in stage] for stage in job.stages]
 
     def make(rows: list[Example], skip: int) -> Iterator[list[TokenRanks]]:

@@ -25,7 +25,7 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
 
     Each member minimises the loss of its own rewards, on rows that it weighs in its own way.
     """
-    job, settings = check_job(job), job.learner.train
+    job, settings = check_job(job, configuration(job.runtime, world) or {}), job.learner.train
     examples, labels, order_N, equal = read_differing(folder, job)
     members = start(job, world)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
@@ -34,9 +34,8 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
-    look = make_look(rows, held_N, over_members(held_loss), 1.0, world, settings.batch)
+    look = make_look(rows, held_N, lambda *rows: loss_of(held_loss, *rows).mean(0), 1.0, world, settings.batch)
     objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
-    check_stage(configuration(job.runtime, world), job.diversity)
     state, weights = train.fit(
         members, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
     )
@@ -52,11 +51,13 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
     return summary
 
 
-def check_job(job: Reward) -> Reward:
+def check_job(job: Reward, deepspeed: dict[str, Any]) -> Reward:
     """The job with what it trains made plain; BadInput where its ensemble cannot be."""
     if job.diversity < 0 or (job.diversity and job.kind == "heads"):
         allowed = "0, or with kind 'adapters' more (heads have no adapters)"
         raise BadInput(f"diversity: {job.diversity} given; allowed: {allowed}")
+    if job.diversity and deepspeed.get("zero_optimization", {}).get("stage") == 3:  # a process has slices of adapters
+        raise BadInput(f"diversity: {job.diversity} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")
     if job.kind != "adapters":
         return job
     # The adapters are what is trained.
@@ -93,11 +94,6 @@ def draws(members: int, fit_N: np.ndarray, rows: int, seed: int, bootstrap: bool
     return count_MN
 
 
-def over_members(loss: Callable) -> Callable:
-    """(scores_MBK, target_BK) -> each row's loss (B,), the mean over the members."""
-    return lambda scores_MBK, target_BK: loss_of(loss, scores_MBK, target_BK).mean(0)
-
-
 def make_objective(
     members: Members, rows: Rows, weight_MN: np.ndarray, loss: Callable, strength: float
 ) -> train.Objective:
@@ -108,9 +104,3 @@ def make_objective(
         return loss_B - strength * diversity(members) if strength else loss_B
 
     return objective
-
-
-def check_stage(deepspeed: dict[str, Any] | None, strength: float) -> None:
-    """BadInput where processes hold only slices of the adapters that `diversity` reads."""
-    if strength and deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3:
-        raise BadInput(f"diversity: {strength} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.tokens import gathered
-from w2s.config.registry import pick
 from w2s.models import load
 from w2s.models.adapters import share
 from w2s.models.batches import encode, worded
@@ -19,7 +18,6 @@ from w2s.models.committee import Written, decode, fitted, readable
 from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
 from w2s.models.train import World
-from w2s.prompts import PROMPTS
 from w2s.store.files import open_whole
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
@@ -42,8 +40,8 @@ def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
         write_samples(folder / "samples.jsonl", lines, examples, job.samples)
         facts["unfinished"] = sum(not line["ended"] for line in lines)
         if job.top:
-            soft = [read_arrays(part / "soft.npz", TokenTargets) for part in parts]
-            soft = gathered(soft, np.array([example.id for example in examples]))
+            targets = [read_arrays(part / "soft.npz", TokenTargets) for part in parts]
+            soft = gathered(targets, np.array([example.id for example in examples]))
             write_arrays(folder / "soft.npz", soft)
             facts["untargeted"] = int((soft.length_N == 0).sum())
         drop_parts(folder, world)
@@ -69,15 +67,14 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
     # Learners that start from scratch each drew weights of their own.
     if adapted and job.one_base and not load.read_marks(job.base.path).get("from_scratch"):
         adapters = [load.read_adapter(folder / path) for path in paths]
-        return share(open_model(folder, None, job.base, job.runtime, world), adapters)
-    voices = [Voice(open_model(folder, path, job.base, job.runtime, world)) for path in paths]
+        return share(open_model(folder, None, job, world), adapters)
+    voices = [Voice(open_model(folder, path, job, world)) for path in paths]
     for model in (voice.loaded.model for voice in voices):
         if model.kind != "lm":
             raise BadInput(f"model.kind: {model.kind!r} given; allowed: lm (only a language model writes text)")
         if model.prompt != voices[0].loaded.model.prompt:
-            raise BadInput(
-                f"model.prompt: {model.prompt} given; allowed: {voices[0].loaded.model.prompt}, as the first"
-            )
+            first = voices[0].loaded.model
+            raise BadInput(f"model.prompt: {model.prompt} given; allowed: {first.prompt}, as the first")
     return voices
 
 
@@ -94,10 +91,10 @@ def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Examp
 def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Part]:
     """Batches of texts and, if asked for, targets of those that are an example's first."""
     first = voices[0].loaded
-    words, top = pick(PROMPTS, first.model.prompt), min(job.top, vocabulary(voices))
+    top = min(job.top, vocabulary(voices))
     batches = decode(
         voices,
-        [words(example) for example in examples],
+        worded(first, examples),
         job.alphas,
         mixture=job.mixture,
         mix=job.mix,

@@ -79,13 +79,9 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 
 
 def collate(
-    loaded: Loaded,
-    encoded: list[Encoded],
-    width: int | None = None,
-    factors: list | None = None,
-    soft: list | None = None,
+    loaded: Loaded, encoded: list[Encoded], width: int = 0, factors: list | None = None, soft: list | None = None
 ) -> Batch:
-    """Tensors of B examples on the module's device. K = `width`, or the most candidates of an example.
+    """Tensors of B examples on the module's device. K = `width`, or where that is 0 the most candidates of an example.
 
     `factors` and `soft` (see records) are for written answers of one candidate each.
     """

@@ -39,9 +39,8 @@ def encode(
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(texts), batch):
         rows = order[start : start + batch]
-        inputs = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(device)
+        batch_B = [texts[row] for row in rows]
+        inputs = tokenizer(batch_B, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
         mean_BD = mean_states(module(**inputs).last_hidden_state, inputs["attention_mask"])
         vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
     return vectors_ND

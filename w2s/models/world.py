@@ -66,10 +66,9 @@ class Cut:
 
 def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.optim.Optimizer:
     """AdamW, whose learning rate the training loop sets."""
+    betas, decay = (0.9, train.beta2), train.weight_decay
     # Fused: one call for all parameters, which for tiny models is most of the optimizer's time.
-    return torch.optim.AdamW(
-        parameters, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(parameters, lr=train.lr, betas=betas, weight_decay=decay, fused=True)
 
 
 def use_bfloat16(train: Train, world: World) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from w2s.config.registry import did_you_mean
 from w2s.models.folders import quiet, write_marks
@@ -25,34 +25,22 @@ WORD = re.compile(r"\w+|[^\w\s]")
 KNOWN = re.compile("|".join([*map(re.escape, SPECIAL), WORD.pattern]))
 
 
-class Size(NamedTuple):
-    width: int
-    layers: int
-    heads: int
-    positions: int = 32
-    initializer_range: float = EMBEDDING_RANGE
-
-
 BUILTIN = {
     # With a vocabulary of 250 about 1.3 thousand and 120 thousand parameters.
-    "weak": Size(width=4, layers=1, heads=1, initializer_range=0.3),
-    "strong": Size(width=64, layers=2, heads=4),
+    "weak": {"n_embd": 4, "n_layer": 1, "n_head": 1, "n_positions": 32, "initializer_range": 0.3},
+    "strong": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": EMBEDDING_RANGE},
     # For written answers; with a vocabulary of 230 about 4.1 thousand and 118 thousand.
-    "weak_writer": Size(width=10, layers=1, heads=2, positions=48, initializer_range=0.2),
-    "strong_writer": Size(width=64, layers=2, heads=4, positions=48),
+    "weak_writer": {"n_embd": 10, "n_layer": 1, "n_head": 2, "n_positions": 48, "initializer_range": 0.2},
+    "strong_writer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 48, "initializer_range": EMBEDDING_RANGE},
 }
 
 
-def shape(size: Size, vocabulary: int) -> GPT2Config:
+def configure(name: str, vocabulary: int) -> GPT2Config:
     from transformers import GPT2Config
 
     return GPT2Config(
         vocab_size=vocabulary,
-        n_positions=size.positions,
-        n_embd=size.width,
-        n_layer=size.layers,
-        n_head=size.heads,
-        initializer_range=size.initializer_range,
+        **BUILTIN[name],
         # The same function as GPT-2's own "gelu_new", which is eight operations instead of one.
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
@@ -78,7 +66,7 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
         near = did_you_mean(name, BUILTIN)
         raise BadInput(f"model.path: 'builtin:{name}' is not known{near}; it can be: {known}")
     tokenizer = word_tokenizer(words)
-    module = draw(shape(BUILTIN[name], len(tokenizer)), seed)
+    module = draw(configure(name, len(tokenizer)), seed)
     tokenizer.model_max_length = module.config.n_positions
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

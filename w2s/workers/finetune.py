@@ -21,6 +21,7 @@ from w2s.models.engine import is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
 from w2s.models.records import Encoded, Estimator, Factors, Soft
+from w2s.models.world import World
 from w2s.store.records import (
     BadInput,
     Example,
@@ -62,7 +63,7 @@ class Rows:
         return int(sum(self.length_N[step].sum() for step in steps))
 
 
-def run(folder: Path, job: Finetune, world: train.World) -> dict[str, Any]:
+def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     settings, model = job.learner.train, job.learner.model
     examples, labels, order_N = read_labels(folder, job)
@@ -93,7 +94,7 @@ def run(folder: Path, job: Finetune, world: train.World) -> dict[str, Any]:
     return summary
 
 
-def load_start(job: Finetune | Objective | Reward, world: train.World) -> load.Loaded:
+def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
     """The model that the job starts from, always in float32, which the optimizer needs."""
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
     limit = job.learner.train.max_tokens
@@ -190,14 +191,7 @@ def make_objective(rows: Rows, loss: Callable, scale: float) -> train.Objective:
 
 
 def make_look(
-    rows: Rows,
-    held_N: np.ndarray,
-    loss: Callable,
-    scale: float,
-    world: train.World,
-    batch: int,
-    *,
-    chosen: bool = False,
+    rows: Rows, held_N: np.ndarray, loss: Callable, scale: float, world: World, batch: int, *, chosen: bool = False
 ) -> train.Look | None:
     """The mean loss on the held-out rows, weighted by their labels; the rows are shared out over the processes.
 
@@ -231,7 +225,7 @@ def export(
 ) -> None:
     """Write model/ from the trained parameters."""
     if is_sliced(module):  # ZeRO 3 left only slices in the module
-        loaded = load_start(job, train.World())
+        loaded = load_start(job, World())
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
@@ -241,7 +235,7 @@ def export(
 
 
 def fit_at_once(
-    folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: train.World
+    folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: World
 ) -> dict[str, Any]:
     """A learner without steps, to which drawing rows by their weights and multiplying the loss are the same."""
     if world.rank == 0:

@@ -18,17 +18,19 @@ from w2s.models.train import World
 from w2s.store.records import Example, Predictions, align, concatenate, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Predict, Rank, Sample
-from w2s.workers.parts import drop_parts, make_parts
-
-# (examples, chunks to leave out) -> opinions, chunk by chunk
-Judge = Callable[[list[Example], int], Iterator[Predictions]]
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     sets = read_sets(folder, job.examples, job.only)
     judge, loaded = make_judge(folder, job, world)
-    parts = make_parts(folder, sets, world, judge, save)
+
+    def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
+        for opinions in judge(rows, skip):
+            yield len(opinions.ids), {"opinions.npz": opinions}
+
+    parts = make_parts(folder, sets, world, make)
     cut = {} if loaded is None else count_cuts(loaded, sets, job.by, world)
     if world.rank == 0:
         for name, examples in sets.items():
@@ -39,8 +41,8 @@ def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
     return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 
 
-def make_judge(folder: Path, job: Predict, world: World) -> tuple[Judge, load.Loaded | None]:
-    """A judge for any kind of model, and the loaded model unless it is a scikit-learn pipeline."""
+def make_judge(folder: Path, job: Predict, world: World) -> tuple[Callable, load.Loaded | None]:
+    """(examples, chunks to leave out) -> Predictions chunk by chunk, and the model unless it is fitted at once."""
     estimator = load_fitted(folder / job.model) if job.model is not None else None
     if estimator is not None:
         kind, fitted = estimator
@@ -63,8 +65,3 @@ def open_model(folder: Path, model: str | None, job: Predict | Rank | Sample, wo
     learner, trust = job.base.learner, job.runtime.trust_remote_code
     untrained, limit = dataclasses.replace(learner.model, trainable="all"), learner.train.max_tokens  # without adapters
     return load.load(untrained, path=job.base.path, device=world.device, max_tokens=limit, trust_remote_code=trust)
-
-
-def save(folder: Path, part: Predictions) -> int:
-    write_arrays(folder / "opinions.npz", part)
-    return len(part.ids)

@@ -22,17 +22,17 @@ from w2s.store.files import open_whole
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Sample
-from w2s.workers.parts import drop_parts, make_parts
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 from w2s.workers.predict import open_model
 
-Part = tuple[list[Written], list[str], TokenTargets | None]  # texts, the id of each one's example, targets
+FACTS = ("number", "text", "logp", "ended")
 
 
 def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     voices = open_voices(folder, job, world)
     sets = read_sets(folder, {"samples": job.examples})
-    parts = make_parts(folder, sets, world, lambda rows, skip: write_texts(voices, job, rows, skip), save)["samples"]
+    parts = make_parts(folder, sets, world, lambda rows, skip: write_texts(voices, job, rows, skip))["samples"]
     examples = sets["samples"]
     facts = {"rows": len(examples), **count_prompt_cuts(voices, job, examples, world)}
     if world.rank == 0:
@@ -88,7 +88,7 @@ def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Examp
     return count_cuts(dataclasses.replace(first, cuts=cuts), sets, by, world, tokens=readable(voices))
 
 
-def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Part]:
+def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Chunk]:
     """Batches of texts and, if asked for, targets of those that are an example's first."""
     first = voices[0].loaded
     top = min(job.top, vocabulary(voices))
@@ -109,8 +109,12 @@ def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], s
     tokenizer = fingerprint(first.tokenizer)
     for texts in batches:
         firsts = [text for text in texts if text.number == 0]
-        soft = make_targets(first, [examples[text.prompt] for text in firsts], firsts, top, tokenizer) if top else None
-        yield texts, [examples[text.prompt].id for text in texts], soft
+        rows = [{"id": examples[text.prompt].id, **{key: getattr(text, key) for key in FACTS}} for text in texts]
+        files: dict[str, Any] = {"texts.jsonl": rows}
+        if top:
+            questions = [examples[text.prompt] for text in firsts]
+            files["soft.npz"] = make_targets(first, questions, firsts, top, tokenizer)
+        yield len(firsts), files
 
 
 def make_targets(
@@ -126,14 +130,3 @@ def make_targets(
     prob_TJ = np.concatenate([np.zeros((0, top)), *(text.prob_SJ for text in whole)])
     ids = np.array([example.id for example in examples], dtype=str)
     return TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), tokenizer)
-
-
-def save(folder: Path, part: Part) -> int:
-    texts, ids, soft = part
-    with open(folder / "texts.jsonl", "w", encoding="utf-8") as file:
-        for text, key in zip(texts, ids, strict=True):
-            line = {"id": key, "number": text.number, "text": text.text, "logp": text.logp, "ended": text.ended}
-            file.write(json.dumps(line) + "\n")
-    if soft is not None:
-        write_arrays(folder / "soft.npz", soft)
-    return sum(text.number == 0 for text in texts)

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,7 @@ from w2s.models.train import World
 from w2s.store.records import BadInput, Example, Rewards, align, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Score
-from w2s.workers.parts import drop_parts, make_parts
-
-
-class Part(NamedTuple):
-    """Some examples' scores by one model."""
-
-    ids: np.ndarray
-    scores_MNK: np.ndarray
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
@@ -56,12 +49,12 @@ def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: W
     members = open_members(model, device=world.device)
     wide = max((len(example.choices) for rows in sets.values() for example in rows), default=1)
 
-    def make(rows: list[Example], skip: int) -> Iterator[Part]:
-        ids = np.array([example.id for example in rows])
+    def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
+        ids, models = np.array([example.id for example in rows]), np.arange(members.ensemble.members).astype(str)
         for index, scores_MNK in rewards(members, rows, width=wide, skip=skip):
-            yield Part(ids[index], scores_MNK)
+            yield len(index), {"rewards.npz": Rewards(ids[index], scores_MNK, models)}
 
-    parts = make_parts(folder, sets, world, make, save)
+    parts = make_parts(folder, sets, world, make)
     cut = count_cuts(members.loaded, sets, model.name, world)
     if world.rank == 0:
         (folder / "cuts.json").write_text(json.dumps(cut))
@@ -70,12 +63,6 @@ def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: W
             write_arrays(folder / f"{name}.npz", join_chunks(chunks, examples))
         drop_parts(folder, world)
     world.barrier()
-
-
-def save(folder: Path, part: Part) -> int:
-    models = np.arange(len(part.scores_MNK)).astype(str)
-    write_arrays(folder / "rewards.npz", Rewards(part.ids, part.scores_MNK, models))
-    return len(part.ids)
 
 
 def join_chunks(chunks: list[Rewards], examples: list[Example]) -> Rewards:

@@ -23,8 +23,6 @@ EMBEDDING_RANGE = 0.02
 WORD = re.compile(r"\w+|[^\w\s]")
 """One token: a run of letters, digits and underscores, or one punctuation mark."""
 KNOWN = re.compile("|".join([*map(re.escape, SPECIAL), WORD.pattern]))
-
-
 BUILTIN = {
     # With a vocabulary of 250 about 1.3 thousand and 120 thousand parameters.
     "weak": {"n_embd": 4, "n_layer": 1, "n_head": 1, "n_positions": 32, "initializer_range": 0.3},

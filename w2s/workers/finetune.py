@@ -60,7 +60,8 @@ class Rows:
         return scores, torch.from_numpy(target_BK).to(scores)
 
     def count_tokens(self, steps: list[np.ndarray]) -> int:
-        return int(sum(self.length_N[step].sum() for step in steps))
+        length_N = self.length_N
+        return int(sum(length_N[step].sum() for step in steps))
 
 
 def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from w2s.models import losses, train
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, save
+from w2s.models.world import World
 from w2s.store.records import BadInput, Example, PseudoLabels, take
 from w2s.workers.examples import count_cuts
 from w2s.workers.finetune import Rows, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.job import Reward
 
 
-def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
+def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps.
 
     Each member minimises the loss of its own rewards, on rows that it weighs in its own way.
@@ -34,7 +35,7 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
-    look = make_look(rows, held_N, lambda *rows: loss_of(held_loss, *rows).mean(0), 1.0, world, settings.batch)
+    look = make_look(rows, held_N, lambda *scored: loss_of(held_loss, *scored).mean(0), 1.0, world, settings.batch)
     objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
     state, weights = train.fit(
         members, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
@@ -43,7 +44,7 @@ def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
     summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
         if is_sliced(members):  # ZeRO 3 left only slices in the module
-            members = start(job, train.World())
+            members = start(job, World())
         train.set_weights(members, weights)
         save(members, folder / "model")
         facts = {"diversity": float(diversity(members).detach())} if job.kind == "adapters" else {}
@@ -75,7 +76,7 @@ def read_differing(folder: Path, job: Reward) -> tuple[list[Example], PseudoLabe
     return rows, take(labels, differ), order_N[differ], len(examples) - len(rows)
 
 
-def start(job: Reward, world: train.World) -> Members:
+def start(job: Reward, world: World) -> Members:
     """The ensemble before training."""
     ensemble = Ensemble(job.kind, job.members, job.layers, job.rank)
     loaded = load_start(job, world)

@@ -103,7 +103,7 @@ def fitted(
     voices: Sequence[Voice], prompts: Sequence[str], max_new_tokens: int
 ) -> tuple[list[list[int]], list[int], list[bool]]:
     """Prompts in tokens that every voice can read, how many tokens may follow each, and which prompts were cut."""
-    first, room = voices[0].loaded, readable(voices)
+    first, room = voices[0].loaded, count_readable(voices)
     whole = encode_prompts(first, prompts)
     leads = window.lead_of(first.tokenizer, whole)
     rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(whole, leads, strict=True)]
@@ -111,7 +111,7 @@ def fitted(
     return rows, limits, [row != uncut for row, uncut in zip(rows, whole, strict=True)]
 
 
-def readable(voices: Sequence[Voice]) -> int:
+def count_readable(voices: Sequence[Voice]) -> int:
     """How many tokens every voice can read."""
     return min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from w2s.config.fields import Model
 from w2s.models import builtin, internals, shortcuts, window
-from w2s.models.folders import describe, first_words, read_marks, read_model, readable, write_marks
+from w2s.models.folders import describe, first_words, name_damage, read_marks, read_model, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
 from w2s.store.records import BadInput
@@ -49,9 +49,9 @@ def load(
     if source.startswith("builtin:"):
         raise BadInput(f"model.path: {source!r} is made by a run before it is read; give its folder")
     hub = {"revision": model.revision if path is None else None, "trust_remote_code": trust_remote_code}
-    with readable(source):
+    with name_damage(source):
         module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub)
-    loaded = Loaded(module.to(device), tokenizer, model, window.readable(module.config, max_tokens))
+    loaded = Loaded(module.to(device), tokenizer, model, window.limit_tokens(module.config, max_tokens))
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
     return dataclasses.replace(loaded, module=freeze(module, model, seed))

@@ -23,7 +23,7 @@ import torch
 
 from w2s.config.registry import pick
 from w2s.models import load
-from w2s.models.committee import readable
+from w2s.models.committee import count_readable
 from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, check
@@ -53,7 +53,7 @@ def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
     trainer = make_trainer(
         method, loaded, data, job.learner.train, job.runtime, world, trl_files, job.seed, judge, job.writing
     )
-    sets, reads = {"questions": data}, readable([Voice(loaded)])
+    sets, reads = {"questions": data}, count_readable([Voice(loaded)])
     if judge is None:
         sets, reads = {"pairs": read_labels(folder, job.pairs)[0]}, loaded.max_tokens
     cut = count_cuts(loaded, sets, job.learner.model.path, world, tokens=reads)

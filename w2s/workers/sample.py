@@ -14,7 +14,7 @@ from w2s.boosting.tokens import gathered
 from w2s.models import load
 from w2s.models.adapters import share
 from w2s.models.batches import encode, worded
-from w2s.models.committee import Written, decode, fitted, readable
+from w2s.models.committee import Written, count_readable, decode, fitted
 from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
 from w2s.models.train import World
@@ -85,7 +85,7 @@ def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Examp
     cuts = {example.id: (True, False) for example, cut in zip(mine, cut_N, strict=True) if cut}
     by = str(job.models[0] or job.base.path)
     sets = {Path(job.examples).stem: examples}
-    return count_cuts(dataclasses.replace(first, cuts=cuts), sets, by, world, tokens=readable(voices))
+    return count_cuts(dataclasses.replace(first, cuts=cuts), sets, by, world, tokens=count_readable(voices))
 
 
 def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Chunk]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.log import progress
 from w2s.store.records import Example, write_arrays
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from w2s.models import load, score
 from w2s.models.kinds import load_fitted
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.records import Example, Predictions, align, concatenate, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Predict, Rank, Sample

@@ -10,7 +10,7 @@ import numpy as np
 
 from w2s.boosting.tokens import gathered
 from w2s.models.ranks import rank_chunks
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.records import Example, TokenRanks, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Rank

@@ -17,7 +17,7 @@ from w2s.models.batches import encode, worded
 from w2s.models.committee import Written, count_readable, decode, fitted
 from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.files import open_whole
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from w2s.models.members import open_members, rewards
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.records import BadInput, Example, Rewards, align, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Score

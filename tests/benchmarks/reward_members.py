@@ -23,6 +23,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from tests.models import apart
 from w2s.config.fields import Model
 from w2s.models import load, members, score
 from w2s.store.records import Example
@@ -107,7 +108,7 @@ def main() -> None:
     middle = {name: statistics.median(taken) for name, taken in seconds.items()}
     arithmetic = {f"adapters_{last}": (LAYERS - last + MEMBERS * last) / LAYERS for last in (1, 2)}
     off = max(
-        float(np.abs(found[name][at] - one_model(members.alone(one, at), examples)).max())
+        float(np.abs(found[name][at] - one_model(apart.alone(one, at), examples)).max())
         for name, one in made.items()
         for at in (0, MEMBERS - 1)
     )

@@ -105,11 +105,11 @@ def test_no_token_has_no_weight_and_is_said(writer):
 
 
 def test_a_batch_without_a_first_text_has_no_targets_of_the_right_kind(writer):
-    none = sample.targets(writer, [], [], 4, "t")
+    none = sample.make_targets(writer, [], [], 4, "t")
     assert (none.ids.dtype.kind, none.length_N.dtype, none.token_TJ.dtype) == ("U", np.int64, np.int32)
     assert none.token_TJ.shape == none.prob_TJ.shape == (0, 4)
     texts = next(committee.decode([writer], ["the moon"], [1.0], max_new_tokens=3, top=4))
-    one = sample.targets(writer, [Example("a", "t", "answer", "the moon", ())], texts, 4, "t")
+    one = sample.make_targets(writer, [Example("a", "t", "answer", "the moon", ())], texts, 4, "t")
     assert gathered([none, one, none], np.array(["a"])).ids.tolist() == ["a"]
 
 

@@ -13,6 +13,7 @@ from w2s.models.records import Estimator
 from w2s.models.train import World
 from w2s.store.records import BadInput, Example, Predictions, read_arrays, write_rows
 from w2s.workers import predict
+from w2s.workers.job import Predict
 
 EXAMPLES = [
     Example("a", "t", "choice", "Which?", ("x", "long one")),
@@ -48,8 +49,7 @@ def test_a_kind_from_outside_goes_through_the_worker(tmp_path, monkeypatch):
     fitted = kinds.KINDS[model.kind].fit(model, EXAMPLES, target_NK, np.ones(2), 0)
     kinds.save_fitted(fitted, model, tmp_path / "model")
     write_rows(tmp_path / "x.jsonl", EXAMPLES)
-    job = {"model": "model", "examples": {"x": "x.jsonl"}, "by": "length"}
-    predict.run(tmp_path, job, World())
+    predict.run(tmp_path, Predict({"x": "x.jsonl"}, by="length", model="model"), World())
     predictions = read_arrays(tmp_path / "x.npz", Predictions)
     np.testing.assert_array_equal(predictions.probs_NK.argmax(1), [1, 0])
     assert (predictions.probs_NK[~predictions.mask_NK] == 0).all()

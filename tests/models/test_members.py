@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import tiny
+from tests.models import apart, tiny
 from w2s.models import batches, load, losses, members, records, score
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble
@@ -50,7 +50,7 @@ def test_members_score_as_they_do_as_models_of_their_own(folder_of, architecture
         merged_MBK = made(batch)
     assert (finite(merged_MBK[0]) - finite(merged_MBK[1])).abs().max() > 0.01
     for at in range(3):
-        alone = members.alone(made, at)
+        alone = apart.alone(made, at)
         with torch.no_grad():
             wanted_BK = score.scores(alone, batch)
         scale = max(1.0, float(finite(wanted_BK).abs().max()))
@@ -230,7 +230,7 @@ def test_heads_on_a_trunk_with_adapters_are_saved_with_these_merged(folder_of, t
 def test_a_plain_model_opens_as_an_ensemble_of_one_and_so_does_a_member(folder_of, tmp_path):
     made = moved(folder_of("bert"), KINDS[1])
     batch = batch_of(made.loaded)
-    load.save(members.alone(made, 2), tmp_path)
+    load.save(apart.alone(made, 2), tmp_path)
     with torch.inference_mode():
         found_MBK = members.open_members(tmp_path)(batch)
         assert len(found_MBK) == 1

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from tests.models import tiny
 from tests.models.voices import moved
-from w2s.config.fields import Learner, Model, Runtime, Train
+from w2s.config.fields import Learner, Model, Runtime, Train, Writing
 from w2s.config.registry import pick
 from w2s.models import batches, objectives, score, tokenizing, trl
 from w2s.models.objectives import OBJECTIVES
@@ -36,7 +36,7 @@ def bases(tmp_path_factory) -> Path:
 
 def trainer_of(objective, loaded, data, folder, train=None, **more):
     train = Train(**{"steps": 2, "batch": 4, **(train or {})})
-    return trl.make_trainer(objective, loaded, data, train, Runtime(), World(), folder=folder / "trl", seed=0, **more)
+    return trl.make_trainer(objective, loaded, data, train, Runtime(), World(), folder / "trl", 0, **more)
 
 
 def log_likelihoods(loaded, examples) -> torch.Tensor:
@@ -110,7 +110,7 @@ def test_prompts_are_our_tokens_and_texts_end_where_a_stop_text_does(bases, tmp_
         return [float(len(text)) for text in texts]
 
     trainer = trainer_of(
-        OBJECTIVES[name](generations=2), loaded, examples, tmp_path, judge=judge, max_new_tokens=12, stop=("e", "o")
+        OBJECTIVES[name](generations=2), loaded, examples, tmp_path, judge=judge, writing=Writing(12, ["e", "o"])
     )
     write, written = trainer._generate_single_turn, []
     trainer._generate_single_turn = lambda ids, *rest: written.append((ids, write(ids, *rest))) or written[-1][1]
@@ -192,15 +192,18 @@ def test_nothing_is_told_to_anybody(bases, tmp_path, monkeypatch):
             "'dpo' has no option 'label_smooth'; it takes: beta, label_smoothing, loss",
         ),
         ({"name": "dpo", "loss": "nca"}, "allowed: one of: sigmoid, hinge, ipo, robust"),
-        ({"name": "dpo", "label_smoothing": 0.5}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        (
+            {"name": "dpo", "label_smoothing": 0.5},
+            "label_smoothing: 0.5 given; allowed: a number (at least 0, below 0.5)",
+        ),
         ({"name": "dpo", "label_smoothing": -0.1}, "label_smoothing: -0.1 given"),
         ({"name": "dpo", "label_smoothing": 0.1, "loss": "ipo"}, "label_smoothing: 0.1 given for loss ipo; allowed: 0"),
-        ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: above 0"),
-        ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: above 0"),
-        ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: at least 0"),
-        ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: at least 2"),
-        ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: above 0"),
-        ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: above 0"),
+        ({"name": "dpo", "beta": 0}, "beta: 0 given; allowed: a number (above 0)"),
+        ({"name": "dpo", "lr": 0.0}, "lr: 0.0 given; allowed: a number (above 0) or null"),
+        ({"name": "grpo", "beta": -1}, "beta: -1 given; allowed: a number (0 or more)"),
+        ({"name": "rloo", "generations": 1}, "generations: 1 given; allowed: a whole number (at least 2"),
+        ({"name": "rloo", "temperature": 0}, "temperature: 0 given; allowed: a number (above 0)"),
+        ({"name": "grpo", "steps": 0}, "steps: 0 given; allowed: a whole number (above 0) or null"),
     ],
 )
 def test_options_out_of_range_are_refused_in_one_line(spec, words):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from w2s.config.fields import Model
 from w2s.models import pipelines
 from w2s.store.records import BadInput, Example
 
+WORDS = Model(pipeline={"name": "words"})
 ANIMALS, STONES = ("dog", "cat", "horse", "goose"), ("granite", "marble", "slate", "basalt")
 
 
@@ -30,7 +32,7 @@ def labelled(start: int, stop: int):
 def fitted(name, seed=0, weight_N=None):
     examples, target_NK = labelled(0, 80)
     weight_N = np.ones(80) if weight_N is None else weight_N
-    return pipelines.fit(name, examples, target_NK, weight_N, seed)
+    return pipelines.fit_learner(Model(pipeline={"name": name}), examples, target_NK, weight_N, seed)
 
 
 @pytest.mark.parametrize("name", pipelines.PIPELINES)
@@ -59,8 +61,8 @@ def test_a_weight_of_zero_is_a_row_that_is_not_there_and_a_scale_changes_nothing
     wrong_NK = target_NK.copy()
     wrong_NK[50:] = np.roll(wrong_NK[50:], 1, axis=1)
     for weights in (weight_N, 7 * weight_N):
-        dropped = pipelines.fit(name, examples, wrong_NK, weights, 0)
-        absent = pipelines.fit(name, examples[:50], target_NK[:50], np.ones(50), 0)
+        dropped = pipelines.fit_learner(Model(pipeline={"name": name}), examples, wrong_NK, weights, 0)
+        absent = pipelines.fit_learner(Model(pipeline={"name": name}), examples[:50], target_NK[:50], np.ones(50), 0)
         np.testing.assert_allclose(
             pipelines.score(dropped, questions), pipelines.score(absent, questions), rtol=1e-6, atol=1e-6
         )
@@ -72,7 +74,7 @@ def test_a_soft_label_pulls_the_score_between_those_of_the_hard_ones():
     uniform_NK = mask_NK / mask_NK.sum(1, keepdims=True)
     gaps = []
     for share in (1.0, 0.5, 0.0):
-        model = pipelines.fit("words", examples, share * target_NK + (1 - share) * uniform_NK, np.ones(80), 0)
+        model = pipelines.fit_learner(WORDS, examples, share * target_NK + (1 - share) * uniform_NK, np.ones(80), 0)
         scores_NK = pipelines.score(model, examples)
         gaps.append(scores_NK[target_NK == 1].mean() - scores_NK[mask_NK & (target_NK == 0)].mean())
     assert gaps[0] > gaps[1] > gaps[2]
@@ -103,9 +105,9 @@ def test_a_saved_pipeline_scores_alike(tmp_path, name):
 def test_nothing_to_learn_from_is_one_line():
     examples, target_NK = labelled(0, 5)
     with pytest.raises(BadInput, match="nothing to learn"):
-        pipelines.fit("words", examples, target_NK, np.zeros(5), 0)
+        pipelines.fit_learner(WORDS, examples, target_NK, np.zeros(5), 0)
     with pytest.raises(BadInput, match=r"model\.pipeline: 'words' has no option 'depth'"):
-        pipelines.fit({"name": "words", "depth": 3}, examples, target_NK, np.ones(5), 0)
+        pipelines.fit_learner(Model(pipeline={"name": "words", "depth": 3}), examples, target_NK, np.ones(5), 0)
 
 
 def test_a_folder_without_a_pipeline_is_one_line(tmp_path):

@@ -272,7 +272,11 @@ def test_texts_are_ranked_among_those_of_their_question():
         ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
         ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
         ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
-        ({"name": "dpo", "label_smoothing": 0.5}, {}, "label_smoothing: 0.5 given; allowed: at least 0, below 0.5"),
+        (
+            {"name": "dpo", "label_smoothing": 0.5},
+            {},
+            "label_smoothing: 0.5 given; allowed: a number (at least 0, below 0.5)",
+        ),
         ({"name": "dpo"}, {"learner": {"model": {**WRITER, "kind": "pair"}}}, "model.kind: 'pair' given"),
         (
             {"name": "grpo", "generations": 5},

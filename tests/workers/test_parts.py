@@ -1,5 +1,6 @@
 """Chunks of a job on the disk."""
 
+import json
 import shutil
 
 import pytest
@@ -12,17 +13,12 @@ ROWS = [Example(f"e{at}", "t", "answer", f"question {at}") for at in range(5)]
 
 
 def make(rows, skip):
-    yield from ([row] for row in rows[skip:])
-
-
-def save(folder, part):
-    (folder / "ids").write_text(part[0].id)
-    return 1
+    yield from ((1, {"ids.jsonl": [row.id]}) for row in rows[skip:])
 
 
 def made(folder):
-    found = parts.make_parts(folder, {"set": ROWS}, World(), make, save)["set"]
-    return sorted((part / "ids").read_text() for part in found)
+    found = parts.make_parts(folder, {"set": ROWS}, World(), make)["set"]
+    return sorted(json.loads((part / "ids.jsonl").read_text()) for part in found)
 
 
 def test_a_job_killed_while_its_parts_are_dropped_finds_all_of_them_or_none(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models import tiny
+from tests.models import apart, tiny
 from tests.workers.pairs import PAIRS, make_labels, make_pairs
 from w2s.config.fields import Model
 from w2s.models import batches, load, losses, members, score, train
@@ -94,15 +94,15 @@ def test_the_loss_of_a_pair_and_its_gradient_are_those_of_trls_reward_trainer(ba
         return torch.cat([p.grad.flatten() for p in loaded.module.parameters() if p.grad is not None])
 
     wanted = trainer.compute_loss(loaded.module, trainer.data_collator(rows))
-    collate = finetune.collator(loaded, encoded, 2, None, None)
-    objective = finetune.make_objective(collate, target_NK, losses.cross_entropy, 1.0)
+    data = finetune.Rows(loaded, encoded, make_labels(examples))
+    objective = finetune.make_objective(data, losses.cross_entropy, 1.0)
     found = objective(score.Scorer(loaded), np.arange(PAIRS), 0.0).mean()
     assert found.item() == pytest.approx(wanted.item(), abs=1e-6)
     assert wanted.item() > 0.1
     wanted_gradient = gradient(wanted)
     torch.testing.assert_close(gradient(found), wanted_gradient, rtol=1e-3, atol=1e-5)
     one = members.join(loaded, members.Ensemble("heads", 1))
-    ours = reward.make_objective(one, collate, target_NK, np.ones((1, PAIRS)), losses.cross_entropy, 0.0)
+    ours = reward.make_objective(one, data, np.ones((1, PAIRS)), losses.cross_entropy, 0.0)
     assert ours(one, np.arange(PAIRS), 0.0).mean().item() == pytest.approx(wanted.item(), abs=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_one_head_is_trained_as_the_plain_model_is(job_of, base):
     run(plain), run(one)
     assert history(one)["losses"] == pytest.approx(history(plain)["losses"], abs=1e-6)
     assert np.array(history(one)["looks"]) == pytest.approx(np.array(history(plain)["looks"]), abs=1e-6)
-    found = members.alone(members.open_members(one / "model"), 0).module.state_dict()
+    found = apart.alone(members.open_members(one / "model"), 0).module.state_dict()
     wanted = load.load_folder(plain / "model").module.state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[name], wanted[name], rtol=0, atol=1e-6) for name in wanted)

@@ -79,17 +79,11 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 
 
 def collate(
-    loaded: Loaded,
-    encoded: Sequence[Encoded],
-    width: int | None = None,
-    *,
-    factors: Sequence[np.ndarray] | None = None,
-    soft: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    loaded: Loaded, encoded: list[Encoded], width: int = 0, factors: list | None = None, soft: list | None = None
 ) -> Batch:
-    """Tensors of B examples on the module's device. K = `width`, or the most candidates of an example.
+    """Tensors of B examples on the module's device. K = `width`, or where that is 0 the most candidates of an example.
 
-    For written answers of one candidate each: `factors`, an example's factors of its tokens (T), and `soft`, the ids
-    and probabilities (T, J) of its soft targets.
+    `factors` and `soft` (see records) are for written answers of one candidate each.
     """
     width = width or max(example.count for example in encoded)
     rows = [row for example in encoded for row in example.rows]
@@ -104,8 +98,8 @@ def collate(
         token_PJ, prob_PJ = (np.concatenate(column) for column in zip(*soft, strict=True))
         targets = {"token": token_PJ.astype(np.int64), "prob": prob_PJ.astype(np.float32)}
         tensors["soft_PJ"] = tuple(to_tensors(targets, device).values())
-    inputs = KINDS[loaded.model.kind].inputs(encoded, loaded.pad_id)
-    inputs = tuple(to_tensors(part, device) for part in inputs)
+    parts = KINDS[loaded.model.kind].inputs(encoded, loaded.pad_id)
+    inputs = tuple(to_tensors(part, device) for part in parts)
     return Batch(inputs, tokens=sum(example.tokens for example in encoded), **tensors)
 
 

@@ -23,46 +23,22 @@ EMBEDDING_RANGE = 0.02
 WORD = re.compile(r"\w+|[^\w\s]")
 """One token: a run of letters, digits and underscores, or one punctuation mark."""
 KNOWN = re.compile("|".join([*map(re.escape, SPECIAL), WORD.pattern]))
+BUILTIN = {
+    # With a vocabulary of 250 about 1.3 thousand and 120 thousand parameters.
+    "weak": {"n_embd": 4, "n_layer": 1, "n_head": 1, "n_positions": 32, "initializer_range": 0.3},
+    "strong": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": EMBEDDING_RANGE},
+    # For written answers; with a vocabulary of 230 about 4.1 thousand and 118 thousand.
+    "weak_writer": {"n_embd": 10, "n_layer": 1, "n_head": 2, "n_positions": 48, "initializer_range": 0.2},
+    "strong_writer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 48, "initializer_range": EMBEDDING_RANGE},
+}
 
 
-def weak(vocabulary: int) -> GPT2Config:
-    """Width 4, one layer: about 1.3 thousand parameters with a vocabulary of 250."""
-    return shape(vocabulary, width=4, layers=1, heads=1, initializer_range=0.3)
-
-
-def strong(vocabulary: int) -> GPT2Config:
-    """Width 64, two layers: about 120 thousand parameters with a vocabulary of 250."""
-    return shape(vocabulary, width=64, layers=2, heads=4)
-
-
-def weak_writer(vocabulary: int) -> GPT2Config:
-    """For written answers. Width 10, one layer: about 4.1 thousand parameters with a vocabulary of 230."""
-    return shape(vocabulary, width=10, layers=1, heads=2, positions=48, initializer_range=0.2)
-
-
-def strong_writer(vocabulary: int) -> GPT2Config:
-    """For written answers. Width 64, two layers: about 118 thousand parameters with a vocabulary of 230."""
-    return shape(vocabulary, width=64, layers=2, heads=4, positions=48)
-
-
-def shape(
-    vocabulary: int,
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    positions: int = 32,
-    initializer_range: float = EMBEDDING_RANGE,
-) -> GPT2Config:
+def configure(name: str, vocabulary: int) -> GPT2Config:
     from transformers import GPT2Config
 
     return GPT2Config(
         vocab_size=vocabulary,
-        n_positions=positions,
-        n_embd=width,
-        n_layer=layers,
-        n_head=heads,
-        initializer_range=initializer_range,
+        **BUILTIN[name],
         # The same function as GPT-2's own "gelu_new", which is eight operations instead of one.
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
@@ -75,9 +51,6 @@ def shape(
     )
 
 
-BUILTIN = {"weak": weak, "strong": strong, "weak_writer": weak_writer, "strong_writer": strong_writer}
-
-
 def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:
     """Write the model `name` (a key of BUILTIN, also as builtin:NAME) with random weights and a tokenizer of `words`.
 
@@ -87,9 +60,11 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
     quiet()
     name = name.removeprefix("builtin:")
     if name not in BUILTIN:
-        raise BadInput(f"model.path: 'builtin:{name}' is not known{did_you_mean(name, BUILTIN)}; {allowed()}")
+        known = ", ".join(f"builtin:{known}" for known in BUILTIN)
+        near = did_you_mean(name, BUILTIN)
+        raise BadInput(f"model.path: 'builtin:{name}' is not known{near}; it can be: {known}")
     tokenizer = word_tokenizer(words)
-    module = draw(BUILTIN[name](len(tokenizer)), seed)
+    module = draw(configure(name, len(tokenizer)), seed)
     tokenizer.model_max_length = module.config.n_positions
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -97,8 +72,7 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
 
 
 def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTrainedModel:
-    """Random weights, as the class `name` of transformers. Embeddings start small: a narrow model then learns faster
-    to tell the words apart."""
+    """Random weights, as the class `name` of transformers. With small embeddings a narrow model learns faster."""
     import torch
     import transformers
 
@@ -109,10 +83,6 @@ def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTra
         for table in (module.base_model.wte, module.base_model.wpe):
             table.weight.mul_(EMBEDDING_RANGE / config.initializer_range)
     return module
-
-
-def allowed() -> str:
-    return "it can be: " + ", ".join(f"builtin:{name}" for name in BUILTIN)
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -126,6 +96,6 @@ def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
     known = sorted({word for text in words for word in KNOWN.findall(text)}.difference(SPECIAL))
     model = models.WordLevel({word: at for at, word in enumerate([*SPECIAL, *known])}, unk_token="[unk]")
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(WORD.pattern), "removed", invert=True)
     pad, unknown, end = SPECIAL
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, eos_token=end)

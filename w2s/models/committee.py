@@ -73,46 +73,37 @@ def decode(
     `learners` are models of one tokenizer, or the voices that `share` makes; `alpha_L` (≥ 0, any scale) has one number
     for each learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 = greedy,
     samples alike; another one flattens the mixture, not the learners. mix="disagree" takes the token that all put first
-    wherever there is one and mixes elsewhere (arXiv 2510.15346: mixing everywhere hurts long texts). Greedily that is
-    no difference: a token that all put first is first in either mixture. The `top` most probable tokens of every
-    step are kept. A text depends on `seed`, its prompt and its number among the samples; beyond rounding not on the
-    other rows or their order. Long prompts lose their beginning, down to half of what the model can read; penalties
-    of a generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
+    wherever there is one and mixes elsewhere (arXiv 2510.15346); greedily that is no difference. The `top` most
+    probable tokens of every step are kept. A text depends on `seed`, its prompt and its number among the samples;
+    beyond rounding not on the other rows. Long prompts lose their beginning, down to half of what the model can read;
+    penalties of a generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
 
-    They come batch by batch, longest prompts first. The batches (of `batch` texts, else as many as fit) depend on the
-    arguments alone; the first `skip` are left out, so that a killed job can go on.
+    Texts come batch by batch (of `batch` texts, else as many as fit), longest prompts first, without the first `skip`
+    batches, so that a killed job can go on.
     """
     voices = [learner if isinstance(learner, Voice) else Voice(learner) for learner in learners]
     check(voices, alpha_L, mix)
-    first = voices[0].loaded
     vote_L = torch.as_tensor(alpha_L, dtype=torch.float64)
-    vote_L = (vote_L / vote_L.sum()).float().to(first.module.device)
+    vote_L = (vote_L / vote_L.sum()).float().to(voices[0].loaded.module.device)
     choose = partial(next_tokens, alpha_L=vote_L, mixture=find_mixture(mixture), mix=mix, temperature=temperature)
     rows, limit_N, _ = fitted(voices, prompts, max_new_tokens)
-    count = 1 if temperature == 0 else samples
-    order = [(at, number) for at in sorted(range(len(rows)), key=lambda at: -len(rows[at])) for number in range(count)]
+    longest_first, count = sorted(range(len(rows)), key=lambda at: -len(rows[at])), samples if temperature > 0 else 1
+    order = [(at, number) for at in longest_first for number in range(count)]
     size_N = [len(row) + limit for row, limit in zip(rows, limit_N, strict=True)]
     for chosen in list(plan(order, size_N, batch, voices))[skip:]:
-        limit_B = [limit_N[at] for at, _ in chosen]
-        luck_BS = np.zeros((len(chosen), max(limit_B)))
-        if temperature > 0:
-            luck_BS = np.stack([luck(rows[at], number, seed, max(limit_B)) for at, number in chosen])
+        prompts_B, limit_B = [rows[at] for at, _ in chosen], [limit_N[at] for at, _ in chosen]
+        luck_BS = np.stack([luck(rows[at], number, seed, max(limit_B)) for at, number in chosen])
         with torch.inference_mode():
-            endings = write(
-                voices, [rows[at] for at, _ in chosen], luck_BS, choose, limit_B=limit_B, stop=stop, top=top
-            )
-        texts = [finish(first, *place, made, stop) for place, made in zip(chosen, endings, strict=True)]
+            endings = write(voices, prompts_B, luck_BS, choose, limit_B=limit_B, stop=stop, top=top)
+        texts = [finish(voices[0].loaded, *place, made, stop) for place, made in zip(chosen, endings, strict=True)]
         yield texts if count == samples else [replace(text, number=at) for text in texts for at in range(samples)]
 
 
 def fitted(
     voices: Sequence[Voice], prompts: Sequence[str], max_new_tokens: int
 ) -> tuple[list[list[int]], list[int], list[bool]]:
-    """Prompts in tokens, how many may follow each, and which were cut.
-
-    They have room for what every voice can read, not for what it was trained with.
-    """
-    first, room = voices[0].loaded, readable(voices)
+    """Prompts in tokens that every voice can read, how many tokens may follow each, and which prompts were cut."""
+    first, room = voices[0].loaded, count_readable(voices)
     whole = encode_prompts(first, prompts)
     leads = window.lead_of(first.tokenizer, whole)
     rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(whole, leads, strict=True)]
@@ -120,7 +111,7 @@ def fitted(
     return rows, limits, [row != uncut for row, uncut in zip(rows, whole, strict=True)]
 
 
-def readable(voices: Sequence[Voice]) -> int:
+def count_readable(voices: Sequence[Voice]) -> int:
     """How many tokens every voice can read."""
     return min(getattr(voice.loaded.module.config, "max_position_embeddings", None) or 2**20 for voice in voices)
 
@@ -213,9 +204,8 @@ MIXTURES = {
 
 def find_mixture(name: str) -> Mixture:
     if name not in MIXTURES:
-        raise BadInput(
-            f"mixture: {name!r} is not known{did_you_mean(name, MIXTURES)}; it can be: {', '.join(MIXTURES)}"
-        )
+        near, known = did_you_mean(name, MIXTURES), ", ".join(MIXTURES)
+        raise BadInput(f"mixture: {name!r} is not known{near}; it can be: {known}")
     return MIXTURES[name]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from w2s.models import window
-from w2s.models.folders import readable
+from w2s.models.folders import name_damage
 from w2s.models.rows import mean_states
 from w2s.store.records import BadInput
 
@@ -29,19 +29,18 @@ def encode(
         raise BadInput(f"batch: {batch!r} given; allowed: at least 1")
     import transformers
 
-    with readable(str(path)):
+    with name_damage(str(path)):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         module = transformers.AutoModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     module = module.to(device).eval()
-    limit = window.readable(module.config, max_tokens)
+    limit = window.limit_tokens(module.config, max_tokens)
     vectors_ND = np.zeros((len(texts), module.config.hidden_size), dtype=np.float32)
     # Texts of like length share a batch, so that little is padding.
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(texts), batch):
         rows = order[start : start + batch]
-        inputs = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(device)
+        batch_B = [texts[row] for row in rows]
+        inputs = tokenizer(batch_B, padding=True, truncation=True, max_length=limit, return_tensors="pt").to(device)
         mean_BD = mean_states(module(**inputs).last_hidden_state, inputs["attention_mask"])
         vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
     return vectors_ND

@@ -109,14 +109,10 @@ def head_outputs(module: nn.Module, batch: Batch, *, last_token: bool) -> Tensor
 
 def tower_scores(loaded: Loaded, batch: Batch) -> Tensor:
     """20 · cosine of the mean-pooled encodings of prompt and candidate, flat (B·K)."""
-    candidates, prompts = (encodings(loaded.module, inputs) for inputs in batch.inputs)
+    states = [(loaded.module(**inputs).last_hidden_state, inputs["attention_mask"]) for inputs in batch.inputs]
+    candidates, prompts = (mean_states(hidden_RTD.float(), mask_RT) for hidden_RTD, mask_RT in states)
     prompt_R = batch.owner_P // batch.mask_BK.shape[1]
     return spread(SCALE * nn.functional.cosine_similarity(candidates, prompts[prompt_R], dim=-1), batch)
-
-
-def encodings(module: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """The mean of the last layer over each row's real tokens (R, D), in float32."""
-    return mean_states(module(**inputs).last_hidden_state.float(), inputs["attention_mask"])
 
 
 def spread(score_R: Tensor, batch: Batch) -> Tensor:

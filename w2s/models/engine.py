@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from w2s.config.fields import Runtime, Train
-from w2s.models.world import World, make_optimizer, use_bfloat16
+from w2s.models.world import Cut, World, make_optimizer, use_bfloat16
 from w2s.store.records import BadInput
 
 NAMES = ("zero0", "zero1", "zero2", "zero3")
@@ -50,15 +50,15 @@ def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
 class Engine:
     """The same methods as `train.Plain`, by a DeepSpeed engine."""
 
-    def __init__(self, module, train: Train, world: World, values: dict, micro_batch: int, micros: int):
+    def __init__(self, module: torch.nn.Module, train: Train, values: dict[str, Any], cut: Cut):
         deepspeed = import_deepspeed()
         self.stage = values.get("zero_optimization", {}).get("stage", 0)
         # Stage 0 with DeepSpeed's own bfloat16 drifts; autocast over float32 weights does not.
-        low = use_bfloat16(train, world)
+        low = use_bfloat16(train, cut.world)
         self.autocast = low and self.stage == 0
         values = values | {
-            "train_micro_batch_size_per_gpu": micro_batch,
-            "gradient_accumulation_steps": micros,
+            "train_micro_batch_size_per_gpu": cut.micro_batch,
+            "gradient_accumulation_steps": cut.micros,
             # At stage 0 we clip: DeepSpeed's own way takes a millisecond of a small model's step.
             "gradient_clipping": train.clip if self.stage else 0.0,
             "bf16": {"enabled": low and self.stage > 0},
@@ -69,10 +69,9 @@ class Engine:
         }
         values.pop("train_batch_size", None)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=make_optimizer(self.parameters, train), config=values
-        )
-        self.module, self.world, self.deepspeed, self.clip = module, world, deepspeed, train.clip
+        optimizer = make_optimizer(self.parameters, train)
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=values)
+        self.module, self.world, self.deepspeed, self.clip = module, cut.world, deepspeed, train.clip
 
     def __call__(self, *batch: Any) -> Any:
         with torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext():
@@ -141,9 +140,8 @@ def import_deepspeed() -> Any:
     skip_shared_memory_operator(deepspeed)
     if not dist.is_initialized() and os.environ["WORLD_SIZE"] == "1":
         # One process needs no port.
-        dist.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", store=dist.HashStore(), rank=0, world_size=1
-        )
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     return deepspeed
 
 

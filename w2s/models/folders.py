@@ -48,7 +48,7 @@ def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def readable(source: str) -> Iterator[None]:
+def name_damage(source: str) -> Iterator[None]:
     """Turns what goes wrong while transformers reads `source` into one line (BadInput); keeps transformers quiet."""
     quiet()
     if why := absent(source):

@@ -39,9 +39,8 @@ def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> l
         if example.task == "choice":
             candidates = [tokens or [end] for tokens in candidates]
         elif end is None:
-            raise BadInput(
-                f"model.path: {loaded.model.path}: its tokenizer has no end token, which answers need to end"
-            )
+            words = "its tokenizer has no end token, which answers need to end"
+            raise BadInput(f"model.path: {loaded.model.path}: {words}")
         else:
             candidates = [[*tokens, end] for tokens in candidates]
         # The last token of a candidate is not read.
@@ -67,12 +66,9 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
         tokens += candidate[:-1]
         positions += range(begin, begin + len(candidate) - 1)
         segments += [at + 1] * (len(candidate) - 1)
-    tokens_T, owner_P, from_P, token_P = (
-        np.array(column, dtype=np.int64) for column in (tokens, owners, froms, targets)
-    )
-    if len(tokens) == begin:
-        return Row(tokens_T, owner_P, begin - 1, from_P, token_P)
-    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, np.array(positions), np.array(segments))
+    tokens_T, owner_P, from_P, token_P = (np.array(part, dtype=np.int64) for part in (tokens, owners, froms, targets))
+    tree = (np.array(positions), np.array(segments)) if len(tokens) > begin else ()
+    return Row(tokens_T, owner_P, begin - 1, from_P, token_P, *tree)
 
 
 def inputs(encoded: Sequence[Encoded], pad_id: int) -> Inputs:
@@ -97,10 +93,7 @@ def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
     time_T = np.arange(segment_RT.shape[1])
     prompt_or_own_RTT = (segment_RT[:, None, :] == 0) | (segment_RT[:, None, :] == segment_RT[:, :, None])
     allowed_RTT = prompt_or_own_RTT & (time_T <= time_T[:, None])
-    return {
-        "attention_mask": allowed_RTT[:, None],
-        "position_ids": pad(positions, length_R, 0),
-    }
+    return {"attention_mask": allowed_RTT[:, None], "position_ids": pad(positions, length_R, 0)}
 
 
 def scores(loaded: Loaded, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,7 @@ from torch import nn
 
 from w2s.config.fields import Model
 from w2s.models import builtin, internals, shortcuts, window
-from w2s.models.folders import describe, first_words, read_marks, read_model, readable, write_marks
+from w2s.models.folders import describe, first_words, name_damage, read_marks, read_model, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
 from w2s.store.records import BadInput
@@ -39,28 +40,21 @@ def load(
 
     `path` is read instead of model.path (a builtin: model's folder). Weights that the folder lacks, and all of them in
     a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout is
-    off: it would make results depend on micro-batches and processes. BadInput where anything cannot be
-    read; weights are read from safetensors alone.
+    off: it would make results depend on micro-batches and processes. BadInput where anything cannot be read; weights
+    are read from safetensors alone.
     """
     if isinstance(find_kind(model.kind), Estimator):
         raise BadInput(f"model.kind: {model.kind!r} is no network, so it is not read from a folder; see models.kinds")
     source = path or model.path
     if source.startswith("builtin:"):
         raise BadInput(f"model.path: {source!r} is made by a run before it is read; give its folder")
-    with readable(source):
-        loaded = read(
-            model,
-            source,
-            model.revision if path is None else None,
-            seed=seed,
-            dtype=pick_dtype(precision, device),
-            max_tokens=max_tokens,
-            trust_remote_code=trust_remote_code,
-        )
-    loaded.module.to(device)
+    hub = {"revision": model.revision if path is None else None, "trust_remote_code": trust_remote_code}
+    with name_damage(source):
+        module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub)
+    loaded = Loaded(module.to(device), tokenizer, model, window.limit_tokens(module.config, max_tokens))
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
-    return dataclasses.replace(loaded, module=freeze(loaded.module, model, seed))
+    return dataclasses.replace(loaded, module=freeze(module, model, seed))
 
 
 def load_folder(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Loaded:
@@ -115,22 +109,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise BadInput(f"{path}: not readable: {first_words(error)}") from None
 
 
-def read(
-    model: Model,
-    source: str,
-    revision: str | None,
-    *,
-    seed: int,
-    dtype: torch.dtype,
-    max_tokens: int,
-    trust_remote_code: bool,
-) -> Loaded:
-    """Configuration, tokenizer and weights as transformers reads them, with our changes to the configuration."""
+def read(model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """Module and tokenizer as transformers reads them (with the options `hub`), our changes to the configuration in."""
     import transformers
 
-    kind, where = KINDS[model.kind], {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = transformers.AutoConfig.from_pretrained(source, **where)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **where)
+    kind = KINDS[model.kind]
+    config = transformers.AutoConfig.from_pretrained(source, **hub)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **hub)
     if not len(tokenizer):
         raise BadInput(f"{source}: the model has no tokenizer")
     for name, value in vars(config).items():
@@ -142,11 +127,9 @@ def read(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if read_marks(source).get("from_scratch"):
-            module = builtin.draw(config, seed, kind.builtin).to(dtype)
-        else:
-            auto = getattr(transformers, kind.auto)
-            module = auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **where)
-    return Loaded(module, tokenizer, model, window.readable(config, max_tokens))
+            return builtin.draw(config, seed, kind.builtin).to(dtype), tokenizer
+        auto = getattr(transformers, kind.auto)
+        return auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **hub), tokenizer
 
 
 def cut(config, layers: int | None, source: str) -> None:
@@ -162,14 +145,12 @@ def cut(config, layers: int | None, source: str) -> None:
 
 def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
     """Let only the parameters that model.trainable names, and a classification head, require a gradient."""
-    embeddings = {
-        id(p)
-        for layer in (module.get_input_embeddings(), module.get_output_embeddings())
-        for p in (layer.parameters() if layer is not None else ())
-    }
+    output = module.get_output_embeddings()
+    layers = [layer for layer in (module.get_input_embeddings(), output) if layer is not None]
+    embeddings = {id(parameter) for layer in layers for parameter in layer.parameters()}
     if model.trainable == "lora":
         add_adapters(module, model.lora_rank, seed)
-    kind, output = KINDS[model.kind], module.get_output_embeddings()
+    kind = KINDS[model.kind]
     for name, parameter in module.named_parameters():
         head = kind.head and bool(HEADS.search(name))
         trained = {

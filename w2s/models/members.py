@@ -88,10 +88,8 @@ class Split(nn.Module):
     def __init__(self, members: Sequence[nn.Module], *, first: bool):
         super().__init__()
         # Some models ask a layer what kind it is.
-        plain = {
-            key: value for key, value in vars(members[0]).items() if isinstance(value, str | int) and key[0] != "_"
-        }
-        self.__dict__.update(plain)
+        facts = {name: value for name, value in vars(members[0]).items() if isinstance(value, str | int)}
+        self.__dict__.update({name: value for name, value in facts.items() if name[0] != "_"})
         self.members, self.first = nn.ModuleList(members), first
 
     def forward(self, x: Tensor, *rest, **named):
@@ -179,11 +177,8 @@ def adapt(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
     for at in range(count - adapted, count):
         layer = module.get_submodule(f"{prefix}.{at}")
         linear = {p: m for p, m in layer.named_modules() if is_linear(m)}
-        twins = [
-            copied(layer, {path: Low(inner, ensemble.rank) for path, inner in linear.items()})
-            for _ in range(ensemble.members)
-        ]
-        splits[f"{prefix}.{at}"] = Split(twins, first=at == count - adapted)
+        lows = [{path: Low(m, ensemble.rank) for path, m in linear.items()} for _ in range(ensemble.members)]
+        splits[f"{prefix}.{at}"] = Split([copied(layer, own) for own in lows], first=at == count - adapted)
     for path, layer in module.named_modules():
         if type(layer) is nn.Linear and not path.startswith(prefix + ".") and load.HEADS.search(path + "."):
             splits[path] = copies(layer, ensemble.members, first=False)
@@ -261,21 +256,6 @@ def rewards(
                 batch = batches.collate(loaded, [encoded[at] for at in chunk[some]], width)
                 scores_MNK[:, some] = members(batch).double().cpu().numpy()
         yield chunk, np.where(np.isfinite(scores_MNK), scores_MNK, np.nan)
-
-
-def alone(members: Members, at: int) -> Loaded:
-    """Member number `at` as a model of its own, its adapters merged; it shares no memory."""
-    state = {}
-    for path, split in members.splits.items():
-        for name, layer in split.members[at].named_modules():
-            here = ".".join(part for part in (path, name) if part)
-            if isinstance(layer, Low):
-                state[f"{here}.weight"] = layer.merged()
-            elif layer is split.members[at]:
-                state |= {f"{here}.{key}": value for key, value in layer.named_parameters(recurse=False)}
-    module = copy.deepcopy(members.loaded.module)
-    set_weights(module, {key: value.detach() for key, value in state.items()})
-    return dataclasses.replace(members.loaded, module=module)
 
 
 def save(members: Members, folder: str | Path) -> None:

@@ -6,10 +6,15 @@ An objective is `(*, options) -> Objective`: the settings of a trainer of TRL. N
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from w2s.config.fields import Learner, Train
+from w2s.config.values import Count, NotNegative, Positive, Range
 from w2s.store.records import BadInput
+
+Smoothing = Annotated[float, Range("at least 0, below 0.5", at_least=0, below=0.5)]
+Group = Annotated[int, Range("at least 2: a text is compared with the others of its question", at_least=2)]
+Weight, Steps, Rate = NotNegative, Count | None, Positive | None
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,11 @@ def sft() -> Objective:
 
 def dpo(
     *,
-    beta: float = 0.1,
-    label_smoothing: float = 0.0,
+    beta: Positive = 0.1,
+    label_smoothing: Smoothing = 0.0,
     loss: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid",
-    steps: int | None = None,
-    lr: float | None = None,
+    steps: Steps = None,
+    lr: Rate = None,
 ) -> Objective:
     """Pairs that committee and rewards agree on: -log sigmoid of beta times the margin (arXiv 2305.18290).
 
@@ -52,9 +57,6 @@ def dpo(
     with sigmoid it is conservative DPO (Mitchell 2023), (1 - e) L(margin) + e L(-margin), with robust the unbiased loss
     of arXiv 2403.00409. `steps`, `lr`: null = those of student.train.
     """
-    above_zero("beta", beta)
-    if not 0 <= label_smoothing < 0.5:
-        raise BadInput(f"label_smoothing: {label_smoothing} given; allowed: at least 0, below 0.5")
     if label_smoothing and loss not in ("sigmoid", "robust"):
         raise BadInput(f"label_smoothing: {label_smoothing} given for loss {loss}; allowed: 0, or loss sigmoid, robust")
     fields = {"beta": beta, "label_smoothing": label_smoothing, "loss_type": [loss], "loss_weights": None}
@@ -63,16 +65,11 @@ def dpo(
         # 2 (1 - e) L(m) - (1 - 2e) robust is the conservative loss.
         weights = [2 * (1 - label_smoothing), 2 * label_smoothing - 1]
         fields |= {"loss_type": ["sigmoid", "robust"], "loss_weights": weights}
-    return override(Objective("pairs", "DPO", fields), steps, lr)
+    return Objective("pairs", "DPO", fields, steps, lr)
 
 
 def grpo(
-    *,
-    beta: float = 0.04,
-    generations: int = 4,
-    temperature: float = 1.0,
-    steps: int | None = None,
-    lr: float | None = None,
+    *, beta: Weight = 0.04, generations: Group = 4, temperature: Positive = 1.0, steps: Steps = None, lr: Rate = None
 ) -> Objective:
     """Rewards of sampled texts, each against the others of its question (arXiv 2402.03300).
 
@@ -81,45 +78,19 @@ def grpo(
     over all tokens of a step (DAPO, arXiv 2503.14476). `steps`, `lr`: null = those of student.train, whose batch counts
     texts.
     """
-    return override(from_rewards("GRPO", beta, generations, temperature), steps, lr)
+    fields = {"beta": beta, "num_generations": generations, "temperature": temperature}
+    return Objective("rewards", "GRPO", fields, steps, lr)
 
 
 def rloo(
-    *,
-    beta: float = 0.05,
-    generations: int = 4,
-    temperature: float = 1.0,
-    steps: int | None = None,
-    lr: float | None = None,
+    *, beta: Weight = 0.05, generations: Group = 4, temperature: Positive = 1.0, steps: Steps = None, lr: Rate = None
 ) -> Objective:
     """Rewards of sampled texts, less the mean reward of the others of its question (arXiv 2402.14740).
 
     `beta` >= 0 times a text's log-ratio to the reference is taken off its reward; else as grpo.
     """
-    return override(from_rewards("RLOO", beta, generations, temperature), steps, lr)
-
-
-def from_rewards(trainer: Literal["GRPO", "RLOO"], beta: float, generations: int, temperature: float) -> Objective:
-    if beta < 0:
-        raise BadInput(f"beta: {beta} given; allowed: at least 0")
-    if generations < 2:
-        raise BadInput(f"generations: {generations} given; allowed: at least 2 (a text is compared with the others)")
-    above_zero("temperature", temperature)
     fields = {"beta": beta, "num_generations": generations, "temperature": temperature}
-    return Objective("rewards", trainer, fields)
-
-
-def above_zero(option: str, value: float) -> None:
-    if value <= 0:
-        raise BadInput(f"{option}: {value} given; allowed: above 0")
-
-
-def override(objective: Objective, steps: int | None, lr: float | None) -> Objective:
-    """The objective with steps and a learning rate of its own, where they are given."""
-    for option, value in (("steps", steps), ("lr", lr)):
-        if value is not None:
-            above_zero(option, value)
-    return replace(objective, steps=steps, lr=lr)
+    return Objective("rewards", "RLOO", fields, steps, lr)
 
 
 def check(objective: Objective, learner: Learner, key: str = "student") -> None:

@@ -42,27 +42,20 @@ class Row(NamedTuple):
 
 def words(seed: int, *, ngrams: int = 2, strength: float = 1.0) -> Pipeline:
     """Which words right answers are made of: TF-IDF of the candidate's words, logistic regression."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    features = TfidfVectorizer(analyzer="word", ngram_range=(1, ngrams), sublinear_tf=True, preprocessor=candidate_text)
-    return make_pipeline(features, LogisticRegression(C=strength, max_iter=500, random_state=seed))
+    return tfidf(seed, strength, {"analyzer": "word", "ngram_range": (1, ngrams)})
 
 
 def characters(seed: int, *, longest: int = 5, strength: float = 1.0) -> Pipeline:
     """Which letters right answers are made of: TF-IDF of the candidate's character n-grams, logistic regression."""
+    return tfidf(seed, strength, {"analyzer": "char_wb", "ngram_range": (2, longest), "max_features": 100_000})
+
+
+def tfidf(seed: int, strength: float, options: dict[str, Any]) -> Pipeline:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    features = TfidfVectorizer(
-        analyzer="char_wb",
-        ngram_range=(2, longest),
-        sublinear_tf=True,
-        max_features=100_000,
-        preprocessor=candidate_text,
-    )
+    features = TfidfVectorizer(sublinear_tf=True, preprocessor=candidate_text, **options)
     return make_pipeline(features, LogisticRegression(C=strength, max_iter=500, random_state=seed))
 
 
@@ -92,13 +85,15 @@ def surface(seed: int, *, trees: int = 100, leaves: int = 8, rate: float = 0.1) 
 PIPELINES = {"words": words, "characters": characters, "pairs": pairs, "surface": surface}
 
 
-def fit(spec: dict[str, Any] | str, examples: Sequence[Example], target_NK, weight_N, seed: int) -> Pipeline:
-    """A fitted pipeline. `spec` is {name, options}; target_NK rows sum to 1 over the candidates, weight_N >= 0.
+def fit_learner(
+    model: Model, examples: Sequence[Example], target_NK: np.ndarray, weight_N: np.ndarray, seed: int
+) -> Pipeline:
+    """model.pipeline, fitted. Rows of target_NK sum to 1 over the candidates, weight_N >= 0.
 
     A soft label counts in both classes: a candidate of probability t is a right one of weight w·t and a wrong one of
     weight w·(1-t). Raises BadInput where no weight is left, or where one class has none.
     """
-    pipeline = pick(PIPELINES, spec, key="model.pipeline")(seed)
+    pipeline = pick(PIPELINES, model.pipeline, key="model.pipeline")(seed)
     rows, owner_R, at_R = candidate_rows(examples)
     right_R = np.asarray(target_NK, dtype=float)[owner_R, at_R]
     weight_R = np.asarray(weight_N, dtype=float)[owner_R]
@@ -107,16 +102,8 @@ def fit(spec: dict[str, Any] | str, examples: Sequence[Example], target_NK, weig
     kept = np.flatnonzero(weights > 0)
     if len(set(classes[kept])) < 2:
         raise BadInput("model.pipeline: there is nothing to learn: every weight is 0, or no candidate is wrong")
-    option = f"{pipeline.steps[-1][0]}__sample_weight"
-    options = {option: weights[kept] / weights[kept].mean()}
-    return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **options)
-
-
-def fit_learner(
-    model: Model, examples: Sequence[Example], target_NK: np.ndarray, weight_N: np.ndarray, seed: int
-) -> Pipeline:
-    """A fitted pipeline as the learner's config asks for it."""
-    return fit(model.pipeline, examples, target_NK, weight_N, seed)
+    weights = {f"{pipeline.steps[-1][0]}__sample_weight": weights[kept] / weights[kept].mean()}
+    return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **weights)
 
 
 def score(fitted: Pipeline, examples: Sequence[Example]) -> np.ndarray:

@@ -20,18 +20,14 @@ from w2s.models.records import Encoded, Loaded
 from w2s.models.tokens import fingerprint, layout
 from w2s.store.records import BadInput, Example, TokenRanks
 
+Stages = Sequence[Sequence[Loaded]]
 BATCH_TOKENS = 16384
 PROBABILITIES_AT_ONCE = 2**25
 """Most numbers of a running mixture (P times V): about 1 GB in float64, with its intermediate results."""
 
 
 def rank_chunks(
-    stages: Sequence[Sequence[Loaded]],
-    alpha_R: Sequence[float],
-    examples: Sequence[Example],
-    *,
-    mixture: str = "linear",
-    skip: int = 0,
+    stages: Stages, alpha_R: Sequence[float], examples: Sequence[Example], *, mixture: str = "linear", skip: int = 0
 ) -> Iterator[list[TokenRanks]]:
     """The ranks under the first stage, the first two mixed, ..., R of them, chunk by chunk (longest examples first).
 
@@ -43,30 +39,22 @@ def rank_chunks(
     """
     models = [loaded for stage in stages for loaded in stage]
     check(stages, alpha_R)
-    mixed, vocabulary = find_mixture(mixture), generate.vocabulary([Voice(one) for one in models])
-    encoded = {key(loaded): loaded for loaded in models}
-    encoded = {at: batches.encode(loaded, examples) for at, loaded in encoded.items()}
+    mixed, vocabulary = find_mixture(mixture), generate.vocabulary([Voice(loaded) for loaded in models])
+    unlike = {key(loaded): loaded for loaded in models}
+    encoded = {at: batches.encode(loaded, examples) for at, loaded in unlike.items()}
     place = layout(models[0], examples) if examples else None
     for chunk in plan(encoded[key(models[0])], vocabulary)[skip:]:
         rows = take_rows(place, chunk)
         here = {at: [whole[n] for n in chunk] for at, whole in encoded.items()}
         with torch.inference_mode():
-            columns = [
-                [column_P.cpu().numpy() for column_P in stage]
-                for stage in rank_stages(stages, alpha_R, here, mixed, vocabulary)
-            ]
-        yield [
-            TokenRanks(rows.ids, rows.length_N, rows.start_T, rows.end_T, *stage, vocabulary, rows.tokenizer)
-            for stage in columns
-        ]
+            ranked = list(rank_stages(stages, alpha_R, here, mixed, vocabulary))
+        columns = [[column_P.cpu().numpy() for column_P in stage] for stage in ranked]
+        where = (rows.ids, rows.length_N, rows.start_T, rows.end_T)
+        yield [TokenRanks(*where, *stage, vocabulary, rows.tokenizer) for stage in columns]
 
 
 def rank_stages(
-    stages: Sequence[Sequence[Loaded]],
-    alpha_R: Sequence[float],
-    encoded: dict[tuple, list[Encoded]],
-    mixture: Mixture,
-    vocabulary: int,
+    stages: Stages, alpha_R: Sequence[float], encoded: dict[tuple, list[Encoded]], mixture: Mixture, vocabulary: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """(above_P, tied_P, logp_P) of each stage; of the models' distributions only their running sum is kept."""
     sum_PV, total, token_P = None, 0.0, None
@@ -107,7 +95,7 @@ def key(loaded: Loaded) -> tuple:
     return json.dumps(loaded.model.prompt, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
 
 
-def check(stages: Sequence[Sequence[Loaded]], alpha_R: Sequence[float]) -> None:
+def check(stages: Stages, alpha_R: Sequence[float]) -> None:
     """BadInput unless these models can be mixed with these alphas."""
     if not stages or not all(stages):
         raise BadInput("stages: there is none, or one has no model")

@@ -94,6 +94,10 @@ class Batch:
     """Real tokens, padding apart."""
 
 
+Factors = list[np.ndarray] | None
+"""The factor of each token's loss (T), row by row."""
+Soft = list[tuple[np.ndarray, np.ndarray]] | None
+"""Ids and probabilities of each token's soft targets (T, J), row by row."""
 Inputs = tuple[dict[str, np.ndarray], ...]
 """The inputs of a batch before they are tensors, R rows each."""
 

@@ -23,8 +23,7 @@ class Scorer(nn.Module):
 
     def __init__(self, loaded: Loaded):
         super().__init__()
-        self.loaded = loaded
-        self.module = loaded.module
+        self.loaded, self.module = loaded, loaded.module
 
     def forward(self, batch: Batch) -> Tensor:
         return scores(self.loaded, batch)
@@ -37,30 +36,24 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def predict(
-    loaded: Loaded,
-    examples: Sequence[Example],
-    *,
-    by: str = "model",
-    batch_tokens: int = 16384,
-    width: int | None = None,
-    skip: int = 0,
+    loaded: Loaded, examples: Sequence[Example], *, by: str = "model", batch_tokens: int = 16384, skip: int = 0
 ) -> Iterator[Predictions]:
-    """The model's opinions, chunk by chunk (longest questions first); K = `width` or the most candidates.
+    """The model's opinions, chunk by chunk (longest questions first); K = the most candidates.
 
     The chunks depend only on the examples and `batch_tokens`; the first `skip` are left out, so that a killed job can
     go on. An example with a score that is not finite is an abstention with a uniform row.
     """
     ids = np.array([example.id for example in examples])
     count_N = np.array([len(example.choices) for example in examples])
-    for index, scores_NK in score_chunks(loaded, examples, batch_tokens=batch_tokens, width=width, skip=skip):
+    for index, scores_NK in score_chunks(loaded, examples, batch_tokens=batch_tokens, skip=skip):
         yield as_predictions(ids[index], scores_NK, count_N[index], by)
 
 
 def score_chunks(
-    loaded: Loaded, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
+    loaded: Loaded, examples: Sequence[Example], *, batch_tokens: int = 16384, skip: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(positions in `examples`, their scores_NK) chunk by chunk, as `predict` takes them."""
-    width = width or max((len(example.choices) for example in examples), default=1)
+    width = max((len(example.choices) for example in examples), default=1)
     encoded = batches.encode(loaded, examples)
     loaded.module.eval()
     for chunk in batches.plan_chunks([example.tokens for example in encoded], batch_tokens)[skip:]:

@@ -21,40 +21,27 @@ TOLERANCE = 1e-4
 
 
 def prepare(loaded: Loaded, source: str) -> Loaded:
-    """`loaded` with the shortcuts that keep its scores; BadInput where it is no causal language model."""
-    kind = loaded.module.config.model_type
-    if not looks_back(loaded):
-        raise BadInput(
-            f"model.kind: {loaded.model.kind!r} given, but {source} ({kind}) sees what follows; allowed: pair, towers"
-        )
-    head_alone, shares_prompt = find_shortcuts(loaded)
-    if not shares_prompt:
-        say(f"{source}: a {kind} model cannot share the prompt between candidates; they are read one by one")
-    return dataclasses.replace(loaded, head_alone=head_alone, shares_prompt=shares_prompt)
-
-
-def find_shortcuts(loaded: Loaded) -> tuple[bool, bool]:
-    """(head_alone, shares_prompt): which shortcuts keep this model's log-likelihoods, to 1e-4.
+    """`loaded` with the shortcuts that keep its scores, to 1e-4; BadInput where it is no causal language model.
 
     Compared on two short rows of made-up tokens: the head run apart from the body against the module's own logits (some
     scale or cap them), and the shared prompt against one row per candidate (ALiBi, recurrence and some other attention
     cannot follow a tree). A window narrower than the longest row is known from the configuration.
     """
-    together, apart = made_up(loaded)
+    kind, (together, apart) = loaded.module.config.model_type, made_up(loaded)
     plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
     reference = reading(plain, apart)
-    head_alone = same(loaded, reading(dataclasses.replace(plain, head_alone=True), apart), reference)
+    # A causal model's score of a token ignores the tokens after it; an encoder's does not.
+    if reference is None or not same(loaded, reference[1:], reading(plain, apart[1:])):
+        words = f"{loaded.model.kind!r} given, but {source} ({kind}) sees what follows; allowed: pair, towers"
+        raise BadInput(f"model.kind: {words}")
+    fast = dataclasses.replace(plain, head_alone=True)
+    if not same(loaded, reading(fast, apart), reference):
+        fast = plain
     fits = window(loaded) is None or window(loaded) >= loaded.max_tokens
-    shares = fits and same(loaded, reading(dataclasses.replace(plain, head_alone=head_alone), together), reference)
-    return head_alone, shares
-
-
-def looks_back(loaded: Loaded) -> bool:
-    """Whether a token's score ignores the tokens after it: true of language models, false of encoders."""
-    plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
-    _, apart = made_up(loaded)
-    beside, alone = reading(plain, apart), reading(plain, apart[1:])
-    return beside is not None and same(loaded, beside[1:], alone)
+    if fits and same(loaded, reading(fast, together), reference):
+        return dataclasses.replace(fast, shares_prompt=True)
+    say(f"{source}: a {kind} model cannot share the prompt between candidates; they are read one by one")
+    return fast
 
 
 def made_up(loaded: Loaded) -> tuple[list[Encoded], list[Encoded]]:

@@ -32,23 +32,15 @@ def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[st
     flat = [text for row in texts for text in row]
     once = list(dict.fromkeys(flat))
     alone = dict(zip(once, bare(tokenizer, once), strict=True))
-    if splits_words(tokenizer):
+    # Where a space always ends a token, prompt and continuation can be tokenised apart.
+    if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel):
         return [[alone[text] for text in row] for row in texts]
     owners = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
     starts = dict(zip(prompts, bare(tokenizer, prompts), strict=True))
-    wholes = bare(tokenizer, [p + t for p, t in zip(owners, flat, strict=True)])
-    cut = []
-    for prompt, text, whole in zip(owners, flat, wholes, strict=True):
-        start = starts[prompt]
-        cut.append(whole[len(start) :] if whole[: len(start)] == start else [])
-        cut[-1] = cut[-1] or alone[text]
-    rest = iter(cut)
+    wholes = bare(tokenizer, [prompt + text for prompt, text in zip(owners, flat, strict=True)])
+    parts = zip([starts[prompt] for prompt in owners], flat, wholes, strict=True)
+    rest = ((whole[: len(start)] == start and whole[len(start) :]) or alone[text] for start, text, whole in parts)
     return [[next(rest) for _ in row] for row in texts]
-
-
-def splits_words(tokenizer) -> bool:
-    """Whether a space always ends a token, so that prompt and continuation can be tokenised apart."""
-    return tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel)
 
 
 def bare(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -103,10 +103,8 @@ def soft_targets(soft: TokenTargets, places: TokenWeights) -> list[tuple[np.ndar
     other = np.flatnonzero(soft.length_N != places.length_N)
     if len(other):
         first = other[0]
-        raise BadInput(
-            f"{needs}; {len(other)} answers have other tokens than their targets ({soft.ids[first]}: "
-            f"{places.length_N[first]}, not {soft.length_N[first]}; does train.max_tokens cut it?)"
-        )
+        why = f"{soft.ids[first]}: {places.length_N[first]}, not {soft.length_N[first]}; does train.max_tokens cut it?"
+        raise BadInput(f"{needs}; {len(other)} answers have other tokens than their targets ({why})")
     ends = np.cumsum(soft.length_N)[:-1]
     return list(zip(np.split(soft.token_TJ, ends), np.split(soft.prob_TJ, ends), strict=True))
 

@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from w2s.config.fields import Runtime, Train
-from w2s.models.engine import Engine
-from w2s.models.world import World, make_optimizer, use_bfloat16
+from w2s.models.engine import Engine, configuration
+from w2s.models.world import Cut, World, make_optimizer, use_bfloat16
 from w2s.store.log import progress
 from w2s.store.records import BadInput
 
@@ -105,23 +105,22 @@ def fit(
     objective: Objective,
     train: Train,
     runtime: Runtime,
-    *,
     folder: Path,
+    world: World | None = None,
+    *,
     weight_N: np.ndarray | None = None,
     look: Look | None = None,
-    world: World | None = None,
-    deepspeed: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> tuple[State, dict[str, torch.Tensor]]:
     """Train `module` on the rows of `steps`; how it went, and (on rank 0) the trained parameters by name.
 
-    With `look` the parameters are those of its best look, else the last. `deepspeed` is the DeepSpeed
-    configuration, None = plain torch (one process only). Checkpoints go to `folder`/checkpoint, and a fit that finds
-    one there goes on from it. Raises BadInput when the loss is no longer a number.
+    With `look` the parameters are those of its best look, else the last. Checkpoints go to `folder`/checkpoint, and a
+    fit that finds one there goes on from it. Raises BadInput when the loss is no longer a number.
     """
     world = world or World()
     cut = Cut(max(map(len, steps), default=1), world, runtime.micro_batch)
-    trainer = make_trainer(module, train, world, deepspeed, cut)
+    deepspeed = configuration(runtime, world)
+    trainer = Plain(module, train, world) if deepspeed is None else Engine(module, train, deepspeed, cut)
     state = resume(trainer, folder, world) or State()
     module.train()
     with progress(len(steps), "training steps", done=state.step) as advance:
@@ -134,61 +133,18 @@ def fit(
             state.step += 1
             advance(note=f"loss {float(pending[-1]):.4f}" if state.step % 20 == 0 and world.rank == 0 else "")
             if look and (state.step % train.eval_every == 0 or state.step == len(steps)):
-                loss, agreement = look_at(trainer, look)
-                state.looks.append((state.step, loss))
-                state.agreements.append(agreement)
-                if state.best()[0] == state.step:
-                    save_best(trainer, folder, world)
+                look_at(trainer, look, state, folder, world)
                 if train.patience and state.step - state.best()[0] >= train.patience * train.eval_every:
                     break
             if state.step % runtime.checkpoint_every == 0 and state.step < len(steps):
                 settle(state, pending, world)
                 checkpoint(trainer, state, folder, world)
     settle(state, pending, world)
-    weights = trainer.weights() if state.best() is None else read_best(folder, world)
+    weights = trainer.weights() if state.best() is None else {}
+    if state.best() and world.rank == 0:
+        weights = load_file(folder / "best.safetensors")
     trainer.close()
     return state, weights
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How a step of `rows` rows is shared out over processes and micro-batches."""
-
-    rows: int
-    world: World
-    most: int | None = None
-    """Largest micro-batch. None: a process takes its part of a step in one."""
-
-    @property
-    def per_process(self) -> int:
-        return math.ceil(self.rows / self.world.size)
-
-    @property
-    def micro_batch(self) -> int:
-        return min(self.most or self.per_process, self.per_process)
-
-    @property
-    def micros(self) -> int:
-        return math.ceil(self.per_process / self.micro_batch)
-
-    def parts(self, index_B: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """This process' micro-batches (rows, whether each counts). Where a step does not divide evenly, repeated rows
-        that do not count fill it up, so that every process makes the same calls."""
-        if self.world.size == self.micros == 1:
-            return [(index_B, None)]
-        size = self.world.size * self.micros * self.micro_batch
-        index = np.concatenate([index_B, np.repeat(index_B[:1], size - len(index_B))])
-        counts = (np.arange(size) < len(index_B)).astype(np.float32)
-        mine = slice(self.world.rank, None, self.world.size)
-        return list(zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True))
-
-
-def make_trainer(module, train: Train, world: World, deepspeed: dict | None, cut: Cut) -> Any:
-    if deepspeed is not None:
-        return Engine(module, train, world, deepspeed, cut.micro_batch, cut.micros)
-    if world.size > 1:
-        raise ValueError("several processes need a DeepSpeed configuration")
-    return Plain(module, train, world)
 
 
 def run_step(trainer: Any, index_B, objective: Objective, weight_N, cut: Cut, share: float, lr: float) -> torch.Tensor:
@@ -239,23 +195,19 @@ def settle(state: State, pending: list[torch.Tensor], world: World) -> None:
     state.losses.extend(losses.tolist())
 
 
-def look_at(trainer: Any, look: Look) -> tuple[float, float | None]:
+def look_at(trainer: Any, look: Look, state: State, folder: Path, world: World) -> None:
+    """Note the held-out loss and the agreement in `state`; the weights of the best look are kept in `folder`."""
     trainer.module.eval()
     with torch.no_grad():
-        losses = look(trainer)
+        loss, agreement = look(trainer)
     trainer.module.train()
-    return losses
-
-
-def save_best(trainer: Any, folder: Path, world: World) -> None:
-    weights = trainer.weights()
-    if world.rank == 0:
-        save_file(weights, folder / "best.partial")
-        (folder / "best.partial").replace(folder / "best.safetensors")
-
-
-def read_best(folder: Path, world: World) -> dict[str, torch.Tensor]:
-    return load_file(folder / "best.safetensors") if world.rank == 0 else {}
+    state.looks.append((state.step, loss))
+    state.agreements.append(agreement)
+    if state.best()[0] == state.step:
+        weights = trainer.weights()
+        if world.rank == 0:
+            save_file(weights, folder / "best.partial")
+            (folder / "best.partial").replace(folder / "best.safetensors")
 
 
 def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
@@ -297,8 +249,10 @@ def resume(trainer: Any, folder: Path, world: World) -> State | None:
     return State(**values)
 
 
-def clean(folder: Path) -> None:
-    """Remove what is only kept for a resume."""
+def write_history(folder: Path, summary: dict[str, Any], state: State, seconds: float) -> None:
+    """train.json: a job's summary and how its fit went. What is only kept for a resume is removed."""
+    history = {**summary, **dataclasses.asdict(state), "seconds": seconds}
+    (folder / "train.json").write_text(json.dumps(history))
     for name in ("checkpoint", "checkpoint.partial", "checkpoint.old"):
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / "best.safetensors").unlink(missing_ok=True)

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
 from torch.optim.lr_scheduler import LambdaLR
 
-from w2s.config.fields import Runtime, Train
+from w2s.config.fields import Runtime, Train, Writing
 from w2s.models.batches import encode, worded
 from w2s.models.committee import fitted
+from w2s.models.engine import configuration
 from w2s.models.generate import Voice, cut
 from w2s.models.objectives import Objective
 from w2s.models.records import Loaded
@@ -60,28 +62,23 @@ def make_trainer(
     train: Train,
     runtime: Runtime,
     world: World,
-    *,
     folder: Path,
     seed: int,
-    deepspeed: dict[str, Any] | None = None,
     judge: Judge | None = None,
-    max_new_tokens: int = 64,
-    stop: Sequence[str] = (),
-    callbacks: Sequence[Any] = (),
+    writing: Writing | None = None,
 ) -> Any:
     """TRL's trainer, ready for `.train()`, which trains what is trainable in `loaded`; `folder` is for its files.
 
-    `data`: pairs in tokens, or questions to write for, whose texts `judge` rewards and `stop` ends. The reference is
-    read anew from where `loaded` was read. `deepspeed` is a configuration, None = torch alone. Nothing is sent or
-    fetched anywhere. BadInput where the processes cannot share a batch evenly, or the questions give too few texts.
+    `data`: pairs in tokens, or questions to write for as `writing` says (max_new_tokens, stop), whose texts `judge`
+    rewards. The reference is read anew from where `loaded` was read. Nothing is sent or fetched anywhere. BadInput
+    where the processes cannot share a batch evenly, or the questions give too few texts.
     """
     steps = count_steps(objective, len(data), train)
     optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)
-    fields = objective.fields | arguments(train, runtime, world, folder, seed, steps, deepspeed)
+    fields = objective.fields | arguments(train, runtime, world, folder, seed, steps)
     parts = {
         "model": loaded.module,
         "processing_class": loaded.tokenizer,
-        "callbacks": list(callbacks),
         "optimizers": (optimizer, LambdaLR(optimizer, lambda step: learning_rate(step, steps, train))),
     }
     if objective.reads == "pairs":
@@ -89,10 +86,14 @@ def make_trainer(
         parts["data_collator"] = make_collator(loaded, data)
         return build(objective, fields | {"max_length": None}, rows, parts)
     rows = [{"prompt": example.id} for example in data]
-    prompts, room = writing_room(loaded, data, max_new_tokens)
-    parts["reward_funcs"] = reward_function(judge, stop)
+    prompts, room = writing_room(loaded, data, writing.max_new_tokens)
+
+    def reward(prompts: list[str], completions: list[str], *, trainer_state: Any, **_: Any) -> list[float]:
+        return judge(trainer_state.global_step, prompts, [cut(text, writing.stop) for text in completions])
+
+    parts["reward_funcs"] = reward
     trainer = build(objective, fields | {"max_completion_length": room}, rows, parts)
-    own_tokens(trainer, loaded, prompts, stop)
+    own_tokens(trainer, loaded, prompts, writing.stop)
     for module in (trainer.model, getattr(trainer.ref_model, "module", trainer.ref_model)):
         count_positions(module)
     return trainer
@@ -100,7 +101,9 @@ def make_trainer(
 
 def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any]], parts: dict[str, Any]) -> Any:
     """TRL's trainer of the objective: `fields` of its config, `rows` of its dataset, `parts` as it takes them."""
-    stop_telemetry()
+    # TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant.
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     import trl
     from datasets import Dataset, disable_progress_bars
     from transformers.trainer_callback import PrinterCallback
@@ -129,15 +132,16 @@ def count_steps(objective: Objective, rows: int, train: Train) -> int:
     return train.steps or math.ceil(train.epochs * rows * objective.generations / train.batch)
 
 
-def arguments(
-    train: Train, runtime: Runtime, world: World, folder: Path, seed: int, steps: int, deepspeed: dict | None
-) -> dict[str, Any]:
+def arguments(train: Train, runtime: Runtime, world: World, folder: Path, seed: int, steps: int) -> dict[str, Any]:
     """The fields that all three configs of TRL share."""
     share, odd = divmod(train.batch, world.size)
     if odd:
         raise BadInput(f"train.batch: {train.batch} given; allowed: a multiple of the {world.size} processes")
     micro = next(size for size in range(min(runtime.micro_batch or share, share), 0, -1) if share % size == 0)
-    if deepspeed is not None:
+    deepspeed = None if world.device.type == "cpu" else configuration(runtime, world)
+    if not (deepspeed or {}).get("zero_optimization", {}).get("stage", 0):
+        deepspeed = None  # stage 0 shares out nothing
+    else:
         auto = dict.fromkeys(("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto")
         auto |= {"gradient_clipping": "auto", "bf16": {"enabled": "auto"}, "steps_per_print": 10**12}
         deepspeed = deepspeed | auto | {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
@@ -171,28 +175,11 @@ def checkpointing() -> str:
     return next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
 
 
-def stop_telemetry() -> None:
-    """TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant."""
-    from huggingface_hub import constants
-
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
     """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
     prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
     loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
-
-
-def reward_function(judge: Judge, stop: Sequence[str]) -> Callable[..., list[float]]:
-    """`judge` as TRL calls it; the prompts are the questions' ids."""
-
-    def reward(prompts: list[str], completions: list[str], *, trainer_state: Any, **_: Any) -> list[float]:
-        return judge(trainer_state.global_step, prompts, [cut(text, stop) for text in completions])
-
-    return reward
 
 
 def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ def keep_end(prompt: list[int], window: int, more: int, lead: int = 0) -> list[i
     return [*prompt[:lead], *prompt[len(prompt) - room + lead :]]
 
 
-def readable(config: Any, max_tokens: int) -> int:
+def limit_tokens(config: Any, max_tokens: int) -> int:
     """How many tokens a model can read, at most `max_tokens`."""
     return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
 

@@ -1,9 +1,11 @@
-"""The processes of a job, and the optimizer that each of them has."""
+"""The processes of a job, their parts of a step, and the optimizer that each of them has."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -30,12 +32,43 @@ class World:
             dist.barrier()
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a step of `rows` rows is shared out over processes and micro-batches of at most `most` rows (None: all)."""
+
+    rows: int
+    world: World
+    most: int | None = None
+
+    @property
+    def per_process(self) -> int:
+        return math.ceil(self.rows / self.world.size)
+
+    @property
+    def micro_batch(self) -> int:
+        return min(self.most or self.per_process, self.per_process)
+
+    @property
+    def micros(self) -> int:
+        return math.ceil(self.per_process / self.micro_batch)
+
+    def parts(self, index_B: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """This process' micro-batches (rows, whether each counts). Where a step does not divide evenly, repeated rows
+        that do not count fill it up, so that every process makes the same calls."""
+        if self.world.size == self.micros == 1:
+            return [(index_B, None)]
+        size = self.world.size * self.micros * self.micro_batch
+        index = np.concatenate([index_B, np.repeat(index_B[:1], size - len(index_B))])
+        counts = (np.arange(size) < len(index_B)).astype(np.float32)
+        mine = slice(self.world.rank, None, self.world.size)
+        return list(zip(np.split(index[mine], self.micros), np.split(counts[mine], self.micros), strict=True))
+
+
 def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.optim.Optimizer:
     """AdamW, whose learning rate the training loop sets."""
+    betas, decay = (0.9, train.beta2), train.weight_decay
     # Fused: one call for all parameters, which for tiny models is most of the optimizer's time.
-    return torch.optim.AdamW(
-        parameters, lr=train.lr, betas=(0.9, train.beta2), weight_decay=train.weight_decay, fused=True
-    )
+    return torch.optim.AdamW(parameters, lr=train.lr, betas=betas, weight_decay=decay, fused=True)
 
 
 def use_bfloat16(train: Train, world: World) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from w2s.models.train import World
 from w2s.models.warm import warm
+from w2s.models.world import World
 from w2s.workers.job import Average
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from w2s.models.load import Loaded
-from w2s.models.train import World
+from w2s.models.records import Loaded
+from w2s.models.world import World
 from w2s.store.records import BadInput, Example, read_rows
 
 KEPT = 8  # files: a warm worker serves many jobs about the same questions

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from w2s.boosting.tokens import by_row
 from w2s.config.fields import Train
 from w2s.models import batches, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
-from w2s.models.engine import configuration, is_sliced
+from w2s.models.engine import is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
-from w2s.models.records import Estimator
+from w2s.models.records import Encoded, Estimator, Factors, Soft
+from w2s.models.world import World
 from w2s.store.records import (
     BadInput,
     Example,
@@ -36,64 +37,69 @@ from w2s.workers.examples import count_cuts, read_examples
 from w2s.workers.job import Finetune, Objective, Pairs, Reward
 
 
-def run(folder: Path, job: Finetune, world: train.World) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rows:
+    """Examples in tokens with their labels, and for written answers factors and soft targets of their tokens."""
+
+    loaded: load.Loaded
+    encoded: list[Encoded]
+    labels: PseudoLabels
+    factors: Factors = None
+    soft: Soft = None
+
+    @property
+    def length_N(self) -> np.ndarray:
+        return np.array([example.tokens for example in self.encoded])
+
+    def score(self, call: Callable, index_B: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `call` makes of the batch of rows `index_B` (its last axis is the candidates), and target_BK."""
+        columns = (self.encoded, self.factors, self.soft)
+        encoded, factors, soft = (column and [column[at] for at in index_B] for column in columns)
+        target_BK = self.labels.target_NK[index_B]
+        scores = call(batches.collate(self.loaded, encoded, target_BK.shape[1], factors, soft))
+        return scores, torch.from_numpy(target_BK).to(scores)
+
+    def count_tokens(self, steps: list[np.ndarray]) -> int:
+        length_N = self.length_N
+        return int(sum(length_N[step].sum() for step in steps))
+
+
+def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
-    settings = job.learner.train
+    settings, model = job.learner.train, job.learner.model
     examples, labels, order_N = read_labels(folder, job)
-    batches.check_kind(job.learner.model.kind, examples)
+    batches.check_kind(model.kind, examples)
     loss, held_loss = (losses.pick_loss(spec, examples[0].task) for spec in (settings.loss, "cross_entropy"))
-    if isinstance(KINDS[job.learner.model.kind], Estimator):
+    if isinstance(KINDS[model.kind], Estimator):
         return fit_at_once(folder, job, examples, labels, order_N, world)
     loaded = load_start(job, world)
     if job.runtime.gradient_checkpointing:
         checkpoint_activations(loaded.module)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
     encoded = batches.encode(loaded, examples)
-    cut = count_cuts(loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
-    length_N = np.array([row.tokens for row in encoded])
-    steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, job.weighting, settings, job.seed)
-    factors, soft = read_tokens(folder, job, loaded, examples, fit_N)
-    is_choice, wide = examples[0].task == "choice", labels.target_NK.shape[1]
+    cut = count_cuts(loaded, {Path(job.examples).stem: examples}, model.path, world)
+    rows = Rows(loaded, encoded, labels, *read_tokens(folder, job, loaded, examples, fit_N))
+    steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, job.weighting, settings, job.seed)
+    is_choice = examples[0].task == "choice"
     scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
-    held_N, look = held_N[np.argsort(length_N[held_N])], None
-    if len(held_N):  # how well the labels are met, however training weighs them
-        collate = collator(loaded, encoded, wide, None, soft)
-        look = make_look(collate, labels, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
-    module, seconds = score.Scorer(loaded), train.timer()
+    look = make_look(rows, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
+    module, objective, seconds = score.Scorer(loaded), make_objective(rows, loss, scale), train.timer()
     state, weights = train.fit(
-        module,
-        steps,
-        make_objective(collator(loaded, encoded, wide, factors, soft), labels.target_NK, loss, scale),
-        settings,
-        job.runtime,
-        folder=folder,
-        weight_N=weight_N,
-        look=look,
-        world=world,
-        deepspeed=configuration(job.runtime, world),
-        seed=job.seed,
+        module, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
     )
-    read = int(sum(length_N[step].sum() for step in steps[: state.step]))
+    read = rows.count_tokens(steps[: state.step])
     summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
         export(loaded, module, weights, job, folder)
-        history = {**summary, **dataclasses.asdict(state), "seconds": seconds()}
-        (folder / "train.json").write_text(json.dumps(history))
-        train.clean(folder)
+        train.write_history(folder, summary, state, seconds())
     return summary
 
 
-def load_start(job: Finetune | Objective | Reward, world: train.World) -> load.Loaded:
+def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
     """The model that the job starts from, always in float32, which the optimizer needs."""
-    return load.load(
-        job.learner.model,
-        path=job.path,
-        seed=job.seed,
-        device=world.device,
-        precision="float32",
-        max_tokens=job.learner.train.max_tokens,
-        trust_remote_code=job.runtime.trust_remote_code,
-    )
+    where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
+    limit = job.learner.train.max_tokens
+    return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)
 
 
 def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Example], PseudoLabels, np.ndarray]:
@@ -130,8 +136,7 @@ def read_order(folder: Path, job: Finetune, ids: np.ndarray) -> np.ndarray:
 
 def read_tokens(
     folder: Path, job: Finetune, loaded: load.Loaded, examples: list[Example], fit_N: np.ndarray
-) -> tuple[list[np.ndarray] | None, list[tuple[np.ndarray, np.ndarray]] | None]:
-    """Each example's factors of its tokens (T) and soft targets (ids and probabilities, T, J); None where not given."""
+) -> tuple[Factors, Soft]:
     if not job.tokens and not job.soft:
         return None, None
     places, factors, soft = tokens.layout(loaded, examples), None, None
@@ -179,40 +184,25 @@ def plan(
     return [drawn[step] for step in steps], factor_N
 
 
-def collator(loaded: load.Loaded, encoded: list, wide: int, factors: list | None, soft: list | None) -> Callable:
-    """Positions of examples -> their batch, `wide` candidates wide."""
-
-    def collate(index_B: np.ndarray) -> batches.Batch:
-        rows, weights, targets = (part and [part[at] for at in index_B] for part in (encoded, factors, soft))
-        return batches.collate(loaded, rows, wide, factors=weights, soft=targets)
-
-    return collate
-
-
-def make_objective(collate: Callable, target_NK: np.ndarray, loss: Callable, scale: float) -> train.Objective:
+def make_objective(rows: Rows, loss: Callable, scale: float) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        scores_BK = call(collate(index_B))
-        return scale * loss(scores_BK, torch.from_numpy(target_NK[index_B]).to(scores_BK), progress=share)
+        return scale * loss(*rows.score(call, index_B), progress=share)
 
     return objective
 
 
 def make_look(
-    collate: Callable,
-    labels: PseudoLabels,
-    held_N: np.ndarray,
-    loss: Callable,
-    scale: float,
-    world: train.World,
-    batch: int,
-    *,
-    chosen: bool = False,
-) -> train.Look:
+    rows: Rows, held_N: np.ndarray, loss: Callable, scale: float, world: World, batch: int, *, chosen: bool = False
+) -> train.Look | None:
     """The mean loss on the held-out rows, weighted by their labels; the rows are shared out over the processes.
 
-    chosen: scores are of candidates, so the share of rows whose top candidate is the label's is measured as well.
+    It measures how well the labels are met, however training weighs their tokens. chosen: scores are of candidates, so
+    the share of rows whose top candidate is the label's is measured as well. None where no row is held out.
     """
-    mine = np.array_split(held_N, max(1, len(held_N) // batch))
+    if not len(held_N):
+        return None
+    rows = dataclasses.replace(rows, factors=None)
+    mine = np.array_split(held_N[np.argsort(rows.length_N[held_N])], max(1, len(held_N) // batch))
     turns = math.ceil(len(mine) / world.size)
 
     def look(call: Callable) -> tuple[float, float | None]:
@@ -220,10 +210,9 @@ def make_look(
         for turn in range(turns):
             at = turn * world.size + world.rank
             index_B = mine[min(at, len(mine) - 1)]  # every process makes the same calls
-            scores_BK = call(collate(index_B))
-            target_BK = torch.from_numpy(labels.target_NK[index_B]).to(scores_BK)
+            scores_BK, target_BK = rows.score(call, index_B)
             loss_B = scale * loss(scores_BK, target_BK).cpu().double()
-            weight_B = torch.from_numpy(labels.weight_N[index_B].astype(float)) * (at < len(mine))
+            weight_B = torch.from_numpy(rows.labels.weight_N[index_B].astype(float)) * (at < len(mine))
             same_B = (scores_BK.argmax(-1) == target_BK.argmax(-1)).cpu() if chosen else torch.zeros(len(index_B))
             sums += torch.stack([(weight_B * loss_B).sum(), (weight_B * same_B).sum(), weight_B.sum()])
         missed, same, weight = world.sum(sums).tolist()
@@ -237,7 +226,7 @@ def export(
 ) -> None:
     """Write model/ from the trained parameters."""
     if is_sliced(module):  # ZeRO 3 left only slices in the module
-        loaded = load_start(job, train.World())
+        loaded = load_start(job, World())
         module = score.Scorer(loaded)
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
@@ -247,7 +236,7 @@ def export(
 
 
 def fit_at_once(
-    folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: train.World
+    folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: World
 ) -> dict[str, Any]:
     """A learner without steps, to which drawing rows by their weights and multiplying the loss are the same."""
     if world.rank == 0:

@@ -245,17 +245,7 @@ class Worker(NamedTuple):
     module: str
 
 
-WORKERS = {
-    "pretrain": Worker(Pretrain, "w2s.workers.pretrain"),
-    "finetune": Worker(Finetune, "w2s.workers.finetune"),
-    "predict": Worker(Predict, "w2s.workers.predict"),
-    "rank": Worker(Rank, "w2s.workers.rank"),
-    "sample": Worker(Sample, "w2s.workers.sample"),
-    "objective": Worker(Objective, "w2s.workers.objective"),
-    "reward": Worker(Reward, "w2s.workers.reward"),
-    "score": Worker(Score, "w2s.workers.score"),
-    "average": Worker(Average, "w2s.workers.average"),
-}
+WORKERS = {kind.__name__.lower(): Worker(kind, f"w2s.workers.{kind.__name__.lower()}") for kind in typing.get_args(Job)}
 
 
 def find_worker(job: Job) -> str:

@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from w2s.config.fields import Runtime
 from w2s.config.registry import pick
 from w2s.models import load
-from w2s.models.committee import readable
-from w2s.models.engine import configuration
+from w2s.models.committee import count_readable
 from w2s.models.generate import Voice
 from w2s.models.members import Members, open_members, rewards
 from w2s.models.objectives import OBJECTIVES, check
@@ -53,29 +51,17 @@ def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
         data = list(read_examples(folder / job.examples))
         judge = make_judge(folder, job.rewards, data, world, counts)
     trainer = make_trainer(
-        method,
-        loaded,
-        data,
-        job.learner.train,
-        job.runtime,
-        world,
-        folder=trl_files,
-        seed=job.seed,
-        deepspeed=shared_out(job.runtime, world),
-        judge=judge,
-        max_new_tokens=job.writing.max_new_tokens,
-        stop=job.writing.stop,
+        method, loaded, data, job.learner.train, job.runtime, world, trl_files, job.seed, judge, job.writing
     )
-    sets, reads = {"questions": data}, readable([Voice(loaded)])
+    sets, reads = {"questions": data}, count_readable([Voice(loaded)])
     if judge is None:
         sets, reads = {"pairs": read_labels(folder, job.pairs)[0]}, loaded.max_tokens
     cut = count_cuts(loaded, sets, job.learner.model.path, world, tokens=reads)
     history, tokens, weights = fit(trainer)
     summary = {"rows": len(data), "steps": len(history), "tokens": tokens, **counts, **cut}
-    of = "margin" if method.reads == "pairs" else "reward"
-    quarter = -(-len(history) // 4)
+    measure, quarter = "margin" if method.reads == "pairs" else "reward", -(-len(history) // 4)
     for name, part in (("first", history[:quarter]), ("last", history[-quarter:])):
-        summary[f"{of}_{name}"] = float(np.mean([row[of] for row in part]))
+        summary[f"{measure}_{name}"] = float(np.mean([row[measure] for row in part]))
     if world.rank == 0:
         start = load_start(job, World())  # TRL has changed the one that was trained
         set_weights(start.module, weights)
@@ -97,12 +83,6 @@ def choose_method(job: Objective) -> tuple[Method, Objective]:
     if not getattr(job, method.reads):
         raise BadInput(f"objective: {name!r} given; it needs {method.reads}, and there are none")
     return method, dataclasses.replace(job, learner=learner)
-
-
-def shared_out(runtime: Runtime, world: World) -> dict[str, Any] | None:
-    """The DeepSpeed configuration, or None where it would share out nothing: on a CPU, and at stage 0."""
-    values = None if world.device.type == "cpu" else configuration(runtime, world)
-    return values if (values or {}).get("zero_optimization", {}).get("stage", 0) else None
 
 
 def read_pairs(folder: Path, job: Objective, loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:
@@ -143,7 +123,10 @@ def make_judge(folder: Path, judges: Judges, examples: list[Example], world: Wor
         if world.rank == 0:
             rollouts = zip(ids_B, texts_B, scores_MB.T.tolist(), reward_B.tolist(), strict=True)
             with open(folder / ROLLOUTS, "a", encoding="utf-8") as file:
-                file.write("".join(format_rollout(step, *rollout) for rollout in rollouts))
+                for key, text, scores_M, reward in rollouts:
+                    known_M = [None if np.isnan(score) else score for score in scores_M]
+                    line = {"step": step, "id": key, "text": text, "rewards": known_M, "reward": reward}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
         before = sum(len(part[0]) for part in parts[: world.rank])
         return reward_B[before : before + len(ids)].tolist()
 
@@ -157,13 +140,6 @@ def read_units(judges: Judges, members: int) -> tuple[np.ndarray, np.ndarray]:
     if not (centre_M.shape == scale_M.shape == (members,) and np.isfinite(centre_M).all() and (scale_M > 0).all()):
         raise BadInput(f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, centre_M alike")
     return centre_M, scale_M
-
-
-def format_rollout(step: int, key: str, text: str, scores_M: list[float], reward: float) -> str:
-    """One line of rollouts.jsonl."""
-    known = [None if np.isnan(score) else score for score in scores_M]
-    line = {"step": step, "id": key, "text": text, "rewards": known, "reward": reward}
-    return json.dumps(line, ensure_ascii=False) + "\n"
 
 
 def member_scores(models: list[Members], examples: list[Example]) -> np.ndarray:

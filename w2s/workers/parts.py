@@ -5,39 +5,38 @@ A killed job that is run again goes on with the chunks that are missing.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.log import progress
-from w2s.store.records import Example
+from w2s.store.records import Example, write_arrays
 
-Part = TypeVar("Part")
+Chunk = tuple[int, dict[str, Any]]
+"""How many examples it covers, and its files by name: array records (.npz) and rows (.jsonl)."""
+Make = Callable[[list[Example], int], Iterator[Chunk]]
+"""(examples, skip) -> the chunks of these examples without the first `skip`."""
 
 
-def make_parts(
-    folder: Path,
-    sets: Mapping[str, Sequence[Example]],
-    world: World,
-    make: Callable[[list[Example], int], Iterator[Part]],
-    save: Callable[[Path, Part], int],
-) -> dict[str, list[Path]]:
-    """Each set's chunks, of all processes, as folders; call `drop_parts` when they have been put together.
-
-    make(examples, skip) yields the chunks of this process' examples without the first `skip`; save(folder, chunk)
-    writes one and returns how many examples it covers.
-    """
+def make_parts(folder: Path, sets: Mapping[str, Sequence[Example]], world: World, make: Make) -> dict[str, list[Path]]:
+    """Each set's chunks, of all processes, as folders; call `drop_parts` when they have been put together."""
     parts, mine = locate_parts(folder, world), {name: rows[world.rank :: world.size] for name, rows in sets.items()}
     partial = parts / f"partial-{world.rank}"
     with progress(sum(map(len, mine.values())), "examples") as advance:
         for name, rows in mine.items():
             there = len(list(parts.glob(f"{name}.{world.rank}.*")))
-            for at, part in enumerate(make(list(rows), there), there):
+            for at, (count, files) in enumerate(make(list(rows), there), there):
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-                advance(save(partial, part))
+                for file, content in files.items():
+                    if file.endswith(".npz"):
+                        write_arrays(partial / file, content)
+                    else:
+                        (partial / file).write_text("".join(json.dumps(row) + "\n" for row in content))
+                advance(count)
                 partial.rename(parts / f"{name}.{world.rank}.{at}")
     world.barrier()
     return {name: sorted(parts.glob(f"{name}.*.*")) for name in sets}

@@ -12,24 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Runtime
 from w2s.models import load, score
 from w2s.models.kinds import load_fitted
-from w2s.models.train import World
+from w2s.models.world import World
 from w2s.store.records import Example, Predictions, align, concatenate, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
-from w2s.workers.job import Base, Predict
-from w2s.workers.parts import drop_parts, make_parts
-
-# (examples, chunks to leave out) -> opinions, chunk by chunk
-Judge = Callable[[list[Example], int], Iterator[Predictions]]
+from w2s.workers.job import Predict, Rank, Sample
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     sets = read_sets(folder, job.examples, job.only)
     judge, loaded = make_judge(folder, job, world)
-    parts = make_parts(folder, sets, world, judge, save)
+
+    def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
+        for opinions in judge(rows, skip):
+            yield len(opinions.ids), {"opinions.npz": opinions}
+
+    parts = make_parts(folder, sets, world, make)
     cut = {} if loaded is None else count_cuts(loaded, sets, job.by, world)
     if world.rank == 0:
         for name, examples in sets.items():
@@ -40,8 +41,8 @@ def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
     return {"rows": {name: len(examples) for name, examples in sets.items()}, **cut}
 
 
-def make_judge(folder: Path, job: Predict, world: World) -> tuple[Judge, load.Loaded | None]:
-    """A judge for any kind of model, and the loaded model unless it is a scikit-learn pipeline."""
+def make_judge(folder: Path, job: Predict, world: World) -> tuple[Callable, load.Loaded | None]:
+    """(examples, chunks to leave out) -> Predictions chunk by chunk, and the model unless it is fitted at once."""
     estimator = load_fitted(folder / job.model) if job.model is not None else None
     if estimator is not None:
         kind, fitted = estimator
@@ -53,24 +54,14 @@ def make_judge(folder: Path, job: Predict, world: World) -> tuple[Judge, load.Lo
                 yield score.as_predictions(np.array([row.id for row in rows]), scores_NK, count_N, job.by)
 
         return judge, None
-    loaded = open_model(folder, job.model, job.base, job.runtime, world)
+    loaded = open_model(folder, job.model, job, world)
     return lambda rows, skip: score.predict(loaded, rows, by=job.by, skip=skip), loaded
 
 
-def open_model(folder: Path, model: str | None, base: Base | None, runtime: Runtime, world: World) -> load.Loaded:
-    """The saved model in the folder `model`, or the untrained `base`."""
+def open_model(folder: Path, model: str | None, job: Predict | Rank | Sample, world: World) -> load.Loaded:
+    """The saved model in the folder `model`, or the job's untrained base."""
     if model is not None:
         return load.load_folder(folder / model, device=world.device)
-    learner = base.learner
-    return load.load(
-        dataclasses.replace(learner.model, trainable="all"),  # what is not trained needs no adapter
-        path=base.path,
-        device=world.device,
-        max_tokens=learner.train.max_tokens,
-        trust_remote_code=runtime.trust_remote_code,
-    )
-
-
-def save(folder: Path, part: Predictions) -> int:
-    write_arrays(folder / "opinions.npz", part)
-    return len(part.ids)
+    learner, trust = job.base.learner, job.runtime.trust_remote_code
+    untrained, limit = dataclasses.replace(learner.model, trainable="all"), learner.train.max_tokens  # without adapters
+    return load.load(untrained, path=job.base.path, device=world.device, max_tokens=limit, trust_remote_code=trust)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 from w2s.config.fields import Model
 from w2s.models import batches, builtin, load, train
-from w2s.models.engine import configuration
 from w2s.store.records import BadInput
 from w2s.workers.job import Pretrain
 
@@ -34,21 +32,14 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
     if steps:
         model = Model(path=str(start))
         loaded = load.load(model, path=str(start), seed=job.seed, device=world.device, precision="float32")
-        rows = encode_lines(loaded.tokenizer, lines)
+        # A line of fewer than two tokens has no next token.
+        encoded = loaded.tokenizer(lines, add_special_tokens=False)["input_ids"]
+        rows = [torch.tensor(row) for row in encoded if len(row) > 1]
         length_N = np.array([len(row) for row in rows])
         plan = batches.plan_batches(length_N, job.train.batch, steps, job.seed)
         module = NextToken(loaded.module.requires_grad_(True))
-        state, weights = train.fit(
-            module,
-            plan,
-            make_objective(rows, world),
-            job.train,
-            job.runtime,
-            folder=folder,
-            world=world,
-            deepspeed=configuration(job.runtime, world),
-            seed=job.seed,
-        )
+        objective = make_objective(rows, world)
+        state, weights = train.fit(module, plan, objective, job.train, job.runtime, folder, world, seed=job.seed)
         tokens = int(sum(length_N[step].sum() for step in plan))
     if world.rank == 0:
         shutil.rmtree(folder / "model", ignore_errors=True)
@@ -58,9 +49,7 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
             shutil.rmtree(start)
         else:
             start.rename(folder / "model")
-        history = {"lines": len(lines), "tokens": tokens, "seconds": seconds(), **dataclasses.asdict(state)}
-        (folder / "train.json").write_text(json.dumps(history))
-        train.clean(folder)
+        train.write_history(folder, {"lines": len(lines), "tokens": tokens}, state, seconds())
     return {"lines": len(lines), "steps": steps, "tokens": tokens}
 
 
@@ -78,15 +67,8 @@ class NextToken(torch.nn.Module):
         return loss_BT.sum(1) / (ids_BT[:, 1:] >= 0).sum(1).clamp_min(1)
 
 
-def encode_lines(tokenizer: Any, lines: list[str]) -> list[np.ndarray]:
-    """Each line's token ids; lines of fewer than two tokens are left out, as they have no next token."""
-    rows = tokenizer(lines, add_special_tokens=False)["input_ids"]
-    return [np.array(row, dtype=np.int64) for row in rows if len(row) > 1]
-
-
-def make_objective(rows: list[np.ndarray], world: train.World) -> train.Objective:
+def make_objective(rows: list[torch.Tensor], world: train.World) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        chosen = [torch.from_numpy(rows[at]) for at in index_B]
-        return call(torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1).to(world.device))
+        return call(pad_sequence([rows[at] for at in index_B], batch_first=True, padding_value=-1).to(world.device))
 
     return objective

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,63 +14,51 @@ from w2s.models import losses, train
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, save
+from w2s.models.world import World
 from w2s.store.records import BadInput, Example, PseudoLabels, take
 from w2s.workers.examples import count_cuts
-from w2s.workers.finetune import collator, hold_out, load_start, make_look, plan, read_labels
+from w2s.workers.finetune import Rows, hold_out, load_start, make_look, plan, read_labels
 from w2s.workers.job import Reward
 
 
-def run(folder: Path, job: Reward, world: train.World) -> dict[str, Any]:
+def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps.
 
     Each member minimises the loss of its own rewards, on rows that it weighs in its own way.
     """
-    job, settings = check_job(job), job.learner.train
+    job, settings = check_job(job, configuration(job.runtime, world) or {}), job.learner.train
     examples, labels, order_N, equal = read_differing(folder, job)
     members = start(job, world)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
-    encoded = encode(members.loaded, examples)
+    rows = Rows(members.loaded, encode(members.loaded, examples), labels)
     cut = count_cuts(members.loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
-    length_N = np.array([row.tokens for row in encoded])
-    steps, weight_N = plan(length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
+    steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
-    collate = collator(members.loaded, encoded, labels.target_NK.shape[1], None, None)
-    held_N, look = held_N[np.argsort(length_N[held_N])], None
-    if len(held_N):
-        look = make_look(collate, labels, held_N, over_members(held_loss), 1.0, world, settings.batch)
-    seconds = train.timer()
+    look = make_look(rows, held_N, lambda *scored: loss_of(held_loss, *scored).mean(0), 1.0, world, settings.batch)
+    objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
     state, weights = train.fit(
-        members,
-        steps,
-        make_objective(members, collate, labels.target_NK, weight_MN, loss, job.diversity),
-        settings,
-        job.runtime,
-        folder=folder,
-        look=look,
-        world=world,
-        deepspeed=check_stage(configuration(job.runtime, world), job.diversity),
-        seed=job.seed,
+        members, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
     )
-    read = int(sum(length_N[step].sum() for step in steps[: state.step]))
+    read = rows.count_tokens(steps[: state.step])
     summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
     if world.rank == 0:
         if is_sliced(members):  # ZeRO 3 left only slices in the module
-            members = start(job, train.World())
+            members = start(job, World())
         train.set_weights(members, weights)
         save(members, folder / "model")
         facts = {"diversity": float(diversity(members).detach())} if job.kind == "adapters" else {}
-        history = {**summary, **facts, **dataclasses.asdict(state), "seconds": seconds()}
-        (folder / "train.json").write_text(json.dumps(history))
-        train.clean(folder)
+        train.write_history(folder, summary | facts, state, seconds())
     return summary
 
 
-def check_job(job: Reward) -> Reward:
+def check_job(job: Reward, deepspeed: dict[str, Any]) -> Reward:
     """The job with what it trains made plain; BadInput where its ensemble cannot be."""
     if job.diversity < 0 or (job.diversity and job.kind == "heads"):
         allowed = "0, or with kind 'adapters' more (heads have no adapters)"
         raise BadInput(f"diversity: {job.diversity} given; allowed: {allowed}")
+    if job.diversity and deepspeed.get("zero_optimization", {}).get("stage") == 3:  # a process has slices of adapters
+        raise BadInput(f"diversity: {job.diversity} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")
     if job.kind != "adapters":
         return job
     # The adapters are what is trained.
@@ -89,7 +76,7 @@ def read_differing(folder: Path, job: Reward) -> tuple[list[Example], PseudoLabe
     return rows, take(labels, differ), order_N[differ], len(examples) - len(rows)
 
 
-def start(job: Reward, world: train.World) -> Members:
+def start(job: Reward, world: World) -> Members:
     """The ensemble before training."""
     ensemble = Ensemble(job.kind, job.members, job.layers, job.rank)
     loaded = load_start(job, world)
@@ -108,26 +95,13 @@ def draws(members: int, fit_N: np.ndarray, rows: int, seed: int, bootstrap: bool
     return count_MN
 
 
-def over_members(loss: Callable) -> Callable:
-    """(scores_MBK, target_BK) -> each row's loss (B,), the mean over the members."""
-    return lambda scores_MBK, target_BK: loss_of(loss, scores_MBK, target_BK).mean(0)
-
-
 def make_objective(
-    members: Members, collate: Callable, target_NK: np.ndarray, weight_MN: np.ndarray, loss: Callable, strength: float
+    members: Members, rows: Rows, weight_MN: np.ndarray, loss: Callable, strength: float
 ) -> train.Objective:
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        scores_MBK = call(collate(index_B))
-        loss_MB = loss_of(loss, scores_MBK, torch.from_numpy(target_NK[index_B]).to(scores_MBK), share)
+        loss_MB = loss_of(loss, *rows.score(call, index_B), share)
         loss_B = (torch.from_numpy(weight_MN[:, index_B]).to(loss_MB) * loss_MB).mean(0)
         # Rows are averaged over the whole step, so each row carries the term that belongs to all of them.
         return loss_B - strength * diversity(members) if strength else loss_B
 
     return objective
-
-
-def check_stage(deepspeed: dict[str, Any] | None, strength: float) -> dict[str, Any] | None:
-    """The configuration; BadInput where processes hold only slices of the adapters that `diversity` reads."""
-    if strength and deepspeed and deepspeed.get("zero_optimization", {}).get("stage") == 3:
-        raise BadInput(f"diversity: {strength} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")
-    return deepspeed

@@ -11,30 +11,28 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.tokens import gathered
-from w2s.config.registry import pick
 from w2s.models import load
 from w2s.models.adapters import share
 from w2s.models.batches import encode, worded
-from w2s.models.committee import Written, decode, fitted, readable
+from w2s.models.committee import Written, count_readable, decode, fitted
 from w2s.models.generate import Voice, vocabulary
 from w2s.models.tokens import fingerprint
-from w2s.models.train import World
-from w2s.prompts import PROMPTS
+from w2s.models.world import World
 from w2s.store.files import open_whole
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Sample
-from w2s.workers.parts import drop_parts, make_parts
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 from w2s.workers.predict import open_model
 
-Part = tuple[list[Written], list[str], TokenTargets | None]  # texts, the id of each one's example, targets
+FACTS = ("number", "text", "logp", "ended")
 
 
 def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
     """Do the job in `folder`; the summary that done.json keeps."""
     voices = open_voices(folder, job, world)
     sets = read_sets(folder, {"samples": job.examples})
-    parts = make_parts(folder, sets, world, lambda rows, skip: write_texts(voices, job, rows, skip), save)["samples"]
+    parts = make_parts(folder, sets, world, lambda rows, skip: write_texts(voices, job, rows, skip))["samples"]
     examples = sets["samples"]
     facts = {"rows": len(examples), **count_prompt_cuts(voices, job, examples, world)}
     if world.rank == 0:
@@ -42,8 +40,8 @@ def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
         write_samples(folder / "samples.jsonl", lines, examples, job.samples)
         facts["unfinished"] = sum(not line["ended"] for line in lines)
         if job.top:
-            soft = [read_arrays(part / "soft.npz", TokenTargets) for part in parts]
-            soft = gathered(soft, np.array([example.id for example in examples]))
+            targets = [read_arrays(part / "soft.npz", TokenTargets) for part in parts]
+            soft = gathered(targets, np.array([example.id for example in examples]))
             write_arrays(folder / "soft.npz", soft)
             facts["untargeted"] = int((soft.length_N == 0).sum())
         drop_parts(folder, world)
@@ -69,15 +67,14 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
     # Learners that start from scratch each drew weights of their own.
     if adapted and job.one_base and not load.read_marks(job.base.path).get("from_scratch"):
         adapters = [load.read_adapter(folder / path) for path in paths]
-        return share(open_model(folder, None, job.base, job.runtime, world), adapters)
-    voices = [Voice(open_model(folder, path, job.base, job.runtime, world)) for path in paths]
+        return share(open_model(folder, None, job, world), adapters)
+    voices = [Voice(open_model(folder, path, job, world)) for path in paths]
     for model in (voice.loaded.model for voice in voices):
         if model.kind != "lm":
             raise BadInput(f"model.kind: {model.kind!r} given; allowed: lm (only a language model writes text)")
         if model.prompt != voices[0].loaded.model.prompt:
-            raise BadInput(
-                f"model.prompt: {model.prompt} given; allowed: {voices[0].loaded.model.prompt}, as the first"
-            )
+            first = voices[0].loaded.model
+            raise BadInput(f"model.prompt: {model.prompt} given; allowed: {first.prompt}, as the first")
     return voices
 
 
@@ -88,16 +85,16 @@ def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Examp
     cuts = {example.id: (True, False) for example, cut in zip(mine, cut_N, strict=True) if cut}
     by = str(job.models[0] or job.base.path)
     sets = {Path(job.examples).stem: examples}
-    return count_cuts(dataclasses.replace(first, cuts=cuts), sets, by, world, tokens=readable(voices))
+    return count_cuts(dataclasses.replace(first, cuts=cuts), sets, by, world, tokens=count_readable(voices))
 
 
-def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Part]:
+def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Chunk]:
     """Batches of texts and, if asked for, targets of those that are an example's first."""
     first = voices[0].loaded
-    words, top = pick(PROMPTS, first.model.prompt), min(job.top, vocabulary(voices))
+    top = min(job.top, vocabulary(voices))
     batches = decode(
         voices,
-        [words(example) for example in examples],
+        worded(first, examples),
         job.alphas,
         mixture=job.mixture,
         mix=job.mix,
@@ -112,8 +109,12 @@ def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], s
     tokenizer = fingerprint(first.tokenizer)
     for texts in batches:
         firsts = [text for text in texts if text.number == 0]
-        soft = make_targets(first, [examples[text.prompt] for text in firsts], firsts, top, tokenizer) if top else None
-        yield texts, [examples[text.prompt].id for text in texts], soft
+        rows = [{"id": examples[text.prompt].id, **{key: getattr(text, key) for key in FACTS}} for text in texts]
+        files: dict[str, Any] = {"texts.jsonl": rows}
+        if top:
+            questions = [examples[text.prompt] for text in firsts]
+            files["soft.npz"] = make_targets(first, questions, firsts, top, tokenizer)
+        yield len(firsts), files
 
 
 def make_targets(
@@ -129,14 +130,3 @@ def make_targets(
     prob_TJ = np.concatenate([np.zeros((0, top)), *(text.prob_SJ for text in whole)])
     ids = np.array([example.id for example in examples], dtype=str)
     return TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), tokenizer)
-
-
-def save(folder: Path, part: Part) -> int:
-    texts, ids, soft = part
-    with open(folder / "texts.jsonl", "w", encoding="utf-8") as file:
-        for text, key in zip(texts, ids, strict=True):
-            line = {"id": key, "number": text.number, "text": text.text, "logp": text.logp, "ended": text.ended}
-            file.write(json.dumps(line) + "\n")
-    if soft is not None:
-        write_arrays(folder / "soft.npz", soft)
-    return sum(text.number == 0 for text in texts)

@@ -9,23 +9,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from w2s.models.members import open_members, rewards
-from w2s.models.train import World
-from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays
+from w2s.models.world import World
+from w2s.store.records import BadInput, Example, Rewards, align, read_arrays, write_arrays
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Score
-from w2s.workers.parts import drop_parts, make_parts
-
-
-class Part(NamedTuple):
-    """Some examples' scores by one model."""
-
-    ids: np.ndarray
-    scores_MNK: np.ndarray
+from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
@@ -56,12 +49,12 @@ def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: W
     members = open_members(model, device=world.device)
     wide = max((len(example.choices) for rows in sets.values() for example in rows), default=1)
 
-    def make(rows: list[Example], skip: int) -> Iterator[Part]:
-        ids = np.array([example.id for example in rows])
+    def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
+        ids, models = np.array([example.id for example in rows]), np.arange(members.ensemble.members).astype(str)
         for index, scores_MNK in rewards(members, rows, width=wide, skip=skip):
-            yield Part(ids[index], scores_MNK)
+            yield len(index), {"rewards.npz": Rewards(ids[index], scores_MNK, models)}
 
-    parts = make_parts(folder, sets, world, make, save)
+    parts = make_parts(folder, sets, world, make)
     cut = count_cuts(members.loaded, sets, model.name, world)
     if world.rank == 0:
         (folder / "cuts.json").write_text(json.dumps(cut))
@@ -72,28 +65,18 @@ def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: W
     world.barrier()
 
 
-def save(folder: Path, part: Part) -> int:
-    models = np.arange(len(part.scores_MNK)).astype(str)
-    write_arrays(folder / "rewards.npz", Rewards(part.ids, part.scores_MNK, models))
-    return len(part.ids)
-
-
 def join_chunks(chunks: list[Rewards], examples: list[Example]) -> Rewards:
     """One model's scores of a set, in the order of its examples and no wider than their candidates."""
-    position = {key: at for at, key in enumerate(np.concatenate([chunk.ids for chunk in chunks]).tolist())}
-    scores_MNK = np.concatenate([chunk.scores_MNK for chunk in chunks], axis=1)
-    ids = np.array([example.id for example in examples])
-    ordered_MNK = scores_MNK[:, [position[key] for key in ids.tolist()]]
     widest = max(len(example.choices) for example in examples)
-    return Rewards(ids, ordered_MNK[..., :widest], chunks[0].models)
+    ids = np.concatenate([chunk.ids for chunk in chunks])
+    scores_MNK = np.concatenate([chunk.scores_MNK for chunk in chunks], axis=1)[..., :widest]
+    return align(Rewards(ids, scores_MNK, chunks[0].models), np.array([example.id for example in examples]))
 
 
 def join_models(folder: Path, name: str, names: list[str], ids: np.ndarray) -> Rewards:
     """All models' scores of one set; the members of an ensemble are called NAME/0, NAME/1, ..."""
     rewards_by_model = [read_arrays(folder / f"model-{at}" / f"{name}.npz", Rewards) for at in range(len(names))]
-    models = [
-        model if len(scores.models) == 1 else f"{model}/{member}"
-        for model, scores in zip(names, rewards_by_model, strict=True)
-        for member in scores.models
-    ]
+    models = []
+    for name, scores in zip(names, rewards_by_model, strict=True):
+        models += [name] if len(scores.models) == 1 else [f"{name}/{member}" for member in scores.models]
     return Rewards(ids, np.concatenate([scores.scores_MNK for scores in rewards_by_model]), np.array(models))

@@ -111,7 +111,7 @@ def join() -> Any:
     import torch
     import transformers
 
-    from w2s.models.train import World
+    from w2s.models.world import World
 
     transformers.utils.logging.disable_progress_bar()
     size, rank, local = (int(os.environ.get(n, d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))

@@ -143,7 +143,7 @@ for i, (inp, exp) in enumerate(zip(inputs, results)):
         ({"base_input": 3}, "not iterable"),
         ({"atol": "much"}, "could not convert"),
         ({"assertion": "assert count(("}, "was never closed"),
-        ({"task_id": ...}, "the column 'task_id' is missing"),
+        ({"task_id": ...}, "column 'task_id' is missing"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_by_file_and_line(change, message, tmp_path):

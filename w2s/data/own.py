@@ -90,7 +90,7 @@ def file(
     source = Path(path).name.split(".")[0]
     if splits is not None:
         cells = [pair for pair, (_, row) in zip(cells, rows, strict=True) if row.get("split") in splits]
-    examples, gold = gather(source, [("all", cells)], fit, limit=limit, level=level, problems=problems)
+    examples, gold = gather(source, [("all", cells)], fit, limit, level, problems)
     for name, reading in zip(layout.answers, readings, strict=True):
         if reading.startswith("index") and examples[0].choices:
             notes.append(f"{place}: {layout.spelled[name]}: read as an {reading.replace('_', ' ')}")

@@ -58,8 +58,7 @@ def file(
     def fit(row: dict[str, Any]) -> Pair:
         return make_pair(row, spelled, meaning)
 
-    source, parts = Path(path).name.split(".")[0], [("all", "", rows)]
-    pairs = gather_pairs(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
+    pairs = gather_pairs(Path(path).name.split(".")[0], [("all", "", rows)], fit, limit, ties, seed, problems)
     used = {column for _, row in rows for column in (*find_columns(tuple(row)), *prompt_columns(row))}
     used |= {*META, "group", *WRITERS[0], *WRITERS[1]}
     for note in unread(place, spelled, used):  # not before: a refused file leaves no log

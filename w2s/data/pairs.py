@@ -51,6 +51,9 @@ class Pair(NamedTuple):
     opening: str | None = None  # names the group, where the whole prompt does not
 
 
+Fit = Callable[[dict[str, Any]], Pair]
+
+
 def dialogue(row: dict[str, Any]) -> Pair:
     """Two whole dialogues: the prompt is their common part, up to the last answer that begins in both."""
     chosen, rejected = text(row, "chosen"), text(row, "rejected")
@@ -64,8 +67,7 @@ def dialogue(row: dict[str, Any]) -> Pair:
 def gather_pairs(
     source: str,
     parts: Iterable[tuple[str, str, Iterable[Row]]],
-    fit: Callable[[dict[str, Any]], Pair],
-    *,
+    fit: Fit,
     limit: int | None,
     ties: bool,
     seed: int,

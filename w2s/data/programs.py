@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from w2s.data.questions import Questions
-from w2s.data.reading import rows
-from w2s.sandbox.plain import NotPlain, encode
+from w2s.data.questions import Level, Limit, Questions
+from w2s.data.reading import Row, fit_rows, rows
+from w2s.sandbox.plain import encode
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 warnings.filterwarnings("ignore", module="<program>")  # escapes in published programs, which nobody will fix
+Test = Literal["test"]
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
 # Results that EvalPlus compares as sets, since the tasks fix no order.
 AS_SETS = (
@@ -35,9 +37,7 @@ AS_SETS = (
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 
 
-def humaneval(
-    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Questions:
+def humaneval(root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None) -> Questions:
     """HumanEval (Chen et al. 2021): 164 functions to complete, with hand-written tests."""
     published = rows(root, "humaneval", ["HumanEval"], ("openai/openai_humaneval", None), split)
 
@@ -50,12 +50,7 @@ def humaneval(
 
 
 def humanevalplus(
-    root: Path | None,
-    *,
-    split: Literal["test"] = "test",
-    limit: int | None = None,
-    level: float | None = None,
-    mini: bool = False,
+    root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None, mini: bool = False
 ) -> Questions:
     """HumanEval+ (Liu et al. 2023): HumanEval with many more inputs; `mini` takes the file with fewer of them."""
     names = ["HumanEvalPlus-Mini" if mini else "HumanEvalPlus-NoExtreme", "HumanEvalPlus"]
@@ -73,8 +68,8 @@ def mbpp(
     root: Path | None,
     *,
     split: Literal["train", "validation", "test", "prompt"] = "test",
-    limit: int | None = None,
-    level: float | None = None,
+    limit: Limit = None,
+    level: Level = None,
     sanitized: bool = False,
 ) -> Questions:
     """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
@@ -87,17 +82,14 @@ def mbpp(
     def read(row: dict) -> tuple[str, str, dict, str]:
         question, code = text(row, "prompt" if "prompt" in row else "text"), clean(text(row, "code"))
         setup = clean(row.get("test_setup_code") or "")
-        tests = asserts_tests(
-            [clean(one) for one in row["test_list"]], code, setup, list(row.get("test_imports") or [])
-        )
+        imports = list(row.get("test_imports") or [])
+        tests = asserts_tests([clean(line) for line in row["test_list"]], code, setup, imports)
         return f'"""\n{question}\n{tests["asserts"][0]}\n"""\n', code, tests, tests["functions"][0]
 
     return load("mbpp", published, read, split, limit, level)
 
 
-def mbppplus(
-    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Questions:
+def mbppplus(root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None) -> Questions:
     """MBPP+ (Liu et al. 2023): 378 checked MBPP tasks with many more inputs."""
     names = ["MbppPlus-NoExtreme", "MbppPlus"]
     published = rows(root, "mbppplus", names, ("evalplus/mbppplus", None), split)
@@ -117,30 +109,23 @@ def mbppplus(
 
 
 def load(
-    source: str,
-    published: Iterator[tuple[str, dict]],
-    read: Callable[[dict], tuple],
-    split: str,
-    limit: int | None,
-    level: float | None,
+    source: str, published: Iterator[Row], read: Callable[[dict], tuple], split: str, limit: Limit, level: Level
 ) -> Questions:
-    """Rows as records; a row that `read` cannot use is a BadInput that names its place."""
-    examples, golds = [], []
-    for where, row in itertools.islice(published, limit):
-        try:
-            prompt, answer, tests, entry = read(row)
-            meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
-            meta |= {} if level is None else {"level": level}
-            key = example_id(source, prompt)
-            examples.append(Example(key, source, "code", prompt, meta=meta))
-            golds.append(Gold(key, answer, (tests,)))
-        except KeyError as error:
-            raise BadInput(f"{where}: the column {error} is missing") from None
-        except (TypeError, ValueError, IndexError, SyntaxError, AttributeError, NotPlain) as error:
-            raise BadInput(f"{where}: {error}") from None
-    if not examples:
+    """The first `limit` rows as records; read: row -> prompt, reference program, tests, name of the function."""
+
+    def make(where: str, row: dict) -> tuple[Example, Gold]:
+        prompt, answer, tests, entry = read(row)
+        meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
+        meta |= {} if level is None else {"level": level}
+        key = example_id(source, prompt)
+        return Example(key, source, "code", prompt, meta=meta), Gold(key, answer, (tests,))
+
+    problems = Problems()
+    pairs = list(fit_rows(itertools.islice(published, limit), make, problems))
+    problems.tell()
+    if not pairs:
         raise BadInput(f"{source}: split {split!r} has no rows")
-    return examples, golds
+    return [example for example, _ in pairs], [gold for _, gold in pairs]
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
@@ -172,14 +157,8 @@ def asserts_tests(lines: Sequence[str], code: str, setup: str, imports: Sequence
     if not functions:
         raise ValueError(f"the asserts call none of the program's functions ({', '.join(sorted(defined)) or 'none'})")
     values = [name for name in names if name in made and name not in defined and not hasattr(builtins, name)]
-    return {
-        "kind": "asserts",
-        "imports": "\n".join([*imports, *map(ast.unparse, imported)]),
-        "functions": functions,
-        "values": values,
-        "setup": setup,
-        "asserts": list(lines),
-    }
+    tests = {"kind": "asserts", "imports": "\n".join([*imports, *map(ast.unparse, imported)]), "functions": functions}
+    return tests | {"values": values, "setup": setup, "asserts": list(lines)}
 
 
 def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list, str], list]) -> dict[str, Any]:
@@ -266,4 +245,4 @@ def make_retype(examples: list[list]) -> Callable[[list, str], list]:
     return retype
 
 
-PROGRAMS = {"humaneval": humaneval, "humanevalplus": humanevalplus, "mbpp": mbpp, "mbppplus": mbppplus}
+PROGRAMS = (humaneval, humanevalplus, mbpp, mbppplus)

@@ -54,7 +54,7 @@ def fit_rows(rows: Iterable[Row], fit: Callable[[str, dict[str, Any]], Record], 
             record = fit(where, row)
         except KeyError as error:
             problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
             problems.add(f"{where}: {error}")
         else:
             yield record

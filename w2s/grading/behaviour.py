@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
@@ -20,8 +21,7 @@ from w2s.sandbox.run import open_program
 from w2s.sandbox.tiers import Unsafe
 from w2s.store.records import BadInput, Example
 
-TIMEOUT_S, MEMORY_MB = 2.0, 512
-LIMITS = Limits(TIMEOUT_S, MEMORY_MB)
+LIMITS = Limits(2.0, 512)
 
 
 def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> bool | None:
@@ -66,24 +66,9 @@ def compare_results(
         return None
 
 
-def pass_all(
-    rows: Sequence[tuple[Example, str]],
-    *,
-    workers: int | None = None,
-    timeout_s: float = TIMEOUT_S,
-    memory_mb: int = MEMORY_MB,
-    allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[bool | None]:
-    """`passes_examples` of each row, in order. workers: rows at a time (default: one per core)."""
-    limits = Limits(timeout_s, memory_mb, allow_unsandboxed=allow_unsandboxed)
-    return map_rows(
-        lambda row: passes_examples(*row, limits),
-        rows,
-        workers=workers,
-        allow_unsandboxed=allow_unsandboxed,
-        progress=progress,
-    )
+def pass_all(rows: Sequence[tuple[Example, str]], *, allow_unsandboxed: bool = False) -> list[bool | None]:
+    """`passes_examples` of each row, in order."""
+    return map_rows(passes_examples, rows, replace(LIMITS, allow_unsandboxed=allow_unsandboxed))
 
 
 def outputs(program: str, entry: str, calls: Sequence[Arguments], limits: Limits) -> tuple[str, ...]:

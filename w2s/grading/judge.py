@@ -28,8 +28,7 @@ from w2s.store.records import BadInput, Example, Gold
 
 Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
 REFERENCE_S = 300.0
-OUTPUT_BYTES = 16 << 20
-LIMITS = Limits(10.0, 512, OUTPUT_BYTES)
+LIMITS = Limits(10.0, 512, output_bytes=16 << 20)
 BROKEN_TEST = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError", "IndentationError")
 
 
@@ -54,7 +53,7 @@ def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> V
         if tests["kind"] == "inputs":
             correct, status = judge_inputs(program, gold, limits)
         else:
-            correct, status = judge_tests(program, *TEST_PROGRAMS[tests["kind"]](tests), limits)
+            correct, status = judge_tests(program, *make_tests(tests), limits)
         if correct is False and (missing := missing_library(program, status, limits)):
             return None, f"needs {missing}, which is not in the sandbox"
         return correct, status
@@ -83,43 +82,32 @@ def grade_answer(text: str, gold: str) -> Verdict:
 def judge(
     rows: Sequence[tuple[Example, Gold, str]],
     *,
-    workers: int | None = None,
-    timeout_s: float = 10.0,
-    memory_mb: int = 512,
+    timeout_s: float = LIMITS.timeout_s,
     allow_unsandboxed: bool = False,
     progress: Callable[[int, int], None] | None = None,
     keep: Callable[[int, tuple[bool | None, str, float]], None] | None = None,
 ) -> list[tuple[bool | None, str, float]]:
-    """(correct, status, seconds) of each row, in order.
+    """(correct, status, seconds) of each row, in order; keep and progress as in `map_rows`."""
 
-    workers: rows judged at a time (default: one per core). After each row `keep(its position, its verdict)` and
-    `progress(done, all)` are called, one at a time.
-    """
-    limits = Limits(timeout_s, memory_mb, OUTPUT_BYTES, allow_unsandboxed)
-
-    def work(row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
+    def timed(example: Example, gold: Gold, text: str, limits: Limits) -> tuple[bool | None, str, float]:
         started = time.monotonic()
-        return (*grade(*row, limits), time.monotonic() - started)
+        return (*grade(example, gold, text, limits), time.monotonic() - started)
 
-    return map_rows(work, rows, workers=workers, allow_unsandboxed=allow_unsandboxed, keep=keep, progress=progress)
+    limits = replace(LIMITS, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
+    return map_rows(timed, rows, limits, keep, progress)
 
 
 # --- programs -------------------------------------------------------------------------------------------------------
 
 
-def check_program(tests: dict) -> tuple[str, str]:
+def make_tests(tests: dict) -> tuple[str, str]:
     """(test program, setup: what to run after the tested program)."""
-    entry = tests["entry_point"]
-    return f"{tests['setup']}\n{entry} = _partner.function({entry!r})\n{tests['test']}\ncheck({entry})\n", ""
-
-
-def asserts_program(tests: dict) -> tuple[str, str]:
+    if tests["kind"] == "check":
+        entry = tests["entry_point"]
+        return f"{tests['setup']}\n{entry} = _partner.function({entry!r})\n{tests['test']}\ncheck({entry})\n", ""
     names = [f"{name} = _partner.function({name!r})\n" for name in tests["functions"]]
     values = [f"{name} = _partner.value({name!r})\n" for name in tests["values"]]
     return "\n".join([tests["imports"], *names, *values, *tests["asserts"]]), tests["setup"]
-
-
-TEST_PROGRAMS = {"check": check_program, "asserts": asserts_program}
 
 
 def judge_tests(program: str, tests: str, setup: str, limits: Limits) -> Verdict:

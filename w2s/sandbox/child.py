@@ -46,14 +46,7 @@ FILE_MB = 16
 
 
 def main(
-    control: Channel,
-    mode: str,
-    root: str,
-    folder: str,
-    reads: list,
-    hidden: list,
-    libraries: list,
-    scratch_mb: int,
+    control: Channel, mode: str, root: str, folder: str, reads: list, hidden: list, libraries: list, scratch_mb: int
 ) -> None:
     """Build the walls (mode: namespaces, bubblewrap or none), report on `control`, then serve."""
     for name in WARM:

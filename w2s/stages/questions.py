@@ -38,19 +38,7 @@ def questions(
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
-    splits = split(
-        examples,
-        gold,
-        score_N,
-        easy_max=data.easy_max,
-        hard_min=data.hard_min,
-        easy_share=data.easy_share,
-        test_splits=data.test_splits,
-        sizes=dataclasses.asdict(data.sizes),
-        allow_fewer=data.allow_fewer,
-        near=data.near,
-        seed=seed,
-    )
+    splits = split(examples, gold, score_N, data, seed)
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
     counts = dict(splits.counts)

@@ -12,6 +12,7 @@ import torch
 
 from tests import spine
 from tests.models import tiny
+from w2s.config.fields import Data, Sizes
 from w2s.config.load import load
 from w2s.config.registry import fits, pick
 from w2s.data.splits import split

@@ -10,6 +10,7 @@ import numpy as np
 
 from w2s.store.records import BadInput, Example, Gold, Predictions
 
+Label = Literal["grade", "bloom", "depth", "difficulty"]
 HUMAN = {
     # High-school questions carry the name of the course instead of a grade: above grade 8.
     "grade": {f"Grade {grade:02}": float(grade) for grade in range(1, 9)}
@@ -23,7 +24,7 @@ HUMAN = {
 
 def level(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
     """The published level of the dataset, or the source's option `level`."""
-    return np.array([nan_if_none(example.meta.get("level")) for example in examples], dtype=float)
+    return np.array([example.meta.get("level") for example in examples], dtype=float)  # None becomes nan
 
 
 def length(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
@@ -32,11 +33,7 @@ def length(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predi
 
 
 def human(
-    examples: Sequence[Example],
-    gold: Sequence[Gold],
-    predictions: Predictions | None,
-    *,
-    label: Literal["grade", "bloom", "depth", "difficulty"] = "grade",
+    examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None, *, label: Label = "grade"
 ) -> np.ndarray:
     """How people rated the question: school grade, Bloom's level, depth of knowledge, or Low/Medium/High (ARC).
 
@@ -49,12 +46,10 @@ def human(
 def human_score(example: Example, label: str) -> float:
     value = example.meta.get(label)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return nan_if_none(value)
+        return np.nan if value is None else float(value)
     if value not in HUMAN[label]:
-        raise BadInput(
-            f"{example.source} {example.meta.get('row', example.id)}: {label}: {value!r} is not on the scale "
-            f"{', '.join(HUMAN[label])}"
-        )
+        place = f"{example.source} {example.meta.get('row', example.id)}: {label}"
+        raise BadInput(f"{place}: {value!r} is not on the scale {', '.join(HUMAN[label])}")
     return HUMAN[label][value]
 
 
@@ -74,10 +69,6 @@ def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predict
         if (row := row_of.get(example.id)) is not None:
             score_N[at] = -np.log(max(predictions.probs_NK[row, answer_of[example.id]], 1e-12))
     return score_N
-
-
-def nan_if_none(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def ranks(ids: Iterable[str], seed: int) -> dict[str, str]:

@@ -113,12 +113,8 @@ def choice_questions(
         best, second = np.sort(ranks)[:2]
         words = tuple(names[item] for item in items)
         prompt = question(attribute, words)
-        meta = {
-            "level": float(0 if easy else EASY_GAP - (second - best)),
-            "subject": ATTRIBUTES[attribute],
-            "synthetic": True,
-            "world": index,
-        }
+        meta = {"level": float(0 if easy else EASY_GAP - (second - best)), "subject": ATTRIBUTES[attribute]}
+        meta |= {"synthetic": True, "world": index}
         key = example_id(f"world{index}", prompt, words)
         yield Example(key, "world", "choice", prompt, words, meta), Gold(key, int(ranks.argmin()))
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 
-from w2s.grading import expressions
 from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
-from w2s.grading.expressions import STYLED, is_maths
+from w2s.grading.expressions import STYLED, ask, is_maths
 from w2s.grading.quantities import LONGEST, read_quantity, read_unit, same_quantity, with_point
-
-__all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "same"]
 
 TOO_LONG = "the answers could not be compared in 5 s of processor time"
 NO_ANSWER = "no answer found"
@@ -97,7 +94,7 @@ def same_maths(given: str, wanted: str) -> bool | None:
     bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
     if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
         return False
-    return expressions.equal(radians(given), radians(wanted))
+    return ask(radians(given), radians(wanted))
 
 
 def plain_text(answer: str) -> str:

@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from w2s.grading.answers import final_answer, is_maths, plain_text, same
+from w2s.grading.answers import plain_text, same
 from w2s.grading.behaviour import LIMITS, outputs, runnable
+from w2s.grading.endings import final_answer
+from w2s.grading.expressions import is_maths
 from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
 from w2s.grading.quantities import read_quantity
 from w2s.grading.threads import map_rows

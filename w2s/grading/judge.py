@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare, final_answer
+from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare
+from w2s.grading.endings import final_answer
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program
 from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER

@@ -143,11 +143,4 @@ def check_not_negative(option: str, value: float) -> None:
         raise BadInput(f"{option}: {value!r} given; allowed: a number of 0 or more")
 
 
-AGGREGATORS = {
-    "mean": mean,
-    "median": median,
-    "worst": worst,
-    "uncertainty": uncertainty,
-    "lower_bound": lower_bound,
-    "rank_average": rank_average,
-}
+AGGREGATORS = {method.__name__: method for method in (mean, median, worst, uncertainty, lower_bound, rank_average)}

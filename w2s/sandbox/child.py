@@ -229,15 +229,8 @@ def confine(order: dict, folder: str) -> None:
     os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"} | ONE_THREAD)
     sys.argv[:] = [""]
     seconds = int(order["timeout_s"]) + 2
-    limits = {
-        "AS": order["memory_mb"] << 20,
-        "CPU": seconds,
-        "FSIZE": FILE_MB << 20,
-        "NOFILE": 64,
-        "CORE": 0,
-        "MEMLOCK": 0,
-        "MSGQUEUE": 0,
-    }
+    limits = {"AS": order["memory_mb"] << 20, "CPU": seconds, "FSIZE": FILE_MB << 20, "NOFILE": 64}
+    limits |= {"CORE": 0, "MEMLOCK": 0, "MSGQUEUE": 0}
     if order["limit_threads"]:
         limits["NPROC"] = THREADS
     for name, value in limits.items():

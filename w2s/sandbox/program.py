@@ -73,17 +73,10 @@ class Program:
         self.channel, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(warm.control, [b"F"], [theirs.fileno()])
-        order = {
-            "source": source,
-            "timeout_s": limits.timeout_s,
-            "memory_mb": limits.memory_mb,
-            "output_bytes": limits.output_bytes,
-            "keep_objects": keep_objects,
-            "partner": partner is not None,
-            # Without a user namespace the kernel would count every process of the user against the limit.
-            "limit_threads": warm.mode != "none",
-            "seccomp": warm.features["seccomp"],
-        }
+        order = {"source": source, "timeout_s": limits.timeout_s, "memory_mb": limits.memory_mb}
+        order |= {"output_bytes": limits.output_bytes, "keep_objects": keep_objects, "partner": partner is not None}
+        # Without a user namespace the kernel would count every process of the user against the limit.
+        order |= {"limit_threads": warm.mode != "none", "seccomp": warm.features["seccomp"]}
         self.send("order", json.dumps(order).encode())
 
     def load(self) -> Reply:

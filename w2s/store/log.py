@@ -90,12 +90,8 @@ def write_to_pipe(message: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
-Advance = Callable[..., None]
-Show = Callable[..., None]
-
-
 @contextmanager
-def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
+def progress(total: int, what: str, *, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show how far `what` is, starting at `done`; gives `advance(n=1, note="")`, for any thread."""
     with show_progress(what) as show:
         show(done, total)
@@ -110,7 +106,7 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Show]:
+def show_progress(what: str) -> Iterator[Callable[..., None]]:
     """Gives `show(done, total, note="")`; an empty note keeps the previous one.
 
     The first call says where the work begins, which may be half-way.

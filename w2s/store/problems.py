@@ -13,8 +13,6 @@ MOST = 20
 class Problems:
     """What is wrong with a file, collected line by line."""
 
-    MOST = MOST
-
     def __init__(self):
         self.lines: list[str] = []
         self.count = 0

@@ -1,7 +1,5 @@
 """Published word problems with short answers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

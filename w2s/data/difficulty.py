@@ -1,7 +1,5 @@
 """How hard a question is: a score per question, higher = harder, nan where unknown."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Literal

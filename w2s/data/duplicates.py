@@ -12,8 +12,6 @@ stay).
 The search is exact: no pair above `near` is missed.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import unicodedata

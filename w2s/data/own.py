@@ -1,7 +1,7 @@
 """The user's own questions, in the layouts that are common."""
 
-from __future__ import annotations
-
+import contextlib
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,10 @@ def file(
         rows, spelled = plain_rows((where, unnest(row)) for where, row in file_rows(place, problems))
         layout, notes = find_layout(place, rows, spelled)
         cells = [(where, read_cells(layout, row)) for where, row in rows]  # of all splits: they are read alike
-        readings = [read_column(layout, cells, at, None if at else answers) for at in range(len(layout.answers))]
+        readings = [answers] if answers else []
+        for at, name in list(enumerate(layout.answers))[len(readings) :]:
+            column = [(where, row.choices, row.answers[at]) for where, row in cells if isinstance(row, Cells)]
+            readings.append(choose_reading(layout.spelled[name], column, start=layout.start(name)))
 
     def fit(cells: Cells | ValueError) -> Question:
         if isinstance(cells, ValueError):
@@ -146,8 +149,7 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
     lost = [key for key in spare if WRONG.fullmatch(key)]
     for key in spare:
         several = [(parts(row.get(key)), answer) for answer, row in answers]
-        if all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several):
-            lost.append(key)
+        lost += [key] * all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several)
     texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in answers)]
     equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in answers]
     if len(texts) >= least and (lettered or (all(equal) and not set.intersection(*equal))):
@@ -159,10 +161,9 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
 
 def parts(value: Any) -> list[str]:
     """The texts of a cell that holds several."""
-    try:
+    with contextlib.suppress(ValueError):
         return [shown(text) for text in read_list(value, "")[1]]
-    except ValueError:
-        return []
+    return []
 
 
 def read_cells(layout: Layout, row: dict[str, Any]) -> Cells | ValueError:
@@ -197,13 +198,10 @@ def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_level(value: Any) -> float:
-    try:
-        level = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError, OverflowError):
-        level = float("nan")
-    if level != level or abs(level) == float("inf"):
-        raise ValueError(f"level: {quoted(value)} given; allowed: a number")
-    return level
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, bool) and math.isfinite(level := float(value)):
+            return level
+    raise ValueError(f"level: {quoted(value)} given; allowed: a number")
 
 
 def read_answer(column: str, value: Any) -> Any:
@@ -260,14 +258,6 @@ def read_list(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     if labels is not None and (not isinstance(labels, list | tuple) or len(labels) != len(texts) or None in labels):
         raise ValueError(f"{column}: each needs a label and a text")
     return labels, list(texts)
-
-
-def read_column(
-    layout: Layout, cells: Sequence[tuple[str, Cells | ValueError]], column: int, reading: Reading | None
-) -> Reading:
-    rows = [(where, row.choices, row.answers[column]) for where, row in cells if isinstance(row, Cells)]
-    name = layout.answers[column]
-    return reading or choose_reading(layout.spelled[name], rows, start=layout.start(name))
 
 
 def make_question(layout: Layout, cells: Cells, readings: Sequence[Reading]) -> Question:

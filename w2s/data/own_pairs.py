@@ -1,7 +1,5 @@
 """The user's own preference pairs, in the layouts that are common."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache

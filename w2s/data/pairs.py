@@ -10,8 +10,6 @@ unless `ties`, pairs without a preference. A kept tie has meta tie true, and its
 since the order is random. Texts are stripped of surrounding white space, which would tell one writer from another.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache

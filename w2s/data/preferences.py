@@ -1,7 +1,5 @@
 """Published preference data: a prompt and two texts, one preferred by people or a judge (see w2s.data.pairs)."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path

@@ -7,8 +7,6 @@ encodes them), of one of three kinds that `w2s.grading.judge` runs:
 - inputs: the program's results on `base` and `plus` are compared (`compare`, `atol`) with those of the reference.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import contextlib

@@ -1,7 +1,5 @@
 """From the rows of a dataset to Example and Gold: what all sources share."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +26,10 @@ class Question(NamedTuple):
     meta: dict[str, Any]
 
 
+Parts = Iterable[tuple[str, Iterable[Row]]]  # (split, its rows)
+Fit = Callable[[dict[str, Any]], Question | None]
+
+
 class Published(NamedTuple):
     """Where a dataset is published: root/folder/NAME, or the hub. splits: the base names of each split's file.
 
@@ -44,10 +46,6 @@ class Published(NamedTuple):
         names = check_splits(self.source, split, self.splits)
         parts = ((name, self.change(rows(root, self.folder, self.splits[name], self.hub, name))) for name in names)
         return gather(self.source, parts, fit, limit, level)
-
-
-Parts = Iterable[tuple[str, Iterable[Row]]]
-Fit = Callable[[dict[str, Any]], Question | None]
 
 
 def gather(

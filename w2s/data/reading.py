@@ -1,7 +1,5 @@
 """Rows of data files and of hub datasets, each with a place for error messages to name."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import gzip

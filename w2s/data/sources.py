@@ -7,8 +7,6 @@ repeats (how many identical rows were left out), and what the dataset publishes:
 subject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal

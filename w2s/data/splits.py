@@ -1,7 +1,5 @@
 """Easy-to-hard splits without leaks: easy_fit, easy_holdout, transfer, hard_test."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set

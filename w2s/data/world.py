@@ -7,8 +7,6 @@ difficulty is the gap in rank between the best two: a wide gap is easy. Everythi
 Short answers and one-line functions are further tasks of the same world: see `world_tasks`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

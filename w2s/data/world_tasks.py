@@ -8,8 +8,6 @@ The hidden difficulty is the narrower of the two gaps in rank between the best t
 Letters: L questions or lines, C the things of one of them, A the traits (or the two of a question), I all things.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -5,8 +5,6 @@ plain numbers nor the same text go to math-verify (see expressions). Words are c
 letters. "5, 3" without brackets is a set of solutions, "5; 3" an ordered list.
 """
 
-from __future__ import annotations
-
 import re
 
 from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
@@ -48,11 +46,13 @@ def same(given: str, wanted: str) -> bool | None:
         return True
     if max(len(given), len(wanted)) > LONGEST:
         return False
-    given, wanted = (as_list(part(one, other)) for one, other in ((given, wanted), (wanted, given)))
+    given, wanted = (part(one, other) for one, other in ((given, wanted), (wanted, given)))
     if plain_text(given) == plain_text(wanted):
         return True
     if ";" in given and ";" in wanted:
-        return same_lists(given.split(";"), wanted.split(";"))
+        sides = given.split(";"), wanted.split(";")
+        verdicts = [same(*pair) for pair in zip(*sides, strict=False)] if len(sides[0]) == len(sides[1]) else [False]
+        return False if False in verdicts else None if None in verdicts else True
     for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
         quantities = read_quantity(one), read_quantity(other)
         if all(quantities) and same_quantity(*quantities):
@@ -66,23 +66,13 @@ def same(given: str, wanted: str) -> bool | None:
 
 
 def part(answer: str, other: str) -> str:
-    """Of a letter with its text, (B) 18, the part that the other answer has."""
-    letter = CHOICE.match(answer)
-    return answer if not letter else letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
-
-
-def as_list(answer: str) -> str:
-    r"""An answer with commas in place of words between its parts: 1 and 2, 3 \text{ or } 4."""
+    r"""The answer with commas between its parts (1 and 2, 3 \text{ or } 4); of a letter with its text, (B) 18, the part
+    that the other answer has.
+    """
+    if letter := CHOICE.match(answer):
+        answer = letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
     answer = " ".join(answer.split())
     return JOINED.sub(", ", answer) if re.search(r"\d", answer) else answer
-
-
-def same_lists(given: list[str], wanted: list[str]) -> bool | None:
-    """Whether two lists have the same parts in the same order."""
-    if len(given) != len(wanted):
-        return False
-    verdicts = [same(one, other) for one, other in zip(given, wanted, strict=True)]
-    return False if False in verdicts else None if None in verdicts else True
 
 
 def same_maths(given: str, wanted: str) -> bool | None:

@@ -3,8 +3,6 @@
 Nothing here sees gold. Each program runs once, in the sandbox, in a process that gets all its calls together.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which sampled texts are the same answer: short answers by value, programs by what they do. Nothing here sees gold."""
 
-from __future__ import annotations
-
 import ast
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence

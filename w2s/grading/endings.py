@@ -5,8 +5,6 @@ A text announces its answer: \boxed{18}, #### 18, <answer>18</answer>, "the answ
 "Paris"), or math-verify finds its last formula or number. Every step is linear in the text's length.
 """
 
-from __future__ import annotations
-
 import re
 
 from w2s.grading.expressions import ask, is_maths

@@ -6,8 +6,6 @@ a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for
 null.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import json

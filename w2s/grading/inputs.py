@@ -3,8 +3,6 @@
 Only literals are read, and nothing is run.
 """
 
-from __future__ import annotations
-
 import ast
 import collections
 import itertools

@@ -6,8 +6,6 @@ process, and every comparison is made on the side of the tests, so a program can
 are right. Both have the same limits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -5,8 +5,6 @@ question may ask for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, 
 decimal equals stand for it.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from fractions import Fraction

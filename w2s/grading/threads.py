@@ -1,7 +1,5 @@
 """Work on many rows at once, in threads: each waits for a sandboxed program or for math-verify."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Sequence

@@ -10,8 +10,6 @@ members, questions or candidates. The scores of a single member are returned unc
 returns its ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

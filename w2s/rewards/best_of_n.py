@@ -8,8 +8,6 @@ Candidates without proxy score (nan: no member could judge them) come last: one 
 nothing else. Candidates with equal scores share the pick equally.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ The order of the two is decided by a hash of their texts, as in `data.preference
 an empty text are left out and counted; texts are stripped of surrounding white space.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple

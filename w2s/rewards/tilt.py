@@ -1,7 +1,5 @@
 """How rewards change labels: they tilt a committee's distribution, and accept or reject its labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

@@ -4,8 +4,6 @@ The warm process never reads a program or a call: it gets a channel and forks, a
 memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import gc

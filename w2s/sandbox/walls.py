@@ -4,8 +4,6 @@ Runs in the process that is to be confined, before it has any untrusted code. Re
 mount_setattr(2), capabilities(7), landlock(7).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

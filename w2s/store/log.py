@@ -5,8 +5,6 @@ plain line every ten seconds; the log file gets these lines either way. In a wor
 (`W2S_PIPE=1`) it is a line on the pipe, which the pipeline shows.
 """
 
-from __future__ import annotations
-
 import collections
 import json
 import math

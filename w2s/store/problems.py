@@ -1,7 +1,5 @@
 """Many problems in one message: the first twenty, a line each, then a count."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 

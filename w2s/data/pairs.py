@@ -50,6 +50,7 @@ class Pair(NamedTuple):
 
 
 Fit = Callable[[dict[str, Any]], Pair]
+Parts = Iterable[tuple[str, str, Iterable[Row]]]  # (split, subset, its rows)
 
 
 def dialogue(row: dict[str, Any]) -> Pair:
@@ -63,18 +64,11 @@ def dialogue(row: dict[str, Any]) -> Pair:
 
 
 def gather_pairs(
-    source: str,
-    parts: Iterable[tuple[str, str, Iterable[Row]]],
-    fit: Fit,
-    limit: int | None,
-    ties: bool,
-    seed: int,
-    problems: Problems | None = None,
+    source: str, parts: Parts, fit: Fit, limit: int | None, ties: bool, seed: int, problems: Problems | None = None
 ) -> Pairs:
-    """The pairs of some (split, subset, rows), each once. `limit` draws a fixed sample of that many pairs.
+    """The pairs of some rows, each once. `limit` draws a fixed sample of that many pairs.
 
-    Rows that do not fit are a BadInput together, after the `problems` of reading; so are no pairs, and fewer than
-    `limit`.
+    Rows that do not fit are a BadInput together, after the `problems` of reading; so are fewer pairs than `limit`.
     """
     check_limit(source, limit)
     counts = dict.fromkeys(("rows", "kept", "repeats", "equal", "empty", "contradicted", "ties"), 0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from w2s.config.fields import Data
 from w2s.data.difficulty import ranks
-from w2s.data.duplicates import Leak, groups, leak_of
+from w2s.data.duplicates import Leak, Like, groups, leak_of
 from w2s.store.records import BadInput, Example, Gold
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
@@ -88,12 +88,7 @@ class Row:
 
 
 def known_rows(
-    examples: Sequence[Example],
-    gold: Sequence[Gold],
-    score_N: np.ndarray,
-    held_out: Set[str],
-    counts: dict[str, Any],
-    seed: int,
+    examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray, held_out: Set[str], counts: dict, seed: int
 ) -> list[Row]:
     """One row per id that has gold and a score, in seeded order.
 
@@ -141,11 +136,7 @@ def divide(rows: list[Row], data: Data, counts: dict[str, Any]) -> tuple[list[Ro
 
 
 def fill(
-    pools: dict[str, list[Row]],
-    group_of: dict[str, int],
-    like: dict[int, dict[int, float]],
-    data: Data,
-    counts: dict[str, Any],
+    pools: dict[str, list[Row]], group_of: dict[str, int], like: Like, data: Data, counts: dict[str, Any]
 ) -> tuple[dict[str, list[str]], list[Leak]]:
     """Ids by split, each question in one split only, and the removed duplicates."""
     chosen: dict[str, list[str]] = {}

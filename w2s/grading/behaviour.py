@@ -7,7 +7,6 @@ import ast
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
 from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
@@ -19,6 +18,7 @@ from w2s.sandbox.run import open_program
 from w2s.sandbox.tiers import Unsafe
 from w2s.store.records import BadInput, Example
 
+Calls = Sequence[Arguments]
 LIMITS = Limits(2.0, 512)
 
 
@@ -42,17 +42,9 @@ def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> boo
 
 
 def compare_results(
-    program: str,
-    entry: str,
-    calls: Sequence[Arguments],
-    comparison: tuple[str, list[Any]],
-    limits: Limits,
-    expected: Sequence[Reply] = (),
+    program: str, entry: str, calls: Calls, comparison: tuple[str, list], limits: Limits, expected: Sequence[Reply] = ()
 ) -> Reply | None:
-    """What a comparison (function of w2s.sandbox.compare, its arguments) says of the program's results.
-
-    None where the sandbox failed.
-    """
+    """What a comparison (function of w2s.sandbox.compare, its arguments) says; None where the sandbox failed."""
     function, arguments = comparison
     try:
         with open_program(program, limits) as candidate, open_program(COMPARER, limits, partner=candidate) as reader:
@@ -69,11 +61,8 @@ def pass_all(rows: Sequence[tuple[Example, str]], *, allow_unsandboxed: bool = F
     return map_rows(passes_examples, rows, replace(LIMITS, allow_unsandboxed=allow_unsandboxed))
 
 
-def outputs(program: str, entry: str, calls: Sequence[Arguments], limits: Limits) -> tuple[str, ...]:
-    """What the program returns on each call, spelled so that equal results are equal texts; failures by their kind.
-
-    BadInput where programs cannot be run safely on this machine and nobody accepted the risk.
-    """
+def outputs(program: str, entry: str, calls: Calls, limits: Limits) -> tuple[str, ...]:
+    """What the program returns on each call, spelled so that equal results are equal texts; failures by their kind."""
     reply = compare_results(program, entry, calls, ("spellings", [len(calls)]), limits)
     if reply is None:
         return ("<not run>",) * len(calls)

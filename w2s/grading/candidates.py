@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from w2s.grading.answers import plain_text, same
@@ -11,7 +11,7 @@ from w2s.grading.endings import final_answer
 from w2s.grading.expressions import is_maths
 from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
 from w2s.grading.quantities import read_quantity
-from w2s.grading.threads import map_rows
+from w2s.grading.threads import Progress, map_rows
 from w2s.sandbox.program import Limits
 from w2s.store.records import Example
 
@@ -52,10 +52,7 @@ def merge(example: Example, texts: Sequence[str], limits: Limits = LIMITS, *, in
 
 
 def merge_all(
-    rows: Sequence[tuple[Example, Sequence[str]]],
-    *,
-    allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    rows: Sequence[tuple[Example, Sequence[str]]], *, allow_unsandboxed: bool = False, progress: Progress | None = None
 ) -> list[Merged]:
     """`merge` of each row, in order."""
     return map_rows(merge, rows, replace(LIMITS, allow_unsandboxed=allow_unsandboxed), progress=progress)

@@ -1,7 +1,4 @@
-"""The inputs on which programs are compared: the examples in a prompt, and more generated from them.
-
-Only literals are read, and nothing is run.
-"""
+"""The inputs on which programs are compared: a prompt's examples, read without running it, and more made from them."""
 
 import ast
 import collections

@@ -16,7 +16,7 @@ from dataclasses import replace
 from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare
 from w2s.grading.endings import final_answer
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program
-from w2s.grading.threads import map_rows
+from w2s.grading.threads import Progress, map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import decode
 from w2s.sandbox.program import Limits, Reply
@@ -83,7 +83,7 @@ def judge(
     *,
     timeout_s: float = LIMITS.timeout_s,
     allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     keep: Callable[[int, tuple[bool | None, str, float]], None] | None = None,
 ) -> list[tuple[bool | None, str, float]]:
     """(correct, status, seconds) of each row, in order; keep and progress as in `map_rows`."""

@@ -11,14 +11,15 @@ from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput
 
 Result = TypeVar("Result")
+Progress = Callable[[int, int], None]  # progress(done, all)
 
 
 def map_rows(
     work: Callable[..., Result],
     rows: Sequence[tuple],
     limits: Limits,
-    keep: Callable[[int, Result], None] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    keep: Any = None,
+    progress: Progress | None = None,
 ) -> list[Result]:
     """`work(*row, limits)` of each row, in order, as many rows at a time as there are cores.
 

@@ -1,7 +1,7 @@
 """How many programs are judged per second, against one plain `subprocess.run([python, file])` for each.
 
-Both judge the reference programs of HumanEval by its own tests, one per core at a time. Run: python -m
-tests.benchmarks.judging [folder with humaneval/]. Prints one JSON line; times are medians over the repeats, in seconds for all programs.
+Both judge the reference programs of HumanEval by its own tests, one per core at a time. Prints one JSON line; times are
+medians over the repeats, in seconds for all programs. Run: python -m tests.benchmarks.judging [folder with humaneval/].
 """
 
 import concurrent.futures

@@ -110,9 +110,6 @@ def unnest(row: dict[str, Any]) -> dict[str, Any]:
     return {**{key: row[key] for key in row if key != "question"}, **nested} if isinstance(nested, Mapping) else row
 
 
-# --- columns ---------------------------------------------------------------------------------------------------------
-
-
 def find_layout(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
     """What each column holds, for the file as a whole, and lines that tell what a user may not expect."""
     present = [key for key in spelled if any(filled(row.get(key)) for _, row in rows)]
@@ -211,9 +208,6 @@ def read_answer(column: str, value: Any) -> Any:
     if isinstance(value, list | dict) or value is None or value != value:
         raise ValueError(f"{column}: a text or a number is wanted, {type(value).__name__} given")
     return value
-
-
-# --- choices and answers ---------------------------------------------------------------------------------------------
 
 
 def read_choices(layout: Layout, row: Mapping[str, Any]) -> Choices:

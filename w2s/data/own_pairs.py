@@ -100,9 +100,6 @@ def make_pair(row: Mapping[str, Any], spelled: Mapping[str, str], meaning: Codin
     return Pair(prompt, first_text, second_text, preferred, meta, group)
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
 def read_code(value: Any) -> float | str:
     """A label as a number, which in a csv is a text, or as a text; true and false are texts."""
     if isinstance(value, bool):
@@ -161,9 +158,6 @@ def find_side(code: float | str, ends: set[tuple[str, str]]) -> int | str | None
     if named[2] in "ab":
         return "ab".index(named[2])
     return next((pair.index(named[2]) for pair in ends if len(ends) == 1 and named[2] in pair), "unknown")
-
-
-# --- texts and messages ----------------------------------------------------------------------------------------------
 
 
 def read_turns(value: Any, column: str) -> Turns | None:

@@ -137,9 +137,6 @@ def parameters(source: str, entry: str) -> list[ast.arg]:
     return []
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
-
-
 def generated_inputs(seeds: Sequence[Arguments], *, count: int = 32, seed: str) -> list[Arguments]:
     """Up to `count` further argument lists of the same types, made by small changes to `seeds` and to one another.
 

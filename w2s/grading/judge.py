@@ -96,9 +96,6 @@ def judge(
     return map_rows(timed, rows, limits, keep, progress)
 
 
-# --- programs -------------------------------------------------------------------------------------------------------
-
-
 def make_tests(tests: dict) -> tuple[str, str]:
     """(test program, setup: what to run after the tested program)."""
     if tests["kind"] == "check":

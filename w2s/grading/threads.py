@@ -18,7 +18,7 @@ def map_rows(
     work: Callable[..., Result],
     rows: Sequence[tuple],
     limits: Limits,
-    keep: Any = None,
+    keep: Callable[[int, Result], None] | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
     """`work(*row, limits)` of each row, in order, as many rows at a time as there are cores.

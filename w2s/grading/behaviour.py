@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from w2s.grading.extract import LONGEST_PROGRAM, Budget, extract_program
+from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
 from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
 from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
@@ -72,7 +72,7 @@ def outputs(program: str, entry: str, calls: Calls, limits: Limits) -> tuple[str
 def runnable(example: Example, text: str) -> str | None:
     """The program in `text`; None where it does not parse or does not define the function that is asked for."""
     program = extract_program(example, text) if text.strip() else ""
-    if not program.strip() or len(program) > LONGEST_PROGRAM or Budget().fault([program]) is not None:
+    if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None
     try:
         tree = ast.parse(program, "<program>")

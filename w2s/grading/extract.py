@@ -206,3 +206,7 @@ def remove_prose(program: str) -> str:
 
 
 SPOKEN = ast.Name | ast.List | ast.Tuple | ast.Load
+
+
+def parses(code: str) -> bool:
+    return Budget().fault([code]) is None

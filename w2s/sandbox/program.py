@@ -98,11 +98,6 @@ class Program:
         self.pass_on(count, beside)
         return self.receive()
 
-    def look(self, name: str) -> Reply:
-        """The value of one of the program's global names."""
-        self.send("order", json.dumps([[name, [], {}, True]]).encode())
-        return self.receive()
-
     def send(self, kind: str, body: bytes) -> None:
         if self.ended:
             return

@@ -69,9 +69,9 @@ def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predict
     return score_N
 
 
-def ranks(ids: Iterable[str], seed: int) -> dict[str, str]:
-    """A seeded random sort key per id: shuffles that depend on the ids alone, never on the order of the rows."""
-    return {key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in ids}
+def shuffle(ids: Iterable[str], seed: int) -> list[str]:
+    """The different ids in a seeded random order that depends on them alone, never on the order of the rows."""
+    return sorted(set(ids), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
 
 
 def folds(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
@@ -82,8 +82,7 @@ def folds(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
     ids = list(ids)
     if count < 2 or len(ids) < count:
         raise BadInput(f"folds: {count} given, of {len(ids)} questions; allowed: 2 to the number of questions")
-    key_of = ranks(ids, seed)
-    fold_of = {key: place % count for place, key in enumerate(sorted(set(ids), key=key_of.__getitem__))}
+    fold_of = {key: place % count for place, key in enumerate(shuffle(ids, seed))}
     return np.array([fold_of[key] for key in ids], dtype=int)
 
 

@@ -80,10 +80,11 @@ def file(
         rows, spelled = plain_rows((where, unnest(row)) for where, row in file_rows(place, problems))
         layout, notes = find_layout(place, rows, spelled)
         cells = [(where, read_cells(layout, row)) for where, row in rows]  # of all splits: they are read alike
-        readings = [answers] if answers else []
-        for at, name in list(enumerate(layout.answers))[len(readings) :]:
+        readings = []
+        for at, name in enumerate(layout.answers):
             column = [(where, row.choices, row.answers[at]) for where, row in cells if isinstance(row, Cells)]
-            readings.append(choose_reading(layout.spelled[name], column, start=layout.start(name)))
+            reading = answers if at == 0 else None
+            readings.append(reading or choose_reading(layout.spelled[name], column, start=layout.start(name)))
 
     def fit(cells: Cells | ValueError) -> Question:
         if isinstance(cells, ValueError):
@@ -146,7 +147,8 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
     lost = [key for key in spare if WRONG.fullmatch(key)]
     for key in spare:
         several = [(parts(row.get(key)), answer) for answer, row in answers]
-        lost += [key] * all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several)
+        if all(len(texts) >= least and (lettered or answer in texts) for texts, answer in several):
+            lost.append(key)
     texts = [key for key in spare if all(isinstance(row.get(key), str) and filled(row[key]) for _, row in answers)]
     equal = [{key for key in texts if shown(row[key]) == answer} for answer, row in answers]
     if len(texts) >= least and (lettered or (all(equal) and not set.intersection(*equal))):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from w2s.config.fields import Data
-from w2s.data.difficulty import ranks
+from w2s.data.difficulty import shuffle
 from w2s.data.duplicates import Leak, Like, groups, leak_of
 from w2s.store.records import BadInput, Example, Gold
 
@@ -106,8 +106,7 @@ def known_rows(
         if example.id not in best or priority > best[example.id][0]:
             best[example.id] = priority, Row(example, answer_of[example.id], score, published)
     counts["repeated_ids"] = len(examples) - len(best)
-    key_of = ranks(best, seed)
-    rows = [best[key][1] for key in sorted(best, key=key_of.__getitem__)]
+    rows = [best[key][1] for key in shuffle(best, seed)]
     known = [row for row in rows if not np.isnan(row.score)]
     counts["without_difficulty"] = len(rows) - len(known)
     if missing := sorted(held_out - {row.split for row in rows}):

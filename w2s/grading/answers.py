@@ -51,7 +51,9 @@ def same(given: str, wanted: str) -> bool | None:
         return True
     if ";" in given and ";" in wanted:
         sides = given.split(";"), wanted.split(";")
-        verdicts = [same(*pair) for pair in zip(*sides, strict=False)] if len(sides[0]) == len(sides[1]) else [False]
+        if len(sides[0]) != len(sides[1]):
+            return False
+        verdicts = [same(*pair) for pair in zip(*sides, strict=True)]
         return False if False in verdicts else None if None in verdicts else True
     for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
         quantities = read_quantity(one), read_quantity(other)

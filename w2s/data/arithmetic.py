@@ -12,6 +12,7 @@ from w2s.store.records import BadInput
 
 MATH_SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra")
 MATH_SUBJECTS += ("number_theory", "prealgebra", "precalculus")
+Form = Literal["answers", "solutions"]
 BAND_LEVELS = {"L1-2": 1.5, "L3-5": 4.0}
 
 
@@ -64,12 +65,7 @@ def boxed(solution: str) -> str:
 
 
 def gsm8k(
-    root: Path | None,
-    *,
-    split: Split = "train",
-    form: Literal["answers", "solutions"] = "answers",
-    limit: Limit = None,
-    level: Level = None,
+    root: Path | None, *, split: Split = "train", form: Form = "answers", limit: Limit = None, level: Level = None
 ) -> Questions:
     """Grade-school word problems (Cobbe 2021). Level = the number of steps of the published solution. MIT.
 

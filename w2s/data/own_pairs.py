@@ -8,6 +8,7 @@ from typing import Any
 
 from w2s.data.layouts import families, filled, find_file, missing_column, plain, plain_rows, say_once, unread
 from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, gather_pairs
+from w2s.data.questions import Limit
 from w2s.data.reading import Row, file_rows, literal, quoted, some
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput
@@ -29,13 +30,7 @@ Coding = dict[float | str, int | None]  # value of the label column -> 0 (first)
 
 
 def file(
-    root: Path | None,
-    *,
-    path: str,
-    limit: int | None = None,
-    ties: bool = False,
-    seed: int = 0,
-    coding: dict | None = None,
+    root: Path | None, *, path: str, limit: Limit = None, ties: bool = False, seed: int = 0, coding: dict | None = None
 ) -> Pairs:
     """Your own pairs: jsonl, json, csv (also .gz) or parquet, columns prompt, chosen, rejected.
 

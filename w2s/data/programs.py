@@ -25,6 +25,7 @@ from w2s.store.records import BadInput, Example, Gold, example_id
 
 warnings.filterwarnings("ignore", module="<program>")  # escapes in published programs, which nobody will fix
 Test = Literal["test"]
+MbppSplit = Literal["train", "validation", "test", "prompt"]
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
 # Results that EvalPlus compares as sets, since the tasks fix no order.
 AS_SETS = (
@@ -63,12 +64,7 @@ def humanevalplus(
 
 
 def mbpp(
-    root: Path | None,
-    *,
-    split: Literal["train", "validation", "test", "prompt"] = "test",
-    limit: Limit = None,
-    level: Level = None,
-    sanitized: bool = False,
+    root: Path | None, *, split: MbppSplit = "test", limit: Limit = None, level: Level = None, sanitized: bool = False
 ) -> Questions:
     """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
     hub = ("google-research-datasets/mbpp", "sanitized" if sanitized else "full")

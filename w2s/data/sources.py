@@ -21,6 +21,8 @@ from w2s.store.records import BadInput, hash_texts
 
 STANDARD = {"train": ["train"], "validation": ["validation", "dev"], "test": ["test"]}
 AI2_SPLITS = {"train": "Train", "validation": "Dev", "test": "Test"}
+Subjects = list[str] | None
+Form = Literal["choices", "pairs"]
 MMLU_LEVELS = {"elementary": 0.0, "high_school": 1.0, "college": 2.0, "professional": 3.0}
 
 
@@ -56,12 +58,7 @@ ARC_LABELS = {"grade": "grade", "bloom": "bloom", "depth": "depth_of_knowledge",
 
 
 def sciq(
-    root: Path | None,
-    *,
-    split: Split = "train",
-    limit: Limit = None,
-    level: Level = None,
-    form: Literal["choices", "pairs"] = "choices",
+    root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None, form: Form = "choices"
 ) -> Questions:
     """Crowd-written science questions, 4 choices, or as pairs of the correct and one wrong answer. CC BY-NC 3.0.
 
@@ -150,12 +147,7 @@ def boolq(
 
 
 def mmlu(
-    root: Path | None,
-    *,
-    split: Split = "test",
-    limit: Limit = None,
-    level: Level = None,
-    subjects: list[str] | None = None,
+    root: Path | None, *, split: Split = "test", limit: Limit = None, level: Level = None, subjects: Subjects = None
 ) -> Questions:
     """57 exam subjects, 4 choices. Level: elementary 0, high school 1, college 2, professional 3, others none. MIT.
 

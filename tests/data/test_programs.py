@@ -109,7 +109,7 @@ def test_inputs_get_the_types_that_the_asserts_show(tmp_path):
     ],
 )
 def test_lists_of_json_are_retyped_by_example(shown, given, wanted):
-    converted = make_retype(called_with(shown, "f"))(given, "base")
+    converted = make_retype(called_with(shown, "f"))(given)
     assert converted == wanted
     assert repr(converted) == repr(wanted)
 

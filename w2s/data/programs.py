@@ -57,7 +57,7 @@ def humanevalplus(
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         prompt, entry = text(row, "prompt"), text(row, "entry_point")
-        tests = inputs_tests(row, entry, lambda given, _: given) | ({"compare": "root"} if entry == "find_zero" else {})
+        tests = inputs_tests(row, entry, list) | ({"compare": "root"} if entry == "find_zero" else {})
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
     return load("humanevalplus", published, read, split, limit, level)
@@ -155,10 +155,10 @@ def asserts_tests(lines: Sequence[str], code: str, setup: str, imports: Sequence
     return tests | {"values": values, "setup": setup, "asserts": list(lines)}
 
 
-def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list, str], list]) -> dict[str, Any]:
+def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list], list]) -> dict[str, Any]:
     """The tests of kind inputs, from the columns base_input and plus_input or from the hub's `test` program."""
     if "base_input" in row:
-        parts = {name: [retype(given, name) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
+        parts = {name: [retype(given) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
         atol = row["atol"]
     else:
         given, atol = read_inputs(text(row, "test"))
@@ -205,7 +205,7 @@ def called_with(shown: str, entry: str) -> list[list]:
     return [[literal(one) for one in call.args] for call in calls if ast.unparse(call.func) == entry]
 
 
-def make_retype(examples: list[list]) -> Callable[[list, str], list]:
+def make_retype(examples: list[list]) -> Callable[[list], list]:
     """A function that gives JSON arguments the Python types that they have in the row's asserts.
 
     JSON has no tuples, sets or complex numbers; the asserts show, argument by argument and level by level, which type a
@@ -233,7 +233,7 @@ def make_retype(examples: list[list]) -> Callable[[list, str], list]:
                 return complex(value) if "j" in value else float(value)
         return convert(value, seen)
 
-    def retype(given: list, _: str) -> list:
+    def retype(given: list) -> list:
         return [argument(one, [e[at] for e in examples if at < len(e)]) for at, one in enumerate(given)]
 
     return retype

@@ -239,4 +239,4 @@ def make_retype(examples: list[list]) -> Callable[[list], list]:
     return retype
 
 
-PROGRAMS = (humaneval, humanevalplus, mbpp, mbppplus)
+PROGRAMS = {source.__name__: source for source in (humaneval, humanevalplus, mbpp, mbppplus)}

@@ -187,4 +187,4 @@ def indexed(row: dict[str, Any]) -> Question:
 
 
 PUBLISHED = (arc_easy, arc_challenge, sciq, openbookqa, commonsenseqa, boolq, mmlu, math, gsm8k, asdiv)
-SOURCES = {source.__name__: source for source in (world, *PUBLISHED, *PROGRAMS, file)}
+SOURCES = {source.__name__: source for source in (world, *PUBLISHED, *PROGRAMS.values(), file)}

@@ -12,6 +12,7 @@ import torch
 
 from tests import spine
 from tests.models import tiny
+from w2s.config.fields import Data, Sizes
 from w2s.config.load import load
 from w2s.config.registry import fits, pick
 from w2s.data.splits import split
@@ -125,10 +126,10 @@ def test_rule_9_rows_that_were_asked_for_and_not_found_are_an_error():
     rows = [example(f"easy {n}", level=0) for n in range(9)] + [example(f"hard {n}", level=1) for n in range(8)]
     examples, gold = map(list, zip(*rows, strict=True))
     level_N = np.array([one.meta["level"] for one in examples], float)
-    asked = {"easy_max": 0, "hard_min": 1, "near": None, "sizes": {"transfer": 20, "hard_test": 3}}
+    asked = {"easy_max": 0, "hard_min": 1, "near": None, "sizes": Sizes(transfer=20, hard_test=3)}
     with pytest.raises(BadInput, match="transfer: 20 asked for, 5 found"):
-        split(examples, gold, level_N, **asked)
-    assert len(split(examples, gold, level_N, allow_fewer=True, **asked).transfer) == 5
+        split(examples, gold, level_N, Data(**asked))
+    assert len(split(examples, gold, level_N, Data(allow_fewer=True, **asked)).transfer) == 5
 
 
 def test_rule_10_no_question_leaks_from_one_split_to_another():
@@ -142,7 +143,7 @@ def test_rule_10_no_question_leaks_from_one_split_to_another():
     rows += [example(f"hard question {n * 7919}: what comes of {n * 31} and {n * 17}?", level=1) for n in range(9)]
     examples, gold = map(list, zip(*rows, strict=True))
     level_N = np.array([one.meta["level"] for one in examples], float)
-    found = split(examples, gold, level_N, easy_max=0, hard_min=1, near=0.8, sizes={"easy_holdout": 1})
+    found = split(examples, gold, level_N, Data(easy_max=0, hard_min=1, near=0.8, sizes=Sizes(easy_holdout=1)))
     prompt = {one.id: " ".join(one.prompt.lower().split()) for one in examples}
     seen = [
         {prompt[key] for key in getattr(found, name).tolist()}

@@ -68,6 +68,7 @@ CONFIGS = {
     "a prompt": ("student: {model: {prompt: {name: chat}}}", "student.model.prompt: 'chat' is not known; it can be: plain"),
     "a prompt's option": ("student: {model: {prompt: {name: qa, question: 1}}}", "student.model.prompt.question: 1 given"),
     "both ways to say easy": ("data: {easy_share: 0.5}", "data: give either easy_share, or both easy_max and hard_min"),
+    "a threshold beside a share": ("data: {easy_share: 0.5, easy_max: null}", "data: give either easy_share, or both easy_max"),
     "no way to say easy": ("data: {easy_max: null}", "data: give either easy_share, or both easy_max and hard_min"),
     "easy above hard": ("data: {easy_max: 5}", "data.hard_min: 1 given; allowed: above data.easy_max (5)"),
     "an easy share of 1": ("data: {easy_max: null, hard_min: null, easy_share: 1}", "data.easy_share: 1 given; allowed: above 0"),

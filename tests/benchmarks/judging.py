@@ -1,11 +1,12 @@
 """How many programs are judged per second, against one plain `subprocess.run([python, file])` for each.
 
-Both judge the reference programs of HumanEval by its own tests, two at a time. Run: python -m tests.benchmarks.judging
-[folder with humaneval/]. Prints one JSON line; times are medians over the repeats, in seconds for all programs.
+Both judge the reference programs of HumanEval by its own tests, one per core at a time. Prints one JSON line; times are
+medians over the repeats, in seconds for all programs. Run: python -m tests.benchmarks.judging [folder with humaneval/].
 """
 
 import concurrent.futures
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from w2s.data.programs import humaneval
 from w2s.grading.judge import judge
 from w2s.sandbox.tiers import tier
 
-WORKERS, REPEATS = 2, 5
+WORKERS, REPEATS = len(os.sched_getaffinity(0)), 5
 
 
 def plain(path: Path) -> bool:
@@ -34,10 +35,10 @@ def main() -> None:
             entry, test = example.meta["entry_point"], gold.tests[0]["test"]
             paths.append(Path(folder) / f"{example.id}.py")
             paths[-1].write_text(f"{answer}\n{test}\ncheck({entry})\n")
-        judge(rows[:4], workers=WORKERS)  # starts the warm processes, which a run does once
+        judge(rows[:4])  # starts the warm processes, which a run does once
         for _ in range(REPEATS):
             started = time.perf_counter()
-            assert all(correct for correct, _, _ in judge(rows, workers=WORKERS))
+            assert all(correct for correct, _, _ in judge(rows))
             seconds["ours"].append(time.perf_counter() - started)
             started = time.perf_counter()
             with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:

@@ -109,7 +109,7 @@ def test_inputs_get_the_types_that_the_asserts_show(tmp_path):
     ],
 )
 def test_lists_of_json_are_retyped_by_example(shown, given, wanted):
-    converted = make_retype(called_with(shown, "f"))(given, "base")
+    converted = make_retype(called_with(shown, "f"))(given)
     assert converted == wanted
     assert repr(converted) == repr(wanted)
 
@@ -143,7 +143,7 @@ for i, (inp, exp) in enumerate(zip(inputs, results)):
         ({"base_input": 3}, "not iterable"),
         ({"atol": "much"}, "could not convert"),
         ({"assertion": "assert count(("}, "was never closed"),
-        ({"task_id": ...}, "the column 'task_id' is missing"),
+        ({"task_id": ...}, "column 'task_id' is missing"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_by_file_and_line(change, message, tmp_path):

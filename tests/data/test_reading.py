@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from w2s.data import reading
+from w2s.store.problems import MOST
 from w2s.store.records import BadInput
 
 ROWS = [{"question": "Why?", "answer": "so, it is"}, {"question": "Où “là”?", "answer": 'a "quoted"\nline'}]
@@ -163,7 +164,7 @@ def test_what_is_wrong_with_the_rows_of_a_file_can_be_collected(tmp_path):
     with pytest.raises(BadInput) as caught:
         problems.tell()
     told = str(caught.value).splitlines()
-    assert len(told) == reading.Problems.MOST + 1
+    assert len(told) == MOST + 1
     assert ":1: not JSON" in told[0]
     assert ":3: a row must be a mapping" in told[1]
     assert told[-1] == "... and 12 more problems"

@@ -183,7 +183,7 @@ def test_a_program_passes_when_it_gives_what_the_examples_show(text, passes, wal
 def test_without_examples_nothing_can_be_said(walls):
     assert passes_examples(head("Half."), "    return 1") is None
     rows = [(EXAMPLES, "    return n / 2"), (head("Half."), "    return 1"), (EXAMPLES, "    return n")]
-    assert pass_all(rows, workers=2) == [True, None, False]
+    assert pass_all(rows) == [True, None, False]
 
 
 def test_nearly_all_real_prompts_show_examples(shared):

@@ -178,7 +178,7 @@ def test_the_order_of_programs_changes_no_group(walls, texts):
 def test_many_rows_in_threads_are_merged_as_one_by_one(walls):
     rows = [(TASK, [BY_MAX, IGNORES_LEAST]), (QUESTION, ["1", "1.0", "2"]), (TASK, [BY_LOOP, BY_MAX]), (QUESTION, [])]
     seen = []
-    assert merge_all(rows, workers=3, progress=lambda *done: seen.append(done)) == [merge(*row) for row in rows]
+    assert merge_all(rows, progress=lambda *done: seen.append(done)) == [merge(*row) for row in rows]
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.grading.answers import compare, final_answer
+from w2s.grading.answers import compare
 from w2s.grading.candidates import merge
+from w2s.grading.endings import final_answer
 from w2s.grading.judge import grade
 from w2s.store.records import Example, Gold
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from w2s.grading.answers import compare, final_answer, normalise
+from w2s.grading.answers import compare, normalise
+from w2s.grading.endings import final_answer
 from w2s.grading.judge import grade
 from w2s.sandbox.compare import same
 from w2s.store.records import Example, Gold

@@ -8,8 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from w2s.grading import expressions
-from w2s.grading.answers import compare, final_answer, normalise, same
+from w2s.grading.answers import compare, normalise, same
 from w2s.grading.candidates import merge
+from w2s.grading.endings import final_answer
 from w2s.grading.judge import grade
 from w2s.grading.quantities import read_quantity
 from w2s.store.records import Example, Gold

@@ -234,7 +234,7 @@ def test_many_rows_are_judged_in_order_with_progress(walls):
     example, gold = task()
     rows = [(example, gold, f"    return sum(numbers) + {i % 3}") for i in range(12)]
     seen = []
-    verdicts = judge(rows, workers=3, progress=lambda done, count: seen.append((done, count)))
+    verdicts = judge(rows, progress=lambda done, count: seen.append((done, count)))
     assert [correct for correct, _, _ in verdicts] == [i % 3 == 0 for i in range(12)]
     assert seen == [(i + 1, 12) for i in range(12)]
 

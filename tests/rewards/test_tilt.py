@@ -1,5 +1,7 @@
 """Labels tilted, accepted and rejected by rewards."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,6 +81,11 @@ def test_a_candidate_without_reward_counts_as_the_mean_and_a_question_without_an
     )
 
 
+def choose_from(*data, **constants):
+    with mock.patch.multiple("w2s.rewards.tilt", **constants):
+        return choose_strength(*data)
+
+
 def test_the_strength_that_the_labels_were_made_with_is_found():
     rng = np.random.default_rng(0)
     mask_NK = np.ones((4000, 4), dtype=bool)
@@ -91,7 +98,7 @@ def test_the_strength_that_the_labels_were_made_with_is_found():
     assert found.rows == 4000
     by_hand = np.log(probs_NK[np.arange(4000), gold_N]).mean()
     assert found.likelihood_G[0] >= by_hand
-    plain = choose_strength(probs_NK, mask_NK, rewards_NK, gold_N, temperatures=[1.0])
+    plain = choose_from(probs_NK, mask_NK, rewards_NK, gold_N, TEMPERATURES=[1.0])
     assert plain.likelihood_G[0] == pytest.approx(by_hand)
 
 
@@ -102,7 +109,7 @@ def test_rewards_that_only_make_an_unsure_committee_surer_get_no_strength():
     score_NK = rng.normal(size=(2000, 4)) + 3 * right_NK
     probs_NK = softmax(0.4 * score_NK, mask_NK)  # right far more often than it says
     rewards_NK = score_NK + 2 * rng.normal(size=(2000, 4))  # the same, and noise
-    assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N, temperatures=[1.0]).strength > 0
+    assert choose_from(probs_NK, mask_NK, rewards_NK, gold_N, TEMPERATURES=[1.0]).strength > 0
     assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N).strength == 0
     knowing_NK = rng.normal(size=(2000, 4)) + 3 * right_NK  # as good as the committee, with errors of its own
     assert choose_strength(probs_NK, mask_NK, knowing_NK, gold_N).strength > 0
@@ -114,13 +121,13 @@ def test_rewards_that_say_nothing_or_the_contrary_get_no_strength(seed):
     probs_NK, mask_NK, rewards_NK = case(seed)
     gold_N = np.argmax(np.where(mask_NK & (probs_NK > 0), -rewards_NK, -np.inf), axis=1)
     assert choose_strength(probs_NK, mask_NK, rewards_NK, gold_N).strength == 0
-    assert choose_strength(probs_NK, mask_NK, 0 * rewards_NK, gold_N, grid=[1, 2]).strength == 0
-    assert choose_strength(probs_NK, mask_NK, -rewards_NK, gold_N, grid=[1, 50], temperatures=[1]).strength == 50
+    assert choose_from(probs_NK, mask_NK, 0 * rewards_NK, gold_N, STRENGTHS=[1, 2]).strength == 0
+    assert choose_from(probs_NK, mask_NK, -rewards_NK, gold_N, STRENGTHS=[1, 50], TEMPERATURES=[1]).strength == 50
 
 
 def test_a_question_that_gives_gold_no_probability_does_not_decide():
     probs_NK, mask_NK = np.array([[1.0, 0.0], [0.5, 0.5]]), np.ones((2, 2), dtype=bool)
-    found = choose_strength(probs_NK, mask_NK, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), grid=[1])
+    found = choose_from(probs_NK, mask_NK, np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1, 1]), STRENGTHS=[1])
     assert (found.strength, found.rows) == (1, 1)
     none = choose_strength(probs_NK[:1], mask_NK[:1], np.array([[1.0, 0.0]]), np.array([1]))
     assert (none.strength, none.rows) == (0, 0)

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -132,14 +133,20 @@ def test_the_memory_of_a_program_holds_no_earlier_source_or_call():
     assert one(source, "quagga", "zebra").value == []
 
 
+def look(program, name):
+    """The value of one of the program's global names."""
+    program.send("order", json.dumps([[name, [], {}, True]]).encode())
+    return program.receive()
+
+
 def test_what_is_not_plain_can_stay_inside_and_be_passed_back():
     source = "class Node:\n def __init__(s, v): s.v = v\nroot = Node(7)\ndef value(n): return n.v"
     with open_program(source, Limits(), keep_objects=True) as program:
-        root = program.look("root").value
+        root = look(program, "root").value
         assert isinstance(root, Object)
         assert program.call("value", [root]).value == 7
         assert program.call("value", [program.call("Node", [8]).value]).value == 8
-        assert program.look("nothing").status == "exception"
+        assert look(program, "nothing").status == "exception"
 
 
 def test_a_program_may_ask_its_partner_and_one_without_a_partner_nobody():

@@ -242,7 +242,8 @@ def run_checks(config: Config) -> list[str]:
 def cross_checks(config: Config) -> list[str]:
     """What any run needs, and rules between keys. Methods are checked in `story.checks`."""
     problems = run_checks(config)
-    if (config.data.easy_share is None) == (config.data.easy_max is None or config.data.hard_min is None):
+    thresholds = (config.data.easy_max, config.data.hard_min)
+    if thresholds.count(None) != (0 if config.data.easy_share is None else 2):
         is_study = config.rewards.study != RewardStudy() or config.rewards.pairs.get("name") == "preferences"
         hint = " (reward models by themselves: `w2s rewards run`)" if is_study else ""
         problems.append(f"data: give either easy_share, or both easy_max and hard_min{hint}")

@@ -1,7 +1,5 @@
 """How a column of answers to choice questions is read, the whole column in one way: as letters, texts or indices."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -65,16 +63,6 @@ READINGS = {
 }
 
 
-def allowed(reading: Reading, count: int) -> str:
-    """What an answer to a question with `count` choices can be."""
-    return {
-        "letter": f"a letter from A to {chr(ord('A') + count - 1)}",
-        "text": "the text of a choice",
-        "index_from_0": f"an index from 0 to {count - 1}",
-        "index_from_1": f"an index from 1 to {count}",
-    }[reading]
-
-
 def choose_reading(column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None) -> Reading:
     """The reading that fits all rows (where, choices, answer), or else most of them.
 
@@ -108,9 +96,9 @@ def choose_reading(column: str, rows: Sequence[tuple[str, Choices, Any]], *, sta
 def find_choice(column: str, answer: Any, choices: Choices, reading: Reading) -> int:
     if not filled(answer):
         raise ValueError(f"{column}: it is empty")
-    at = READINGS[reading](answer, choices)
+    at, count = READINGS[reading](answer, choices), len(choices.texts)
     if at is None:
-        raise ValueError(
-            f"{column}: {quoted(answer)} given; allowed in this column: {allowed(reading, len(choices.texts))}"
-        )
+        allowed = {"letter": f"a letter from A to {chr(ord('A') + count - 1)}", "text": "the text of a choice"}
+        allowed |= {f"index_from_{first}": f"an index from {first} to {count - 1 + first}" for first in (0, 1)}
+        raise ValueError(f"{column}: {quoted(answer)} given; allowed in this column: {allowed[reading]}")
     return at

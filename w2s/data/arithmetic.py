@@ -1,32 +1,22 @@
 """Published word problems with short answers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
-from w2s.data.questions import Published, Question, Questions, check_splits, gather, text
+from w2s.data.questions import Level, Limit, Published, Question, Questions, Split, check_splits, gather, text
 from w2s.data.reading import Row, find, lines, rows
 from w2s.store.records import BadInput
 
-MATH_SUBJECTS = (
-    "algebra",
-    "counting_and_probability",
-    "geometry",
-    "intermediate_algebra",
-    "number_theory",
-    "prealgebra",
-    "precalculus",
-)
+MATH_SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra")
+MATH_SUBJECTS += ("number_theory", "prealgebra", "precalculus")
+Form = Literal["answers", "solutions"]
 BAND_LEVELS = {"L1-2": 1.5, "L3-5": 4.0}
 
 
-def math(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
-) -> Questions:
+def math(root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None) -> Questions:
     """Competition mathematics (Hendrycks 2021). Level 1 to 5; in a copy with bands 1.5 (1, 2) or 4 (3 to 5). MIT."""
 
     def parts() -> Iterator[tuple[str, Iterator[Row]]]:
@@ -37,7 +27,7 @@ def math(
             for subject in MATH_SUBJECTS:
                 yield name, rows(None, "math", [], ("EleutherAI/hendrycks_math", subject), name)
 
-    return gather("math", parts(), math_question, limit=limit, level=level)
+    return gather("math", parts(), math_question, limit, level)
 
 
 def math_question(row: dict) -> Question | None:
@@ -75,12 +65,7 @@ def boxed(solution: str) -> str:
 
 
 def gsm8k(
-    root: Path | None,
-    *,
-    split: str | list[str] = "train",
-    form: Literal["answers", "solutions"] = "answers",
-    limit: int | None = None,
-    level: float | None = None,
+    root: Path | None, *, split: Split = "train", form: Form = "answers", limit: Limit = None, level: Level = None
 ) -> Questions:
     """Grade-school word problems (Cobbe 2021). Level = the number of steps of the published solution. MIT.
 
@@ -102,9 +87,7 @@ def gsm8k(
     return published.read(root, fit, split, limit, level)
 
 
-def asdiv(
-    root: Path | None, *, split: str | list[str] = "all", limit: int | None = None, level: float | None = None
-) -> Questions:
+def asdiv(root: Path | None, *, split: Split = "all", limit: Limit = None, level: Level = None) -> Questions:
     """Word problems of school grades 1 to 6 (Miao 2020). Level = grade (the hub copy has none). CC BY-NC 4.0."""
 
     def fit(row: dict) -> Question:
@@ -112,8 +95,7 @@ def asdiv(
         answer = re.sub(r"\s*\([^()]*\)\s*$", "", text(row, "answer"))
         grade = float(row["grade"]) if "grade" in row else None
         meta = {"level": grade, "grade": grade, "subject": row.get("solution_type")}
-        if "id" in row:
-            meta["row"] = row["id"]
+        meta |= {"row": row["id"]} if "id" in row else {}
         return Question(f"{text(row, 'body').strip()} {text(row, 'question').strip()}", (), answer, meta)
 
     check_splits("asdiv", split, ("all",))
@@ -121,7 +103,7 @@ def asdiv(
         published = rows(None, "asdiv", [], ("EleutherAI/asdiv", "asdiv"), "validation")
     else:
         published = xml_problems(find(Path(root) / "asdiv", ["ASDiv"], (".xml", ".xml.gz")))
-    return gather("asdiv", [("all", published)], fit, limit=limit, level=level)
+    return gather("asdiv", [("all", published)], fit, limit, level)
 
 
 def xml_problems(path: Path) -> Iterator[Row]:

@@ -1,7 +1,5 @@
 """How hard a question is: a score per question, higher = harder, nan where unknown."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -10,6 +8,7 @@ import numpy as np
 
 from w2s.store.records import BadInput, Example, Gold, Predictions
 
+Label = Literal["grade", "bloom", "depth", "difficulty"]
 HUMAN = {
     # High-school questions carry the name of the course instead of a grade: above grade 8.
     "grade": {f"Grade {grade:02}": float(grade) for grade in range(1, 9)}
@@ -23,7 +22,7 @@ HUMAN = {
 
 def level(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
     """The published level of the dataset, or the source's option `level`."""
-    return np.array([nan_if_none(example.meta.get("level")) for example in examples], dtype=float)
+    return np.array([example.meta.get("level") for example in examples], dtype=float)  # None becomes nan
 
 
 def length(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None) -> np.ndarray:
@@ -32,11 +31,7 @@ def length(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predi
 
 
 def human(
-    examples: Sequence[Example],
-    gold: Sequence[Gold],
-    predictions: Predictions | None,
-    *,
-    label: Literal["grade", "bloom", "depth", "difficulty"] = "grade",
+    examples: Sequence[Example], gold: Sequence[Gold], predictions: Predictions | None, *, label: Label = "grade"
 ) -> np.ndarray:
     """How people rated the question: school grade, Bloom's level, depth of knowledge, or Low/Medium/High (ARC).
 
@@ -49,12 +44,10 @@ def human(
 def human_score(example: Example, label: str) -> float:
     value = example.meta.get(label)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return nan_if_none(value)
+        return np.nan if value is None else float(value)
     if value not in HUMAN[label]:
-        raise BadInput(
-            f"{example.source} {example.meta.get('row', example.id)}: {label}: {value!r} is not on the scale "
-            f"{', '.join(HUMAN[label])}"
-        )
+        place = f"{example.source} {example.meta.get('row', example.id)}: {label}"
+        raise BadInput(f"{place}: {value!r} is not on the scale {', '.join(HUMAN[label])}")
     return HUMAN[label][value]
 
 
@@ -76,13 +69,9 @@ def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predict
     return score_N
 
 
-def nan_if_none(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def ranks(ids: Iterable[str], seed: int) -> dict[str, str]:
-    """A seeded random sort key per id: shuffles that depend on the ids alone, never on the order of the rows."""
-    return {key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest() for key in ids}
+def shuffle(ids: Iterable[str], seed: int) -> list[str]:
+    """The different ids in a seeded random order that depends on them alone, never on the order of the rows."""
+    return sorted(set(ids), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
 
 
 def folds(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
@@ -93,8 +82,7 @@ def folds(ids: Iterable[str], count: int, seed: int) -> np.ndarray:
     ids = list(ids)
     if count < 2 or len(ids) < count:
         raise BadInput(f"folds: {count} given, of {len(ids)} questions; allowed: 2 to the number of questions")
-    key_of = ranks(ids, seed)
-    fold_of = {key: place % count for place, key in enumerate(sorted(set(ids), key=key_of.__getitem__))}
+    fold_of = {key: place % count for place, key in enumerate(shuffle(ids, seed))}
     return np.array([fold_of[key] for key in ids], dtype=int)
 
 

@@ -12,8 +12,6 @@ stay).
 The search is exact: no pair above `near` is missed.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 import unicodedata
@@ -31,6 +29,8 @@ SENTENCE_MARKS = re.compile(r"[;!?\"'“”‘’«»…_]|(?<!\d)[.,:]|[.,:](?!
 ROWS_AT_ONCE = 2000
 
 Key = tuple[str, frozenset[str]]  # normalised prompt; normalised choices where the prompt alone is not sufficient
+
+Like = dict[int, dict[int, float]]  # group -> the groups near it, and how similar they are
 
 
 class Leak(NamedTuple):
@@ -55,7 +55,7 @@ def key_of(example: Example) -> Key:
     return prompt, frozenset(normalise(choice) for choice in example.choices)
 
 
-def groups(examples: Sequence[Example], *, near: float | None = 0.8) -> tuple[np.ndarray, dict[int, dict[int, float]]]:
+def groups(examples: Sequence[Example], *, near: float | None = 0.8) -> tuple[np.ndarray, Like]:
     """(group_N, like): exact duplicates share a group; like[group] holds the groups near it and how similar they are.
 
     near: the least Jaccard similarity (0 < near <= 1), or None for exact duplicates alone. Order-free and
@@ -65,7 +65,7 @@ def groups(examples: Sequence[Example], *, near: float | None = 0.8) -> tuple[np
         raise BadInput(f"near: {near} given; allowed: above 0, at most 1, or null")
     number: dict[Key, int] = {}
     group_N = np.array([number.setdefault(key_of(example), len(number)) for example in examples], dtype=int)
-    like: dict[int, dict[int, float]] = defaultdict(dict)
+    like: Like = defaultdict(dict)
     if near is not None:
         for one, other, similarity in near_keys(list(number), near):
             like[one][other] = like[other][one] = similarity
@@ -171,7 +171,7 @@ def remove_leaks(
     return kept, leaks
 
 
-def leak_of(key: str, group: int, held: dict[int, str], like: dict[int, dict[int, float]]) -> Leak | None:
+def leak_of(key: str, group: int, held: dict[int, str], like: Like) -> Leak | None:
     """Why the question `key` of `group` is removed when the groups `held` (group -> id) are held out, or None."""
     if group in held:
         return Leak(key, held[group], "exact", 1.0)

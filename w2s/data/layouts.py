@@ -1,7 +1,5 @@
 """The user's own files, and how people name columns: spellings, numbered or lettered families, columns not read."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping

@@ -1,7 +1,7 @@
 """The user's own questions, in the layouts that are common."""
 
-from __future__ import annotations
-
+import contextlib
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -80,7 +80,11 @@ def file(
         rows, spelled = plain_rows((where, unnest(row)) for where, row in file_rows(place, problems))
         layout, notes = find_layout(place, rows, spelled)
         cells = [(where, read_cells(layout, row)) for where, row in rows]  # of all splits: they are read alike
-        readings = [read_column(layout, cells, at, None if at else answers) for at in range(len(layout.answers))]
+        readings = []
+        for at, name in enumerate(layout.answers):
+            column = [(where, row.choices, row.answers[at]) for where, row in cells if isinstance(row, Cells)]
+            reading = answers if at == 0 else None
+            readings.append(reading or choose_reading(layout.spelled[name], column, start=layout.start(name)))
 
     def fit(cells: Cells | ValueError) -> Question:
         if isinstance(cells, ValueError):
@@ -90,7 +94,7 @@ def file(
     source = Path(path).name.split(".")[0]
     if splits is not None:
         cells = [pair for pair, (_, row) in zip(cells, rows, strict=True) if row.get("split") in splits]
-    examples, gold = gather(source, [("all", cells)], fit, limit=limit, level=level, problems=problems)
+    examples, gold = gather(source, [("all", cells)], fit, limit, level, problems)
     for name, reading in zip(layout.answers, readings, strict=True):
         if reading.startswith("index") and examples[0].choices:
             notes.append(f"{place}: {layout.spelled[name]}: read as an {reading.replace('_', ' ')}")
@@ -105,9 +109,6 @@ def unnest(row: dict[str, Any]) -> dict[str, Any]:
     """The parts of question {stem, choices}, as AI2 publishes ARC, beside the other columns."""
     nested = row.get("question")
     return {**{key: row[key] for key in row if key != "question"}, **nested} if isinstance(nested, Mapping) else row
-
-
-# --- columns ---------------------------------------------------------------------------------------------------------
 
 
 def find_layout(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
@@ -159,10 +160,9 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
 
 def parts(value: Any) -> list[str]:
     """The texts of a cell that holds several."""
-    try:
+    with contextlib.suppress(ValueError):
         return [shown(text) for text in read_list(value, "")[1]]
-    except ValueError:
-        return []
+    return []
 
 
 def read_cells(layout: Layout, row: dict[str, Any]) -> Cells | ValueError:
@@ -197,13 +197,10 @@ def read_meta(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_level(value: Any) -> float:
-    try:
-        level = float("nan" if isinstance(value, bool) else value)
-    except (TypeError, ValueError, OverflowError):
-        level = float("nan")
-    if level != level or abs(level) == float("inf"):
-        raise ValueError(f"level: {quoted(value)} given; allowed: a number")
-    return level
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, bool) and math.isfinite(level := float(value)):
+            return level
+    raise ValueError(f"level: {quoted(value)} given; allowed: a number")
 
 
 def read_answer(column: str, value: Any) -> Any:
@@ -213,9 +210,6 @@ def read_answer(column: str, value: Any) -> Any:
     if isinstance(value, list | dict) or value is None or value != value:
         raise ValueError(f"{column}: a text or a number is wanted, {type(value).__name__} given")
     return value
-
-
-# --- choices and answers ---------------------------------------------------------------------------------------------
 
 
 def read_choices(layout: Layout, row: Mapping[str, Any]) -> Choices:
@@ -260,14 +254,6 @@ def read_list(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
     if labels is not None and (not isinstance(labels, list | tuple) or len(labels) != len(texts) or None in labels):
         raise ValueError(f"{column}: each needs a label and a text")
     return labels, list(texts)
-
-
-def read_column(
-    layout: Layout, cells: Sequence[tuple[str, Cells | ValueError]], column: int, reading: Reading | None
-) -> Reading:
-    rows = [(where, row.choices, row.answers[column]) for where, row in cells if isinstance(row, Cells)]
-    name = layout.answers[column]
-    return reading or choose_reading(layout.spelled[name], rows, start=layout.start(name))
 
 
 def make_question(layout: Layout, cells: Cells, readings: Sequence[Reading]) -> Question:

@@ -1,7 +1,5 @@
 """The user's own preference pairs, in the layouts that are common."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -10,6 +8,7 @@ from typing import Any
 
 from w2s.data.layouts import families, filled, find_file, missing_column, plain, plain_rows, say_once, unread
 from w2s.data.pairs import ANSWER, Pair, Pairs, dialogue, gather_pairs
+from w2s.data.questions import Limit
 from w2s.data.reading import Row, file_rows, literal, quoted, some
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput
@@ -31,13 +30,7 @@ Coding = dict[float | str, int | None]  # value of the label column -> 0 (first)
 
 
 def file(
-    root: Path | None,
-    *,
-    path: str,
-    limit: int | None = None,
-    ties: bool = False,
-    seed: int = 0,
-    coding: dict | None = None,
+    root: Path | None, *, path: str, limit: Limit = None, ties: bool = False, seed: int = 0, coding: dict | None = None
 ) -> Pairs:
     """Your own pairs: jsonl, json, csv (also .gz) or parquet, columns prompt, chosen, rejected.
 
@@ -58,8 +51,7 @@ def file(
     def fit(row: dict[str, Any]) -> Pair:
         return make_pair(row, spelled, meaning)
 
-    source, parts = Path(path).name.split(".")[0], [("all", "", rows)]
-    pairs = gather_pairs(source, parts, fit, limit=limit, ties=ties, seed=seed, problems=problems)
+    pairs = gather_pairs(Path(path).name.split(".")[0], [("all", "", rows)], fit, limit, ties, seed, problems)
     used = {column for _, row in rows for column in (*find_columns(tuple(row)), *prompt_columns(row))}
     used |= {*META, "group", *WRITERS[0], *WRITERS[1]}
     for note in unread(place, spelled, used):  # not before: a refused file leaves no log
@@ -101,9 +93,6 @@ def make_pair(row: Mapping[str, Any], spelled: Mapping[str, str], meaning: Codin
             meta["generators"] = [str(row[writer]) for writer in writers]
     group = str(row["group"]) if filled(row.get("group")) else opening
     return Pair(prompt, first_text, second_text, preferred, meta, group)
-
-
-# --- labels ----------------------------------------------------------------------------------------------------------
 
 
 def read_code(value: Any) -> float | str:
@@ -164,9 +153,6 @@ def find_side(code: float | str, ends: set[tuple[str, str]]) -> int | str | None
     if named[2] in "ab":
         return "ab".index(named[2])
     return next((pair.index(named[2]) for pair in ends if len(ends) == 1 and named[2] in pair), "unknown")
-
-
-# --- texts and messages ----------------------------------------------------------------------------------------------
 
 
 def read_turns(value: Any, column: str) -> Turns | None:

@@ -10,8 +10,6 @@ unless `ties`, pairs without a preference. A kept tie has meta tie true, and its
 since the order is random. Texts are stripped of surrounding white space, which would tell one writer from another.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -51,6 +49,10 @@ class Pair(NamedTuple):
     opening: str | None = None  # names the group, where the whole prompt does not
 
 
+Fit = Callable[[dict[str, Any]], Pair]
+Parts = Iterable[tuple[str, str, Iterable[Row]]]  # (split, subset, its rows)
+
+
 def dialogue(row: dict[str, Any]) -> Pair:
     """Two whole dialogues: the prompt is their common part, up to the last answer that begins in both."""
     chosen, rejected = text(row, "chosen"), text(row, "rejected")
@@ -62,19 +64,11 @@ def dialogue(row: dict[str, Any]) -> Pair:
 
 
 def gather_pairs(
-    source: str,
-    parts: Iterable[tuple[str, str, Iterable[Row]]],
-    fit: Callable[[dict[str, Any]], Pair],
-    *,
-    limit: int | None,
-    ties: bool,
-    seed: int,
-    problems: Problems | None = None,
+    source: str, parts: Parts, fit: Fit, limit: int | None, ties: bool, seed: int, problems: Problems | None = None
 ) -> Pairs:
-    """The pairs of some (split, subset, rows), each once. `limit` draws a fixed sample of that many pairs.
+    """The pairs of some rows, each once. `limit` draws a fixed sample of that many pairs.
 
-    Rows that do not fit are a BadInput together, after the `problems` of reading; so are no pairs, and fewer than
-    `limit`.
+    Rows that do not fit are a BadInput together, after the `problems` of reading; so are fewer pairs than `limit`.
     """
     check_limit(source, limit)
     counts = dict.fromkeys(("rows", "kept", "repeats", "equal", "empty", "contradicted", "ties"), 0)

@@ -1,19 +1,17 @@
 """Published preference data: a prompt and two texts, one preferred by people or a judge (see w2s.data.pairs)."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from w2s.data.own_pairs import file
-from w2s.data.pairs import Pair, Pairs, dialogue, gather_pairs
+from w2s.data.pairs import Fit, Pair, Pairs, dialogue, gather_pairs
 from w2s.data.questions import check_splits, text
-from w2s.data.reading import Row, rows
+from w2s.data.reading import rows
 from w2s.store.records import BadInput
 
-HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+HHSubset = Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"]
 HHH_PARTS = ("###The instruction to evaluate:\n", "###Response to evaluate:\n", "###Score Rubrics:")
 
 
@@ -21,8 +19,7 @@ def hh_rlhf(
     root: Path | None,
     *,
     split: str | list[str] = "test",
-    subset: Literal["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"]
-    | None = "harmless-base",
+    subset: HHSubset | None = "harmless-base",
     limit: int | None = None,
     ties: bool = False,
     seed: int = 0,
@@ -32,15 +29,14 @@ def hh_rlhf(
     Dialogues with the same opening are one group. subset null: all four, the only way to read from the hub.
     """
     if root is None and subset is not None:
-        raise BadInput(
-            f"hh_rlhf: subset: {subset!r} given; the hub has all subsets in one: give null, or data.root=DIR"
-        )
+        hint = "the hub has all subsets in one: give null, or data.root=DIR"
+        raise BadInput(f"hh_rlhf: subset: {subset!r} given; {hint}")
     parts = [
-        (one, part, rows(root, "hh_rlhf", [f"{part}-{one}"], ("Anthropic/hh-rlhf", None), one))
-        for one in check_splits("hh_rlhf", split, ("train", "test"))
-        for part in (HH_SUBSETS if subset is None and root is not None else [subset or "all"])
+        (name, part, rows(root, "hh_rlhf", [f"{part}-{name}"], ("Anthropic/hh-rlhf", None), name))
+        for name in check_splits("hh_rlhf", split, ("train", "test"))
+        for part in (get_args(HHSubset) if subset is None and root is not None else [subset or "all"])
     ]
-    return gather_pairs("hh_rlhf", parts, dialogue, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("hh_rlhf", parts, dialogue, limit, ties, seed)
 
 
 def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -57,7 +53,7 @@ def alpaca_eval(root: Path | None, *, limit: int | None = None, ties: bool = Fal
 
     hub = ("tatsu-lab/alpaca_eval", "alpaca_farm_human_annotations")
     published = rows(root, "alpaca_eval", ["preferences_gpt4_vs_davinci003", "preferences"], hub, "validation")
-    return gather_pairs("alpaca_eval", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
+    return gather_pairs("alpaca_eval", [("test", "", published)], fit, limit, ties, seed)
 
 
 def autoj(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -68,8 +64,7 @@ def autoj(root: Path | None, *, limit: int | None = None, ties: bool = False, se
         texts = (text(row, name) for name in ("prompt", "response 1", "response 2"))
         return Pair(*texts, preferred, {"subset": text(row, "scenario")})
 
-    published = local_rows(root, "autoj", "testdata_pairwise")
-    return gather_pairs("autoj", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
+    return read_local("autoj", "testdata_pairwise", root, fit, limit, ties, seed)
 
 
 def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -85,12 +80,10 @@ def pandalm(root: Path | None, *, limit: int | None = None, ties: bool = False, 
         # Five published responses are the JSON value true, where the model wrote "True".
         first, second = (str(row[key]) if row[key] is True else text(row, key) for key in ("response1", "response2"))
         meta = {"subset": text(row, "motivation_app"), "row": str(row["idx"])}
-        writers = text(row, "cmp_key").split("_")
-        meta["generators"] = writers
+        meta["generators"] = text(row, "cmp_key").split("_")
         return Pair(prompt, first, second, preferred if most > 1 else None, meta)
 
-    published = local_rows(root, "pandalm", "testset-v1")
-    return gather_pairs("pandalm", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
+    return read_local("pandalm", "testset-v1", root, fit, limit, ties, seed)
 
 
 def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = False, seed: int = 0) -> Pairs:
@@ -106,8 +99,7 @@ def hhh_alignment(root: Path | None, *, limit: int | None = None, ties: bool = F
             raise ValueError("the chosen and the rejected response answer different instructions")
         return Pair(prompt, chosen, rejected, 0, {"subset": text(row, "source")})
 
-    published = local_rows(root, "hhh_alignment", "hhh_alignment_eval")
-    return gather_pairs("hhh_alignment", [("test", "", published)], fit, limit=limit, ties=ties, seed=seed)
+    return read_local("hhh_alignment", "hhh_alignment_eval", root, fit, limit, ties, seed)
 
 
 def one_of(row: Mapping[str, Any], column: str, meaning: Mapping[float, int | None]) -> int | None:
@@ -131,18 +123,12 @@ def cut(row: Mapping[str, Any], column: str) -> tuple[str, str]:
     return instruction.strip(), response.rsplit(rubrics, 1)[0].strip()
 
 
-def local_rows(root: Path | None, folder: str, name: str) -> Iterable[Row]:
-    """The rows of a dataset that its authors publish as a file, not on the hub."""
+def read_local(source: str, name: str, root: Path | None, fit: Fit, limit: int | None, ties: bool, seed: int) -> Pairs:
+    """The pairs of a dataset that its authors publish as a file, not on the hub."""
     if root is None:
-        raise BadInput(f"{folder}: it is not read from the hub; local copies: data.root=DIR")
-    return rows(root, folder, [name], (folder, None), "test")
+        raise BadInput(f"{source}: it is not read from the hub; local copies: data.root=DIR")
+    published = rows(root, source, [name], (source, None), "test")
+    return gather_pairs(source, [("test", "", published)], fit, limit, ties, seed)
 
 
-PREFERENCES = {
-    "hh_rlhf": hh_rlhf,
-    "alpaca_eval": alpaca_eval,
-    "autoj": autoj,
-    "pandalm": pandalm,
-    "hhh_alignment": hhh_alignment,
-    "file": file,
-}
+PREFERENCES = {source.__name__: source for source in (hh_rlhf, alpaca_eval, autoj, pandalm, hhh_alignment, file)}

@@ -7,8 +7,6 @@ encodes them), of one of three kinds that `w2s.grading.judge` runs:
 - inputs: the program's results on `base` and `plus` are compared (`compare`, `atol`) with those of the reference.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import contextlib
@@ -19,12 +17,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from w2s.data.questions import Questions
-from w2s.data.reading import rows
-from w2s.sandbox.plain import NotPlain, encode
+from w2s.data.questions import Level, Limit, Questions
+from w2s.data.reading import Row, fit_rows, rows
+from w2s.sandbox.plain import encode
+from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
 warnings.filterwarnings("ignore", module="<program>")  # escapes in published programs, which nobody will fix
+Test = Literal["test"]
+MbppSplit = Literal["train", "validation", "test", "prompt"]
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
 # Results that EvalPlus compares as sets, since the tasks fix no order.
 AS_SETS = (
@@ -35,9 +36,7 @@ AS_SETS = (
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 
 
-def humaneval(
-    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Questions:
+def humaneval(root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None) -> Questions:
     """HumanEval (Chen et al. 2021): 164 functions to complete, with hand-written tests."""
     published = rows(root, "humaneval", ["HumanEval"], ("openai/openai_humaneval", None), split)
 
@@ -50,12 +49,7 @@ def humaneval(
 
 
 def humanevalplus(
-    root: Path | None,
-    *,
-    split: Literal["test"] = "test",
-    limit: int | None = None,
-    level: float | None = None,
-    mini: bool = False,
+    root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None, mini: bool = False
 ) -> Questions:
     """HumanEval+ (Liu et al. 2023): HumanEval with many more inputs; `mini` takes the file with fewer of them."""
     names = ["HumanEvalPlus-Mini" if mini else "HumanEvalPlus-NoExtreme", "HumanEvalPlus"]
@@ -63,19 +57,14 @@ def humanevalplus(
 
     def read(row: dict) -> tuple[str, str, dict, str]:
         prompt, entry = text(row, "prompt"), text(row, "entry_point")
-        tests = inputs_tests(row, entry, lambda given, _: given) | ({"compare": "root"} if entry == "find_zero" else {})
+        tests = inputs_tests(row, entry, list) | ({"compare": "root"} if entry == "find_zero" else {})
         return prompt, prompt + text(row, "canonical_solution"), tests, entry
 
     return load("humanevalplus", published, read, split, limit, level)
 
 
 def mbpp(
-    root: Path | None,
-    *,
-    split: Literal["train", "validation", "test", "prompt"] = "test",
-    limit: int | None = None,
-    level: float | None = None,
-    sanitized: bool = False,
+    root: Path | None, *, split: MbppSplit = "test", limit: Limit = None, level: Level = None, sanitized: bool = False
 ) -> Questions:
     """MBPP (Austin et al. 2021): 974 small functions, three asserts each; `sanitized` takes the 427 checked ones."""
     hub = ("google-research-datasets/mbpp", "sanitized" if sanitized else "full")
@@ -87,17 +76,14 @@ def mbpp(
     def read(row: dict) -> tuple[str, str, dict, str]:
         question, code = text(row, "prompt" if "prompt" in row else "text"), clean(text(row, "code"))
         setup = clean(row.get("test_setup_code") or "")
-        tests = asserts_tests(
-            [clean(one) for one in row["test_list"]], code, setup, list(row.get("test_imports") or [])
-        )
+        imports = list(row.get("test_imports") or [])
+        tests = asserts_tests([clean(line) for line in row["test_list"]], code, setup, imports)
         return f'"""\n{question}\n{tests["asserts"][0]}\n"""\n', code, tests, tests["functions"][0]
 
     return load("mbpp", published, read, split, limit, level)
 
 
-def mbppplus(
-    root: Path | None, *, split: Literal["test"] = "test", limit: int | None = None, level: float | None = None
-) -> Questions:
+def mbppplus(root: Path | None, *, split: Test = "test", limit: Limit = None, level: Level = None) -> Questions:
     """MBPP+ (Liu et al. 2023): 378 checked MBPP tasks with many more inputs."""
     names = ["MbppPlus-NoExtreme", "MbppPlus"]
     published = rows(root, "mbppplus", names, ("evalplus/mbppplus", None), split)
@@ -117,30 +103,23 @@ def mbppplus(
 
 
 def load(
-    source: str,
-    published: Iterator[tuple[str, dict]],
-    read: Callable[[dict], tuple],
-    split: str,
-    limit: int | None,
-    level: float | None,
+    source: str, published: Iterator[Row], read: Callable[[dict], tuple], split: str, limit: Limit, level: Level
 ) -> Questions:
-    """Rows as records; a row that `read` cannot use is a BadInput that names its place."""
-    examples, golds = [], []
-    for where, row in itertools.islice(published, limit):
-        try:
-            prompt, answer, tests, entry = read(row)
-            meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
-            meta |= {} if level is None else {"level": level}
-            key = example_id(source, prompt)
-            examples.append(Example(key, source, "code", prompt, meta=meta))
-            golds.append(Gold(key, answer, (tests,)))
-        except KeyError as error:
-            raise BadInput(f"{where}: the column {error} is missing") from None
-        except (TypeError, ValueError, IndexError, SyntaxError, AttributeError, NotPlain) as error:
-            raise BadInput(f"{where}: {error}") from None
-    if not examples:
+    """The first `limit` rows as records; read: row -> prompt, reference program, tests, name of the function."""
+
+    def make(where: str, row: dict) -> tuple[Example, Gold]:
+        prompt, answer, tests, entry = read(row)
+        meta = {"entry_point": entry, "task_id": str(row["task_id"]), "split": split}
+        meta |= {} if level is None else {"level": level}
+        key = example_id(source, prompt)
+        return Example(key, source, "code", prompt, meta=meta), Gold(key, answer, (tests,))
+
+    problems = Problems()
+    pairs = list(fit_rows(itertools.islice(published, limit), make, problems))
+    problems.tell()
+    if not pairs:
         raise BadInput(f"{source}: split {split!r} has no rows")
-    return examples, golds
+    return [example for example, _ in pairs], [gold for _, gold in pairs]
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
@@ -172,20 +151,14 @@ def asserts_tests(lines: Sequence[str], code: str, setup: str, imports: Sequence
     if not functions:
         raise ValueError(f"the asserts call none of the program's functions ({', '.join(sorted(defined)) or 'none'})")
     values = [name for name in names if name in made and name not in defined and not hasattr(builtins, name)]
-    return {
-        "kind": "asserts",
-        "imports": "\n".join([*imports, *map(ast.unparse, imported)]),
-        "functions": functions,
-        "values": values,
-        "setup": setup,
-        "asserts": list(lines),
-    }
+    tests = {"kind": "asserts", "imports": "\n".join([*imports, *map(ast.unparse, imported)]), "functions": functions}
+    return tests | {"values": values, "setup": setup, "asserts": list(lines)}
 
 
-def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list, str], list]) -> dict[str, Any]:
+def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list], list]) -> dict[str, Any]:
     """The tests of kind inputs, from the columns base_input and plus_input or from the hub's `test` program."""
     if "base_input" in row:
-        parts = {name: [retype(given, name) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
+        parts = {name: [retype(given) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
         atol = row["atol"]
     else:
         given, atol = read_inputs(text(row, "test"))
@@ -232,7 +205,7 @@ def called_with(shown: str, entry: str) -> list[list]:
     return [[literal(one) for one in call.args] for call in calls if ast.unparse(call.func) == entry]
 
 
-def make_retype(examples: list[list]) -> Callable[[list, str], list]:
+def make_retype(examples: list[list]) -> Callable[[list], list]:
     """A function that gives JSON arguments the Python types that they have in the row's asserts.
 
     JSON has no tuples, sets or complex numbers; the asserts show, argument by argument and level by level, which type a
@@ -260,10 +233,10 @@ def make_retype(examples: list[list]) -> Callable[[list, str], list]:
                 return complex(value) if "j" in value else float(value)
         return convert(value, seen)
 
-    def retype(given: list, _: str) -> list:
+    def retype(given: list) -> list:
         return [argument(one, [e[at] for e in examples if at < len(e)]) for at, one in enumerate(given)]
 
     return retype
 
 
-PROGRAMS = {"humaneval": humaneval, "humanevalplus": humanevalplus, "mbpp": mbpp, "mbppplus": mbppplus}
+PROGRAMS = {source.__name__: source for source in (humaneval, humanevalplus, mbpp, mbppplus)}

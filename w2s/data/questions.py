@@ -1,9 +1,7 @@
 """From the rows of a dataset to Example and Gold: what all sources share."""
 
-from __future__ import annotations
-
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,8 @@ from w2s.store.records import BadInput, Example, Gold, example_id
 log = logging.getLogger(__name__)
 HELD_OUT = {"validation": 1, "dev": 1, "test": 2}  # a repeated question belongs to the most held-out of its splits
 Questions = tuple[list[Example], list[Gold]]
+# Options of a source: published splits, the size of a fixed sample, the level of every question.
+Split, Limit, Level = str | list[str], int | None, float | None
 
 
 class Question(NamedTuple):
@@ -26,35 +26,30 @@ class Question(NamedTuple):
     meta: dict[str, Any]
 
 
+Parts = Iterable[tuple[str, Iterable[Row]]]  # (split, its rows)
+Fit = Callable[[dict[str, Any]], Question | None]
+
+
 class Published(NamedTuple):
-    """Where a dataset is published: root/folder/NAME, or the hub. splits: the base names of each split's file."""
+    """Where a dataset is published: root/folder/NAME, or the hub. splits: the base names of each split's file.
+
+    change: what the rows of a split go through before they are read.
+    """
 
     source: str
     folder: str
     hub: tuple[str, str | None]
     splits: Mapping[str, Sequence[str]]
+    change: Callable[[Iterator[Row]], Iterator[Row]] = iter
 
-    def read(
-        self,
-        root: Path | None,
-        fit: Callable[[dict[str, Any]], Question | None],
-        split: str | Sequence[str],
-        limit: int | None,
-        level: float | None,
-    ) -> Questions:
+    def read(self, root: Path | None, fit: Fit, split: Split, limit: Limit, level: Level) -> Questions:
         names = check_splits(self.source, split, self.splits)
-        parts = ((name, rows(root, self.folder, self.splits[name], self.hub, name)) for name in names)
-        return gather(self.source, parts, fit, limit=limit, level=level)
+        parts = ((name, self.change(rows(root, self.folder, self.splits[name], self.hub, name))) for name in names)
+        return gather(self.source, parts, fit, limit, level)
 
 
 def gather(
-    source: str,
-    parts: Iterable[tuple[str, Iterable[Row]]],
-    fit: Callable[[dict[str, Any]], Question | None],
-    *,
-    limit: int | None,
-    level: float | None,
-    problems: Problems | None = None,
+    source: str, parts: Parts, fit: Fit, limit: Limit, level: Level, problems: Problems | None = None
 ) -> Questions:
     """The questions of some splits, each once.
 
@@ -66,8 +61,7 @@ def gather(
     """
     check_limit(source, limit)
     kept: dict[str, tuple[Example, Gold]] = {}
-    problems, unusable, contradicted = problems or Problems(), 0, []
-    names = []
+    problems, unusable, contradicted, names = problems or Problems(), 0, [], []
     for split, split_rows in parts:
         names.append(split)
 
@@ -122,12 +116,10 @@ def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gol
         kept[example.id] = example, gold
         return True
     first, first_gold = kept[example.id]
-    repeats = first.meta.get("repeats", 0) + 1
     held_out = HELD_OUT.get(example.meta["split"], 0) > HELD_OUT.get(first.meta["split"], 0)
     if held_out:
         kept[example.id] = example, gold
-        first = example
-    first.meta["repeats"] = repeats
+    kept[example.id][0].meta["repeats"] = first.meta.get("repeats", 0) + 1
     return held_out or gold == first_gold
 
 

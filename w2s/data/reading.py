@@ -1,7 +1,5 @@
 """Rows of data files and of hub datasets, each with a place for error messages to name."""
 
-from __future__ import annotations
-
 import ast
 import csv
 import gzip
@@ -54,7 +52,7 @@ def fit_rows(rows: Iterable[Row], fit: Callable[[str, dict[str, Any]], Record], 
             record = fit(where, row)
         except KeyError as error:
             problems.add(f"{where}: column {error} is missing; it has: {some(row)}")
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
             problems.add(f"{where}: {error}")
         else:
             yield record

@@ -1,7 +1,5 @@
 """The rows that a config names, and their identity: a hash of their content, wherever they were read from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from functools import cache

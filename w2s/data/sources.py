@@ -7,8 +7,6 @@ repeats (how many identical rows were left out), and what the dataset publishes:
 subject.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -16,46 +14,37 @@ from typing import Any, Literal
 from w2s.data.arithmetic import asdiv, gsm8k, math
 from w2s.data.own import file
 from w2s.data.programs import PROGRAMS
-from w2s.data.questions import Published, Question, Questions, by_label, check_splits, gather, read_choices, text
-from w2s.data.reading import Row, rows
+from w2s.data.questions import Level, Limit, Published, Question, Questions, Split, by_label, read_choices, text
+from w2s.data.reading import Row
 from w2s.data.world import world
 from w2s.store.records import BadInput, hash_texts
 
 STANDARD = {"train": ["train"], "validation": ["validation", "dev"], "test": ["test"]}
 AI2_SPLITS = {"train": "Train", "validation": "Dev", "test": "Test"}
+Subjects = list[str] | None
+Form = Literal["choices", "pairs"]
 MMLU_LEVELS = {"elementary": 0.0, "high_school": 1.0, "college": 2.0, "professional": 3.0}
 
 
-def arc_easy(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
-) -> Questions:
+def arc_easy(root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None) -> Questions:
     """AI2 reasoning challenge, the easy set: grade-school science, 3 to 5 choices. Level 0. CC BY-SA 4.0."""
-    return arc(root, "ARC-Easy", "arc_easy", 0.0, split, limit, level)
+    return read_arc(root, "ARC-Easy", 0.0, split, limit, level)
 
 
-def arc_challenge(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
-) -> Questions:
+def arc_challenge(root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None) -> Questions:
     """AI2 reasoning challenge, the set that retrieval and word overlap get wrong. Level 1. CC BY-SA 4.0."""
-    return arc(root, "ARC-Challenge", "arc_challenge", 1.0, split, limit, level)
+    return read_arc(root, "ARC-Challenge", 1.0, split, limit, level)
 
 
-def arc(
-    root: Path | None,
-    config: str,
-    source: str,
-    published_level: float,
-    split: str | list[str],
-    limit: int | None,
-    level: float | None,
-) -> Questions:
+def read_arc(root: Path | None, config: str, default: float, split: Split, limit: Limit, level: Level) -> Questions:
     def fit(row: dict) -> Question:
         human = row.get("annotation") or {}
         labels = {key: human.get(column) for key, column in ARC_LABELS.items() if human.get(column) is not None}
-        return ai2_question(row, {"level": published_level, **labels})
+        return ai2_question(row, {"level": default, **labels})
 
     splits = {name: [f"{config}-{file_name}"] for name, file_name in AI2_SPLITS.items()}
-    return Published(source, "arc", ("allenai/ai2_arc", config), splits).read(root, fit, split, limit, level)
+    published = Published(config.lower().replace("-", "_"), "arc", ("allenai/ai2_arc", config), splits)
+    return published.read(root, fit, split, limit, level)
 
 
 def ai2_question(row: dict[str, Any], meta: dict[str, Any]) -> Question:
@@ -69,12 +58,7 @@ ARC_LABELS = {"grade": "grade", "bloom": "bloom", "depth": "depth_of_knowledge",
 
 
 def sciq(
-    root: Path | None,
-    *,
-    split: str | list[str] = "train",
-    limit: int | None = None,
-    level: float | None = None,
-    form: Literal["choices", "pairs"] = "choices",
+    root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None, form: Form = "choices"
 ) -> Questions:
     """Crowd-written science questions, 4 choices, or as pairs of the correct and one wrong answer. CC BY-NC 3.0.
 
@@ -83,12 +67,11 @@ def sciq(
     answer) rows where there is one (correct and wrong answers of a question are paired in order), else from the
     4-choice rows.
     """
-    parts = []
-    for name in check_splits("sciq", split, ("train", "validation", "test")):
-        files = [name] if form == "choices" else [f"{name}_binary_pairs", name]
-        published = rows(root, "sciq", files, ("allenai/sciq", None), name)
-        parts.append((name, sciq_pairs(published) if form == "pairs" else published))
-    return gather("sciq", parts, sciq_question, limit=limit, level=level)
+    pairs = form == "pairs"
+    names = ("train", "validation", "test")
+    splits = {name: [f"{name}_binary_pairs", name] if pairs else [name] for name in names}
+    published = Published("sciq", "sciq", ("allenai/sciq", None), splits, sciq_pairs if pairs else iter)
+    return published.read(root, sciq_question, split, limit, level)
 
 
 def sciq_question(row: dict[str, Any]) -> Question | None:
@@ -122,9 +105,7 @@ def sciq_pairs(published: Iterator[Row]) -> Iterator[Row]:
             raise BadInput(f"{where}: this question has no row with the other label to make a pair with")
 
 
-def openbookqa(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
-) -> Questions:
+def openbookqa(root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None) -> Questions:
     """Elementary science facts applied to new situations, 4 choices. ODC-BY."""
 
     def fit(row: dict) -> Question:
@@ -137,9 +118,7 @@ def openbookqa(
     return published.read(root, fit, split, limit, level)
 
 
-def commonsenseqa(
-    root: Path | None, *, split: str | list[str] = "train", limit: int | None = None, level: float | None = None
-) -> Questions:
+def commonsenseqa(root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None) -> Questions:
     """Everyday knowledge, 5 choices; the published test has no answers. MIT."""
 
     def fit(row: dict) -> Question:
@@ -152,12 +131,7 @@ def commonsenseqa(
 
 
 def boolq(
-    root: Path | None,
-    *,
-    split: str | list[str] = "train",
-    limit: int | None = None,
-    level: float | None = None,
-    passage: bool = False,
+    root: Path | None, *, split: Split = "train", limit: Limit = None, level: Level = None, passage: bool = False
 ) -> Questions:
     """Yes/no questions that people asked a search engine; closed-book unless `passage`. CC BY-SA 3.0."""
 
@@ -173,12 +147,7 @@ def boolq(
 
 
 def mmlu(
-    root: Path | None,
-    *,
-    split: str | list[str] = "test",
-    limit: int | None = None,
-    level: float | None = None,
-    subjects: list[str] | None = None,
+    root: Path | None, *, split: Split = "test", limit: Limit = None, level: Level = None, subjects: Subjects = None
 ) -> Questions:
     """57 exam subjects, 4 choices. Level: elementary 0, high school 1, college 2, professional 3, others none. MIT.
 
@@ -199,11 +168,12 @@ def mmlu(
                 yield where, row
 
     seen: set[str] = set()
-    splits = check_splits("mmlu", split, ("test", "validation", "dev", "auxiliary_train"))
-    parts = ((name, select(rows(root, "mmlu", [name], ("cais/mmlu", "all"), name))) for name in splits)
-    questions = gather("mmlu", parts, fit, limit=limit, level=level)
+    splits = {name: [name] for name in ("test", "validation", "dev", "auxiliary_train")}
+    published = Published("mmlu", "mmlu", ("cais/mmlu", "all"), splits, select)
+    questions = published.read(root, fit, split, limit, level)
     if missing := sorted(set(subjects or ()) - seen):
-        raise BadInput(f"mmlu: subjects: {', '.join(missing)} asked for, not found in {', '.join(splits)}")
+        searched = split if isinstance(split, str) else ", ".join(split)
+        raise BadInput(f"mmlu: subjects: {', '.join(missing)} asked for, not found in {searched}")
     return questions
 
 
@@ -216,18 +186,5 @@ def indexed(row: dict[str, Any]) -> Question:
     return Question(text(row, "question"), row["choices"], row["answer"], {})
 
 
-SOURCES = {
-    "world": world,
-    "arc_easy": arc_easy,
-    "arc_challenge": arc_challenge,
-    "sciq": sciq,
-    "openbookqa": openbookqa,
-    "commonsenseqa": commonsenseqa,
-    "boolq": boolq,
-    "mmlu": mmlu,
-    "math": math,
-    "gsm8k": gsm8k,
-    "asdiv": asdiv,
-    **PROGRAMS,
-    "file": file,
-}
+PUBLISHED = (arc_easy, arc_challenge, sciq, openbookqa, commonsenseqa, boolq, mmlu, math, gsm8k, asdiv)
+SOURCES = {source.__name__: source for source in (world, *PUBLISHED, *PROGRAMS.values(), file)}

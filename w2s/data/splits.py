@@ -1,17 +1,16 @@
 """Easy-to-hard splits without leaks: easy_fit, easy_holdout, transfer, hard_test."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from w2s.data.difficulty import ranks
-from w2s.data.duplicates import Leak, groups, leak_of
+from w2s.config.fields import Data
+from w2s.data.difficulty import shuffle
+from w2s.data.duplicates import Leak, Like, groups, leak_of
 from w2s.store.records import BadInput, Example, Gold
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
@@ -43,20 +42,7 @@ class Splits:
     removed: tuple[Leak, ...]
 
 
-def split(
-    examples: Sequence[Example],
-    gold: Sequence[Gold],
-    score_N: np.ndarray,
-    *,
-    easy_max: float | None = None,
-    hard_min: float | None = None,
-    easy_share: float | None = None,
-    test_splits: Sequence[str] | None = None,
-    sizes: Mapping[str, int | None] | None = None,
-    allow_fewer: bool = False,
-    near: float | None = 0.8,
-    seed: int = 0,
-) -> Splits:
+def split(examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray, data: Data, seed: int = 0) -> Splits:
     """Divide questions with difficulty scores (nan = unknown, left out) into the four splits.
 
     Easy: score <= easy_max, hard: score >= hard_min; or easy_share: the easiest share of the questions is easy and
@@ -68,29 +54,29 @@ def split(
     nearly: see duplicates.py) is removed, so hard_test never loses a row to training. The order of the rows does not
     matter. A size that is not reached is a BadInput, unless allow_fewer; an empty split always is.
     """
-    check_options(easy_max, hard_min, easy_share, sizes or {})
-    sizes = {name: (sizes or {}).get(name) for name in SPLITS}
     counts: dict[str, Any] = {"pool": len(examples)}
-    rows = known_rows(examples, gold, score_N, test_splits, counts, seed)
-    easy, hard = divide(rows, easy_max, hard_min, easy_share, counts)
-    held_out = set(test_splits or ())
+    held_out = set(data.test_splits or ())
+    rows = known_rows(examples, gold, score_N, held_out, counts, seed)
+    easy, hard = divide(rows, data, counts)
+    easy_left = [row for row in easy if row.split not in held_out]
     pools = {
-        "hard_test": [row for row in hard if test_splits is None or row.split in held_out],
+        "hard_test": [row for row in hard if data.test_splits is None or row.split in held_out],
         "transfer": [row for row in hard if row.split not in held_out],
-        "easy_holdout": [row for row in easy if row.split not in held_out],
-        "easy_fit": [row for row in easy if row.split not in held_out],
+        "easy_holdout": easy_left,
+        "easy_fit": easy_left,
     }
-    group_N, like = groups([row.example for row in rows], near=near)
+    group_N, like = groups([row.example for row in rows], near=data.near)
     group_of = {row.example.id: group for row, group in zip(rows, group_N.tolist(), strict=True)}
     counts["answered_differently"] = differing(rows, group_of)
-    chosen, removed = fill(pools, group_of, like, sizes, test_splits is not None, counts)
+    chosen, removed = fill(pools, group_of, like, data, counts)
     placed = sum(len(ids) for ids in chosen.values()) + len(removed)
     published_test = sum(row.split in held_out for row in [*easy, *hard])
     counts["reserved"] = published_test - len(chosen["hard_test"]) if held_out else 0
     counts["unused"] = len(easy) + len(hard) - placed - counts["reserved"]
-    check_sizes(chosen, sizes, allow_fewer, counts)
+    check_sizes(chosen, data, counts)
     ids = [np.array(chosen[name], dtype=str) for name in SPLITS]
-    return Splits(*ids, membership_hash(chosen), counts, tuple(removed))
+    membership = "\n".join(f"{name}:{','.join(sorted(chosen[name]))}" for name in SPLITS)
+    return Splits(*ids, hashlib.sha256(membership.encode()).hexdigest()[:16], counts, tuple(removed))
 
 
 @dataclass(frozen=True)
@@ -102,12 +88,7 @@ class Row:
 
 
 def known_rows(
-    examples: Sequence[Example],
-    gold: Sequence[Gold],
-    score_N: np.ndarray,
-    test_splits: Sequence[str] | None,
-    counts: dict[str, Any],
-    seed: int,
+    examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray, held_out: Set[str], counts: dict, seed: int
 ) -> list[Row]:
     """One row per id that has gold and a score, in seeded order.
 
@@ -121,34 +102,27 @@ def known_rows(
     best: dict[str, tuple[tuple[bool, str, float], Row]] = {}
     for example, score in zip(examples, np.asarray(score_N, dtype=float).tolist(), strict=True):
         published = example.meta.get("split")
-        priority = (published in (test_splits or ()), str(published), -np.inf if np.isnan(score) else score)
+        priority = (published in held_out, str(published), -np.inf if np.isnan(score) else score)
         if example.id not in best or priority > best[example.id][0]:
             best[example.id] = priority, Row(example, answer_of[example.id], score, published)
     counts["repeated_ids"] = len(examples) - len(best)
-    key_of = ranks(best, seed)
-    rows = [best[key][1] for key in sorted(best, key=key_of.__getitem__)]
+    rows = [best[key][1] for key in shuffle(best, seed)]
     known = [row for row in rows if not np.isnan(row.score)]
     counts["without_difficulty"] = len(rows) - len(known)
-    for name in test_splits or ():
-        if all(row.split != name for row in rows):
-            raise BadInput(f"test_splits: {name!r} given, no question has it as its published split")
+    if missing := sorted(held_out - {row.split for row in rows}):
+        raise BadInput(f"test_splits: {missing[0]!r} given, no question has it as its published split")
     return known
 
 
-def divide(
-    rows: list[Row],
-    easy_max: float | None,
-    hard_min: float | None,
-    easy_share: float | None,
-    counts: dict[str, Any],
-) -> tuple[list[Row], list[Row]]:
+def divide(rows: list[Row], data: Data, counts: dict[str, Any]) -> tuple[list[Row], list[Row]]:
     """(easy, hard), each still in seeded order."""
-    if easy_share is None:
-        easy = [row for row in rows if row.score <= easy_max]
-        hard = [row for row in rows if row.score >= hard_min]
+    counts |= {"tied_at_threshold": 0, "tied_as_easy": 0}
+    if data.easy_share is None:
+        easy = [row for row in rows if row.score <= data.easy_max]
+        hard = [row for row in rows if row.score >= data.hard_min]
     else:
         by_score = sorted(rows, key=lambda row: row.score)  # a stable sort: the seed's order breaks ties
-        cut = round(easy_share * len(rows))
+        cut = round(data.easy_share * len(rows))
         easy_ids = {row.example.id for row in by_score[:cut]}
         easy = [row for row in rows if row.example.id in easy_ids]
         hard = [row for row in rows if row.example.id not in easy_ids]
@@ -156,27 +130,19 @@ def divide(
             at_cut = by_score[cut].score
             counts["tied_at_threshold"] = sum(row.score == at_cut for row in rows)
             counts["tied_as_easy"] = sum(row.score == at_cut for row in easy)
-    counts.setdefault("tied_at_threshold", 0)
-    counts.setdefault("tied_as_easy", 0)
     counts.update(easy=len(easy), hard=len(hard), between=len(rows) - len(easy) - len(hard))
     return easy, hard
 
 
 def fill(
-    pools: dict[str, list[Row]],
-    group_of: dict[str, int],
-    like: dict[int, dict[int, float]],
-    sizes: dict[str, int | None],
-    reserved: bool,
-    counts: dict[str, Any],
+    pools: dict[str, list[Row]], group_of: dict[str, int], like: Like, data: Data, counts: dict[str, Any]
 ) -> tuple[dict[str, list[str]], list[Leak]]:
     """Ids by split, each question in one split only, and the removed duplicates."""
     chosen: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     held: dict[int, str] = {}  # group -> the id that stands for it in the splits filled so far
     removed: list[Leak] = []
-    exact: Counter[str] = Counter()
-    close: Counter[str] = Counter()
+    duplicates: dict[str, Counter[str]] = {"exact": Counter(), "near": Counter()}
     repeats: set[str] = set()
     for name in FILL_ORDER:
         free: list[str] = []
@@ -189,29 +155,31 @@ def fill(
             if (leak := leak_of(key, group, held, like)) is not None:
                 removed.append(leak)
                 side = name if name in ("hard_test", "transfer") else "easy"  # both easy splits draw from one pool
-                (exact if leak.kind == "exact" else close)[f"{side}, in {split_of[leak.kept]}"] += 1
+                duplicates[leak.kind][f"{side}, in {split_of[leak.kept]}"] += 1
                 split_of[key] = "removed"
             elif own.setdefault(group, key) != key:
                 repeats.add(key)
             else:
                 free.append(key)
-        chosen[name] = free[: split_size(name, len(free), sizes, reserved)]
+        chosen[name] = free[: split_size(name, len(free), data)]
         split_of.update(dict.fromkeys(chosen[name], name))
         held.update({group_of[key]: key for key in chosen[name]})
         counts[name] = len(chosen[name])
-    counts.update(removed_exact=dict(exact), removed_near=dict(close), repeats=len(repeats - split_of.keys()))
+    counts.update({f"removed_{kind}": dict(count) for kind, count in duplicates.items()})
+    counts["repeats"] = len(repeats - split_of.keys())
     return chosen, removed
 
 
-def split_size(name: str, free: int, sizes: dict[str, int | None], reserved: bool) -> int:
+def split_size(name: str, free: int, data: Data) -> int:
     """How many of the `free` questions the split takes; its partner, filled next, gets the rest."""
-    if sizes[name] is not None:
-        return min(sizes[name], free)
+    size = getattr(data.sizes, name)
+    if size is not None:
+        return min(size, free)
     partner = {"hard_test": "transfer", "easy_holdout": "easy_fit"}.get(name)
-    if partner is None or (name == "hard_test" and reserved):
+    if partner is None or (name == "hard_test" and data.test_splits is not None):
         return free
     share = round(free * SHARES[name] / (SHARES[name] + SHARES[partner]))
-    left = free - (sizes[partner] or 0)
+    left = free - (getattr(data.sizes, partner) or 0)
     return min(share, left) if left > 0 else share  # else the partner is short, which is reported
 
 
@@ -225,44 +193,14 @@ def differing(rows: list[Row], group_of: dict[str, int]) -> int:
     return sum(len(group) > 1 for group in answers.values())
 
 
-def membership_hash(chosen: Mapping[str, Sequence[str]]) -> str:
-    """16 hex digits over which id is in which split."""
-    text = "\n".join(f"{name}:{','.join(sorted(chosen[name]))}" for name in SPLITS)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def check_options(
-    easy_max: float | None,
-    hard_min: float | None,
-    easy_share: float | None,
-    sizes: Mapping[str, int | None],
-) -> None:
-    thresholds = (easy_max is not None) + (hard_min is not None)
-    if thresholds != (2 if easy_share is None else 0):
-        raise BadInput("split: give either easy_share, or both easy_max and hard_min")
-    if easy_share is not None and not 0 < easy_share < 1:
-        raise BadInput(f"easy_share: {easy_share} given; allowed: above 0, below 1")
-    if easy_share is None and not easy_max < hard_min:
-        raise BadInput(f"easy_max: {easy_max} given; it must be below hard_min ({hard_min})")
-    for name, size in sizes.items():
-        if name not in SPLITS:
-            raise BadInput(f"sizes: {name!r} is not a split; allowed: {', '.join(SPLITS)}")
-        if size is not None and size < 1:
-            raise BadInput(f"sizes.{name}: {size} given; allowed: at least 1, or null")
-
-
-def check_sizes(
-    chosen: Mapping[str, Sequence[str]], sizes: Mapping[str, int | None], allow_fewer: bool, counts: Mapping[str, Any]
-) -> None:
+def check_sizes(chosen: Mapping[str, Sequence[str]], data: Data, counts: Mapping[str, Any]) -> None:
     """Every split that is too small, in one BadInput."""
-    short = [
-        f"{name}: {sizes[name] if sizes[name] is not None else 'at least 1'} asked for, {len(chosen[name])} found"
-        for name in SPLITS
-        if len(chosen[name]) < (1 if allow_fewer or sizes[name] is None else sizes[name])
-    ]
+    sizes, short = asdict(data.sizes), []
+    for name in SPLITS:
+        if len(chosen[name]) < (1 if data.allow_fewer else sizes[name] or 1):
+            short.append(f"{name}: {sizes[name] or 'at least 1'} asked for, {len(chosen[name])} found")
     if short:
         taken = sum(counts["removed_exact"].values()) + sum(counts["removed_near"].values())
         pool = f"{counts['easy']} easy and {counts['hard']} hard questions, {taken} duplicates removed"
-        asked = any(sizes[name] is not None for name in SPLITS)
-        hint = "" if allow_fewer or not asked else "; allow_fewer: true goes on with what is there"
+        hint = "; allow_fewer: true goes on with what is there" if any(sizes.values()) and not data.allow_fewer else ""
         raise BadInput(f"sizes: {'; '.join(short)} (of {pool}){hint}")

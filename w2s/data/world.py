@@ -7,8 +7,6 @@ difficulty is the gap in rank between the best two: a wide gap is easy. Everythi
 Short answers and one-line functions are further tasks of the same world: see `world_tasks`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -113,12 +111,8 @@ def choice_questions(
         best, second = np.sort(ranks)[:2]
         words = tuple(names[item] for item in items)
         prompt = question(attribute, words)
-        meta = {
-            "level": float(0 if easy else EASY_GAP - (second - best)),
-            "subject": ATTRIBUTES[attribute],
-            "synthetic": True,
-            "world": index,
-        }
+        meta = {"level": float(0 if easy else EASY_GAP - (second - best)), "subject": ATTRIBUTES[attribute]}
+        meta |= {"synthetic": True, "world": index}
         key = example_id(f"world{index}", prompt, words)
         yield Example(key, "world", "choice", prompt, words, meta), Gold(key, int(ranks.argmin()))
 

@@ -8,8 +8,6 @@ The hidden difficulty is the narrower of the two gaps in rank between the best t
 Letters: L questions or lines, C the things of one of them, A the traits (or the two of a question), I all things.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,23 +19,19 @@ from w2s.sandbox.plain import encode
 from w2s.store.records import Example, Gold, Task, example_id
 
 THINGS = 160
+# A trait, and what a function does with the argument that is highest in it.
 OPERATORS = {"weight": "+", "height": "*", "speed": "%", "price": "|"}
-"""A trait, and what a function does with the argument that is highest in it."""
 TRAITS = tuple(OPERATORS)
-EASY_MIX = (0.4, 0.3, 0.2, 0.1)
-"""Easy questions favour some traits; hard ones are uniform."""
+EASY_MIX = (0.4, 0.3, 0.2, 0.1)  # easy questions favour some traits; hard ones are uniform
 EASY_GAP = 20
-NAMED = 4
-"""How many things a question names."""
-SHOWN = (2, 3, 5, 7)
-"""The arguments of the example in a function's comment."""
+NAMED = 4  # things in a question
+SHOWN = (2, 3, 5, 7)  # the arguments of the example in a function's comment
 HIDDEN = ((6, 8, 23, 17), (19, 15, 14, 29), (15, 23, 2, 20), (23, 11, 15, 5), (24, 6, 19, 25), (27, 17, 8, 13))
 """Arguments that tell any two different functions apart (a test tries them all)."""
 END = "[eos]"
 """Ends a whole text of the corpus, so that a model of it knows when to stop: the word tokenizer's end token."""
-FUNCTIONS = tuple(
-    itertools.product(itertools.permutations(range(len(TRAITS)), 2), itertools.product(range(NAMED), repeat=2))
-)
+_PLACES = itertools.product(range(NAMED), repeat=2)
+FUNCTIONS = tuple(itertools.product(itertools.permutations(range(len(TRAITS)), 2), _PLACES))
 """Every function: its two traits, and the positions of the two arguments that it uses."""
 
 Draw = tuple[list[int], list[int], list[int], int]  # two traits, four things, the best thing of each trait, the gap
@@ -83,19 +77,17 @@ def questions(
     Level 0 = both gaps are at least EASY_GAP, 1 to 19 = EASY_GAP minus the narrower one.
     """
     source = f"world{index}-{task}"
+    base = [[encode(number) for number in arguments] for arguments in HIDDEN]
+    hidden = {"kind": "inputs", "entry_point": "f", "base": base, "plus": [], "compare": "equal", "atol": 0}
     for traits, things, best, gap in draw_questions(rng, rankings(index), count, easy):
         words, chosen = [names[thing] for thing in things], [names[thing] for thing in best]
-        meta = {
-            "level": float(0 if easy else EASY_GAP - gap),
-            "subject": " ".join(TRAITS[trait] for trait in traits),
-            "synthetic": True,
-            "world": index,
-        }
+        meta = {"level": float(0 if easy else EASY_GAP - gap), "subject": " ".join(TRAITS[trait] for trait in traits)}
+        meta |= {"synthetic": True, "world": index}
         if task == "answer":
             prompt, tests = words_prompt(traits, words), ()
             answer = " ".join(f"{TRAITS[trait]} {word}" for trait, word in zip(traits, chosen, strict=True))
         else:
-            prompt, tests = function_prompt(traits, words, chosen), (hidden_tests(),)
+            prompt, tests = function_prompt(traits, words, chosen), (hidden,)
             answer = f"{prompt} {body(traits, chosen)}"
         key = example_id(source, prompt)
         if task == "code":
@@ -175,8 +167,3 @@ def run(traits: Sequence[int], places: Sequence[int], arguments: Sequence[int]) 
     if TIGHTNESS[second] > TIGHTNESS[first]:
         return COMPUTE[first](9, COMPUTE[second](x, y))
     return COMPUTE[second](COMPUTE[first](9, x), y)
-
-
-def hidden_tests() -> dict:
-    base = [[encode(number) for number in arguments] for arguments in HIDDEN]
-    return {"kind": "inputs", "entry_point": "f", "base": base, "plus": [], "compare": "equal", "atol": 0}

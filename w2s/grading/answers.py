@@ -5,16 +5,11 @@ plain numbers nor the same text go to math-verify (see expressions). Words are c
 letters. "5, 3" without brackets is a set of solutions, "5; 3" an ordered list.
 """
 
-from __future__ import annotations
-
 import re
 
-from w2s.grading import expressions
 from w2s.grading.endings import CHOICE, LONGEST_TEXT, announced, bare_answer, final_answer
-from w2s.grading.expressions import STYLED, is_maths
+from w2s.grading.expressions import STYLED, ask, is_maths
 from w2s.grading.quantities import LONGEST, read_quantity, read_unit, same_quantity, with_point
-
-__all__ = ["compare", "final_answer", "is_maths", "normalise", "plain_text", "same"]
 
 TOO_LONG = "the answers could not be compared in 5 s of processor time"
 NO_ANSWER = "no answer found"
@@ -51,11 +46,15 @@ def same(given: str, wanted: str) -> bool | None:
         return True
     if max(len(given), len(wanted)) > LONGEST:
         return False
-    given, wanted = (as_list(part(one, other)) for one, other in ((given, wanted), (wanted, given)))
+    given, wanted = (part(one, other) for one, other in ((given, wanted), (wanted, given)))
     if plain_text(given) == plain_text(wanted):
         return True
     if ";" in given and ";" in wanted:
-        return same_lists(given.split(";"), wanted.split(";"))
+        sides = given.split(";"), wanted.split(";")
+        if len(sides[0]) != len(sides[1]):
+            return False
+        verdicts = [same(*pair) for pair in zip(*sides, strict=True)]
+        return False if False in verdicts else None if None in verdicts else True
     for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
         quantities = read_quantity(one), read_quantity(other)
         if all(quantities) and same_quantity(*quantities):
@@ -69,23 +68,13 @@ def same(given: str, wanted: str) -> bool | None:
 
 
 def part(answer: str, other: str) -> str:
-    """Of a letter with its text, (B) 18, the part that the other answer has."""
-    letter = CHOICE.match(answer)
-    return answer if not letter else letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
-
-
-def as_list(answer: str) -> str:
-    r"""An answer with commas in place of words between its parts: 1 and 2, 3 \text{ or } 4."""
+    r"""The answer with commas between its parts (1 and 2, 3 \text{ or } 4); of a letter with its text, (B) 18, the part
+    that the other answer has.
+    """
+    if letter := CHOICE.match(answer):
+        answer = letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
     answer = " ".join(answer.split())
     return JOINED.sub(", ", answer) if re.search(r"\d", answer) else answer
-
-
-def same_lists(given: list[str], wanted: list[str]) -> bool | None:
-    """Whether two lists have the same parts in the same order."""
-    if len(given) != len(wanted):
-        return False
-    verdicts = [same(one, other) for one, other in zip(given, wanted, strict=True)]
-    return False if False in verdicts else None if None in verdicts else True
 
 
 def same_maths(given: str, wanted: str) -> bool | None:
@@ -97,7 +86,7 @@ def same_maths(given: str, wanted: str) -> bool | None:
     bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
     if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
         return False
-    return expressions.equal(radians(given), radians(wanted))
+    return ask(radians(given), radians(wanted))
 
 
 def plain_text(answer: str) -> str:

@@ -3,12 +3,10 @@
 Nothing here sees gold. Each program runs once, in the sandbox, in a process that gets all its calls together.
 """
 
-from __future__ import annotations
-
 import ast
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
 from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
@@ -20,8 +18,8 @@ from w2s.sandbox.run import open_program
 from w2s.sandbox.tiers import Unsafe
 from w2s.store.records import BadInput, Example
 
-TIMEOUT_S, MEMORY_MB = 2.0, 512
-LIMITS = Limits(TIMEOUT_S, MEMORY_MB)
+Calls = Sequence[Arguments]
+LIMITS = Limits(2.0, 512)
 
 
 def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> bool | None:
@@ -44,17 +42,9 @@ def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> boo
 
 
 def compare_results(
-    program: str,
-    entry: str,
-    calls: Sequence[Arguments],
-    comparison: tuple[str, list[Any]],
-    limits: Limits,
-    expected: Sequence[Reply] = (),
+    program: str, entry: str, calls: Calls, comparison: tuple[str, list], limits: Limits, expected: Sequence[Reply] = ()
 ) -> Reply | None:
-    """What a comparison (function of w2s.sandbox.compare, its arguments) says of the program's results.
-
-    None where the sandbox failed.
-    """
+    """What a comparison (function of w2s.sandbox.compare, its arguments) says; None where the sandbox failed."""
     function, arguments = comparison
     try:
         with open_program(program, limits) as candidate, open_program(COMPARER, limits, partner=candidate) as reader:
@@ -66,31 +56,13 @@ def compare_results(
         return None
 
 
-def pass_all(
-    rows: Sequence[tuple[Example, str]],
-    *,
-    workers: int | None = None,
-    timeout_s: float = TIMEOUT_S,
-    memory_mb: int = MEMORY_MB,
-    allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[bool | None]:
-    """`passes_examples` of each row, in order. workers: rows at a time (default: one per core)."""
-    limits = Limits(timeout_s, memory_mb, allow_unsandboxed=allow_unsandboxed)
-    return map_rows(
-        lambda row: passes_examples(*row, limits),
-        rows,
-        workers=workers,
-        allow_unsandboxed=allow_unsandboxed,
-        progress=progress,
-    )
+def pass_all(rows: Sequence[tuple[Example, str]], *, allow_unsandboxed: bool = False) -> list[bool | None]:
+    """`passes_examples` of each row, in order."""
+    return map_rows(passes_examples, rows, replace(LIMITS, allow_unsandboxed=allow_unsandboxed))
 
 
-def outputs(program: str, entry: str, calls: Sequence[Arguments], limits: Limits) -> tuple[str, ...]:
-    """What the program returns on each call, spelled so that equal results are equal texts; failures by their kind.
-
-    BadInput where programs cannot be run safely on this machine and nobody accepted the risk.
-    """
+def outputs(program: str, entry: str, calls: Calls, limits: Limits) -> tuple[str, ...]:
+    """What the program returns on each call, spelled so that equal results are equal texts; failures by their kind."""
     reply = compare_results(program, entry, calls, ("spellings", [len(calls)]), limits)
     if reply is None:
         return ("<not run>",) * len(calls)

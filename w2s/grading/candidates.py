@@ -1,17 +1,17 @@
 """Which sampled texts are the same answer: short answers by value, programs by what they do. Nothing here sees gold."""
 
-from __future__ import annotations
-
 import ast
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
-from w2s.grading.answers import final_answer, is_maths, plain_text, same
-from w2s.grading.behaviour import LIMITS, MEMORY_MB, TIMEOUT_S, outputs, runnable
+from w2s.grading.answers import plain_text, same
+from w2s.grading.behaviour import LIMITS, outputs, runnable
+from w2s.grading.endings import final_answer
+from w2s.grading.expressions import is_maths
 from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
 from w2s.grading.quantities import read_quantity
-from w2s.grading.threads import map_rows
+from w2s.grading.threads import Progress, map_rows
 from w2s.sandbox.program import Limits
 from w2s.store.records import Example
 
@@ -52,24 +52,10 @@ def merge(example: Example, texts: Sequence[str], limits: Limits = LIMITS, *, in
 
 
 def merge_all(
-    rows: Sequence[tuple[Example, Sequence[str]]],
-    *,
-    inputs: int = 32,
-    workers: int | None = None,
-    timeout_s: float = TIMEOUT_S,
-    memory_mb: int = MEMORY_MB,
-    allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    rows: Sequence[tuple[Example, Sequence[str]]], *, allow_unsandboxed: bool = False, progress: Progress | None = None
 ) -> list[Merged]:
-    """`merge` of each row, in order. workers: rows at a time (default: one per core)."""
-    limits = Limits(timeout_s, memory_mb, allow_unsandboxed=allow_unsandboxed)
-    return map_rows(
-        lambda row: merge(*row, limits, inputs=inputs),
-        rows,
-        workers=workers,
-        allow_unsandboxed=allow_unsandboxed,
-        progress=progress,
-    )
+    """`merge` of each row, in order."""
+    return map_rows(merge, rows, replace(LIMITS, allow_unsandboxed=allow_unsandboxed), progress=progress)
 
 
 def group(texts: Sequence[str], spellings: Sequence[str], keys: Sequence[Hashable | None]) -> Merged:

@@ -5,11 +5,9 @@ A text announces its answer: \boxed{18}, #### 18, <answer>18</answer>, "the answ
 "Paris"), or math-verify finds its last formula or number. Every step is linear in the text's length.
 """
 
-from __future__ import annotations
-
 import re
 
-from w2s.grading.expressions import is_maths, read
+from w2s.grading.expressions import ask, is_maths
 from w2s.grading.quantities import LONGEST, read_quantity
 
 LONGEST_TEXT = 200_000  # characters at the end of a text that are searched for its answer
@@ -66,19 +64,8 @@ CLAUSE = re.compile(
     r"|in order|based|if|meaning|hence|thus|therefore|assuming|rounded|not|giving|i\.e|from|by \w+ing)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
-PAIRS = {
-    "$$": "$$",
-    "\\[": "\\]",
-    "$": "$",
-    "\\(": "\\)",
-    "**": "**",
-    "`": "`",
-    '"': '"',
-    "“": "”",
-    "'": "'",
-    "‘": "’",
-    "«": "»",
-}
+PAIRS = {"$$": "$$", "\\[": "\\]", "$": "$", "\\(": "\\)", "**": "**", "`": "`", '"': '"'}
+PAIRS |= {"“": "”", "'": "'", "‘": "’", "«": "»"}
 FINISHED = re.compile(r"[.!?)\]}$*`\"”]\s*$|\d%?(?: ?[a-zA-Z°€£]+)?$")
 RETRACTED = re.compile(
     r"(?i)\b(?:wait|oops|correction|scratch that|hold on|on second thoughts?|(?:made|is) an? (?:mistake|error)"
@@ -227,7 +214,7 @@ def valued(said: str) -> str | None:
     if not re.search(r"\d", bare):
         return bare if len(bare.split()) <= 6 or not SENTENCE.search(bare) else None
     whole = bare[0].isdigit() or CHOICE.match(bare) or len(bare.split()) <= 3 or RELATIVE.search(bare)
-    return bare if whole else bare_answer(read(said[-TAIL:]) or "") or bare
+    return bare if whole else bare_answer(ask(said[-TAIL:]) or "") or bare
 
 
 def bare_answer(said: str) -> str:
@@ -274,7 +261,7 @@ def unannounced(text: str) -> str | None:
             return bare if len(bare.split()) <= 6 and not SENTENCE.search(bare) and text[-1] not in ":?" else None
     plain = re.sub(r"(?<!\w)[*_`]+(?=\S)|(?<=\S)[*_`]+(?!\w)|\\(?=\$)", "", text[-TAIL:])
     plain = DENIED_VALUE.sub(" ", re.sub(REMARK, "", re.sub(STYLES, r"\1", plain)))
-    return None if cut_off(text) or RELATIVE.search(plain) else bare_answer(read(plain) or "") or None
+    return None if cut_off(text) or RELATIVE.search(plain) else bare_answer(ask(plain) or "") or None
 
 
 def cut_off(text: str) -> bool:

@@ -6,8 +6,6 @@ a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for
 null.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import json
@@ -36,23 +34,17 @@ def is_maths(answer: str) -> bool:
     )
 
 
-def equal(given: str, wanted: str) -> bool | None:
-    """Whether math-verify finds two expressions equal; None where it needs too much time or memory."""
-    return ask(given, wanted)
-
-
-def read(text: str) -> str | None:
-    """What math-verify takes as the answer in a text: its last formula or number, preferably after "answer"."""
-    return ask(text) or None
-
-
 _idle: list[tuple[int, subprocess.Popen]] = []
 _lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=100_000)
 def ask(*question: str) -> Any:
-    """The reply to a question; None also where there is none within COMPARE_S of work, or the process ends."""
+    """What math-verify says: of two expressions whether they are equal, of a text which answer it takes from it.
+
+    That is its last formula or number, preferably after "answer". None also where the process needs more than COMPARE_S
+    of work or too much memory.
+    """
     with _lock:
         mine = [pair for pair in _idle if pair[0] == os.getpid() and pair[1].poll() is None]
         process = mine[-1][1] if mine else None

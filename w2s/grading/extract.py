@@ -5,8 +5,6 @@ function are prose, and so is the first one below it. No text takes more than li
 of the parser.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import re

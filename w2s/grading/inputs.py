@@ -1,9 +1,4 @@
-"""The inputs on which programs are compared: the examples in a prompt, and more generated from them.
-
-Only literals are read, and nothing is run.
-"""
-
-from __future__ import annotations
+"""The inputs on which programs are compared: a prompt's examples, read without running it, and more made from them."""
 
 import ast
 import collections
@@ -140,9 +135,6 @@ def parameters(source: str, entry: str) -> list[ast.arg]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == entry:
                 return node.args.args[: len(node.args.args) - len(node.args.defaults)]
     return []
-
-
-# --- inputs ----------------------------------------------------------------------------------------------------------
 
 
 def generated_inputs(seeds: Sequence[Arguments], *, count: int = 32, seed: str) -> list[Arguments]:

@@ -6,8 +6,6 @@ process, and every comparison is made on the side of the tests, so a program can
 are right. Both have the same limits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -15,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare, final_answer
+from w2s.grading.answers import NO_ANSWER, TOO_LONG, compare
+from w2s.grading.endings import final_answer
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program
-from w2s.grading.threads import map_rows
+from w2s.grading.threads import Progress, map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import decode
 from w2s.sandbox.program import Limits, Reply
@@ -28,8 +27,7 @@ from w2s.store.records import BadInput, Example, Gold
 
 Verdict = tuple[bool | None, str]  # correct (None: could not be judged), status
 REFERENCE_S = 300.0
-OUTPUT_BYTES = 16 << 20
-LIMITS = Limits(10.0, 512, OUTPUT_BYTES)
+LIMITS = Limits(10.0, 512, output_bytes=16 << 20)
 BROKEN_TEST = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError", "IndentationError")
 
 
@@ -54,7 +52,7 @@ def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> V
         if tests["kind"] == "inputs":
             correct, status = judge_inputs(program, gold, limits)
         else:
-            correct, status = judge_tests(program, *TEST_PROGRAMS[tests["kind"]](tests), limits)
+            correct, status = judge_tests(program, *make_tests(tests), limits)
         if correct is False and (missing := missing_library(program, status, limits)):
             return None, f"needs {missing}, which is not in the sandbox"
         return correct, status
@@ -83,43 +81,29 @@ def grade_answer(text: str, gold: str) -> Verdict:
 def judge(
     rows: Sequence[tuple[Example, Gold, str]],
     *,
-    workers: int | None = None,
-    timeout_s: float = 10.0,
-    memory_mb: int = 512,
+    timeout_s: float = LIMITS.timeout_s,
     allow_unsandboxed: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     keep: Callable[[int, tuple[bool | None, str, float]], None] | None = None,
 ) -> list[tuple[bool | None, str, float]]:
-    """(correct, status, seconds) of each row, in order.
+    """(correct, status, seconds) of each row, in order; keep and progress as in `map_rows`."""
 
-    workers: rows judged at a time (default: one per core). After each row `keep(its position, its verdict)` and
-    `progress(done, all)` are called, one at a time.
-    """
-    limits = Limits(timeout_s, memory_mb, OUTPUT_BYTES, allow_unsandboxed)
-
-    def work(row: tuple[Example, Gold, str]) -> tuple[bool | None, str, float]:
+    def timed(example: Example, gold: Gold, text: str, limits: Limits) -> tuple[bool | None, str, float]:
         started = time.monotonic()
-        return (*grade(*row, limits), time.monotonic() - started)
+        return (*grade(example, gold, text, limits), time.monotonic() - started)
 
-    return map_rows(work, rows, workers=workers, allow_unsandboxed=allow_unsandboxed, keep=keep, progress=progress)
-
-
-# --- programs -------------------------------------------------------------------------------------------------------
+    limits = replace(LIMITS, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
+    return map_rows(timed, rows, limits, keep, progress)
 
 
-def check_program(tests: dict) -> tuple[str, str]:
+def make_tests(tests: dict) -> tuple[str, str]:
     """(test program, setup: what to run after the tested program)."""
-    entry = tests["entry_point"]
-    return f"{tests['setup']}\n{entry} = _partner.function({entry!r})\n{tests['test']}\ncheck({entry})\n", ""
-
-
-def asserts_program(tests: dict) -> tuple[str, str]:
+    if tests["kind"] == "check":
+        entry = tests["entry_point"]
+        return f"{tests['setup']}\n{entry} = _partner.function({entry!r})\n{tests['test']}\ncheck({entry})\n", ""
     names = [f"{name} = _partner.function({name!r})\n" for name in tests["functions"]]
     values = [f"{name} = _partner.value({name!r})\n" for name in tests["values"]]
     return "\n".join([tests["imports"], *names, *values, *tests["asserts"]]), tests["setup"]
-
-
-TEST_PROGRAMS = {"check": check_program, "asserts": asserts_program}
 
 
 def judge_tests(program: str, tests: str, setup: str, limits: Limits) -> Verdict:

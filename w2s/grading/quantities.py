@@ -5,8 +5,6 @@ question may ask for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, 
 decimal equals stand for it.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from fractions import Fraction
@@ -123,32 +121,23 @@ def things(unit: str) -> set[str]:
     return {re.sub(r"(?<=[a-z])(?:es|s)$", "", word).rstrip("e") for word in re.findall(r"[a-z]+", unit)}
 
 
-def table(dimension: str, words: str) -> dict[str, tuple[Fraction, str]]:
-    """Units from `name=factor` or `name,name=factor`, each with its plural."""
-    units = {}
-    for names, factor in (part.split("=") for part in words.split()):
-        for name in names.split(","):
-            units[name] = units[name + "s"] = (Fraction(factor), dimension)
-    return units
-
-
+DIMENSIONS = {
+    "length": "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre=1/100 m,meter,metre=1 km,kilometer,kilometre="
+    "1000 in,inch,inche=254/10000 ft,foot,feet=3048/10000 yd,yard=9144/10000 mi,mile=1609344/1000",
+    "mass": "mg,milligram=1/1000 g,gram=1 kg,kilogram=1000 lb,pound=45359237/100000 oz,ounce=28349523125/1000000000",
+    "time": "s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800",
+    "volume": "ml,milliliter,millilitre=1/1000 l,liter,litre=1",
+    "dollars": "dollar,usd=1 cent,¢=1/100",
+    **{"euros": "euro=1", "sterling": "gbp=1", "angle": "°=1", "radians": "rad,radian=1", "percent": "%=1"},
+    **{"celsius": "°c=1", "fahrenheit": "°f=1"},
+}
+"""Dimension -> its units, as name=factor or name,name=factor; each has a plural too."""
 UNITS = {
-    **table("length", "mm,millimeter,millimetre=1/1000 cm,centimeter,centimetre=1/100 m,meter,metre=1"),
-    **table("length", "km,kilometer,kilometre=1000 in,inch,inche=254/10000 ft,foot,feet=3048/10000"),
-    **table("length", "yd,yard=9144/10000 mi,mile=1609344/1000"),
-    **table(
-        "mass", "mg,milligram=1/1000 g,gram=1 kg,kilogram=1000 lb,pound=45359237/100000 oz,ounce=28349523125/1000000000"
-    ),
-    **table("time", "s,sec,second=1 min,minute=60 h,hr,hour=3600 day=86400 week=604800"),
-    **table("volume", "ml,milliliter,millilitre=1/1000 l,liter,litre=1"),
-    **table("dollars", "dollar,usd=1 cent,¢=1/100"),
-    **table("euros", "euro=1"),
-    **table("sterling", "gbp=1"),
-    **table("angle", "°=1"),
-    **table("radians", "rad,radian=1"),
-    **table("percent", "%=1"),
-    **table("celsius", "°c=1"),
-    **table("fahrenheit", "°f=1"),
+    unit: (Fraction(factor), dimension)
+    for dimension, units in DIMENSIONS.items()
+    for names, factor in (part.split("=") for part in units.split())
+    for name in names.split(",")
+    for unit in (name, f"{name}s")
 }
 
 

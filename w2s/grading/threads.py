@@ -1,43 +1,41 @@
 """Work on many rows at once, in threads: each waits for a sandboxed program or for math-verify."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from w2s.sandbox.program import Limits
 from w2s.sandbox.tiers import Unsafe, tier
 from w2s.store.records import BadInput
 
-Row, Result = TypeVar("Row", bound=tuple), TypeVar("Result")
+Result = TypeVar("Result")
+Progress = Callable[[int, int], None]  # progress(done, all)
 
 
 def map_rows(
-    work: Callable[[Row], Result],
-    rows: Sequence[Row],
-    *,
-    workers: int | None,
-    allow_unsandboxed: bool,
+    work: Callable[..., Result],
+    rows: Sequence[tuple],
+    limits: Limits,
     keep: Callable[[int, Result], None] | None = None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None = None,
 ) -> list[Result]:
-    """`work` of each row, in order; a row begins with its Example.
+    """`work(*row, limits)` of each row, in order, as many rows at a time as there are cores.
 
-    workers: rows at a time (default: one per core). After each row `keep(position, result)` and `progress(done, all)`
-    are called, one at a time. BadInput, before the first row, where programs cannot be run safely.
+    A row begins with its Example. After each row `keep(position, result)` and `progress(done, all)` are called, one
+    at a time. BadInput, before the first row, where programs cannot be run safely.
     """
     if any(row[0].task == "code" for row in rows):
         try:
-            tier(allow_unsandboxed=allow_unsandboxed)
+            tier(allow_unsandboxed=limits.allow_unsandboxed)
         except Unsafe as error:
             raise BadInput(str(error)) from None
     done, lock = 0, threading.Lock()
 
-    def work_on(at: int, row: Row) -> Result:
+    def work_on(at: int, row: tuple) -> Result:
         nonlocal done
-        result = work(row)
+        result = work(*row, limits)
         with lock:
             done += 1
             if keep:
@@ -46,5 +44,5 @@ def map_rows(
                 progress(done, len(rows))
         return result
 
-    with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(work_on, range(len(rows)), rows))

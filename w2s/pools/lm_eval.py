@@ -20,7 +20,8 @@ import numpy as np
 
 from w2s.config.registry import did_you_mean
 from w2s.data.reading import file_rows
-from w2s.grading.answers import final_answer, normalise
+from w2s.grading.answers import normalise
+from w2s.grading.endings import final_answer
 from w2s.store.problems import MOST, Problems, raise_problems
 from w2s.store.records import BadInput, softmax
 

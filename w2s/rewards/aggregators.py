@@ -10,8 +10,6 @@ members, questions or candidates. The scores of a single member are returned unc
 returns its ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -143,11 +141,4 @@ def check_not_negative(option: str, value: float) -> None:
         raise BadInput(f"{option}: {value!r} given; allowed: a number of 0 or more")
 
 
-AGGREGATORS = {
-    "mean": mean,
-    "median": median,
-    "worst": worst,
-    "uncertainty": uncertainty,
-    "lower_bound": lower_bound,
-    "rank_average": rank_average,
-}
+AGGREGATORS = {method.__name__: method for method in (mean, median, worst, uncertainty, lower_bound, rank_average)}

@@ -1,7 +1,5 @@
 """Pairs of candidates that a committee and its reward models agree on."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import rankdata
 

@@ -8,8 +8,6 @@ Candidates without proxy score (nan: no member could judge them) come last: one 
 nothing else. Candidates with equal scores share the pick equally.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,7 +37,11 @@ def pick_probs(proxy_NK: np.ndarray, mask_NK: np.ndarray, n: int) -> np.ndarray:
     """
     mask_NK = np.asarray(mask_NK, dtype=bool)
     count_N = mask_NK.sum(1)
-    check_n(n, count_N)
+    few_N = count_N < n
+    if n < 1 or few_N.any():
+        fewest = int(count_N.min(initial=n))
+        words = f"; {int(few_N.sum())} questions have fewer candidates (the fewest: {fewest})" if few_N.any() else ""
+        raise BadInput(f"n: {n!r} given; allowed: 1 up to the candidates of every question{words}")
     below_NK, level_NK = places(proxy_NK, mask_NK)
     all_N1 = log_choose(count_N, n)[:, None]
     share_NK = np.exp(log_choose(below_NK + level_NK, n) - all_N1) - np.exp(log_choose(below_NK, n) - all_N1)
@@ -67,12 +69,8 @@ def curve(proxy_NK: np.ndarray, gold_NK: np.ndarray, mask_NK: np.ndarray, *, siz
     if not np.isfinite(np.asarray(gold_NK)[np.asarray(mask_NK, dtype=bool)]).all():
         raise ValueError("gold: a real candidate has no finite score")
     picks_SNK = [pick_probs(proxy_NK, mask_NK, n) for n in sizes]
-    return Curve(
-        np.array(sizes, dtype=int),
-        np.array([kl(n) for n in sizes]),
-        np.array([expected(gold_NK, picks_NK) for picks_NK in picks_SNK]),
-        np.array([expected(proxy_NK, picks_NK) for picks_NK in picks_SNK]),
-    )
+    gold_SN, proxy_SN = (np.array([expected(part, picks_NK) for picks_NK in picks_SNK]) for part in (gold_NK, proxy_NK))
+    return Curve(np.array(sizes, dtype=int), np.array([kl(n) for n in sizes]), gold_SN, proxy_SN)
 
 
 def kl(n: int) -> float:
@@ -108,11 +106,3 @@ def log_choose(of: np.ndarray, n: int) -> np.ndarray:
     enough = of >= n
     of = np.where(enough, of, n).astype(np.float64)
     return np.where(enough, gammaln(of + 1) - gammaln(n + 1) - gammaln(of - n + 1), -np.inf)
-
-
-def check_n(n: int, count_N: np.ndarray) -> None:
-    few_N = count_N < n
-    if n < 1 or few_N.any():
-        fewest = int(count_N.min(initial=n))
-        words = f"; {int(few_N.sum())} questions have fewer candidates (the fewest: {fewest})" if few_N.any() else ""
-        raise BadInput(f"n: {n!r} given; allowed: 1 up to the candidates of every question{words}")

@@ -1,14 +1,12 @@
 """Training pairs for reward models: two candidates of one question, one of them better.
 
-A method of PAIRS is `(examples, value_NK, *, options) -> Drawn`. The choices of the examples are the candidates, and
-value_NK rates each of them (nan for padding): for `gold` whether it is right (1, 0, or nan where that is unknown), for
-`committee` its probability. `preferences` reads its pairs, `(root, *, options) -> Drawn`.
+A method of PAIRS is `(examples, value_NK, *, options) -> DrawnPairs`. The choices of the examples are the candidates,
+and value_NK rates each of them (nan for padding): for `gold` whether it is right (1, 0, or nan where that is unknown),
+for `committee` its probability. `preferences` reads its pairs, `(root, *, options) -> DrawnPairs`.
 
 The order of the two is decided by a hash of their texts, as in `data.preferences`. Pairs of equal texts and pairs with
 an empty text are left out and counted; texts are stripped of surrounding white space.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

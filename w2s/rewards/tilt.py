@@ -1,8 +1,5 @@
 """How rewards change labels: they tilt a committee's distribution, and accept or reject its labels."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -38,18 +35,12 @@ def tilt(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, s
 
 
 def choose_strength(
-    probs_NK: np.ndarray,
-    mask_NK: np.ndarray,
-    rewards_NK: np.ndarray,
-    gold_N: np.ndarray,
-    *,
-    grid: Sequence[float] = STRENGTHS,
-    temperatures: Sequence[float] = TEMPERATURES,
+    probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, gold_N: np.ndarray
 ) -> ChosenStrength:
-    """The strength of `grid` under which validation questions' right candidates (gold_N) are most likely.
+    """The one of STRENGTHS under which validation questions' right candidates (gold_N) are most likely.
 
     Each strength is judged at its best temperature: otherwise an underconfident committee would gain from any reward
-    that raises its confidence, and lose accuracy. 0 is always in the grid, and of equals the smaller strength wins:
+    that raises its confidence, and lose accuracy. 0 is always one of them, and of equals the smaller strength wins:
     rewards that do not help do nothing.
     """
     gold_N, rows_N = np.asarray(gold_N, dtype=int), np.arange(len(gold_N))
@@ -57,7 +48,7 @@ def choose_strength(
         raise ValueError("choose_strength: there is no validation question")
     if (gold_N < 0).any() or not np.asarray(mask_NK)[rows_N, gold_N].all():
         raise ValueError("choose_strength: a gold index belongs to no candidate")
-    grid_G = np.unique([0.0, *grid])
+    grid_G = np.unique([0.0, *STRENGTHS])
     possible_N = np.asarray(probs_NK)[rows_N, gold_N] > 0
     if not possible_N.any():
         return ChosenStrength(0.0, grid_G, np.full(len(grid_G), -np.inf), 0)
@@ -65,7 +56,7 @@ def choose_strength(
 
     def likelihood(strength: float) -> float:
         log_NK = log_tilted(probs_NK, mask_NK, rewards_NK, strength)
-        return max(log_normalised(log_NK / temperature)[rows_N, gold_N].mean() for temperature in temperatures)
+        return max(log_normalised(log_NK / temperature)[rows_N, gold_N].mean() for temperature in TEMPERATURES)
 
     likelihood_G = np.array([likelihood(strength) for strength in grid_G])
     best = np.argmax(likelihood_G >= likelihood_G.max() - 1e-12)  # the smallest; smaller differences are rounding

@@ -4,8 +4,6 @@ The warm process never reads a program or a call: it gets a channel and forks, a
 memory, which every later program inherits, holds nothing of an earlier one. One program runs at a time.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import gc
@@ -46,14 +44,7 @@ FILE_MB = 16
 
 
 def main(
-    control: Channel,
-    mode: str,
-    root: str,
-    folder: str,
-    reads: list,
-    hidden: list,
-    libraries: list,
-    scratch_mb: int,
+    control: Channel, mode: str, root: str, folder: str, reads: list, hidden: list, libraries: list, scratch_mb: int
 ) -> None:
     """Build the walls (mode: namespaces, bubblewrap or none), report on `control`, then serve."""
     for name in WARM:
@@ -236,15 +227,8 @@ def confine(order: dict, folder: str) -> None:
     os.environ.update({"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"} | ONE_THREAD)
     sys.argv[:] = [""]
     seconds = int(order["timeout_s"]) + 2
-    limits = {
-        "AS": order["memory_mb"] << 20,
-        "CPU": seconds,
-        "FSIZE": FILE_MB << 20,
-        "NOFILE": 64,
-        "CORE": 0,
-        "MEMLOCK": 0,
-        "MSGQUEUE": 0,
-    }
+    limits = {"AS": order["memory_mb"] << 20, "CPU": seconds, "FSIZE": FILE_MB << 20, "NOFILE": 64}
+    limits |= {"CORE": 0, "MEMLOCK": 0, "MSGQUEUE": 0}
     if order["limit_threads"]:
         limits["NPROC"] = THREADS
     for name, value in limits.items():

@@ -5,8 +5,6 @@ are read and compared under the limits of the program itself, never in the proce
 value or error) pairs from `w2s.sandbox.child.Partner.replies`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator, Sequence

@@ -7,8 +7,6 @@ builds builtins of exactly these types and runs no code, so whatever a hostile p
 have an honest `==`, `len` and `hash`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

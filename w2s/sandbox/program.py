@@ -73,17 +73,10 @@ class Program:
         self.channel, theirs = socket.socketpair()
         with theirs:
             socket.send_fds(warm.control, [b"F"], [theirs.fileno()])
-        order = {
-            "source": source,
-            "timeout_s": limits.timeout_s,
-            "memory_mb": limits.memory_mb,
-            "output_bytes": limits.output_bytes,
-            "keep_objects": keep_objects,
-            "partner": partner is not None,
-            # Without a user namespace the kernel would count every process of the user against the limit.
-            "limit_threads": warm.mode != "none",
-            "seccomp": warm.features["seccomp"],
-        }
+        order = {"source": source, "timeout_s": limits.timeout_s, "memory_mb": limits.memory_mb}
+        order |= {"output_bytes": limits.output_bytes, "keep_objects": keep_objects, "partner": partner is not None}
+        # Without a user namespace the kernel would count every process of the user against the limit.
+        order |= {"limit_threads": warm.mode != "none", "seccomp": warm.features["seccomp"]}
         self.send("order", json.dumps(order).encode())
 
     def load(self) -> Reply:
@@ -103,11 +96,6 @@ class Program:
         """One call, during which it gets `count` replies of its partner, each after the next one of `beside`."""
         self.send("order", encode_calls([(name, arguments)]))
         self.pass_on(count, beside)
-        return self.receive()
-
-    def look(self, name: str) -> Reply:
-        """The value of one of the program's global names."""
-        self.send("order", json.dumps([[name, [], {}, True]]).encode())
         return self.receive()
 
     def send(self, kind: str, body: bytes) -> None:

@@ -1,7 +1,5 @@
 """Open a program behind the walls; the warm processes that wait for the next one."""
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import functools

@@ -5,8 +5,6 @@ ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memo
 that others would meet.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import functools

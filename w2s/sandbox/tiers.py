@@ -1,7 +1,5 @@
 """Which walls this machine offers, found by trying them."""
 
-from __future__ import annotations
-
 import functools
 import platform
 import shutil

@@ -4,8 +4,6 @@ Runs in the process that is to be confined, before it has any untrusted code. Re
 mount_setattr(2), capabilities(7), landlock(7).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os
@@ -26,6 +24,8 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 INSIDE_ID = 1000
 LIBRARIES = "/libraries"
 
+Channel, Paths = socket.socket, Sequence[str]
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,14 +39,7 @@ def call(name: str, *arguments: object) -> int:
     return result
 
 
-def separate(
-    control: socket.socket,
-    root: str,
-    reads: Sequence[str],
-    hidden: Sequence[str],
-    libraries: Sequence[str],
-    scratch_mb: int,
-) -> None:
+def separate(control: Channel, root: str, reads: Paths, hidden: Paths, libraries: Paths, scratch_mb: int) -> None:
     """Go on as process 1 of new namespaces, which see only `reads` (read only) and an empty /tmp of their own.
 
     libraries: packages that appear in LIBRARIES, wherever they are outside. root: an empty folder in which the new tree

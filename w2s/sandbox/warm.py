@@ -1,7 +1,5 @@
 """Warm processes behind their walls: how one is started, and which files of this machine it sees."""
 
-from __future__ import annotations
-
 import functools
 import importlib.resources
 import importlib.util

@@ -38,9 +38,7 @@ def questions(
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
-    names = ("easy_max", "hard_min", "easy_share", "test_splits", "allow_fewer", "near")
-    options = {name: getattr(data, name) for name in names} | {"sizes": dataclasses.asdict(data.sizes), "seed": seed}
-    splits = split(examples, gold, score_N, **options)
+    splits = split(examples, gold, score_N, data, seed)
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
     counts = dict(splits.counts)

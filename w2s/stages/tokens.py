@@ -13,7 +13,7 @@ from w2s.boosting import adaboost, tokens
 from w2s.config.fields import Boosting, Learner
 from w2s.config.registry import pick
 from w2s.ensemble.ballots import Ballots
-from w2s.grading.answers import final_answer
+from w2s.grading.endings import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, rank

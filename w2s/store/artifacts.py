@@ -154,21 +154,11 @@ def hash_file(path: Path) -> str:
 
 def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seconds: float) -> None:
     """Flush every file, write the manifest last, rename once."""
-    write_manifest(
-        partial,
-        {
-            "stage": stage.name,
-            "title": hide(stage.title),
-            "key": stage.key,
-            "version": stage.version,
-            "section": hide_values(stage.section),
-            "parents": {role: parent.folder_name for role, parent in stage.parents.items()},
-            "facts": hide_values(facts),
-            "seconds": round(seconds, 3),
-            "commit": read_commit(),
-            "versions": read_versions(),
-        },
-    )
+    parents = {role: parent.folder_name for role, parent in stage.parents.items()}
+    made = {"stage": stage.name, "title": hide(stage.title), "key": stage.key, "version": stage.version}
+    made |= {"section": hide_values(stage.section), "parents": parents, "facts": hide_values(facts)}
+    made |= {"seconds": round(seconds, 3), "commit": read_commit(), "versions": read_versions()}
+    write_manifest(partial, made)
     os.rename(partial, final)
     folder = os.open(final.parent, os.O_RDONLY)
     os.fsync(folder)
@@ -224,11 +214,6 @@ def hold_lock(partial: Path) -> Iterator[None]:
         file.flush()
         yield
         path.unlink(missing_ok=True)  # a process that still waits for it checks for the finished artifact first
-
-
-def write_job(folder: Path, job: dict[str, Any]) -> None:
-    """What a worker reads; it fills references to the environment from its own environment."""
-    write_json(folder / "job.json", hide_values(job))
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:

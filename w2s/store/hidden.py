@@ -4,8 +4,6 @@ Configs, manifests, job files, logs and messages name the variable in place of i
 puts the value from its own environment back.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re

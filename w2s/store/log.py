@@ -5,8 +5,6 @@ plain line every ten seconds; the log file gets these lines either way. In a wor
 (`W2S_PIPE=1`) it is a line on the pipe, which the pipeline shows.
 """
 
-from __future__ import annotations
-
 import collections
 import json
 import math
@@ -90,12 +88,8 @@ def write_to_pipe(message: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
-Advance = Callable[..., None]
-Show = Callable[..., None]
-
-
 @contextmanager
-def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
+def progress(total: int, what: str, *, done: int = 0) -> Iterator[Callable[..., None]]:
     """Show how far `what` is, starting at `done`; gives `advance(n=1, note="")`, for any thread."""
     with show_progress(what) as show:
         show(done, total)
@@ -110,7 +104,7 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Advance]:
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Show]:
+def show_progress(what: str) -> Iterator[Callable[..., None]]:
     """Gives `show(done, total, note="")`; an empty note keeps the previous one.
 
     The first call says where the work begins, which may be half-way.

@@ -1,7 +1,5 @@
 """Many problems in one message: the first twenty, a line each, then a count."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 
@@ -12,8 +10,6 @@ MOST = 20
 
 class Problems:
     """What is wrong with a file, collected line by line."""
-
-    MOST = MOST
 
     def __init__(self):
         self.lines: list[str] = []

@@ -285,7 +285,7 @@ def test_a_cascade_by_checks_needs_checks_and_names_that_exist():
 def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_samples(shared):
     from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "mot_date", columns=["correct"])
+    opinions, truth = read_pool(shared / "recorded" / "mot_date")
     right, escalated = [], []
     for seed in range(5):
         rows = np.random.default_rng(seed).permutation(len(opinions.ids))
@@ -302,7 +302,7 @@ def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_s
 def test_gpt_4_behind_gpt_3_5_by_docstring_tests_is_better_than_both(shared):
     from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs", columns=["correct", "visible_pass"])
+    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs")
     order = ["ldbseed:gpt-3.5-turbo-0613", "ldbseed:gpt-4-1106-preview"]
     fitted = METHODS["checked"](opinions, truth, order=order)
     decision = decide(fitted, opinions)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from w2s.config.values import Count, Share
 from w2s.ensemble.ballots import NotApplicable
 from w2s.ensemble.votes import count_votes, split_winners, vote_shares
 from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
@@ -27,10 +28,10 @@ def consistency(
     weak: list[str] | None = None,
     strong: list[str] | None = None,
     by: Literal["vote", "verification"] = "vote",
-    samples: int | None = None,
+    samples: Count | None = None,
     abstentions: bool = True,
-    tolerance: float = 0.0,
-    escalate: float | None = None,
+    tolerance: Share = 0.0,
+    escalate: Share | None = None,
 ) -> Fitted:
     """Consistency cascade: the weak samples' vote where they agree, else the strong members' vote.
 
@@ -46,10 +47,6 @@ def consistency(
     accurate one that escalates at most this share of the fit questions. Left out, `strong` is the most accurate model
     and `weak` all models with more samples than it has.
     """
-    check_share("tolerance", tolerance)
-    check_share("escalate", escalate)
-    if samples is not None and samples < 1:
-        raise BadInput(f"samples: {samples!r} given; allowed: at least 1")
     if not (opinions.answer_MN >= 0).any() or not (truth.gold_N > -2).any():
         raise NotApplicable("it needs recorded answers and questions with gold")
     model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
@@ -171,7 +168,7 @@ def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samp
     return ordered[np.array(rank) < (samples or len(members))]
 
 
-def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: int = 3) -> Fitted:
+def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: Count = 3) -> Fitted:
     """Test cascade for code: the first program that passes the visible checks, from cheap to dear; the last as it is.
 
     `order` names the members. Left out, it is the `length` most accurate members that have checks: from cheap to dear
@@ -188,8 +185,6 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
             if len(place) != 1:
                 raise BadInput(f"order: {name!r} given; {len(place)} members have this name")
         return Fitted("checked", opinions.members[np.concatenate(places).astype(int)], {})
-    if length < 1:
-        raise BadInput(f"length: {length!r} given; allowed: at least 1")
     right_M = mean_known(truth.right_MN)
     cost_M = right_M if opinions.cost_MN is None else mean_known(opinions.cost_MN)
     able = np.flatnonzero(np.isfinite(opinions.check_MN).any(1)).tolist()
@@ -221,12 +216,6 @@ def mean_known(values_MN: np.ndarray) -> np.ndarray:
     """The mean of each member's recorded values, rounded so that the order of the questions breaks no tie."""
     found_MN = np.isfinite(values_MN)
     return np.round(np.where(found_MN, values_MN, 0).sum(1, dtype=np.float64) / np.maximum(found_MN.sum(1), 1), 12)
-
-
-def check_share(option: str, value: float | None) -> None:
-    """Raises a BadInput unless it is from 0 to 1, or not given."""
-    if value is not None and not 0 <= value <= 1:
-        raise BadInput(f"{option}: {value!r} given; allowed: 0 to 1")
 
 
 METHODS = {"consistency": consistency, "checked": checked}

@@ -13,21 +13,28 @@ only one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
+from w2s.config.values import Count, NotNegative, Range
 from w2s.ensemble.alphas import decorrelated
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.dependence import NEAR_COPY, near_copies
 from w2s.ensemble.votes import count_votes, vote_cells
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.store.records import BadInput
 
 BLOCK = 16_384  # questions: a block's arrays stay in the processor's cache
+Candidates = Annotated[int, Range("2 or more", at_least=2)]
 
 
 def one_coin(
-    opinions: Opinions, truth: Truth, *, iterations: int = 50, tolerance: float = 1e-5, open_candidates: int = 10
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    iterations: Count = 50,
+    tolerance: NotNegative = 1e-5,
+    open_candidates: Candidates = 10,
 ) -> Fitted:
     """One-coin Dawid-Skene: one reliability per member, wrong answers even over the other candidates; without gold.
 
@@ -35,11 +42,9 @@ def one_coin(
     differ from question to question. A question without choices is taken to have `open_candidates`, those included that
     nobody gave. One right and one wrong answer are added to each member, so that none is certain.
     """
-    check_turns(iterations, tolerance)
     answer_MN, count_N, open_N, groups = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
-    own_M = np.arange(len(answer_MN))
-    reliability_M = fit_coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
+    reliability_M = fit_coins(answer_MN, count_N, room_N, np.arange(len(answer_MN)), iterations, tolerance)
     meta = {"open_groups": groups, "open_candidates": open_candidates}
     return Fitted("coins", opinions.members, {"reliability_M": reliability_M}, meta)
 
@@ -62,11 +67,11 @@ def dependent_coins(
     opinions: Opinions,
     truth: Truth,
     *,
-    threshold: float = NEAR_COPY,
-    iterations: int = 50,
-    tolerance: float = 1e-5,
-    open_candidates: int = 10,
-    most_questions: int = 200_000,
+    threshold: Annotated[float, Range("above 0, up to 1", above=0, at_most=1)] = NEAR_COPY,
+    iterations: Count = 50,
+    tolerance: NotNegative = 1e-5,
+    open_candidates: Candidates = 10,
+    most_questions: Count = 200_000,
 ) -> Fitted:
     """Weighted vote in which members that err together share their say, found without gold. Ours.
 
@@ -75,11 +80,6 @@ def dependent_coins(
     member is judged by the posterior of the others (copies excluded), and the alphas are those of the inverse
     covariance of these errors (`alphas.decorrelated`). Of more than `most_questions` evenly spaced ones are used.
     """
-    check_turns(iterations, tolerance)
-    if not 0 < threshold <= 1:
-        raise BadInput(f"threshold: {threshold!r} given; allowed: above 0, at most 1")
-    if most_questions < 1:
-        raise BadInput(f"most_questions: {most_questions!r} given; allowed: a whole number above 0")
     answer_MN, count_N, open_N, _ = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
     step = -(-len(count_N) // most_questions)
@@ -221,15 +221,11 @@ def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
     """Whether each question is of one of these groups."""
-    if not groups:
-        return np.zeros(len(group_N), dtype=bool)
-    return np.isin(group_N.astype(str), groups)
+    return np.isin(group_N.astype(str), groups) if groups else np.zeros(len(group_N), dtype=bool)
 
 
 def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
     """How many candidates each question has to choose from, those included that nobody gave; at least 2."""
-    if open_candidates < 2:
-        raise BadInput(f"open_candidates: {open_candidates!r} given; allowed: a whole number, at least 2")
     return np.maximum(np.where(open_N, np.maximum(count_N + 1, open_candidates), count_N), 2)
 
 
@@ -244,14 +240,6 @@ def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
 def blocks(rows: int) -> Iterator[slice]:
     """Slices of at most BLOCK questions that cover all of them in order."""
     return (slice(first, min(first + BLOCK, rows)) for first in range(0, rows, BLOCK))
-
-
-def check_turns(iterations: int, tolerance: float) -> None:
-    """Raises a BadInput for an option out of range."""
-    if iterations < 1:
-        raise BadInput(f"iterations: {iterations!r} given; allowed: a whole number above 0")
-    if not 0 <= tolerance < np.inf:
-        raise BadInput(f"tolerance: {tolerance!r} given; allowed: 0 or a number above it")
 
 
 METHODS = {"one_coin": one_coin, "dependent_coins": dependent_coins}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from w2s.config.values import NotNegative
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.confidence import fit_quantiles, ranks
 from w2s.pools.logistic import first_rows, fit_conditional
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.store.records import BadInput
 
 LEAST_LOG = float(np.log(1e-6))
 
@@ -23,9 +23,9 @@ def logistic(
     opinions: Opinions,
     truth: Truth,
     *,
-    l2: float = 1.0,
-    l2_group: float = 20.0,
-    l2_position: float = 20.0,
+    l2: NotNegative = 1.0,
+    l2_group: NotNegative = 20.0,
+    l2_position: NotNegative = 20.0,
     by_group: bool = True,
     by_position: bool = True,
 ) -> Fitted:
@@ -36,9 +36,6 @@ def logistic(
     k and on the rank of its confidence. The maximum a posteriori under normal priors of precision l2, l2_group and
     l2_position (0 and above; large ones switch a part off). What a group lacks in questions it takes from the rest.
     """
-    for name, value in (("l2", l2), ("l2_group", l2_group), ("l2_position", l2_position)):
-        if value < 0:
-            raise BadInput(f"{name}: {value!r} given; allowed: 0 and above")
     design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
     theta_F = fit_conditional(design, opinions.count_N, truth.gold_N, penalty_F)
     return Fitted("logistic", opinions.members, {**arrays, "theta_F": theta_F})

@@ -5,15 +5,17 @@ They start from the logistic stacking of `stacking`: its out-of-fold log-probabi
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from w2s.config.values import Count, Range
 from w2s.ensemble.votes import count_votes
 from w2s.pools.confidence import ranks
 from w2s.pools.logistic import fit_conditional
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 from w2s.pools.stacking import apply_logistic, normal, prepare
-from w2s.store.records import BadInput
 
 FOLDS = 2
 PENALTIES = (1.0, 20.0, 20.0)  # the defaults of `stacking.logistic`
@@ -23,10 +25,10 @@ def gradient_boosted(
     opinions: Opinions,
     truth: Truth,
     *,
-    trees: int = 60,
+    trees: Count = 60,
     learning_rate: float = 0.06,
-    leaves: int = 8,
-    least_rows: int = 40,
+    leaves: Annotated[int, Range("2 or more", at_least=2)] = 8,
+    least_rows: Count = 40,
     seed: int = 0,
 ) -> Fitted:
     """Gradient-boosted stacking: trees over who voted for a candidate, who for another, and who abstained.
@@ -37,9 +39,6 @@ def gradient_boosted(
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
 
-    for name, value in (("trees", trees), ("leaves", leaves - 1), ("least_rows", least_rows)):
-        if value < 1:
-            raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
     design, penalty_F, stacking_arrays = prepare(known, truth.questions(rows), PENALTIES, True, True)
@@ -106,16 +105,9 @@ def features(
         rank_MN = ranks(opinions.score_MN, arrays["logistic:quantiles_MQ"])
         blocks.append(np.where(vote_MC > 0, 1, -1) * rank_MN[:, row_C])
     log_NK = np.log(np.maximum(prior_NK, 1e-9))
-    blocks.append(
-        [
-            votes_NK[row_C, place_C],
-            rival(votes_NK)[row_C, place_C],
-            log_NK[row_C, place_C],
-            log_NK[row_C, place_C] - rival(np.where(opinions.mask_NK, log_NK, -30))[row_C, place_C],
-            place_C,
-            opinions.count_N[row_C],
-        ]
-    )
+    lead_NK = log_NK - rival(np.where(opinions.mask_NK, log_NK, -30))
+    by_candidate = [values_NK[row_C, place_C] for values_NK in (votes_NK, rival(votes_NK), log_NK, lead_NK)]
+    blocks.append([*by_candidate, place_C, opinions.count_N[row_C]])
     return row_C, place_C, np.concatenate(blocks).T.astype(np.float32)
 
 

@@ -69,20 +69,19 @@ def write_fits(folder: Path, judged: list[Judged], pool: Pool) -> list[str]:
     for stale in folder.glob("*.npz"):
         stale.unlink()  # of an earlier run, perhaps on another pool
     remarks = []
-    for method, fitted in zip(judged, judging.map_on_cores(lambda one: refit(one, pool), judged), strict=True):
+
+    def refit(method: Judged) -> Fitted | NotApplicable:
+        try:
+            return methods.fit({"name": method.name, **method.options}, pool.opinions, pool.truth)
+        except NotApplicable as reason:
+            return reason
+
+    for method, fitted in zip(judged, judging.map_on_cores(refit, judged), strict=True):
         if isinstance(fitted, NotApplicable):
             remarks.append(f"{method.name} was judged, but cannot be fitted on all questions: {fitted}")
         else:
             write_fitted(folder / f"{method.name}.npz", fitted)
     return remarks
-
-
-def refit(method: Judged, pool: Pool) -> Fitted | NotApplicable:
-    """A judged method, fitted on all questions, or why it cannot be."""
-    try:
-        return methods.fit({"name": method.name, **method.options}, pool.opinions, pool.truth)
-    except NotApplicable as reason:
-        return reason
 
 
 def drop_needless(settings: Settings, judged: list[Judged], left_out: dict[str, str]) -> list[Judged]:

@@ -10,8 +10,8 @@ import numpy as np
 from w2s.ensemble import dependence
 from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.votes import count_votes
-from w2s.evaluation.pools.judging import Judged, scores
-from w2s.evaluation.statistics import Scores, contrast, rate, wilson
+from w2s.evaluation.pools.judging import Judged, as_list, scores
+from w2s.evaluation.statistics import contrast, rate, wilson
 from w2s.pools import bounds, frontier
 from w2s.pools.records import Opinions, Truth
 
@@ -73,18 +73,9 @@ def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: 
         right_PRN = method.right_PRN[:, :, rows_N]
         points = []
         for at, point in enumerate(method.points):
-            over = over_mixture(right_PRN[at], mixture_PN[at])
-            interval = rate(scores([method.right_PRN[at]], rows_N))
-            points.append(
-                {
-                    "point": point,
-                    "cost": float(cost_P[at]),
-                    "accuracy": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "over_hull": over,
-                }
-            )
+            accuracy = dict(zip(("accuracy", "low", "high"), as_list(rate(scores([right_PRN[at]]))), strict=True))
+            over_hull = over_mixture(right_PRN[at], mixture_PN[at])
+            points.append({"point": point, "cost": float(cost_P[at]), **accuracy, "over_hull": over_hull})
         shown["methods"][method.name] = points
         shown["over_hull_all"][method.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
         own_N = frontier.mixture(cost_M, right_M, 1000 * float(method.cost_RN[:, rows_N].mean())) @ right_MN
@@ -102,9 +93,7 @@ def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: 
 
 def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
     """The paired difference of a method to a mixture of members, with its interval."""
-    ids = np.arange(len(mixture_N))
-    difference = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
-    return [difference.value, difference.low, difference.high]
+    return as_list(contrast(scores([right_RN, np.broadcast_to(mixture_N, right_RN.shape)]), [1, -1]))
 
 
 def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
@@ -117,16 +106,8 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
     for threshold in np.unique(most_N[most_N > 0]):
         covered_N = most_N >= threshold
         low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
-        line.append(
-            {
-                "threshold": float(threshold),
-                "coverage": float(covered_N.mean()),
-                "low": low,
-                "high": high,
-                "precision": float(right_N[covered_N].mean()),
-                "n": int(covered_N.sum()),
-            }
-        )
+        row = {"threshold": float(threshold), "coverage": float(covered_N.mean()), "low": low, "high": high}
+        line.append(row | {"precision": float(right_N[covered_N].mean()), "n": int(covered_N.sum())})
     return line if len(line) <= 60 else [line[at] for at in np.linspace(0, len(line) - 1, 60).astype(int)]
 
 

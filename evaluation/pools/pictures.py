@@ -216,10 +216,9 @@ def agreement(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     figure, (axis,) = canvas(2.7, left=0.07, right=0.97, top=0.95, bottom=0.18)
     x = [100 * row["coverage"] for row in rows]
-    axis.fill_between(
-        x, [100 * row["low"] for row in rows], [100 * row["high"] for row in rows], color=ACCENT, alpha=0.13, lw=0
-    )
-    axis.plot(x, [100 * row["precision"] for row in rows], color=ACCENT, lw=1.8, marker="o", ms=3)
+    low, high, precision = ([100 * row[key] for row in rows] for key in ("low", "high", "precision"))
+    axis.fill_between(x, low, high, color=ACCENT, alpha=0.13, lw=0)
+    axis.plot(x, precision, color=ACCENT, lw=1.8, marker="o", ms=3)
     axis.set_xlim(0, 107)
     axis.set_xticks(range(0, 101, 20))
     axis.margins(y=0.12)

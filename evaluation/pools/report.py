@@ -39,7 +39,6 @@ def render(report: dict[str, Any]) -> str:
         "single_scale": make_scale(report["singles"], best),
         "online_scale": make_scale(report["online"] or [], None),
         "curves": report.get("curves") or {},
-        "together": describe_dependence(report),
         "most_rows": MOST_ROWS,
         "most_members": pictures.MOST_MEMBERS,
         "most_numbers": pictures.MOST_NUMBERS,
@@ -140,17 +139,6 @@ def find_winner(report: dict[str, Any]) -> dict[str, Any] | None:
     return next(iter([*named, *report["methods"]]), None)
 
 
-def describe_dependence(report: dict[str, Any]) -> dict[str, Any] | None:
-    """How many independent voters the members are worth, and the mean correlation of their errors; None if not known.
-
-    They stand under "bounds", or beside the correlations.
-    """
-    bounds, beside = report.get("bounds") or {}, (report.get("curves") or {}).get("correlation") or {}
-    voters = bounds.get("effective_voters", beside.get("effective_voters"))
-    mean = bounds.get("mean_error_correlation", beside.get("mean"))
-    return None if voters is None or mean is None else {"voters": voters, "mean": mean}
-
-
 def has_gap(method: dict[str, Any]) -> bool:
     """Whether there is a difference to the best single model: there is none between it and itself."""
     return method["name"] != SINGLE and method.get("over_best") is not None
@@ -233,22 +221,12 @@ def format_value(method: dict[str, Any], column: str) -> str:
     value = method.get(column)
     if value is None:
         return "–"
-    shown = {
-        "over_plurality": lambda: signed(value[0]),
-        "over_best": lambda: format_gap(value),
-        "over_hull": lambda: format_gap(value),
-        "over_hull_all": lambda: format_gap(value),
-        "abstained": lambda: f"{100 * value:.1f}%",
-        "asked": lambda: f"{value:.1f}",
-        "cost": lambda: price(value),
-        "seconds": lambda: duration(value),
-    }
-    return shown[column]()
-
-
-def format_gap(gap: Sequence[float]) -> str:
-    """'+2.1 (+1.3 to +2.8)'."""
-    return f"{signed(gap[0])} ({signed(gap[1])} to {signed(gap[2])})"
+    if column == "over_plurality":
+        return signed(value[0])
+    if column.startswith("over_"):
+        return f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})"
+    shown = {"abstained": "{:.1%}".format, "asked": "{:.1f}".format, "cost": price, "seconds": duration}
+    return shown[column](value)
 
 
 def signed(share: float) -> str:

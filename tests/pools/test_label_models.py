@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from w2s.config.registry import pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import label_models, one_coin
 from w2s.pools.label_models import METHODS
@@ -265,16 +266,14 @@ def test_a_saved_model_decides_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("option", "value"), [("iterations", 0), ("tolerance", -1.0), ("tolerance", float("nan"))])
 def test_an_option_out_of_range_is_refused(name, option, value):
-    opinions, truth = drawn(17, rows=20)
     with pytest.raises(BadInput, match=f"{option}: .* given; allowed"):
-        METHODS[name](opinions, truth, **{option: value})
+        pick(METHODS, {"name": name, option: value})
 
 
 @pytest.mark.parametrize(("option", "value"), [("threshold", 0.0), ("most_questions", 0), ("open_candidates", 1)])
 def test_an_option_of_the_dependent_coins_out_of_range_is_refused(option, value):
-    opinions, truth = drawn(17, rows=20)
     with pytest.raises(BadInput, match=f"{option}: .* given; allowed"):
-        METHODS["dependent_coins"](opinions, truth, **{option: value})
+        pick(METHODS, {"name": "dependent_coins", option: value})
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -151,13 +151,9 @@ def keep_effective_share(weight_N: np.ndarray, floor: float) -> tuple[np.ndarray
     mislabelled ones, from becoming all that the next learner sees. A floor that rows of weight 0 put out of reach is a
     BadInput.
     """
-    if not 0 <= floor <= 1:
-        raise BadInput(f"effective sample share: {floor!r} given; allowed: 0 to 1")
     weight_N = normalise(check_weights(weight_N))
-    if np.mean(weight_N > 0) < floor:
-        raise BadInput(
-            f"effective sample share: {floor} asked, but only {np.mean(weight_N > 0):.3f} of rows weigh anything"
-        )
+    if (share := np.mean(weight_N > 0)) < floor:
+        raise BadInput(f"effective sample share: {floor} asked, but only {share:.3f} of rows weigh anything")
     log_N, exponent = np.log(np.where(weight_N > 0, weight_N / weight_N.max(), 1)), 1.0
     while effective_share(weight_N) < floor - 1e-9:
         exponent *= 0.9

@@ -150,11 +150,5 @@ def check_temperature(temperature: float) -> None:
         raise BadInput(f"temperature: {temperature!r} given; allowed: a number above 0")
 
 
-COMBINERS = {
-    "uniform_vote": uniform_vote,
-    "plurality": plurality,
-    "mean_probability": mean_probability,
-    "soft_vote": soft_vote,
-    "weighted_vote": weighted_vote,
-    "log_odds": log_odds,
-}
+ALL = (uniform_vote, plurality, mean_probability, soft_vote, weighted_vote, log_odds)
+COMBINERS = {combiner.__name__: combiner for combiner in ALL}

@@ -127,9 +127,8 @@ def lots(ids: np.ndarray) -> np.ndarray:
 
 def explain(keep_N: np.ndarray, words: str, value_N: np.ndarray) -> np.ndarray:
     """why_N: 'kept', or `words` formatted with the row's value."""
-    return np.array(
-        [KEPT if keep else words.format(value) for keep, value in zip(keep_N, value_N, strict=True)], dtype=str
-    )
+    why = [KEPT if keep else words.format(value) for keep, value in zip(keep_N, value_N, strict=True)]
+    return np.array(why, dtype=str)
 
 
 SELECTORS = {"everything": everything, "confidence": confidence, "agreement": agreement, "per_class": per_class}

@@ -34,21 +34,17 @@ class Tail(NamedTuple):
     correlation: float
 
 
-def oracle(right_MN: np.ndarray) -> float:
-    """The share of questions that at least one member solves (of shares of samples: the mean of each question's best).
-
-    Questions of which nothing is known are left out; a ValueError where no other is left.
-    """
-    return float(_best(right_MN).mean())
-
-
 def all_wrong(right_MN: np.ndarray) -> Share:
     """The share of questions to which no member is right at all, with its exact interval (Clopper and Pearson 1934).
 
     A method that takes one of the given answers is right on at most 1 - this share: at most 1 - low of the population
     with 97.5% confidence. Questions of which nothing is known are left out; a member that was not asked is not right.
     """
-    best_N = _best(right_MN)
+    right_MN = np.asarray(right_MN, dtype=np.float64)
+    known_N = np.isfinite(right_MN).any(0)
+    if not known_N.any():
+        raise ValueError("an empty set has no rate")
+    best_N = np.nan_to_num(right_MN[:, known_N]).max(0)
     count, n = int((best_N <= 0).sum()), len(best_N)
     return Share(count / n, *clopper_pearson(count, n), n)
 
@@ -143,14 +139,6 @@ def both_below(x_P: np.ndarray, y_P: np.ndarray, rho_P: np.ndarray) -> np.ndarra
     square_PG = (x_P1**2 + y_P1**2 - 2 * x_P1 * y_P1 * np.sin(angle_PG)) / (2 * np.cos(angle_PG) ** 2)
     area_P = (np.exp(-square_PG) * weight_G).sum(-1) * end_P1[..., 0] / 2
     return special.ndtr(x_P) * special.ndtr(y_P) + area_P / (2 * np.pi)
-
-
-def _best(right_MN: np.ndarray) -> np.ndarray:
-    right_MN = np.asarray(right_MN, dtype=np.float64)
-    known_N = np.isfinite(right_MN).any(0)
-    if not known_N.any():
-        raise ValueError("an empty set has no rate")
-    return np.nan_to_num(right_MN[:, known_N]).max(0)
 
 
 def _given_factor(error_R: np.ndarray, rho: float) -> np.ndarray:

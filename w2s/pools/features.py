@@ -14,25 +14,11 @@ from scipy import sparse
 
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.records import Opinions
-from w2s.store.records import BadInput
 
 BUCKETS = 2**14
 ENOUGH = 4_000
 # Words; a Chinese or Japanese character is a word of its own, because nothing separates words there.
 WORD = r"(?u)[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
-
-
-def fit_features(prompt_N: Sequence[str], *, dimensions: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
-    """idf_B and components_BD (B hash buckets, float32) that `features_of` needs; at most `dimensions` of them.
-
-    Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
-    Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
-    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
-    Raises NotApplicable where there are no prompts.
-    """
-    if dimensions < 1:
-        raise BadInput(f"dimensions: {dimensions!r} given; allowed: at least 1")
-    return dict(decompose(tuple(prompt_N), dimensions, seed))
 
 
 def features_of(arrays: dict[str, np.ndarray], prompt_N: Sequence[str]) -> np.ndarray:
@@ -45,7 +31,7 @@ def fit_described(opinions: Opinions, *, dimensions: int, seed: int) -> dict[str
     """What `described` needs: nothing where the opinions bring features of their own, else `fit_features`."""
     if opinions.features_ND is not None:
         return {}
-    return fit_features(opinions.prompt_N, dimensions=dimensions, seed=seed)
+    return dict(fit_features(tuple(opinions.prompt_N), dimensions, seed))
 
 
 def described(arrays: dict[str, np.ndarray], opinions: Opinions) -> np.ndarray:
@@ -59,8 +45,14 @@ def described(arrays: dict[str, np.ndarray], opinions: Opinions) -> np.ndarray:
 
 # Several routers in a row are fitted on the same prompts: the work on the last few sets of prompts is kept.
 @functools.lru_cache(maxsize=4)
-def decompose(prompts: tuple[str, ...], dimensions: int, seed: int) -> dict[str, np.ndarray]:
-    """The work of `fit_features`."""
+def fit_features(prompts: tuple[str, ...], dimensions: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
+    """idf_B and components_BD (B hash buckets, float32) that `features_of` needs; at most `dimensions` of them.
+
+    Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
+    Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
+    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
+    Raises NotApplicable where there are no prompts.
+    """
     rng = np.random.default_rng(seed)
     counts_NB = count_words(prompts)
     if not counts_NB.nnz:

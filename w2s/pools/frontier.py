@@ -20,7 +20,11 @@ def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
     for at in np.lexsort((-quality_P, cost_P)):
         if corners and quality_P[at] <= quality_P[corners[-1]]:
             continue
-        while len(corners) > 1 and not bends_down(cost_P, quality_P, corners[-2], corners[-1], at):
+        while len(corners) > 1:
+            # Slopes as products: costs may be equal.
+            (run_12, run_23), (rise_12, rise_23) = (np.diff(v[[*corners[-2:], at]]) for v in (cost_P, quality_P))
+            if rise_12 * run_23 > rise_23 * run_12:
+                break  # the slope falls at the last corner
             corners.pop()
         corners.append(int(at))
     return np.array(corners)
@@ -53,18 +57,10 @@ def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarra
 
     Below the cheapest member that one alone (the hull then spends more than `cost`), above the best the best alone.
     """
-    cost_M, quality_M = checked(cost_M, quality_M)
     corners = hull(cost_M, quality_M)
     share_M = np.zeros(len(cost_M))
     share_M[corners] = [np.interp(cost, cost_M[corners], row) for row in np.eye(len(corners))]
     return share_M
-
-
-def bends_down(cost_P: np.ndarray, quality_P: np.ndarray, first: int, second: int, third: int) -> bool:
-    """Whether the slope falls at `second`."""
-    rise_12, run_12 = quality_P[second] - quality_P[first], cost_P[second] - cost_P[first]
-    rise_23, run_23 = quality_P[third] - quality_P[second], cost_P[third] - cost_P[second]
-    return rise_12 * run_23 > rise_23 * run_12
 
 
 def checked(cost_P: np.ndarray, quality_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -65,9 +65,8 @@ def models_files(files: Sequence[Path]) -> list[Path]:
     """
     taken: dict[tuple[Path, str], Path] = {}
     for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):
-        if not RESULTS.search(file.name) and (
-            (key := (file.parent, model_of(file))) not in taken or ".raw." not in file.name
-        ):
+        key = file.parent, model_of(file)
+        if not RESULTS.search(file.name) and (key not in taken or ".raw." not in file.name):
             taken[key] = file
     left_out = sorted(set(files) - set(taken.values()))
     if left_out:

@@ -140,13 +140,11 @@ def shipped() -> dict[str, dict[str, Callable]]:
 
 PLUGIN = shipped()
 BALLOTS = {"plurality", *ALPHAS} - {"best_single"}  # the methods that weigh the voters of a vote
-POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
-NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
-VOTES = {name: weigh for name, weigh in ALPHAS.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
-del VOTES["uniform"]
+VOTES = {name: ALPHAS[name] for name in ("best_single", "accuracy_log_odds", "decorrelated")}
 VOTES |= {"plurality": plurality, "best_single": best_single}
+VOTES |= {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 FAMILIES: dict[str, dict[str, Callable]] = {
-    "votes": {**VOTES, **POOLED},
+    "votes": VOTES,
     "label models": label_models.METHODS,
     "boosting": {name: ALPHAS[name] for name in ("samme", "bagging")},
     "stacking": {**stacking.METHODS, **trees.METHODS},

@@ -169,14 +169,8 @@ def apply_fitted(folder: Path, new: NewOutputs, method: str | None) -> Applied:
     name, report, notes = choose_method(folder, method), read_report(folder), []
     fitted = read_fitted(folder / "fitted" / f"{name}.npz")
     log = report.get("log", {})
-    opinions, truth = read_pool(
-        new.outputs,
-        new.questions,
-        members=fitted.members.tolist(),
-        metrics=log.get("metrics", ()),
-        filters=log.get("filters", ()),
-        notes=notes,
-    )
+    log = {key: log.get(key, ()) for key in ("metrics", "filters")}
+    opinions, truth = read_pool(new.outputs, new.questions, members=fitted.members.tolist(), notes=notes, **log)
     for note in notes:
         say(note)
     # Where nothing says whether an answer was right, a group without answers has abstained.
@@ -209,13 +203,10 @@ def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) ->
     select = pick(SELECTORS, options.select, key="select")
     keep_N, why_N = select(opinions.ids, probs_NK, mask_NK, votes_MNK, opinions.group_N)
     why_N = np.where(silent_N, "no member has an answer", why_N)
-    labels = make_labels(
-        opinions.ids, probs_NK, mask_NK, keep_N & ~silent_N, why_N, soft=options.soft, temperature=options.temperature
-    )
-    examples = [
-        Example(str(key), "recorded", "choice", str(prompt), tuple(texts))
-        for key, prompt, texts in zip(opinions.ids, opinions.prompt_N, opinions.texts_N, strict=True)
-    ]
+    how = {"soft": options.soft, "temperature": options.temperature}
+    labels = make_labels(opinions.ids, probs_NK, mask_NK, keep_N & ~silent_N, why_N, **how)
+    asked = zip(opinions.ids, opinions.prompt_N, opinions.texts_N, strict=True)
+    examples = [Example(str(key), "recorded", "choice", str(prompt), tuple(texts)) for key, prompt, texts in asked]
     return Labelled(applied.method, labels, examples, int((~usable_N).sum()))
 
 

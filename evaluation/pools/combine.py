@@ -100,9 +100,8 @@ def drop_needless(settings: Settings, judged: list[Judged], left_out: dict[str, 
 def judge_online(settings: Settings, specs: list[dict[str, Any]], pool: Pool) -> list[dict[str, Any]]:
     """The online protocol's table, best first; best_single is the best member in hindsight."""
     method = next((methods.online(spec) for spec in specs if spec["name"] in methods.ONLINE), None)
-    columns = judging.judge_online(
-        pool.opinions, pool.truth, method=method, repeats=settings.repeats, seed=settings.seed
-    )
+    splits = {"repeats": settings.repeats, "seed": settings.seed}
+    columns = judging.judge_online(pool.opinions, pool.truth, method=method, **splits)
     rows_N = np.isfinite(next(iter(columns.values()))).all(0)
     rows = [{"name": name, **compare(name, columns, rows_N)} for name in columns]
     return sorted(rows, key=lambda row: -row["accuracy"][0])

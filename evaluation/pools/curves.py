@@ -36,11 +36,8 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
                     total_NK += count_votes(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
                     hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
                     lines[name][at] += hit_N.mean() / (2 * len(halves))
-    return {
-        "number": list(range(1, number + 1)),
-        "lines": {name: line.tolist() for name, line in lines.items()},
-        "floor": copula_line(evidence, number),
-    }
+    shown = {name: line.tolist() for name, line in lines.items()}
+    return {"number": list(range(1, number + 1)), "lines": shown, "floor": copula_line(evidence, number)}
 
 
 def copula_line(evidence: Ballots, number: int) -> list[float] | None:
@@ -84,10 +81,8 @@ def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: 
             shown["aiq"][method.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
     if low < high:
         shown["aiq"]["hull of the single members"] = frontier.aiq(cost_M, right_M, low, high)
-    singles = [
-        {"name": str(name), "cost": float(cost), "accuracy": float(right)}
-        for name, cost, right in zip(opinions.members, cost_M, right_M, strict=True)
-    ]
+    members = zip(opinions.members.tolist(), cost_M.tolist(), right_M.tolist(), strict=True)
+    singles = [dict(zip(("name", "cost", "accuracy"), member, strict=True)) for member in members]
     return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in corners], **shown}
 
 

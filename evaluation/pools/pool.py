@@ -51,15 +51,11 @@ def load_pool(
 ) -> Pool:
     """The pool that the settings describe. outputs, questions: tables in place of the files that the settings name."""
     notes: list[str] = []
-    opinions, truth = read.read_pool(
-        Path(settings.outputs) if outputs is None else outputs,
-        Path(settings.questions) if questions is None and settings.questions else questions,
-        models=settings.models,
-        suite=read_suite(settings.suite, settings.data_root) if settings.suite else None,
-        metrics=settings.metric,
-        filters=settings.filter,
-        notes=notes,
-    )
+    outputs = Path(settings.outputs) if outputs is None else outputs
+    questions = Path(settings.questions) if questions is None and settings.questions else questions
+    suite = read_suite(settings.suite, settings.data_root) if settings.suite else None
+    log = {"metrics": settings.metric, "filters": settings.filter}
+    opinions, truth = read.read_pool(outputs, questions, models=settings.models, suite=suite, notes=notes, **log)
     known = sorted(set(opinions.group_N.tolist()))
     if unknown := sorted(set(settings.groups) - set(known)):
         near = did_you_mean(unknown[0], known)

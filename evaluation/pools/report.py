@@ -27,32 +27,23 @@ MOST_ROWS = 40  # of singles and groups; the rest can be unfolded
 def render(report: dict[str, Any]) -> str:
     """The whole page, in one file that loads nothing else: `report` is the content of combine.json."""
     report = {"online": [], "groups": [], "bounds": None, "unit": "$"} | on_a_line(report)
-    methods, winner = report["methods"], find_winner(report)
-    best = next((method["accuracy"][0] for method in methods if method["name"] == SINGLE), None)
+    best = next((method["accuracy"][0] for method in report["methods"] if method["name"] == SINGLE), None)
     content = {
         "report": report,
         "verdict": make_verdict(report),
         "remarks": make_remarks(report),
-        "winner": winner,
+        "winner": find_winner(report),
         "columns": choose_columns(report),
-        "scale": make_scale(methods, best),
+        "scale": make_scale(report["methods"], best),
         "single_scale": make_scale(report["singles"], best),
         "online_scale": make_scale(report["online"] or [], None),
         "curves": report.get("curves") or {},
-        "most_rows": MOST_ROWS,
-        "most_members": pictures.MOST_MEMBERS,
-        "most_numbers": pictures.MOST_NUMBERS,
-        "most_lines": pictures.MOST_LINES,
         "smallest_group": min([max(one["n"], 1) for one in report["groups"]], default=1),
-        "signed": signed,
-        "price": price,
-        "options": join_options,
-        "has_gap": has_gap,
-        "format_value": format_value,
-        "picked": PICKED,
-        "single": SINGLE,
         "pictures": draw(report),
     }
+    content |= {"picked": PICKED, "single": SINGLE, "most_rows": MOST_ROWS, "most_members": pictures.MOST_MEMBERS}
+    content |= {"most_numbers": pictures.MOST_NUMBERS, "most_lines": pictures.MOST_LINES}
+    content |= {function.__name__: function for function in (signed, price, join_options, has_gap, format_value)}
     return fill("combine.html", content)
 
 
@@ -208,12 +199,11 @@ def table(report: dict[str, Any], rows: int = 15) -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their longest cell, numbers to the right; only the second column is words."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        [cell.ljust(w) if at == 1 else cell.rjust(w) for at, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in lines
-    ]
-    return ["  ".join(row).rstrip() for row in rows]
+    columns = []
+    for at, column in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if at == 1 else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def format_value(method: dict[str, Any], column: str) -> str:

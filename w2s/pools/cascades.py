@@ -59,11 +59,9 @@ def consistency(
     known = truth.gold_N > -2
     arrays = make_curve(count_both(opinions.only(members).questions(known), kind_M, meta), truth.questions(known))
     point = choose_point(arrays["accuracy_P"], arrays["escalated_P"], tolerance, escalate)
-    points = tuple(
-        f"agreement {threshold:.3g}: {share:.0%} escalated" if threshold <= 1 else f"always: {share:.0%} escalated"
-        for threshold, share in zip(arrays["threshold_P"], arrays["escalated_P"], strict=True)
-    )
-    return Fitted("consistency", members, {"kind_M": kind_M, **arrays}, meta, points, point)
+    names = [f"agreement {threshold:.3g}" if threshold <= 1 else "always" for threshold in arrays["threshold_P"]]
+    points = (f"{name}: {share:.0%} escalated" for name, share in zip(names, arrays["escalated_P"], strict=True))
+    return Fitted("consistency", members, {"kind_M": kind_M, **arrays}, meta, tuple(points), point)
 
 
 def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
@@ -130,8 +128,7 @@ def choose_sides(
     else:
         strong_M = find_members("strong", strong, model_M)
     if weak is None:
-        several = models[count > strong_M.sum()]
-        weak_M = np.isin(model_M, several) & ~strong_M
+        weak_M = np.isin(model_M, models[count > strong_M.sum()]) & ~strong_M
         if not weak_M.any():
             raise NotApplicable("no model has more samples than the strong one: name the weak and the strong models")
     else:
@@ -143,17 +140,17 @@ def choose_sides(
 
 def find_members(option: str, patterns: Sequence[str], name_M: np.ndarray) -> np.ndarray:
     """Which members the names or wildcards mean; one that means none is a BadInput."""
-    found_M = np.zeros(len(name_M), bool)
+    if not patterns:
+        raise BadInput(f"{option}: no member is named")
+    named_M = np.zeros(len(name_M), bool)
     for pattern in patterns:
         fits_M = name_M == pattern
         if not fits_M.any():
             fits_M = np.array([fnmatchcase(name, pattern) for name in name_M.tolist()])
         if not fits_M.any():
             raise BadInput(f"{option}: {pattern!r} given; there are: {', '.join(np.unique(name_M)[:9].tolist())}")
-        found_M |= fits_M
-    if not found_M.any():
-        raise BadInput(f"{option}: no member is named")
-    return found_M
+        named_M |= fits_M
+    return named_M
 
 
 def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samples: int | None) -> np.ndarray:
@@ -195,8 +192,8 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
 
 def apply_checked(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """Whose program is taken, and who was asked: all up to it."""
-    checked_MN = opinions.check_MN if opinions.check_MN is not None else np.zeros(opinions.answer_MN.shape)
-    return first_accepted(checked_MN == 1, opinions.answer_MN)
+    passed_MN = np.zeros(opinions.answer_MN.shape, bool) if opinions.check_MN is None else opinions.check_MN == 1
+    return first_accepted(passed_MN, opinions.answer_MN)
 
 
 def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:

@@ -172,9 +172,8 @@ def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> p
         well_quoted = QUOTED.fullmatch(text) is not None
     if not names or not well_quoted or len({name.strip() for name in header} & set(header) - {""}) < len(header):
         raise ValueError("read it row by row")
-    texts = pacsv.ConvertOptions(
-        include_columns=names, column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
-    )
+    texts = pacsv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, TEXT))
+    texts.null_values, texts.strings_can_be_null = [""], True
     return pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=texts)
 
 

@@ -20,13 +20,8 @@ CHUNK = 1_000
 def learn_neighbours(
     features_ND: np.ndarray, target_MN: np.ndarray, *, neighbours: int, prior: float
 ) -> dict[str, np.ndarray]:
-    """Nothing but the questions themselves."""
-    return {
-        "neighbour_ND": features_ND.astype(np.float32),
-        "right_NM": target_MN.T.astype(np.float32),
-        "mean_M": np.nanmean(target_MN, axis=1),
-        "nearest": np.array([neighbours, prior]),
-    }
+    questions = {"neighbour_ND": features_ND.astype(np.float32), "right_NM": target_MN.T.astype(np.float32)}
+    return questions | {"mean_M": np.nanmean(target_MN, axis=1), "nearest": np.array([neighbours, prior])}
 
 
 def estimate_neighbours(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
@@ -43,9 +38,9 @@ def estimate_neighbours(arrays: dict[str, np.ndarray], features_ND: np.ndarray) 
         nearest_CK = np.argpartition(cosine_CN, -count, axis=1)[:, -count:]
         weight_CK = np.maximum(np.take_along_axis(cosine_CN, nearest_CK, 1), 0)
         right_CM = np.einsum("ck,ckm->cm", weight_CK, right_NM[nearest_CK])
-        known_CM = (
-            np.einsum("ck,ckm->cm", weight_CK, known_NM[nearest_CK]) if not complete else weight_CK.sum(1)[:, None]
-        )
+        known_CM = weight_CK.sum(1)[:, None]
+        if not complete:
+            known_CM = np.einsum("ck,ckm->cm", weight_CK, known_NM[nearest_CK])
         quality_MN[:, start : start + CHUNK] = ((right_CM + prior * arrays["mean_M"]) / (known_CM + prior)).T
     return quality_MN
 
@@ -61,7 +56,6 @@ def learn_groups(group_N: np.ndarray, target_MN: np.ndarray, *, prior: float) ->
 
 
 def estimate_groups(arrays: dict[str, np.ndarray], group_N: np.ndarray) -> np.ndarray:
-    """The mean of the question's group."""
     group_G = arrays["group_G"]
     at_N = np.minimum(np.searchsorted(group_G, group_N), len(group_G) - 1)
     return np.where(group_G[at_N] == group_N, arrays["right_GM"][at_N].T, arrays["mean_M"][:, None])
@@ -73,7 +67,6 @@ def learn_logistic(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: f
 
 
 def estimate_logistic(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
-    """The logistic regressions' probabilities."""
     return expit(with_one(features_ND) @ arrays["weight_DM"]).T
 
 
@@ -117,11 +110,10 @@ def learn_factors(
         )
         return float(value), np.concatenate([g.ravel() for g in gradients]).astype(np.float64)
 
-    start = [left_DR[:, :rank] * root_R, root_R[:, None] * right_RM[:rank], weight_DM[-1:]]
-    found = minimize(
-        loss, np.concatenate([s.ravel() for s in start]), jac=True, method="L-BFGS-B", options={"maxiter": 25}
-    )
-    question_DR, member_RM, bias_1M = split(found.x)
+    factors = (left_DR[:, :rank] * root_R, root_R[:, None] * right_RM[:rank], weight_DM[-1:])
+    start = np.concatenate([factor.ravel() for factor in factors])
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 25})
+    question_DR, member_RM, bias_1M = split(best.x)
     bias_M = bias_1M[0] - centre_D @ question_DR @ member_RM
     return {"question_DR": question_DR, "member_RM": member_RM, "bias_M": bias_M}
 
@@ -147,7 +139,6 @@ def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: flo
 
 
 def estimate_linear(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
-    """The regressions' values."""
     return np.clip(features_ND @ arrays["slope_DM"] + arrays["level_M"], *arrays["bounds_2M"]).T
 
 

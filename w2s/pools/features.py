@@ -79,10 +79,8 @@ def count_words(prompts: tuple[str, ...]) -> sparse.csr_matrix:
     """(N, B) log(1 + how often) of the words, each in the bucket of its hash."""
     from sklearn.feature_extraction.text import HashingVectorizer  # imported here: it costs a second
 
-    hashing = HashingVectorizer(
-        n_features=BUCKETS, token_pattern=WORD, norm=None, alternate_sign=False, dtype=np.float32
-    )
-    counts_NB = hashing.transform(prompts)
+    hashing = HashingVectorizer(token_pattern=WORD, n_features=BUCKETS, norm=None, alternate_sign=False)
+    counts_NB = hashing.set_params(dtype=np.float32).transform(prompts)
     counts_NB.data = np.log1p(counts_NB.data)
     return counts_NB
 

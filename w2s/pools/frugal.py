@@ -119,12 +119,8 @@ def candidates(
     beaten_M = cheaper_MM.sum(1) - 1
     rank = sorted(range(len(able)), key=lambda at: (beaten_M[at], -right_M[able[at]], opinions.members[able[at]]))
     kept = sorted(able[rank[:pool]], key=lambda at: (mean_M[at], right_M[at], opinions.members[at]))
-    cost_MN = np.where(opinions.answer_MN == NOT_ASKED, 0, cost_MN)
-    return (
-        opinions.only(opinions.members[kept]),
-        cost_MN[kept].astype(np.float64),
-        truth.right_MN[kept].astype(np.float64),
-    )
+    cost_MN = np.where(opinions.answer_MN == NOT_ASKED, 0, cost_MN)[kept].astype(np.float64)
+    return opinions.only(opinions.members[kept]), cost_MN, truth.right_MN[kept].astype(np.float64)
 
 
 def search(

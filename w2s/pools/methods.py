@@ -156,16 +156,8 @@ FAMILIES: dict[str, dict[str, Callable]] = {
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
 ALL = [name for name in METHODS if name not in PLUGIN["combine"]]
 """What "all" stands for. RL-Focal trains for minutes, so it must be named, or its family."""
-APPLY = {
-    "member": apply_member,
-    "vote": apply_vote,
-    "probabilities": apply_probabilities,
-    **label_models.APPLY,
-    **stacking.APPLY,
-    **trees.APPLY,
-    **routing.APPLY,
-    **frugal.APPLY,
-    **cascades.APPLY,
-    **PLUGIN["combine_apply"],
-}
+APPLY = {"member": apply_member, "vote": apply_vote, "probabilities": apply_probabilities}
+for module in (label_models, stacking, trees, routing, frugal, cascades):
+    APPLY |= module.APPLY
+APPLY |= PLUGIN["combine_apply"]
 ONLINE = PLUGIN["combine_online"]

@@ -66,9 +66,8 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
     own[:, :, 6] = given_MN
     own[:, :, 7] = np.where(given_MN, answer_lengths(opinions), 0)
     if opinions.output_MN is not None:
-        own[:, :, 8] = [
-            [np.log1p(len(text)) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN
-        ]
+        lengths = [[len(text) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN]
+        own[:, :, 8] = np.log1p(lengths)
     if opinions.check_MN is not None:
         own[:, :, 9] = np.nan_to_num(opinions.check_MN)
     shared_NF = np.concatenate(shared, axis=1)
@@ -93,9 +92,8 @@ def fit_scorers(
     """
     size, (x_MNF, usable_MN) = len(opinions.members), (evidence(opinions, arrays), np.isfinite(right_MN))
     usable_MN &= answered(opinions)
-    coef, logit_MN = zip(
-        *(cross_fit(x_MNF[m], right_MN[m], usable_MN[m], fold_N, l2) for m in range(size)), strict=True
-    )
+    fits = [cross_fit(x_MNF[m], right_MN[m], usable_MN[m], fold_N, l2) for m in range(size)]
+    coef, logit_MN = zip(*fits, strict=True)
     score_MMN = np.full((size, size, len(fold_N)), -1.0)
     coef_MMF = np.zeros((size, size, 6))
     for before, at in [(m, m) for m in range(size)] + list(combinations(range(size), 2)):

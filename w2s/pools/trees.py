@@ -46,15 +46,9 @@ def gradient_boosted(
     stacking_arrays["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
     arrays = {f"logistic:{name}": array for name, array in stacking_arrays.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
-    model = HistGradientBoostingClassifier(
-        max_iter=trees,
-        learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=least_rows,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=seed,
-    )
+    sizes = {"max_iter": trees, "max_leaf_nodes": leaves, "min_samples_leaf": least_rows}
+    settings = {"learning_rate": learning_rate, "l2_regularization": 5.0, "early_stopping": False}
+    model = HistGradientBoostingClassifier(**sizes, **settings, random_state=seed)
     # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
     # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
     with threadpool_limits(limits=1, user_api="openmp"):
@@ -131,16 +125,12 @@ def as_arrays(model) -> dict[str, np.ndarray]:
     node_P = np.concatenate(nodes)
     leaf_P = node_P["is_leaf"].astype(bool)
     here_P = np.arange(len(node_P))
-    return {
-        "first_T": first_T,
-        "feature_P": np.where(leaf_P, 0, node_P["feature_idx"]).astype(np.int32),
-        "threshold_P": np.where(leaf_P, np.inf, node_P["num_threshold"]),
-        "left_P": np.where(leaf_P, here_P, node_P["left"] + shift_P).astype(np.int32),
-        "right_P": np.where(leaf_P, here_P, node_P["right"] + shift_P).astype(np.int32),
-        "value_P": node_P["value"],
-        "start": np.asarray(model._baseline_prediction).ravel()[0],
-        "depth": np.array(max(int(tree["depth"].max()) for tree in nodes)),
-    }
+    whole = {"feature_P": np.where(leaf_P, 0, node_P["feature_idx"])}
+    whole |= {f"{side}_P": np.where(leaf_P, here_P, node_P[side] + shift_P) for side in ("left", "right")}
+    arrays = {name: array.astype(np.int32) for name, array in whole.items()}
+    arrays |= {"first_T": first_T, "depth": np.array(max(int(tree["depth"].max()) for tree in nodes))}
+    arrays |= {"threshold_P": np.where(leaf_P, np.inf, node_P["num_threshold"]), "value_P": node_P["value"]}
+    return arrays | {"start": np.asarray(model._baseline_prediction).ravel()[0]}
 
 
 def margins(features_CF: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:

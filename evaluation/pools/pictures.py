@@ -297,12 +297,9 @@ def numbers(phi_MM: np.ndarray, left: float, step: float) -> str:
 def legend(most: float, left: float, top: float, font: float) -> str:
     """The shades from 0 to `most`, with both ends named."""
     start, wide = left + 1.2 * font, 0.6 * font
-    shades = "".join(
-        f'<rect x="{start + wide * at:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{0.8 * font:.1f}" '
-        f"{fill_of((at + 1) / SHADES)}/>"
-        for at in range(SHADES)
-    )
-    line = top + 0.75 * font
+    size = f'y="{top:.1f}" width="{wide:.1f}" height="{0.8 * font:.1f}"'
+    boxes = (f'<rect x="{start + wide * at:.1f}" {size} {fill_of((at + 1) / SHADES)}/>' for at in range(SHADES))
+    shades, line = "".join(boxes), top + 0.75 * font
     return (
         f'{shades}<g font-size="{font:.1f}" fill="var(--soft)"><text x="{left:.1f}" y="{line:.1f}">0</text>'
         f'<text x="{start + wide * (SHADES + 0.8):.1f}" y="{line:.1f}">{most:.2f}</text></g>'

@@ -122,10 +122,11 @@ def test_the_probabilities_of_coins_are_bayes_rule():
 def test_the_turns_of_coins_never_lose_likelihood():
     opinions, _ = drawn(5, most=6)
     answer_MN, count_N, open_N, _ = one_coin.select_voted(opinions)
-    room_N, own_M = one_coin.count_room(count_N, open_N, 10), np.arange(len(answer_MN))
+    room_N = one_coin.count_room(count_N, open_N, 10)
+    votes = one_coin.Votes(answer_MN, count_N, room_N, np.arange(len(answer_MN)))
     reliability_M, found = None, []
     for _ in range(20):
-        right_M, times_M, likelihood = one_coin.coin_turn(answer_MN, count_N, room_N, own_M, reliability_M)
+        right_M, times_M, likelihood = one_coin.coin_turn(votes, reliability_M)
         # The added right and wrong answer are a Beta(2, 2) prior: with it the objective never falls.
         prior = 0 if reliability_M is None else np.log(reliability_M * (1 - reliability_M)).sum() / len(count_N)
         found.append(likelihood + prior)

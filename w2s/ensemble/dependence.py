@@ -74,8 +74,8 @@ def warning(phi_RR: np.ndarray, names: Sequence[str] = (), *, threshold: float =
 
 
 def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
-    """wrong_RN as float64; a ValueError unless it is R > 0 learners by N > 0 rows, from 0 to 1."""
+    """wrong_RN as float64; a ValueError unless it is R > 0 learners by N > 0 rows (or more axes), from 0 to 1."""
     wrong_RN = np.asarray(wrong_RN, dtype=np.float64)
-    if wrong_RN.ndim != 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
+    if wrong_RN.ndim < 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
         raise ValueError("wrong must be learners by rows, at least one of each, from 0 (right) to 1 (wrong)")
     return wrong_RN

@@ -75,8 +75,7 @@ def guessing(given_MKK: np.ndarray, guess_M2: np.ndarray, habit_MK: np.ndarray) 
 
 def guesses(guess_M2: np.ndarray, habit_MK: np.ndarray) -> np.ndarray:
     """MACE's members as confusion matrices."""
-    even_MKK = np.repeat((guess_M2[:, :1] * habit_MK)[:, None], habit_MK.shape[1], axis=1)
-    return even_MKK + guess_M2[:, 1, None, None] * np.eye(habit_MK.shape[1])
+    return (guess_M2[:, :1] * habit_MK)[:, None] + guess_M2[:, 1, None, None] * np.eye(habit_MK.shape[1])
 
 
 def variational(times_MK: np.ndarray, prior: float) -> np.ndarray:

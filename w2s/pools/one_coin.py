@@ -13,7 +13,7 @@ only one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,15 @@ from w2s.pools.records import Decision, Fitted, Opinions, Truth
 
 BLOCK = 16_384  # questions: a block's arrays stay in the processor's cache
 Candidates = Annotated[int, Range("2 or more", at_least=2)]
+
+
+class Votes(NamedTuple):
+    """What coins are fitted on. room_N: how many candidates a question has; members of a cluster share one vote."""
+
+    answer_MN: np.ndarray
+    count_N: np.ndarray
+    room_N: np.ndarray
+    cluster_M: np.ndarray
 
 
 def one_coin(
@@ -44,7 +53,7 @@ def one_coin(
     """
     answer_MN, count_N, open_N, groups = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
-    reliability_M = fit_coins(answer_MN, count_N, room_N, np.arange(len(answer_MN)), iterations, tolerance)
+    reliability_M = fit_coins(Votes(answer_MN, count_N, room_N, np.arange(len(answer_MN))), iterations, tolerance)
     meta = {"open_groups": groups, "open_candidates": open_candidates}
     return Fitted("coins", opinions.members, {"reliability_M": reliability_M}, meta)
 
@@ -87,8 +96,8 @@ def dependent_coins(
     cluster_M = np.arange(len(answer_MN))
     for copies in near_copies(measure_agreement(answer_MN, room_N), threshold=threshold):
         cluster_M[copies] = copies[0]
-    reliability_M = fit_coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
-    wrong_MN = judge_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
+    votes = Votes(answer_MN, count_N, room_N, cluster_M)
+    wrong_MN = judge_by_others(votes, fit_coins(votes, iterations, tolerance))
     nobody_knows_N = np.full(len(count_N), -2)
     alpha_M = decorrelated(np.ones(len(answer_MN)), Ballots(answer_MN, wrong_MN, nobody_knows_N, room_N))
     used = np.flatnonzero(alpha_M > 0)
@@ -109,10 +118,9 @@ def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
     return agreement_MM
 
 
-def judge_by_others(
-    answer_MN: np.ndarray, count_N: np.ndarray, room_N: np.ndarray, cluster_M: np.ndarray, reliability_M: np.ndarray
-) -> np.ndarray:
+def judge_by_others(votes: Votes, reliability_M: np.ndarray) -> np.ndarray:
     """wrong_MN, 0 to 1: the probability of being wrong by the answers outside its cluster; as guessing if mute."""
+    answer_MN, count_N, room_N, cluster_M = votes
     wrong_MN, size = np.empty(answer_MN.shape), int(count_N.max())
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
@@ -127,19 +135,12 @@ def judge_by_others(
     return wrong_MN
 
 
-def fit_coins(
-    answer_MN: np.ndarray,
-    count_N: np.ndarray,
-    room_N: np.ndarray,
-    cluster_M: np.ndarray,
-    iterations: int,
-    tolerance: float,
-) -> np.ndarray:
+def fit_coins(votes: Votes, iterations: int, tolerance: float) -> np.ndarray:
     """reliability_M, between 0 and 1, the same within a cluster: its members that answer share one vote."""
-    same_MM = cluster_M[:, None] == cluster_M
+    same_MM = votes.cluster_M[:, None] == votes.cluster_M
     reliability_M, last = None, -np.inf
     for _ in range(iterations + 1):
-        right_M, times_M, likelihood = coin_turn(answer_MN, count_N, room_N, cluster_M, reliability_M)
+        right_M, times_M, likelihood = coin_turn(votes, reliability_M)
         reliability_M = (same_MM @ right_M + 1) / (same_MM @ times_M + 2)
         if likelihood - last < tolerance:
             break
@@ -147,17 +148,12 @@ def fit_coins(
     return reliability_M
 
 
-def coin_turn(
-    answer_MN: np.ndarray,
-    count_N: np.ndarray,
-    room_N: np.ndarray,
-    cluster_M: np.ndarray,
-    reliability_M: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, float]:
+def coin_turn(votes: Votes, reliability_M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:
     """One turn: (how often each member is probably right, its votes, log-likelihood of a question).
 
     Without reliabilities the shares of the votes stand for the posterior, and the likelihood is -infinity.
     """
+    answer_MN, count_N, room_N, cluster_M = votes
     size, total = int(count_N.max()), -np.inf if reliability_M is None else 0.0
     right_M, times_M = np.zeros(len(answer_MN)), np.zeros(len(answer_MN))
     for rows in blocks(len(count_N)):

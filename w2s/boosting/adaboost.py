@@ -230,13 +230,7 @@ class Samples(NamedTuple):
 
 
 def boosting_round(
-    index: int,
-    learner: str,
-    samples: Samples,
-    *,
-    booster: Callable,
-    share_floor: float = 0.0,
-    least_share: float = 0.0,
+    index: int, learner: str, samples: Samples, *, booster: Callable, share_floor: float = 0.0, least_share: float = 0.0
 ) -> tuple[Round, np.ndarray]:
     """One round's Round record and the next round's weights (sum 1).
 

@@ -124,12 +124,7 @@ def focal_diversity(
 
 
 def exhaustive(
-    alpha_R: np.ndarray,
-    ballots: Ballots,
-    *,
-    k: int = 3,
-    dollars: float | None = None,
-    most_subsets: int = MOST_SUBSETS,
+    alpha_R: np.ndarray, ballots: Ballots, *, k: int = 3, dollars: float | None = None, most_subsets: int = MOST_SUBSETS
 ) -> np.ndarray:
     """Of all subsets of at most k voters, the one whose plurality is right most often.
 

@@ -191,7 +191,9 @@ def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) ->
     if not usable_N.any():
         raise BadInput(f"{outputs}: no question has both a prompt and choices; a student could not be asked them")
     if decision.probs_NK is None:
-        decision = dataclasses.replace(decision, probs_NK=one_hot(decision, opinions))
+        candidate_N = find_answers(decision, opinions)[0]
+        one_hot_NK = (candidate_N[:, None] == np.arange(opinions.mask_NK.shape[1])).astype(np.float64)
+        decision = dataclasses.replace(decision, probs_NK=one_hot_NK)
     # Selectors keep a share of the questions that a student can be asked.
     opinions = opinions.questions(usable_N)
     decision = Decision(decision.abstained_N[usable_N], decision.probs_NK[usable_N, : opinions.mask_NK.shape[1]])
@@ -213,12 +215,6 @@ def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) ->
 def name_input(table: Path | pd.DataFrame) -> str:
     """A file by its path; a table in memory has no name."""
     return str(table) if isinstance(table, Path) else f"a table of {len(table):,} rows"
-
-
-def one_hot(decision: Decision, opinions: Opinions) -> np.ndarray:
-    """The chosen members' answers as distributions; all 0 where there is none."""
-    candidate_N, _, _ = find_answers(decision, opinions)
-    return (candidate_N[:, None] == np.arange(opinions.mask_NK.shape[1])).astype(np.float64)
 
 
 def predictions(answers: Sequence[Answers], opinions: Opinions) -> pa.Table:

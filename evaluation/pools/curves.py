@@ -36,16 +36,12 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
                     total_NK += count_votes(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
                     hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
                     lines[name][at] += hit_N.mean() / (2 * len(halves))
-    shown = {name: line.tolist() for name, line in lines.items()}
-    return {"number": list(range(1, number + 1)), "lines": shown, "floor": copula_line(evidence, number)}
-
-
-def copula_line(evidence: Ballots, number: int) -> list[float] | None:
-    """What equally correlated voters of the pool's mean error could reach by majority; None from an error of 1/2 on."""
+    shown, numbers = {name: line.tolist() for name, line in lines.items()}, list(range(1, number + 1))
+    # What equally correlated voters of the pool's mean error could reach by majority, up to an error of 1/2.
     error, rho = float(evidence.wrong_RN.mean()), bounds.mean_correlation(evidence.wrong_RN[:MOST_MEMBERS])
-    if not 0 < error < 0.5 or not 0 < rho < 1:
-        return None
-    return (1 - bounds.copula_curve(error, rho, np.arange(1, number + 1))).tolist()
+    hopeful = 0 < error < 0.5 and 0 < rho < 1
+    floor = (1 - bounds.copula_curve(error, rho, numbers)).tolist() if hopeful else None
+    return {"number": numbers, "lines": shown, "floor": floor}
 
 
 def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
@@ -111,10 +107,6 @@ def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
     phi_RR = dependence.error_correlation(evidence.wrong_RN)
     size = len(phi_RR)
     mean = float((phi_RR.sum() - size) / (size * (size - 1))) if size > 1 else 0.0
-    return {
-        "members": members[:MOST_MEMBERS].tolist(),
-        "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist(),
-        "effective_voters": dependence.effective_voters(phi_RR),
-        "mean": mean,
-        "warning": dependence.warning(phi_RR, members.tolist()),
-    }
+    shown = {"members": members[:MOST_MEMBERS].tolist(), "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist()}
+    worth = {"effective_voters": dependence.effective_voters(phi_RR), "mean": mean}
+    return shown | worth | {"warning": dependence.warning(phi_RR, members.tolist())}

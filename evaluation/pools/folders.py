@@ -90,7 +90,6 @@ def check_same(out: Path, earlier: Any, recipe: dict[str, Any]) -> None:
 
 
 def in_use(out: Path, reason: str) -> BadInput:
-    """The refusal to write over something."""
     return BadInput(f"out: {out} is in use: {reason}; --out for another place, --replace to replace it")
 
 

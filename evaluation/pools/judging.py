@@ -148,13 +148,11 @@ def judge_online(
 def find_answers(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidate, probability and member of each answer, as `Judged` has them."""
     size = len(here.ids)
-    rows = np.arange(size)
     if decision.member_N is not None:
-        answer_N = here.answer_MN[decision.member_N, rows].astype(int)
+        answer_N = here.answer_MN[decision.member_N, np.arange(size)].astype(int)
         return np.where(decision.abstained_N, -1, np.maximum(answer_N, -1)), np.full(size, np.nan), decision.member_N
-    best_N = decision.probs_NK.argmax(1)
-    candidate_N = np.where(decision.abstained_N, -1, best_N)
-    confidence_N = np.where(candidate_N >= 0, decision.probs_NK[rows, best_N], np.nan)
+    candidate_N = np.where(decision.abstained_N, -1, decision.probs_NK.argmax(1))
+    confidence_N = np.where(candidate_N >= 0, decision.probs_NK.max(1), np.nan)
     return candidate_N, confidence_N, np.full(size, -1)
 
 

@@ -119,7 +119,10 @@ def cost(curve: dict[str, Any], winner: str, unit: str) -> str:
     least = min(paid) / 2  # on a log axis, what costs nothing stands at the left edge
     figure, (axis,) = canvas(3.6, left=0.07, right=0.99, top=0.98, bottom=0.14)
     cost_axis(axis, least, max(paid))
-    draw_hull(axis, hull, least)
+    for (x, y), (x_next, y_next) in pairwise(hull):
+        # Mixing two models at random is a straight line in costs, so a bent one on a log axis.
+        x_T = np.geomspace(max(x, least), max(x_next, least), 40)
+        axis.plot(x_T, 100 * np.interp(x_T, [x, x_next], [y, y_next]), color=SOFT, lw=1, zorder=1)
     for one in curve["singles"]:
         axis.plot(max(one["cost"], least), 100 * one["accuracy"], "o", color=SOFT, ms=4, mfc="none", mew=0.9)
     best = unbeaten(methods)
@@ -162,14 +165,6 @@ def cost_axis(axis, least: float, most: float) -> None:
     ticks = [tick for tick in ticks if least <= tick <= axis.get_xlim()[1]]
     axis.set_xticks(ticks, [f"{tick:,.9g}" for tick in ticks])
     axis.set_xticks([], minor=True)
-
-
-def draw_hull(axis, corners: Sequence[Sequence[float]], least: float) -> None:
-    """Mixing two models at random is a straight line in costs, so a bent one on a log axis."""
-    for (x, y), (x_next, y_next) in pairwise(corners):
-        x_T = np.geomspace(max(x, least), max(x_next, least), 40)
-        y_T = np.interp(x_T, [x, x_next], [y, y_next])
-        axis.plot(x_T, 100 * y_T, color=SOFT, lw=1, zorder=1)
 
 
 def unbeaten(methods: dict[str, Sequence[dict[str, Any]]]) -> list[str]:

@@ -86,9 +86,6 @@ def lm_eval_rows(
     return [row for row in questions.values() if row["group"] in kept], outputs
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
 def parse_file_name(path: Path) -> tuple[str, str]:
     """(task, date) of samples_TASK_DATE.jsonl; the date is '' where there is none."""
     name = re.split(r"\.jsonl?(?:\.gz)?$", path.name)[0]
@@ -145,9 +142,6 @@ def read_metrics(row: dict[str, Any]) -> dict[str, Any]:
     """Every metric in a row that has a value."""
     names = row["metrics"] if isinstance(row.get("metrics"), list) else [name for name in row if name not in FIELDS]
     return {str(name): row[name] for name in names if row.get(name) is not None}
-
-
-# --- one sample ------------------------------------------------------------------------------------------------------
 
 
 def read_question(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
@@ -221,9 +215,6 @@ def read_choices(requests: list[list]) -> list[str]:
 
 def find_choice(choices: list[str], target: str) -> str | None:
     return str(choices.index(target.strip())) if choices.count(target.strip()) == 1 else None
-
-
-# --- a task's filter and metric --------------------------------------------------------------------------------------
 
 
 def choose_metric(samples: Sequence[Sample], metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str, str]:

@@ -75,9 +75,6 @@ def models_files(files: Sequence[Path]) -> list[Path]:
     return sorted(taken.values())
 
 
-# --- evalplus --------------------------------------------------------------------------------------------------------
-
-
 def evalplus_rows(files: Sequence[Path], suite: Suite | None) -> tuple[list[dict], list[dict]]:
     """Rows of questions and of outputs. The models' programs are run, in the sandbox, by the tests of `suite`."""
     if suite is None:

@@ -35,7 +35,6 @@ def best_single(opinions: Opinions, truth: Truth) -> Fitted:
 
 
 def apply_member(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """That member's answer."""
     silent_N = np.isin(opinions.answer_MN[0], (ABSTAINED, NOT_ASKED))
     return Decision(silent_N, member_N=np.zeros(len(opinions.ids), dtype=int))
 

@@ -204,9 +204,7 @@ def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> 
 
 def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Of the questions with a vote: answer_MN, count_N, whether they have no choices, and the groups of such ones."""
-    some_N = np.zeros(len(opinions.ids), dtype=bool)
-    for answer_N in opinions.answer_MN:
-        some_N |= answer_N >= 0
+    some_N = (opinions.answer_MN >= 0).any(0)
     if not some_N.any():
         raise NotApplicable("the answers were not recorded")
     some = slice(None) if some_N.all() else some_N  # a slice copies nothing
@@ -227,9 +225,7 @@ def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) ->
 
 def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
     """As a Decision: nobody's answer is an abstention."""
-    silent_N = np.ones(len(opinions.ids), dtype=bool)
-    for answer_N in opinions.answer_MN:
-        silent_N &= answer_N < 0
+    silent_N = ~(opinions.answer_MN >= 0).any(0)
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK))
 
 

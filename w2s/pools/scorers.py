@@ -64,7 +64,11 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
     own[:, :, 4] = np.where(given_MN, place_MN, 0)
     own[:, :, 5] = own[:, :, 4] * own[:, :, 0]
     own[:, :, 6] = given_MN
-    own[:, :, 7] = np.where(given_MN, answer_lengths(opinions), 0)
+    mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
+    length_NK = np.zeros(mask_NK.shape)
+    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
+    place_NM = np.maximum(opinions.answer_MN, 0).astype(int).T
+    own[:, :, 7] = np.where(given_MN, np.take_along_axis(length_NK, place_NM, axis=1).T, 0)
     if opinions.output_MN is not None:
         lengths = [[len(text) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN]
         own[:, :, 8] = np.log1p(lengths)
@@ -72,14 +76,6 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
         own[:, :, 9] = np.nan_to_num(opinions.check_MN)
     shared_NF = np.concatenate(shared, axis=1)
     return np.concatenate([np.broadcast_to(shared_NF, (members, *shared_NF.shape)), own], axis=2)
-
-
-def answer_lengths(opinions: Opinions) -> np.ndarray:
-    """length_MN: log(1 + characters) of each answer; of no use where nothing was answered."""
-    mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
-    length_NK = np.zeros(mask_NK.shape)
-    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
-    return np.take_along_axis(length_NK, np.maximum(opinions.answer_MN, 0).astype(int).T, axis=1).T
 
 
 def fit_scorers(

@@ -92,9 +92,6 @@ class Part:
     cell: np.ndarray
 
 
-# --- questions -------------------------------------------------------------------------------------------------------
-
-
 def read_questions(source: Source) -> Questions:
     """The whole table; a repeated or missing id and a gold that is no choice are a BadInput."""
     table = pa.Table.from_batches(source.batches(source.columns)).unify_dictionaries()
@@ -130,9 +127,6 @@ def read_questions(source: Source) -> Questions:
 
 def describe_choice(column: str, text: str, count: int) -> str:
     return f"{column}: {text!r} given; allowed: the index of a choice, 0 to {count - 1}, or null"
-
-
-# --- outputs ---------------------------------------------------------------------------------------------------------
 
 
 def read_members(source: Source, models: Sequence[str], members: Sequence[str]) -> Members:

@@ -70,7 +70,7 @@ def token_round(
     judged_N (bool): the rows that the learner did not train on, where errors are measured (default: all). count_T
     (bool): the tokens that carry the answer (default: all); the others are neither judged nor raised for a miss.
 
-    The samples are tokens or, `by` = "answer", rows (`by_answer`). `window` > 0: a miss also raises its
+    The samples are tokens or, `by` = "answer", rows. `window` > 0: a miss also raises its
     neighbours (`near_misses`); the error stays that of the misses. The weights are then tempered to an effective share
     of samples of at least `share_floor`, and capped (`cap_weights`).
     """
@@ -84,8 +84,13 @@ def token_round(
     if by == "token":  # tokens that do not count are not judged, and fare like tokens that were right
         choices_T, judged_T = np.full(len(wrong_T), vocabulary), np.repeat(judged_N, length_N) & count_T
         samples = adaboost.Samples(weight_T, wrong_T * count_T, choices_T, untrained_wrong_T, judged_T)
-    else:
-        samples = by_answer(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
+    else:  # a row weighs what its tokens weigh together, and is wrong if any counted token is; chance is 1 - V^-L
+        counted_N, weight_N = row_sums(count_T, length_N), row_sums(weight_T, length_N)
+        with np.errstate(over="ignore"):
+            choices_N = float(vocabulary) ** counted_N
+        wrong_N, judged_N = answer_wrong(wrong_T, length_N, count_T), judged_N & (counted_N > 0)
+        untrained_N = None if untrained_wrong_T is None else answer_wrong(untrained_wrong_T, length_N, count_T)
+        samples = adaboost.Samples(weight_N, wrong_N, choices_N, untrained_N, judged_N)
     if not samples.judged_S.any():
         raise ValueError("no row that is judged has a token that counts")
     record, new_S = adaboost.boosting_round(index, learner, samples, booster=booster, least_share=least_share)
@@ -94,27 +99,6 @@ def token_round(
         record, new_S = raise_neighbours(record, new_S, near_T, booster=booster, least_share=least_share)
     new_S, _ = adaboost.keep_effective_share(new_S, share_floor)
     return record, cap_weights(new_S if by == "token" else share_out(new_S, length_N), cap=cap)
-
-
-def by_answer(
-    weight_T: np.ndarray,
-    wrong_T: np.ndarray,
-    length_N: np.ndarray,
-    untrained_T: np.ndarray | None,
-    judged_N: np.ndarray,
-    count_T: np.ndarray,
-    vocabulary: int,
-) -> adaboost.Samples:
-    """The rows as samples: a row weighs what its tokens weigh together, and is wrong if any counted token is.
-
-    Chance is 1 - V^-L for L counted tokens. A row without a counted token is neither judged nor wrong.
-    """
-    untrained_N = None if untrained_T is None else answer_wrong(untrained_T, length_N, count_T)
-    counted_N = row_sums(count_T, length_N)
-    with np.errstate(over="ignore"):
-        many_N = float(vocabulary) ** counted_N
-    wrong_N = answer_wrong(wrong_T, length_N, count_T)
-    return adaboost.Samples(row_sums(weight_T, length_N), wrong_N, many_N, untrained_N, judged_N & (counted_N > 0))
 
 
 def raise_neighbours(

@@ -33,13 +33,11 @@ def read_pool(
 ) -> tuple[Opinions, Truth]:
     """The answers of a pool of models, and what is known of right and wrong.
 
-    outputs: a parquet, jsonl, json or csv file with the columns id, model, and optionally sample, answer, correct,
-    score, probs, cost, text, visible_pass, quality; or a folder with outputs.* and questions.*; or lm-eval's
-    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (`suite` has the tasks to judge them by, in
-    the sandbox); or a DataFrame. questions: a file or DataFrame with the columns id, and optionally group, prompt,
-    choices, gold; without it the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null,
-    `quality` (0 to 1) stands in, and without both whether the answer is gold; a recorded flag is trusted even where it
-    says otherwise.
+    outputs: a file or DataFrame with the columns id, model and optionally others (`columns.OUTPUTS`); a folder with
+    outputs.* and questions.*; or logs of lm-eval or evalplus, one file or a folder of them (`logs`; evalplus' programs
+    are judged by `suite`, in the sandbox). questions: a file or DataFrame (`columns.QUESTIONS`); without it the
+    questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in, and
+    without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
 
     models: only these. members: only the models of these members, any of which may be without an answer. Members are
     named after the model, or model#sample where it has several. The candidates of a question without choices are the

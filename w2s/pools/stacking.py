@@ -79,28 +79,30 @@ def evidence(
     answer_V = opinions.answer_MN[member_V, question_V].astype(int)
     row_V = start_N[question_V] + answer_V
     owner_C = np.repeat(np.arange(rows), opinions.count_N)
-    cells, width, penalty = [(row_V, member_V, np.ones(len(row_V)))], members, [np.full(members, penalties[0])]
+    cells, penalty = [], []
+
+    def add(row: np.ndarray, column: np.ndarray, value: np.ndarray, size: int, l2: float) -> None:
+        cells.append((row, column + sum(map(len, penalty)), value))
+        penalty.append(np.full(size, l2))
+
+    one_V = np.ones(len(row_V))
+    add(row_V, member_V, one_V, members, penalties[0])
     groups = arrays["groups"]
     if len(groups):
         group_N = opinions.group_N.astype(str)
         place_N = np.searchsorted(groups, group_N)
         known_V = (groups[np.minimum(place_N, len(groups) - 1)] == group_N)[question_V]
-        column_V = width + place_N[question_V] * members + member_V
-        cells.append((row_V[known_V], column_V[known_V], np.ones(known_V.sum())))
-        width, penalty = width + len(groups) * members, [*penalty, np.full(len(groups) * members, penalties[1])]
+        column_V = place_N[question_V] * members + member_V
+        add(row_V[known_V], column_V[known_V], one_V[known_V], len(groups) * members, penalties[1])
     if arrays["by_position"]:
-        places = 32  # later positions share the last column
-        place_V = np.minimum(answer_V, places - 1)
-        cells.append((row_V, width + place_V * members + member_V, np.ones(len(row_V))))
-        width, penalty = width + places * members, [*penalty, np.full(places * members, penalties[2])]
-        place_C = np.minimum(np.arange(len(owner_C)) - start_N[owner_C], places - 1)
-        cells.append((np.arange(len(owner_C)), width + place_C, np.ones(len(owner_C))))
-        width, penalty = width + places, [*penalty, np.full(places, penalties[2])]
+        places, row_C = 32, np.arange(len(owner_C))  # later positions share the last column
+        add(row_V, np.minimum(answer_V, places - 1) * members + member_V, one_V, places * members, penalties[2])
+        add(row_C, np.minimum(row_C - start_N[owner_C], places - 1), np.ones(len(row_C)), places, penalties[2])
     for row_S, member_S, value_S in slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
-        cells.append((row_S, width + member_S, value_S))
-        width, penalty = width + members, [*penalty, np.full(members, penalties[0])]
+        add(row_S, member_S, value_S, members, penalties[0])
     row, column, value = (np.concatenate(part) for part in zip(*cells, strict=True))
-    return csr_matrix((value, (row, column)), shape=(len(owner_C), width)), np.concatenate(penalty)
+    penalty_F = np.concatenate(penalty)
+    return csr_matrix((value, (row, column)), shape=(len(owner_C), len(penalty_F))), penalty_F
 
 
 def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):

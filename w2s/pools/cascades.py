@@ -15,7 +15,7 @@ import numpy as np
 from w2s.config.values import Count, Share
 from w2s.ensemble.ballots import NotApplicable
 from w2s.ensemble.votes import count_votes, split_winners, vote_shares
-from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
+from w2s.pools.records import NOT_ASKED, Decision, Fitted, Learned, Opinions, Truth, rightness
 from w2s.store.records import BadInput
 
 MOST_POINTS = 100
@@ -91,7 +91,7 @@ def count_both(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.n
     return vote_shares(weak_NK), agreement_N, vote_shares(count_votes(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
-def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
+def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> Learned:
     """threshold_P: the distinct agreements, and one above them all; escalated_P and accuracy_P (0 to 1) at each."""
     weak_NK, agreement_N, strong_NK = votes
     strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)

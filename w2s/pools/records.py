@@ -24,6 +24,8 @@ ABSTAINED = -1  # a row without a readable answer
 NOT_ASKED = -2  # there is no row
 NOT_RECORDED = -3  # whether it was right is known, the answer is not
 
+Learned = dict[str, np.ndarray]  # the arrays of a fitted method, by name
+
 
 @dataclass(frozen=True)
 class Opinions:
@@ -121,7 +123,7 @@ class Fitted:
 
     kind: str
     members: np.ndarray
-    arrays: dict[str, np.ndarray]
+    arrays: Learned
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[str, ...] = ("",)
     point: int = 0

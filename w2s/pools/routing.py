@@ -23,7 +23,7 @@ from w2s.config.values import Count, Positive
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.estimators import ESTIMATORS
 from w2s.pools.features import described, fit_described
-from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth
+from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Learned, Opinions, Truth
 
 FOLDS = 4  # 2 for many questions
 ENOUGH = 4_000
@@ -209,13 +209,13 @@ def canonical(opinions: Opinions, truth: Truth) -> tuple[Opinions, Truth]:
     return opinions, dataclasses.replace(truth, right_MN=truth.right_MN[known[best]])
 
 
-def learn(options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray) -> dict[str, np.ndarray]:
+def learn(options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray) -> Learned:
     """The arrays of all estimators, each under its name."""
     learnt = {name: ESTIMATORS[name][0](what_N, right_MN, **chosen) for name, chosen in options.items()}
     return {f"{name}/{array}": value for name, arrays in learnt.items() for array, value in arrays.items()}
 
 
-def predict(arrays: dict[str, np.ndarray], estimators: Iterable[str], what_N: np.ndarray) -> np.ndarray:
+def predict(arrays: Learned, estimators: Iterable[str], what_N: np.ndarray) -> np.ndarray:
     """quality_MN: the mean of the estimators."""
     return np.mean([ESTIMATORS[name][1](part(arrays, name), what_N) for name in estimators], axis=0)
 
@@ -279,7 +279,7 @@ def sweep(
     return price_P, np.array([paid(price) for price in price_P])
 
 
-def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def part(arrays: Learned, name: str) -> Learned:
     """The arrays of one estimator, under their own names."""
     return {key.removeprefix(name + "/"): value for key, value in arrays.items() if key.startswith(name + "/")}
 

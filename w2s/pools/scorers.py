@@ -14,7 +14,7 @@ from scipy.special import expit
 from w2s.pools.confidence import confidence, fit_quantiles, ranks
 from w2s.pools.features import described, fit_described
 from w2s.pools.logistic import fit_one
-from w2s.pools.records import ABSTAINED, NOT_ASKED, Opinions
+from w2s.pools.records import ABSTAINED, NOT_ASKED, Learned, Opinions
 from w2s.store.records import candidate_mask
 
 KNOTS = 256  # a member's confidence is read as its rank among these quantiles of the fit questions
@@ -29,7 +29,7 @@ def fold_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return np.where(drawn_N < ENOUGH, drawn_N % folds, -1)
 
 
-def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np.ndarray]:
+def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> Learned:
     """What `evidence` needs to describe new questions and answers in the same way."""
     arrays = {}
     if opinions.features_ND is not None or any(opinions.prompt_N):
@@ -47,7 +47,7 @@ def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np
     return arrays
 
 
-def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def evidence(opinions: Opinions, arrays: Learned) -> np.ndarray:
     """evidence_MNF: 1, the prompt's features, its group, the confidence's rank, the answer; 0 where unknown."""
     members, rows = opinions.answer_MN.shape
     shared = [np.ones((rows, 1)), opinions.group_N[:, None] == arrays["groups_G"]]
@@ -79,7 +79,7 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def fit_scorers(
-    opinions: Opinions, right_MN: np.ndarray, arrays: dict[str, np.ndarray], fold_N: np.ndarray, l2: float
+    opinions: Opinions, right_MN: np.ndarray, arrays: Learned, fold_N: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scorers of a member asked first (coef_MF), of m after j (coef_MMF[j, m]); their scores out of fold.
 

@@ -14,7 +14,7 @@ from w2s.config.values import NotNegative
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.confidence import fit_quantiles, ranks
 from w2s.pools.logistic import first_rows, fit_conditional
-from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.records import Decision, Fitted, Learned, Opinions, Truth
 
 LEAST_LOG = float(np.log(1e-6))
 
@@ -43,7 +43,7 @@ def logistic(
 
 def prepare(
     opinions: Opinions, truth: Truth, penalties: tuple[float, float, float], by_group: bool, by_position: bool
-) -> tuple[csr_matrix, np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[csr_matrix, np.ndarray, Learned]:
     """The design of all questions, the penalty of each column, and the arrays by which new questions get the same."""
     rows = np.flatnonzero(truth.gold_N >= 0)
     if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
@@ -67,7 +67,7 @@ def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 
 def evidence(
-    opinions: Opinions, arrays: dict[str, np.ndarray], penalties: tuple[float, float, float]
+    opinions: Opinions, arrays: Learned, penalties: tuple[float, float, float]
 ) -> tuple[csr_matrix, np.ndarray]:
     """The design (C, F), a row for each real candidate of each question in turn, and a penalty for each column.
 

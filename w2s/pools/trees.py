@@ -14,7 +14,7 @@ from w2s.config.values import Count, Range
 from w2s.ensemble.votes import count_votes
 from w2s.pools.confidence import ranks
 from w2s.pools.logistic import fit_conditional
-from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.records import Decision, Fitted, Learned, Opinions, Truth
 from w2s.pools.stacking import apply_logistic, normal, prepare
 
 FOLDS = 2
@@ -81,9 +81,7 @@ def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> De
     return Decision(prior.abstained_N, normal(score_NK, opinions.mask_NK))
 
 
-def features(
-    opinions: Opinions, prior_NK: np.ndarray, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def features(opinions: Opinions, prior_NK: np.ndarray, arrays: Learned) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A row for each candidate with a vote: its question, its position, and float32 features (C, F).
 
     Each member: 1 voted for it, 0 for another, -1 no answer; its confidence's rank with the vote's sign. Then the votes
@@ -113,7 +111,7 @@ def rival(values_NK: np.ndarray) -> np.ndarray:
     return np.where(values_NK == top_N2[:, :1], top_N2[:, 1:], top_N2[:, :1])
 
 
-def as_arrays(model) -> dict[str, np.ndarray]:
+def as_arrays(model) -> Learned:
     """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
 
     scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
@@ -133,7 +131,7 @@ def as_arrays(model) -> dict[str, np.ndarray]:
     return arrays | {"start": np.asarray(model._baseline_prediction).ravel()[0]}
 
 
-def margins(features_CF: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def margins(features_CF: np.ndarray, arrays: Learned) -> np.ndarray:
     """The log-odds of each row: the sum of the leaves that it falls into. A leaf leads to itself."""
     total_C = np.full(len(features_CF), float(arrays["start"]))
     rows = np.arange(len(features_CF))

@@ -103,7 +103,6 @@ def against(method: dict[str, Any], report: dict[str, Any], other: str = "over_b
 
 def make_remarks(report: dict[str, Any]) -> list[str]:
     """What an honest reader asks next, before the remarks that came with the numbers."""
-    report = on_a_line(report)
     remarks, winner = [], find_winner(report)
     by_name = {method["name"]: method for method in report["methods"]}
     picked, votes = by_name.get(PICKED), by_name.get("plurality")

@@ -197,8 +197,6 @@ def stale_reason(committee_accuracy_R: Sequence[float], *, patience: int) -> str
 
     committee_accuracy_R is its accuracy on validation after 1, 2, ... rounds (`diagnostics.accuracy_by_rounds`).
     """
-    if patience < 1:
-        raise BadInput(f"patience: {patience!r} given; allowed: a whole number above 0")
     best = best_rounds(committee_accuracy_R)
     if len(committee_accuracy_R) - best < patience:
         return None

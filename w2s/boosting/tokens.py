@@ -70,9 +70,9 @@ def token_round(
     judged_N (bool): the rows that the learner did not train on, where errors are measured (default: all). count_T
     (bool): the tokens that carry the answer (default: all); the others are neither judged nor raised for a miss.
 
-    The samples are tokens or, `by` = "answer", rows. `window` > 0: a miss also raises its
-    neighbours (`near_misses`); the error stays that of the misses. The weights are then tempered to an effective share
-    of samples of at least `share_floor`, and capped (`cap_weights`).
+    The samples are tokens or, `by` = "answer", rows. `window` > 0: a miss also raises its neighbours (`near_misses`);
+    the error stays that of the misses. The weights are then tempered to an effective share of samples of at least
+    `share_floor`, and capped (`cap_weights`).
     """
     wrong_T = adaboost.check_wrong(wrong_T, len(adaboost.check_weights(weight_T)))
     length_N = np.asarray(length_N)

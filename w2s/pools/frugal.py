@@ -1,8 +1,7 @@
 """FrugalGPT: a cascade whose members' answers are accepted by a learned scorer (Chen et al. 2023, arXiv 2305.05176).
 
-A list of at most three members, asked from cheap to dear. The scorer gives the probability that an answer is right; the
-first answer whose score reaches its stage's threshold is taken, the last one as it is. Lists and thresholds are
-searched on the questions with gold, by scores that come from folds which did not train the scorer.
+Members are asked from cheap to dear. The scorer gives the probability that an answer is right; the first answer whose
+score reaches its stage's threshold is taken, the last one as it is.
 """
 
 from __future__ import annotations

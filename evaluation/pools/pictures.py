@@ -85,11 +85,7 @@ def count_axis(axis, number: np.ndarray) -> None:
         axis.set_xlim(number[0] - 0.3, max(number[-1], number[0] + 1) + 0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         return
-    axis.set_xscale("log")
-    ticks = [tick * 10**power for power in range(5) for tick in (1, 2, 5)]
-    ticks = [tick for tick in ticks if number[0] <= tick <= number[-1]]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.set_xticks([], minor=True)
+    log_axis(axis, number[0], number[-1], (1, 2, 5))
 
 
 def name_ends(axis, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -118,7 +114,9 @@ def cost(curve: dict[str, Any], winner: str, unit: str) -> str:
         return ""
     least = min(paid) / 2  # on a log axis, what costs nothing stands at the left edge
     figure, (axis,) = canvas(3.6, left=0.07, right=0.99, top=0.98, bottom=0.14)
-    cost_axis(axis, least, max(paid))
+    most = max(*paid, 4 * least) * 1.3
+    log_axis(axis, least, most, (1,) if max(paid) > 300 * least else (1, 2, 5))
+    axis.set_xlim(least / 1.15, most)
     for (x, y), (x_next, y_next) in pairwise(hull):
         # Mixing two models at random is a straight line in costs, so a bent one on a log axis.
         x_T = np.geomspace(max(x, least), max(x_next, least), 40)
@@ -157,12 +155,11 @@ def where_ahead(points: Sequence[dict[str, Any]], hull: Sequence[Sequence[float]
     return max(points, key=lambda p: (p["accuracy"] - np.interp(p["cost"], x, y), p["accuracy"]))
 
 
-def cost_axis(axis, least: float, most: float) -> None:
+def log_axis(axis, least: float, most: float, steps: Sequence[int]) -> None:
+    """A log scale with ticks at these multiples of the powers of ten from `least` to `most`."""
     axis.set_xscale("log")
-    axis.set_xlim(least / 1.15, max(most, 4 * least) * 1.3)
-    steps = (1,) if most > 300 * least else (1, 2, 5)
     ticks = [step * 10.0**power for power in range(-9, 10) for step in steps]
-    ticks = [tick for tick in ticks if least <= tick <= axis.get_xlim()[1]]
+    ticks = [tick for tick in ticks if least <= tick <= most]
     axis.set_xticks(ticks, [f"{tick:,.9g}" for tick in ticks])
     axis.set_xticks([], minor=True)
 

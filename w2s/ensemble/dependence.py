@@ -56,19 +56,19 @@ def near_copies(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> list[lis
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
 
-def warning(phi_RR: np.ndarray, names: Sequence[str] = (), *, threshold: float = NEAR_COPY) -> str | None:
+def warning(phi_RR: np.ndarray, names: Sequence[str] = ()) -> str | None:
     """A sentence if learners are near copies or worth less than half their number of voters; else None.
 
     Without `names` they are learners, numbered from 1; with names, members of a pool.
     """
     who = "members" if names else "learners"
     names = list(names) or [str(at + 1) for at in range(len(phi_RR))]
-    size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR, threshold=threshold)
+    size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR)
     worth_words = f"the {size} {who} are worth {worth:.1f} independent voters"
     if groups:
         named = "; ".join(", ".join(names[at] for at in group) for group in groups)
         many = sum(map(len, groups))
-        copies = f"{many} of {size} {who} are near copies (errors correlate above {threshold}: {who} {named})"
+        copies = f"{many} of {size} {who} are near copies (errors correlate above {NEAR_COPY}: {who} {named})"
         return f"{copies}; {worth_words}"
     return f"the {who} err together: {worth_words}" if worth < size / 2 else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import groupby, islice
 from typing import Literal
 
 import numpy as np
@@ -160,9 +161,8 @@ def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samp
         tail = members[place].partition("#")[2]
         return model_M[place], int(tail) if tail.isdigit() else 0, members[place]
 
-    ordered = np.array(sorted(at.tolist(), key=number))
-    rank = [np.sum(model_M[ordered[:place]] == model_M[member]) for place, member in enumerate(ordered)]
-    return ordered[np.array(rank) < (samples or len(members))]
+    by_model = groupby(sorted(at.tolist(), key=number), key=lambda place: model_M[place])
+    return np.array([place for _, places in by_model for place in islice(places, samples)])
 
 
 def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: Count = 3) -> Fitted:

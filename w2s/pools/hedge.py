@@ -32,7 +32,6 @@ def hedge(loss_MN: np.ndarray) -> np.ndarray:
 
 
 def losses_before(loss_MN: np.ndarray) -> np.ndarray:
-    """What each member had lost before each question."""
     return np.cumsum(np.c_[np.zeros(len(loss_MN)), loss_MN[:, :-1]], axis=1)
 
 

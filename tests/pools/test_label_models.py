@@ -96,7 +96,7 @@ def test_mace_equals_crowd_kit_from_the_same_start(seed):
     habit_MK = uniform(1, 1.5).rvs(size=(members, size), random_state=seed)
     guess_M2, habit_MK = (start / start.sum(1, keepdims=True) for start in (guess_M2, habit_MK))
     even_K = np.full(size, 1 / size)
-    answer_MN, count_N = label_models.positions(opinions, 1, 0)
+    answer_MN, count_N = label_models.positions(opinions)
     for _ in range(8):
         tables = label_models.guesses(guess_M2, habit_MK)
         given_MKK, _, _ = label_models.expectation(answer_MN, count_N, tables, even_K)

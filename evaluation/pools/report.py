@@ -28,6 +28,7 @@ def render(report: dict[str, Any]) -> str:
     """The whole page, in one file that loads nothing else: `report` is the content of combine.json."""
     report = {"online": [], "groups": [], "bounds": None, "unit": "$"} | on_a_line(report)
     best = next((method["accuracy"][0] for method in report["methods"] if method["name"] == SINGLE), None)
+    together = (report.get("curves") or {}).get("correlation") or {}
     content = {
         "report": report,
         "verdict": make_verdict(report),
@@ -38,6 +39,7 @@ def render(report: dict[str, Any]) -> str:
         "single_scale": make_scale(report["singles"], best),
         "online_scale": make_scale(report["online"] or [], None),
         "curves": report.get("curves") or {},
+        "together": together if "effective_voters" in together else None,
         "smallest_group": min([max(one["n"], 1) for one in report["groups"]], default=1),
         "pictures": draw(report),
     }

@@ -165,8 +165,11 @@ def test_rows_in_the_order_of_the_questions_are_found_without_a_search(by, monke
 def test_models_can_be_chosen(tmp_path):
     opinions, truth = pool(tmp_path, models=["a"])
     assert opinions.members.tolist() == ["a#0", "a#2", "a#10"]
-    assert opinions.texts_N[2] == ("1,5",)
-    assert truth.gold_N[2] == -1  # nobody who was read gave the gold answer
+    assert opinions.texts_N[2] == ("1,5", "10", "2")
+    opinions, truth = pool(tmp_path, models=["b"])
+    assert opinions.members.tolist() == ["b"]
+    assert opinions.texts_N[2] == ("2",)
+    assert truth.gold_N[2] == 0
     with pytest.raises(BadInput, match=r"outputs.parquet: no model 'bb' \(did you mean 'b'\?\); known: a, b"):
         pool(tmp_path, models=["bb"])
 

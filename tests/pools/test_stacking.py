@@ -96,7 +96,7 @@ def test_the_plain_arrays_of_the_trees_decide_as_scikit_learn_does():
     X = rng.normal(size=(3000, 6)).astype(np.float32)
     y = (X[:, 0] * X[:, 1] + X[:, 2] > 0.3) ^ (rng.random(3000) < 0.1)
     model = HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=11, early_stopping=False).fit(X, y)
-    np.testing.assert_allclose(trees.margins(X, trees.plain(model)), model.decision_function(X), atol=1e-6)
+    np.testing.assert_allclose(trees.margins(X, trees.as_arrays(model)), model.decision_function(X), atol=1e-6)
 
 
 def test_without_gold_or_answers_they_say_so():

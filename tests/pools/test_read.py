@@ -174,6 +174,12 @@ def test_models_can_be_chosen(tmp_path):
         pool(tmp_path, models=["bb"])
 
 
+def test_gold_that_nobody_gave_is_no_candidate(tmp_path):
+    opinions, truth = pool(tmp_path, given=[row for row in GIVEN if row["answer"] != "2"])
+    assert opinions.texts_N[2] == ("1,5", "10")
+    assert truth.gold_N[2] == -1
+
+
 def test_without_flags_the_gold_answer_is_right_and_an_abstention_is_not(tmp_path):
     bare = [{key: row[key] for key in ("id", "model", "answer")} for row in GIVEN[:4]]
     _, truth = pool(tmp_path, given=bare)

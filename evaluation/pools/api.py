@@ -101,13 +101,9 @@ def combine(
     1.0
     """
     pool = pool if isinstance(pool, Pool) else read_pool(pool)
-    flags = dataclasses.asdict(pool.settings) | {
-        "methods": [methods] if isinstance(methods, str) else list(methods),
-        "repeats": repeats,
-        "seed": seed,
-        "online": online,
-        "out": None if out is None else str(out),
-    }
+    flags = dataclasses.asdict(pool.settings) | {"repeats": repeats, "seed": seed, "online": online}
+    flags["methods"] = [methods] if isinstance(methods, str) else list(methods)
+    flags["out"] = None if out is None else str(out)
     settings, specs = read_settings(None, flags, [])
     command = f"w2s.combine({settings.outputs!r}, {settings.methods!r})"
     run_combine(settings, specs, command, pool=dataclasses.replace(pool, settings=settings), replace=replace)

@@ -174,14 +174,8 @@ def apply_fitted(folder: Path, new: NewOutputs, method: str | None) -> Applied:
         plugins = ", ".join(report.get("asked", {}).get("plugins", {})) or "its plug-in"
         raise BadInput(f"method: {name!r} needs a plug-in that is not loaded: {plugins} (--plugins FILE)")
     log = report.get("log", {})
-    opinions, truth = read_pool(
-        new.outputs,
-        new.questions,
-        members=fitted.members.tolist(),
-        metrics=log.get("metrics", ()),
-        filters=log.get("filters", ()),
-        notes=notes,
-    )
+    log = {key: log.get(key, ()) for key in ("metrics", "filters")}
+    opinions, truth = read_pool(new.outputs, new.questions, members=fitted.members.tolist(), notes=notes, **log)
     for note in notes:
         say(note)
     # Where nothing says whether an answer was right, a group without answers has abstained.
@@ -202,7 +196,9 @@ def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) ->
     if not usable_N.any():
         raise BadInput(f"{outputs}: no question has both a prompt and choices; a student could not be asked them")
     if decision.probs_NK is None:
-        decision = dataclasses.replace(decision, probs_NK=one_hot(decision, opinions))
+        candidate_N = find_answers(decision, opinions)[0]
+        one_hot_NK = (candidate_N[:, None] == np.arange(opinions.mask_NK.shape[1])).astype(np.float64)
+        decision = dataclasses.replace(decision, probs_NK=one_hot_NK)
     # Selectors keep a share of the questions that a student can be asked.
     opinions = opinions.questions(usable_N)
     decision = Decision(decision.abstained_N[usable_N], decision.probs_NK[usable_N, : opinions.mask_NK.shape[1]])
@@ -214,25 +210,16 @@ def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) ->
     select = pick(SELECTORS, options.select, key="select")
     keep_N, why_N = select(opinions.ids, probs_NK, mask_NK, votes_MNK, opinions.group_N)
     why_N = np.where(silent_N, "no member has an answer", why_N)
-    labels = make_labels(
-        opinions.ids, probs_NK, mask_NK, keep_N & ~silent_N, why_N, soft=options.soft, temperature=options.temperature
-    )
-    examples = [
-        Example(str(key), "recorded", "choice", str(prompt), tuple(texts))
-        for key, prompt, texts in zip(opinions.ids, opinions.prompt_N, opinions.texts_N, strict=True)
-    ]
+    how = {"soft": options.soft, "temperature": options.temperature}
+    labels = make_labels(opinions.ids, probs_NK, mask_NK, keep_N & ~silent_N, why_N, **how)
+    asked = zip(opinions.ids, opinions.prompt_N, opinions.texts_N, strict=True)
+    examples = [Example(str(key), "recorded", "choice", str(prompt), tuple(texts)) for key, prompt, texts in asked]
     return Labelled(applied.method, labels, examples, int((~usable_N).sum()))
 
 
 def name_input(table: Path | pd.DataFrame) -> str:
     """A file by its path; a table in memory has no name."""
     return str(table) if isinstance(table, Path) else f"a table of {len(table):,} rows"
-
-
-def one_hot(decision: Decision, opinions: Opinions) -> np.ndarray:
-    """The chosen members' answers as distributions; all 0 where there is none."""
-    candidate_N, _, _ = find_answers(decision, opinions)
-    return (candidate_N[:, None] == np.arange(opinions.mask_NK.shape[1])).astype(np.float64)
 
 
 def predictions(answers: Sequence[Answers], opinions: Opinions) -> pa.Table:

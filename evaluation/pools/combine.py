@@ -73,20 +73,19 @@ def write_fits(folder: Path, judged: list[Judged], pool: Pool) -> list[str]:
     for stale in folder.glob("*.npz"):
         stale.unlink()  # of an earlier run, perhaps on another pool
     remarks = []
-    for method, fitted in zip(judged, judging.map_on_cores(lambda one: refit(one, pool), judged), strict=True):
+
+    def refit(method: Judged) -> Fitted | NotApplicable:
+        try:
+            return methods.fit({"name": method.name, **method.options}, pool.opinions, pool.truth)
+        except NotApplicable as reason:
+            return reason
+
+    for method, fitted in zip(judged, judging.map_on_cores(refit, judged), strict=True):
         if isinstance(fitted, NotApplicable):
             remarks.append(f"{method.name} was judged, but cannot be fitted on all questions: {fitted}")
         else:
             write_fitted(folder / f"{method.name}.npz", fitted)
     return remarks
-
-
-def refit(method: Judged, pool: Pool) -> Fitted | NotApplicable:
-    """A judged method, fitted on all questions, or why it cannot be."""
-    try:
-        return methods.fit({"name": method.name, **method.options}, pool.opinions, pool.truth)
-    except NotApplicable as reason:
-        return reason
 
 
 def drop_needless(settings: Settings, judged: list[Judged], left_out: dict[str, str]) -> list[Judged]:
@@ -105,9 +104,8 @@ def drop_needless(settings: Settings, judged: list[Judged], left_out: dict[str, 
 def judge_online(settings: Settings, specs: list[dict[str, Any]], pool: Pool) -> list[dict[str, Any]]:
     """The online protocol's table, best first; best_single is the best member in hindsight."""
     method = next((methods.online(spec) for spec in specs if spec["name"] in methods.ONLINE), None)
-    columns = judging.judge_online(
-        pool.opinions, pool.truth, method=method, repeats=settings.repeats, seed=settings.seed
-    )
+    splits = {"repeats": settings.repeats, "seed": settings.seed}
+    columns = judging.judge_online(pool.opinions, pool.truth, method=method, **splits)
     rows_N = np.isfinite(next(iter(columns.values()))).all(0)
     rows = [{"name": name, **compare(name, columns, rows_N)} for name in columns]
     return sorted(rows, key=lambda row: -row["accuracy"][0])

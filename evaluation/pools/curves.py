@@ -10,8 +10,8 @@ import numpy as np
 from w2s.ensemble import dependence
 from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.votes import count_votes
-from w2s.evaluation.pools.judging import Judged, scores
-from w2s.evaluation.statistics import Scores, contrast, rate, wilson
+from w2s.evaluation.pools.judging import Judged, as_list, scores
+from w2s.evaluation.statistics import contrast, rate, wilson
 from w2s.pools import bounds, frontier
 from w2s.pools.records import Opinions, Truth
 
@@ -36,19 +36,12 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
                     total_NK += count_votes(answer_MN[[member]], total_NK.shape[1], alpha_M[[member]])
                     hit_N = (total_NK.argmax(1) == gold_N) & total_NK.any(1)
                     lines[name][at] += hit_N.mean() / (2 * len(halves))
-    return {
-        "number": list(range(1, number + 1)),
-        "lines": {name: line.tolist() for name, line in lines.items()},
-        "floor": copula_line(evidence, number),
-    }
-
-
-def copula_line(evidence: Ballots, number: int) -> list[float] | None:
-    """What equally correlated voters of the pool's mean error could reach by majority; None from an error of 1/2 on."""
+    shown, numbers = {name: line.tolist() for name, line in lines.items()}, list(range(1, number + 1))
+    # What equally correlated voters of the pool's mean error could reach by majority, up to an error of 1/2.
     error, rho = float(evidence.wrong_RN.mean()), bounds.mean_correlation(evidence.wrong_RN[:MOST_MEMBERS])
-    if not 0 < error < 0.5 or not 0 < rho < 1:
-        return None
-    return (1 - bounds.copula_curve(error, rho, np.arange(1, number + 1))).tolist()
+    hopeful = 0 < error < 0.5 and 0 < rho < 1
+    floor = (1 - bounds.copula_curve(error, rho, numbers)).tolist() if hopeful else None
+    return {"number": numbers, "lines": shown, "floor": floor}
 
 
 def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
@@ -73,18 +66,9 @@ def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: 
         right_PRN = method.right_PRN[:, :, rows_N]
         points = []
         for at, point in enumerate(method.points):
-            over = over_mixture(right_PRN[at], mixture_PN[at])
-            interval = rate(scores([method.right_PRN[at]], rows_N))
-            points.append(
-                {
-                    "point": point,
-                    "cost": float(cost_P[at]),
-                    "accuracy": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "over_hull": over,
-                }
-            )
+            accuracy = dict(zip(("accuracy", "low", "high"), as_list(rate(scores([right_PRN[at]]))), strict=True))
+            over_hull = over_mixture(right_PRN[at], mixture_PN[at])
+            points.append({"point": point, "cost": float(cost_P[at]), **accuracy, "over_hull": over_hull})
         shown["methods"][method.name] = points
         shown["over_hull_all"][method.name] = over_mixture(right_PRN.mean(0), mixture_PN.mean(0))
         own_N = frontier.mixture(cost_M, right_M, 1000 * float(method.cost_RN[:, rows_N].mean())) @ right_MN
@@ -93,18 +77,14 @@ def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: 
             shown["aiq"][method.name] = frontier.aiq(cost_P, right_PRN.mean((1, 2)), low, high)
     if low < high:
         shown["aiq"]["hull of the single members"] = frontier.aiq(cost_M, right_M, low, high)
-    singles = [
-        {"name": str(name), "cost": float(cost), "accuracy": float(right)}
-        for name, cost, right in zip(opinions.members, cost_M, right_M, strict=True)
-    ]
+    members = zip(opinions.members.tolist(), cost_M.tolist(), right_M.tolist(), strict=True)
+    singles = [dict(zip(("name", "cost", "accuracy"), member, strict=True)) for member in members]
     return {"singles": singles, "hull": [[float(cost_M[at]), float(right_M[at])] for at in corners], **shown}
 
 
 def over_mixture(right_RN: np.ndarray, mixture_N: np.ndarray) -> list[float]:
     """The paired difference of a method to a mixture of members, with its interval."""
-    ids = np.arange(len(mixture_N))
-    difference = contrast([Scores(ids, np.array([right_N, mixture_N]).T) for right_N in right_RN], [1, -1])
-    return [difference.value, difference.low, difference.high]
+    return as_list(contrast(scores([right_RN, np.broadcast_to(mixture_N, right_RN.shape)]), [1, -1]))
 
 
 def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict[str, float]]:
@@ -117,16 +97,8 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
     for threshold in np.unique(most_N[most_N > 0]):
         covered_N = most_N >= threshold
         low, high = wilson(right_N[covered_N].sum(), int(covered_N.sum()))
-        line.append(
-            {
-                "threshold": float(threshold),
-                "coverage": float(covered_N.mean()),
-                "low": low,
-                "high": high,
-                "precision": float(right_N[covered_N].mean()),
-                "n": int(covered_N.sum()),
-            }
-        )
+        row = {"threshold": float(threshold), "coverage": float(covered_N.mean()), "low": low, "high": high}
+        line.append(row | {"precision": float(right_N[covered_N].mean()), "n": int(covered_N.sum())})
     return line if len(line) <= 60 else [line[at] for at in np.linspace(0, len(line) - 1, 60).astype(int)]
 
 
@@ -135,10 +107,6 @@ def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
     phi_RR = dependence.error_correlation(evidence.wrong_RN)
     size = len(phi_RR)
     mean = float((phi_RR.sum() - size) / (size * (size - 1))) if size > 1 else 0.0
-    return {
-        "members": members[:MOST_MEMBERS].tolist(),
-        "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist(),
-        "effective_voters": dependence.effective_voters(phi_RR),
-        "mean": mean,
-        "warning": dependence.warning(phi_RR, members.tolist()),
-    }
+    shown = {"members": members[:MOST_MEMBERS].tolist(), "phi": phi_RR[:MOST_MEMBERS, :MOST_MEMBERS].round(4).tolist()}
+    worth = {"effective_voters": dependence.effective_voters(phi_RR), "mean": mean}
+    return shown | worth | {"warning": dependence.warning(phi_RR, members.tolist())}

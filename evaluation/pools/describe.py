@@ -8,11 +8,11 @@ import numpy as np
 
 from w2s.config.registry import summary
 from w2s.evaluation.pools import curves, judging
-from w2s.evaluation.pools.judging import Judged
+from w2s.evaluation.pools.judging import Judged, as_list, scores
 from w2s.evaluation.pools.pool import Pool
 from w2s.evaluation.pools.report import PICKED
 from w2s.evaluation.pools.settings import Settings
-from w2s.evaluation.statistics import Interval, Scores, contrast, rate, smallest_difference
+from w2s.evaluation.statistics import contrast, rate, smallest_difference
 from w2s.pools import bounds
 from w2s.pools.methods import FAMILIES, METHODS
 from w2s.pools.records import ABSTAINED, NOT_ASKED, Opinions, Truth, ballots
@@ -44,10 +44,10 @@ def describe(
     if "plurality" in columns:
         tail, floor, of_votes = describe_votes(pool, halves, rows_N)
     wrong = bounds.all_wrong(gold.right_MN)
-    pair = scores(winner, columns, rows_N, "best_single")
+    pair = scores([columns[winner], columns["best_single"]], rows_N)
     return {
         "command": command,
-        "outputs": name_outputs(settings, opinions),
+        "outputs": settings.outputs + (f" (the first {len(opinions.ids):,} questions)" if settings.limit else ""),
         "unit": settings.unit,
         "log": {"metrics": settings.metric, "filters": settings.filter},
         "questions": len(opinions.ids),
@@ -89,11 +89,6 @@ def describe_votes(
     return tail, floor, shown
 
 
-def name_outputs(settings: Settings, opinions: Opinions) -> str:
-    """The outputs' name; a smoke run is marked as cut wherever it is shown."""
-    return settings.outputs + (f" (the first {len(opinions.ids):,} questions)" if settings.limit else "")
-
-
 def describe_method(method: Judged, columns: dict[str, np.ndarray], rows_N: np.ndarray) -> dict[str, Any]:
     """One method's line of the ranked table."""
     cost = None if method.cost_RN is None else 1000 * float(method.cost_RN[:, rows_N].mean())
@@ -116,24 +111,13 @@ def describe_picked(columns: dict[str, np.ndarray], rows_N: np.ndarray) -> dict[
     return {"name": PICKED, "family": "mixed", "summary": PICKED_WORDS, **empty, **compare(PICKED, columns, rows_N)}
 
 
-def scores(name: str, columns: dict[str, np.ndarray], rows_N: np.ndarray, other: str | None = None) -> list[Scores]:
-    """One column, or two for a paired difference, as the statistics take them."""
-    named = [columns[name]] if other is None else [columns[name], columns[other]]
-    return judging.scores(named, rows_N)
-
-
 def compare(name: str, columns: dict[str, np.ndarray], rows_N: np.ndarray) -> dict[str, Any]:
     """accuracy, and over_best and over_plurality: paired differences; None for a method against itself."""
-    row = {"accuracy": as_list(rate(scores(name, columns, rows_N)))}
+    row = {"accuracy": as_list(rate(scores([columns[name]], rows_N)))}
     for key, other in (("over_best", "best_single"), ("over_plurality", "plurality")):
         there = other in columns and other != name
-        row[key] = as_list(contrast(scores(name, columns, rows_N, other), [1, -1])) if there else None
+        row[key] = as_list(contrast(scores([columns[name], columns[other]], rows_N), [1, -1])) if there else None
     return row
-
-
-def as_list(interval: Interval) -> list[float]:
-    """[value, low, high]."""
-    return [interval.value, interval.low, interval.high]
 
 
 def describe_members(known: Opinions, gold: Truth) -> list[dict[str, Any]]:
@@ -141,14 +125,9 @@ def describe_members(known: Opinions, gold: Truth) -> list[dict[str, Any]]:
     rows = []
     for at, name in enumerate(known.members.tolist()):
         right_N, answer_N = np.nan_to_num(gold.right_MN[at]), known.answer_MN[at]
-        interval = rate(judging.scores([right_N[None]], np.ones(len(known.ids), dtype=bool)))
-        row = {
-            "name": name,
-            "accuracy": as_list(interval),
-            "abstained": float((answer_N == ABSTAINED).mean()),
-            "not_asked": float((answer_N == NOT_ASKED).mean()),
-            "cost": None if known.cost_MN is None else 1000 * float(np.nan_to_num(known.cost_MN[at]).mean()),
-        }
+        row = {"name": name, "accuracy": as_list(rate(scores([right_N[None]])))}
+        row |= {"abstained": float((answer_N == ABSTAINED).mean()), "not_asked": float((answer_N == NOT_ASKED).mean())}
+        row["cost"] = None if known.cost_MN is None else 1000 * float(np.nan_to_num(known.cost_MN[at]).mean())
         rows.append(row)
     return sorted(rows, key=lambda row: -row["accuracy"][0])
 
@@ -162,14 +141,9 @@ def describe_groups(
         here_N = rows_N & (opinions.group_N == group)
         right_M = np.nan_to_num(truth.right_MN[:, here_N]).mean(1)
         best = int(right_M.argmax())
-        row = {
-            "group": str(group),
-            "n": int(here_N.sum()),
-            "winner": float(winner_N[here_N].mean()),
-            "plurality": None if plurality_RN is None else float(plurality_RN[:, here_N].mean()),
-            "best_single": [str(opinions.members[best]), float(right_M[best])],
-        }
-        rows.append(row)
+        row = {"group": str(group), "n": int(here_N.sum()), "winner": float(winner_N[here_N].mean())}
+        row["plurality"] = None if plurality_RN is None else float(plurality_RN[:, here_N].mean())
+        rows.append(row | {"best_single": [str(opinions.members[best]), float(right_M[best])]})
     return rows if len(rows) > 1 else []
 
 

@@ -72,9 +72,8 @@ def check_labels(out: Path, recipe: dict[str, Any], *, replace: bool) -> None:
     names = set(file_names(out))
     known = LABEL_FILES if names & {"labels.json", "labels.npz"} else set()  # questions alone may be anybody's
     if strange := sorted(names - known):
-        raise BadInput(
-            f"out: {out} is in use: it holds {strange[0]}, and not labels alone; --out DIR for another place"
-        )
+        holds = f"it holds {strange[0]}, and not labels alone"
+        raise BadInput(f"out: {out} is in use: {holds}; --out DIR for another place")
     if replace or not names or names == {"labels.npz"}:  # the last: of a run that was killed
         return
     try:
@@ -91,7 +90,6 @@ def check_same(out: Path, earlier: Any, recipe: dict[str, Any]) -> None:
 
 
 def in_use(out: Path, reason: str) -> BadInput:
-    """The refusal to write over something."""
     return BadInput(f"out: {out} is in use: {reason}; --out for another place, --replace to replace it")
 
 

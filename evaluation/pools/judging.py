@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.evaluation.statistics import Scores
+from w2s.evaluation.statistics import Interval, Scores
 from w2s.pools import hedge
 from w2s.pools.methods import apply, fit
 from w2s.pools.records import Decision, Opinions, Truth, rightness, spent
@@ -115,9 +115,8 @@ def judge_one(spec: dict[str, Any], opinions: Opinions, truth: Truth, halves: li
     options = {key: value for key, value in spec.items() if key != "name"}
     costs = (None, None) if opinions.cost_MN is None else (cost_RN, cost_PRN)
     seconds = (time.perf_counter() - began) / (2 * len(halves))
-    return Judged(
-        spec["name"], options, points, right_RN, costs[0], right_PRN, costs[1], asked_RN, *answers, seconds=seconds
-    )
+    measured = (right_RN, costs[0], right_PRN, costs[1], asked_RN)
+    return Judged(spec["name"], options, points, *measured, *answers, seconds)
 
 
 def outcome(decision: Decision, here: Opinions, gold: Truth) -> tuple[np.ndarray, np.ndarray | float]:
@@ -149,13 +148,11 @@ def judge_online(
 def find_answers(decision: Decision, here: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Candidate, probability and member of each answer, as `Judged` has them."""
     size = len(here.ids)
-    rows = np.arange(size)
     if decision.member_N is not None:
-        answer_N = here.answer_MN[decision.member_N, rows].astype(int)
+        answer_N = here.answer_MN[decision.member_N, np.arange(size)].astype(int)
         return np.where(decision.abstained_N, -1, np.maximum(answer_N, -1)), np.full(size, np.nan), decision.member_N
-    best_N = decision.probs_NK.argmax(1)
-    candidate_N = np.where(decision.abstained_N, -1, best_N)
-    confidence_N = np.where(candidate_N >= 0, decision.probs_NK[rows, best_N], np.nan)
+    candidate_N = np.where(decision.abstained_N, -1, decision.probs_NK.argmax(1))
+    confidence_N = np.where(candidate_N >= 0, decision.probs_NK.max(1), np.nan)
     return candidate_N, confidence_N, np.full(size, -1)
 
 
@@ -193,7 +190,12 @@ def picked(judged: Sequence[Judged], halves: Sequence[np.ndarray], rows_N: np.nd
     return best_RN
 
 
-def scores(columns_RN: Sequence[np.ndarray], rows_N: np.ndarray) -> list[Scores]:
+def scores(columns_RN: Sequence[np.ndarray], rows_N: np.ndarray | None = None) -> list[Scores]:
     """Columns of (R, N) as the statistics want them: one `Scores` for each repeat, all of the same questions."""
-    at = np.flatnonzero(rows_N)
-    return [Scores(at, np.array([one[repeat][at] for one in columns_RN]).T) for repeat in range(len(columns_RN[0]))]
+    at = np.arange(columns_RN[0].shape[1]) if rows_N is None else np.flatnonzero(rows_N)
+    return [Scores(at, np.array([row_N[at] for row_N in row_CN]).T) for row_CN in zip(*columns_RN, strict=True)]
+
+
+def as_list(interval: Interval) -> list[float]:
+    """[value, low, high]."""
+    return [interval.value, interval.low, interval.high]

@@ -85,11 +85,7 @@ def count_axis(axis, number: np.ndarray) -> None:
         axis.set_xlim(number[0] - 0.3, max(number[-1], number[0] + 1) + 0.3)
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         return
-    axis.set_xscale("log")
-    ticks = [tick * 10**power for power in range(5) for tick in (1, 2, 5)]
-    ticks = [tick for tick in ticks if number[0] <= tick <= number[-1]]
-    axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.set_xticks([], minor=True)
+    log_axis(axis, number[0], number[-1], (1, 2, 5))
 
 
 def name_ends(axis, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -118,8 +114,13 @@ def cost(curve: dict[str, Any], winner: str, unit: str) -> str:
         return ""
     least = min(paid) / 2  # on a log axis, what costs nothing stands at the left edge
     figure, (axis,) = canvas(3.6, left=0.07, right=0.99, top=0.98, bottom=0.14)
-    cost_axis(axis, least, max(paid))
-    draw_hull(axis, hull, least)
+    most = max(*paid, 4 * least) * 1.3
+    log_axis(axis, least, most, (1,) if max(paid) > 300 * least else (1, 2, 5))
+    axis.set_xlim(least / 1.15, most)
+    for (x, y), (x_next, y_next) in pairwise(hull):
+        # Mixing two models at random is a straight line in costs, so a bent one on a log axis.
+        x_T = np.geomspace(max(x, least), max(x_next, least), 40)
+        axis.plot(x_T, 100 * np.interp(x_T, [x, x_next], [y, y_next]), color=SOFT, lw=1, zorder=1)
     for one in curve["singles"]:
         axis.plot(max(one["cost"], least), 100 * one["accuracy"], "o", color=SOFT, ms=4, mfc="none", mew=0.9)
     best = unbeaten(methods)
@@ -154,22 +155,13 @@ def where_ahead(points: Sequence[dict[str, Any]], hull: Sequence[Sequence[float]
     return max(points, key=lambda p: (p["accuracy"] - np.interp(p["cost"], x, y), p["accuracy"]))
 
 
-def cost_axis(axis, least: float, most: float) -> None:
+def log_axis(axis, least: float, most: float, steps: Sequence[int]) -> None:
+    """A log scale with ticks at these multiples of the powers of ten from `least` to `most`."""
     axis.set_xscale("log")
-    axis.set_xlim(least / 1.15, max(most, 4 * least) * 1.3)
-    steps = (1,) if most > 300 * least else (1, 2, 5)
     ticks = [step * 10.0**power for power in range(-9, 10) for step in steps]
-    ticks = [tick for tick in ticks if least <= tick <= axis.get_xlim()[1]]
+    ticks = [tick for tick in ticks if least <= tick <= most]
     axis.set_xticks(ticks, [f"{tick:,.9g}" for tick in ticks])
     axis.set_xticks([], minor=True)
-
-
-def draw_hull(axis, corners: Sequence[Sequence[float]], least: float) -> None:
-    """Mixing two models at random is a straight line in costs, so a bent one on a log axis."""
-    for (x, y), (x_next, y_next) in pairwise(corners):
-        x_T = np.geomspace(max(x, least), max(x_next, least), 40)
-        y_T = np.interp(x_T, [x, x_next], [y, y_next])
-        axis.plot(x_T, 100 * y_T, color=SOFT, lw=1, zorder=1)
 
 
 def unbeaten(methods: dict[str, Sequence[dict[str, Any]]]) -> list[str]:
@@ -216,10 +208,9 @@ def agreement(rows: Sequence[dict[str, Any]]) -> str:
         return ""
     figure, (axis,) = canvas(2.7, left=0.07, right=0.97, top=0.95, bottom=0.18)
     x = [100 * row["coverage"] for row in rows]
-    axis.fill_between(
-        x, [100 * row["low"] for row in rows], [100 * row["high"] for row in rows], color=ACCENT, alpha=0.13, lw=0
-    )
-    axis.plot(x, [100 * row["precision"] for row in rows], color=ACCENT, lw=1.8, marker="o", ms=3)
+    low, high, precision = ([100 * row[key] for row in rows] for key in ("low", "high", "precision"))
+    axis.fill_between(x, low, high, color=ACCENT, alpha=0.13, lw=0)
+    axis.plot(x, precision, color=ACCENT, lw=1.8, marker="o", ms=3)
     axis.set_xlim(0, 107)
     axis.set_xticks(range(0, 101, 20))
     axis.margins(y=0.12)
@@ -298,12 +289,9 @@ def numbers(phi_MM: np.ndarray, left: float, step: float) -> str:
 def legend(most: float, left: float, top: float, font: float) -> str:
     """The shades from 0 to `most`, with both ends named."""
     start, wide = left + 1.2 * font, 0.6 * font
-    shades = "".join(
-        f'<rect x="{start + wide * at:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{0.8 * font:.1f}" '
-        f"{fill_of((at + 1) / SHADES)}/>"
-        for at in range(SHADES)
-    )
-    line = top + 0.75 * font
+    size = f'y="{top:.1f}" width="{wide:.1f}" height="{0.8 * font:.1f}"'
+    boxes = (f'<rect x="{start + wide * at:.1f}" {size} {fill_of((at + 1) / SHADES)}/>' for at in range(SHADES))
+    shades, line = "".join(boxes), top + 0.75 * font
     return (
         f'{shades}<g font-size="{font:.1f}" fill="var(--soft)"><text x="{left:.1f}" y="{line:.1f}">0</text>'
         f'<text x="{start + wide * (SHADES + 0.8):.1f}" y="{line:.1f}">{most:.2f}</text></g>'

@@ -51,15 +51,11 @@ def load_pool(
 ) -> Pool:
     """The pool that the settings describe. outputs, questions: tables in place of the files that the settings name."""
     notes: list[str] = []
-    opinions, truth = read.read_pool(
-        Path(settings.outputs) if outputs is None else outputs,
-        Path(settings.questions) if questions is None and settings.questions else questions,
-        models=settings.models,
-        suite=read_suite(settings.suite, settings.data_root) if settings.suite else None,
-        metrics=settings.metric,
-        filters=settings.filter,
-        notes=notes,
-    )
+    outputs = Path(settings.outputs) if outputs is None else outputs
+    questions = Path(settings.questions) if questions is None and settings.questions else questions
+    suite = read_suite(settings.suite, settings.data_root) if settings.suite else None
+    log = {"metrics": settings.metric, "filters": settings.filter}
+    opinions, truth = read.read_pool(outputs, questions, models=settings.models, suite=suite, notes=notes, **log)
     known = sorted(set(opinions.group_N.tolist()))
     if unknown := sorted(set(settings.groups) - set(known)):
         near = did_you_mean(unknown[0], known)
@@ -87,14 +83,12 @@ def add_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
     bad = next(((pattern, cost) for pattern, cost in costs.items() if not fits(cost, float) or cost < 0), None)
     if bad:
         raise BadInput(f"costs: {bad[0]}: {bad[1]!r} given; allowed: dollars per answer, 0 and above")
-    price_M = [
-        next((cost for pattern, cost in costs.items() if fnmatchcase(member, pattern)), None)
-        for member in opinions.members
-    ]
-    missing = [str(member) for member, cost in zip(opinions.members, price_M, strict=True) if cost is None]
+    members = opinions.members.tolist()
+    price_M = np.array([next((c for p, c in costs.items() if fnmatchcase(name, p)), np.nan) for name in members])
+    missing = opinions.members[np.isnan(price_M)].tolist()
     if missing and opinions.cost_MN is None:
         raise BadInput(f"costs: no price for {missing[0]!r} ({len(missing)} members in all); a pattern ends in *")
-    cost_MN = np.array([np.nan if cost is None else cost for cost in price_M])[:, None] + np.zeros(len(opinions.ids))
+    cost_MN = price_M[:, None] + np.zeros(len(opinions.ids))
     if opinions.cost_MN is not None:
         cost_MN = np.where(np.isfinite(opinions.cost_MN), opinions.cost_MN, cost_MN)
     return dataclasses.replace(opinions, cost_MN=np.where(opinions.answer_MN == NOT_ASKED, np.nan, cost_MN))

@@ -27,33 +27,25 @@ MOST_ROWS = 40  # of singles and groups; the rest can be unfolded
 def render(report: dict[str, Any]) -> str:
     """The whole page, in one file that loads nothing else: `report` is the content of combine.json."""
     report = {"online": [], "groups": [], "bounds": None, "unit": "$"} | on_a_line(report)
-    methods, winner = report["methods"], find_winner(report)
-    best = next((method["accuracy"][0] for method in methods if method["name"] == SINGLE), None)
+    best = next((method["accuracy"][0] for method in report["methods"] if method["name"] == SINGLE), None)
+    together = (report.get("curves") or {}).get("correlation") or {}
     content = {
         "report": report,
         "verdict": make_verdict(report),
         "remarks": make_remarks(report),
-        "winner": winner,
+        "winner": find_winner(report),
         "columns": choose_columns(report),
-        "scale": make_scale(methods, best),
+        "scale": make_scale(report["methods"], best),
         "single_scale": make_scale(report["singles"], best),
         "online_scale": make_scale(report["online"] or [], None),
         "curves": report.get("curves") or {},
-        "together": describe_dependence(report),
-        "most_rows": MOST_ROWS,
-        "most_members": pictures.MOST_MEMBERS,
-        "most_numbers": pictures.MOST_NUMBERS,
-        "most_lines": pictures.MOST_LINES,
+        "together": together if "effective_voters" in together else None,
         "smallest_group": min([max(one["n"], 1) for one in report["groups"]], default=1),
-        "signed": signed,
-        "price": price,
-        "options": join_options,
-        "has_gap": has_gap,
-        "format_value": format_value,
-        "picked": PICKED,
-        "single": SINGLE,
         "pictures": draw(report),
     }
+    content |= {"picked": PICKED, "single": SINGLE, "most_rows": MOST_ROWS, "most_members": pictures.MOST_MEMBERS}
+    content |= {"most_numbers": pictures.MOST_NUMBERS, "most_lines": pictures.MOST_LINES}
+    content |= {function.__name__: function for function in (signed, price, join_options, has_gap, format_value)}
     return fill("combine.html", content)
 
 
@@ -113,7 +105,6 @@ def against(method: dict[str, Any], report: dict[str, Any], other: str = "over_b
 
 def make_remarks(report: dict[str, Any]) -> list[str]:
     """What an honest reader asks next, before the remarks that came with the numbers."""
-    report = on_a_line(report)
     remarks, winner = [], find_winner(report)
     by_name = {method["name"]: method for method in report["methods"]}
     picked, votes = by_name.get(PICKED), by_name.get("plurality")
@@ -138,17 +129,6 @@ def find_winner(report: dict[str, Any]) -> dict[str, Any] | None:
     """The winning method; the first where the name is not among them; None without methods."""
     named = [method for method in report["methods"] if method["name"] == report.get("winner")]
     return next(iter([*named, *report["methods"]]), None)
-
-
-def describe_dependence(report: dict[str, Any]) -> dict[str, Any] | None:
-    """How many independent voters the members are worth, and the mean correlation of their errors; None if not known.
-
-    They stand under "bounds", or beside the correlations.
-    """
-    bounds, beside = report.get("bounds") or {}, (report.get("curves") or {}).get("correlation") or {}
-    voters = bounds.get("effective_voters", beside.get("effective_voters"))
-    mean = bounds.get("mean_error_correlation", beside.get("mean"))
-    return None if voters is None or mean is None else {"voters": voters, "mean": mean}
 
 
 def has_gap(method: dict[str, Any]) -> bool:
@@ -220,12 +200,11 @@ def table(report: dict[str, Any], rows: int = 15) -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     """Columns as wide as their longest cell, numbers to the right; only the second column is words."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        [cell.ljust(w) if at == 1 else cell.rjust(w) for at, (cell, w) in enumerate(zip(line, widths, strict=True))]
-        for line in lines
-    ]
-    return ["  ".join(row).rstrip() for row in rows]
+    columns = []
+    for at, column in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if at == 1 else cell.rjust(width) for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 def format_value(method: dict[str, Any], column: str) -> str:
@@ -233,22 +212,12 @@ def format_value(method: dict[str, Any], column: str) -> str:
     value = method.get(column)
     if value is None:
         return "–"
-    shown = {
-        "over_plurality": lambda: signed(value[0]),
-        "over_best": lambda: format_gap(value),
-        "over_hull": lambda: format_gap(value),
-        "over_hull_all": lambda: format_gap(value),
-        "abstained": lambda: f"{100 * value:.1f}%",
-        "asked": lambda: f"{value:.1f}",
-        "cost": lambda: price(value),
-        "seconds": lambda: duration(value),
-    }
-    return shown[column]()
-
-
-def format_gap(gap: Sequence[float]) -> str:
-    """'+2.1 (+1.3 to +2.8)'."""
-    return f"{signed(gap[0])} ({signed(gap[1])} to {signed(gap[2])})"
+    if column == "over_plurality":
+        return signed(value[0])
+    if column.startswith("over_"):
+        return f"{signed(value[0])} ({signed(value[1])} to {signed(value[2])})"
+    shown = {"abstained": "{:.1%}".format, "asked": "{:.1f}".format, "cost": price, "seconds": duration}
+    return shown[column](value)
 
 
 def signed(share: float) -> str:

@@ -94,11 +94,10 @@ def read_settings(
     for name, options in specs.items():
         try:
             pick(METHODS, {"name": name, **options}, key="methods")
-        except BadInput as error:
-            problems.append(str(error))
-        else:
             if options.get("seed", 0) < 0:
                 problems.append(f"methods.seed: {options['seed']} given; allowed: 0 and above")
+        except BadInput as error:
+            problems.append(str(error))
     if problems:
         raise BadInput("\n".join(problems))
     return settings, [{"name": name, **options} for name, options in specs.items()]

@@ -59,7 +59,7 @@ def child(folder: Path) -> dict:
     from w2s.pools.records import rightness
 
     started, found = time.perf_counter(), {}
-    opinions, truth = read_pool(folder, columns=[])
+    opinions, truth = read_pool(folder)
     found["read"] = {"seconds": time.perf_counter() - started, "peak_gib": peak_gib()}
     for name in METHODS:
         started, right = time.perf_counter(), 0.0

@@ -314,11 +314,7 @@ def test_the_order_of_rows_changes_no_bit(options, data, shuffle, seed):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(BadInput, match="by: 'row' given"):
-        tokens.uniform(np.array([2]), by="row")
     with pytest.raises(ValueError, match="no token to weigh"):
         tokens.uniform(np.array([0]))
-    with pytest.raises(BadInput, match="window: 1 given with by: answer"):
-        tokens.token_round(0, "r", np.ones(2), [0, 1], [2], booster=SAMME, vocabulary=9, by="answer", window=1)
     with pytest.raises(ValueError, match="the rows have 3 tokens together, but 2 weights"):
         tokens.token_round(0, "r", np.ones(2), [0, 1], [3], booster=SAMME, vocabulary=9)

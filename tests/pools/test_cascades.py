@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from w2s.config.registry import pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import cascades
 from w2s.pools.cascades import METHODS
@@ -203,14 +204,14 @@ def test_questions_without_gold_take_no_part_in_the_fit():
         ({"strong": ["huge*"]}, r"strong: 'huge\*' given; there are"),
         ({"weak": ["small/*"], "strong": ["*cot"]}, "weak: 'small/cot' is among the strong members too"),
         ({"weak": []}, "weak: no member is named"),
-        ({"samples": 0}, "samples: 0 given; allowed: at least 1"),
-        ({"tolerance": -0.1}, "tolerance: -0.1 given; allowed: 0 to 1"),
-        ({"escalate": 35.0}, "escalate: 35.0 given; allowed: 0 to 1"),
+        ({"samples": 0}, "samples: 0 given; allowed: a whole number .above 0. or null"),
+        ({"tolerance": -0.1}, "tolerance: -0.1 given; allowed: a number .from 0 to 1."),
+        ({"escalate": 35.0}, "escalate: 35.0 given; allowed: a number .from 0 to 1. or null"),
     ],
 )
 def test_a_bad_option_is_refused(options, message):
     with pytest.raises(BadInput, match=message):
-        METHODS["consistency"](*random_pool(0), **options)
+        pick(METHODS, {"name": "consistency", **options})(*random_pool(0))
 
 
 def test_without_recorded_answers_there_is_no_agreement():
@@ -279,13 +280,13 @@ def test_a_cascade_by_checks_needs_checks_and_names_that_exist():
     with pytest.raises(BadInput, match="order: no member is named"):
         METHODS["checked"](opinions, truth, order=[])
     with pytest.raises(BadInput, match="length: 0 given"):
-        METHODS["checked"](opinions, truth, length=0)
+        pick(METHODS, {"name": "checked", "length": 0})
 
 
 def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_samples(shared):
     from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "mot_date", columns=["correct"])
+    opinions, truth = read_pool(shared / "recorded" / "mot_date")
     right, escalated = [], []
     for seed in range(5):
         rows = np.random.default_rng(seed).permutation(len(opinions.ids))
@@ -302,7 +303,7 @@ def test_mixtures_of_prompts_reach_88_percent_at_35_percent_escalation_on_real_s
 def test_gpt_4_behind_gpt_3_5_by_docstring_tests_is_better_than_both(shared):
     from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs", columns=["correct", "visible_pass"])
+    opinions, truth = read_pool(shared / "recorded" / "humaneval_programs")
     order = ["ldbseed:gpt-3.5-turbo-0613", "ldbseed:gpt-4-1106-preview"]
     fitted = METHODS["checked"](opinions, truth, order=order)
     decision = decide(fitted, opinions)

@@ -253,7 +253,7 @@ def test_a_bad_option_is_refused(options, message):
 def test_a_cascade_of_sentiment_services_beats_the_best_one_at_a_lower_cost(shared):
     from w2s.pools.read import read_pool
 
-    opinions, truth = read_pool(shared / "recorded" / "frugalml_imdb", columns=["correct", "score", "cost"])
+    opinions, truth = read_pool(shared / "recorded" / "frugalml_imdb")
     right, cost = [], []
     for seed in range(5):
         rows = np.random.default_rng(seed).permutation(len(opinions.ids))

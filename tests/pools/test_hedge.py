@@ -40,13 +40,6 @@ def regret(weight_MN, loss_MN):
 
 
 @given(LOSSES)
-def test_the_tuned_rate_keeps_its_bound_on_any_losses(loss_MN):
-    members, rows = loss_MN.shape
-    weight_MN = hedge(loss_MN, rate=np.sqrt(8 * np.log(members) / rows))
-    assert regret(weight_MN, loss_MN) <= np.sqrt(rows * np.log(members) / 2) + 1e-9
-
-
-@given(LOSSES)
 def test_the_rate_without_a_horizon_keeps_its_bound_at_every_question(loss_MN):
     members, rows = loss_MN.shape
     weight_MN = hedge(loss_MN)
@@ -64,10 +57,7 @@ def test_weights_use_the_past_alone(loss_MN, data):
     assert np.array_equal(hedge(loss_MN)[:, : at + 1], hedge(changed_MN)[:, : at + 1])
 
 
-def test_a_rate_that_is_no_rate_is_refused():
-    for rate in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(BadInput, match="allowed: a number above 0"):
-            hedge(np.zeros((2, 3)), rate=rate)
+def test_losses_out_of_range_are_refused():
     with pytest.raises(ValueError, match="from 0 to 1"):
         hedge(np.full((2, 3), 2.0))
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from w2s.config.registry import pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import label_models, one_coin
 from w2s.pools.label_models import METHODS
@@ -95,7 +96,7 @@ def test_mace_equals_crowd_kit_from_the_same_start(seed):
     habit_MK = uniform(1, 1.5).rvs(size=(members, size), random_state=seed)
     guess_M2, habit_MK = (start / start.sum(1, keepdims=True) for start in (guess_M2, habit_MK))
     even_K = np.full(size, 1 / size)
-    answer_MN, count_N = label_models.positions(opinions, 1, 0)
+    answer_MN, count_N = label_models.positions(opinions)
     for _ in range(8):
         tables = label_models.guesses(guess_M2, habit_MK)
         given_MKK, _, _ = label_models.expectation(answer_MN, count_N, tables, even_K)
@@ -121,10 +122,11 @@ def test_the_probabilities_of_coins_are_bayes_rule():
 def test_the_turns_of_coins_never_lose_likelihood():
     opinions, _ = drawn(5, most=6)
     answer_MN, count_N, open_N, _ = one_coin.select_voted(opinions)
-    room_N, own_M = one_coin.count_room(count_N, open_N, 10), np.arange(len(answer_MN))
+    room_N = one_coin.count_room(count_N, open_N, 10)
+    votes = one_coin.Votes(answer_MN, count_N, room_N, np.arange(len(answer_MN)))
     reliability_M, found = None, []
     for _ in range(20):
-        right_M, times_M, likelihood = one_coin.coin_turn(answer_MN, count_N, room_N, own_M, reliability_M)
+        right_M, times_M, likelihood = one_coin.coin_turn(votes, reliability_M)
         # The added right and wrong answer are a Beta(2, 2) prior: with it the objective never falls.
         prior = 0 if reliability_M is None else np.log(reliability_M * (1 - reliability_M)).sum() / len(count_N)
         found.append(likelihood + prior)
@@ -265,16 +267,14 @@ def test_a_saved_model_decides_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(("option", "value"), [("iterations", 0), ("tolerance", -1.0), ("tolerance", float("nan"))])
 def test_an_option_out_of_range_is_refused(name, option, value):
-    opinions, truth = drawn(17, rows=20)
     with pytest.raises(BadInput, match=f"{option}: .* given; allowed"):
-        METHODS[name](opinions, truth, **{option: value})
+        pick(METHODS, {"name": name, option: value})
 
 
 @pytest.mark.parametrize(("option", "value"), [("threshold", 0.0), ("most_questions", 0), ("open_candidates", 1)])
 def test_an_option_of_the_dependent_coins_out_of_range_is_refused(option, value):
-    opinions, truth = drawn(17, rows=20)
     with pytest.raises(BadInput, match=f"{option}: .* given; allowed"):
-        METHODS["dependent_coins"](opinions, truth, **{option: value})
+        pick(METHODS, {"name": "dependent_coins", option: value})
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -162,23 +162,22 @@ def test_rows_in_the_order_of_the_questions_are_found_without_a_search(by, monke
     assert [known[at].as_py() for at in found] == rows
 
 
-def test_models_and_first_samples_can_be_chosen(tmp_path):
-    opinions, truth = pool(tmp_path, models=["a"], samples=False)
-    assert opinions.members.tolist() == ["a"]
-    assert opinions.texts_N[2] == ("1,5",)
-    assert truth.gold_N[2] == -1  # nobody who was read gave the gold answer
+def test_models_can_be_chosen(tmp_path):
+    opinions, truth = pool(tmp_path, models=["a"])
+    assert opinions.members.tolist() == ["a#0", "a#2", "a#10"]
+    assert opinions.texts_N[2] == ("1,5", "10", "2")
+    opinions, truth = pool(tmp_path, models=["b"])
+    assert opinions.members.tolist() == ["b"]
+    assert opinions.texts_N[2] == ("2",)
+    assert truth.gold_N[2] == 0
     with pytest.raises(BadInput, match=r"outputs.parquet: no model 'bb' \(did you mean 'b'\?\); known: a, b"):
         pool(tmp_path, models=["bb"])
 
 
-def test_only_wanted_columns_are_read(tmp_path):
-    opinions, truth = pool(tmp_path, columns=["cost", "correct"])
-    assert opinions.probs_MNK is opinions.score_MN is opinions.output_MN is opinions.check_MN is None
-    assert opinions.cost_MN is not None
-    assert set(opinions.prompt_N) == set(opinions.group_N) == {""}
-    assert truth.right_MN[3, 0] == 1
-    with pytest.raises(ValueError, match="columns: 'costs' given"):
-        pool(tmp_path, columns=["costs"])
+def test_gold_that_nobody_gave_is_no_candidate(tmp_path):
+    opinions, truth = pool(tmp_path, given=[row for row in GIVEN if row["answer"] != "2"])
+    assert opinions.texts_N[2] == ("1,5", "10")
+    assert truth.gold_N[2] == -1
 
 
 def test_without_flags_the_gold_answer_is_right_and_an_abstention_is_not(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
+from w2s.config.registry import pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import estimators, records, routing
 from w2s.pools.records import NOT_ASKED, NOT_RECORDED, Opinions, Truth, rightness, spent
@@ -222,11 +223,11 @@ def test_what_is_missing_or_out_of_range_is_said():
     with pytest.raises(NotApplicable, match="some members only"):
         routing.knn(dataclasses.replace(opinions, cost_MN=cost_MN), truth)
     with pytest.raises(BadInput, match="neighbours: 0 given"):
-        routing.knn(opinions, truth, neighbours=0)
+        pick(routing.METHODS, {"name": "knn", "neighbours": 0})
     with pytest.raises(BadInput, match="penalty: 0"):
-        routing.classifier(opinions, truth, penalty=0.0)
+        pick(routing.METHODS, {"name": "classifier", "penalty": 0.0})
     with pytest.raises(BadInput, match="budgets_per_1000"):
-        routing.budgeted(opinions, truth, budgets_per_1000=[0.0])
+        pick(routing.METHODS, {"name": "budgeted", "budgets_per_1000": [0.0]})
 
 
 def features_and_targets(n=500, d=6, members=5):

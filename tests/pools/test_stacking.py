@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from tests.pools.made import made_up, shuffled
+from w2s.config.registry import pick
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import logistic, stacking, trees
 from w2s.pools.records import ABSTAINED, Truth, rightness
@@ -95,7 +96,7 @@ def test_the_plain_arrays_of_the_trees_decide_as_scikit_learn_does():
     X = rng.normal(size=(3000, 6)).astype(np.float32)
     y = (X[:, 0] * X[:, 1] + X[:, 2] > 0.3) ^ (rng.random(3000) < 0.1)
     model = HistGradientBoostingClassifier(max_iter=40, max_leaf_nodes=11, early_stopping=False).fit(X, y)
-    np.testing.assert_allclose(trees.margins(X, trees.plain(model)), model.decision_function(X), atol=1e-6)
+    np.testing.assert_allclose(trees.margins(X, trees.as_arrays(model)), model.decision_function(X), atol=1e-6)
 
 
 def test_without_gold_or_answers_they_say_so():
@@ -103,10 +104,10 @@ def test_without_gold_or_answers_they_say_so():
     unknown = Truth(truth.ids, np.full(30, -2, np.int16), truth.right_MN)
     with pytest.raises(NotApplicable, match="no question with gold has a recorded answer"):
         stacking.logistic(opinions, unknown)
-    with pytest.raises(BadInput, match=r"l2: -1\.0 given; allowed: 0 and above"):
-        stacking.logistic(opinions, truth, l2=-1.0)
-    with pytest.raises(BadInput, match="leaves: 1 given; allowed: 2 and above"):
-        trees.gradient_boosted(opinions, truth, leaves=1)
+    with pytest.raises(BadInput, match=r"l2: -1\.0 given; allowed: a number \(0 or more\)"):
+        pick(stacking.METHODS, {"name": "logistic", "l2": -1.0})
+    with pytest.raises(BadInput, match=r"leaves: 1 given; allowed: a whole number \(2 or more\)"):
+        pick(trees.METHODS, {"name": "gradient_boosted", "leaves": 1})
 
 
 def test_a_fold_without_a_right_answer_is_no_reason_to_stop():

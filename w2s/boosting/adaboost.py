@@ -151,13 +151,9 @@ def keep_effective_share(weight_N: np.ndarray, floor: float) -> tuple[np.ndarray
     mislabelled ones, from becoming all that the next learner sees. A floor that rows of weight 0 put out of reach is a
     BadInput.
     """
-    if not 0 <= floor <= 1:
-        raise BadInput(f"effective sample share: {floor!r} given; allowed: 0 to 1")
     weight_N = normalise(check_weights(weight_N))
-    if np.mean(weight_N > 0) < floor:
-        raise BadInput(
-            f"effective sample share: {floor} asked, but only {np.mean(weight_N > 0):.3f} of rows weigh anything"
-        )
+    if (share := np.mean(weight_N > 0)) < floor:
+        raise BadInput(f"effective sample share: {floor} asked, but only {share:.3f} of rows weigh anything")
     log_N, exponent = np.log(np.where(weight_N > 0, weight_N / weight_N.max(), 1)), 1.0
     while effective_share(weight_N) < floor - 1e-9:
         exponent *= 0.9
@@ -172,23 +168,17 @@ def bootstrap(weight_N: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def stop_reason(
-    error: float,
-    alpha: float,
-    reference_error: float | None,
-    share: float,
-    *,
-    reference_name: str = "chance",
-    least_share: float = 0.0,
+    error: float, alpha: float, reference: float | None, share: float, *, name: str = "chance", least_share: float = 0.0
 ) -> str | None:
     """Why no further round should follow this one, in words, or None.
 
-    `share` is the effective share of the weights that the round leaves, before tempering. Bagging (reference_error
-    None) never stops.
+    `reference` is the error to beat, called `name`; `share` the effective share of the weights that the round leaves,
+    before tempering. Bagging (no reference) never stops.
     """
-    if reference_error is None:
+    if reference is None:
         return None
     if alpha <= 0:
-        return f"error {error:.3f} is not better than {reference_name} {reference_error:.3f}"
+        return f"error {error:.3f} is not better than {name} {reference:.3f}"
     if error <= 0:
         return "error 0: nothing is left to learn from"
     if share < least_share:
@@ -201,8 +191,6 @@ def stale_reason(committee_accuracy_R: Sequence[float], *, patience: int) -> str
 
     committee_accuracy_R is its accuracy on validation after 1, 2, ... rounds (`diagnostics.accuracy_by_rounds`).
     """
-    if patience < 1:
-        raise BadInput(f"patience: {patience!r} given; allowed: a whole number above 0")
     best = best_rounds(committee_accuracy_R)
     if len(committee_accuracy_R) - best < patience:
         return None
@@ -234,13 +222,7 @@ class Samples(NamedTuple):
 
 
 def boosting_round(
-    index: int,
-    learner: str,
-    samples: Samples,
-    *,
-    booster: Callable,
-    share_floor: float = 0.0,
-    least_share: float = 0.0,
+    index: int, learner: str, samples: Samples, *, booster: Callable, share_floor: float = 0.0, least_share: float = 0.0
 ) -> tuple[Round, np.ndarray]:
     """One round's Round record and the next round's weights (sum 1).
 
@@ -248,19 +230,16 @@ def boosting_round(
     share of at least `share_floor`. The boosting stops if that share is below `least_share` before tempering. A learner
     with alpha <= 0 is not in the committee, and leaves the weights as they were.
     """
-    judged_S = np.ones(len(samples.weight_S), dtype=bool) if samples.judged_S is None else samples.judged_S
-    judged_S = np.asarray(judged_S, dtype=bool)
-    weight_J = np.asarray(samples.weight_S)[judged_S]
-    error = weighted_error(weight_J, np.asarray(samples.wrong_S)[judged_S])
-    chance = chance_error(weight_J, np.asarray(samples.count_S)[judged_S])
-    untrained = None
+    rows_S = np.full(len(samples.weight_S), True) if samples.judged_S is None else np.asarray(samples.judged_S, bool)
+    weight_J, wrong_J, count_J = (np.asarray(values_S)[rows_S] for values_S in samples[:3])
+    error, chance, untrained = weighted_error(weight_J, wrong_J), chance_error(weight_J, count_J), None
     if samples.untrained_wrong_S is not None:
-        untrained = weighted_error(weight_J, np.asarray(samples.untrained_wrong_S)[judged_S])
+        untrained = weighted_error(weight_J, np.asarray(samples.untrained_wrong_S)[rows_S])
     alpha, reference = booster(error, chance, untrained)
     new_S = reweight(samples.weight_S, samples.wrong_S, 0.0 if reference is None else max(alpha, 0.0))
     share = effective_share(new_S)
     name = {untrained: "the untrained model's", chance: "chance"}.get(reference, "the reference")
-    stop = stop_reason(error, alpha, reference, share, reference_name=name, least_share=least_share)
+    stop = stop_reason(error, alpha, reference, share, name=name, least_share=least_share)
     tempered_S, _ = keep_effective_share(new_S, share_floor)
     return Round(index, learner, error, alpha, share, stop), tempered_S
 

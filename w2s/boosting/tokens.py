@@ -41,9 +41,8 @@ def uniform(length_N: np.ndarray, *, by: Literal["token", "answer"] = "token") -
     length_N = np.asarray(length_N)
     if not length_N.any():
         raise ValueError("there is no token to weigh")
-    return adaboost.normalise(
-        np.ones(length_N.sum()) if is_by_token(by) else share_out(np.ones(len(length_N)), length_N)
-    )
+    weight_T = np.ones(length_N.sum()) if by == "token" else share_out(np.ones(len(length_N)), length_N)
+    return adaboost.normalise(weight_T)
 
 
 def token_round(
@@ -71,17 +70,27 @@ def token_round(
     judged_N (bool): the rows that the learner did not train on, where errors are measured (default: all). count_T
     (bool): the tokens that carry the answer (default: all); the others are neither judged nor raised for a miss.
 
-    The samples are tokens (`by_token`) or, `by` = "answer", rows (`by_answer`). `window` > 0: a miss also raises its
-    neighbours (`near_misses`); the error stays that of the misses. The weights are then tempered to an effective share
-    of samples of at least `share_floor`, and capped (`cap_weights`).
+    The samples are tokens or, `by` = "answer", rows. `window` > 0: a miss also raises its neighbours (`near_misses`);
+    the error stays that of the misses. The weights are then tempered to an effective share of samples of at least
+    `share_floor`, and capped (`cap_weights`).
     """
-    wrong_T, length_N = check_tokens(weight_T, wrong_T, length_N), np.asarray(length_N)
-    check_window(window, by)
+    wrong_T = adaboost.check_wrong(wrong_T, len(adaboost.check_weights(weight_T)))
+    length_N = np.asarray(length_N)
+    if length_N.sum() != len(wrong_T) or (length_N < 0).any():
+        raise ValueError(f"the rows have {length_N.sum()} tokens together, but {len(wrong_T)} weights were given")
     count_T = np.ones(len(wrong_T), dtype=bool) if count_T is None else np.asarray(count_T, dtype=bool)
     judged_N = np.ones(len(length_N), dtype=bool) if judged_N is None else np.asarray(judged_N, dtype=bool)
     judged_N, length_N = judged_N[length_N > 0], length_N[length_N > 0]  # a row without tokens is no sample
-    make_samples = by_token if is_by_token(by) else by_answer
-    samples = make_samples(weight_T, wrong_T, length_N, untrained_wrong_T, judged_N, count_T, vocabulary)
+    if by == "token":  # tokens that do not count are not judged, and fare like tokens that were right
+        choices_T, judged_T = np.full(len(wrong_T), vocabulary), np.repeat(judged_N, length_N) & count_T
+        samples = adaboost.Samples(weight_T, wrong_T * count_T, choices_T, untrained_wrong_T, judged_T)
+    else:  # a row weighs what its tokens weigh together, and is wrong if any counted token is; chance is 1 - V^-L
+        counted_N, weight_N = row_sums(count_T, length_N), row_sums(weight_T, length_N)
+        with np.errstate(over="ignore"):
+            choices_N = float(vocabulary) ** counted_N
+        wrong_N, judged_N = answer_wrong(wrong_T, length_N, count_T), judged_N & (counted_N > 0)
+        untrained_N = None if untrained_wrong_T is None else answer_wrong(untrained_wrong_T, length_N, count_T)
+        samples = adaboost.Samples(weight_N, wrong_N, choices_N, untrained_N, judged_N)
     if not samples.judged_S.any():
         raise ValueError("no row that is judged has a token that counts")
     record, new_S = adaboost.boosting_round(index, learner, samples, booster=booster, least_share=least_share)
@@ -89,50 +98,14 @@ def token_round(
         near_T = near_misses(samples.wrong_S, length_N, window) * count_T - samples.wrong_S
         record, new_S = raise_neighbours(record, new_S, near_T, booster=booster, least_share=least_share)
     new_S, _ = adaboost.keep_effective_share(new_S, share_floor)
-    return record, cap_weights(new_S if is_by_token(by) else share_out(new_S, length_N), cap=cap)
-
-
-def by_token(
-    weight_T: np.ndarray,
-    wrong_T: np.ndarray,
-    length_N: np.ndarray,
-    untrained_T: np.ndarray | None,
-    judged_N: np.ndarray,
-    count_T: np.ndarray,
-    vocabulary: int,
-) -> adaboost.Samples:
-    """The tokens as samples. Tokens that do not count are not judged, and fare like tokens that were right."""
-    judged_T = np.repeat(judged_N, length_N) & count_T
-    return adaboost.Samples(weight_T, wrong_T * count_T, np.full(len(wrong_T), vocabulary), untrained_T, judged_T)
-
-
-def by_answer(
-    weight_T: np.ndarray,
-    wrong_T: np.ndarray,
-    length_N: np.ndarray,
-    untrained_T: np.ndarray | None,
-    judged_N: np.ndarray,
-    count_T: np.ndarray,
-    vocabulary: int,
-) -> adaboost.Samples:
-    """The rows as samples: a row weighs what its tokens weigh together, and is wrong if any counted token is.
-
-    Chance is 1 - V^-L for L counted tokens. A row without a counted token is neither judged nor wrong.
-    """
-    untrained_N = None if untrained_T is None else answer_wrong(untrained_T, length_N, count_T)
-    counted_N = row_sums(count_T, length_N)
-    with np.errstate(over="ignore"):
-        many_N = float(vocabulary) ** counted_N
-    wrong_N = answer_wrong(wrong_T, length_N, count_T)
-    return adaboost.Samples(row_sums(weight_T, length_N), wrong_N, many_N, untrained_N, judged_N & (counted_N > 0))
+    return record, cap_weights(new_S if by == "token" else share_out(new_S, length_N), cap=cap)
 
 
 def raise_neighbours(
     record: Round, new_T: np.ndarray, near_T: np.ndarray, *, booster: Callable, least_share: float
 ) -> tuple[Round, np.ndarray]:
     """A round's new weights, raised by exp(alpha·near_T) on top, and its record with their effective share."""
-    learns = booster(0.5, 0.5, 0.5)[1] is not None  # bagging has no reference to beat and leaves the weights alone
-    if not learns or record.alpha <= 0:
+    if record.alpha <= 0 or booster(0.5, 0.5, 0.5)[1] is None:  # bagging, with nothing to beat, leaves the weights
         return record, new_T
     new_T = adaboost.reweight(new_T, near_T, record.alpha)
     share = adaboost.effective_share(new_T)
@@ -215,11 +188,8 @@ def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
 
 def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
     """Records of different rows as one, in the order of `ids`; a ValueError if these are not its ids."""
-    arrays = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts])
-        for f in dataclasses.fields(parts[0])
-        if f.type == "np.ndarray"
-    }
+    names = [f.name for f in dataclasses.fields(parts[0]) if f.type == "np.ndarray"]
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     whole = dataclasses.replace(parts[0], **arrays)
     return take_rows(whole, align(Weights(whole.ids, np.arange(len(whole.ids))), ids).weight_N)
 
@@ -305,24 +275,3 @@ def row_sums(values_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
 def share_out(weight_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
     """weight_T: each row's weight, split equally over its tokens."""
     return np.repeat(weight_N / np.maximum(length_N, 1), length_N)
-
-
-def is_by_token(by: str) -> bool:
-    """Whether tokens are the samples, not answers; any other word is a BadInput."""
-    if by not in ("token", "answer"):
-        raise BadInput(f"by: {by!r} given; allowed: token, answer")
-    return by == "token"
-
-
-def check_window(window: int, by: str) -> None:
-    """Raises a BadInput unless it is a whole number >= 0, and 0 by answer."""
-    if isinstance(window, bool) or not isinstance(window, int) or window < 0 or (window and not is_by_token(by)):
-        raise BadInput(f"window: {window!r} given with by: {by}; allowed: a whole number >= 0, and 0 by answer")
-
-
-def check_tokens(weight_T: np.ndarray, wrong_T: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """wrong_T as float64; a ValueError unless weights, wrongness and lengths are about the same tokens."""
-    wrong_T = adaboost.check_wrong(wrong_T, len(adaboost.check_weights(weight_T)))
-    if np.sum(length_N) != len(wrong_T) or np.min(length_N, initial=0) < 0:
-        raise ValueError(f"the rows have {np.sum(length_N)} tokens together, but {len(wrong_T)} weights were given")
-    return wrong_T

@@ -133,13 +133,5 @@ def patterns(ballots: Ballots) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return wrong_RN[:, first_P].astype(np.float64), chance_N[first_P], times_P.astype(np.float64)
 
 
-ALPHAS = {
-    "boosting": boosting,
-    "uniform": uniform,
-    "best_single": best_single,
-    "accuracy_log_odds": accuracy_log_odds,
-    "samme": samme,
-    "bagging": bagging,
-    "decorrelated": decorrelated,
-    **SUBSETS,
-}
+OWN = (boosting, uniform, best_single, accuracy_log_odds, samme, bagging, decorrelated)
+ALPHAS = {function.__name__: function for function in OWN} | SUBSETS

@@ -34,12 +34,8 @@ class Ballots:
         """
         return 1 - 1 / np.maximum(self.count_N, 2)
 
-    def some(self, most: int = 200_000) -> Ballots:
-        """At most `most` rows, evenly spaced: enough to tell accuracies to 0.1 points; more would take memory."""
-        step = -(-len(self.gold_N) // most)
-        if step < 2:
-            return self
-        rows = slice(None, None, step)
-        return Ballots(
-            self.answer_RN[:, rows], self.wrong_RN[:, rows], self.gold_N[rows], self.count_N[rows], self.cost_R
-        )
+    def some(self) -> Ballots:
+        """At most 200,000 rows, evenly spaced: enough to tell accuracies to 0.1 points; more would take memory."""
+        rows = slice(None, None, max(-(-len(self.gold_N) // 200_000), 1))
+        by_voter = self.answer_RN[:, rows], self.wrong_RN[:, rows]
+        return Ballots(*by_voter, self.gold_N[rows], self.count_N[rows], self.cost_R)

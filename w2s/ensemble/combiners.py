@@ -13,18 +13,14 @@ combiner with alphas of 1.
 from __future__ import annotations
 
 import numpy as np
+from numpy import ndarray as Array
 
 from w2s.store.records import BadInput, softmax
 
 
 def soft_vote(
-    probs_RNK: np.ndarray,
-    mask_NK: np.ndarray,
-    alpha_R: np.ndarray,
-    abstained_RN: np.ndarray | None = None,
-    *,
-    temperature: float = 1.0,
-) -> np.ndarray:
+    probs_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None = None, *, temperature: float = 1.0
+) -> Array:
     """Alpha-weighted mean of the probabilities, Σ alpha·p / Σ alpha.
 
     EnsemW2S (Agrawal et al., arXiv 2410.04571). Each learner's distribution is first raised to the power 1/temperature:
@@ -34,20 +30,13 @@ def soft_vote(
 
 
 def mean_probability(
-    probs_RNK: np.ndarray,
-    mask_NK: np.ndarray,
-    alpha_R: np.ndarray,
-    abstained_RN: np.ndarray | None = None,
-    *,
-    temperature: float = 1.0,
-) -> np.ndarray:
+    probs_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None = None, *, temperature: float = 1.0
+) -> Array:
     """Plain mean of the probabilities: the soft vote with equal alphas."""
     return soft_vote(probs_RNK, mask_NK, np.ones(len(probs_RNK)), abstained_RN, temperature=temperature)
 
 
-def weighted_vote(
-    probs_RNK: np.ndarray, mask_NK: np.ndarray, alpha_R: np.ndarray, abstained_RN: np.ndarray | None = None
-) -> np.ndarray:
+def weighted_vote(probs_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None = None) -> Array:
     """Each learner votes for its best candidate with its alpha; the shares of the votes.
 
     SAMME's committee (Zhu et al. 2009, algorithm 2): its decision is the largest share.
@@ -55,16 +44,12 @@ def weighted_vote(
     return pool(votes(probs_RNK, mask_NK), mask_NK, alpha_R, abstained_RN)
 
 
-def uniform_vote(
-    probs_RNK: np.ndarray, mask_NK: np.ndarray, alpha_R: np.ndarray, abstained_RN: np.ndarray | None = None
-) -> np.ndarray:
+def uniform_vote(probs_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None = None) -> Array:
     """Each learner has one vote for its best candidate; the shares of the votes."""
     return weighted_vote(probs_RNK, mask_NK, np.ones(len(probs_RNK)), abstained_RN)
 
 
-def plurality(
-    probs_RNK: np.ndarray, mask_NK: np.ndarray, alpha_R: np.ndarray, abstained_RN: np.ndarray | None = None
-) -> np.ndarray:
+def plurality(probs_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None = None) -> Array:
     """Each learner has one vote and the winner takes all: probability 1 for the candidate with the most votes.
 
     Ties go to the candidate with the higher mean probability; candidates that still tie share the 1 equally.
@@ -79,14 +64,14 @@ def plurality(
 
 
 def log_odds(
-    probs_RNK: np.ndarray,
-    mask_NK: np.ndarray,
-    alpha_R: np.ndarray,
-    abstained_RN: np.ndarray | None = None,
+    probs_RNK: Array,
+    mask_NK: Array,
+    alpha_R: Array,
+    abstained_RN: Array | None = None,
     *,
     temperature: float = 1.0,
     least_prob: float = 1e-6,
-) -> np.ndarray:
+) -> Array:
     """Alpha-weighted mean of the log-probabilities (a logarithmic opinion pool).
 
     Genest and Zidek 1986. A temperature of 1 is the weighted geometric mean; 1/R, with equal alphas, is naive Bayes,
@@ -99,14 +84,14 @@ def log_odds(
     return softmax(weighted_mean(log_RNK, alpha_R, abstained_RN) / temperature, mask_NK)
 
 
-def votes(probs_RNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
+def votes(probs_RNK: Array, mask_NK: Array) -> Array:
     """One vote for the most probable candidate, split equally between ties. Works for (N, K) as well."""
     probs_RNK = np.where(mask_NK, probs_RNK, -np.inf)
     best_RNK = probs_RNK == probs_RNK.max(-1, keepdims=True)
     return best_RNK / best_RNK.sum(-1, keepdims=True)
 
 
-def sharpen(probs_RNK: np.ndarray, mask_NK: np.ndarray, temperature: float) -> np.ndarray:
+def sharpen(probs_RNK: Array, mask_NK: Array, temperature: float) -> Array:
     """p^(1/temperature), normalised, in log space. Works for (N, K) as well."""
     check_temperature(temperature)
     probs_RNK = np.asarray(probs_RNK, dtype=np.float64)
@@ -118,9 +103,7 @@ def sharpen(probs_RNK: np.ndarray, mask_NK: np.ndarray, temperature: float) -> n
     return sharp_RNK / sharp_RNK.sum(-1, keepdims=True)
 
 
-def pool(
-    opinions_RNK: np.ndarray, mask_NK: np.ndarray, alpha_R: np.ndarray, abstained_RN: np.ndarray | None
-) -> np.ndarray:
+def pool(opinions_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None) -> Array:
     """The weighted mean of distributions as a distribution; uniform where nobody has a say."""
     pooled_NK = np.where(mask_NK, weighted_mean(opinions_RNK, alpha_R, abstained_RN), 0)
     total_N1 = pooled_NK.sum(1, keepdims=True)
@@ -128,7 +111,7 @@ def pool(
     return np.where(total_N1 > 0, pooled_NK / np.where(total_N1 > 0, total_N1, 1), uniform_NK)
 
 
-def weighted_mean(values_RNK: np.ndarray, alpha_R: np.ndarray, abstained_RN: np.ndarray | None) -> np.ndarray:
+def weighted_mean(values_RNK: Array, alpha_R: Array, abstained_RN: Array | None) -> Array:
     """Σ alpha·values / Σ alpha over the learners that have a say in the row; 0 where none has."""
     values_RNK, alpha_R = np.asarray(values_RNK, dtype=np.float64), np.asarray(alpha_R, dtype=np.float64)
     if alpha_R.shape != values_RNK.shape[:1]:
@@ -150,11 +133,5 @@ def check_temperature(temperature: float) -> None:
         raise BadInput(f"temperature: {temperature!r} given; allowed: a number above 0")
 
 
-COMBINERS = {
-    "uniform_vote": uniform_vote,
-    "plurality": plurality,
-    "mean_probability": mean_probability,
-    "soft_vote": soft_vote,
-    "weighted_vote": weighted_vote,
-    "log_odds": log_odds,
-}
+ALL = (uniform_vote, plurality, mean_probability, soft_vote, weighted_vote, log_odds)
+COMBINERS = {combiner.__name__: combiner for combiner in ALL}

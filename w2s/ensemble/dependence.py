@@ -56,26 +56,26 @@ def near_copies(phi_RR: np.ndarray, *, threshold: float = NEAR_COPY) -> list[lis
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
 
-def warning(phi_RR: np.ndarray, names: Sequence[str] = (), *, threshold: float = NEAR_COPY) -> str | None:
+def warning(phi_RR: np.ndarray, names: Sequence[str] = ()) -> str | None:
     """A sentence if learners are near copies or worth less than half their number of voters; else None.
 
     Without `names` they are learners, numbered from 1; with names, members of a pool.
     """
     who = "members" if names else "learners"
     names = list(names) or [str(at + 1) for at in range(len(phi_RR))]
-    size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR, threshold=threshold)
+    size, worth, groups = len(phi_RR), effective_voters(phi_RR), near_copies(phi_RR)
     worth_words = f"the {size} {who} are worth {worth:.1f} independent voters"
     if groups:
         named = "; ".join(", ".join(names[at] for at in group) for group in groups)
         many = sum(map(len, groups))
-        copies = f"{many} of {size} {who} are near copies (errors correlate above {threshold}: {who} {named})"
+        copies = f"{many} of {size} {who} are near copies (errors correlate above {NEAR_COPY}: {who} {named})"
         return f"{copies}; {worth_words}"
     return f"the {who} err together: {worth_words}" if worth < size / 2 else None
 
 
 def check_wrong(wrong_RN: np.ndarray) -> np.ndarray:
-    """wrong_RN as float64; a ValueError unless it is R > 0 learners by N > 0 rows, from 0 to 1."""
+    """wrong_RN as float64; a ValueError unless it is R > 0 learners by N > 0 rows (or more axes), from 0 to 1."""
     wrong_RN = np.asarray(wrong_RN, dtype=np.float64)
-    if wrong_RN.ndim != 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
+    if wrong_RN.ndim < 2 or not wrong_RN.size or not ((wrong_RN >= 0) & (wrong_RN <= 1)).all():
         raise ValueError("wrong must be learners by rows, at least one of each, from 0 (right) to 1 (wrong)")
     return wrong_RN

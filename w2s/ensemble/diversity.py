@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from w2s.ensemble.dependence import check_wrong
+
 
 def failed(wrong_MN: np.ndarray) -> np.ndarray:
-    """Where a member fails, as float64 of 0 and 1; a ValueError if wrong_MN is empty or not from 0 to 1."""
-    wrong_MN = np.asarray(wrong_MN)
-    if wrong_MN.ndim < 2 or not wrong_MN.size or not ((wrong_MN >= 0) & (wrong_MN <= 1)).all():
-        raise ValueError("wrong must be members by rows, at least one of each, from 0 (right) to 1 (wrong)")
-    return (wrong_MN >= 0.5).astype(np.float64)
+    """Where a member fails, as float64 of 0 and 1; errors as in `check_wrong`."""
+    return (check_wrong(wrong_MN) >= 0.5).astype(np.float64)
 
 
 def focal_diversities(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray:

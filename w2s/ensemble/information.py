@@ -123,7 +123,8 @@ def step(evidence: Evidence, known: Known, voter: int, strength: float = STRENGT
     new_N = evidence.cast_RN[voter] & (block_N == 0)
     blocks_N = known.blocks_N + new_N
     block_N += blocks_N * new_N
-    pattern_N = _dense(known.pattern_N * width + block_N)
+    code_N = known.pattern_N * width + block_N
+    pattern_N = (np.cumsum(np.bincount(code_N) > 0) - 1)[code_N]  # numbered without gaps
     seen_N = np.bincount(pattern_N)[pattern_N] - 1
     # Counts that the voters before had already are not used twice: a copy of one of them leaves everything as it was.
     fresh_N = (seen_N < known.seen_N) | new_N
@@ -141,10 +142,3 @@ def step(evidence: Evidence, known: Known, voter: int, strength: float = STRENGT
         bits = base + float(np.mean(np.log2((both_N + strength * prior_N) / seen_fresh_N)))
         best = max(best, (bits, -power))  # of powers that do as well, the least
     return Step(best[0], -best[1], pattern_N, seen_N, fresh_N, block_N, blocks_N, cell_N)
-
-
-def _dense(code_N: np.ndarray) -> np.ndarray:
-    """The same groups, numbered from 0 without gaps."""
-    there = np.zeros(int(code_N.max()) + 1, bool)
-    there[code_N] = True
-    return (np.cumsum(there) - 1)[code_N]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy import ndarray as Array
 
 from w2s.ensemble.combiners import sharpen, votes
 from w2s.store.records import BadInput, PseudoLabels
@@ -18,23 +19,21 @@ from w2s.store.records import BadInput, PseudoLabels
 KEPT = "kept"
 
 
-def everything(
-    ids: np.ndarray, probs_NK: np.ndarray, mask_NK: np.ndarray, votes_RNK: np.ndarray, sources_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def everything(ids: Array, probs_NK: Array, mask_NK: Array, votes_RNK: Array, sources_N: Array) -> tuple[Array, Array]:
     """Every label."""
     return np.ones(len(ids), dtype=bool), np.full(len(ids), KEPT)
 
 
 def confidence(
-    ids: np.ndarray,
-    probs_NK: np.ndarray,
-    mask_NK: np.ndarray,
-    votes_RNK: np.ndarray,
-    sources_N: np.ndarray,
+    ids: Array,
+    probs_NK: Array,
+    mask_NK: Array,
+    votes_RNK: Array,
+    sources_N: Array,
     *,
     keep_share: float = 0.5,
     by_source: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """The most confident labels: a share of all, or (by_source) the same share of each dataset.
 
     Confidence is the committee's probability of its best candidate.
@@ -51,14 +50,8 @@ def confidence(
 
 
 def agreement(
-    ids: np.ndarray,
-    probs_NK: np.ndarray,
-    mask_NK: np.ndarray,
-    votes_RNK: np.ndarray,
-    sources_N: np.ndarray,
-    *,
-    threshold: float = 0.6,
-) -> tuple[np.ndarray, np.ndarray]:
+    ids: Array, probs_NK: Array, mask_NK: Array, votes_RNK: Array, sources_N: Array, *, threshold: float = 0.6
+) -> tuple[Array, Array]:
     """The labels that at least `threshold` (0 to 1) of the learners that did not abstain voted for."""
     if not 0 <= threshold <= 1:
         raise BadInput(f"threshold: {threshold!r} given; allowed: 0 to 1")
@@ -70,14 +63,8 @@ def agreement(
 
 
 def per_class(
-    ids: np.ndarray,
-    probs_NK: np.ndarray,
-    mask_NK: np.ndarray,
-    votes_RNK: np.ndarray,
-    sources_N: np.ndarray,
-    *,
-    keep_share: float = 0.5,
-) -> tuple[np.ndarray, np.ndarray]:
+    ids: Array, probs_NK: Array, mask_NK: Array, votes_RNK: Array, sources_N: Array, *, keep_share: float = 0.5
+) -> tuple[Array, Array]:
     """The most confident labels of each predicted position, in numbers as equal as possible.
 
     For labels whose positions mean something (yes and no) and a committee that leans to one of them.
@@ -95,11 +82,11 @@ def per_class(
 
 
 def make_labels(
-    ids: np.ndarray,
-    probs_NK: np.ndarray,
-    mask_NK: np.ndarray,
-    keep_N: np.ndarray,
-    why_N: np.ndarray,
+    ids: Array,
+    probs_NK: Array,
+    mask_NK: Array,
+    keep_N: Array,
+    why_N: Array,
     *,
     soft: bool = True,
     temperature: float = 1.0,
@@ -120,16 +107,15 @@ def count_kept(keep_share: float, size: int) -> int:
     return min(size, max(1, int(np.floor(keep_share * size + 0.5))))
 
 
-def lots(ids: np.ndarray) -> np.ndarray:
+def lots(ids: Array) -> Array:
     """A pseudo-random number for each id, always the same."""
     return np.array([int(hashlib.sha256(str(key).encode()).hexdigest()[:15], 16) for key in ids], dtype=np.int64)
 
 
-def explain(keep_N: np.ndarray, words: str, value_N: np.ndarray) -> np.ndarray:
+def explain(keep_N: Array, words: str, value_N: Array) -> Array:
     """why_N: 'kept', or `words` formatted with the row's value."""
-    return np.array(
-        [KEPT if keep else words.format(value) for keep, value in zip(keep_N, value_N, strict=True)], dtype=str
-    )
+    why = [KEPT if keep else words.format(value) for keep, value in zip(keep_N, value_N, strict=True)]
+    return np.array(why, dtype=str)
 
 
 SELECTORS = {"everything": everything, "confidence": confidence, "agreement": agreement, "per_class": per_class}

@@ -61,17 +61,18 @@ def greedy_information(
     min over j of I(Y; X_r | X_j) (CMIM, Fleuret 2004). Under `dollars` it runs twice, by gain and by gain per dollar,
     and the set that tells more is taken (Leskovec et al. 2007).
     """
-    if not strength > 0 or exact < 1:
-        name, value = ("strength", strength) if not strength > 0 else ("exact", exact)
-        raise BadInput(f"{name}: {value!r} given; allowed: {'above 0' if name == 'strength' else '1 and more'}")
+    if not strength > 0:
+        raise BadInput(f"strength: {strength!r} given; allowed: above 0")
+    if exact < 1:
+        raise BadInput(f"exact: {exact!r} given; allowed: 1 and more")
     ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
     if len(budget.order) == 1:
         return _alphas(budget, budget.order)
-    found = [_informative(budget, ballots, strength, exact, np.ones(len(budget.cost_R)))]
+    sets = [_informative(budget, ballots, strength, exact, np.ones(len(budget.cost_R)))]
     if dollars is not None and budget.cost_R.min() > 0:
-        found.append(_informative(budget, ballots, strength, exact, budget.cost_R))
-    return _alphas(budget, max(found, key=lambda one: one[1])[0])
+        sets.append(_informative(budget, ballots, strength, exact, budget.cost_R))
+    return _alphas(budget, max(sets, key=lambda chosen_bits: chosen_bits[1])[0])
 
 
 def focal_diversity(
@@ -91,11 +92,10 @@ def focal_diversity(
     the best team of the largest size (at least 3) that can be searched, among the most accurate voters, is grown voter
     by voter. The default weight is ours too: at 0.5 the worst voters of a mixed pool come in.
     """
-    if not 0 <= weight <= 1 or most_subsets < 1:
-        name, value, allowed = (
-            ("weight", weight, "0 to 1") if most_subsets > 0 else ("most_subsets", most_subsets, "1 up")
-        )
-        raise BadInput(f"{name}: {value!r} given; allowed: {allowed}")
+    if not 0 <= weight <= 1:
+        raise BadInput(f"weight: {weight!r} given; allowed: 0 to 1")
+    if most_subsets < 1:
+        raise BadInput(f"most_subsets: {most_subsets!r} given; allowed: 1 up")
     ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
 
@@ -124,12 +124,7 @@ def focal_diversity(
 
 
 def exhaustive(
-    alpha_R: np.ndarray,
-    ballots: Ballots,
-    *,
-    k: int = 3,
-    dollars: float | None = None,
-    most_subsets: int = MOST_SUBSETS,
+    alpha_R: np.ndarray, ballots: Ballots, *, k: int = 3, dollars: float | None = None, most_subsets: int = MOST_SUBSETS
 ) -> np.ndarray:
     """Of all subsets of at most k voters, the one whose plurality is right most often.
 
@@ -224,7 +219,8 @@ def _walk(
     budget: Budget, box_RCN: np.ndarray, votes_CN: np.ndarray | int, chosen: list[int], first: int
 ) -> Iterator[tuple[list[int], float]]:
     """The subsets that begin with `chosen`, whose votes are already counted."""
-    vote = _vote(budget.k, len(chosen))
+    # A whole vote, and a bit that outweighs the bits of all less accurate voters.
+    vote = box_RCN.dtype.type(2**budget.k + 2 ** (budget.k - 1 - len(chosen)))
     now_CN = np.empty_like(box_RCN[0])  # reused: new memory for each subset takes five times as long
     for place in range(first, len(budget.order)):
         voter = budget.order[place]
@@ -239,29 +235,15 @@ def _walk(
 def _boxes(ballots: Ballots, k: int) -> np.ndarray:
     """box_RCN: 1 if the voter named that candidate. Gold has box 0, any other candidate c has box c + 1."""
     answer_RN = np.where(ballots.answer_RN == ballots.gold_N, 0, ballots.answer_RN + 1)
-    box_RCN = np.zeros((len(answer_RN), int(ballots.count_N.max()) + 1, answer_RN.shape[1]), _kind(k))
+    kind = np.int16 if k <= 10 else np.int32 if k <= 25 else np.int64  # the smallest that holds k votes
+    box_RCN = np.zeros((len(answer_RN), int(ballots.count_N.max()) + 1, answer_RN.shape[1]), kind)
     voter_V, row_V = np.nonzero(ballots.answer_RN >= 0)
     box_RCN[voter_V, answer_RN[voter_V, row_V], row_V] = 1
     return box_RCN
-
-
-def _vote(k: int, place: int) -> np.integer:
-    """The vote of one of k voters: a whole vote, and a bit that outweighs the bits of all less accurate voters."""
-    return _kind(k)(2**k + 2 ** (k - 1 - place))
-
-
-def _kind(k: int) -> type[np.integer]:
-    """The smallest integer type that holds k votes."""
-    return np.int16 if k <= 10 else np.int32 if k <= 25 else np.int64
 
 
 def _accuracy(votes_CN: np.ndarray) -> float:
     return float(np.count_nonzero(votes_CN[0] > votes_CN[1:].max(0)) / votes_CN.shape[1])
 
 
-SUBSETS = {
-    "top_k": top_k,
-    "greedy_information": greedy_information,
-    "focal_diversity": focal_diversity,
-    "exhaustive": exhaustive,
-}
+SUBSETS = {subset.__name__: subset for subset in (top_k, greedy_information, focal_diversity, exhaustive)}

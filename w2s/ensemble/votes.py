@@ -18,19 +18,15 @@ def count_votes(answer_RN: np.ndarray, size: int, weight: np.ndarray | None = No
     total_NK = np.zeros((answer_RN.shape[1], size))
     for first in range(0, len(total_NK), BLOCK):
         rows = slice(first, first + BLOCK)
-        total_NK[rows] = sum_cells(vote_cells(answer_RN[:, rows], size), weight_RN[:, rows], size)
+        cell_RB = vote_cells(answer_RN[:, rows], size)
+        flat = np.bincount(cell_RB.ravel(), weight_RN[:, rows].ravel(), minlength=cell_RB.shape[1] * (size + 1))
+        total_NK[rows] = flat.reshape(-1, size + 1)[:, 1:]
     return total_NK
 
 
 def vote_cells(answer_RN: np.ndarray, size: int) -> np.ndarray:
     """The place of each answer in a flat (N, 1 + size) table, whose first column takes the missing answers."""
     return np.maximum(answer_RN, -1) + (1 + (size + 1) * np.arange(answer_RN.shape[1]))
-
-
-def sum_cells(cell_RN: np.ndarray, weight_RN: np.ndarray, size: int) -> np.ndarray:
-    """total_NK as in `count_votes`, from `vote_cells`: for callers that need the cells again."""
-    flat = np.bincount(cell_RN.ravel(), weight_RN.ravel(), minlength=cell_RN.shape[1] * (size + 1))
-    return flat.reshape(-1, size + 1)[:, 1:]
 
 
 def split_winners(total_NK: np.ndarray) -> np.ndarray:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import groupby, islice
 from typing import Literal
 
 import numpy as np
 
+from w2s.config.values import Count, Share
 from w2s.ensemble.ballots import NotApplicable
 from w2s.ensemble.votes import count_votes, split_winners, vote_shares
-from w2s.pools.records import NOT_ASKED, Decision, Fitted, Opinions, Truth, rightness
+from w2s.pools.records import NOT_ASKED, Decision, Fitted, Learned, Opinions, Truth, rightness
 from w2s.store.records import BadInput
 
 MOST_POINTS = 100
@@ -27,10 +29,10 @@ def consistency(
     weak: list[str] | None = None,
     strong: list[str] | None = None,
     by: Literal["vote", "verification"] = "vote",
-    samples: int | None = None,
+    samples: Count | None = None,
     abstentions: bool = True,
-    tolerance: float = 0.0,
-    escalate: float | None = None,
+    tolerance: Share = 0.0,
+    escalate: Share | None = None,
 ) -> Fitted:
     """Consistency cascade: the weak samples' vote where they agree, else the strong members' vote.
 
@@ -46,10 +48,6 @@ def consistency(
     accurate one that escalates at most this share of the fit questions. Left out, `strong` is the most accurate model
     and `weak` all models with more samples than it has.
     """
-    check_share("tolerance", tolerance)
-    check_share("escalate", escalate)
-    if samples is not None and samples < 1:
-        raise BadInput(f"samples: {samples!r} given; allowed: at least 1")
     if not (opinions.answer_MN >= 0).any() or not (truth.gold_N > -2).any():
         raise NotApplicable("it needs recorded answers and questions with gold")
     model_M = np.array([name.split("#")[0] for name in opinions.members.tolist()])
@@ -62,11 +60,9 @@ def consistency(
     known = truth.gold_N > -2
     arrays = make_curve(count_both(opinions.only(members).questions(known), kind_M, meta), truth.questions(known))
     point = choose_point(arrays["accuracy_P"], arrays["escalated_P"], tolerance, escalate)
-    points = tuple(
-        f"agreement {threshold:.3g}: {share:.0%} escalated" if threshold <= 1 else f"always: {share:.0%} escalated"
-        for threshold, share in zip(arrays["threshold_P"], arrays["escalated_P"], strict=True)
-    )
-    return Fitted("consistency", members, {"kind_M": kind_M, **arrays}, meta, points, point)
+    names = [f"agreement {threshold:.3g}" if threshold <= 1 else "always" for threshold in arrays["threshold_P"]]
+    points = (f"{name}: {share:.0%} escalated" for name, share in zip(names, arrays["escalated_P"], strict=True))
+    return Fitted("consistency", members, {"kind_M": kind_M, **arrays}, meta, tuple(points), point)
 
 
 def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
@@ -96,7 +92,7 @@ def count_both(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.n
     return vote_shares(weak_NK), agreement_N, vote_shares(count_votes(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
-def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> dict[str, np.ndarray]:
+def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> Learned:
     """threshold_P: the distinct agreements, and one above them all; escalated_P and accuracy_P (0 to 1) at each."""
     weak_NK, agreement_N, strong_NK = votes
     strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)
@@ -133,8 +129,7 @@ def choose_sides(
     else:
         strong_M = find_members("strong", strong, model_M)
     if weak is None:
-        several = models[count > strong_M.sum()]
-        weak_M = np.isin(model_M, several) & ~strong_M
+        weak_M = np.isin(model_M, models[count > strong_M.sum()]) & ~strong_M
         if not weak_M.any():
             raise NotApplicable("no model has more samples than the strong one: name the weak and the strong models")
     else:
@@ -146,17 +141,17 @@ def choose_sides(
 
 def find_members(option: str, patterns: Sequence[str], name_M: np.ndarray) -> np.ndarray:
     """Which members the names or wildcards mean; one that means none is a BadInput."""
-    found_M = np.zeros(len(name_M), bool)
+    if not patterns:
+        raise BadInput(f"{option}: no member is named")
+    named_M = np.zeros(len(name_M), bool)
     for pattern in patterns:
         fits_M = name_M == pattern
         if not fits_M.any():
             fits_M = np.array([fnmatchcase(name, pattern) for name in name_M.tolist()])
         if not fits_M.any():
             raise BadInput(f"{option}: {pattern!r} given; there are: {', '.join(np.unique(name_M)[:9].tolist())}")
-        found_M |= fits_M
-    if not found_M.any():
-        raise BadInput(f"{option}: no member is named")
-    return found_M
+        named_M |= fits_M
+    return named_M
 
 
 def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samples: int | None) -> np.ndarray:
@@ -166,12 +161,11 @@ def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samp
         tail = members[place].partition("#")[2]
         return model_M[place], int(tail) if tail.isdigit() else 0, members[place]
 
-    ordered = np.array(sorted(at.tolist(), key=number))
-    rank = [np.sum(model_M[ordered[:place]] == model_M[member]) for place, member in enumerate(ordered)]
-    return ordered[np.array(rank) < (samples or len(members))]
+    by_model = groupby(sorted(at.tolist(), key=number), key=lambda place: model_M[place])
+    return np.array([place for _, places in by_model for place in islice(places, samples)])
 
 
-def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: int = 3) -> Fitted:
+def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: Count = 3) -> Fitted:
     """Test cascade for code: the first program that passes the visible checks, from cheap to dear; the last as it is.
 
     `order` names the members. Left out, it is the `length` most accurate members that have checks: from cheap to dear
@@ -188,8 +182,6 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
             if len(place) != 1:
                 raise BadInput(f"order: {name!r} given; {len(place)} members have this name")
         return Fitted("checked", opinions.members[np.concatenate(places).astype(int)], {})
-    if length < 1:
-        raise BadInput(f"length: {length!r} given; allowed: at least 1")
     right_M = mean_known(truth.right_MN)
     cost_M = right_M if opinions.cost_MN is None else mean_known(opinions.cost_MN)
     able = np.flatnonzero(np.isfinite(opinions.check_MN).any(1)).tolist()
@@ -200,8 +192,8 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
 
 def apply_checked(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """Whose program is taken, and who was asked: all up to it."""
-    checked_MN = opinions.check_MN if opinions.check_MN is not None else np.zeros(opinions.answer_MN.shape)
-    return first_accepted(checked_MN == 1, opinions.answer_MN)
+    passed_MN = np.zeros(opinions.answer_MN.shape, bool) if opinions.check_MN is None else opinions.check_MN == 1
+    return first_accepted(passed_MN, opinions.answer_MN)
 
 
 def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
@@ -221,12 +213,6 @@ def mean_known(values_MN: np.ndarray) -> np.ndarray:
     """The mean of each member's recorded values, rounded so that the order of the questions breaks no tie."""
     found_MN = np.isfinite(values_MN)
     return np.round(np.where(found_MN, values_MN, 0).sum(1, dtype=np.float64) / np.maximum(found_MN.sum(1), 1), 12)
-
-
-def check_share(option: str, value: float | None) -> None:
-    """Raises a BadInput unless it is from 0 to 1, or not given."""
-    if value is not None and not 0 <= value <= 1:
-        raise BadInput(f"{option}: {value!r} given; allowed: 0 to 1")
 
 
 METHODS = {"consistency": consistency, "checked": checked}

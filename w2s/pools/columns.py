@@ -30,24 +30,14 @@ from w2s.store.records import BadInput
 if TYPE_CHECKING:
     import pandas as pd
 
-TEXT, TEXTS, WHOLE, NUMBER, NUMBERS = (
-    pa.string(),
-    pa.list_(pa.string()),
-    pa.int32(),
-    pa.float64(),
-    pa.list_(pa.float32()),
-)
+TEXT, WHOLE, NUMBER = pa.string(), pa.int32(), pa.float64()
+TEXTS, NUMBERS = pa.list_(TEXT), pa.list_(pa.float32())
 QUESTIONS = {"id": TEXT, "group": TEXT, "prompt": TEXT, "choices": TEXTS, "gold": TEXT}
 OUTPUTS = {"id": TEXT, "model": TEXT, "sample": WHOLE, "answer": TEXT, "correct": NUMBER, "score": NUMBER}
 OUTPUTS |= {"probs": NUMBERS, "cost": NUMBER, "text": TEXT, "visible_pass": NUMBER, "quality": NUMBER}
 FEW = ("model", "answer", "group")  # few distinct texts: read as codes
-ALLOWED = {
-    TEXT: "a text",
-    TEXTS: "a list of texts",
-    WHOLE: "a whole number",
-    NUMBER: "a number, true or false",
-    NUMBERS: "a list of numbers",
-}
+ALLOWED = {TEXT: "a text", WHOLE: "a whole number", NUMBER: "a number, true or false"}
+ALLOWED |= {TEXTS: "a list of texts", NUMBERS: "a list of numbers"}
 BATCH_ROWS = 1 << 18
 QUOTED = re.compile(rb'(?:[^"]++|(?<![^,\r\n])"(?:[^"]++|"")*+"(?=[,\r\n]|\Z))*+')  # around whole cells, and closed
 
@@ -104,16 +94,19 @@ def rows_source(
     All are raised together at the end of the rows.
     """
     remaining, parts, unused = iter(rows), [], ()
-    while part := list(
-        itertools.islice(remaining, 1 << 16)
-    ):  # as Python objects they take much more room than as columns
+
+    def parse(where: str, column: str, value: Any) -> Any:
+        try:
+            return parse_value(where, column, value, types[column])
+        except BadInput as problem:
+            problems.add(problem)
+
+    while part := list(itertools.islice(remaining, 1 << 16)):  # Python objects take much more room than columns
         if not parts:
             check_required(name, part[0][1], required)
             unused = tuple(column for column in part[0][1] if column not in types)
-        arrays = [
-            pa.array([parse_or_note(where, n, row.get(n), kind, problems) for where, row in part], kind)
-            for n, kind in types.items()
-        ]
+        columns = {n: [parse(where, n, row.get(n)) for where, row in part] for n in types}
+        arrays = [pa.array(values, types[n]) for n, values in columns.items()]
         parts.append(pa.RecordBatch.from_arrays(arrays, list(types)))
     problems.tell()
     if not parts:
@@ -126,7 +119,14 @@ def frame_source(name: str, frame: pd.DataFrame, types: dict[str, pa.DataType], 
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     for row in records:
         row |= {column: value.tolist() for column, value in row.items() if isinstance(value, np.ndarray)}
-    rows = [(f"{name}: row {number}", row) for number, row in enumerate(records, 1)]
+    return records_source(name, records, types, required)
+
+
+def records_source(
+    name: str, records: Iterable[dict], types: dict[str, pa.DataType], required: Sequence[str]
+) -> Source:
+    """A table of mappings, numbered from 1 in messages."""
+    rows = ((f"{name}: row {number}", row) for number, row in enumerate(records, 1))
     return rows_source(name, rows, types, required, Problems())
 
 
@@ -158,9 +158,7 @@ def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[st
             table = json_table(path, some, types)
         else:
             return None
-        table = pa.table(
-            {name: as_type(name, table[name].combine_chunks(), types[name]) for name in table.column_names}
-        )
+        table = pa.table({n: as_type(n, table[n].combine_chunks(), types[n]) for n in table.column_names})
     except (pa.ArrowException, ValueError, TypeError, AttributeError, RecursionError, csv.Error):
         return None
     usable = len(table) and all(name in table.column_names and not table[name].null_count for name in required)
@@ -174,9 +172,8 @@ def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> p
         well_quoted = QUOTED.fullmatch(text) is not None
     if not names or not well_quoted or len({name.strip() for name in header} & set(header) - {""}) < len(header):
         raise ValueError("read it row by row")
-    texts = pacsv.ConvertOptions(
-        include_columns=names, column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
-    )
+    texts = pacsv.ConvertOptions(include_columns=names, column_types=dict.fromkeys(names, TEXT))
+    texts.null_values, texts.strings_can_be_null = [""], True
     return pacsv.read_csv(path, parse_options=pacsv.ParseOptions(newlines_in_values=True), convert_options=texts)
 
 
@@ -203,13 +200,6 @@ def as_type(name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
     elif column.type == TEXT and kind == TEXT:
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column)
     return column.cast(kind)
-
-
-def parse_or_note(where: str, name: str, value: Any, kind: pa.DataType, problems: Problems) -> Any:
-    try:
-        return parse_value(where, name, value, kind)
-    except BadInput as problem:
-        problems.add(problem)
 
 
 def check_required(name: str, columns: Iterable[str], required: Sequence[str]) -> None:
@@ -268,11 +258,6 @@ def encode(column: pa.Array) -> tuple[np.ndarray, list[str]]:
         empty = np.array([not text for text in [*texts, ""]])  # the last is for -1
         codes = np.where(empty[codes], -1, codes)
     return codes, texts
-
-
-def as_floats(column: pa.Array) -> np.ndarray:
-    """float64; null is NaN."""
-    return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
 
 
 def as_fixed_width(texts: pa.StringArray) -> np.ndarray:

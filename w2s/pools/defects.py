@@ -7,6 +7,7 @@ from scipy.stats import binom
 
 from w2s.pools.records import ABSTAINED, NOT_ASKED, NOT_RECORDED, Opinions, Truth
 
+LEVEL = 0.05
 EVERYONE = "all agree"  # stands for a member in `find_suspicious`
 
 
@@ -31,35 +32,26 @@ def pool_notes(opinions: Opinions, truth: Truth) -> list[str]:
 
 def answer_notes(opinions: Opinions) -> list[str]:
     answer_MN, size = opinions.answer_MN, opinions.answer_MN.shape[1]
-    notes = []
-    asked_M, empty_M = (
-        np.count_nonzero(answer_MN != NOT_ASKED, axis=1),
-        np.count_nonzero(answer_MN == ABSTAINED, axis=1),
-    )
-    if empty_M.any():
+    notes, asked_M = [], np.count_nonzero(answer_MN != NOT_ASKED, axis=1)
+    empty_M = np.count_nonzero(answer_MN == ABSTAINED, axis=1)
+    empty, asked = empty_M.sum(), asked_M.sum()
+    if empty:
         share_M = empty_M / np.maximum(asked_M, 1)
         often = [at for at in np.argsort(-share_M, kind="stable") if share_M[at] > 0.05]
-        named = ", ".join(f"{opinions.members[at]} {share_M[at]:.1%}" for at in often[:5])
-        more = f" and {len(often) - 5} more" if len(often) > 5 else ""
-        above = f"; above 5%: {named}{more}" if often else ""
-        notes.append(
-            f"{empty_M.sum():,} of {asked_M.sum():,} answers are abstentions ({as_percent(empty_M, asked_M)}){above}"
-        )
-    hidden_N = (answer_MN == NOT_RECORDED).any(0)
-    if hidden_N.any():
-        notes.append(
-            f"in {hidden_N.sum():,} of {size:,} questions the answers were not recorded, only whether they are right"
-        )
+        named = first_five([f"{opinions.members[at]} {share_M[at]:.1%}" for at in often])
+        above = f"; above 5%: {named}" if often else ""
+        notes.append(f"{empty:,} of {asked:,} answers are abstentions ({empty / max(asked, 1):.1%}){above}")
+    if hidden := (answer_MN == NOT_RECORDED).any(0).sum():
+        notes.append(f"in {hidden:,} of {size:,} questions the answers were not recorded, only whether they are right")
     short = np.flatnonzero(asked_M < size)
     if len(short):
-        named = ", ".join(f"{opinions.members[at]} {asked_M[at]:,}" for at in short[np.argsort(asked_M[short])][:5])
-        more = f" and {len(short) - 5} more" if len(short) > 5 else ""
-        notes.append(f"{len(short)} members were not asked all {size:,} questions: {named}{more}")
+        named = first_five([f"{opinions.members[at]} {asked_M[at]:,}" for at in short[np.argsort(asked_M[short])]])
+        notes.append(f"{len(short)} members were not asked all {size:,} questions: {named}")
     return notes
 
 
-def as_percent(part_M: np.ndarray, whole_M: np.ndarray) -> str:
-    return f"{part_M.sum() / max(whole_M.sum(), 1):.1%}"
+def first_five(words: list[str]) -> str:
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
 def truth_notes(opinions: Opinions, truth: Truth) -> list[str]:
@@ -71,25 +63,19 @@ def truth_notes(opinions: Opinions, truth: Truth) -> list[str]:
     alone_N = (truth.gold_N == -2) & flagged_N & (opinions.answer_MN >= 0).any(0)
     if alone_N.any():
         notes.append(f"{alone_N.sum():,} of {size:,} questions have flags but no gold: votes cannot be judged on them")
-    against = sum(
-        np.count_nonzero(
-            (truth.gold_N > -2)
-            & (answer_N >= ABSTAINED)
-            & (np.abs(((answer_N >= 0) & (answer_N == truth.gold_N)) - right_N) > 0.5)
-        )
-        for answer_N, right_N in zip(opinions.answer_MN, truth.right_MN, strict=True)
-    )
+    against = 0
+    for answer_N, right_N in zip(opinions.answer_MN, truth.right_MN, strict=True):
+        differs_N = np.abs(((answer_N >= 0) & (answer_N == truth.gold_N)) - right_N) > 0.5
+        against += np.count_nonzero((truth.gold_N > -2) & (answer_N >= ABSTAINED) & differs_N)
     if against:
         notes.append(f"{against:,} flags disagree with the gold answer: the flag is trusted")
     return notes
 
 
-def find_suspicious(
-    opinions: Opinions, truth: Truth, *, level: float = 0.05
-) -> list[tuple[str, str, float, float, int]]:
+def find_suspicious(opinions: Opinions, truth: Truth) -> list[tuple[str, str, float, float, int]]:
     """(group, member, accuracy, chance, n) where members are right far below chance: a sign of flipped or shifted gold.
 
-    The exact binomial test of right answers among n, one-sided, at `level` over all members and groups together
+    The exact binomial test of right answers among n, one-sided, at LEVEL over all members and groups together
     (Bonferroni); chance is the mean of 1/candidates. Abstentions do not count. Where three or more members agree, that
     answer is one more member, named EVERYONE, whose chance is at least a half: models may share an error, but not
     on most of what they agree on. Only questions with choices are tested: of others, nobody knows the chance.
@@ -110,13 +96,11 @@ def find_suspicious(
         rows.append((EVERYONE, agreed_N, answer_MN[0] == truth.gold_N, 0.5))
     suspects, chance_N = [], 1 / np.maximum(opinions.count_N, 1)
     for member, used_N, right_N, least in rows:
-        n_G, hit_G, chance_G = (
-            np.bincount(group_N[used_N], weights=values, minlength=len(groups))
-            for values in (None, right_N[used_N], chance_N[used_N])
-        )
+        columns = (None, right_N[used_N], chance_N[used_N])
+        n_G, hit_G, chance_G = (np.bincount(group_N[used_N], values, len(groups)) for values in columns)
         chance_G = np.maximum(chance_G / np.maximum(n_G, 1), least)
         p_G = np.where(n_G > 0, binom.cdf(np.floor(hit_G), n_G, chance_G), 1)
-        for at in np.flatnonzero(p_G < level / (len(rows) * len(groups))):
+        for at in np.flatnonzero(p_G < LEVEL / (len(rows) * len(groups))):
             suspects.append((str(groups[at]), member, float(hit_G[at] / n_G[at]), float(chance_G[at]), int(n_G[at])))
     return sorted(suspects)
 

@@ -13,23 +13,17 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from w2s.pools.logistic import fit_many
+from w2s.pools.records import Learned
 
 CHUNK = 1_000
 
 
-def learn_neighbours(
-    features_ND: np.ndarray, target_MN: np.ndarray, *, neighbours: int, prior: float
-) -> dict[str, np.ndarray]:
-    """Nothing but the questions themselves."""
-    return {
-        "neighbour_ND": features_ND.astype(np.float32),
-        "right_NM": target_MN.T.astype(np.float32),
-        "mean_M": np.nanmean(target_MN, axis=1),
-        "nearest": np.array([neighbours, prior]),
-    }
+def learn_neighbours(features_ND: np.ndarray, target_MN: np.ndarray, *, neighbours: int, prior: float) -> Learned:
+    questions = {"neighbour_ND": features_ND.astype(np.float32), "right_NM": target_MN.T.astype(np.float32)}
+    return questions | {"mean_M": np.nanmean(target_MN, axis=1), "nearest": np.array([neighbours, prior])}
 
 
-def estimate_neighbours(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
+def estimate_neighbours(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
     """Mean over the nearest, at most a fifth of all, weighed by cosine, with `prior` questions of mean quality."""
     neighbour_ND, right_NM = arrays["neighbour_ND"], arrays["right_NM"]
     # Of a small set a fixed number would be nearly all.
@@ -43,14 +37,14 @@ def estimate_neighbours(arrays: dict[str, np.ndarray], features_ND: np.ndarray) 
         nearest_CK = np.argpartition(cosine_CN, -count, axis=1)[:, -count:]
         weight_CK = np.maximum(np.take_along_axis(cosine_CN, nearest_CK, 1), 0)
         right_CM = np.einsum("ck,ckm->cm", weight_CK, right_NM[nearest_CK])
-        known_CM = (
-            np.einsum("ck,ckm->cm", weight_CK, known_NM[nearest_CK]) if not complete else weight_CK.sum(1)[:, None]
-        )
+        known_CM = weight_CK.sum(1)[:, None]
+        if not complete:
+            known_CM = np.einsum("ck,ckm->cm", weight_CK, known_NM[nearest_CK])
         quality_MN[:, start : start + CHUNK] = ((right_CM + prior * arrays["mean_M"]) / (known_CM + prior)).T
     return quality_MN
 
 
-def learn_groups(group_N: np.ndarray, target_MN: np.ndarray, *, prior: float) -> dict[str, np.ndarray]:
+def learn_groups(group_N: np.ndarray, target_MN: np.ndarray, *, prior: float) -> Learned:
     """right_GM: the mean of each group with `prior` questions of mean quality; mean_M for groups that are new."""
     group_G, at_N = np.unique(group_N, return_inverse=True)
     of_NG = np.eye(len(group_G))[at_N]
@@ -60,26 +54,22 @@ def learn_groups(group_N: np.ndarray, target_MN: np.ndarray, *, prior: float) ->
     return {"group_G": group_G, "right_GM": (right_MG / known_MG).T, "mean_M": mean_M}
 
 
-def estimate_groups(arrays: dict[str, np.ndarray], group_N: np.ndarray) -> np.ndarray:
-    """The mean of the question's group."""
+def estimate_groups(arrays: Learned, group_N: np.ndarray) -> np.ndarray:
     group_G = arrays["group_G"]
     at_N = np.minimum(np.searchsorted(group_G, group_N), len(group_G) - 1)
     return np.where(group_G[at_N] == group_N, arrays["right_GM"][at_N].T, arrays["mean_M"][:, None])
 
 
-def learn_logistic(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> dict[str, np.ndarray]:
+def learn_logistic(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> Learned:
     """One logistic regression per member (`logistic.fit_many`)."""
     return {"weight_DM": fit_many(with_one(features_ND), target_MN, penalty=penalty)}
 
 
-def estimate_logistic(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
-    """The logistic regressions' probabilities."""
+def estimate_logistic(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
     return expit(with_one(features_ND) @ arrays["weight_DM"]).T
 
 
-def learn_factors(
-    features_ND: np.ndarray, target_MN: np.ndarray, *, rank: int, penalty: float
-) -> dict[str, np.ndarray]:
+def learn_factors(features_ND: np.ndarray, target_MN: np.ndarray, *, rank: int, penalty: float) -> Learned:
     """As `learn_logistic`, with member vectors v_m of length `rank`: logit = v_m · (W q) + b_m (25 steps of L-BFGS).
 
     It starts from the best approximation of that rank of the separate regressions, so no random start has a say. The
@@ -117,21 +107,20 @@ def learn_factors(
         )
         return float(value), np.concatenate([g.ravel() for g in gradients]).astype(np.float64)
 
-    start = [left_DR[:, :rank] * root_R, root_R[:, None] * right_RM[:rank], weight_DM[-1:]]
-    found = minimize(
-        loss, np.concatenate([s.ravel() for s in start]), jac=True, method="L-BFGS-B", options={"maxiter": 25}
-    )
-    question_DR, member_RM, bias_1M = split(found.x)
+    factors = (left_DR[:, :rank] * root_R, root_R[:, None] * right_RM[:rank], weight_DM[-1:])
+    start = np.concatenate([factor.ravel() for factor in factors])
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 25})
+    question_DR, member_RM, bias_1M = split(best.x)
     bias_M = bias_1M[0] - centre_D @ question_DR @ member_RM
     return {"question_DR": question_DR, "member_RM": member_RM, "bias_M": bias_M}
 
 
-def estimate_factors(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
+def estimate_factors(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
     """σ(v_m · (W q) + b_m)."""
     return expit(features_ND @ arrays["question_DR"] @ arrays["member_RM"] + arrays["bias_M"]).T
 
 
-def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> dict[str, np.ndarray]:
+def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> Learned:
     """Ridge regression of each member's costs; estimates stay between the least and the most that was seen of it.
 
     Targets may have any scale here; an unknown one counts as the member's mean.
@@ -146,8 +135,7 @@ def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: flo
     return {"slope_DM": weight_DM, "level_M": mean_M - centre_D @ weight_DM, "bounds_2M": bounds_2M}
 
 
-def estimate_linear(arrays: dict[str, np.ndarray], features_ND: np.ndarray) -> np.ndarray:
-    """The regressions' values."""
+def estimate_linear(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
     return np.clip(features_ND @ arrays["slope_DM"] + arrays["level_M"], *arrays["bounds_2M"]).T
 
 

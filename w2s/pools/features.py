@@ -13,8 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from w2s.ensemble.ballots import NotApplicable
-from w2s.pools.records import Opinions
-from w2s.store.records import BadInput
+from w2s.pools.records import Learned, Opinions
 
 BUCKETS = 2**14
 ENOUGH = 4_000
@@ -22,33 +21,20 @@ ENOUGH = 4_000
 WORD = r"(?u)[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
 
 
-def fit_features(prompt_N: Sequence[str], *, dimensions: int = 64, seed: int = 0) -> dict[str, np.ndarray]:
-    """idf_B and components_BD (B hash buckets, float32) that `features_of` needs; at most `dimensions` of them.
-
-    Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
-    Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
-    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
-    Raises NotApplicable where there are no prompts.
-    """
-    if dimensions < 1:
-        raise BadInput(f"dimensions: {dimensions!r} given; allowed: at least 1")
-    return dict(decompose(tuple(prompt_N), dimensions, seed))
-
-
-def features_of(arrays: dict[str, np.ndarray], prompt_N: Sequence[str]) -> np.ndarray:
+def features_of(arrays: Learned, prompt_N: Sequence[str]) -> np.ndarray:
     """features_ND (float32) of prompts: rows of norm 1, or 0 where none of the words is known."""
     weights_NB = weigh(count_words(tuple(prompt_N)), arrays["idf_B"])
     return unit(weights_NB @ arrays["components_BD"])
 
 
-def fit_described(opinions: Opinions, *, dimensions: int, seed: int) -> dict[str, np.ndarray]:
+def fit_described(opinions: Opinions, *, dimensions: int, seed: int) -> Learned:
     """What `described` needs: nothing where the opinions bring features of their own, else `fit_features`."""
     if opinions.features_ND is not None:
         return {}
-    return fit_features(opinions.prompt_N, dimensions=dimensions, seed=seed)
+    return dict(fit_features(tuple(opinions.prompt_N), dimensions, seed))
 
 
-def described(arrays: dict[str, np.ndarray], opinions: Opinions) -> np.ndarray:
+def described(arrays: Learned, opinions: Opinions) -> np.ndarray:
     """features_ND of the questions, made as they were at the fit. Raises NotApplicable where they cannot be."""
     if "idf_B" in arrays:
         return features_of(arrays, opinions.prompt_N)
@@ -59,8 +45,14 @@ def described(arrays: dict[str, np.ndarray], opinions: Opinions) -> np.ndarray:
 
 # Several routers in a row are fitted on the same prompts: the work on the last few sets of prompts is kept.
 @functools.lru_cache(maxsize=4)
-def decompose(prompts: tuple[str, ...], dimensions: int, seed: int) -> dict[str, np.ndarray]:
-    """The work of `fit_features`."""
+def fit_features(prompts: tuple[str, ...], dimensions: int = 64, seed: int = 0) -> Learned:
+    """idf_B and components_BD (B hash buckets, float32) that `features_of` needs; at most `dimensions` of them.
+
+    Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
+    Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
+    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
+    Raises NotApplicable where there are no prompts.
+    """
     rng = np.random.default_rng(seed)
     counts_NB = count_words(prompts)
     if not counts_NB.nnz:
@@ -87,10 +79,8 @@ def count_words(prompts: tuple[str, ...]) -> sparse.csr_matrix:
     """(N, B) log(1 + how often) of the words, each in the bucket of its hash."""
     from sklearn.feature_extraction.text import HashingVectorizer  # imported here: it costs a second
 
-    hashing = HashingVectorizer(
-        n_features=BUCKETS, token_pattern=WORD, norm=None, alternate_sign=False, dtype=np.float32
-    )
-    counts_NB = hashing.transform(prompts)
+    hashing = HashingVectorizer(token_pattern=WORD, n_features=BUCKETS, norm=None, alternate_sign=False)
+    counts_NB = hashing.set_params(dtype=np.float32).transform(prompts)
     counts_NB.data = np.log1p(counts_NB.data)
     return counts_NB
 

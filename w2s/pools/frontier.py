@@ -13,14 +13,22 @@ import numpy as np
 def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
     """Positions of the hull's corners from cheap to dear: cost and quality rise strictly, the slope falls strictly.
 
-    The first is the cheapest point (the best one at that cost), the last the cheapest of the best quality.
+    The first is the cheapest point (the best one at that cost), the last the cheapest of the best quality. Raises a
+    ValueError unless there are as many finite costs, 0 or more, as finite qualities, at least one.
     """
-    cost_P, quality_P = checked(cost_P, quality_P)
+    if cost_P.shape != quality_P.shape or cost_P.ndim != 1 or not len(cost_P):
+        raise ValueError(f"{cost_P.shape} costs and {quality_P.shape} qualities: one of each for each point")
+    if not (np.isfinite(cost_P).all() and np.isfinite(quality_P).all() and (cost_P >= 0).all()):
+        raise ValueError("costs and qualities of points must be finite, costs not negative")
     corners: list[int] = []
     for at in np.lexsort((-quality_P, cost_P)):
         if corners and quality_P[at] <= quality_P[corners[-1]]:
             continue
-        while len(corners) > 1 and not bends_down(cost_P, quality_P, corners[-2], corners[-1], at):
+        while len(corners) > 1:
+            # Slopes as products: costs may be equal.
+            (run_12, run_23), (rise_12, rise_23) = (np.diff(v[[*corners[-2:], at]]) for v in (cost_P, quality_P))
+            if rise_12 * run_23 > rise_23 * run_12:
+                break  # the slope falls at the last corner
             corners.pop()
         corners.append(int(at))
     return np.array(corners)
@@ -28,7 +36,6 @@ def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
 
 def interpolate(cost_P: np.ndarray, quality_P: np.ndarray, at_Q: np.ndarray) -> np.ndarray:
     """The hull's quality at these costs: NaN below the cheapest point, constant above the best one."""
-    cost_P, quality_P = checked(cost_P, quality_P)
     corners = hull(cost_P, quality_P)
     return np.interp(at_Q, cost_P[corners], quality_P[corners], left=np.nan)
 
@@ -41,7 +48,7 @@ def aiq(cost_P: np.ndarray, quality_P: np.ndarray, low: float, high: float) -> f
     """
     if not 0 <= low < high < np.inf:
         raise ValueError(f"a range of costs from {low} to {high}: it must rise from 0 or more")
-    cost_P, quality_P = checked(np.append(cost_P, 0.0), np.append(quality_P, 0.0))
+    cost_P, quality_P = np.append(cost_P, 0.0), np.append(quality_P, 0.0)
     corners = hull(cost_P, quality_P)
     inside = cost_P[corners][(cost_P[corners] > low) & (cost_P[corners] < high)]
     knots = np.concatenate([[low], inside, [high]])
@@ -53,25 +60,7 @@ def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarra
 
     Below the cheapest member that one alone (the hull then spends more than `cost`), above the best the best alone.
     """
-    cost_M, quality_M = checked(cost_M, quality_M)
     corners = hull(cost_M, quality_M)
     share_M = np.zeros(len(cost_M))
     share_M[corners] = [np.interp(cost, cost_M[corners], row) for row in np.eye(len(corners))]
     return share_M
-
-
-def bends_down(cost_P: np.ndarray, quality_P: np.ndarray, first: int, second: int, third: int) -> bool:
-    """Whether the slope falls at `second`."""
-    rise_12, run_12 = quality_P[second] - quality_P[first], cost_P[second] - cost_P[first]
-    rise_23, run_23 = quality_P[third] - quality_P[second], cost_P[third] - cost_P[second]
-    return rise_12 * run_23 > rise_23 * run_12
-
-
-def checked(cost_P: np.ndarray, quality_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As float64; a ValueError unless there are as many finite costs, 0 or more, as finite qualities, at least one."""
-    cost_P, quality_P = np.asarray(cost_P, dtype=np.float64), np.asarray(quality_P, dtype=np.float64)
-    if cost_P.shape != quality_P.shape or cost_P.ndim != 1 or not len(cost_P):
-        raise ValueError(f"{cost_P.shape} costs and {quality_P.shape} qualities: one of each for each point")
-    if not (np.isfinite(cost_P).all() and np.isfinite(quality_P).all() and (cost_P >= 0).all()):
-        raise ValueError("costs and qualities of points must be finite, costs not negative")
-    return cost_P, quality_P

@@ -1,8 +1,7 @@
 """FrugalGPT: a cascade whose members' answers are accepted by a learned scorer (Chen et al. 2023, arXiv 2305.05176).
 
-A list of at most three members, asked from cheap to dear. The scorer gives the probability that an answer is right; the
-first answer whose score reaches its stage's threshold is taken, the last one as it is. Lists and thresholds are
-searched on the questions with gold, by scores that come from folds which did not train the scorer.
+Members are asked from cheap to dear. The scorer gives the probability that an answer is right; the first answer whose
+score reaches its stage's threshold is taken, the last one as it is.
 """
 
 from __future__ import annotations
@@ -119,12 +118,8 @@ def candidates(
     beaten_M = cheaper_MM.sum(1) - 1
     rank = sorted(range(len(able)), key=lambda at: (beaten_M[at], -right_M[able[at]], opinions.members[able[at]]))
     kept = sorted(able[rank[:pool]], key=lambda at: (mean_M[at], right_M[at], opinions.members[at]))
-    cost_MN = np.where(opinions.answer_MN == NOT_ASKED, 0, cost_MN)
-    return (
-        opinions.only(opinions.members[kept]),
-        cost_MN[kept].astype(np.float64),
-        truth.right_MN[kept].astype(np.float64),
-    )
+    cost_MN = np.where(opinions.answer_MN == NOT_ASKED, 0, cost_MN)[kept].astype(np.float64)
+    return opinions.only(opinions.members[kept]), cost_MN, truth.right_MN[kept].astype(np.float64)
 
 
 def search(

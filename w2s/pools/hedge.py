@@ -15,28 +15,23 @@ from w2s.pools.stacking import apply_logistic, logistic
 from w2s.store.records import BadInput, softmax
 
 
-def hedge(loss_MN: np.ndarray, *, rate: float | None = None) -> np.ndarray:
+def hedge(loss_MN: np.ndarray) -> np.ndarray:
     """weight_MN, columns that sum to 1: how far each member is trusted at each question, from those before it.
 
     loss_MN: what each member loses on each question, 0 to 1, in the order of arrival. A member's weight is
-    proportional to exp(-rate · its loss so far). Without a rate it is sqrt(8 ln M / n) at the n-th question, which
-    needs no horizon: the expected loss of drawing members by weight exceeds the best member's by at most
-    sqrt(2 N ln M) + sqrt(ln(M) / 8). The best rate for a known number N of questions is sqrt(8 ln M / N): the excess is
-    then at most sqrt(N ln M / 2). A rate not above 0 is a BadInput.
+    proportional to exp(-rate · its loss so far). The rate is sqrt(8 ln M / n) at the n-th question, which needs no
+    horizon: the expected loss of drawing members by weight exceeds the best member's by at most
+    sqrt(2 N ln M) + sqrt(ln(M) / 8).
     """
     loss_MN = np.asarray(loss_MN, dtype=np.float64)
     if loss_MN.ndim != 2 or not loss_MN.size or not ((loss_MN >= 0) & (loss_MN <= 1)).all():
         raise ValueError("losses must be members by questions, at least one of each, from 0 to 1")
-    if rate is not None and not 0 < rate < np.inf:
-        raise BadInput(f"rate: {rate!r} given; allowed: a number above 0")
     members, questions = loss_MN.shape
-    if rate is None:
-        rate = np.sqrt(8 * np.log(members) / np.arange(1, questions + 1))
+    rate = np.sqrt(8 * np.log(members) / np.arange(1, questions + 1))
     return softmax((-rate * losses_before(loss_MN)).T, np.ones((questions, members), dtype=bool)).T
 
 
 def losses_before(loss_MN: np.ndarray) -> np.ndarray:
-    """What each member had lost before each question."""
     return np.cumsum(np.c_[np.zeros(len(loss_MN)), loss_MN[:, :-1]], axis=1)
 
 

@@ -10,23 +10,24 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import digamma
 
+from w2s.config.values import Count, NotNegative
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools import one_coin
-from w2s.pools.one_coin import blocks, check_turns, decide, normalise, select_voted
+from w2s.pools.one_coin import blocks, decide, normalise, select_voted
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 
 MOST_POSITIONS = 100
 LEAST = 1e-10  # no count of the confusion matrices is smaller, so that no answer is impossible
 
 
-def dawid_skene(opinions: Opinions, truth: Truth, *, iterations: int = 50, tolerance: float = 1e-5) -> Fitted:
+def dawid_skene(opinions: Opinions, truth: Truth, *, iterations: Count = 50, tolerance: NotNegative = 1e-5) -> Fitted:
     """Dawid-Skene: each member's confusion matrix over the candidates' positions, found without gold.
 
     Dawid and Skene 1979, from the shares of the votes. For choices whose positions mean the same in every question
     (positive, negative); elsewhere it finds who prefers which letter. It ends after `iterations`, or when the log-
     likelihood of a question gains less than `tolerance`. Raises NotApplicable for questions without choices.
     """
-    answer_MN, count_N = positions(opinions, iterations, tolerance)
+    answer_MN, count_N = positions(opinions)
     confusion_MKK = prior_K = None
     last = -np.inf
     for _ in range(iterations + 1):
@@ -39,14 +40,14 @@ def dawid_skene(opinions: Opinions, truth: Truth, *, iterations: int = 50, toler
     return Fitted("confusion", opinions.members, {"confusion_MKK": confusion_MKK, "prior_K": prior_K})
 
 
-def mace(opinions: Opinions, truth: Truth, *, iterations: int = 50, tolerance: float = 1e-5) -> Fitted:
+def mace(opinions: Opinions, truth: Truth, *, iterations: Count = 50, tolerance: NotNegative = 1e-5) -> Fitted:
     """MACE: how often each member guesses, and which positions it guesses, found without gold.
 
     Hovy et al. 2013, variational, with their priors (0.5 for guessing and for knowing, 10 for each position). A member
     knows the right answer or draws one from its habit. For choices alone, as `dawid_skene`, but habits do not depend on
     the right answer: ten candidates need 11 numbers per member instead of 90.
     """
-    answer_MN, count_N = positions(opinions, iterations, tolerance)
+    answer_MN, count_N = positions(opinions)
     members, size = len(answer_MN), int(count_N.max())
     guess_M2, habit_MK = np.full((members, 2), 0.5), np.full((members, size), 1 / size)
     even_K = np.full(size, 1 / size)
@@ -74,8 +75,7 @@ def guessing(given_MKK: np.ndarray, guess_M2: np.ndarray, habit_MK: np.ndarray) 
 
 def guesses(guess_M2: np.ndarray, habit_MK: np.ndarray) -> np.ndarray:
     """MACE's members as confusion matrices."""
-    even_MKK = np.repeat((guess_M2[:, :1] * habit_MK)[:, None], habit_MK.shape[1], axis=1)
-    return even_MKK + guess_M2[:, 1, None, None] * np.eye(habit_MK.shape[1])
+    return (guess_M2[:, :1] * habit_MK)[:, None] + guess_M2[:, 1, None, None] * np.eye(habit_MK.shape[1])
 
 
 def variational(times_MK: np.ndarray, prior: float) -> np.ndarray:
@@ -97,9 +97,8 @@ def apply_confusion(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     return decide(probs_NK, opinions)
 
 
-def positions(opinions: Opinions, iterations: int, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+def positions(opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
     """answer_MN and count_N of the questions with a vote, where candidates' positions may mean something."""
-    check_turns(iterations, tolerance)
     answer_MN, count_N, open_N = select_voted(opinions)[:3]
     if open_N.any():
         raise NotApplicable("positions mean nothing where the candidates are what the members answered")

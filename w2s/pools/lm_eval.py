@@ -80,16 +80,11 @@ def lm_eval_rows(
         outputs += [make_output(sample, metric) for sample in task_samples if sample.filter == filter_name]
     if not kept:
         raise_problems(reasons[:MOST], len(reasons))
-    notes += [f"lm-eval's {join_tasks(tasks)}: {choice}" for choice, tasks in chosen.items()]
+    for choice, tasks in chosen.items():
+        more = f" and {len(tasks) - 4} more" if len(tasks) > 4 else ""
+        notes.append(f"lm-eval's {', '.join(tasks[:4])}{more}: {choice}")
     notes += [f"left out: {reason}" for reason in reasons]
     return [row for row in questions.values() if row["group"] in kept], outputs
-
-
-def join_tasks(tasks: Sequence[str]) -> str:
-    return ", ".join(tasks[:4]) + (f" and {len(tasks) - 4} more" if len(tasks) > 4 else "")
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def parse_file_name(path: Path) -> tuple[str, str]:
@@ -150,17 +145,12 @@ def read_metrics(row: dict[str, Any]) -> dict[str, Any]:
     return {str(name): row[name] for name in names if row.get(name) is not None}
 
 
-# --- one sample ------------------------------------------------------------------------------------------------------
-
-
 def read_question(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
     """The question of a row; fills in the response in `sample`. ValueError and the like where the row is no sample."""
     requests, responses, target = read_requests(row["arguments"]), row["filtered_resps"], row["target"]
     prompt = requests[0][0] if isinstance(requests[0][0], str) else json.dumps(requests[0][0], ensure_ascii=False)
-    scored = all(
-        isinstance(response, list) and len(response) == 2 and str(response[1]) in ("True", "False")
-        for response in responses
-    )
+    verdicts = ("True", "False")
+    scored = all(isinstance(pair, list) and len(pair) == 2 and str(pair[1]) in verdicts for pair in responses)
     if scored and len(responses) > 1:
         choices = read_choices(requests)
         likely = np.array([float(response[0]) for response in responses])
@@ -226,9 +216,6 @@ def read_choices(requests: list[list]) -> list[str]:
 
 def find_choice(choices: list[str], target: str) -> str | None:
     return str(choices.index(target.strip())) if choices.count(target.strip()) == 1 else None
-
-
-# --- a task's filter and metric --------------------------------------------------------------------------------------
 
 
 def choose_metric(samples: Sequence[Sample], metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str, str]:

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from w2s.data.reading import Row, file_rows, quoted
+from w2s.data.reading import file_rows, quoted
 from w2s.grading.judge import judge
-from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, rows_source
+from w2s.pools.columns import OUTPUTS, QUESTIONS, Source, records_source
 from w2s.pools.lm_eval import lm_eval_rows
 from w2s.store.log import say
 from w2s.store.problems import Problems
@@ -39,11 +39,8 @@ def read_logs(
         questions, outputs = evalplus_rows(files, suite)
     else:
         return None
-    name = str(path)
-    return (
-        rows_source(name, enumerated(name, questions), QUESTIONS, ["id"], Problems()),
-        rows_source(name, enumerated(name, outputs), OUTPUTS, ["id", "model"], Problems()),
-    )
+    rows = records_source(str(path), questions, QUESTIONS, ["id"])
+    return rows, records_source(str(path), outputs, OUTPUTS, ["id", "model"])
 
 
 def logs_in(path: Path) -> list[Path]:
@@ -68,24 +65,14 @@ def models_files(files: Sequence[Path]) -> list[Path]:
     """
     taken: dict[tuple[Path, str], Path] = {}
     for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):
-        if not RESULTS.search(file.name) and ((key := (file.parent, model_of(file))) not in taken or not is_raw(file)):
+        key = file.parent, model_of(file)
+        if not RESULTS.search(file.name) and (key not in taken or ".raw." not in file.name):
             taken[key] = file
     left_out = sorted(set(files) - set(taken.values()))
     if left_out:
         reason = "results, or another form of a file that is read"
         say(f"left out: {', '.join(file.name for file in left_out)} ({reason}; name a file to read it)")
     return sorted(taken.values())
-
-
-def is_raw(file: Path) -> bool:
-    return ".raw." in file.name
-
-
-def enumerated(name: str, rows: Sequence[dict]) -> list[Row]:
-    return [(f"{name}: row {number}", row) for number, row in enumerate(rows, 1)]
-
-
-# --- evalplus --------------------------------------------------------------------------------------------------------
 
 
 def evalplus_rows(files: Sequence[Path], suite: Suite | None) -> tuple[list[dict], list[dict]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config.plugins import hash_of
 from w2s.config.registry import options, pick
 from w2s.ensemble.alphas import ALPHAS, accuracy_log_odds, uniform
 from w2s.ensemble.ballots import Ballots, NotApplicable
@@ -36,7 +35,6 @@ def best_single(opinions: Opinions, truth: Truth) -> Fitted:
 
 
 def apply_member(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """That member's answer."""
     silent_N = np.isin(opinions.answer_MN[0], (ABSTAINED, NOT_ASKED))
     return Decision(silent_N, member_N=np.zeros(len(opinions.ids), dtype=int))
 
@@ -132,14 +130,11 @@ def online(spec: Mapping[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
     return functools.partial(protocol, **{name: value for name, value in spec.items() if name in shared})
 
 
-WEIGH = {name: weigh for name, weigh in ALPHAS.items() if hash_of("alphas", name) is None}  # those of w2s itself
-POOLED = {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
-NOT_OFFERED = ("boosting",)  # a fixed pool brings no alphas with it
-VOTES = {name: weigh for name, weigh in WEIGH.items() if name not in (*NOT_OFFERED, *SUBSETS, "samme", "bagging")}
-del VOTES["uniform"]
+VOTES = {name: ALPHAS[name] for name in ("best_single", "accuracy_log_odds", "decorrelated")}
 VOTES |= {"plurality": plurality, "best_single": best_single}
+VOTES |= {"mean_of_probabilities": mean_of_probabilities, "log_pool": log_pool}
 FAMILIES: dict[str, dict[str, Callable]] = {
-    "votes": {**VOTES, **POOLED},
+    "votes": VOTES,
     "label models": label_models.METHODS,
     "boosting": {name: ALPHAS[name] for name in ("samme", "bagging")},
     "stacking": {**stacking.METHODS, **trees.METHODS},
@@ -148,20 +143,12 @@ FAMILIES: dict[str, dict[str, Callable]] = {
     "cascades": {**frugal.METHODS, **cascades.METHODS},
 }
 METHODS = {name: method for family in FAMILIES.values() for name, method in family.items()}
-BALLOTS = ({"plurality", *WEIGH} - {"best_single"}) & METHODS.keys()  # these weigh the voters of a vote
+BALLOTS = {"plurality"} | {name for name, method in METHODS.items() if method is ALPHAS.get(name)}
+"""The methods that weigh the voters of a vote."""
 ALL = list(METHODS)
 """What "all" stands for: methods of plug-ins, which come later, must be named (RL-Focal trains for minutes)."""
-APPLY = {
-    "member": apply_member,
-    "vote": apply_vote,
-    "probabilities": apply_probabilities,
-    **label_models.APPLY,
-    **stacking.APPLY,
-    **trees.APPLY,
-    **routing.APPLY,
-    **frugal.APPLY,
-    **cascades.APPLY,
-}
-"""Kind of a Fitted -> (fitted, opinions, point) -> Decision."""
+APPLY = {"member": apply_member, "vote": apply_vote, "probabilities": apply_probabilities}
+for module in (label_models, stacking, trees, routing, frugal, cascades):
+    APPLY |= module.APPLY
 ONLINE: dict[str, Callable[..., dict[str, np.ndarray]]] = {}
 """Method -> its online protocol, (opinions, truth, *, seed) -> right_N by name. Plug-ins fill it."""

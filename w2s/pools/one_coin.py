@@ -13,21 +13,37 @@ only one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from w2s.config.values import Count, NotNegative, Range
 from w2s.ensemble.alphas import decorrelated
 from w2s.ensemble.ballots import Ballots, NotApplicable
 from w2s.ensemble.dependence import NEAR_COPY, near_copies
 from w2s.ensemble.votes import count_votes, vote_cells
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.store.records import BadInput
 
 BLOCK = 16_384  # questions: a block's arrays stay in the processor's cache
+Candidates = Annotated[int, Range("2 or more", at_least=2)]
+
+
+class Votes(NamedTuple):
+    """What coins are fitted on. room_N: how many candidates a question has; members of a cluster share one vote."""
+
+    answer_MN: np.ndarray
+    count_N: np.ndarray
+    room_N: np.ndarray
+    cluster_M: np.ndarray
 
 
 def one_coin(
-    opinions: Opinions, truth: Truth, *, iterations: int = 50, tolerance: float = 1e-5, open_candidates: int = 10
+    opinions: Opinions,
+    truth: Truth,
+    *,
+    iterations: Count = 50,
+    tolerance: NotNegative = 1e-5,
+    open_candidates: Candidates = 10,
 ) -> Fitted:
     """One-coin Dawid-Skene: one reliability per member, wrong answers even over the other candidates; without gold.
 
@@ -35,11 +51,9 @@ def one_coin(
     differ from question to question. A question without choices is taken to have `open_candidates`, those included that
     nobody gave. One right and one wrong answer are added to each member, so that none is certain.
     """
-    check_turns(iterations, tolerance)
     answer_MN, count_N, open_N, groups = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
-    own_M = np.arange(len(answer_MN))
-    reliability_M = fit_coins(answer_MN, count_N, room_N, own_M, iterations, tolerance)
+    reliability_M = fit_coins(Votes(answer_MN, count_N, room_N, np.arange(len(answer_MN))), iterations, tolerance)
     meta = {"open_groups": groups, "open_candidates": open_candidates}
     return Fitted("coins", opinions.members, {"reliability_M": reliability_M}, meta)
 
@@ -62,11 +76,11 @@ def dependent_coins(
     opinions: Opinions,
     truth: Truth,
     *,
-    threshold: float = NEAR_COPY,
-    iterations: int = 50,
-    tolerance: float = 1e-5,
-    open_candidates: int = 10,
-    most_questions: int = 200_000,
+    threshold: Annotated[float, Range("above 0, up to 1", above=0, at_most=1)] = NEAR_COPY,
+    iterations: Count = 50,
+    tolerance: NotNegative = 1e-5,
+    open_candidates: Candidates = 10,
+    most_questions: Count = 200_000,
 ) -> Fitted:
     """Weighted vote in which members that err together share their say, found without gold. Ours.
 
@@ -75,11 +89,6 @@ def dependent_coins(
     member is judged by the posterior of the others (copies excluded), and the alphas are those of the inverse
     covariance of these errors (`alphas.decorrelated`). Of more than `most_questions` evenly spaced ones are used.
     """
-    check_turns(iterations, tolerance)
-    if not 0 < threshold <= 1:
-        raise BadInput(f"threshold: {threshold!r} given; allowed: above 0, at most 1")
-    if most_questions < 1:
-        raise BadInput(f"most_questions: {most_questions!r} given; allowed: a whole number above 0")
     answer_MN, count_N, open_N, _ = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
     step = -(-len(count_N) // most_questions)
@@ -87,8 +96,8 @@ def dependent_coins(
     cluster_M = np.arange(len(answer_MN))
     for copies in near_copies(measure_agreement(answer_MN, room_N), threshold=threshold):
         cluster_M[copies] = copies[0]
-    reliability_M = fit_coins(answer_MN, count_N, room_N, cluster_M, iterations, tolerance)
-    wrong_MN = judge_by_others(answer_MN, count_N, room_N, cluster_M, reliability_M)
+    votes = Votes(answer_MN, count_N, room_N, cluster_M)
+    wrong_MN = judge_by_others(votes, fit_coins(votes, iterations, tolerance))
     nobody_knows_N = np.full(len(count_N), -2)
     alpha_M = decorrelated(np.ones(len(answer_MN)), Ballots(answer_MN, wrong_MN, nobody_knows_N, room_N))
     used = np.flatnonzero(alpha_M > 0)
@@ -109,10 +118,9 @@ def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
     return agreement_MM
 
 
-def judge_by_others(
-    answer_MN: np.ndarray, count_N: np.ndarray, room_N: np.ndarray, cluster_M: np.ndarray, reliability_M: np.ndarray
-) -> np.ndarray:
+def judge_by_others(votes: Votes, reliability_M: np.ndarray) -> np.ndarray:
     """wrong_MN, 0 to 1: the probability of being wrong by the answers outside its cluster; as guessing if mute."""
+    answer_MN, count_N, room_N, cluster_M = votes
     wrong_MN, size = np.empty(answer_MN.shape), int(count_N.max())
     for rows in blocks(len(count_N)):
         answer_MB, count_B, room_B = answer_MN[:, rows], count_N[rows], room_N[rows]
@@ -127,19 +135,12 @@ def judge_by_others(
     return wrong_MN
 
 
-def fit_coins(
-    answer_MN: np.ndarray,
-    count_N: np.ndarray,
-    room_N: np.ndarray,
-    cluster_M: np.ndarray,
-    iterations: int,
-    tolerance: float,
-) -> np.ndarray:
+def fit_coins(votes: Votes, iterations: int, tolerance: float) -> np.ndarray:
     """reliability_M, between 0 and 1, the same within a cluster: its members that answer share one vote."""
-    same_MM = cluster_M[:, None] == cluster_M
+    same_MM = votes.cluster_M[:, None] == votes.cluster_M
     reliability_M, last = None, -np.inf
     for _ in range(iterations + 1):
-        right_M, times_M, likelihood = coin_turn(answer_MN, count_N, room_N, cluster_M, reliability_M)
+        right_M, times_M, likelihood = coin_turn(votes, reliability_M)
         reliability_M = (same_MM @ right_M + 1) / (same_MM @ times_M + 2)
         if likelihood - last < tolerance:
             break
@@ -147,17 +148,12 @@ def fit_coins(
     return reliability_M
 
 
-def coin_turn(
-    answer_MN: np.ndarray,
-    count_N: np.ndarray,
-    room_N: np.ndarray,
-    cluster_M: np.ndarray,
-    reliability_M: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, float]:
+def coin_turn(votes: Votes, reliability_M: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, float]:
     """One turn: (how often each member is probably right, its votes, log-likelihood of a question).
 
     Without reliabilities the shares of the votes stand for the posterior, and the likelihood is -infinity.
     """
+    answer_MN, count_N, room_N, cluster_M = votes
     size, total = int(count_N.max()), -np.inf if reliability_M is None else 0.0
     right_M, times_M = np.zeros(len(answer_MN)), np.zeros(len(answer_MN))
     for rows in blocks(len(count_N)):
@@ -208,9 +204,7 @@ def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> 
 
 def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Of the questions with a vote: answer_MN, count_N, whether they have no choices, and the groups of such ones."""
-    some_N = np.zeros(len(opinions.ids), dtype=bool)
-    for answer_N in opinions.answer_MN:
-        some_N |= answer_N >= 0
+    some_N = (opinions.answer_MN >= 0).any(0)
     if not some_N.any():
         raise NotApplicable("the answers were not recorded")
     some = slice(None) if some_N.all() else some_N  # a slice copies nothing
@@ -221,37 +215,23 @@ def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
     """Whether each question is of one of these groups."""
-    if not groups:
-        return np.zeros(len(group_N), dtype=bool)
-    return np.isin(group_N.astype(str), groups)
+    return np.isin(group_N.astype(str), groups) if groups else np.zeros(len(group_N), dtype=bool)
 
 
 def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
     """How many candidates each question has to choose from, those included that nobody gave; at least 2."""
-    if open_candidates < 2:
-        raise BadInput(f"open_candidates: {open_candidates!r} given; allowed: a whole number, at least 2")
     return np.maximum(np.where(open_N, np.maximum(count_N + 1, open_candidates), count_N), 2)
 
 
 def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
     """As a Decision: nobody's answer is an abstention."""
-    silent_N = np.ones(len(opinions.ids), dtype=bool)
-    for answer_N in opinions.answer_MN:
-        silent_N &= answer_N < 0
+    silent_N = ~(opinions.answer_MN >= 0).any(0)
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK))
 
 
 def blocks(rows: int) -> Iterator[slice]:
     """Slices of at most BLOCK questions that cover all of them in order."""
     return (slice(first, min(first + BLOCK, rows)) for first in range(0, rows, BLOCK))
-
-
-def check_turns(iterations: int, tolerance: float) -> None:
-    """Raises a BadInput for an option out of range."""
-    if iterations < 1:
-        raise BadInput(f"iterations: {iterations!r} given; allowed: a whole number above 0")
-    if not 0 <= tolerance < np.inf:
-        raise BadInput(f"tolerance: {tolerance!r} given; allowed: 0 or a number above it")
 
 
 METHODS = {"one_coin": one_coin, "dependent_coins": dependent_coins}

@@ -19,8 +19,6 @@ from w2s.store.records import BadInput, Example, Gold
 if TYPE_CHECKING:
     import pandas as pd
 
-OPTIONAL = ("group", "prompt", "correct", "score", "probs", "cost", "text", "visible_pass", "quality")
-
 
 def read_pool(
     outputs: Path | pd.DataFrame,
@@ -28,8 +26,6 @@ def read_pool(
     *,
     models: Sequence[str] = (),
     members: Sequence[str] = (),
-    samples: bool = True,
-    columns: Sequence[str] | None = None,
     suite: tuple[list[Example], list[Gold]] | None = None,
     metrics: Sequence[str] = (),
     filters: Sequence[str] = (),
@@ -37,27 +33,22 @@ def read_pool(
 ) -> tuple[Opinions, Truth]:
     """The answers of a pool of models, and what is known of right and wrong.
 
-    outputs: a parquet, jsonl, json or csv file with the columns id, model, and optionally sample, answer, correct,
-    score, probs, cost, text, visible_pass, quality; or a folder with outputs.* and questions.*; or lm-eval's
-    samples_*.jsonl, one file or a folder of them; or evalplus' sample files (`suite` has the tasks to judge them by, in
-    the sandbox); or a DataFrame. questions: a file or DataFrame with the columns id, and optionally group, prompt,
-    choices, gold; without it the questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null,
-    `quality` (0 to 1) stands in, and without both whether the answer is gold; a recorded flag is trusted even where it
-    says otherwise.
+    outputs: a file or DataFrame with the columns id, model and optionally others (`columns.OUTPUTS`); a folder with
+    outputs.* and questions.*; or logs of lm-eval or evalplus, one file or a folder of them (`logs`; evalplus' programs
+    are judged by `suite`, in the sandbox). questions: a file or DataFrame (`columns.QUESTIONS`); without it the
+    questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in, and
+    without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
 
-    models: only these. members: only the models of these members, any of which may be without an answer. samples: False
-    takes only the first sample of each model. columns: the optional columns to read (of OPTIONAL; None: all). Members
-    are named after the model, or model#sample where it has several. The candidates of a question without
-    choices are the distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means
-    NOT_RECORDED, else ABSTAINED.
+    models: only these. members: only the models of these members, any of which may be without an answer. Members are
+    named after the model, or model#sample where it has several. The candidates of a question without choices are the
+    distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means NOT_RECORDED,
+    else ABSTAINED.
 
     metrics, filters: those of an lm-eval log that may be used, in order of preference (see `lm_eval`). notes: a list
     that gets a sentence on each choice made in reading.
 
     What cannot be read is a BadInput with a line for each problem of a file, up to twenty, with file and row.
     """
-    if odd := sorted(set(columns or ()) - set(OPTIONAL)):
-        raise ValueError(f"columns: {odd[0]!r} given; allowed: {', '.join(OPTIONAL)}")
     notes = [] if notes is None else notes
     in_files = isinstance(outputs, str | Path)
     tables = read_logs(Path(outputs), suite, metrics, filters, notes) if in_files else open_frames(outputs, questions)
@@ -65,9 +56,8 @@ def read_pool(
     for source in (question_rows, output_rows):
         if source.unused:
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
-    pool = read_questions(question_rows, columns)
-    drawn = read_members(output_rows, models, members, samples)
-    cells = read_answers(output_rows, pool, drawn, columns)
+    pool, drawn = read_questions(question_rows), read_members(output_rows, models, members)
+    cells = read_answers(output_rows, pool, drawn)
     if not members:  # those are known to answer: a few new questions may well leave one of them without
         check_silent(output_rows, pool, drawn, cells)
     return make_records(pool, drawn, cells)
@@ -116,22 +106,14 @@ def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opini
             right_MN[at] = np.where(np.isnan(right_MN[at]), quality_MN[at], right_MN[at])
         unsaid_N = np.isnan(right_MN[at]) & (answer_N >= ABSTAINED) & (gold_N > -2)
         right_MN[at, unsaid_N] = (answer_N >= 0)[unsaid_N] & (answer_N == gold_N)[unsaid_N]
+    models = [model for model, _ in members]
+    several = {model for model, after in itertools.pairwise(models) if model == after}
+    names = [f"{model}#{sample}" if model in several else model for model, sample in members]
     probs_MNK = arrays["probs"].reshape(*answer_MN.shape, -1) if "probs" in arrays else None
-    opinions = Opinions(
-        ids=as_fixed_width(pool.ids),
-        members=name_members(members),
-        answer_MN=answer_MN,
-        count_N=pool.count_N,
-        texts_N=pool.texts_N,
-        group_N=pool.groups[pool.group_N],
-        prompt_N=pool.prompt_N,
-        probs_MNK=probs_MNK,
-        score_MN=arrays.get("score"),
-        cost_MN=arrays.get("cost"),
-        check_MN=arrays.get("visible_pass"),
-        output_MN=arrays.get("text"),
-    )
-    return opinions, Truth(opinions.ids, gold_N, right_MN)
+    recorded = [probs_MNK, *(arrays.get(name) for name in ("score", "cost", "visible_pass", "text"))]
+    ids, group_N = as_fixed_width(pool.ids), pool.groups[pool.group_N]
+    asked = [ids, np.array(names), answer_MN, pool.count_N, pool.texts_N, group_N, pool.prompt_N]
+    return Opinions(*asked, *recorded), Truth(ids, gold_N, right_MN)
 
 
 def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
@@ -164,9 +146,3 @@ def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
     spot = np.minimum(np.searchsorted(keys, gold_key), len(keys) - 1)
     hit = keys[spot] == gold_key
     gold_N[rows[hit]] = (spot - start_N[rows])[hit]
-
-
-def name_members(members: Members) -> np.ndarray:
-    models = [model for model, _ in members]
-    several = {model for model, after in itertools.pairwise(models) if model == after}
-    return np.array([f"{model}#{sample}" if model in several else model for model, sample in members])

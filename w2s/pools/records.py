@@ -24,6 +24,8 @@ ABSTAINED = -1  # a row without a readable answer
 NOT_ASKED = -2  # there is no row
 NOT_RECORDED = -3  # whether it was right is known, the answer is not
 
+Learned = dict[str, np.ndarray]  # the arrays of a fitted method, by name
+
 
 @dataclass(frozen=True)
 class Opinions:
@@ -60,26 +62,18 @@ class Opinions:
         """These questions alone (positions, a mask or a slice)."""
         if isinstance(rows, np.ndarray) and rows.dtype == bool and rows.all():
             return self  # no copy: a million questions of ten members take a quarter of a GB
-        parts = {
-            f.name: _cut(getattr(self, f.name), rows, f.name.split("_")[-1])
-            for f in dataclasses.fields(self)
-            if f.name not in ("ids", "members")
-        }
-        return dataclasses.replace(self, ids=self.ids[rows], **parts)
+        whole = {n: array for n, array in vars(self).items() if n != "members" and array is not None}
+        parts = {name: array[:, rows] if "_M" in name else array[rows] for name, array in whole.items()}
+        return dataclasses.replace(self, **parts)
 
     def only(self, members: Sequence[str] | np.ndarray) -> Opinions:
         """Only these members, in this order. One that is not there is a BadInput."""
         place = {name: at for at, name in enumerate(self.members.tolist())}
-        missing = [name for name in members if name not in place]
-        if missing:
+        if missing := [name for name in members if name not in place]:
             known = ", ".join(list(place)[:9])
             raise BadInput(f"member {str(missing[0])!r}: it has no answers here; there are: {known}")
         at = np.array([place[name] for name in members], dtype=int)
-        by_member = {
-            f.name: getattr(self, f.name)[at]
-            for f in dataclasses.fields(self)
-            if f.name.split("_")[-1].startswith("M") and getattr(self, f.name) is not None
-        }
+        by_member = {name: array[at] for name, array in vars(self).items() if "_M" in name and array is not None}
         return dataclasses.replace(self, members=self.members[at], **by_member)
 
 
@@ -129,7 +123,7 @@ class Fitted:
 
     kind: str
     members: np.ndarray
-    arrays: dict[str, np.ndarray]
+    arrays: Learned
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     points: tuple[str, ...] = ("",)
     point: int = 0
@@ -193,12 +187,7 @@ def read_fitted(path: Path) -> Fitted:
         content = load_arrays(path)
         rest = json.loads(str(content["rest"]))
         arrays = {name.removeprefix("array:"): array for name, array in content.items() if name.startswith("array:")}
-        return Fitted(
-            rest["kind"], np.array(rest["members"]), arrays, rest["meta"], tuple(rest["points"]), rest["point"]
-        )
+        members, points = np.array(rest["members"]), tuple(rest["points"])
+        return Fitted(rest["kind"], members, arrays, rest["meta"], points, rest["point"])
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not a fitted combiner that `w2s combine` wrote ({error})") from None
-
-
-def _cut(array: np.ndarray | None, rows: np.ndarray, axes: str) -> np.ndarray | None:
-    return None if array is None else array[:, rows] if axes.startswith("M") else array[rows]

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from w2s.config.values import Count, Positive
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.estimators import ESTIMATORS
 from w2s.pools.features import described, fit_described
-from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Opinions, Truth
-from w2s.store.records import BadInput
+from w2s.pools.records import ABSTAINED, NOT_ASKED, Decision, Fitted, Learned, Opinions, Truth
 
 FOLDS = 4  # 2 for many questions
 ENOUGH = 4_000
@@ -34,10 +34,10 @@ def knn(
     opinions: Opinions,
     truth: Truth,
     *,
-    neighbours: int = 100,
-    prior: float = 10.0,
-    dimensions: int = 64,
-    points: int = 20,
+    neighbours: Count = 100,
+    prior: Positive = 10.0,
+    dimensions: Count = 64,
+    points: Count = 20,
     seed: int = 0,
 ) -> Fitted:
     """Route by k nearest questions: willingness to pay · share they were right on - cost.
@@ -45,27 +45,23 @@ def knn(
     RouterBench (Hu et al. 2024, arXiv 2403.12031, section 4), with neighbours weighed by cosine and `prior` questions
     of mean quality mixed in.
     """
-    check_counts({"neighbours": neighbours, "points": points, "dimensions": dimensions})
-    check_above_0({"prior": prior})
-    learn = {"neighbours": {"neighbours": neighbours, "prior": prior}}
-    return fit_router(opinions, truth, learn, dimensions, points, None, seed)
+    estimators = {"neighbours": {"neighbours": neighbours, "prior": prior}}
+    return fit_router(opinions, truth, estimators, dimensions, points, None, seed)
 
 
 def classifier(
     opinions: Opinions,
     truth: Truth,
     *,
-    penalty: float = 5.0,
-    dimensions: int = 64,
-    points: int = 20,
+    penalty: Positive = 5.0,
+    dimensions: Count = 64,
+    points: Count = 20,
     seed: int = 0,
 ) -> Fitted:
     """Route by a multi-label classifier: one logistic regression per member on the question's features.
 
     Shnitzer et al. 2023 (arXiv 2309.15789): one binary classifier of "is it right" for each model.
     """
-    check_counts({"points": points, "dimensions": dimensions})
-    check_above_0({"penalty": penalty})
     return fit_router(opinions, truth, {"logistic": {"penalty": penalty}}, dimensions, points, None, seed)
 
 
@@ -73,10 +69,10 @@ def matrix_factorisation(
     opinions: Opinions,
     truth: Truth,
     *,
-    rank: int = 8,
-    penalty: float = 0.4,
-    dimensions: int = 64,
-    points: int = 20,
+    rank: Count = 8,
+    penalty: Positive = 0.4,
+    dimensions: Count = 64,
+    points: Count = 20,
     seed: int = 0,
 ) -> Fitted:
     """Route by matrix factorisation: a vector for each member, times a projection of the question.
@@ -84,22 +80,20 @@ def matrix_factorisation(
     RouteLLM (Ong et al. 2024, arXiv 2406.18665, section 4.2): score = w · (v_m * W q). Its preferences between two
     models are right-or-wrong of each model here, so w is taken into v_m and the score is a logit, fitted by L-BFGS.
     """
-    check_counts({"rank": rank, "points": points, "dimensions": dimensions})
-    check_above_0({"penalty": penalty})
-    learn = {"factors": {"rank": rank, "penalty": penalty}}
-    return fit_router(opinions, truth, learn, dimensions, points, None, seed)
+    estimators = {"factors": {"rank": rank, "penalty": penalty}}
+    return fit_router(opinions, truth, estimators, dimensions, points, None, seed)
 
 
 def budgeted(
     opinions: Opinions,
     truth: Truth,
     *,
-    budgets_per_1000: list[float] | None = None,
-    neighbours: int = 100,
-    prior: float = 10.0,
-    penalty: float = 5.0,
-    dimensions: int = 64,
-    points: int = 20,
+    budgets_per_1000: list[Positive] | None = None,
+    neighbours: Count = 100,
+    prior: Positive = 10.0,
+    penalty: Positive = 5.0,
+    dimensions: Count = 64,
+    points: Count = 20,
     seed: int = 0,
 ) -> Fitted:
     """Predict quality, then choose as many right answers as a mean budget in dollars buys.
@@ -109,24 +103,20 @@ def budgeted(
     whose solution is one Lagrange multiplier. budgets_per_1000: dollars per 1,000 questions (default: `points` budgets
     from the cheapest member's cost up). Raises NotApplicable without costs.
     """
-    check_counts({"neighbours": neighbours, "points": points, "dimensions": dimensions})
-    check_above_0({"prior": prior, "penalty": penalty})
-    if budgets_per_1000 is not None and (not budgets_per_1000 or min(budgets_per_1000) <= 0):
-        raise BadInput(f"budgets_per_1000: {budgets_per_1000!r} given; allowed: dollars above 0")
     if opinions.cost_MN is None:
         raise NotApplicable("no costs were recorded")
-    learn = {"neighbours": {"neighbours": neighbours, "prior": prior}, "logistic": {"penalty": penalty}}
-    budgets = None if budgets_per_1000 is None else np.sort(np.array(budgets_per_1000, dtype=float)) / 1000
-    return fit_router(opinions, truth, learn, dimensions, points, budgets, seed)
+    estimators = {"neighbours": {"neighbours": neighbours, "prior": prior}, "logistic": {"penalty": penalty}}
+    budgets = np.sort(np.array(budgets_per_1000, dtype=float)) / 1000 if budgets_per_1000 else None
+    return fit_router(opinions, truth, estimators, dimensions, points, budgets, seed)
 
 
-def best_per_group(opinions: Opinions, truth: Truth, *, prior: float = 5.0, points: int = 20, seed: int = 0) -> Fitted:
+def best_per_group(
+    opinions: Opinions, truth: Truth, *, prior: Positive = 5.0, points: Count = 20, seed: int = 0
+) -> Fitted:
     """The best member of each task (or subject): what every router has to beat, and it reads no text.
 
     `prior` questions of the member's mean quality are mixed into each group; a group that is new gets the best overall.
     """
-    check_counts({"points": points})
-    check_above_0({"prior": prior})
     if len(set(opinions.group_N.tolist())) < 2:
         raise NotApplicable("the questions have no groups")
     return fit_router(opinions, truth, {"groups": {"prior": prior}}, None, points, None, seed)
@@ -134,18 +124,13 @@ def best_per_group(opinions: Opinions, truth: Truth, *, prior: float = 5.0, poin
 
 def apply_router(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
     """Each question's member at this operating point; one that has no row for a question is not chosen for it."""
-    quality_MN = estimate_quality(fitted, opinions)
+    quality_MN = predict(fitted.arrays, fitted.meta["estimators"], read_known(fitted, opinions))
     open_MN = opinions.answer_MN != NOT_ASKED
     quality_MN = np.where(open_MN | ~open_MN.any(0), quality_MN, -np.inf)
     member_N = choose(quality_MN, estimate_cost(fitted, opinions), fitted.arrays["price_P"][point])
     asked_MN = member_N == np.arange(len(fitted.members))[:, None]
     answer_N = opinions.answer_MN[member_N, np.arange(len(member_N))]
     return Decision(abstained_N=np.isin(answer_N, (ABSTAINED, NOT_ASKED)), member_N=member_N, asked_MN=asked_MN)
-
-
-def estimate_quality(fitted: Fitted, opinions: Opinions) -> np.ndarray:
-    """quality_MN, 0 to 1: how likely each member is to be right, the mean of the fitted estimators."""
-    return predict(fitted.arrays, fitted.meta["estimators"], read_known(fitted, opinions))
 
 
 def estimate_cost(fitted: Fitted, opinions: Opinions) -> np.ndarray:
@@ -169,30 +154,30 @@ def choose(quality_MN: np.ndarray, cost_MN: np.ndarray, price: float) -> np.ndar
 def fit_router(
     opinions: Opinions,
     truth: Truth,
-    options: dict[str, dict[str, float]],
+    estimators: dict[str, dict[str, float]],
     dimensions: int | None,
     points: int,
     budgets_P: np.ndarray | None,
     seed: int,
 ) -> Fitted:
-    """Estimators (`options` by their names), costs, prices, the default point. dimensions None: groups, no text."""
+    """Estimators (with their options), costs, prices, the default point. dimensions None: groups, no text."""
     opinions, truth = canonical(opinions, truth)
     arrays = {} if dimensions is None else fit_described(opinions, dimensions=dimensions, seed=seed)
-    fitted = Fitted("router", opinions.members, arrays, {"estimators": list(options), "cost": None})
+    fitted = Fitted("router", opinions.members, arrays, {"estimators": list(estimators), "cost": None})
     what_N = read_known(fitted, opinions)
-    arrays |= learn(options, what_N, truth.right_MN) | {"price_P": np.zeros(1)}
+    arrays |= learn(estimators, what_N, truth.right_MN) | {"price_P": np.zeros(1)}
     cost_MN = opinions.cost_MN
     if cost_MN is None and len(opinions.members) == 2:
         cost_MN = np.repeat([[1.0], [0.0]], len(what_N), axis=1)
     if cost_MN is None:
         return fitted
-    name, chosen = ("linear", {"penalty": 1.0}) if dimensions else ("groups", options["groups"])
+    name, chosen = ("linear", {"penalty": 1.0}) if dimensions else ("groups", estimators["groups"])
     costs = ESTIMATORS[name][0](what_N, cost_MN, **chosen)
     arrays |= {f"cost/{array}": value for array, value in costs.items()}
     fitted = dataclasses.replace(fitted, meta=fitted.meta | {"cost": name})
-    rows, unseen_MN = cross_fit(options, what_N, truth.right_MN, seed)
+    rows, unseen_MN = cross_fit(estimators, what_N, truth.right_MN, seed)
     # Prices are found with the estimates that will be used: those of fewer questions are flatter, and so are paid less.
-    quality_MN, cost_MN = predict(arrays, options, what_N[rows]), estimate_cost(fitted, opinions.questions(rows))
+    quality_MN, cost_MN = predict(arrays, estimators, what_N[rows]), estimate_cost(fitted, opinions.questions(rows))
     price_P, paid_P = sweep(quality_MN, cost_MN, points, budgets_P)
     if opinions.cost_MN is None:
         names = [f"{paid:.1%} to {opinions.members[0]}" for paid in paid_P]
@@ -224,13 +209,13 @@ def canonical(opinions: Opinions, truth: Truth) -> tuple[Opinions, Truth]:
     return opinions, dataclasses.replace(truth, right_MN=truth.right_MN[known[best]])
 
 
-def learn(options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray) -> dict[str, np.ndarray]:
+def learn(options: dict[str, dict[str, float]], what_N: np.ndarray, right_MN: np.ndarray) -> Learned:
     """The arrays of all estimators, each under its name."""
     learnt = {name: ESTIMATORS[name][0](what_N, right_MN, **chosen) for name, chosen in options.items()}
     return {f"{name}/{array}": value for name, arrays in learnt.items() for array, value in arrays.items()}
 
 
-def predict(arrays: dict[str, np.ndarray], estimators: Iterable[str], what_N: np.ndarray) -> np.ndarray:
+def predict(arrays: Learned, estimators: Iterable[str], what_N: np.ndarray) -> np.ndarray:
     """quality_MN: the mean of the estimators."""
     return np.mean([ESTIMATORS[name][1](part(arrays, name), what_N) for name in estimators], axis=0)
 
@@ -294,30 +279,10 @@ def sweep(
     return price_P, np.array([paid(price) for price in price_P])
 
 
-def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+def part(arrays: Learned, name: str) -> Learned:
     """The arrays of one estimator, under their own names."""
     return {key.removeprefix(name + "/"): value for key, value in arrays.items() if key.startswith(name + "/")}
 
 
-def check_counts(options: dict[str, int]) -> None:
-    """Raises a BadInput unless each is at least 1."""
-    for name, value in options.items():
-        if value < 1:
-            raise BadInput(f"{name}: {value!r} given; allowed: at least 1")
-
-
-def check_above_0(options: dict[str, float]) -> None:
-    """Raises a BadInput unless each is above 0."""
-    for name, value in options.items():
-        if not value > 0:
-            raise BadInput(f"{name}: {value!r} given; allowed: a number above 0")
-
-
-METHODS = {
-    "knn": knn,
-    "classifier": classifier,
-    "matrix_factorisation": matrix_factorisation,
-    "budgeted": budgeted,
-    "best_per_group": best_per_group,
-}
+METHODS = {method.__name__: method for method in (knn, classifier, matrix_factorisation, budgeted, best_per_group)}
 APPLY = {"router": apply_router}

@@ -14,7 +14,7 @@ from scipy.special import expit
 from w2s.pools.confidence import confidence, fit_quantiles, ranks
 from w2s.pools.features import described, fit_described
 from w2s.pools.logistic import fit_one
-from w2s.pools.records import ABSTAINED, NOT_ASKED, Opinions
+from w2s.pools.records import ABSTAINED, NOT_ASKED, Learned, Opinions
 from w2s.store.records import candidate_mask
 
 KNOTS = 256  # a member's confidence is read as its rank among these quantiles of the fit questions
@@ -29,7 +29,7 @@ def fold_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return np.where(drawn_N < ENOUGH, drawn_N % folds, -1)
 
 
-def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np.ndarray]:
+def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> Learned:
     """What `evidence` needs to describe new questions and answers in the same way."""
     arrays = {}
     if opinions.features_ND is not None or any(opinions.prompt_N):
@@ -47,7 +47,7 @@ def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> dict[str, np
     return arrays
 
 
-def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def evidence(opinions: Opinions, arrays: Learned) -> np.ndarray:
     """evidence_MNF: 1, the prompt's features, its group, the confidence's rank, the answer; 0 where unknown."""
     members, rows = opinions.answer_MN.shape
     shared = [np.ones((rows, 1)), opinions.group_N[:, None] == arrays["groups_G"]]
@@ -64,27 +64,22 @@ def evidence(opinions: Opinions, arrays: dict[str, np.ndarray]) -> np.ndarray:
     own[:, :, 4] = np.where(given_MN, place_MN, 0)
     own[:, :, 5] = own[:, :, 4] * own[:, :, 0]
     own[:, :, 6] = given_MN
-    own[:, :, 7] = np.where(given_MN, answer_lengths(opinions), 0)
+    mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
+    length_NK = np.zeros(mask_NK.shape)
+    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
+    place_NM = np.maximum(opinions.answer_MN, 0).astype(int).T
+    own[:, :, 7] = np.where(given_MN, np.take_along_axis(length_NK, place_NM, axis=1).T, 0)
     if opinions.output_MN is not None:
-        own[:, :, 8] = [
-            [np.log1p(len(text)) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN
-        ]
+        lengths = [[len(text) if isinstance(text, str) else 0 for text in row] for row in opinions.output_MN]
+        own[:, :, 8] = np.log1p(lengths)
     if opinions.check_MN is not None:
         own[:, :, 9] = np.nan_to_num(opinions.check_MN)
     shared_NF = np.concatenate(shared, axis=1)
     return np.concatenate([np.broadcast_to(shared_NF, (members, *shared_NF.shape)), own], axis=2)
 
 
-def answer_lengths(opinions: Opinions) -> np.ndarray:
-    """length_MN: log(1 + characters) of each answer; of no use where nothing was answered."""
-    mask_NK = candidate_mask(np.maximum(opinions.count_N, 1))
-    length_NK = np.zeros(mask_NK.shape)
-    length_NK[mask_NK] = np.log1p([len(text) for texts in opinions.texts_N for text in texts or [""]])
-    return np.take_along_axis(length_NK, np.maximum(opinions.answer_MN, 0).astype(int).T, axis=1).T
-
-
 def fit_scorers(
-    opinions: Opinions, right_MN: np.ndarray, arrays: dict[str, np.ndarray], fold_N: np.ndarray, l2: float
+    opinions: Opinions, right_MN: np.ndarray, arrays: Learned, fold_N: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scorers of a member asked first (coef_MF), of m after j (coef_MMF[j, m]); their scores out of fold.
 
@@ -93,9 +88,8 @@ def fit_scorers(
     """
     size, (x_MNF, usable_MN) = len(opinions.members), (evidence(opinions, arrays), np.isfinite(right_MN))
     usable_MN &= answered(opinions)
-    coef, logit_MN = zip(
-        *(cross_fit(x_MNF[m], right_MN[m], usable_MN[m], fold_N, l2) for m in range(size)), strict=True
-    )
+    fits = [cross_fit(x_MNF[m], right_MN[m], usable_MN[m], fold_N, l2) for m in range(size)]
+    coef, logit_MN = zip(*fits, strict=True)
     score_MMN = np.full((size, size, len(fold_N)), -1.0)
     coef_MMF = np.zeros((size, size, 6))
     for before, at in [(m, m) for m in range(size)] + list(combinations(range(size), 2)):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from w2s.config.values import NotNegative
 from w2s.ensemble.ballots import NotApplicable
 from w2s.pools.confidence import fit_quantiles, ranks
 from w2s.pools.logistic import first_rows, fit_conditional
-from w2s.pools.records import Decision, Fitted, Opinions, Truth
-from w2s.store.records import BadInput
+from w2s.pools.records import Decision, Fitted, Learned, Opinions, Truth
 
 LEAST_LOG = float(np.log(1e-6))
 
@@ -23,9 +23,9 @@ def logistic(
     opinions: Opinions,
     truth: Truth,
     *,
-    l2: float = 1.0,
-    l2_group: float = 20.0,
-    l2_position: float = 20.0,
+    l2: NotNegative = 1.0,
+    l2_group: NotNegative = 20.0,
+    l2_position: NotNegative = 20.0,
     by_group: bool = True,
     by_position: bool = True,
 ) -> Fitted:
@@ -36,9 +36,6 @@ def logistic(
     k and on the rank of its confidence. The maximum a posteriori under normal priors of precision l2, l2_group and
     l2_position (0 and above; large ones switch a part off). What a group lacks in questions it takes from the rest.
     """
-    for name, value in (("l2", l2), ("l2_group", l2_group), ("l2_position", l2_position)):
-        if value < 0:
-            raise BadInput(f"{name}: {value!r} given; allowed: 0 and above")
     design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
     theta_F = fit_conditional(design, opinions.count_N, truth.gold_N, penalty_F)
     return Fitted("logistic", opinions.members, {**arrays, "theta_F": theta_F})
@@ -46,7 +43,7 @@ def logistic(
 
 def prepare(
     opinions: Opinions, truth: Truth, penalties: tuple[float, float, float], by_group: bool, by_position: bool
-) -> tuple[csr_matrix, np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[csr_matrix, np.ndarray, Learned]:
     """The design of all questions, the penalty of each column, and the arrays by which new questions get the same."""
     rows = np.flatnonzero(truth.gold_N >= 0)
     if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
@@ -70,7 +67,7 @@ def apply_logistic(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 
 def evidence(
-    opinions: Opinions, arrays: dict[str, np.ndarray], penalties: tuple[float, float, float]
+    opinions: Opinions, arrays: Learned, penalties: tuple[float, float, float]
 ) -> tuple[csr_matrix, np.ndarray]:
     """The design (C, F), a row for each real candidate of each question in turn, and a penalty for each column.
 
@@ -82,28 +79,30 @@ def evidence(
     answer_V = opinions.answer_MN[member_V, question_V].astype(int)
     row_V = start_N[question_V] + answer_V
     owner_C = np.repeat(np.arange(rows), opinions.count_N)
-    cells, width, penalty = [(row_V, member_V, np.ones(len(row_V)))], members, [np.full(members, penalties[0])]
+    cells, penalty = [], []
+
+    def add(row: np.ndarray, column: np.ndarray, value: np.ndarray, size: int, l2: float) -> None:
+        cells.append((row, column + sum(map(len, penalty)), value))
+        penalty.append(np.full(size, l2))
+
+    one_V = np.ones(len(row_V))
+    add(row_V, member_V, one_V, members, penalties[0])
     groups = arrays["groups"]
     if len(groups):
         group_N = opinions.group_N.astype(str)
         place_N = np.searchsorted(groups, group_N)
         known_V = (groups[np.minimum(place_N, len(groups) - 1)] == group_N)[question_V]
-        column_V = width + place_N[question_V] * members + member_V
-        cells.append((row_V[known_V], column_V[known_V], np.ones(known_V.sum())))
-        width, penalty = width + len(groups) * members, [*penalty, np.full(len(groups) * members, penalties[1])]
+        column_V = place_N[question_V] * members + member_V
+        add(row_V[known_V], column_V[known_V], one_V[known_V], len(groups) * members, penalties[1])
     if arrays["by_position"]:
-        places = 32  # later positions share the last column
-        place_V = np.minimum(answer_V, places - 1)
-        cells.append((row_V, width + place_V * members + member_V, np.ones(len(row_V))))
-        width, penalty = width + places * members, [*penalty, np.full(places * members, penalties[2])]
-        place_C = np.minimum(np.arange(len(owner_C)) - start_N[owner_C], places - 1)
-        cells.append((np.arange(len(owner_C)), width + place_C, np.ones(len(owner_C))))
-        width, penalty = width + places, [*penalty, np.full(places, penalties[2])]
+        places, row_C = 32, np.arange(len(owner_C))  # later positions share the last column
+        add(row_V, np.minimum(answer_V, places - 1) * members + member_V, one_V, places * members, penalties[2])
+        add(row_C, np.minimum(row_C - start_N[owner_C], places - 1), np.ones(len(row_C)), places, penalties[2])
     for row_S, member_S, value_S in slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
-        cells.append((row_S, width + member_S, value_S))
-        width, penalty = width + members, [*penalty, np.full(members, penalties[0])]
+        add(row_S, member_S, value_S, members, penalties[0])
     row, column, value = (np.concatenate(part) for part in zip(*cells, strict=True))
-    return csr_matrix((value, (row, column)), shape=(len(owner_C), width)), np.concatenate(penalty)
+    penalty_F = np.concatenate(penalty)
+    return csr_matrix((value, (row, column)), shape=(len(owner_C), len(penalty_F))), penalty_F
 
 
 def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from w2s.config.registry import did_you_mean
-from w2s.pools.columns import Source, as_floats, as_indices, as_tuples, encode
+from w2s.pools.columns import Source, as_indices, as_tuples, encode
 from w2s.pools.records import ABSTAINED, NOT_ASKED
 from w2s.store.problems import MOST, raise_problems
 from w2s.store.records import BadInput
@@ -93,14 +92,10 @@ class Part:
     cell: np.ndarray
 
 
-# --- questions -------------------------------------------------------------------------------------------------------
-
-
-def read_questions(source: Source, columns: Sequence[str] | None) -> Questions:
+def read_questions(source: Source) -> Questions:
     """The whole table; a repeated or missing id and a gold that is no choice are a BadInput."""
-    kept = [n for n in source.columns if n not in ("group", "prompt") or columns is None or n in columns]
-    table = pa.Table.from_batches(source.batches(kept)).unify_dictionaries()
-    column = {name: table[name].combine_chunks() for name in kept}
+    table = pa.Table.from_batches(source.batches(source.columns)).unify_dictionaries()
+    column = {name: table[name].combine_chunks() for name in source.columns}
     del table
     ids, faults = column["id"], Faults(source.name)
     size = len(ids)
@@ -109,7 +104,8 @@ def read_questions(source: Source, columns: Sequence[str] | None) -> Questions:
         codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
         again = np.setdiff1d(np.arange(size), np.unique(codes, return_index=True)[1])
         faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} is there twice; allowed: once")
-    texts_N, count_N = fill_array(size, ()), np.zeros(size, np.int32)
+    texts_N, count_N = np.empty(size, object), np.zeros(size, np.int32)
+    texts_N.fill(())
     if "choices" in column:
         null = pc.list_parent_indices(column["choices"]).filter(column["choices"].flatten().is_null()).to_numpy()
         faults.add("choices", np.unique(null), lambda _: "choices: null among them; allowed: a list of texts")
@@ -118,7 +114,7 @@ def read_questions(source: Source, columns: Sequence[str] | None) -> Questions:
         count_N = pc.list_value_length(column.pop("choices")).fill_null(0).to_numpy().astype(np.int32)
     group_N, groups = encode(column["group"]) if "group" in column else (np.full(size, -1), [])
     group_N = np.where(group_N < 0, len(groups), group_N).astype(np.int32)
-    prompt_N, prompt = fill_array(size, ""), column.pop("prompt", None)
+    prompt_N, prompt = np.full(size, "", object), column.pop("prompt", None)
     if prompt is not None and not pc.all(pc.equal(prompt.fill_null(""), "")).as_py():
         prompt_N = prompt.fill_null("").to_numpy(zero_copy_only=False)
     gold_N, golds = encode(column["gold"]) if "gold" in column else (np.full(size, -1), [])
@@ -129,21 +125,11 @@ def read_questions(source: Source, columns: Sequence[str] | None) -> Questions:
     return Questions(ids, count_N, texts_N, group_N, np.array([*groups, ""], object), prompt_N, gold_N, golds)
 
 
-def fill_array(shape: int | tuple[int, ...], value: Any) -> np.ndarray:
-    """An object array of one shared object."""
-    array = np.empty(shape, object)
-    array.fill(value)
-    return array
-
-
 def describe_choice(column: str, text: str, count: int) -> str:
     return f"{column}: {text!r} given; allowed: the index of a choice, 0 to {count - 1}, or null"
 
 
-# --- outputs ---------------------------------------------------------------------------------------------------------
-
-
-def read_members(source: Source, models: Sequence[str], members: Sequence[str], samples: bool) -> Members:
+def read_members(source: Source, models: Sequence[str], members: Sequence[str]) -> Members:
     """The place of each requested (model, sample), sorted by name and sample; an unknown model is a BadInput."""
     present: set[tuple[str, int]] = set()
     for batch in source.batches([name for name in ("model", "sample") if name in source.columns]):
@@ -158,10 +144,7 @@ def read_members(source: Source, models: Sequence[str], members: Sequence[str], 
     for model in models:
         if model not in known:
             raise BadInput(f"{source.name}: no model {model!r}{did_you_mean(model, known)}; known: {', '.join(known)}")
-    kept = sorted(pair for pair in present if not models or pair[0] in models)
-    if not samples:
-        kept = sorted({model: (model, sample) for model, sample in reversed(kept)}.values())
-    return {pair: at for at, pair in enumerate(kept)}
+    return {pair: at for at, pair in enumerate(sorted(pair for pair in present if not models or pair[0] in models))}
 
 
 def encode_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[str], list[int]]:
@@ -173,22 +156,20 @@ def encode_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[
     return model, drawn.indices.to_numpy(), names, drawn.dictionary.to_pylist()
 
 
-def read_answers(source: Source, pool: Questions, members: Members, columns: Sequence[str] | None) -> Cells:
+def read_answers(source: Source, pool: Questions, members: Members) -> Cells:
     """The whole table; rows that are not usable are a BadInput with a line each, up to twenty, and a count."""
     shape = len(members), len(pool.ids)
     cells = Cells(np.full(shape, NOT_ASKED, np.int16), np.zeros(len(pool.groups), bool))
-    keys = ("id", "model", "sample", "answer")
-    names = [name for name in source.columns if columns is None or name in keys or name in columns]
     faults, total = Faults(source.name), 0
-    for part in read_parts(source, names, pool, members, faults):
+    for part in read_parts(source, source.columns, pool, members, faults):
         total += len(part.row)
         put_answers(cells, pool, part, faults)
-        for name in set(NUMBERS).intersection(names):
+        for name in set(NUMBERS).intersection(source.columns):
             put_numbers(cells, name, part, faults)
-        if "probs" in names:
+        if "probs" in source.columns:
             put_probs(cells, pool, part, faults)
-        if "text" in names and part.batch["text"].null_count < len(part.row):
-            text_MN = cells.arrays.setdefault("text", fill_array(shape, None))
+        if "text" in source.columns and part.batch["text"].null_count < len(part.row):
+            text_MN = cells.arrays.setdefault("text", np.full(shape, None))
             text_MN.reshape(-1)[part.cell] = part.batch["text"].to_numpy(zero_copy_only=False)
     if np.count_nonzero(cells.answer_MN != NOT_ASKED) < total:
         find_repeats(source, pool, members, faults)
@@ -253,7 +234,7 @@ def put_answers(cells: Cells, pool: Questions, part: Part, faults: Faults) -> No
 
 
 def put_numbers(cells: Cells, name: str, part: Part, faults: Faults) -> None:
-    values = as_floats(part.batch[name])
+    values = part.batch[name].to_numpy(zero_copy_only=False).astype(np.float64, copy=False)  # null is NaN
     there = ~np.isnan(values)
     if not there.any():
         return

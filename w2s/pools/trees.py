@@ -5,15 +5,17 @@ They start from the logistic stacking of `stacking`: its out-of-fold log-probabi
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from w2s.config.values import Count, Range
 from w2s.ensemble.votes import count_votes
 from w2s.pools.confidence import ranks
 from w2s.pools.logistic import fit_conditional
-from w2s.pools.records import Decision, Fitted, Opinions, Truth
+from w2s.pools.records import Decision, Fitted, Learned, Opinions, Truth
 from w2s.pools.stacking import apply_logistic, normal, prepare
-from w2s.store.records import BadInput
 
 FOLDS = 2
 PENALTIES = (1.0, 20.0, 20.0)  # the defaults of `stacking.logistic`
@@ -23,10 +25,10 @@ def gradient_boosted(
     opinions: Opinions,
     truth: Truth,
     *,
-    trees: int = 60,
+    trees: Count = 60,
     learning_rate: float = 0.06,
-    leaves: int = 8,
-    least_rows: int = 40,
+    leaves: Annotated[int, Range("2 or more", at_least=2)] = 8,
+    least_rows: Count = 40,
     seed: int = 0,
 ) -> Fitted:
     """Gradient-boosted stacking: trees over who voted for a candidate, who for another, and who abstained.
@@ -37,9 +39,6 @@ def gradient_boosted(
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
 
-    for name, value in (("trees", trees), ("leaves", leaves - 1), ("least_rows", least_rows)):
-        if value < 1:
-            raise BadInput(f"{name}: {value + (name == 'leaves')!r} given; allowed: {1 + (name == 'leaves')} and above")
     rows = np.flatnonzero(truth.gold_N > -2)
     known, gold_N = opinions.questions(rows), truth.gold_N[rows]
     design, penalty_F, stacking_arrays = prepare(known, truth.questions(rows), PENALTIES, True, True)
@@ -47,15 +46,9 @@ def gradient_boosted(
     stacking_arrays["theta_F"] = fit_conditional(design, known.count_N, gold_N, penalty_F)
     arrays = {f"logistic:{name}": array for name, array in stacking_arrays.items()}
     row_C, place_C, features_CF = features(known, prior_NK, arrays)
-    model = HistGradientBoostingClassifier(
-        max_iter=trees,
-        learning_rate=learning_rate,
-        max_leaf_nodes=leaves,
-        min_samples_leaf=least_rows,
-        l2_regularization=5.0,
-        early_stopping=False,
-        random_state=seed,
-    )
+    sizes = {"max_iter": trees, "max_leaf_nodes": leaves, "min_samples_leaf": least_rows}
+    settings = {"learning_rate": learning_rate, "l2_regularization": 5.0, "early_stopping": False}
+    model = HistGradientBoostingClassifier(**sizes, **settings, random_state=seed)
     # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
     # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
     with threadpool_limits(limits=1, user_api="openmp"):
@@ -88,9 +81,7 @@ def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> De
     return Decision(prior.abstained_N, normal(score_NK, opinions.mask_NK))
 
 
-def features(
-    opinions: Opinions, prior_NK: np.ndarray, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def features(opinions: Opinions, prior_NK: np.ndarray, arrays: Learned) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A row for each candidate with a vote: its question, its position, and float32 features (C, F).
 
     Each member: 1 voted for it, 0 for another, -1 no answer; its confidence's rank with the vote's sign. Then the votes
@@ -106,16 +97,9 @@ def features(
         rank_MN = ranks(opinions.score_MN, arrays["logistic:quantiles_MQ"])
         blocks.append(np.where(vote_MC > 0, 1, -1) * rank_MN[:, row_C])
     log_NK = np.log(np.maximum(prior_NK, 1e-9))
-    blocks.append(
-        [
-            votes_NK[row_C, place_C],
-            rival(votes_NK)[row_C, place_C],
-            log_NK[row_C, place_C],
-            log_NK[row_C, place_C] - rival(np.where(opinions.mask_NK, log_NK, -30))[row_C, place_C],
-            place_C,
-            opinions.count_N[row_C],
-        ]
-    )
+    lead_NK = log_NK - rival(np.where(opinions.mask_NK, log_NK, -30))
+    by_candidate = [values_NK[row_C, place_C] for values_NK in (votes_NK, rival(votes_NK), log_NK, lead_NK)]
+    blocks.append([*by_candidate, place_C, opinions.count_N[row_C]])
     return row_C, place_C, np.concatenate(blocks).T.astype(np.float32)
 
 
@@ -127,7 +111,7 @@ def rival(values_NK: np.ndarray) -> np.ndarray:
     return np.where(values_NK == top_N2[:, :1], top_N2[:, 1:], top_N2[:, :1])
 
 
-def as_arrays(model) -> dict[str, np.ndarray]:
+def as_arrays(model) -> Learned:
     """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
 
     scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
@@ -139,19 +123,15 @@ def as_arrays(model) -> dict[str, np.ndarray]:
     node_P = np.concatenate(nodes)
     leaf_P = node_P["is_leaf"].astype(bool)
     here_P = np.arange(len(node_P))
-    return {
-        "first_T": first_T,
-        "feature_P": np.where(leaf_P, 0, node_P["feature_idx"]).astype(np.int32),
-        "threshold_P": np.where(leaf_P, np.inf, node_P["num_threshold"]),
-        "left_P": np.where(leaf_P, here_P, node_P["left"] + shift_P).astype(np.int32),
-        "right_P": np.where(leaf_P, here_P, node_P["right"] + shift_P).astype(np.int32),
-        "value_P": node_P["value"],
-        "start": np.asarray(model._baseline_prediction).ravel()[0],
-        "depth": np.array(max(int(tree["depth"].max()) for tree in nodes)),
-    }
+    whole = {"feature_P": np.where(leaf_P, 0, node_P["feature_idx"])}
+    whole |= {f"{side}_P": np.where(leaf_P, here_P, node_P[side] + shift_P) for side in ("left", "right")}
+    arrays = {name: array.astype(np.int32) for name, array in whole.items()}
+    arrays |= {"first_T": first_T, "depth": np.array(max(int(tree["depth"].max()) for tree in nodes))}
+    arrays |= {"threshold_P": np.where(leaf_P, np.inf, node_P["num_threshold"]), "value_P": node_P["value"]}
+    return arrays | {"start": np.asarray(model._baseline_prediction).ravel()[0]}
 
 
-def margins(features_CF: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def margins(features_CF: np.ndarray, arrays: Learned) -> np.ndarray:
     """The log-odds of each row: the sum of the leaves that it falls into. A leaf leads to itself."""
     total_C = np.full(len(features_CF), float(arrays["start"]))
     rows = np.arange(len(features_CF))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from w2s.config.load import from_overrides
 from w2s.config.registry import did_you_mean
 from w2s.data.rows import hash_folder, hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
-from w2s.evaluation.run.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
+from w2s.evaluation.run.metrics import count_passes, judge, judge_outcomes, measure, measure_samples, write_metrics
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
@@ -86,13 +85,9 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}
     texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)
-    tasks: dict[str, list[Outcome]] = defaultdict(list)
     outcomes = read_rows(here / "outcomes.jsonl", Outcome)
-    for one in outcomes:
-        tasks[one.id].append(one)
-    rows = [(key, len(found), sum(one.correct is True for one in found)) for key, found in tasks.items()]
-    shares = measure(suite, {0: {model: judge_outcomes(outcomes)}})
-    return measure_samples(suite, model, {0: rows}) + [m for m in shares if m.name in ("abstained", "unjudged")]
+    shares = [m for m in measure(suite, {0: {model: judge_outcomes(outcomes)}}) if m.name in ("abstained", "unjudged")]
+    return measure_samples(suite, model, {0: count_passes(outcomes)}) + shares
 
 
 TEST_SPLIT = {

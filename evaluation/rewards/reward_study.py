@@ -7,6 +7,7 @@ so that every difference is paired. Intervals are over instructions (meta `group
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from w2s.config.registry import pick
+from w2s.evaluation.run.metrics import make_metric
 from w2s.evaluation.statistics import Interval, Scores, contrast, wilson
 from w2s.rewards import best_of_n
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, make_spec, standardise, unjudged
@@ -101,8 +103,9 @@ def measure_pairs(suite: str, by_seed: Mapping[int, ScoredPairs], best: Mapping[
     if best is not None:
         tables = {seed: {BEST: table[best[seed]], **table} for seed, table in tables.items()}
     names = list(next(iter(tables.values())))
+    columns = {name: {seed: table[name] for seed, table in tables.items()} for name in names}
     metric = MetricMaker(suite, by_seed)
-    found = [metric(name, "accuracy", {s: t[name] for s, t in tables.items()}) for name in names]
+    found = [metric(name, "accuracy", column) for name, column in columns.items()]
     count = len({row.id for one in by_seed.values() for row in one.examples})
     found.append(Metric(suite, RANDOM, "accuracy", 0.5, *wilson(count / 2, count), count, tuple(by_seed)))
     against = [MEMBER, *([BEST] if best is not None else []), LENGTH]
@@ -112,9 +115,7 @@ def measure_pairs(suite: str, by_seed: Mapping[int, ScoredPairs], best: Mapping[
         gap = {seed: table[name] - table[other] for seed, table in tables.items()}
         found.append(metric(name, f"accuracy_minus_{other}", gap, signed=True))
     for part, rows in parts_of(by_seed).items():
-        found += [
-            metric(name, f"accuracy@{part}", {s: t[name] for s, t in tables.items()}, rows=rows) for name in names
-        ]
+        found += [metric(name, f"accuracy@{part}", column, rows=rows) for name, column in columns.items()]
         if not part.startswith("subset: "):
             found.append(metric(PAIRS, f"share@{part}", {s: row_N.astype(float) for s, row_N in rows.items()}))
     return [*found, *agreements(by_seed, metric), *counted(suite, by_seed)]
@@ -148,8 +149,8 @@ class MetricMaker:
             return Metric(self.suite, model, name, None, None, None, 0, tuple(self.by_seed), "no pair")
         if signed:  # two columns, so that the interval is cut where a difference ends
             scores = [Scores(one.ids, np.column_stack([one.values_NM[:, 0], np.zeros(len(one.ids))])) for one in scores]
-        found = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top)
-        return Metric(self.suite, model, name, found.value, found.low, found.high, len(ids), tuple(self.by_seed))
+        mean = contrast(scores, [1.0, -1.0] if signed else [1.0], top=top)
+        return make_metric(self.suite, model, name, dataclasses.replace(mean, n=len(ids)), self.by_seed)
 
 
 def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
@@ -170,9 +171,8 @@ def parts_of(by_seed: Mapping[int, ScoredPairs]) -> dict[str, dict[int, np.ndarr
     large = sorted({one for one in subsets if subsets.count(one) >= SMALLEST})
     place: dict[str, Callable[[Example, int], bool]] = {}
     if len(set(subsets)) > 1 and large:
-        place |= {
-            f"subset: {name}": lambda row, _, name=name: subset_of(row, large) == name for name in [*large, OTHERS]
-        }
+        for name in [*large, OTHERS]:
+            place[f"subset: {name}"] = lambda row, _, name=name: subset_of(row, large) == name
     differences = [abs(row.meta["length_difference"]) for row in rows.values() if row.meta["length_difference"]]
     edges = [int(one) for one in np.quantile(differences, np.linspace(0, 1, LENGTH_BINS + 1))] if differences else [0]
     for (low, high), longer in itertools.product(itertools.pairwise(edges), (True, False)):
@@ -184,15 +184,12 @@ def parts_of(by_seed: Mapping[int, ScoredPairs]) -> dict[str, dict[int, np.ndarr
             and row.meta["length_difference"] != 0
             and not row.meta.get("tie")
         )
-    found = {}
-    for name, inside in place.items():
-        masks = {
-            seed: np.array([inside(row, gold) for row, gold in zip(one.examples, one.gold_N.tolist(), strict=True)])
-            for seed, one in by_seed.items()
-        }
-        if any(mask_N.any() for mask_N in masks.values()):
-            found[name] = masks
-    return found
+    pairs = {seed: list(zip(one.examples, one.gold_N.tolist(), strict=True)) for seed, one in by_seed.items()}
+    parts = {
+        name: {seed: np.array([inside(*pair) for pair in rows]) for seed, rows in pairs.items()}
+        for name, inside in place.items()
+    }
+    return {name: masks for name, masks in parts.items() if any(mask_N.any() for mask_N in masks.values())}
 
 
 def subset_of(row: Example, large: Sequence[str]) -> str:
@@ -202,11 +199,9 @@ def subset_of(row: Example, large: Sequence[str]) -> str:
 
 def agreements(by_seed: Mapping[int, ScoredPairs], metric: MetricMaker) -> list[Metric]:
     """How often members order a pair alike, how often all prefer the longer text, and accuracy where members differ."""
-    found = []
-    for kind in next(iter(by_seed.values())).members:
-        if len(next(iter(by_seed.values())).members[kind]) < 2:
-            continue
-        orders = {seed: np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0])) for seed, one in by_seed.items()}
+    found, first = [], next(iter(by_seed.values()))
+    for kind in [kind for kind, members in first.members.items() if len(members) > 1]:
+        orders = {seed: orders_of(one.members[kind]) for seed, one in by_seed.items()}
         alike = {seed: alike_MM_N(order_MN).mean(0) for seed, order_MN in orders.items()}
         found.append(metric(kind, "agreement", alike))
         masks = {seed: np.abs(order_MN.sum(0)) == len(order_MN) for seed, order_MN in orders.items()}
@@ -218,7 +213,7 @@ def agreements(by_seed: Mapping[int, ScoredPairs], metric: MetricMaker) -> list[
         found.append(metric(who, "accuracy@unanimous", right, rows=masks))
         found.append(metric(who, "accuracy@divided", right, rows={s: ~mask_N for s, mask_N in masks.items()}))
     gaps = {seed: np.diff(one.scores[LENGTH])[:, 0] for seed, one in by_seed.items()}
-    for name in [MEMBER, *combined(list(next(iter(by_seed.values())).scores))]:
+    for name in [MEMBER, *combined(list(first.scores))]:
         sides = {}
         for seed, one in by_seed.items():
             names = member_names(one.members) if name == MEMBER else [name]
@@ -228,6 +223,11 @@ def agreements(by_seed: Mapping[int, ScoredPairs], metric: MetricMaker) -> list[
     return found
 
 
+def orders_of(scores_MN2: np.ndarray) -> np.ndarray:
+    """order_MN of each pair by each member: 1 where the second text is above, -1 below, 0 level or not judged."""
+    return np.sign(np.nan_to_num(np.diff(scores_MN2)[..., 0]))
+
+
 def alike_MM_N(order_MN: np.ndarray) -> np.ndarray:
     """(pairs of members, N): 1 where both order the pair alike, 1/2 where one of them has no order, 0 otherwise."""
     return np.array([(a_N * b_N + 1) / 2 for a_N, b_N in itertools.combinations(order_MN, 2)])
@@ -235,13 +235,10 @@ def alike_MM_N(order_MN: np.ndarray) -> np.ndarray:
 
 def agreement_matrix(by_seed: Mapping[int, ScoredPairs], kind: str = SEPARATE) -> np.ndarray:
     """share_MM of the pairs that two members order alike, the mean over seeds; 1 on the diagonal."""
-    matrices = []
-    for one in by_seed.values():
-        order_MN = np.sign(np.nan_to_num(np.diff(one.members[kind])[..., 0]))
-        matrix_MM = ((order_MN[:, None] * order_MN[None]).mean(2) + 1) / 2
-        np.fill_diagonal(matrix_MM, 1)
-        matrices.append(matrix_MM)
-    return np.mean(matrices, axis=0)
+    orders = [orders_of(one.members[kind]) for one in by_seed.values()]
+    share_MM = np.mean([((order_MN[:, None] * order_MN[None]).mean(2) + 1) / 2 for order_MN in orders], axis=0)
+    np.fill_diagonal(share_MM, 1)
+    return share_MM
 
 
 def disagreement_of(scores_MN2: np.ndarray) -> np.ndarray:
@@ -254,10 +251,9 @@ def counted(suite: str, by_seed: Mapping[int, ScoredPairs]) -> list[Metric]:
     """How many texts members could not judge (scores not finite), and how many pairs are ties, over all seeds."""
     sets, seeds, found = list(by_seed.values()), tuple(by_seed), []
     for kind in sets[0].members:
-        missing = sum(
-            int(unjudged(one.members[kind], np.ones(one.members[kind].shape[1:], bool)).sum()) for one in sets
-        )
-        texts = sum(one.members[kind].size for one in sets)
+        scores = [one.members[kind] for one in sets]
+        missing = sum(int(unjudged(one_MN2, np.ones(one_MN2.shape[1:], bool)).sum()) for one_MN2 in scores)
+        texts = sum(one_MN2.size for one_MN2 in scores)
         found.append(Metric(suite, kind, "unjudged", float(missing), None, None, texts, seeds))
     ties = sum(bool(row.meta.get("tie")) for one in sets for row in one.examples)
     count = sum(len(one.examples) for one in sets)
@@ -293,8 +289,7 @@ def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping
 
     def tell(name: str, what: str, values: Mapping[int, np.ndarray], weight=(1.0,)) -> Metric:
         scores = [Scores(pools[s].ids, np.reshape(values[s], (len(weight), -1)).T) for s in seeds]
-        one = contrast(scores, list(weight))
-        return Metric(POOL, name, what, one.value, one.low, one.high, one.n, seeds)
+        return make_metric(POOL, name, what, contrast(scores, list(weight)), seeds)
 
     for name, (at, n) in itertools.product(names, enumerate(sizes)):
         found.append(tell(name, f"preference@{n}", {s: by_seed[s][name][at] for s in seeds}))
@@ -322,29 +317,23 @@ def picked(
     """How often each probe is picked as one of n, of whom the others are ordinary; where it has no answer, no row."""
     found = []
     for probe in probes:
-        values: dict[str, dict[int, np.ndarray]] = {}
+        shares: dict[str, dict[int, np.ndarray]] = {}
         ids = {}
         for seed, one in pools.items():
             is_probe_NK = (one.models_NK == probe) & ~np.isnan(one.preference_NK)
-            rows_N = is_probe_NK.any(1)
+            rows_N, mask_NK = is_probe_NK.any(1), ordinary[seed] | is_probe_NK
             if not rows_N.any():
                 continue
             ids[seed] = one.ids[rows_N]
-            mask_NK = ordinary[seed] | is_probe_NK
             for name, proxy_NK in everyone(one, mask_NK, best[seed], how).items():
-                share_SN = [
-                    best_of_n.pick_probs_if_drawn(proxy_NK[rows_N], mask_NK[rows_N], n)[is_probe_NK[rows_N]]
-                    for n in sizes
-                ]
-                values.setdefault(name, {})[seed] = np.array(share_SN)
-            singles = [values[name][seed] for name in values if name.startswith("member ")]
-            values.setdefault(MEMBER, {})[seed] = np.mean(singles, axis=0)
-        for name, by_seed in values.items():
-            for at, n in enumerate(sizes):
-                scores = [Scores(ids[s], np.clip(share_SN[at], 0, 1)[:, None]) for s, share_SN in by_seed.items()]
-                one = contrast(scores, [1.0])
-                if name == RANDOM:  # known, not estimated
-                    one = Interval(1 / n, None, None, one.n)
-                what = f"picked:{probe}@{n}"
-                found.append(Metric(POOL, name, what, one.value, one.low, one.high, one.n, tuple(by_seed)))
+                picks = [best_of_n.pick_probs_if_drawn(proxy_NK[rows_N], mask_NK[rows_N], n) for n in sizes]
+                shares.setdefault(name, {})[seed] = np.array([pick_NK[is_probe_NK[rows_N]] for pick_NK in picks])
+            singles = [shares[name][seed] for name in shares if name.startswith("member ")]
+            shares.setdefault(MEMBER, {})[seed] = np.mean(singles, axis=0)
+        for (name, by_seed), (at, n) in itertools.product(shares.items(), enumerate(sizes)):
+            scores = [Scores(ids[seed], np.clip(share_SN[at], 0, 1)[:, None]) for seed, share_SN in by_seed.items()]
+            share = contrast(scores, [1.0])
+            if name == RANDOM:  # known, not estimated
+                share = Interval(1 / n, None, None, share.n)
+            found.append(make_metric(POOL, name, f"picked:{probe}@{n}", share, by_seed))
     return found

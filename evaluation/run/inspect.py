@@ -9,22 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.evaluation.run.runs import Artifact, open_run, read_texts, row_weights
+from w2s.evaluation.run.runs import Artifact, open_run, row_weights
 from w2s.grading.answers import NO_ANSWER
+from w2s.stages.writing import read_texts
+from w2s.store import records
 from w2s.store.artifacts import MANIFEST, check_artifact, read_manifest
-from w2s.store.records import (
-    BadInput,
-    Example,
-    Gold,
-    Outcome,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    TokenRanks,
-    load_arrays,
-    read_arrays,
-    read_rows,
-)
+from w2s.store.records import BadInput, Example, Predictions, read_arrays, read_rows
 
 PREVIEW_ROWS = 3
 WIDTH = 110
@@ -60,7 +50,7 @@ def describe_artifact(name: str, runs_dir: Path) -> str:
 
 def preview(path: Path) -> list[str]:
     if path.suffix == ".npz":
-        found = load_arrays(path).items()
+        found = records.load_arrays(path).items()
         return [f"{key} {array.shape}: {str(array[:2]).split()}" for key, array in found if array.ndim]
     if path.suffix in (".jsonl", ".json", ".txt"):
         return path.read_text(encoding="utf-8", errors="replace").splitlines()[:PREVIEW_ROWS]
@@ -90,10 +80,12 @@ def describe_row(run: Path, row: str) -> str:
 def describe_in_seed(example: Example, split: str, seed: int, stages: Sequence[Artifact]) -> list[str]:
     """The story of one question in one seed."""
     lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
-    answer = next((g.answer for s in of_kind(stages, "gold") for g in gold_rows(s, split) if g.id == example.id), None)
+    name = "easy" if split.startswith("easy") else split
+    golds = [row for stage in of_kind(stages, "gold") if stage.tags["split"] == name for row in read_gold(stage)]
+    answer = next((row.answer for row in golds if row.id == example.id), None)
     if example.task == "choice":
-        marks = [("→" if at == answer else " ", at, shorten(choice)) for at, choice in enumerate(example.choices)]
-        lines += [f"  {mark} {at}. {choice}" for mark, at, choice in marks]
+        choices = enumerate(example.choices)
+        lines += [f"  {'→' if at == answer else ' '} {at}. {shorten(choice)}" for at, choice in choices]
     elif answer is not None:
         lines += block(str(answer), "  → ")
     if split == "easy_fit":
@@ -120,14 +112,13 @@ def block(text: str, head: str) -> list[str]:
     return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
 
 
-def gold_rows(stage: Artifact, split: str) -> list[Gold]:
-    is_it = stage.tags["split"] == ("easy" if split.startswith("easy") else split)
-    return read_rows(stage.path / "gold.jsonl", Gold) if is_it else []
+def read_gold(stage: Artifact) -> list[records.Gold]:
+    return read_rows(stage.path / "gold.jsonl", records.Gold)
 
 
 def label_lines(example: Example, stage: Artifact) -> list[str]:
     """A label of the question, and why it was kept or dropped; of written answers, the most probable one."""
-    labels = read_arrays(stage.path / "labels.npz", PseudoLabels)
+    labels = read_arrays(stage.path / "labels.npz", records.PseudoLabels)
     at = position(labels.ids, example.id)
     target, kept = labels.target_NK[at], f"{'kept' if labels.weight_N[at] > 0 else 'dropped'} ({labels.why_N[at]})"
     head = f"  label by {stage.tags['model']}: "
@@ -149,20 +140,25 @@ def weight_lines(example: Example, rounds: Sequence[Artifact]) -> list[str]:
         weight = weights.weight_N[position(weights.ids, example.id)] * len(weights.ids)
         line = f"  {stage.tags['index'] + 1:5}   {weight:12.2f}   "
         if example.task == "choice":
-            opinion = read_arrays(stage.path / "easy_fit.npz", Predictions)
-            probs = opinion.probs_NK[position(opinion.ids, example.id)]
-            line += f"{probs.argmax():5}  {numbers(probs)}"
+            line += chosen(stage.path / "easy_fit.npz", example.id)
         else:
             line += missed_tokens(stage.path / "easy_fit.npz", example.id)
         lines.append(line)
     return lines
 
 
+def chosen(path: Path, key: str) -> str:
+    """The choice of an opinion, and the probabilities of all."""
+    opinion = read_arrays(path, Predictions)
+    probs = opinion.probs_NK[position(opinion.ids, key)]
+    return f"{probs.argmax():5}  {numbers(probs)}"
+
+
 def missed_tokens(path: Path, key: str) -> str:
     """'3 of 12': how many of an answer's tokens, each behind the right ones, were not the model's first."""
     if not path.exists():
         return ""
-    ranks = read_arrays(path, TokenRanks)
+    ranks = read_arrays(path, records.TokenRanks)
     at = position(ranks.ids, key)
     start = int(ranks.length_N[:at].sum())
     above_T = ranks.above_T[start : start + int(ranks.length_N[at])]
@@ -185,13 +181,9 @@ def vote_lines(key: str, split: str, stages: Sequence[Artifact], alphas: Mapping
         who, kind = stage.tags.get("model", ""), stage.tags.get("kind")
         if split == "easy_holdout" and kind == "round" and who == "committee":
             who, kind = f"committee · learner {stage.tags['index'] + 1}", "member_opinion"
-        if kind not in ("opinion", "member_opinion") or "bagged ·" in who:
-            continue
-        if not (path := stage.path / f"{split}.npz").exists():
-            continue
-        opinion = read_arrays(path, Predictions)
-        probs = opinion.probs_NK[position(opinion.ids, key)]
-        lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {probs.argmax():5}  {numbers(probs)}")
+        is_opinion = kind in ("opinion", "member_opinion") and "bagged ·" not in who
+        if is_opinion and (path := stage.path / f"{split}.npz").exists():
+            lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {chosen(path, key)}")
     return lines
 
 
@@ -199,21 +191,20 @@ def text_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
     """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
     alphas, lines = alphas_of(stages), []
     verdicts = {
-        stage.tags["model"]: next((verdict_of(o) for o in read_rows(path, Outcome) if o.id == key), "-")
+        stage.tags["model"]: next((verdict_of(o) for o in read_rows(path, records.Outcome) if o.id == key), "-")
         for stage in of_kind(stages, "outcomes")
         if stage.tags["suite"] == split and (path := stage.path / "outcomes.jsonl").exists()
     }
     for stage in of_kind(stages, "member_texts") + of_kind(stages, "texts"):
-        who, path = stage.tags["model"], stage.path / f"{split}_texts.jsonl"
-        if path.exists() and (said := read_texts(path).get(key)):
-            text, logp = said[0]
-            head = f"  {who:28} {alphas.get(who, '-'):>6}  {logp:8.2f}  {verdicts.get(who, '-'):8}  "
-            lines += block(text, head)
+        who, exists = stage.tags["model"], (stage.path / f"{split}_texts.jsonl").exists()
+        if exists and (said := read_texts(stage.path, split).get(key)):
+            head = f"  {who:28} {alphas.get(who, '-'):>6}  {said['logps'][0]:8.2f}  {verdicts.get(who, '-'):8}  "
+            lines += block(said["texts"][0], head)
     title = f"  {'who':28} {'alpha':>6}  {'log p':>8}  {'judged':8}  wrote"
     return [title, *lines] if lines else []
 
 
-def verdict_of(outcome: Outcome) -> str:
+def verdict_of(outcome: records.Outcome) -> str:
     if outcome.status == NO_ANSWER:
         return "none"
     return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
@@ -238,24 +229,20 @@ def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
     """The scores of each reward model for the candidates, their aggregate, and the opinion of the tilted committee."""
     lines = []
     for stage in of_kind(stages, "rewards"):
-        path = stage.path / f"{split}.npz"
-        if path.exists():
-            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates"]
-            lines += score_lines(read_arrays(path, Rewards), key)
+        if (path := stage.path / f"{split}.npz").exists():
+            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates", *score_lines(path, key)]
     for stage in of_kind(stages, "opinion", "rewarded") if lines else ():
-        path = stage.path / f"{split}_rewards.npz"
-        if path.exists():
-            lines += score_lines(read_arrays(path, Rewards), key)
-            opinion = read_arrays(stage.path / f"{split}.npz", Predictions)
-            probs = opinion.probs_NK[position(opinion.ids, key)]
+        if (path := stage.path / f"{split}_rewards.npz").exists():
             strength = json.loads((stage.path / "rewards.json").read_text())["strength"]
             how = "best of n" if strength is None else f"tilted, strength {strength:g}"
-            lines.append(f"  {how:28} {'':>6}  {probs.argmax():5}  {numbers(probs)}")
+            opinion = f"  {how:28} {'':>6}  {chosen(stage.path / f'{split}.npz', key)}"
+            lines += [*score_lines(path, key), opinion]
     return lines
 
 
-def score_lines(rewards: Rewards, key: str) -> list[str]:
+def score_lines(path: Path, key: str) -> list[str]:
     """A line of scores for each model or aggregate; nan: not judged, or no candidate."""
+    rewards = read_arrays(path, records.Rewards)
     found = rewards.scores_MNK[:, position(rewards.ids, key)]
     best_M = np.where(np.isnan(found), -np.inf, found).argmax(1).tolist()
     named = zip(rewards.models.tolist(), best_M, found, strict=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,29 +46,17 @@ MODELS = {
     "shuffled": ("shuffled labels", "a student of shuffled labels"),
 }
 """Model -> its label in pictures and tables, and the words for it in a sentence about the student or the committee."""
+OF_STUDENT = ("committee", "floor", "naive_student", "recorded_student", "sft_student", "unrewarded", "rewarded")
+OF_COMMITTEE = ("floor", "best_learner", "uniform", "bagged", "answer_level", "long_learner")
 PAIRS = (
-    ("student", "committee"),
-    ("student", "floor"),
-    ("student", "naive_student"),
-    ("student", "recorded_student"),
-    ("student", "sft_student"),
-    ("student", "unrewarded"),
-    ("student", "rewarded"),
+    *(("student", other) for other in OF_STUDENT),
     ("sft_student", "unrewarded"),
-    ("student", "zero_shot"),
-    ("student", "easy_gold"),
-    ("student", "shuffled"),
-    ("committee", "floor"),
-    ("committee", "best_learner"),
-    ("committee", "uniform"),
-    ("committee", "bagged"),
-    ("committee", "answer_level"),
-    ("committee", "long_learner"),
+    *(("student", other) for other in ("zero_shot", "easy_gold", "shuffled")),
+    *(("committee", other) for other in OF_COMMITTEE),
     ("rewarded", "committee"),
-    ("ceiling", "floor"),
-    ("ceiling", "student"),
-    ("ceiling", "easy_gold"),
+    *(("ceiling", other) for other in ("floor", "student", "easy_gold")),
 )
+"""(model, other): the differences that are measured, in the order of the report."""
 TEACHERS = {
     "student": ("rewarded", "committee"),
     "sft_student": ("rewarded", "committee"),
@@ -176,12 +164,14 @@ class Suite:
             found.append(Scores(all_judged[0].ids[rows], np.asarray(values_NM, dtype=float)))
         return [one for one in found if len(one.ids)]
 
-    def metric(self, name: str, interval: Interval, model: str | None = None) -> Metric:
-        value, low, high = interval.value, interval.low, interval.high
-        low, high = (None if edge is None or not np.isfinite(edge) else edge for edge in (low, high))
-        return Metric(
-            self.suite, model or self.models[0], name, value, low, high, interval.n, self.seeds, interval.reason
-        )
+    def metric(self, name: str, interval: Interval) -> Metric:
+        return make_metric(self.suite, self.models[0], name, interval, self.seeds)
+
+
+def make_metric(suite: str, model: str, name: str, interval: Interval, seeds: Iterable[int]) -> Metric:
+    """An interval as a metric; an unbounded end is None."""
+    low, high = (None if end is None or not np.isfinite(end) else end for end in (interval.low, interval.high))
+    return Metric(suite, model, name, interval.value, low, high, interval.n, tuple(seeds), interval.reason)
 
 
 def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
@@ -193,8 +183,7 @@ def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
         if not np.array_equal(one.ids[order_N], ids):
             raise ValueError(f"{model} was not judged on the same questions as {next(iter(models))}")
         opinion = None if one.opinion is None else align(one.opinion, ids)
-        gold_N = None if one.gold_N is None else one.gold_N[order_N]
-        silent_N = None if one.silent_N is None else one.silent_N[order_N]
+        gold_N, silent_N = (None if row_N is None else row_N[order_N] for row_N in (one.gold_N, one.silent_N))
         ordered[model] = Judged(ids, one.correct_N[order_N], one.unjudged_N[order_N], opinion, gold_N, silent_N)
     return ordered
 
@@ -241,18 +230,13 @@ def calibration_error(judged: Judged) -> float:
 
 
 def differences(both: Suite) -> list[Metric]:
-    name = both.models[1]
+    gap, least = f"accuracy_minus_{both.models[1]}", f"smallest_difference_{both.models[1]}"
     if not both.seeds:
-        nothing = Interval(None, None, None, 0, "no seed has both")
-        return [both.metric(f"accuracy_minus_{name}", nothing)]
+        return [both.metric(gap, Interval(None, None, None, 0, "no seed has both"))]
     scores = both.scores()
-    gap = contrast(scores, [1.0, -1.0])
-    least = smallest_difference(scores, [1.0, -1.0])
-    why = None if least is not None else "the two never differ"
-    return [
-        both.metric(f"accuracy_minus_{name}", gap),
-        both.metric(f"smallest_difference_{name}", Interval(least, None, None, gap.n, why)),
-    ]
+    difference, value = contrast(scores, [1.0, -1.0]), smallest_difference(scores, [1.0, -1.0])
+    smallest = Interval(value, None, None, difference.n, "the two never differ" if value is None else None)
+    return [both.metric(gap, difference), both.metric(least, smallest)]
 
 
 def recovered(suite: str, answers: Answers, student: str, models: Sequence[str]) -> list[Metric]:
@@ -295,6 +279,14 @@ def answer_given(judged: Judged) -> np.ndarray:
     return np.where(judged.opinion.abstained_N, -1, judged.opinion.probs_NK.argmax(1))
 
 
+def count_passes(outcomes: Sequence[Outcome]) -> list[tuple[str, int, int]]:
+    """(id, samples, passed) of each question, in their order; one that could not be judged has not passed."""
+    passed: dict[str, list[bool]] = {}
+    for one in outcomes:
+        passed.setdefault(one.id, []).append(one.correct is True)
+    return [(key, len(right), sum(right)) for key, right in passed.items()]
+
+
 def measure_samples(
     suite: str, model: str, seeds: Mapping[int, Sequence[tuple[str, int, int]]], *, ks: Sequence[int] = (1, 10)
 ) -> list[Metric]:
@@ -310,12 +302,10 @@ def measure_samples(
             tasks = len({i for rows in seeds.values() for i, _, _ in rows})
             if not tasks:
                 raise
-            found.append(Metric(suite, model, f"pass@{k}", None, None, None, tasks, tuple(sorted(seeds)), str(error)))
-            continue
-        value = contrast(scores, [1.0])
-        found.append(
-            Metric(suite, model, f"pass@{k}", value.value, value.low, value.high, value.n, tuple(sorted(seeds)))
-        )
+            share = Interval(None, None, None, tasks, str(error))
+        else:
+            share = contrast(scores, [1.0])
+        found.append(make_metric(suite, model, f"pass@{k}", share, sorted(seeds)))
     return found
 
 

@@ -13,7 +13,7 @@ from w2s.config.fields import Model
 from w2s.config.registry import pick
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.report import fill
-from w2s.evaluation.run.runs import Run, questions_of
+from w2s.evaluation.run.runs import Run
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.prompts import PROMPTS
 
@@ -77,7 +77,7 @@ def card(run: Run, data: ReportData) -> str:
     config, seed = run.config, run.seeds[0]
     model = Model(**config["student"]["model"])
     loader, pipeline, scoring = KINDS[model.kind]
-    example = next(iter(questions_of(run, seed, "transfer").values()))
+    example = next(iter(run.questions("transfer", seed).values()))
     content: dict[str, Any] = {
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),

@@ -22,6 +22,7 @@ TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text"
 JUDGE = 2  # grows whenever the same text may get another verdict than before
 
 Verdict = tuple[bool | None, str, float]  # correct (None: could not be judged), status, seconds
+Verdicts = dict[str, Verdict]  # by program
 
 
 @dataclass(frozen=True)

@@ -11,36 +11,31 @@ from w2s.grading.extract import extract_program, parses
 from w2s.store.records import Example
 
 if TYPE_CHECKING:
-    from w2s.evaluation.judging_samples import Sample, Task, Verdict
+    from w2s.evaluation.judging_samples import Sample, Task, Verdicts
 
 LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
 
 
 def tables(
-    suite: str,
-    tasks: Mapping[str, Task],
-    rows: Sequence[Sample],
-    found: Mapping[str, Verdict],
-    ks: Sequence[int] | None,
+    suite: str, tasks: Mapping[str, Task], rows: Sequence[Sample], found: Verdicts, ks: Sequence[int] | None
 ) -> list[str]:
     """pass@k by model, best first, with 95% intervals over tasks; the count of each status; recorded flags."""
     passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for one in rows:
         passed[one.model][one.task].append(found[one.program][0] is True)
-    metrics = []
+    by_model = []
     for model, by_task in passed.items():
         counts = [(task, len(right), sum(right)) for task, right in by_task.items()]
-        metrics.append((measure_samples(suite, model, {0: counts}, ks=ks or (1, 10)), by_task))
-    metrics.sort(key=lambda one: -(one[0][0].value or 0))
+        by_model.append((measure_samples(suite, model, {0: counts}, ks=ks or (1, 10)), sum(n for _, n, _ in counts)))
+    by_model.sort(key=lambda model: -(model[0][0].value or 0))
     wide = max(len("model"), *map(len, passed))
     lines = [f"{'model':{wide}} {'metric':9} {'value':>6}   95% interval     tasks samples"]
-    for measured, by_task in metrics:
-        for one in measured:
-            if one.value is not None:
-                value = f"{one.value:6.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}"
-                lines.append(f"{one.model:{wide}} {one.name:9} {value} {sum(map(len, by_task.values())):7}")
-            elif ks:
-                lines.append(f"{one.model:{wide}} {one.name:9} {'-':>6}   {one.reason}")
+    for one, samples in [(metric, samples) for metrics, samples in by_model for metric in metrics]:
+        head = f"{one.model:{wide}} {one.name:9}"
+        if one.value is not None:
+            lines.append(f"{head} {one.value:6.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5} {samples:7}")
+        elif ks:
+            lines.append(f"{head} {'-':>6}   {one.reason}")
     all_tasks = len({task.name for task in tasks.values()})
     lacking = [all_tasks - len(by_task) for by_task in passed.values()]
     if any(lacking):
@@ -58,7 +53,7 @@ def status_of(correct: bool | None, status: str) -> str:
     return "right" if correct else "wrong" if status == "judged" else status.split(":")[0]
 
 
-def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Mapping[str, Verdict]) -> list[str]:
+def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Verdicts) -> list[str]:
     """How many recorded flags agree with the verdicts, and the first that do not."""
     flagged = [one for one in rows if one.recorded is not None]
     if not flagged:
@@ -81,6 +76,5 @@ def why_right(example: Example, text: str) -> str:
         return "by normalised answer"
     if not parses(text):
         return "as a whole it is no Python; the program in it passes"
-    return (
-        "judged" if extract_program(example, text) == text else "with the imports and functions of the prompt it passes"
-    )
+    whole = extract_program(example, text) == text
+    return "judged" if whole else "with the imports and functions of the prompt it passes"

@@ -117,12 +117,11 @@ def contrast(scores: Sequence[Scores], weight_M: Sequence[float], *, top: float 
     return Interval(value, max(low, float(least)), min(high, float(most)), n)
 
 
+UNCLEAR = "the divisor cannot be told from 0"
+
+
 def ratio(
-    scores: Sequence[Scores],
-    top_M: Sequence[float],
-    bottom_M: Sequence[float],
-    *,
-    unclear: str = "the divisor cannot be told from 0",
+    scores: Sequence[Scores], top_M: Sequence[float], bottom_M: Sequence[float], *, unclear: str = UNCLEAR
 ) -> Interval:
     """(top contrast) / (bottom contrast), joint over all models: PGR is [student - floor] / [ceiling - floor].
 

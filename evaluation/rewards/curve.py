@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from w2s.config.registry import pick
-from w2s.evaluation.rewards.reward_study import MEMBER
+from w2s.evaluation.rewards.reward_study import MEMBER, SEPARATE, join
 from w2s.evaluation.run.metrics import make_metric
 from w2s.evaluation.statistics import Interval, Scores, contrast
 from w2s.rewards import best_of_n
-from w2s.rewards.aggregators import AGGREGATORS, make_spec, standardise
 from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
@@ -59,16 +57,10 @@ def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = Non
 
     by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
     """
-    spec = aggregate or {"name": "mean"}
     mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
-    scores = {
-        kind: standardise(scores_MNS, mask_NS, by=by) if by != "none" else scores_MNS
-        for kind, scores_MNS in samples.kinds.items()
-    }
-    found = {MEMBER: list(scores["separate"])}
-    methods = {name: pick(AGGREGATORS, make_spec(name, spec)) for name in AGGREGATORS}
-    found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
-    return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
+    kinds = dict(sorted(samples.kinds.items()))
+    members, joint = join(kinds, mask_NS, by=by, aggregate=aggregate or {"name": "mean"})
+    return {MEMBER: list(members[SEPARATE])} | {way: [proxy_NS] for way, proxy_NS in joint.items()}
 
 
 def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]) -> Chosen:
@@ -77,10 +69,7 @@ def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]
     return Chosen(*(np.mean(values, axis=0) for values in zip(*each, strict=True)))
 
 
-Three = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]) -> Three:
+def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
     """(gold_NL, proxy_NL, ranked_N) of one proxy.
 
     The proxy's own score is the mean over picks that have one: a draw of nothing but empty texts has none.

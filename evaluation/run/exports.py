@@ -94,9 +94,6 @@ def write_programs(
         write_lines(folder / name / f"{model}.jsonl", found)
 
 
-# --- lm-eval ---------------------------------------------------------------------------------------------------------
-
-
 def text_sample(at: int, row: Example, gold: str, said: list[Outcome]) -> Row:
     """A sample of a generate_until task; the first of several texts is the answer."""
     right = float(said[0].correct is True)

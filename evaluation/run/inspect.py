@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.evaluation.run.runs import Artifact, open_run, row_weights
+from w2s.evaluation.run.runs import Artifact, Run, open_run, outcomes_of, row_weights
 from w2s.grading.answers import NO_ANSWER
 from w2s.stages.writing import read_texts
 from w2s.store import records
@@ -61,59 +62,46 @@ def shorten(text: str, width: int = WIDTH) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def describe_row(run: Path, row: str) -> str:
+def describe_row(folder: Path, row: str) -> str:
     """Votes and alphas of the learners, the question's weight by round, its label and why, for each of its seeds."""
-    stages = open_run(run).artifacts
-    lines: list[str] = []
-    for questions in of_kind(stages, "questions"):
+    run, lines = open_run(folder), []
+    for questions in run.find("questions"):
+        seed = questions.tags["seed"]
+        in_seed = dataclasses.replace(run, artifacts=[a for a in run.artifacts if a.tags.get("seed") == seed])
         for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
             for example in read_rows(questions.path / f"{split}.jsonl", Example):
                 if example.id.startswith(row):
-                    seed = questions.tags["seed"]
-                    mine = [s for s in stages if s.tags.get("seed") == seed]
-                    lines += [*describe_in_seed(example, split, seed, mine), ""]
+                    lines += [*describe_in_seed(example, split, seed, in_seed), ""]
     if not lines:
-        raise BadInput(f"{row}: no question of {run} has an id that begins so")
+        raise BadInput(f"{row}: no question of {folder} has an id that begins so")
     return "\n".join(lines)
 
 
-def describe_in_seed(example: Example, split: str, seed: int, stages: Sequence[Artifact]) -> list[str]:
-    """The story of one question in one seed."""
+def describe_in_seed(example: Example, split: str, seed: int, run: Run) -> list[str]:
+    """The story of one question in one seed; `run` has the artifacts of that seed alone."""
     lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
     name = "easy" if split.startswith("easy") else split
-    golds = [row for stage in of_kind(stages, "gold") if stage.tags["split"] == name for row in read_gold(stage)]
-    answer = next((row.answer for row in golds if row.id == example.id), None)
+    answer = run.gold(name, seed).get(example.id) if run.find("gold", split=name) else None
     if example.task == "choice":
         choices = enumerate(example.choices)
         lines += [f"  {'→' if at == answer else ' '} {at}. {shorten(choice)}" for at, choice in choices]
     elif answer is not None:
         lines += block(str(answer), "  → ")
     if split == "easy_fit":
-        lines += weight_lines(example, of_kind(stages, "round", "committee"))
+        lines += weight_lines(example, run.find("round", model="committee"))
     elif example.task == "choice":
-        lines += vote_lines(example.id, split, stages, alphas_of(stages))
+        lines += vote_lines(example.id, split, run.artifacts, alphas_of(run))
     else:
-        lines += text_lines(example.id, split, stages) + candidate_lines(example.id, split, stages)
-    lines += reward_lines(example.id, split, stages)
-    if split == "transfer":
-        for stage in of_kind(stages, "labels"):
-            lines += label_lines(example, stage)
-    return lines
-
-
-def of_kind(stages: Sequence[Artifact], kind: str, model: str | None = None) -> list[Artifact]:
-    found = [s for s in stages if s.tags.get("kind") == kind]
-    return [s for s in found if model is None or s.tags["model"] == model]
+        lines += text_lines(example.id, split, run) + candidate_lines(example.id, split, run)
+    lines += reward_lines(example.id, split, run)
+    labels = run.find("labels") if split == "transfer" else []
+    return lines + [line for stage in labels for line in label_lines(example, stage)]
 
 
 def block(text: str, head: str) -> list[str]:
     """A text as lines after `head`, later lines indented below the first; long texts are cut."""
     lines = shorten(text.strip("\n").rstrip(), TEXT).splitlines() or ["(nothing)"]
     return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
-
-
-def read_gold(stage: Artifact) -> list[records.Gold]:
-    return read_rows(stage.path / "gold.jsonl", records.Gold)
 
 
 def label_lines(example: Example, stage: Artifact) -> list[str]:
@@ -165,10 +153,10 @@ def missed_tokens(path: Path, key: str) -> str:
     return f"{int((above_T > 0).sum())} of {len(above_T)}"
 
 
-def alphas_of(stages: Sequence[Artifact]) -> dict[str, str]:
+def alphas_of(run: Run) -> dict[str, str]:
     """learner -> its alpha in its committee, as shown."""
     found = {}
-    for stage in of_kind(stages, "committee"):
+    for stage in run.find("committee"):
         for at, alpha in enumerate(json.loads((stage.path / "committee.json").read_text())["alphas"]):
             found[f"{stage.tags['model']} · learner {at + 1}"] = f"{alpha:.3f}"
     return found
@@ -187,15 +175,14 @@ def vote_lines(key: str, split: str, stages: Sequence[Artifact], alphas: Mapping
     return lines
 
 
-def text_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def text_lines(key: str, split: str, run: Run) -> list[str]:
     """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
-    alphas, lines = alphas_of(stages), []
+    alphas, lines = alphas_of(run), []
     verdicts = {
-        stage.tags["model"]: next((verdict_of(o) for o in read_rows(path, records.Outcome) if o.id == key), "-")
-        for stage in of_kind(stages, "outcomes")
-        if stage.tags["suite"] == split and (path := stage.path / "outcomes.jsonl").exists()
+        stage.tags["model"]: next((verdict_of(o) for o in outcomes_of(stage) if o.id == key), "-")
+        for stage in run.outcomes(split)
     }
-    for stage in of_kind(stages, "member_texts") + of_kind(stages, "texts"):
+    for stage in run.find("member_texts") + run.find("texts"):
         who, exists = stage.tags["model"], (stage.path / f"{split}_texts.jsonl").exists()
         if exists and (said := read_texts(stage.path, split).get(key)):
             head = f"  {who:28} {alphas.get(who, '-'):>6}  {said['logps'][0]:8.2f}  {verdicts.get(who, '-'):8}  "
@@ -210,28 +197,28 @@ def verdict_of(outcome: records.Outcome) -> str:
     return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
 
 
-def candidate_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def candidate_lines(key: str, split: str, run: Run) -> list[str]:
     """Where whole answers were voted on: the candidates, and every voter's distribution over them."""
     lines = []
-    for stage in of_kind(stages, "candidates"):
+    for stage in run.find("candidates"):
         owner, path = stage.tags["model"], stage.path / f"{split}.jsonl"
         row = next((r for r in read_rows(path, Example) if r.id == key), None) if path.exists() else None
         if row is None:
             continue
         lines.append(f"  candidates of {owner}:")
         lines += [line for at, text in enumerate(row.choices) for line in block(text, f"    {at}. ")]
-        voters = [s for s in stages if s.tags.get("model", "").split(" · ")[0] == owner]
-        lines += vote_lines(key, split, voters, alphas_of(stages))
+        voters = [s for s in run.artifacts if s.tags.get("model", "").split(" · ")[0] == owner]
+        lines += vote_lines(key, split, voters, alphas_of(run))
     return lines
 
 
-def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def reward_lines(key: str, split: str, run: Run) -> list[str]:
     """The scores of each reward model for the candidates, their aggregate, and the opinion of the tilted committee."""
     lines = []
-    for stage in of_kind(stages, "rewards"):
+    for stage in run.find("rewards"):
         if (path := stage.path / f"{split}.npz").exists():
             lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates", *score_lines(path, key)]
-    for stage in of_kind(stages, "opinion", "rewarded") if lines else ():
+    for stage in run.find("opinion", model="rewarded") if lines else ():
         if (path := stage.path / f"{split}_rewards.npz").exists():
             strength = json.loads((stage.path / "rewards.json").read_text())["strength"]
             how = "best of n" if strength is None else f"tilted, strength {strength:g}"

@@ -153,6 +153,7 @@ def fill(name: str, content: dict[str, Any]) -> str:
         "at_step": at_step,
         "spark": lambda values: Markup(pictures.sparkline(values)),
         "cell": cell,
+        "rows": lambda table: zip(*table.values(), strict=True),
         "block": block,
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content.get("pictures", {}).items()}}

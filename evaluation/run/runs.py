@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -88,8 +89,18 @@ class Run:
 
     @functools.cached_property
     def leaked(self) -> dict[tuple[str, int], set[str]]:
-        """(further suite, seed) -> its questions that repeat one trained on: they count nowhere."""
-        return {(suite, seed): leaks(self, suite, seed) for suite in self.suites for seed in self.seeds}
+        """(further suite, seed) -> its questions that repeat one trained on, and so count nowhere.
+
+        The split keeps hard_test free of them.
+        """
+        leaked = {}
+        for artifact, seed in itertools.product(self.find("suite"), self.seeds):
+            suite = artifact.tags["suite"]
+            trained = [row for split in ("easy_fit", "transfer") for row in self.questions(split, seed).values()]
+            rows = read_rows(artifact.path / f"{suite}.jsonl", Example)
+            _, leaks = remove_leaks(rows, trained, near=self.config["data"]["near"])
+            leaked[suite, seed] = {leak.removed for leak in leaks}
+        return leaked
 
     @functools.cached_property
     def bins(self) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -123,11 +134,8 @@ def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
     """seed -> model -> its judged answers to the suite: outcomes where texts were written for it, else opinions."""
     answers: dict[int, dict[str, Any]] = defaultdict(dict)
     for seed in run.seeds:
-        leaked, texts, gold = (
-            run.leaked.get((suite, seed), set()),
-            run.outcomes(suite, seed=seed),
-            run.gold(suite, seed),
-        )
+        leaked, gold = run.leaked.get((suite, seed), set()), run.gold(suite, seed)
+        texts = run.outcomes(suite, seed=seed)
         for artifact in texts or run.find("opinion", seed=seed):
             model, path = artifact.tags["model"], artifact.path / f"{suite}.npz"
             if model in MODELS and texts:
@@ -137,14 +145,6 @@ def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
                 clean_N = np.array([key not in leaked for key in opinion.ids.tolist()])
                 answers[seed][model] = judge(records.take(opinion, clean_N), gold)
     return dict(answers)
-
-
-def leaks(run: Run, suite: str, seed: int) -> set[str]:
-    """Questions of a further suite that repeat a training question; the split keeps hard_test free of them."""
-    (artifact,) = run.find("suite", suite=suite)
-    trained = [row for split in ("easy_fit", "transfer") for row in run.questions(split, seed).values()]
-    rows = read_rows(artifact.path / f"{suite}.jsonl", Example)
-    return {leak.removed for leak in remove_leaks(rows, trained, near=run.config["data"]["near"])[1]}
 
 
 def outcomes_of(artifact: Artifact, leaked: Container[str] = ()) -> list[Outcome]:

@@ -48,11 +48,9 @@ class Task:
 
 
 def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]:
-    """Every name by which samples may call a task -> the task; the same task may have several names.
-
-    Code: the published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row
-    of the published file, from 0), or w2s' own id.
-    """
+    """Every name by which samples may call a task -> the task; the same task may have several names. Code: the
+    published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row of the
+    published file, from 0), or w2s' own id."""
     examples, golds = SOURCES[suite](root, **TEST_SPLIT.get(suite, {}))
     found: dict[str, Task] = {}
     for example, gold in zip(examples, golds, strict=True):

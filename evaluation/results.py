@@ -36,10 +36,8 @@ Table = dict[str, list[str]]  # a column's heading -> its cells, texts for Markd
 
 
 def write_results(folders: Sequence[Path], out: Path) -> Path:
-    """Write DIR/NAME.json and DIR/NAME.md for runs of one config, or one `w2s combine`; returns the page.
-
-    BadInput for a run without metrics, and for runs that differ in more than name and seeds or share a seed.
-    """
+    """Write DIR/NAME.json and DIR/NAME.md for runs of one config, or one `w2s combine`; returns the page. BadInput for
+    a run without metrics, and for runs that differ in more than name and seeds or share a seed."""
     records = [read_record(folder) for folder in folders]
     if len(folders) > 1:
         check_alike(folders)

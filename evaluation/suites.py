@@ -24,11 +24,9 @@ from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
-    """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
-
-    Results lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With
-    `limit=N` only the first N questions of each suite by id are asked, and their results are kept apart.
-    """
+    """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals. Results
+    lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With `limit=N`
+    only the first N questions of each suite by id are asked, and their results are kept apart."""
     config = from_overrides(overrides)
     for name in suites:
         if name not in SOURCES:

@@ -30,10 +30,8 @@ PARTS = 10
 
 @dataclass(frozen=True)
 class Samples:
-    """One seed's samples: gold_NS (0 or 1) and each kind of ensemble's scores_MNS (nan: an empty text).
-
-    kinds has `separate` and, where they were trained, `heads` and `warm`.
-    """
+    """One seed's samples: gold_NS (0 or 1) and each kind of ensemble's scores_MNS (nan: an empty text). kinds has
+    `separate` and, where they were trained, `heads` and `warm`."""
 
     ids: np.ndarray
     gold_NS: np.ndarray
@@ -43,9 +41,7 @@ class Samples:
 @dataclass(frozen=True)
 class Chosen:
     """What one way chooses for each question and size: gold_NL and proxy_NL in expectation, and how well it ranks.
-
-    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind.
-    """
+    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind."""
 
     gold_NL: np.ndarray
     proxy_NL: np.ndarray
@@ -53,10 +49,8 @@ class Chosen:
 
 
 def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = None) -> dict[str, list[np.ndarray]]:
-    """way -> its proxies (N, S): one for each reward model of `member`, else one.
-
-    by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
-    """
+    """way -> its proxies (N, S): one for each reward model of `member`, else one. by: rewards.standardise; aggregate:
+    rewards.aggregate, whose options that aggregator has here too."""
     mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
     kinds = dict(sorted(samples.kinds.items()))
     members, joint = join(kinds, mask_NS, by=by, aggregate=aggregate or {"name": "mean"})
@@ -70,10 +64,8 @@ def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]
 
 
 def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """(gold_NL, proxy_NL, ranked_N) of one proxy.
-
-    The proxy's own score is the mean over picks that have one: a draw of nothing but empty texts has none.
-    """
+    """(gold_NL, proxy_NL, ranked_N) of one proxy. The proxy's own score is the mean over picks that have one: a draw of
+    nothing but empty texts has none."""
     mask_NS, known_NS = np.ones(gold_NS.shape, dtype=bool), np.isfinite(proxy_NS)
     gold_LN, proxy_LN = [], []
     for n in sizes:
@@ -86,10 +78,8 @@ def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int])
 
 
 def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
-    """share_N of a question's (right, wrong) samples that the proxy puts in that order, ties as half; nan without.
-
-    A sample without score is below all that have one.
-    """
+    """share_N of a question's (right, wrong) samples that the proxy puts in that order, ties as half; nan without. A
+    sample without score is below all that have one."""
     known_NS = np.where(np.isfinite(proxy_NS), proxy_NS, -np.inf)
     found_N = np.full(len(gold_NS), np.nan)
     for row, (gold_S, proxy_S) in enumerate(zip(gold_NS, known_NS, strict=True)):
@@ -157,11 +147,9 @@ def first_peak_last(ids: BySeed, golds: Sequence[np.ndarray]) -> tuple[BySeed, B
 
 
 def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has.
-
-    A seed's reward models are the same for both halves, and would choose for themselves; one seed alone has only its
-    own. A question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses.
-    """
+    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has. A seed's
+    reward models are the same for both halves, and would choose for themselves; one seed alone has only its own. A
+    question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses."""
     odd = [np.array([in_second_half(key) for key in ids.tolist()]) for ids, _ in seeds]
     found = []
     for at, odd_N in enumerate(odd):
@@ -198,10 +186,8 @@ def mean_of_any(ids: BySeed, values: BySeed) -> Interval:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step.
-
-    gold_T: 0 or 1 (nan: not judged); reward_T: what it learned from; kl_S: nats per text, before each step.
-    """
+    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step. gold_T: 0 or 1 (nan:
+    not judged); reward_T: what it learned from; kl_S: nats per text, before each step."""
 
     step_T: np.ndarray
     gold_T: np.ndarray
@@ -214,14 +200,10 @@ def parts_of(one: Rollouts, parts: int) -> np.ndarray:
     part_S = np.arange(len(one.kl_S)) * parts // len(one.kl_S)
     part_T = part_S[one.step_T]
     gold_T, known_T = np.nan_to_num(one.gold_T), np.isfinite(one.gold_T)
-    texts_P = np.bincount(part_T, minlength=parts)
-    return np.array(
-        [
-            np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts),
-            np.bincount(part_T, one.reward_T, parts) / texts_P,
-            np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts),
-        ]
-    )
+    gold_P = np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts)
+    reward_P = np.bincount(part_T, one.reward_T, parts) / np.bincount(part_T, minlength=parts)
+    kl_P = np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts)
+    return np.array([gold_P, reward_P, kl_P])
 
 
 def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -> list[Metric]:

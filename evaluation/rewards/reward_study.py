@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,10 +78,8 @@ def points(scores_N2: np.ndarray, gold_N: np.ndarray) -> np.ndarray:
 def proxies(
     rewards: Mapping[str, Rewards], mask_NK: np.ndarray, length_NK: np.ndarray, *, by: str, aggregate: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(name -> scores_NK of everyone who may choose, ensemble -> its members' standardised scores_MNK).
-
-    The separate members one by one, what ensembles say together (see `join`), and the length in characters.
-    """
+    """(name -> scores_NK of everyone who may choose, ensemble -> its members' standardised scores_MNK). The separate
+    members one by one, what ensembles say together (see `join`), and the length in characters."""
     members = {kind: np.where(mask_NK, one.scores_MNK, np.nan) for kind, one in rewards.items()}
     members, joint = join(members, mask_NK, by=by, aggregate=aggregate)
     single = dict(zip(member_names(members), members[SEPARATE], strict=True))
@@ -90,10 +89,8 @@ def proxies(
 def join(
     members: Mapping[str, np.ndarray], mask_NK: np.ndarray, *, by: str, aggregate: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(ensemble -> its members' scores_MNK, standardised; name -> scores_NK of all together).
-
-    Together: every aggregator over the separate members (`aggregate` with its options), the mean of other ensembles.
-    """
+    """(ensemble -> its members' scores_MNK, standardised; name -> scores_NK of all together). Together: every
+    aggregator over the separate members (`aggregate` with its options), the mean of other ensembles."""
     if by != "none":
         members = {kind: standardise(scores_MNK, mask_NK, by=by) for kind, scores_MNK in members.items()}
     methods = {name: pick(AGGREGATORS, make_spec(name, aggregate)) for name in AGGREGATORS}
@@ -137,10 +134,8 @@ Values = Mapping[int, np.ndarray]  # seed -> a value of each pair (N)
 def measure_mean(
     suite: str, by_seed: Seeds, model: str, name: str, values: Values, *, top: float = 1.0, signed: bool = False
 ) -> Metric:
-    """The mean of values by pair (nan: left out), with its interval over instructions and seeds.
-
-    top: the most a value can be; signed: and -top the least, else 0.
-    """
+    """The mean of values by pair (nan: left out), with its interval over instructions and seeds. top: the most a value
+    can be; signed: and -top the least, else 0."""
     scores, ids = [], set()
     for seed, value_N in values.items():
         one, kept_N = by_seed[seed], ~np.isnan(value_N)
@@ -161,11 +156,9 @@ def keep(values: Values, masks: Values) -> Values:
 
 
 def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
-    """A row for each instruction, so that their mean is the mean over pairs and their spread that of its estimate.
-
-    The mean over pairs is a ratio (sum of values over count of pairs) of two sums over instructions; the rows are its
-    linearisation (Cochran 1977, section 6.3): mean + (sum_g - mean · count_g) / mean count.
-    """
+    """A row for each instruction, so that their mean is the mean over pairs and their spread that of its estimate. The
+    mean over pairs is a ratio (sum of values over count of pairs) of two sums over instructions; the rows are its
+    linearisation (Cochran 1977, section 6.3): mean + (sum_g - mean · count_g) / mean count."""
     ids, which_N, count_G = np.unique(groups_N, return_inverse=True, return_counts=True)
     sum_G, mean = np.bincount(which_N, value_N), value_N.mean()
     return Scores(ids, (mean + (sum_G - mean * count_G) / count_G.mean())[:, None])
@@ -174,11 +167,13 @@ def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
 def parts_of(by_seed: Seeds) -> dict[str, dict[int, np.ndarray]]:
     """name of a part of the pairs -> seed -> mask_N: subsets, and differences in length by which text is preferred."""
     rows = {row.id: row for one in by_seed.values() for row in one.examples}
-    subsets = [str(row.meta.get("subset") or "") for row in rows.values()]
-    large = sorted({one for one in subsets if subsets.count(one) >= SMALLEST})
+    subset = {key: str(row.meta.get("subset") or "") for key, row in rows.items()}
+    counts = Counter(subset.values())
+    large = sorted(name for name, count in counts.items() if count >= SMALLEST)
     place: dict[str, Callable[[Example, int], bool]] = {}
-    for name in [*large, OTHERS] if len(set(subsets)) > 1 and large else ():
-        place[f"subset: {name}"] = lambda row, _, name=name: subset_of(row, large) == name
+    if len(counts) > 1 and large:
+        place |= {f"subset: {name}": lambda row, _, name=name: subset[row.id] == name for name in large}
+        place[f"subset: {OTHERS}"] = lambda row, _: subset[row.id] not in large
     differences = [abs(row.meta["length_difference"]) for row in rows.values() if row.meta["length_difference"]]
     edges = [int(one) for one in np.quantile(differences, np.linspace(0, 1, LENGTH_BINS + 1))] if differences else [0]
     for (low, high), longer in itertools.product(itertools.pairwise(edges), (True, False)):
@@ -196,11 +191,6 @@ def parts_of(by_seed: Seeds) -> dict[str, dict[int, np.ndarray]]:
         for name, inside in place.items()
     }
     return {name: masks for name, masks in parts.items() if any(mask_N.any() for mask_N in masks.values())}
-
-
-def subset_of(row: Example, large: Sequence[str]) -> str:
-    name = str(row.meta.get("subset") or "")
-    return name if name in large else OTHERS
 
 
 def agreements(by_seed: Seeds, metric: Callable[..., Metric]) -> list[Metric]:
@@ -272,10 +262,8 @@ def best_members(held_out: Seeds) -> dict[int, str]:
 
 def measure_pool(pools: Mapping[int, Pool], probes: Sequence[str], best: Mapping[int, str], **how: Any) -> list[Metric]:
     """Best-of-n among the ordinary models' answers, and how often each probe is picked when it joins them.
-
     preference@n: the expected true preference of the pick. picked:PROBE@n: how likely the probe is picked when it is
-    one of the n for sure. how: `by` and `aggregate`, as of `proxies`.
-    """
+    one of the n for sure. how: `by` and `aggregate`, as of `proxies`."""
 
     def everyone(seed: int, mask_NK: np.ndarray) -> dict[str, np.ndarray]:
         """Name -> scores_NK of everyone who chooses; candidates outside the mask are ignored."""

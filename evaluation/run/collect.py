@@ -134,10 +134,8 @@ def reward_notes(run: Run, seed: int) -> list[str]:
             found.append(f"{leaked:,} preference pairs are about questions that rewards are asked about: left out")
         bases = [one["model"]["path"] for one in config["rewards"]["models"]]
         if config["student"]["model"]["path"] in bases and config["rewards"]["pairs"]["name"] == "gold":
-            found.append(
-                "the reward models begin as the student's base and learn from the easy gold: what they bring is to be "
-                "measured against that base on the easy gold alone"
-            )
+            words = "the reward models begin as the student's base and learn from the easy gold"
+            found.append(f"{words}: what they bring is to be measured against that base on the easy gold alone")
     return found
 
 
@@ -147,12 +145,11 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
     facts = run.find("questions", seed=seed)[0].manifest["facts"]
     weight_N = read_arrays(labels_folder(run, seed) / "labels.npz", PseudoLabels).weight_N
     kept = int((weight_N > 0).sum())
+    chosen = f"chosen on {facts['easy_holdout']:,} held-out easy questions"
     return (
         Step("easy questions", f"{facts['easy_fit']:,}", "with gold"),
         Step("boosting", f"{len(committee['rounds'])} rounds", committee["stop"] or "all that were asked for"),
-        Step(
-            "committee", f"{committee['used']} learners", f"chosen on {facts['easy_holdout']:,} held-out easy questions"
-        ),
+        Step("committee", f"{committee['used']} learners", chosen),
         Step("transfer pool", f"{facts['transfer']:,}", "hard, without gold"),
         Step("pseudo-labels", f"{kept:,} kept", f"{len(weight_N) - kept:,} dropped"),
         Step("student", run.config["student"]["model"]["path"], "trained on the pseudo-labels alone"),
@@ -262,10 +259,5 @@ def votes(run: Run, seed: int, used: int) -> list[dict[str, tuple[str, float]]]:
 def reproduce(run: Run) -> Reproduce:
     manifest = run.artifacts[-1].manifest
     tiers = [artifact.manifest["facts"].get("sandbox") for artifact in run.find("outcomes")]
-    return Reproduce(
-        command=run.command,
-        config=(run.folder / "config.yaml").read_text(),
-        versions=manifest["versions"],
-        commit=manifest["commit"] or "",
-        sandbox=", ".join(sorted({str(one) for one in tiers if one})),
-    )
+    config, sandbox = (run.folder / "config.yaml").read_text(), ", ".join(sorted({str(one) for one in tiers if one}))
+    return Reproduce(run.command, config, manifest["versions"], manifest["commit"] or "", sandbox)

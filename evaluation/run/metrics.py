@@ -57,12 +57,8 @@ PAIRS = (
     *(("ceiling", other) for other in ("floor", "student", "easy_gold")),
 )
 """(model, other): the differences that are measured, in the order of the report."""
-TEACHERS = {
-    "student": ("rewarded", "committee"),
-    "sft_student": ("rewarded", "committee"),
-    "unrewarded": ("committee",),
-    "naive_student": ("floor",),
-}
+TEACHERS = {"student": ("rewarded", "committee"), "sft_student": ("rewarded", "committee")}
+TEACHERS |= {"unrewarded": ("committee",), "naive_student": ("floor",)}
 """Student -> whose labels it learned from: the first of these in the run."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
@@ -73,22 +69,17 @@ class Judged:
     """One model's answers to one suite in one seed, judged.
 
     correct_N is 1 right, 0 wrong; of t most probable candidates that tie, gold among them, 1/t (as in boosting).
-    unjudged_N marks answers that could not be judged, silent_N texts in which no answer was found (None: there are no
-    texts); both count as wrong, and their shares are metrics of their own.
+    unjudged_N marks answers that could not be judged, abstained_N where a model gave no answer or none was found in its
+    text; both count as wrong, and their shares are metrics of their own.
     opinion and gold_N (index of the right candidate, -1 where it is not among them) are None for free-form answers.
     """
 
     ids: np.ndarray
     correct_N: np.ndarray
     unjudged_N: np.ndarray
+    abstained_N: np.ndarray
     opinion: Predictions | None = None
     gold_N: np.ndarray | None = None
-    silent_N: np.ndarray | None = None
-
-    @property
-    def abstained_N(self) -> np.ndarray:
-        silent_N = np.zeros(len(self.ids), bool) if self.silent_N is None else self.silent_N
-        return silent_N if self.opinion is None else self.opinion.abstained_N
 
 
 Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; the same ids for all models of a seed
@@ -103,7 +94,7 @@ def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
     correct_N = np.zeros(len(gold_N))
     known_N = gold_N >= 0
     correct_N[known_N] = 1 - wrongness(opinion.probs_NK[known_N], opinion.mask_NK[known_N], gold_N[known_N])
-    return Judged(opinion.ids, correct_N, np.zeros(len(gold_N), bool), opinion, gold_N)
+    return Judged(opinion.ids, correct_N, np.zeros(len(gold_N), bool), opinion.abstained_N, opinion, gold_N)
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
@@ -114,7 +105,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
     right_N = np.array([float(one.correct or 0) for one in first.values()])
     unjudged_N = np.array([one.correct is None for one in first.values()], dtype=bool)
     silent_N = np.array([one.status == NO_ANSWER for one in first.values()], dtype=bool)
-    return Judged(np.array(list(first)), right_N, unjudged_N, silent_N=silent_N)
+    return Judged(np.array(list(first)), right_N, unjudged_N, silent_N)
 
 
 def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None) -> list[Metric]:
@@ -183,8 +174,9 @@ def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
         if not np.array_equal(one.ids[order_N], ids):
             raise ValueError(f"{model} was not judged on the same questions as {next(iter(models))}")
         opinion = None if one.opinion is None else align(one.opinion, ids)
-        gold_N, silent_N = (None if row_N is None else row_N[order_N] for row_N in (one.gold_N, one.silent_N))
-        ordered[model] = Judged(ids, one.correct_N[order_N], one.unjudged_N[order_N], opinion, gold_N, silent_N)
+        gold_N = None if one.gold_N is None else one.gold_N[order_N]
+        columns = (column_N[order_N] for column_N in (one.correct_N, one.unjudged_N, one.abstained_N))
+        ordered[model] = Judged(ids, *columns, opinion, gold_N)
     return ordered
 
 
@@ -251,9 +243,7 @@ def recovered(suite: str, answers: Answers, student: str, models: Sequence[str])
 
 def imitations(suite: str, answers: Answers, student: str, teacher: str) -> list[Metric]:
     """How far a student copies its teacher: disagreement, and the share of its teacher's wrong answers that it repeats.
-
-    Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates.
-    """
+    Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates."""
     both = Suite(suite, answers, (student, teacher))
     pairs = [both.judged(seed) for seed in both.seeds]
     if not pairs or any(one.opinion is None for pair in pairs for one in pair):
@@ -324,10 +314,8 @@ def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple
 
 
 def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric], *, limit: int | None = None) -> None:
-    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths).
-
-    limit: how many questions of a set there were at most, where that was limited.
-    """
+    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths). limit: how many
+    questions of a set there were at most, where that was limited."""
     rank = {model: at for at, model in enumerate(MODELS)}
     rows = []
     for one in sorted(metrics, key=lambda m: (m.suite, rank.get(m.model, len(rank)), m.model, m.name)):

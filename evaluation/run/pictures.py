@@ -149,13 +149,8 @@ def training(fits: Sequence[Training]) -> str:
     return svg(figure, f"Training of {fits[0].who.replace('_', ' ')}")
 
 
-PANELS = {
-    "loss": ("loss", 1),
-    "agreement": ("answers as held-out labels, %", 100),
-    "reward": ("reward", 1),
-    "margin": ("margin", 1),
-    "kl": ("KL from its start, nats", 1),
-}
+PANELS = {"loss": ("loss", 1), "agreement": ("answers as held-out labels, %", 100), "reward": ("reward", 1)}
+PANELS |= {"margin": ("margin", 1), "kl": ("KL from its start, nats", 1)}
 """What is measured -> its words, and what it is multiplied by."""
 
 

@@ -101,10 +101,8 @@ def coming_back(data: ReportData) -> str:
     """Why the heaviest questions share one weight, if they do."""
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
-    return (
-        f"{alike:,} questions share the highest weight in every round, since the learners got them right or wrong in "
-        f"the same rounds{shown}."
-    )
+    why = "since the learners got them right or wrong in the same rounds"
+    return f"{alike:,} questions share the highest weight in every round, {why}{shown}."
 
 
 def every(points_of_curve: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
@@ -142,19 +140,13 @@ def fill(name: str, content: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
     )
+    page.filters |= {one.__name__: one for one in (typeset, sentence, edge, every, at_step, cell, block)}
     page.filters |= {
         "points": lambda share: typeset(points(share)),
-        "typeset": typeset,
         "label": lambda model: pictures.LABELS.get(model, model.replace("_", " ")),
         "seconds": duration,
-        "sentence": sentence,
-        "edge": edge,
-        "every": every,
-        "at_step": at_step,
         "spark": lambda values: Markup(pictures.sparkline(values)),
-        "cell": cell,
         "rows": lambda table: zip(*table.values(), strict=True),
-        "block": block,
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content.get("pictures", {}).items()}}
     return hide(page.get_template(name).render(content))

@@ -89,10 +89,8 @@ class Run:
 
     @functools.cached_property
     def leaked(self) -> dict[tuple[str, int], set[str]]:
-        """(further suite, seed) -> its questions that repeat one trained on, and so count nowhere.
-
-        The split keeps hard_test free of them.
-        """
+        """(further suite, seed) -> its questions that repeat one trained on, and so count nowhere. The split keeps
+        hard_test free of them."""
         leaked = {}
         for artifact, seed in itertools.product(self.find("suite"), self.seeds):
             suite = artifact.tags["suite"]
@@ -155,9 +153,7 @@ def pass_metrics(
     suite: str, texts: Iterable[Artifact], leaked: Mapping[tuple[str, int], Container[str]] | None = None
 ) -> list[Metric]:
     """pass@k of each model over the texts (short answers, programs) that it sampled; one not judged has not passed.
-
-    leaked: (suite, seed) -> questions that count nowhere.
-    """
+    leaked: (suite, seed) -> questions that count nowhere."""
     counts: dict[str, dict[int, list[tuple[str, int, int]]]] = defaultdict(dict)
     for artifact in texts:
         model, seed = artifact.tags["model"], artifact.tags["seed"]
@@ -190,10 +186,8 @@ class Findings:
 
 
 def finish_study(folder: Path, measure_study: Callable[[Run], Findings], *, again: bool = False) -> str:
-    """metrics.json and the pages of a run whose stages are all complete; returns the verdict, a sentence.
-
-    Nothing is written again while the stages and the settings of the evaluation stay the same, unless `again`.
-    """
+    """metrics.json and the pages of a run whose stages are all complete; returns the verdict, a sentence. Nothing is
+    written again while the stages and the settings of the evaluation stay the same, unless `again`."""
     run = open_run(folder)
     stamp = stamp_report(run)
     if not again and (verdict := read_verdict(folder, stamp)):

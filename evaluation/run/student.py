@@ -18,39 +18,22 @@ from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.prompts import PROMPTS
 
 KINDS = {
-    "lm": (
-        "AutoModelForCausalLM",
-        "text-generation",
-        "A candidate's score is its log-likelihood behind the prompt, joined by one space.",
-    ),
-    "pair": (
-        "AutoModelForSequenceClassification",
-        "text-classification",
-        "It reads prompt and candidate as a pair of texts; its one logit is the candidate's score.",
-    ),
-    "towers": (
-        "AutoModel",
-        "feature-extraction",
-        "A candidate's score is the cosine of the encoded prompt and the encoded candidate.",
-    ),
+    "lm": ("AutoModelForCausalLM", "text-generation"),
+    "pair": ("AutoModelForSequenceClassification", "text-classification"),
+    "towers": ("AutoModel", "feature-extraction"),
 }
-"""Kind of model -> the class that loads it, the hub's name of its task, and how it answers."""
+"""Kind of model -> the class that loads it, and the hub's name of its task."""
 SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def write_student(run: Run, data: ReportData) -> list[str]:
-    """The student of the first seed in RUN/student/, those of further ones in its seed-S/.
-
-    Weights are hard links into the store (copies where the file system has none), so that they cost no space and the
-    folder can be moved away; what is small is copied, so that editing it changes no artifact. Returns the pages that it
-    wrote: none where there is no student that transformers loads.
-    """
-    found = {
-        seed: artifact.path / "fit-0" / "model"
-        for seed in run.seeds
-        for artifact in run.find("model", seed=seed, model="student")
-    }
+    """The student of the first seed in RUN/student/, those of further ones in its seed-S/. Weights are hard links into
+    the store (copies where the file system has none), so that they cost no space and the folder can be moved away; what
+    is small is copied, so that editing it changes no artifact. Returns the pages that it wrote: none where there is no
+    student that transformers loads."""
+    students = [one for one in run.find("model", model="student") if one.tags["seed"] in run.seeds]
+    found = {one.tags["seed"]: one.path / "fit-0" / "model" for one in students}
     if not found or not all(path.is_dir() for path in found.values()):
         return []
     final, partial = run.folder / "student", run.folder / "student.partial"
@@ -76,7 +59,7 @@ def card(run: Run, data: ReportData) -> str:
     """The model card, in the hub's form."""
     config, seed = run.config, run.seeds[0]
     model = Model(**config["student"]["model"])
-    loader, pipeline, scoring = KINDS[model.kind]
+    loader, pipeline = KINDS[model.kind]
     example = next(iter(run.questions("transfer", seed).values()))
     content: dict[str, Any] = {
         "data": data,
@@ -86,7 +69,7 @@ def card(run: Run, data: ReportData) -> str:
         "base_model": model.path if HUB_NAME.fullmatch(model.path) and not Path(model.path).exists() else "",
         "pipeline": pipeline,
         "loader": loader,
-        "scoring": scoring,
+        "kind": model.kind,
         "prompt": pick(PROMPTS, model.prompt)(example),
         "sources": ", ".join(sorted({str(one["name"]) for one in config["data"]["sources"]})),
         "labeller": "a committee, tilted by reward models" if run.find("labels", model="rewarded") else "a committee",

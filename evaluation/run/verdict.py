@@ -32,32 +32,20 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
         words += f"; PGR is undefined: {pgr.reason}"
     elif pgr is not None:
         words += f"; PGR {pgr.value:.2f} ({edge(pgr.low)} to {edge(pgr.high)})"
-    return words + untaught(metrics, suite) + brought(metrics, suite)
-
-
-def untaught(metrics: Sequence[Metric], suite: str) -> str:
-    """What qualifies the headline: a student not shown to be above its untouched base or shuffled labels."""
     gaps = {other: find(metrics, suite, "student", f"accuracy_minus_{other}") for other in ("zero_shot", "shuffled")}
-    level = [WORDS[other] for other, gap in gaps.items() if gap is not None and gap.low is not None and gap.low <= 0]
-    return f"; but it is not shown to be above {' or '.join(level)}" if level else ""
-
-
-def brought(metrics: Sequence[Metric], suite: str) -> str:
-    """Whether rewards and the objective of the student brought a gain, where the run has them."""
-    words = ""
+    level = [WORDS[other] for other, one in gaps.items() if one is not None and one.low is not None and one.low <= 0]
+    words += f"; but it is not shown to be above {' or '.join(level)}" if level else ""
     taught = "student" if find(metrics, suite, "sft_student", "accuracy") is None else "sft_student"
-    for model, other, gain in ((taught, "unrewarded", "rewards in labels"), ("student", "sft_student", "objective")):
+    for model, other, cause in ((taught, "unrewarded", "rewards in labels"), ("student", "sft_student", "objective")):
         if gap := known(metrics, suite, model, f"accuracy_minus_{other}"):
             what = "a gain" if gap.low > 0 else "a loss" if gap.high < 0 else "no gain that can be told"
-            words += f"; {gain} brought {what}: {amount(gap)}"
+            words += f"; {cause} brought {what}: {amount(gap)}"
     return words
 
 
 def compared(gap: Metric, other: str, *, brief: bool = False) -> str:
-    """'beats OTHER by 3.1 points (95% CI 0.4 to 5.8, n = 1000)', 'is behind', or 'cannot be told from'.
-
-    brief leaves out how many questions and seeds there were.
-    """
+    """'beats OTHER by 3.1 points (95% CI 0.4 to 5.8, n = 1000)', 'is behind', or 'cannot be told from'. brief leaves
+    out how many questions and seeds there were."""
     size = amount(gap, "" if brief else f", n = {gap.n}{count_seeds(gap)}", flip=gap.high < 0)
     if gap.high < 0:
         return f"is behind {other} by {size}"
@@ -93,9 +81,8 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
     if gap and reach and reach.low > 0:
         share = 1 - gap.value / reach.value
         nearly = "; weak labels are hardly needed here" if share >= 0.9 else ""
-        found.append(
-            f"trained on the easy gold alone, the student's base recovers {share:.0%} of floor to ceiling{nearly}"
-        )
+        beside = f"recovers {share:.0%} of floor to ceiling{nearly}"
+        found.append(f"trained on the easy gold alone, the student's base {beside}")
     copies, alone = (known(metrics, suite, "student", name) for name in ("imitation", "imitation_if_independent"))
     if copies and alone:
         beside = f"independent errors would give {alone.value:.0%}"
@@ -104,9 +91,8 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
     if gap and gap.low <= 0:
         words = f"the student {compared(gap, WORDS['shuffled'], brief=True)}"
         found.append(f"a warning: {words}: its labels taught it nothing")
-    shares = {
-        model: known(metrics, suite, model, "abstained") for model in ("student", "committee", "floor", "ceiling")
-    }
+    main = ("student", "committee", "floor", "ceiling")
+    shares = {model: known(metrics, suite, model, "abstained") for model in main}
     who = [f"the {model} in {share.value:.1%}" for model, share in shares.items() if share and share.value]
     found += [f"no answer was given by {', '.join(who)} of the questions"] if who else []
     return [sentence(words) for words in [*found, *resolution(metrics, suite)]]

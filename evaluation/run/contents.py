@@ -50,12 +50,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a stage, over all seeds; `tokens`: None where no model read any; `cached`: reused from the store."""
+    """The cost of a stage, over all seeds; `tokens`: None where no model read any."""
 
     stage: str
     seconds: float
     tokens: int | None = None
-    cached: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
         "trained": [one for one in data.training if not one.who.startswith("round ")],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
-        "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
+        "seconds": sum(cost.seconds for cost in data.costs),
         "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
         "pictures": draw(data),
     }

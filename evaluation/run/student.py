@@ -32,8 +32,7 @@ def write_student(run: Run, data: ReportData) -> list[str]:
     the store (copies where the file system has none), so that they cost no space and the folder can be moved away; what
     is small is copied, so that editing it changes no artifact. Returns the pages that it wrote: none where there is no
     student that transformers loads."""
-    students = [one for one in run.find("model", model="student") if one.tags["seed"] in run.seeds]
-    found = {one.tags["seed"]: one.path / "fit-0" / "model" for one in students}
+    found = {s: a.path / "fit-0" / "model" for s in run.seeds for a in run.find("model", seed=s, model="student")}
     if not found or not all(path.is_dir() for path in found.values()):
         return []
     final, partial = run.folder / "student", run.folder / "student.partial"

@@ -138,7 +138,7 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
             m: calibration_bins(next(iter(answers.values()))[m], 10)
             for m in ("floor", "committee", "student", "ceiling")
         },
-        costs=tuple(Cost(stage, seconds, tokens, stage.startswith("pretrain")) for stage, seconds, tokens in costs),
+        costs=tuple(Cost(*one) for one in costs),
         answers=tuple(told),
         samples=tuple(samples),
         training=tuple(training),

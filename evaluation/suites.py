@@ -34,7 +34,9 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
     folders.damage(model)
-    name, limited = name_of(model), f"-limit-{config.limit}" if config.limit else ""
+    path, limited = Path(model).resolve(), f"-limit-{config.limit}" if config.limit else ""
+    is_student = (path.parent / "stages.json").is_file()  # its folder lies in that of its run, after which it is named
+    name = f"{path.parent.name}-{path.name}" if is_student else Path(model).name
     folder = Path(config.runtime.runs_dir) / "evaluate" / f"{name}{limited}"
     to_file(folder / "log.jsonl")
     with Workers(config.runtime, title=lambda job: f"{name} on {job.name.rsplit('-', 1)[0]}") as workers:
@@ -47,12 +49,6 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     if config.limit:
         lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
-
-
-def name_of(model: str) -> str:
-    """The last part of the path of a model, with the name of the run for its student."""
-    path = Path(model).resolve()
-    return f"{path.parent.name}-{path.name}" if (path.parent / "stages.json").is_file() else Path(model).name
 
 
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:

@@ -150,7 +150,7 @@ def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
     """For each seed's questions, the place of the peak that the other half of the other seeds' questions has. A seed's
     reward models are the same for both halves, and would choose for themselves; one seed alone has only its own. A
     question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses."""
-    odd = [np.array([in_second_half(key) for key in ids.tolist()]) for ids, _ in seeds]
+    odd = [np.array([hashlib.sha256(key.encode()).digest()[0] % 2 == 1 for key in ids.tolist()]) for ids, _ in seeds]
     found = []
     for at, odd_N in enumerate(odd):
         others = [one for one in range(len(seeds)) if one != at] or [at]
@@ -163,11 +163,6 @@ def best_place(golds: Sequence[np.ndarray]) -> int | None:
     """The place of the size with the most gold, seeds (gold_NL) weighted alike; None without questions."""
     means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
     return int(np.mean(means, axis=0).round(12).argmax()) if means else None
-
-
-def in_second_half(key: str) -> bool:
-    """A coin flip fixed by the id of the question."""
-    return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
 
 
 def mean_of_any(ids: BySeed, values: BySeed) -> Interval:

@@ -281,13 +281,13 @@ def measure_samples(
     suite: str, model: str, seeds: Mapping[int, Sequence[tuple[str, int, int]]], *, ks: Sequence[int] = (1, 10)
 ) -> list[Metric]:
     """pass@k from (task id, samples, passed) of each seed, with the interval over tasks (and seeds)."""
-    found = []
+    found, tables = (
+        [],
+        [(np.array([i for i, _, _ in rows]), np.array([r[1:] for r in rows])) for rows in seeds.values()],
+    )
     for k in ks:
         try:
-            scores = [
-                Scores(np.array([i for i, _, _ in rows]), pass_at_k(*np.array([r[1:] for r in rows]).T, k)[:, None])
-                for rows in seeds.values()
-            ]
+            scores = [Scores(ids, pass_at_k(*count_N2.T, k)[:, None]) for ids, count_N2 in tables]
         except ValueError as error:
             tasks = len({i for rows in seeds.values() for i, _, _ in rows})
             if not tasks:

@@ -16,6 +16,7 @@ import fcntl
 import functools
 import json
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,16 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 from w2s.config.registry import did_you_mean
 from w2s.data.reading import json_lines
-from w2s.evaluation.judging_samples import Sample, Task, Verdict, first_tasks, read_samples, tasks_of
-from w2s.evaluation.judging_tables import tables
+from w2s.evaluation.judging_samples import Sample, Task, Verdict, Verdicts, first_tasks, read_samples, tasks_of
+from w2s.evaluation.run.metrics import measure_samples
 from w2s.grading import judge as grading
+from w2s.grading.extract import extract_program, parses
 from w2s.store.files import open_whole
 from w2s.store.log import progress, say, to_file
-from w2s.store.records import BadInput
+from w2s.store.records import BadInput, Example
 
 if TYPE_CHECKING:
     import pandas
 
+LISTED = 50  # disagreements with the recorded flags that are printed; OUT has all
 SUITES = ("humaneval", "humanevalplus", "mbpp", "mbppplus", "gsm8k", "math", "asdiv")
 
 
@@ -90,19 +93,18 @@ def judge(
     if limit:
         tasks, texts = first_tasks(tasks, texts, limit)
     out = Path(out) if out else default_out(samples, suite, limit)
-    judge_them = functools.partial(judge_texts, tasks=tasks, timeout_s=timeout_s, allow_unsandboxed=allow_unsandboxed)
+    judge_them = functools.partial(judge_texts, tasks, timeout_s, allow_unsandboxed)
     if out is None:
-        return judgement(suite, tasks, texts, judge_them(unique(texts), lambda *_: None), ks)
-    if not replace:
-        check_free(out, texts)
-    to_file(out.with_name(out.name + ".log"))
-    if limit:
-        say(f"{suite}: limited to {len({one.task for one in texts}):,} tasks, the first by id that have samples")
-    with underway(out) as (known, keep):
-        verdicts, speed = judge_rest(suite, texts, known, lambda waiting: judge_them(waiting, keep))
-        judged = judgement(suite, tasks, texts, verdicts, ks, f"verdicts: {out} ({speed})")
-        write_verdicts(out, judged.rows)
-    return judged
+        verdicts, lines = judge_them(unique(texts), lambda *_: None), []
+    else:
+        if not replace:
+            check_free(out, texts)
+        to_file(out.with_name(out.name + ".log"))
+        if limit:
+            say(f"{suite}: limited to {len({one.task for one in texts}):,} tasks, the first by id that have samples")
+        verdicts, speed = judge_into(out, suite, texts, judge_them)
+        lines = [f"verdicts: {out} ({speed})"]
+    return Judgement(rows_of(texts, verdicts), "\n".join([*tables(suite, tasks, texts, verdicts, ks), *lines]))
 
 
 def default_out(samples: Path | Sequence[Mapping[str, Any]], suite: str, limit: int | None) -> Path | None:
@@ -113,34 +115,24 @@ def default_out(samples: Path | Sequence[Mapping[str, Any]], suite: str, limit: 
     return Path("runs") / "judge" / f"{name}.jsonl"
 
 
-def judge_rest(
-    suite: str,
-    texts: Sequence[Sample],
-    known: Mapping[str, Verdict],
-    judge_them: Callable[[Mapping[str, Sample]], dict[str, Verdict]],
-) -> tuple[dict[str, Verdict], str]:
-    """(the verdict of every program, how fast the unknown ones were judged)."""
-    started, programs = time.monotonic(), unique(texts)
-    verdicts = {program: known[program] for program in programs if program in known}
-    waiting = {program: sample for program, sample in programs.items() if program not in known}
-    say(f"{suite}: {len(texts):,} samples; texts judged already: {len(verdicts):,}, to judge: {len(waiting):,}")
-    verdicts |= judge_them(waiting)
-    seconds, count = time.monotonic() - started, len(waiting)
+Keep = Callable[[str, Verdict], None]
+
+
+def judge_into(
+    out: Path, suite: str, texts: Sequence[Sample], judge_them: Callable[[Mapping[str, Sample], Keep], Verdicts]
+) -> tuple[Verdicts, str]:
+    """All verdicts, written to `out` whole in the order of the samples; and how fast the unknown ones were judged."""
+    with underway(out) as (known, keep):
+        started, programs = time.monotonic(), unique(texts)
+        verdicts = {program: known[program] for program in programs if program in known}
+        waiting = {program: sample for program, sample in programs.items() if program not in known}
+        say(f"{suite}: {len(texts):,} samples; texts judged already: {len(verdicts):,}, to judge: {len(waiting):,}")
+        verdicts |= judge_them(waiting, keep)
+        seconds, count = time.monotonic() - started, len(waiting)
+        with open_whole(out) as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(texts, verdicts))
     speed = f"{count:,} texts in {seconds:.0f} s, {count / seconds:.0f} per second" if count else "nothing to do"
     return verdicts, speed
-
-
-def judgement(
-    suite: str,
-    tasks: Mapping[str, Task],
-    texts: Sequence[Sample],
-    verdicts: Mapping[str, Verdict],
-    ks: Sequence[int] | None,
-    *more: str,
-) -> Judgement:
-    """The verdicts in the order of the samples, and the tables with `more` lines below them."""
-    rows = tuple(row_of(sample, verdicts[sample.program]) for sample in texts)
-    return Judgement(rows, "\n".join([*tables(suite, tasks, texts, verdicts, ks), *more]))
 
 
 def unique(texts: Sequence[Sample]) -> dict[str, Sample]:
@@ -149,13 +141,8 @@ def unique(texts: Sequence[Sample]) -> dict[str, Sample]:
 
 
 def judge_texts(
-    waiting: Mapping[str, Sample],
-    keep: Callable[[str, Verdict], None],
-    *,
-    tasks: Mapping[str, Task],
-    timeout_s: float,
-    allow_unsandboxed: bool,
-) -> dict[str, Verdict]:
+    tasks: Mapping[str, Task], timeout_s: float, allow_unsandboxed: bool, waiting: Mapping[str, Sample], keep: Keep
+) -> Verdicts:
     """The verdict of each program, handed to `keep` as it comes."""
     verdicts, keys = {}, list(waiting)
     rows = [(tasks[one.task].example, tasks[one.task].gold, one.text) for one in waiting.values()]
@@ -170,11 +157,8 @@ def judge_texts(
     return verdicts
 
 
-# --- verdicts --------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
-def underway(out: Path) -> Iterator[tuple[dict[str, Verdict], Any]]:
+def underway(out: Path) -> Iterator[tuple[Verdicts, Keep]]:
     """(verdicts that are known, by program; keep(program, verdict), which writes one more to OUT.partial)."""
     partial = out.with_name(out.name + ".partial")
     if out.is_dir():
@@ -215,9 +199,9 @@ def check_free(out: Path, rows: Sequence[Sample]) -> None:
             raise BadInput(f"{out}: in use: {what}; --out FILE for another place, --replace to replace it")
 
 
-def verdicts_in(path: Path) -> dict[str, Verdict]:
+def verdicts_in(path: Path) -> Verdicts:
     """The verdicts in a file by program, except those not judged; broken lines are skipped."""
-    found: dict[str, Verdict] = {}
+    found: Verdicts = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -229,14 +213,76 @@ def verdicts_in(path: Path) -> dict[str, Verdict]:
     return found
 
 
-def row_of(sample: Sample, verdict: Verdict) -> dict[str, Any]:
-    correct, status, seconds = verdict
-    row = {"task_id": sample.task, "model": sample.model, "sample": sample.sample, "correct": correct, "status": status}
-    row |= {"seconds": round(seconds, 3), "program": sample.program}
-    return row if sample.recorded is None else {**row, "recorded": sample.recorded}
+def rows_of(texts: Sequence[Sample], verdicts: Verdicts) -> tuple[dict[str, Any], ...]:
+    """The rows of the file of verdicts, in the order of the samples."""
+    rows = []
+    for sample in texts:
+        correct, status, seconds = verdicts[sample.program]
+        row = {"task_id": sample.task, "model": sample.model, "sample": sample.sample, "correct": correct}
+        row |= {"status": status, "seconds": round(seconds, 3), "program": sample.program}
+        rows.append(row if sample.recorded is None else {**row, "recorded": sample.recorded})
+    return tuple(rows)
 
 
-def write_verdicts(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """All verdicts in the order of the samples; complete, or not there at all."""
-    with open_whole(out) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+def tables(
+    suite: str, tasks: Mapping[str, Task], rows: Sequence[Sample], found: Verdicts, ks: Sequence[int] | None
+) -> list[str]:
+    """pass@k by model, best first, with 95% intervals over tasks; the count of each status; recorded flags."""
+    passed: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for one in rows:
+        passed[one.model][one.task].append(found[one.program][0] is True)
+    by_model = []
+    for model, by_task in passed.items():
+        counts = [(task, len(right), sum(right)) for task, right in by_task.items()]
+        by_model.append((measure_samples(suite, model, {0: counts}, ks=ks or (1, 10)), sum(n for _, n, _ in counts)))
+    by_model.sort(key=lambda model: -(model[0][0].value or 0))
+    wide = max(len("model"), *map(len, passed))
+    lines = [f"{'model':{wide}} {'metric':9} {'value':>6}   95% interval     tasks samples"]
+    for one, samples in [(metric, samples) for metrics, samples in by_model for metric in metrics]:
+        head = f"{one.model:{wide}} {one.name:9}"
+        if one.value is not None:
+            lines.append(f"{head} {one.value:6.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5} {samples:7}")
+        elif ks:
+            lines.append(f"{head} {'-':>6}   {one.reason}")
+    all_tasks = len({task.name for task in tasks.values()})
+    lacking = [all_tasks - len(by_task) for by_task in passed.values()]
+    if any(lacking):
+        most = f"up to {max(lacking):,}" if len(lacking) > 1 else f"{lacking[0]:,}"
+        lines.append(f"{most} of the {all_tasks:,} tasks have no sample and count nowhere")
+    statuses = Counter(status_of(*found[one.program][:2]) for one in rows)
+    lines.append("statuses: " + ", ".join(f"{count:,} {status}" for status, count in statuses.most_common()))
+    return [*lines, *agreement(tasks, rows, found)]
+
+
+def status_of(correct: bool | None, status: str) -> str:
+    """The kind of a verdict: right, wrong, what stopped the program, or why it could not be judged."""
+    if correct is None:
+        return f"could not be judged ({status.split(':')[0]})"
+    return "right" if correct else "wrong" if status == "judged" else status.split(":")[0]
+
+
+def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Verdicts) -> list[str]:
+    """How many recorded flags agree with the verdicts, and the first that do not."""
+    flagged = [one for one in rows if one.recorded is not None]
+    if not flagged:
+        return []
+    others = [one for one in flagged if found[one.program][0] is not one.recorded]
+    share = 1 - len(others) / len(flagged)
+    lines = [f"recorded flags: {len(flagged) - len(others):,} of {len(flagged):,} agree ({share:.2%})"]
+    for one in others[:LISTED]:
+        correct, status, seconds = found[one.program]
+        here = {True: "right", False: "wrong", None: "not judged"}[correct]
+        was = "right" if one.recorded else "wrong"
+        reason = why_right(tasks[one.task].example, one.text) if correct else f"{status}, after {seconds:.1f} s"
+        lines.append(f"  {one.task} {one.model} sample {one.sample}: recorded {was}, here {here} ({reason})")
+    return [*lines, f"  and {len(others) - LISTED:,} more"] if len(others) > LISTED else lines
+
+
+def why_right(example: Example, text: str) -> str:
+    """Why this judge passes a text that may fail elsewhere, run as it stands."""
+    if example.task != "code":
+        return "by normalised answer"
+    if not parses(text):
+        return "as a whole it is no Python; the program in it passes"
+    whole = extract_program(example, text) == text
+    return "judged" if whole else "with the imports and functions of the prompt it passes"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text"
 JUDGE = 2  # grows whenever the same text may get another verdict than before
 
 Verdict = tuple[bool | None, str, float]  # correct (None: could not be judged), status, seconds
+Verdicts = dict[str, Verdict]  # by program
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,9 @@ class Task:
 
 
 def tasks_of(suite: str, root: Path | None, timeout_s: float) -> dict[str, Task]:
-    """Every name by which samples may call a task -> the task; the same task may have several names.
-
-    Code: the published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row
-    of the published file, from 0), or w2s' own id.
-    """
+    """Every name by which samples may call a task -> the task; the same task may have several names. Code: the
+    published task_id (of MBPP also Mbpp/11). Answers: the published id, SUITE/N or SUITE-SPLIT/N (N: the row of the
+    published file, from 0), or w2s' own id."""
     examples, golds = SOURCES[suite](root, **TEST_SPLIT.get(suite, {}))
     found: dict[str, Task] = {}
     for example, gold in zip(examples, golds, strict=True):
@@ -92,16 +91,6 @@ def files_of(samples: Path) -> list[Path]:
     return [samples]
 
 
-def placed_rows(
-    samples: Path | Sequence[Mapping[str, Any]], problems: Problems
-) -> Iterator[tuple[Path, str, Mapping[str, Any]]]:
-    """(file, where, row) of every row; the file of rows in memory is `samples`."""
-    if isinstance(samples, Path):
-        yield from ((file, where, row) for file in files_of(samples) for where, row in file_rows(file, problems))
-    else:
-        yield from ((Path("samples"), f"row {at}", row) for at, row in enumerate(samples, start=1))
-
-
 def read_samples(samples: Path | Sequence[Mapping[str, Any]], suite: str, tasks: Mapping[str, Task]) -> list[Sample]:
     """The rows as samples; BadInput with a line for each row that does not fit."""
     found: list[Sample] = []
@@ -109,7 +98,11 @@ def read_samples(samples: Path | Sequence[Mapping[str, Any]], suite: str, tasks:
     seen: Counter[tuple[str, str]] = Counter()
     places: dict[tuple[str, str, int], str] = {}
     first, columns, problems = "", TEXTS[next(iter(tasks.values())).example.task], Problems()
-    for file, where, row in placed_rows(samples, problems):
+    if isinstance(samples, Path):
+        rows = ((file, where, row) for file in files_of(samples) for where, row in file_rows(file, problems))
+    else:
+        rows = ((Path("samples"), f"row {at}", row) for at, row in enumerate(samples, start=1))
+    for file, where, row in rows:
         name = row.get("task_id", row.get("id"))
         if name is None:
             problems.add(f"{where}: task_id: nothing given; allowed: the name of a task of {suite}")
@@ -127,10 +120,9 @@ def read_samples(samples: Path | Sequence[Mapping[str, Any]], suite: str, tasks:
             found.append(one)
     if unknown:
         named, more = list(unknown)[:3], ", ..." if len(unknown) > 3 else ""
-        problems.add(
-            f"{first}: task_id: {unknown.total():,} of {unknown.total() + len(found):,} rows name {len(unknown):,} "
-            f"tasks that {suite} does not have ({', '.join(named)}{more}); it has {next(iter(tasks))}, ..."
-        )
+        count = f"{unknown.total():,} of {unknown.total() + len(found):,} rows name {len(unknown):,} tasks"
+        names = f"({', '.join(named)}{more}); it has {next(iter(tasks))}, ..."
+        problems.add(f"{first}: task_id: {count} that {suite} does not have {names}")
     if not found and not problems.count:
         problems.add(f"{samples if isinstance(samples, Path) else 'samples'}: it has no rows")
     problems.tell()

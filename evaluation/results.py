@@ -11,7 +11,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +32,12 @@ FREE = ("name", "seeds", "runtime", "limit")
 LEVELS = ("accuracy", "pass", "gold", "preference", "picked")
 """What a suite's first tables show, by the part of a metric's name before '@' (or ':')."""
 DROPS = ("turn_down", "gain", "pgr")
-Row = list[str]
-
-
-@dataclass(frozen=True)
-class Table:
-    """Texts for Markdown: a heading for each column, and rows of as many cells."""
-
-    heads: Row
-    rows: list[Row]
+Table = dict[str, list[str]]  # a column's heading -> its cells, texts for Markdown
 
 
 def write_results(folders: Sequence[Path], out: Path) -> Path:
-    """Write DIR/NAME.json and DIR/NAME.md for runs of one config, or one `w2s combine`; returns the page.
-
-    BadInput for a run without metrics, and for runs that differ in more than name and seeds or share a seed.
-    """
+    """Write DIR/NAME.json and DIR/NAME.md for runs of one config, or one `w2s combine`; returns the page. BadInput for
+    a run without metrics, and for runs that differ in more than name and seeds or share a seed."""
     records = [read_record(folder) for folder in folders]
     if len(folders) > 1:
         check_alike(folders)
@@ -87,9 +76,8 @@ def portable(command: str) -> str:
 def check_alike(folders: Sequence[Path]) -> None:
     """BadInput unless the folders are runs of one config whose seeds differ."""
     if any((folder / "combine.json").is_file() for folder in folders):
-        raise BadInput(
-            f"--results: {len(folders)} folders given; a page shows one `w2s combine`, or runs of one config"
-        )
+        allowed = "a page shows one `w2s combine`, or runs of one config"
+        raise BadInput(f"--results: {len(folders)} folders given; {allowed}")
     runs = [open_run(folder) for folder in folders]
     for folder, run in zip(folders[1:], runs[1:], strict=True):
         for key in sorted({*runs[0].config, *run.config} - {*FREE}):
@@ -98,9 +86,6 @@ def check_alike(folders: Sequence[Path]) -> None:
     seeds = [seed for run in runs for seed in run.seeds]
     if len(set(seeds)) < len(seeds):
         raise BadInput(f"--results: seeds {seeds} given; each run on a page needs seeds of its own")
-
-
-# --- pages -----------------------------------------------------------------------------------------------------------
 
 
 def make_page(name: str, records: Sequence[dict[str, Any]]) -> str:
@@ -134,26 +119,21 @@ def suite_tables(metrics: Sequence[Metric]) -> list[Table]:
     gaps = [one for one in metrics if "_minus_" in one.name or one.name in DROPS]
     sizes = [int(one.name.split("@")[1].split("_")[0]) for one in gaps if "@" in one.name]
     gaps = [one for one in gaps if "@" not in one.name or f"@{max(sizes)}_" in one.name]  # the largest n alone
-    if gaps:
-        tables.append(Table(["difference", "points", "n", "seeds"], [gap_row(one) for one in sorted(gaps, key=place)]))
-    return tables
+    return tables + ([gap_table(sorted(gaps, key=place))] if gaps else [])
 
 
 def level_table(metrics: Sequence[Metric]) -> Table:
     """A row for each model and set of seeds, a column for each metric, in %."""
-    names = list(dict.fromkeys(metric.name for metric in metrics))
+    names = dict.fromkeys(metric.name for metric in metrics)
     rows: dict[tuple[str, tuple[int, ...]], dict[str, Metric]] = {}
     for metric in metrics:
         rows.setdefault((metric.model, tuple(metric.seeds)), {})[metric.name] = metric
-    cells = [
-        [label(model), *(level_cell(row.get(name)) for name in names), count_of(row), ", ".join(map(str, seeds))]
-        for (model, seeds), row in rows.items()
-    ]
-    return Table(["model", *(f"{name}, %" for name in names), "n", "seeds"], cells)
-
-
-def count_of(row: dict[str, Metric]) -> str:
-    return f"{max(metric.n for metric in row.values()):,}"
+    return {
+        "model": [label(model) for model, _ in rows],
+        **{f"{name}, %": [level_cell(row.get(name)) for row in rows.values()] for name in names},
+        "n": [f"{max(metric.n for metric in row.values()):,}" for row in rows.values()],
+        "seeds": [", ".join(map(str, seeds)) for _, seeds in rows],
+    }
 
 
 def level_cell(metric: Metric | None) -> str:
@@ -162,20 +142,31 @@ def level_cell(metric: Metric | None) -> str:
     return points(metric.value) + bounds(metric)
 
 
-def gap_row(metric: Metric) -> Row:
-    """A difference in points, or PGR, with its 95% interval; bold where the interval excludes 0."""
+def gap_table(metrics: Sequence[Metric]) -> Table:
+    """Differences in points, or PGR, with their 95% intervals; bold where the interval excludes 0."""
+    return {
+        "difference": [gap_name(metric) for metric in metrics],
+        "points": [gap_cell(metric) for metric in metrics],
+        "n": [f"{metric.n:,}" for metric in metrics],
+        "seeds": [", ".join(map(str, metric.seeds)) for metric in metrics],
+    }
+
+
+def gap_name(metric: Metric) -> str:
     what, _, other = metric.name.partition("_minus_")
     words = what.replace("_", " ").replace("@", " of the best of ")
-    name = f"{label(metric.model)} − {label(other)}" if other else f"{words} of the {label(metric.model)}"
-    if other and what != "accuracy":
-        name += f" ({words})"
+    if other:
+        return f"{label(metric.model)} − {label(other)}" + ("" if what == "accuracy" else f" ({words})")
+    known = metric.name == "pgr" and metric.value is not None
+    return f"{'PGR' if known else words} of the {label(metric.model)}"
+
+
+def gap_cell(metric: Metric) -> str:
     if metric.value is None:
-        value = f"– ({metric.reason})"
-    elif metric.name == "pgr":
-        name, value = f"PGR of the {label(metric.model)}", f"{number(metric.value)} ({ends(metric, number)})"
-    else:
-        value = bold(f"{100 * metric.value:+.1f}", metric.low, metric.high) + bounds(metric)
-    return [name, value, f"{metric.n:,}", ", ".join(map(str, metric.seeds))]
+        return f"– ({metric.reason})"
+    if metric.name == "pgr":
+        return f"{number(metric.value)} ({ends(metric, number)})"
+    return bold(f"{100 * metric.value:+.1f}", metric.low, metric.high) + bounds(metric)
 
 
 def place(metric: Metric) -> int:
@@ -206,58 +197,38 @@ def label(model: str) -> str:
     return {**LABELS, **NAMES}.get(model, model.replace("_", " "))
 
 
-# --- w2s combine -----------------------------------------------------------------------------------------------------
-
-
 def combine_content(record: dict[str, Any]) -> dict[str, Any]:
     """What a page of `w2s combine` shows: the ranked methods, then the members by themselves."""
-    found = record["combine"]
-    tables = {
-        f"{found['outputs']}: {found['judged']:,} questions": [
-            pool_table("method", found["methods"], found.get("unit", "$")),
-            pool_table("model by itself", found["singles"], found.get("unit", "$")),
-        ]
-    }
-    if found.get("online"):
-        tables["Labels revealed one by one"] = [pool_table("method", found["online"], "")]
-    return {
-        "commands": [record["command"]],
-        "verdicts": [make_verdict(found)],
-        "remarks": [
-            f"{found['repeats']} random halves (seed {found['seed']}), fitted on one and judged on the other.",
-            *make_remarks(found),
-        ],
-        "suites": tables,
-        "seconds": [],
-        "commits": [],
-        "versions": {},
-    }
+    report = record["combine"]
+    unit = report.get("unit", "$")
+    both = [pool_table("method", report["methods"], unit), pool_table("model by itself", report["singles"], unit)]
+    tables = {f"{report['outputs']}: {report['judged']:,} questions": both}
+    if report.get("online"):
+        tables["Labels revealed one by one"] = [pool_table("method", report["online"], "")]
+    halves = f"{report['repeats']} random halves (seed {report['seed']}), fitted on one and judged on the other."
+    content = {"commands": [record["command"]], "verdicts": [make_verdict(report)], "suites": tables}
+    return content | {"remarks": [halves, *make_remarks(report)], "seconds": [], "commits": [], "versions": {}}
 
 
 def pool_table(who: str, rows: Sequence[dict[str, Any]], unit: str) -> Table:
     """A row for each method or member; a column only where some row has something to say."""
     columns = {
         who: [row["name"] for row in rows],
-        "right, %": [interval(row["accuracy"]) for row in rows],
-        "− best single model, points": [gap_cell(row.get("over_best")) for row in rows],
+        "right, %": [span(row["accuracy"]) for row in rows],
+        "− best single model, points": [difference(row.get("over_best")) for row in rows],
         f"cost of 1,000 questions, {unit}": [price(row.get("cost")) for row in rows],
-        "abstained, %": [share(row) for row in rows],
+        "abstained, %": ["–" if row.get("abstained") is None else points(row["abstained"]) for row in rows],
     }
-    filled = {head: cells for head, cells in columns.items() if {*cells} - {"", "–"}}
-    return Table(list(filled), [list(cells) for cells in zip(*filled.values(), strict=True)])
+    return {head: cells for head, cells in columns.items() if {*cells} - {"", "–"}}
 
 
-def interval(values: Sequence[float]) -> str:
-    value, low, high = (points(edge) for edge in values)
+def span(values: Sequence[float]) -> str:
+    value, low, high = map(points, values)
     return f"{value} ({low} to {high})"
 
 
-def gap_cell(values: Sequence[float] | None) -> str:
+def difference(values: Sequence[float] | None) -> str:
     if values is None:
         return ""
     value, low, high = (f"{100 * edge:+.1f}" for edge in values)
     return bold(value, *values[1:]) + f" ({low} to {high})"
-
-
-def share(row: dict[str, Any]) -> str:
-    return "–" if row.get("abstained") is None else points(row["abstained"])

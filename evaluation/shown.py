@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from w2s.evaluation.run.contents import Sample, Training, Vote
 from w2s.evaluation.run.inspect import shorten
 from w2s.evaluation.run.metrics import Answers, Judged, answer_given
 from w2s.evaluation.run.pictures import LADDER
-from w2s.evaluation.run.runs import SUITE, Artifact, Run, answer_text, gold_of, outcomes_of, questions_of
+from w2s.evaluation.run.runs import SUITE, Run, answer_text, outcomes_of
 from w2s.evaluation.run.verdict import WORDS
 from w2s.evaluation.statistics import wilson
 from w2s.store.records import Example
@@ -21,32 +21,24 @@ SHOWN_TEXT = 400  # characters of a written answer
 POINTS = 80  # of a curve
 
 
-# --- training --------------------------------------------------------------------------------------------------------
-
-
 def training(run: Run) -> tuple[Training, ...]:
     """The student's fits in every seed, and those of the committee's rounds (of a round's models, the first)."""
     fits = [(a, str(a.tags["model"])) for a in run.find("model") if a.tags["model"] in ("sft_student", "student")]
     fits += [(a, f"round {a.tags['index'] + 1}") for a in run.find("round", model="committee")]
-    return tuple(curves_of(artifact, who) for artifact, who in fits if file_of(artifact).exists())
+    files = [(a.path / "fit-0" / "train.json", who, a.tags["seed"]) for a, who in fits]
+    return tuple(curves_of(json.loads(path.read_text()), who, seed) for path, who, seed in files if path.exists())
 
 
-def file_of(artifact: Artifact) -> Path:
-    return artifact.path / "fit-0" / "train.json"
-
-
-def curves_of(artifact: Artifact, who: str) -> Training:
-    record = json.loads(file_of(artifact).read_text())
-    by_step = {key: record[key] for key in ("reward", "margin", "kl") if key in record}
+def curves_of(record: Mapping[str, Any], who: str, seed: int) -> Training:
     looks = record.get("looks") or []
-    agreements = zip(looks, record.get("agreements") or [], strict=False)
+    shares = zip(looks, record.get("agreements") or [], strict=False)
     return Training(
         who,
-        artifact.tags["seed"],
+        seed,
         loss=thinned(record.get("losses") or record.get("loss") or []),
         held_loss=tuple((int(step), float(loss)) for step, loss in looks),
-        agreement=tuple((int(step), float(share)) for (step, _), share in agreements if share is not None),
-        **{key: thinned(values) for key, values in by_step.items()},
+        agreement=tuple((int(step), float(share)) for (step, _), share in shares if share is not None),
+        **{key: thinned(record[key]) for key in ("reward", "margin", "kl") if key in record},
     )
 
 
@@ -57,16 +49,13 @@ def thinned(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
     return tuple((int(part[-1]) + 1, float(np.mean([values[at] for at in part]))) for part in whole)
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
-
-
 def hard_answers(run: Run, answers: Answers, seed: int) -> tuple[Sample, ...]:
     """Questions of the hard test with what the ladder's models answered: in turn some that only the student has right,
     only its committee, neither, and both."""
     judged = answers[seed]
     if not {"student", "committee"} <= set(judged):
         return ()
-    rows, gold = questions_of(run, seed, SUITE), gold_of(run, SUITE, seed)
+    rows, gold = run.questions(SUITE, seed), run.gold(SUITE, seed)
     said = {model: said_by(run, model, judged[model], rows, seed) for model in LADDER if model in judged}
     right = {model: set(one.ids[one.correct_N == 1].tolist()) for model, one in judged.items() if model in said}
     kinds: dict[tuple[bool, bool], list[str]] = {}
@@ -102,9 +91,6 @@ def cut(text: str) -> str:
     return shorten(text.strip("\n").rstrip(), SHOWN_TEXT)
 
 
-# --- doubts ----------------------------------------------------------------------------------------------------------
-
-
 def below_chance(answers: Answers, seed: int) -> list[str]:
     """Models below chance, and why shuffled labels below chance are no fault."""
     found = []
@@ -113,12 +99,10 @@ def below_chance(answers: Answers, seed: int) -> list[str]:
             continue
         n, right = len(judged.ids), judged.correct_N.sum()
         chance = float((1 / judged.opinion.mask_NK.sum(1)).mean())
-        if wilson(right, n)[1] >= chance:
-            continue
-        words = f"seed {seed}: {WORDS.get(model, model)} is right on {right / n:.1%}, below chance ({chance:.1%})"
-        if model == "shuffled":
-            words += f": {unlearned(judged, answers[seed].get('zero_shot'))}"
-        found.append(words)
+        if wilson(right, n)[1] < chance:
+            words = f"seed {seed}: {WORDS.get(model, model)} is right on {right / n:.1%}, below chance ({chance:.1%})"
+            why = f": {unlearned(judged, answers[seed].get('zero_shot'))}" if model == "shuffled" else ""
+            found.append(words + why)
     return found
 
 

@@ -70,10 +70,8 @@ def wilson(right: float, n: int) -> tuple[float, float]:
 
 def tango(plus: int, minus: int, n: int) -> tuple[float, float]:
     """95% score interval of a paired difference of rates (Tango 1998): `plus` of n questions for it, `minus` against.
-
     The differences d for which plus - minus - n·d is at most 1.96 of its standard deviations, at the likeliest rates
-    that differ by d.
-    """
+    that differ by d."""
     if n < 1:
         raise ValueError("an empty set has no rate")
 
@@ -102,11 +100,9 @@ def rate(scores: Sequence[Scores], column: int = 0) -> Interval:
 
 
 def contrast(scores: Sequence[Scores], weight_M: Sequence[float], *, top: float = 1.0) -> Interval:
-    """sum_m weight_m * mean of model m, with its 95% interval; [1, -1] is a paired difference.
-
-    Every seed counts alike. `top` is the most that a value can be; the interval is cut to what is possible. Where all
-    rows are the same, the interval is what n unanimous questions leave open (1 - 0.025^(1/n), the "rule of three").
-    """
+    """sum_m weight_m * mean of model m, with its 95% interval; [1, -1] is a paired difference. Every seed counts alike.
+    `top` is the most that a value can be; the interval is cut to what is possible. Where all rows are the same, the
+    interval is what n unanimous questions leave open (1 - 0.025^(1/n), the "rule of three")."""
     weight_M = np.asarray(weight_M, dtype=float)
     n = _check(scores)
     value, low, high = _bounds(scores, top)(weight_M)
@@ -117,17 +113,14 @@ def contrast(scores: Sequence[Scores], weight_M: Sequence[float], *, top: float 
     return Interval(value, max(low, float(least)), min(high, float(most)), n)
 
 
-def ratio(
-    scores: Sequence[Scores],
-    top_M: Sequence[float],
-    bottom_M: Sequence[float],
-    *,
-    unclear: str = "the divisor cannot be told from 0",
-) -> Interval:
-    """(top contrast) / (bottom contrast), joint over all models: PGR is [student - floor] / [ceiling - floor].
+UNCLEAR = "the divisor cannot be told from 0"
 
-    None, with `unclear` and the figures as the reason, where the 95% interval of the bottom includes 0.
-    """
+
+def ratio(
+    scores: Sequence[Scores], top_M: Sequence[float], bottom_M: Sequence[float], *, unclear: str = UNCLEAR
+) -> Interval:
+    """(top contrast) / (bottom contrast), joint over all models: PGR is [student - floor] / [ceiling - floor]. None,
+    with `unclear` and the figures as the reason, where the 95% interval of the bottom includes 0."""
     top_M, bottom_M = np.asarray(top_M, dtype=float), np.asarray(bottom_M, dtype=float)
     n = _check(scores)
     bounds = _bounds(scores, 1.0)
@@ -158,11 +151,9 @@ def ratio(
 
 
 def smallest_difference(scores: Sequence[Scores], weight_M: Sequence[float]) -> float | None:
-    """The least true difference that this set would show with 80% power at the two-sided 5% level.
-
-    From the spread that was observed: for one seed of right or wrong answers sqrt((discordant share - d^2) / n)
-    times 1.96 + 0.84; over seeds t quantiles take the place of z for the seeds' part. None where nothing differs.
-    """
+    """The least true difference that this set would show with 80% power at the two-sided 5% level. From the spread that
+    was observed: for one seed of right or wrong answers sqrt((discordant share - d^2) / n) times 1.96 + 0.84; over
+    seeds t quantiles take the place of z for the seeds' part. None where nothing differs."""
     weight_M = np.asarray(weight_M, dtype=float)
     _check(scores)
     seed_MM, item_MM, shared_MM = _variances(scores)
@@ -177,10 +168,8 @@ def smallest_difference(scores: Sequence[Scores], weight_M: Sequence[float]) -> 
 
 
 def pass_at_k(samples_N: np.ndarray, passed_N: np.ndarray, k: int) -> np.ndarray:
-    """Unbiased pass@k of each task, 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, equation 1), by its stable product.
-
-    A task is one row of `Scores`, so that an interval over tasks takes the samples of a task as one cluster.
-    """
+    """Unbiased pass@k of each task, 1 - C(n-c, k) / C(n, k) (Chen et al. 2021, equation 1), by its stable product. A
+    task is one row of `Scores`, so that an interval over tasks takes the samples of a task as one cluster."""
     samples_N, passed_N = np.asarray(samples_N), np.asarray(passed_N)
     if not len(samples_N):
         raise ValueError("an empty set has no pass@k")
@@ -253,17 +242,14 @@ def _sums(size: int, which_J: np.ndarray, values_JM: np.ndarray) -> np.ndarray:
 
 
 def _variances(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Covariances (M, M) of the mean over seeds: by seed, by question, and by questions that several seeds share.
-
-    The last is var_question - var_both: 0 where no question occurs in two seeds.
-    """
-    residual_JM = np.concatenate(
-        [(one.values_NM - one.values_NM.mean(0)) / (len(one.ids) * len(scores)) for one in scores]
-    )
+    """Covariances (M, M) of the mean over seeds: by seed, by question, and by questions that several seeds share. The
+    last is var_question - var_both: 0 where no question occurs in two seeds."""
+    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
+    residuals = [(s.values_NM - mean_M) / (len(s.ids) * len(scores)) for s, mean_M in zip(scores, mean_SM, strict=True)]
+    residual_JM = np.concatenate(residuals)
     size, which_J = _places(scores)
     by_item_UM = _sums(size, which_J, residual_JM)
     item_MM = by_item_UM.T @ by_item_UM
-    mean_SM = np.array([one.values_NM.mean(0) for one in scores])
     centred_SM = mean_SM - mean_SM.mean(0)
     seed_MM = centred_SM.T @ centred_SM / (len(scores) * max(len(scores) - 1, 1))
     return seed_MM, item_MM, item_MM - residual_JM.T @ residual_JM

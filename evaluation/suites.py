@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from w2s.config.plugins import check_with_plugins, find_used
 from w2s.config.registry import did_you_mean
 from w2s.data.rows import hash_folder, hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
-from w2s.evaluation.run.metrics import judge, judge_outcomes, measure, measure_samples, write_metrics
+from w2s.evaluation.run.metrics import count_passes, judge, judge_outcomes, measure, measure_samples, write_metrics
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
@@ -27,11 +26,9 @@ from w2s.workers.job import Base
 
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
-    """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals.
-
-    Results lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With
-    `limit=N` only the first N questions of each suite by id are asked, and their results are kept apart.
-    """
+    """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals. Results
+    lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With `limit=N`
+    only the first N questions of each suite by id are asked, and their results are kept apart."""
     config = from_overrides(overrides, check_with_plugins(value_checks))
     for name in suites:
         if name not in SOURCES:
@@ -39,7 +36,9 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
     folders.damage(model)
-    name, limited = name_of(model), f"-limit-{config.limit}" if config.limit else ""
+    path, limited = Path(model).resolve(), f"-limit-{config.limit}" if config.limit else ""
+    is_student = (path.parent / "stages.json").is_file()  # its folder lies in that of its run, after which it is named
+    name = f"{path.parent.name}-{path.name}" if is_student else Path(model).name
     folder = Path(config.runtime.runs_dir) / "evaluate" / f"{name}{limited}"
     to_file(folder / "log.jsonl")
     with Workers(config.runtime, title=lambda job: f"{name} on {job.name.rsplit('-', 1)[0]}") as workers:
@@ -52,12 +51,6 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     if config.limit:
         lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
-
-
-def name_of(model: str) -> str:
-    """The last part of the path of a model, with the name of the run for its student."""
-    path = Path(model).resolve()
-    return f"{path.parent.name}-{path.name}" if (path.parent / "stages.json").is_file() else Path(model).name
 
 
 def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
@@ -87,13 +80,9 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}
     texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)
-    tasks: dict[str, list[Outcome]] = defaultdict(list)
     outcomes = read_rows(here / "outcomes.jsonl", Outcome)
-    for one in outcomes:
-        tasks[one.id].append(one)
-    rows = [(key, len(found), sum(one.correct is True for one in found)) for key, found in tasks.items()]
-    shares = measure(suite, {0: {model: judge_outcomes(outcomes)}})
-    return measure_samples(suite, model, {0: rows}) + [m for m in shares if m.name in ("abstained", "unjudged")]
+    shares = [m for m in measure(suite, {0: {model: judge_outcomes(outcomes)}}) if m.name in ("abstained", "unjudged")]
+    return measure_samples(suite, model, {0: count_passes(outcomes)}) + shares
 
 
 TEST_SPLIT = {

@@ -9,18 +9,18 @@ Letters: N questions, S samples of each, M reward models, L sizes (n = 1, 2, 4, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
-from w2s.config.registry import pick
-from w2s.evaluation.rewards.reward_study import MEMBER
+from w2s.evaluation.rewards.reward_study import MEMBER, SEPARATE, join
+from w2s.evaluation.run.metrics import make_metric
 from w2s.evaluation.statistics import Interval, Scores, contrast
 from w2s.rewards import best_of_n
-from w2s.rewards.aggregators import AGGREGATORS, make_spec, standardise
 from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
@@ -30,10 +30,8 @@ PARTS = 10
 
 @dataclass(frozen=True)
 class Samples:
-    """One seed's samples: gold_NS (0 or 1) and each kind of ensemble's scores_MNS (nan: an empty text).
-
-    kinds has `separate` and, where they were trained, `heads` and `warm`.
-    """
+    """One seed's samples: gold_NS (0 or 1) and each kind of ensemble's scores_MNS (nan: an empty text). kinds has
+    `separate` and, where they were trained, `heads` and `warm`."""
 
     ids: np.ndarray
     gold_NS: np.ndarray
@@ -43,9 +41,7 @@ class Samples:
 @dataclass(frozen=True)
 class Chosen:
     """What one way chooses for each question and size: gold_NL and proxy_NL in expectation, and how well it ranks.
-
-    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind.
-    """
+    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind."""
 
     gold_NL: np.ndarray
     proxy_NL: np.ndarray
@@ -53,35 +49,23 @@ class Chosen:
 
 
 def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = None) -> dict[str, list[np.ndarray]]:
-    """way -> its proxies (N, S): one for each reward model of `member`, else one.
-
-    by: rewards.standardise; aggregate: rewards.aggregate, whose options that aggregator has here too.
-    """
-    spec = aggregate or {"name": "mean"}
+    """way -> its proxies (N, S): one for each reward model of `member`, else one. by: rewards.standardise; aggregate:
+    rewards.aggregate, whose options that aggregator has here too."""
     mask_NS = np.ones(samples.gold_NS.shape, dtype=bool)
-    scores = {
-        kind: standardise(scores_MNS, mask_NS, by=by) if by != "none" else scores_MNS
-        for kind, scores_MNS in samples.kinds.items()
-    }
-    found = {MEMBER: list(scores["separate"])}
-    methods = {name: pick(AGGREGATORS, make_spec(name, spec)) for name in AGGREGATORS}
-    found |= {name: [method(scores["separate"], mask_NS)] for name, method in methods.items()}
-    return found | {kind: [AGGREGATORS["mean"](scores[kind], mask_NS)] for kind in ("heads", "warm") if kind in scores}
+    kinds = dict(sorted(samples.kinds.items()))
+    members, joint = join(kinds, mask_NS, by=by, aggregate=aggregate or {"name": "mean"})
+    return {MEMBER: list(members[SEPARATE])} | {way: [proxy_NS] for way, proxy_NS in joint.items()}
 
 
 def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]) -> Chosen:
     """What is chosen by each of the proxies, then the mean over them."""
-    found = [one_chooses(samples.gold_NS, proxy_NS, sizes) for proxy_NS in proxies]
-    return Chosen(*(np.mean([one[at] for one in found], axis=0) for at in range(3)))
+    each = [one_chooses(samples.gold_NS, proxy_NS, sizes) for proxy_NS in proxies]
+    return Chosen(*(np.mean(values, axis=0) for values in zip(*each, strict=True)))
 
 
-def one_chooses(
-    gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(gold_NL, proxy_NL, ranked_N) of one proxy.
-
-    The proxy's own score is the mean over picks that have one: a draw of nothing but empty texts has none.
-    """
+def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """(gold_NL, proxy_NL, ranked_N) of one proxy. The proxy's own score is the mean over picks that have one: a draw of
+    nothing but empty texts has none."""
     mask_NS, known_NS = np.ones(gold_NS.shape, dtype=bool), np.isfinite(proxy_NS)
     gold_LN, proxy_LN = [], []
     for n in sizes:
@@ -94,10 +78,8 @@ def one_chooses(
 
 
 def ranked(gold_NS: np.ndarray, proxy_NS: np.ndarray) -> np.ndarray:
-    """share_N of a question's (right, wrong) samples that the proxy puts in that order, ties as half; nan without.
-
-    A sample without score is below all that have one.
-    """
+    """share_N of a question's (right, wrong) samples that the proxy puts in that order, ties as half; nan without. A
+    sample without score is below all that have one."""
     known_NS = np.where(np.isfinite(proxy_NS), proxy_NS, -np.inf)
     found_N = np.full(len(gold_NS), np.nan)
     for row, (gold_S, proxy_S) in enumerate(zip(gold_NS, known_NS, strict=True)):
@@ -119,53 +101,56 @@ def measure_best_of_n(
     The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
     seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
     """
-    choices = {
-        seed: {way: chosen(one, proxies, sizes) for way, proxies in ways_of(one, by, aggregate).items()}
-        for seed, one in seeds.items()
-    }
-    ways = list(dict.fromkeys(way for found in choices.values() for way in found))
-    peaks = {way: crossed_peaks([(one.ids, choices[seed][way].gold_NL) for seed, one in seeds.items()]) for way in ways}
-
-    def rows(*columns: Callable[[int], np.ndarray]) -> list[Scores]:
-        """The questions of each seed, with a column for each quantity compared."""
-        return [Scores(one.ids, np.stack([of(seed) for of in columns], axis=1)) for seed, one in seeds.items()]
-
-    def at_peak(way: str) -> Callable[[int], np.ndarray]:
-        place = dict(zip(seeds, peaks[way], strict=True))
-        return lambda seed: np.take_along_axis(choices[seed][way].gold_NL, place[seed][:, None], axis=1)[:, 0]
-
-    found = []
+    by_way: dict[str, list[Chosen]] = {}
+    for one in seeds.values():
+        for way, ways_proxies in ways_of(one, by, aggregate).items():
+            by_way.setdefault(way, []).append(chosen(one, ways_proxies, sizes))
+    ids = [one.ids for one in seeds.values()]
+    count, found = len(np.unique(np.concatenate(ids))), []
 
     def tell(way: str, name: str, value: Interval) -> None:
-        found.append(Metric(SUITE, way, name, value.value, value.low, value.high, value.n, tuple(seeds), value.reason))
+        found.append(make_metric(SUITE, way, name, value, seeds))
 
-    for way in ways:
+    ends = {way: first_peak_last(ids, [one.gold_NL for one in each]) for way, each in by_way.items()}
+    for way, each in by_way.items():
         for at, n in enumerate(sizes):
-            tell(way, f"gold@{n}", contrast(rows(lambda s, a=at, w=way: choices[s][w].gold_NL[:, a]), [1]))
-            of_proxy = [(one.ids, choices[seed][way].proxy_NL[:, at]) for seed, one in seeds.items()]
-            tell(way, f"proxy@{n}", mean_of_any(of_proxy))
-        tell(way, "ranked", mean_of_any([(one.ids, choices[seed][way].ranked_N) for seed, one in seeds.items()]))
-        mean_L = np.mean([choices[seed][way].gold_NL.mean(0) for seed in seeds], axis=0)
-        n = len(np.unique(np.concatenate([one.ids for one in seeds.values()])))
-        tell(way, "peak", Interval(float(sizes[int(mean_L.round(12).argmax())]), None, None, n))
-        first, last = (lambda s, a=at, w=way: choices[s][w].gold_NL[:, a] for at in (0, -1))
-        member = lambda s: choices[s][MEMBER].gold_NL[:, -1]  # noqa: E731
-        tell(way, "turn_down", contrast(rows(at_peak(way), last), [1, -1]))
-        tell(way, "gain", contrast(rows(at_peak(way), first), [1, -1]))
+            tell(way, f"gold@{n}", compare(ids, [1], [one.gold_NL[:, at] for one in each]))
+            tell(way, f"proxy@{n}", mean_of_any(ids, [one.proxy_NL[:, at] for one in each]))
+        tell(way, "ranked", mean_of_any(ids, [one.ranked_N for one in each]))
+        mean_L = np.mean([one.gold_NL.mean(0) for one in each], axis=0)
+        tell(way, "peak", Interval(float(sizes[int(mean_L.round(12).argmax())]), None, None, count))
+        first, peak, last = ends[way]
+        tell(way, "turn_down", compare(ids, [1, -1], peak, last))
+        tell(way, "gain", compare(ids, [1, -1], peak, first))
         if way != MEMBER:
-            four = rows(at_peak(way), last, at_peak(MEMBER), member)
-            tell(way, "turn_down_minus_member", contrast(four, [1, -1, -1, 1]))
-            tell(way, "last_minus_member", contrast(rows(last, member), [1, -1]))
+            _, member_peak, member_last = ends[MEMBER]
+            gap = compare(ids, [1, -1, -1, 1], peak, last, member_peak, member_last)
+            tell(way, "turn_down_minus_member", gap)
+            tell(way, "last_minus_member", compare(ids, [1, -1], last, member_last))
     return found
 
 
-def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has.
+BySeed = list[np.ndarray]  # for each seed, a value for each of its questions (N)
 
-    A seed's reward models are the same for both halves, and would choose for themselves; one seed alone has only its
-    own. A question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses.
-    """
-    odd = [np.array([in_second_half(key) for key in ids.tolist()]) for ids, _ in seeds]
+
+def compare(ids: BySeed, weights: Sequence[float], *columns: BySeed) -> Interval:
+    """The contrast of some quantities, paired by question."""
+    seeds = zip(ids, zip(*columns, strict=True), strict=True)
+    return contrast([Scores(ids_N, np.stack(values, axis=1)) for ids_N, values in seeds], weights)
+
+
+def first_peak_last(ids: BySeed, golds: Sequence[np.ndarray]) -> tuple[BySeed, BySeed, BySeed]:
+    """The gold at n = 1, at the peak (see `crossed_peaks`) and at the last n, from each seed's gold_NL."""
+    peaks = crossed_peaks(list(zip(ids, golds, strict=True)))
+    at_peak = [gold_NL[np.arange(len(gold_NL)), peak_N] for gold_NL, peak_N in zip(golds, peaks, strict=True)]
+    return [gold_NL[:, 0] for gold_NL in golds], at_peak, [gold_NL[:, -1] for gold_NL in golds]
+
+
+def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has. A seed's
+    reward models are the same for both halves, and would choose for themselves; one seed alone has only its own. A
+    question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses."""
+    odd = [np.array([hashlib.sha256(key.encode()).digest()[0] % 2 == 1 for key in ids.tolist()]) for ids, _ in seeds]
     found = []
     for at, odd_N in enumerate(odd):
         others = [one for one in range(len(seeds)) if one != at] or [at]
@@ -180,30 +165,24 @@ def best_place(golds: Sequence[np.ndarray]) -> int | None:
     return int(np.mean(means, axis=0).round(12).argmax()) if means else None
 
 
-def in_second_half(key: str) -> bool:
-    """A coin flip fixed by the id of the question."""
-    return hashlib.sha256(key.encode()).digest()[0] % 2 == 1
-
-
-def mean_of_any(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
+def mean_of_any(ids: BySeed, values: BySeed) -> Interval:
     """The mean of any numbers (N) with its interval; nan are left out. Shifted to begin at 0, as `contrast` needs."""
-    known = [(ids[np.isfinite(value_N)], value_N[np.isfinite(value_N)]) for ids, value_N in seeds]
-    if any(not len(ids) for ids, _ in known):
+    seeds = zip(ids, values, strict=True)
+    known = [(ids_N[np.isfinite(value_N)], value_N[np.isfinite(value_N)]) for ids_N, value_N in seeds]
+    if any(not len(ids_N) for ids_N, _ in known):
         return Interval(None, None, None, 0, "nothing to measure it on")
     low = min(value_N.min() for _, value_N in known)
     top = max(value_N.max() for _, value_N in known) - low
     if top < 1e-9:
-        return Interval(float(low), float(low), float(low), sum(len(ids) for ids, _ in known))
-    found = contrast([Scores(ids, value_N[:, None] - low) for ids, value_N in known], [1], top=top)
+        return Interval(float(low), float(low), float(low), sum(len(ids_N) for ids_N, _ in known))
+    found = contrast([Scores(ids_N, value_N[:, None] - low) for ids_N, value_N in known], [1], top=top)
     return Interval(found.value + low, found.low + low, found.high + low, found.n)
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step.
-
-    gold_T: 0 or 1 (nan: not judged); reward_T: what it learned from; kl_S: nats per text, before each step.
-    """
+    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step. gold_T: 0 or 1 (nan:
+    not judged); reward_T: what it learned from; kl_S: nats per text, before each step."""
 
     step_T: np.ndarray
     gold_T: np.ndarray
@@ -216,14 +195,10 @@ def parts_of(one: Rollouts, parts: int) -> np.ndarray:
     part_S = np.arange(len(one.kl_S)) * parts // len(one.kl_S)
     part_T = part_S[one.step_T]
     gold_T, known_T = np.nan_to_num(one.gold_T), np.isfinite(one.gold_T)
-    texts_P = np.bincount(part_T, minlength=parts)
-    return np.array(
-        [
-            np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts),
-            np.bincount(part_T, one.reward_T, parts) / texts_P,
-            np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts),
-        ]
-    )
+    gold_P = np.bincount(part_T, gold_T, parts) / np.bincount(part_T, known_T, parts)
+    reward_P = np.bincount(part_T, one.reward_T, parts) / np.bincount(part_T, minlength=parts)
+    kl_P = np.bincount(part_S, one.kl_S, parts) / np.bincount(part_S, minlength=parts)
+    return np.array([gold_P, reward_P, kl_P])
 
 
 def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -> list[Metric]:
@@ -242,34 +217,32 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
     found, drops = [], {}
     for way, seeds in parts_by_way.items():
         value_S3P = np.array(list(seeds.values()))
-        for at, end in enumerate(ends):
-            for which, name in enumerate(("gold", "reward", "kl")):
-                found.append(over_runs(way, f"{name}@{end}", dict(zip(seeds, value_S3P[:, which, at], strict=True))))
+        for (at, end), (which, name) in itertools.product(enumerate(ends), enumerate(("gold", "reward", "kl"))):
+            found.append(over_runs(way, f"{name}@{end}", dict(zip(seeds, value_S3P[:, which, at], strict=True))))
         gold_SP = value_S3P[:, 0]
         texts = sum(len(one.step_T) for one in ways[way].values())
         found.append(Metric(RL, way, "peak", ends[int(gold_SP.mean(0).argmax())], None, None, texts, tuple(seeds)))
         others = [np.delete(gold_SP, at, axis=0) if len(gold_SP) > 1 else gold_SP for at in range(len(gold_SP))]
         drop = [gold_P[one.mean(0).argmax()] - gold_P[-1] for gold_P, one in zip(gold_SP, others, strict=True)]
-        drops[way] = {
-            "turn_down": dict(zip(seeds, drop, strict=True)),
-            "last": dict(zip(seeds, gold_SP[:, -1], strict=True)),
-        }
+        values = {"turn_down": drop, "last": gold_SP[:, -1]}
+        drops[way] = {name: dict(zip(seeds, value_S, strict=True)) for name, value_S in values.items()}
         found.append(over_runs(way, "turn_down", drops[way]["turn_down"]))
-    for way in drops if MEMBER in drops else ():
-        for what in drops[way] if way != MEMBER else ():
-            both = [seed for seed in drops[way][what] if seed in drops[MEMBER][what]]
-            gap = {seed: drops[way][what][seed] - drops[MEMBER][what][seed] for seed in both}
-            found.append(over_runs(way, f"{what}_minus_member", gap))
+    member = drops.pop(MEMBER, {})
+    for way, name in itertools.product(drops, member):
+        gap = {s: value - member[name][s] for s, value in drops[way][name].items() if s in member[name]}
+        found.append(over_runs(way, f"{name}_minus_member", gap))
     return found
 
 
 def over_runs(way: str, name: str, value: Mapping[int, float]) -> Metric:
     """The mean over training runs with its t interval; no interval for one run, no value if any run has nan."""
-    value_S, seeds = np.array(list(value.values())), tuple(value)
-    if np.isnan(value_S).any():
-        return Metric(RL, way, name, None, None, None, 0, seeds, "not known in every training run")
+    value_S, n = np.array(list(value.values())), len(value)
     mean = float(value_S.mean())
-    if len(value_S) < 2:
-        return Metric(RL, way, name, mean, None, None, 1, seeds, "one training run has no interval")
-    half = float(stdtrit(len(value_S) - 1, 0.975) * value_S.std(ddof=1) / np.sqrt(len(value_S)))
-    return Metric(RL, way, name, mean, mean - half, mean + half, len(value_S), seeds)
+    if np.isnan(mean):
+        interval = Interval(None, None, None, 0, "not known in every training run")
+    elif n < 2:
+        interval = Interval(mean, None, None, 1, "one training run has no interval")
+    else:
+        half = float(stdtrit(n - 1, 0.975) * value_S.std(ddof=1) / np.sqrt(n))
+        interval = Interval(mean, mean - half, mean + half, n)
+    return make_metric(RL, way, name, interval, value)

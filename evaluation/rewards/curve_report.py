@@ -11,12 +11,12 @@ import numpy as np
 from w2s.evaluation.pools.pictures import name_ends
 from w2s.evaluation.rewards.curve import RL, SUITE, Rollouts, Samples, measure_best_of_n, measure_rl
 from w2s.evaluation.rewards.reward_study import MEMBER
-from w2s.evaluation.rewards.reward_study_report import NAMES, mark_sizes
-from w2s.evaluation.run.collect import SYNTHETIC, costs, reproduce
-from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, PAPER, SOFT, band, canvas, interval, svg
+from w2s.evaluation.rewards.reward_study_report import how_of, mark_sizes, name_of, study_content
+from w2s.evaluation.run.collect import SYNTHETIC
+from w2s.evaluation.run.pictures import ACCENT, INK, PAPER, SOFT, band, canvas, interval, name_x, rule, svg, title
 from w2s.evaluation.run.report import write_pages
 from w2s.evaluation.run.runs import Findings, Run, finish_study
-from w2s.evaluation.run.verdict import find, points, sentence
+from w2s.evaluation.run.verdict import amount, count_seeds, find, known, points, sentence
 from w2s.rewards.best_of_n import doublings, kl
 from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
 
@@ -34,8 +34,7 @@ def find_out(run: Run) -> Findings:
     """The results of an over-optimisation curve, ready to be written."""
     seeds = {seed: samples_of(run, seed) for seed in run.seeds}
     sizes = doublings(run.config["rewards"]["curve"]["samples"])
-    how = run.config["rewards"]
-    metrics = measure_best_of_n(seeds, sizes=sizes, by=how["standardise"], aggregate=how["aggregate"])
+    metrics = measure_best_of_n(seeds, sizes=sizes, **how_of(run))
     rollouts = rollouts_of(run)
     metrics += measure_rl(rollouts) if rollouts else []
     words = verdict(metrics, SUITE, sizes[-1])
@@ -73,28 +72,21 @@ def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
     return found
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
-
-
 def verdict(metrics: Sequence[Metric], suite: str, most: int) -> str:
     """One sentence: whether gold turns down for one reward model, and which way turns down least."""
     drop, peak = (find(metrics, suite, MEMBER, name) for name in ("turn_down", "peak"))
-    until = f"best of {most}" if suite == SUITE else f"step {most}"
+    unit, until = ("n =", f"best of {most}") if suite == SUITE else ("step", f"step {most}")
     if drop.low is None:
         return f"one training run alone: gold ends {points(drop.value)} points below its peak"
     if drop.low <= 0:
-        return f"gold is not shown to turn down for one reward model: {amount(drop)} from its peak to {until}"
-    where = f"n = {peak.value:.0f}" if suite == SUITE else f"step {peak.value:.0f}"
-    said = f"for one reward model gold turns down by {amount(drop)} from its peak ({where}) to {until}"
-    less = sorted(better(metrics, suite), key=lambda one: one.value)
+        return f"gold is not shown to turn down for one reward model: {counted(drop)} from its peak to {until}"
+    where = f"{unit} {peak.value:.0f}"
+    words = f"for one reward model gold turns down by {counted(drop)} from its peak ({where}) to {until}"
+    less = [one for one in gaps_to_member(metrics, suite) if one.high < 0]
     if not less:
-        return f"{said}; no ensemble is shown to turn down less"
-    return f"{said}; least for {name_of(less[0].model)}: {amount(less[0], flip=True)} less"
-
-
-def better(metrics: Sequence[Metric], suite: str) -> list[Metric]:
-    """The ways that are shown to turn down less than one reward model."""
-    return [one for one in gaps_to_member(metrics, suite) if one.high < 0]
+        return f"{words}; no ensemble is shown to turn down less"
+    least = min(less, key=lambda one: one.value)
+    return f"{words}; least for {name_of(least.model)}: {counted(least, flip=True)} less"
 
 
 def gaps_to_member(metrics: Sequence[Metric], suite: str) -> list[Metric]:
@@ -102,43 +94,33 @@ def gaps_to_member(metrics: Sequence[Metric], suite: str) -> list[Metric]:
     return [one for one in gaps if one.high is not None]
 
 
-def amount(one: Metric, *, flip: bool = False) -> str:
+def counted(one: Metric, *, flip: bool = False) -> str:
     """'3.1 points (95% CI 0.4 to 5.8, n = 1000, 5 seeds)'; flip: of the value with the other sign."""
-    value, low, high = (-one.value, -one.high, -one.low) if flip else (one.value, one.low, one.high)
-    seeds = f", {len(one.seeds)} seeds" if len(one.seeds) > 1 else ""
-    count = f", n = {one.n}" if one.suite == SUITE else ""
-    return f"{points(value)} points (95% CI {points(low)} to {points(high)}{count}{seeds})"
-
-
-def name_of(way: str) -> str:
-    return NAMES.get(way, way)
+    return amount(one, (f", n = {one.n}" if one.suite == SUITE else "") + count_seeds(one), flip=flip)
 
 
 def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[str]:
     """What an honest reader asks next."""
-    clear = {one.model for one in gaps_to_member(metrics, SUITE) if one.low > 0 or one.high < 0}
-    ways = ways_in(metrics, SUITE)
+    gaps, ways = gaps_to_member(metrics, SUITE), ways_in(metrics, SUITE)
+    clear = {one.model for one in gaps if one.low > 0 or one.high < 0}
     vague = [name_of(way) for way in ways if way != MEMBER and way not in clear]
-    said = [f"not to be shares from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
-    more = [one for one in gaps_to_member(metrics, SUITE) if one.low > 0]
-    said += [f"{name_of(one.model)} turns down by {amount(one)} more than one reward model" for one in more]
+    said = [f"not to be told from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
+    more = [one for one in gaps if one.low > 0]
+    said += [f"{name_of(one.model)} turns down by {counted(one)} more than one reward model" for one in more]
     last = [one for one in metrics if one.suite == SUITE and one.name == "last_minus_member" and one.low > 0]
     if last:
         best = max(last, key=lambda one: one.value)
-        said.append(
-            f"best of {sizes[-1]} by {name_of(best.model)} has {amount(best)} more gold than by one reward model"
-        )
-    first = find(metrics, SUITE, MEMBER, f"gold@{sizes[0]}")
+        gain = f"{counted(best)} more gold than by one reward model"
+        said.append(f"best of {sizes[-1]} by {name_of(best.model)} has {gain}")
+    first, gain = (find(metrics, SUITE, MEMBER, name) for name in (f"gold@{sizes[0]}", "gain"))
     if not FLOOR < first.value < 1 - FLOOR:
         said.insert(0, f"the policy is right on {points(first.value)}% of its samples: there is little to turn down")
-    gain = find(metrics, SUITE, MEMBER, "gain")
-    said.append(f"before that, one reward model gains {amount(gain)} over a sample at random, at its peak")
-    ranked = {way: find(metrics, SUITE, way, "ranked") for way in ways}
-    shares = ", ".join(f"{name_of(way)} {points(one.value)}%" for way, one in ranked.items() if one.value is not None)
+    said.append(f"before that, one reward model gains {counted(gain)} over a sample at random, at its peak")
+    ranks = [one for way in ways if (one := known(metrics, SUITE, way, "ranked"))]
+    shares = ", ".join(f"{name_of(one.model)} {points(one.value)}%" for one in ranks)
     said.append(f"a right sample is put above a wrong one of its question: {shares}")
     if MEMBER in ways_in(metrics, RL):
-        steps = [int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name.startswith("gold@")]
-        said.append(f"by RL: {verdict(metrics, RL, max(steps))}")
+        said.append(f"by RL: {verdict(metrics, RL, rl_steps(metrics)[-1])}")
     pairs = [one.manifest["facts"] for one in run.find("pairs")]
     if any(one["rows"] < one["asked"] for one in pairs):
         fewest = min(one["rows"] for one in pairs)
@@ -148,8 +130,7 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
         ("sample_gold", "unjudged", "texts could not be judged by gold and count as wrong"),
     ):
         count = sum(one.manifest["facts"][key] for one in run.find(kind))
-        if count:
-            said.append(f"{count:,} {words}")
+        said += [f"{count:,} {words}"] if count else []
     return [sentence(words) for words in said]
 
 
@@ -157,7 +138,9 @@ def ways_in(metrics: Sequence[Metric], suite: str) -> list[str]:
     return list(dict.fromkeys(one.model for one in metrics if one.suite == suite))
 
 
-# --- pages -----------------------------------------------------------------------------------------------------------
+def rl_steps(metrics: Sequence[Metric]) -> list[int]:
+    """The last steps of the parts that an RL run is summarised in."""
+    return sorted({int(m.name.partition("@")[2]) for m in metrics if m.suite == RL and m.name.startswith("gold@")})
 
 
 def content_of(run: Run, metrics: list[Metric], sizes: Sequence[int], words: str) -> dict[str, Any]:
@@ -167,33 +150,21 @@ def content_of(run: Run, metrics: list[Metric], sizes: Sequence[int], words: str
         return table.get((suite, way, name))
 
     drawn = {"gold": curve(metrics, sizes, "gold"), "proxy": curve(metrics, sizes, "proxy"), "drops": drops(metrics)}
-    steps = sorted({int(one.name.partition("@")[2]) for one in metrics if one.suite == RL and one.name[:5] == "gold@"})
+    steps, rl_ways = rl_steps(metrics), ways_in(metrics, RL)
     if steps:
-        ways = ways_in(metrics, RL)
-        drawn |= {"rl_steps": rl_curve(get, ways, steps, "steps")}
-        if all(get(way, f"kl@{step}", RL).value is not None for way in ways for step in steps):
-            drawn |= {"rl_kl": rl_curve(get, ways, steps, "kl")}
-    return {
-        "run": run.config["name"],
-        "seeds": run.seeds,
-        "verdict": sentence(words),
-        "remarks": remarks(run, metrics, sizes),
+        drawn["rl_steps"] = rl_curve(get, rl_ways, steps, "steps")
+        if all(get(way, f"kl@{step}", RL).value is not None for way in rl_ways for step in steps):
+            drawn["rl_kl"] = rl_curve(get, rl_ways, steps, "kl")
+    return study_content(run, words, remarks(run, metrics, sizes)) | {
         "synthetic": SYNTHETIC if any(one["name"] == "world" for one in run.config["data"]["sources"]) else None,
         "ways": ways_in(metrics, SUITE),
-        "rl_ways": ways_in(metrics, RL),
+        "rl_ways": rl_ways,
         "sizes": sizes,
         "steps": steps,
-        "curve": run.config["rewards"]["curve"],
-        "members": run.config["rewards"]["members"],
-        "standardise": run.config["rewards"]["standardise"],
-        "objective": run.config["student"]["objective"]["name"],
         "pairs": [one.tags | {"rows": one.manifest["facts"]["rows"]} for one in run.find("pairs")],
         "get": get,
         "member": MEMBER,
-        "name": name_of,
         "signed": lambda share: "0.0" if abs(share) < 0.0005 else f"{100 * share:+.1f}",
-        "costs": [one for one in costs(run) if one.seconds >= 1],
-        "reproduce": reproduce(run),
         "pictures": drawn,
     }
 
@@ -222,9 +193,8 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
 
 def drops(metrics: Sequence[Metric]) -> str:
     """How far gold turns down for each way, with its interval."""
-    found = sorted(
-        (one for one in metrics if (one.suite, one.name) == (SUITE, "turn_down")), key=lambda one: -one.value
-    )
+    found = [one for one in metrics if (one.suite, one.name) == (SUITE, "turn_down")]
+    found.sort(key=lambda one: -one.value)
     height = 0.6 + 0.29 * len(found)
     figure, (axis,) = canvas(height, left=0.42, right=0.87, top=0.995, bottom=0.44 / height)
     axis.axvline(0, color=SOFT, lw=0.8, zorder=0)
@@ -232,7 +202,7 @@ def drops(metrics: Sequence[Metric]) -> str:
         interval(axis, -at, metric, name_of(metric.model), ACCENT if metric.model == MEMBER else INK, dot=5, size=10.5)
     axis.set_ylim(-len(found) + 0.4, 0.6)
     axis.set_yticks([])
-    axis.set_xlabel("points of gold lost from the peak to the last n", color=SOFT, size=10)
+    name_x(axis, "points of gold lost from the peak to the last n")
     return svg(figure, "How far gold turns down, with 95 percent intervals")
 
 
@@ -249,11 +219,9 @@ def rl_curve(get: Callable[..., Metric | None], ways: Sequence[str], steps: Sequ
                 band(axis, x, line, colour, scale)
             axis.plot(x, y, color=colour, lw=2 if way == MEMBER else 1.1, marker="o", ms=2.5)
             ends.append((y[-1], SHORT.get(way, name_of(way)), colour))
-        axis.set_title("gold, %" if what == "gold" else "its reward", loc="left", size=11, color=INK, pad=8)
-        axis.grid(axis="y", color=FAINT, lw=0.6)
+        title(axis, "gold, %" if what == "gold" else "its reward")
+        rule(axis)
         if what == "reward":
             name_ends(axis, ends)
-    axes[0].set_xlabel(
-        "RL steps" if against == "steps" else "root of KL from the policy, nats", color=SOFT, size=10, loc="left"
-    )
+    name_x(axes[0], "RL steps" if against == "steps" else "root of KL from the policy, nats", loc="left")
     return svg(figure, f"Gold and reward while RL optimises it, against {against}")

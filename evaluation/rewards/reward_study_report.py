@@ -13,7 +13,7 @@ from w2s.evaluation.pools.report import signed
 from w2s.evaluation.rewards import reward_study as measured
 from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, ORACLE, POOL, RANDOM, Pool, ScoredPairs
 from w2s.evaluation.run.collect import costs, reproduce
-from w2s.evaluation.run.pictures import ACCENT, FAINT, INK, SOFT, band, canvas, svg
+from w2s.evaluation.run.pictures import ACCENT, INK, SOFT, band, canvas, name_x, rule, svg
 from w2s.evaluation.run.report import write_pages
 from w2s.evaluation.run.runs import Findings, Run, finish_study
 from w2s.evaluation.run.verdict import compared, find, points, sentence
@@ -34,15 +34,9 @@ NAMES = {
     RANDOM: "a coin",
     ORACLE: "the true preference",
 }
-DRAWN = {
-    MEMBER: "one of them",
-    "mean": "mean",
-    "worst": "worst case",
-    "warm": "WARM",
-    "heads": "heads",
-    LENGTH: "longest",
-}
-DRAWN |= {RANDOM: "at random"}  # names at the ends of lines
+# Names at the ends of lines.
+DRAWN = {MEMBER: "one of them", "mean": "mean", "worst": "worst case", "warm": "WARM", "heads": "heads"}
+DRAWN |= {LENGTH: "longest", RANDOM: "at random"}
 BRIEF = (MEMBER, "mean", "warm", "heads", "adapters", LENGTH)  # columns of the tables of parts
 
 
@@ -53,8 +47,14 @@ def finish(folder: Path, *, again: bool = False) -> str:
 
 def find_out(run: Run) -> Findings:
     """The results of a reward study, ready to be written."""
-    sets, pools = read_sets(run), read_pools(run)
-    metrics = measure(run, sets, pools)
+    suites = [HELD_OUT, *dict.fromkeys(one.tags["set"] for one in run.find("suite"))]
+    sets = {name: {seed: read_pairs(run, name, seed) for seed in run.seeds} for name in suites}
+    best, metrics = measured.best_members(sets[HELD_OUT]), []
+    for suite, by_seed in sets.items():  # the best member is chosen on the held-out pairs, so it is not judged on them
+        metrics += measured.measure_pairs(suite, by_seed, None if suite == HELD_OUT else best)
+    if pools := {seed: read_pool(run, seed) for seed in run.seeds if run.find(POOL)}:
+        probes = run.config["rewards"]["study"]["pool"]["probes"]
+        metrics += measured.measure_pool(pools, probes, best, **how_of(run))
     words = verdict(metrics, headline(run))
     content = content_of(run, sets, metrics, words)
     return Findings(words, metrics, lambda: write_pages("reward_study", content, run.folder, name="report"))
@@ -63,12 +63,6 @@ def find_out(run: Run) -> Findings:
 def how_of(run: Run) -> dict[str, Any]:
     """How scores of members become one."""
     return {"by": run.config["rewards"]["standardise"], "aggregate": run.config["rewards"]["aggregate"]}
-
-
-def read_sets(run: Run) -> dict[str, dict[int, ScoredPairs]]:
-    """suite -> seed -> its pairs with everybody's scores; the held-out pairs first."""
-    suites = [HELD_OUT, *dict.fromkeys(one.tags["set"] for one in run.find("suite"))]
-    return {name: {seed: read_pairs(run, name, seed) for seed in run.seeds} for name in suites}
 
 
 def read_pairs(run: Run, suite: str, seed: int) -> ScoredPairs:
@@ -88,43 +82,27 @@ def rewards_of(run: Run, suite: str, seed: int, ids: np.ndarray) -> dict[str, Re
     return {one.tags["model"]: align(read_arrays(one.path / f"{suite}.npz", Rewards), ids) for one in found}
 
 
-def read_pools(run: Run) -> dict[int, Pool]:
-    """seed -> the pool with every ensemble's scores; empty where the run has none."""
-    found = {}
-    for seed in run.seeds if run.find(POOL) else ():
-        (candidates,), (gold,) = run.find(POOL, seed=seed), run.find("pool_gold", seed=seed)
-        arrays = load_arrays(gold.path / "preference.npz")
-        ids, preference_NK = arrays["ids"], arrays["preference_NK"]
-        rows = {row.id: row for row in read_rows(candidates.path / f"{POOL}.jsonl", Example)}
-        length_NK = np.full(preference_NK.shape, np.nan)
-        models_NK = np.full(preference_NK.shape, "", dtype=object)
-        for at, row in enumerate(rows[key] for key in ids.tolist()):
-            length_NK[at, : len(row.choices)] = [len(text) for text in row.choices]
-            models_NK[at, : len(row.choices)] = row.meta["models"]
-        rewards = {kind: widened(one, preference_NK) for kind, one in rewards_of(run, POOL, seed, ids).items()}
-        found[seed] = Pool(ids, preference_NK, models_NK, length_NK, rewards)
-    return found
+def read_pool(run: Run, seed: int) -> Pool:
+    """The pool with every ensemble's scores."""
+    (candidates,), (gold,) = run.find(POOL, seed=seed), run.find("pool_gold", seed=seed)
+    arrays = load_arrays(gold.path / "preference.npz")
+    ids, preference_NK = arrays["ids"], arrays["preference_NK"]
+    rows = {row.id: row for row in read_rows(candidates.path / f"{POOL}.jsonl", Example)}
+    length_NK = np.full(preference_NK.shape, np.nan)
+    models_NK = np.full(preference_NK.shape, "", dtype=object)
+    for at, row in enumerate(rows[key] for key in ids.tolist()):
+        length_NK[at, : len(row.choices)] = [len(text) for text in row.choices]
+        models_NK[at, : len(row.choices)] = row.meta["models"]
+    wide, rewards = preference_NK.shape[1], {}
+    for kind, one in rewards_of(run, POOL, seed, ids).items():
+        padding = ((0, 0), (0, 0), (0, wide - one.scores_MNK.shape[2]))
+        scores_MNK = np.pad(one.scores_MNK, padding, constant_values=np.nan)
+        rewards[kind] = Rewards(one.ids, scores_MNK, one.models)
+    return Pool(ids, preference_NK, models_NK, length_NK, rewards)
 
 
-def widened(rewards: Rewards, like_NK: np.ndarray) -> Rewards:
-    scores_MNK = np.full((len(rewards.models), *like_NK.shape), np.nan)
-    scores_MNK[..., : rewards.scores_MNK.shape[2]] = rewards.scores_MNK
-    return Rewards(rewards.ids, scores_MNK, rewards.models)
-
-
-def measure(run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], pools: Mapping[int, Pool]) -> list[Metric]:
-    """Every metric. The best member is chosen on the held-out pairs, so it is judged on all other sets."""
-    best = measured.best_members(sets[HELD_OUT])
-    found = []
-    for suite, by_seed in sets.items():
-        found += measured.measure_pairs(suite, by_seed, None if suite == HELD_OUT else best)
-    if pools:
-        probes = run.config["rewards"]["study"]["pool"]["probes"]
-        found += measured.measure_pool(pools, probes, best, **how_of(run))
-    return found
-
-
-# --- words -----------------------------------------------------------------------------------------------------------
+def name_of(model: str) -> str:
+    return NAMES.get(model, model)
 
 
 def headline(run: Run) -> str:
@@ -135,41 +113,32 @@ def headline(run: Run) -> str:
 def verdict(metrics: Sequence[Metric], by: str) -> str:
     """One sentence: the ensemble against one member, and against preferring the longer text, on held-out pairs."""
     over, length = (find(metrics, HELD_OUT, by, f"accuracy_minus_{other}") for other in (MEMBER, LENGTH))
-    said = f"on held-out instructions the {NAMES.get(by, by)} of the reward models {compared(over, 'one of them')}"
+    said = f"on held-out instructions the {name_of(by)} of the reward models {compared(over, 'one of them')}"
     return f"{said}, and {compared(length, 'preferring the longer text')}"
 
 
 def remarks(run: Run, metrics: Sequence[Metric]) -> list[str]:
     """What an honest reader asks next."""
-    said, study, by = [], run.config["rewards"]["study"], headline(run)
-    what = NAMES.get(by, by)
+    said, by = [], headline(run)
+    what = name_of(by)
     for suite in [one for one in suites_of(metrics) if one not in (HELD_OUT, POOL)]:
         gap = find(metrics, suite, by, f"accuracy_minus_{LENGTH}")
         said.append(f"on {suite} the {what} {compared(gap, 'preferring the longer text')}")
-    alike = find(metrics, HELD_OUT, "separate", "agreement")
-    if alike is not None:
-        share = f"{points(alike.value)}% (95% CI {points(alike.low)} to {points(alike.high)})"
-        said.append(
-            f"two separate reward models order {share} of the held-out pairs alike: no aggregator can change these"
-        )
+    if alike := find(metrics, HELD_OUT, "separate", "agreement"):
+        share = f"{points(alike.value)}% (95% CI {points(alike.low)} to {points(alike.high)}) of the held-out pairs"
+        said.append(f"two separate reward models order {share} alike: no aggregator can change these")
     for kind, whose in (("warm", "the mean of the weights"), ("heads", "heads on one body"), ("adapters", "adapters")):
-        gap = find(metrics, HELD_OUT, kind, "accuracy_minus_mean")
-        if gap is not None:
+        if gap := find(metrics, HELD_OUT, kind, "accuracy_minus_mean"):
             said.append(f"{whose} {compared(gap, 'the mean of the scores')}, on held-out instructions")
-    sizes = sizes_of(metrics)
-    if sizes:
+    if sizes := sizes_of(metrics):
         random, longest = (find(metrics, POOL, by, f"preference@{sizes[-1]}_minus_{one}") for one in (RANDOM, LENGTH))
-        said.append(
-            f"in true preference, best of {sizes[-1]} answers by the {what} {compared(random, 'an answer at random')}, "
-            f"and {compared(longest, 'the longest answer')}"
-        )
-    if study["shared_start"]:
+        words = f"{compared(random, 'an answer at random')}, and {compared(longest, 'the longest answer')}"
+        said.append(f"in true preference, best of {sizes[-1]} answers by the {what} {words}")
+    if run.config["rewards"]["study"]["shared_start"]:
         said.append("the separate reward models share the head they start from; their mean of weights is made of them")
-    lost = left_out(run.find("pairs")[0].tags["counts"])
-    if lost:
+    if lost := left_out(run.find("pairs")[0].tags["counts"]):
         said.append(f"rows of the preference data that make no pair are left out: {lost}")
-    missing = sum(one.value for one in metrics if one.name == "unjudged")
-    if missing:
+    if missing := sum(one.value for one in metrics if one.name == "unjudged"):
         said.append(f"{missing:.0f} scores were not finite: who has none for a text gives its pair half a point")
     return [sentence(words) for words in said]
 
@@ -186,37 +155,41 @@ def suites_of(metrics: Sequence[Metric]) -> list[str]:
 
 def sizes_of(metrics: Sequence[Metric]) -> list[int]:
     """The n of best-of-n."""
-    names = [one.name for one in metrics if one.suite == POOL and one.model == RANDOM]
-    return sorted(
-        {int(name.removeprefix("preference@")) for name in names if name.removeprefix("preference@").isdigit()}
-    )
+    names = {one.name.removeprefix("preference@") for one in metrics if (one.suite, one.model) == (POOL, RANDOM)}
+    return sorted(int(name) for name in names if name.isdigit())
 
 
-# --- pages -----------------------------------------------------------------------------------------------------------
+def study_content(run: Run, words: str, remarks: Sequence[str]) -> dict[str, Any]:
+    """What the pages of both studies show; words: the verdict."""
+    return {
+        "run": run.config["name"],
+        "seeds": run.seeds,
+        "verdict": sentence(words),
+        "remarks": remarks,
+        "config": run.config,
+        "name": name_of,
+        "costs": [one for one in costs(run) if one.seconds >= 1],
+        "reproduce": reproduce(run),
+    }
 
 
-def content_of(
-    run: Run, sets: Mapping[str, Mapping[int, ScoredPairs]], metrics: list[Metric], words: str
-) -> dict[str, Any]:
+Sets = Mapping[str, Mapping[int, ScoredPairs]]  # suite -> seed -> its pairs
+
+
+def content_of(run: Run, sets: Sets, metrics: list[Metric], words: str) -> dict[str, Any]:
     table = {(one.suite, one.model, one.name): one for one in metrics}
     names = [one.model for one in metrics if (one.suite, one.name) == (HELD_OUT, "accuracy")]
     singles = [name for name in names if name.startswith("member ")]
     rows = [name for name in (MEMBER, BEST, *names, RANDOM) if name not in singles]
     sizes = sizes_of(metrics)
-    study, best = run.config["rewards"]["study"], measured.best_members(sets[HELD_OUT])
-    return {
-        "run": run.config["name"],
-        "source": run.config["rewards"]["pairs"]["source"]["name"],
-        "seeds": run.seeds,
-        "verdict": sentence(words),
-        "remarks": remarks(run, metrics),
+    return study_content(run, words, remarks(run, metrics)) | {
         "suites": [one for one in suites_of(metrics) if one != POOL],
         "rows": [*dict.fromkeys(rows), *singles],
         "gaps": [one for one in dict.fromkeys(rows) if one not in (LENGTH, RANDOM)],
         "brief": [name for name in BRIEF if name in rows],
         "kinds": list(next(iter(sets[HELD_OUT].values())).members),
         "singles": singles,
-        "best": best,
+        "best": measured.best_members(sets[HELD_OUT]),
         "headline": headline(run),
         "get": lambda suite, model, name: table.get((suite, model, name)),
         "parts": (parts := {suite: parts_of(metrics, suite) for suite in sets}),
@@ -224,15 +197,11 @@ def content_of(
         "matrix": measured.agreement_matrix(sets[HELD_OUT]).tolist(),
         "sizes": sizes,
         "shown": [*sizes[:-1:2], *sizes[-1:]],
-        "probes": study["pool"]["probes"] if sizes else [],
+        "probes": run.config["rewards"]["study"]["pool"]["probes"] if sizes else [],
         "chosen": [*dict.fromkeys([MEMBER, BEST, *(r for r in rows if r != RANDOM), *singles, RANDOM, ORACLE])],
         "pairs": [one.tags | {"rows": one.manifest["facts"]} for one in run.find("pairs")],
         "pools": [one.tags | {"rows": one.manifest["facts"]} for one in run.find(POOL)],
-        "name": lambda model: NAMES.get(model, model),
-        "short": lambda model: DRAWN.get(model, NAMES.get(model, model)),
-        "costs": [one for one in costs(run) if one.seconds >= 1],
-        "reproduce": reproduce(run),
-        "standardise": run.config["rewards"]["standardise"],
+        "short": lambda model: DRAWN.get(model, name_of(model)),
         "signed": signed,
         "pictures": {"curve": curve(metrics, sizes, headline(run))} if sizes else {},
     }
@@ -248,7 +217,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
     """True preference of the chosen answer against n, spaced by divergence from drawing one answer."""
     figure, (axis,) = canvas(3.0, left=0.09, right=0.7, top=0.97, bottom=0.17)
     x, ends = [kl(n) for n in sizes], []
-    for name, words in ({by: NAMES.get(by, by)} | DRAWN).items():
+    for name, words in ({by: name_of(by)} | DRAWN).items():
         line = [find(metrics, POOL, name, f"preference@{n}") for n in sizes]
         if None in line:
             continue
@@ -266,5 +235,5 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], by: str) -> str:
 def mark_sizes(axis, sizes: Sequence[int]) -> None:
     """The x axis of best-of-n, spaced by divergence from drawing one answer."""
     axis.set_xticks([kl(n) for n in sizes], [str(n) for n in sizes])
-    axis.grid(axis="y", color=FAINT, lw=0.6)
-    axis.set_xlabel("best of n, spaced by KL = ln n − (n − 1) / n", color=SOFT, size=10)
+    rule(axis)
+    name_x(axis, "best of n, spaced by KL = ln n − (n − 1) / n")

@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.metrics import MODELS, Answers
-from w2s.evaluation.run.report import write_pages
+from w2s.evaluation.run.pictures import ladder
+from w2s.evaluation.run.report import accuracies, write_pages
 from w2s.evaluation.run.verdict import find, sentence, verdict
 from w2s.evaluation.statistics import Scores, contrast
 
 
 def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> None:
-    """Several runs side by side: compare.html and compare.md, every run against the first.
-
-    Each run may bring its answers to its suite (as `metrics.measure` takes them); where two runs judged the same
-    questions under the same seeds the difference is paired by question. Otherwise its interval joins the two runs'
-    own (square-and-add, Newcombe 1998), and the table says so. Runs about different suites have no difference.
-    """
+    """Several runs side by side: compare.html and compare.md, every run against the first. Each run may bring its
+    answers to its suite (as `metrics.measure` takes them); where two runs judged the same questions under the same
+    seeds the difference is paired by question. Otherwise its interval joins the two runs' own (square-and-add, Newcombe
+    1998), and the table says so. Runs about different suites have no difference."""
     tables = []
     for model in MODELS:
         row = [find(data.metrics, data.suite, model, "accuracy") for data, _ in runs]
@@ -34,7 +32,7 @@ def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> 
         "verdicts": [sentence(verdict(data.metrics, data.suite)) for data, _ in runs],
         "pgr": [find(data.metrics, data.suite, "student", "pgr") for data, _ in runs],
         "table": tables,
-        "pictures": {data.run: _ladder_of(data) for data, _ in runs},
+        "pictures": {data.run: ladder(accuracies(data)) if accuracies(data) else "" for data, _ in runs},
     }
     write_pages("compare", content, folder)
 
@@ -50,9 +48,8 @@ def _between(first: tuple[ReportData, Answers | None], other: tuple[ReportData, 
         left, right = answers[seed].get(model), answers_two[seed].get(model)
         if left is None or right is None or sorted(left.ids.tolist()) != sorted(right.ids.tolist()):
             continue
-        left_of, right_of = left.ids.argsort(), right.ids.argsort()
-        pair = [left.correct_N[left_of], right.correct_N[right_of]]
-        shared.append(Scores(left.ids[left_of], np.stack(pair, axis=1)))
+        pair = [answered.correct_N[answered.ids.argsort()] for answered in (left, right)]
+        shared.append(Scores(np.sort(left.ids), np.stack(pair, axis=1)))
     if shared and len(shared) == len(set(one.seeds) | set(two.seeds)):
         gap = contrast(shared, [-1.0, 1.0])
         return {"value": gap.value, "low": gap.low, "high": gap.high, "paired": True}
@@ -60,8 +57,3 @@ def _between(first: tuple[ReportData, Answers | None], other: tuple[ReportData, 
     low = value - ((two.value - two.low) ** 2 + (one.high - one.value) ** 2) ** 0.5
     high = value + ((two.high - two.value) ** 2 + (one.value - one.low) ** 2) ** 0.5
     return {"value": value, "low": low, "high": high, "paired": False}
-
-
-def _ladder_of(data: ReportData) -> str:
-    found = {m.model: m for m in data.metrics if (m.suite, m.name) == (data.suite, "accuracy") and m.value is not None}
-    return pictures.ladder(found) if found else ""

@@ -6,8 +6,9 @@ The records know nothing of HTML; `report.py` turns them into pages.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from w2s.store.records import Metric, Round
+from w2s.store.records import Metric
 
 
 @dataclass(frozen=True)
@@ -17,28 +18,6 @@ class Step:
     name: str
     count: str
     note: str = ""
-
-
-@dataclass(frozen=True)
-class SeedRounds:
-    """The boosting of one seed. `validation`: the committee's accuracy (0 to 1) on easy_holdout after 1, 2, ... rounds;
-    `used`: the number of rounds that was kept."""
-
-    seed: int
-    rounds: tuple[Round, ...]
-    validation: tuple[float, ...] = ()
-    used: int = 0
-
-
-@dataclass(frozen=True)
-class Dependence:
-    """How far the learners of one committee err together: names (R), error correlations (R rows of R, -1 to 1)."""
-
-    names: tuple[str, ...]
-    phi_RR: tuple[tuple[float, ...], ...]
-    effective_voters: float
-    effective_directions: float | None = None
-    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,21 +49,12 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Of one model: (mean confidence, accuracy, n) by bin, as `metrics.calibration_bins` gives them."""
-
-    model: str
-    bins: tuple[tuple[float, float, int], ...]
-
-
-@dataclass(frozen=True)
 class Cost:
-    """The cost of a stage, over all seeds; `tokens`: None where no model read any; `cached`: reused from the store."""
+    """The cost of a stage, over all seeds; `tokens`: None where no model read any."""
 
     stage: str
     seconds: float
     tokens: int | None = None
-    cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,9 +99,11 @@ class ReportData:
     its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of them, from
     `metrics.measure` over all suites · synthetic: a sentence where the questions are made up or the run is a smoke run,
     else "" · flow: the boxes in order · duplicates: {what was removed from which split: how many} · controls_off: names
-    of MODELS that the config switched off · difficulty_bins: labels in the order easy to hard
-    (`metrics.difficulty_bins`), with difficulty_name saying what they count · answers: what models answered to the
-    suite · samples: labels of the pool · notes: warnings of the run, one sentence each.
+    of MODELS that the config switched off · committees: {seed: its committee.json} · dependence: the committee.json
+    that tells how far learners err together · difficulty_bins: labels in the order easy to hard
+    (`metrics.difficulty_bins`), with difficulty_name saying what they count · calibration: {model:
+    `metrics.calibration_bins`} · answers: what models answered to the suite · samples: labels of the pool · notes:
+    warnings of the run, one sentence each.
     """
 
     run: str
@@ -142,12 +114,12 @@ class ReportData:
     flow: tuple[Step, ...] = ()
     duplicates: dict[str, int] = field(default_factory=dict)
     controls_off: tuple[str, ...] = ()
-    rounds: tuple[SeedRounds, ...] = ()
-    dependence: Dependence | None = None
+    committees: dict[int, dict[str, Any]] = field(default_factory=dict)
+    dependence: dict[str, Any] | None = None
     heaviest: tuple[HeavyRow, ...] = ()
     difficulty_bins: tuple[str, ...] = ()
     difficulty_name: str = "difficulty, easy to hard"
-    calibration: tuple[Calibration, ...] = ()
+    calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     costs: tuple[Cost, ...] = ()
     answers: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from w2s.evaluation.run.metrics import MODELS
-from w2s.evaluation.run.runs import SUITE, Artifact, Run, gold_of, outcomes_of, questions_of
+from w2s.evaluation.run.runs import SUITE, Run, outcomes_of
 from w2s.grading.extract import extract_program
 from w2s.prompts import continuation
 from w2s.store.records import Example, Outcome, Predictions, read_arrays, read_rows
@@ -39,25 +39,21 @@ def write_exports(run: Run) -> None:
     shutil.rmtree(out, ignore_errors=True)
     for seed in run.seeds:
         samples: dict[str, dict[str, list[Row]]] = defaultdict(dict)
-        for suite in (SUITE, *sorted({a.tags["suite"] for a in run.find("suite")})):
-            rows, gold = read_questions(run, suite, seed), gold_of(run, suite, seed)
+        for suite in (SUITE, *run.suites):
+            rows, gold = read_questions(run, suite, seed), run.gold(suite, seed)
             for artifact in run.outcomes(suite, seed=seed):
-                model, said = artifact.tags["model"], texts_of(artifact)
+                model, said = artifact.tags["model"], group_texts(outcomes_of(artifact))
                 if model in MODELS and any(row.task == "code" for row in rows.values()):
                     write_programs(out / "evalplus" / f"seed-{seed}", suite, model, rows.values(), said)
                 elif model in MODELS:
-                    samples[model][suite] = [
-                        text_sample(at, row, str(gold[row.id]), said[row.id])
-                        for at, row in rows.items()
-                        if row.id in said
-                    ]
+                    answered = [(at, row, str(gold[row.id])) for at, row in rows.items() if row.id in said]
+                    samples[model][suite] = [text_sample(at, row, right, said[row.id]) for at, row, right in answered]
             for artifact in run.find("opinion", seed=seed) if not run.outcomes(suite) else ():
                 path, model = artifact.path / f"{suite}.npz", artifact.tags["model"]
                 if model in MODELS and path.exists():
-                    said = opinions_of(path)
-                    samples[model][suite] = [
-                        choice_sample(at, row, int(gold[row.id]), said[row.id]) for at, row in rows.items()
-                    ]
+                    asked = [(at, row, int(gold[row.id])) for at, row in rows.items()]
+                    probs = probs_by_id(read_arrays(path, Predictions))
+                    samples[model][suite] = [choice_sample(at, row, right, probs[row.id]) for at, row, right in asked]
         for model, suites in samples.items():
             suites = {task: found for task, found in suites.items() if found}
             write_lm_eval(out / "lm-eval" / f"seed-{seed}" / model, model, f"seed-{seed}", suites)
@@ -66,22 +62,21 @@ def write_exports(run: Run) -> None:
 def read_questions(run: Run, suite: str, seed: int) -> dict[int, Example]:
     """The questions of a suite by position, without those that repeat a training question."""
     if suite == SUITE:
-        return dict(enumerate(questions_of(run, seed, SUITE).values()))
+        return dict(enumerate(run.questions(SUITE, seed).values()))
     (artifact,) = run.find("suite", suite=suite)
     rows = enumerate(read_rows(artifact.path / f"{suite}.jsonl", Example))
     return {at: row for at, row in rows if row.id not in run.leaked[suite, seed]}
 
 
-def texts_of(artifact: Artifact) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes_of(artifact):
-        found[outcome.id].append(outcome)
-    return found
+def group_texts(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    by_id: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_id[outcome.id].append(outcome)
+    return by_id
 
 
-def opinions_of(path: Path) -> dict[str, np.ndarray]:
+def probs_by_id(opinion: Predictions) -> dict[str, np.ndarray]:
     """id -> the probabilities of its choices."""
-    opinion = read_arrays(path, Predictions)
     rows = zip(opinion.ids.tolist(), opinion.probs_NK, opinion.mask_NK, strict=True)
     return {key: probs_K[mask_K] for key, probs_K, mask_K in rows}
 
@@ -97,9 +92,6 @@ def write_programs(
         files[name] += [{"task_id": task, "solution": extract_program(row, one.text)} for one in said.get(row.id, ())]
     for name, found in files.items():
         write_lines(folder / name / f"{model}.jsonl", found)
-
-
-# --- lm-eval ---------------------------------------------------------------------------------------------------------
 
 
 def text_sample(at: int, row: Example, gold: str, said: list[Outcome]) -> Row:

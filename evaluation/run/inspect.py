@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 from collections.abc import Mapping, Sequence
@@ -9,22 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.evaluation.run.runs import Artifact, open_run, read_texts, row_weights
+from w2s.evaluation.run.runs import Artifact, Run, open_run, outcomes_of, row_weights
 from w2s.grading.answers import NO_ANSWER
+from w2s.stages.writing import read_texts
+from w2s.store import records
 from w2s.store.artifacts import MANIFEST, check_artifact, read_manifest
-from w2s.store.records import (
-    BadInput,
-    Example,
-    Gold,
-    Outcome,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    TokenRanks,
-    load_arrays,
-    read_arrays,
-    read_rows,
-)
+from w2s.store.records import BadInput, Example, Predictions, read_arrays, read_rows
 
 PREVIEW_ROWS = 3
 WIDTH = 110
@@ -60,7 +51,7 @@ def describe_artifact(name: str, runs_dir: Path) -> str:
 
 def preview(path: Path) -> list[str]:
     if path.suffix == ".npz":
-        found = load_arrays(path).items()
+        found = records.load_arrays(path).items()
         return [f"{key} {array.shape}: {str(array[:2]).split()}" for key, array in found if array.ndim]
     if path.suffix in (".jsonl", ".json", ".txt"):
         return path.read_text(encoding="utf-8", errors="replace").splitlines()[:PREVIEW_ROWS]
@@ -71,47 +62,40 @@ def shorten(text: str, width: int = WIDTH) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def describe_row(run: Path, row: str) -> str:
+def describe_row(folder: Path, row: str) -> str:
     """Votes and alphas of the learners, the question's weight by round, its label and why, for each of its seeds."""
-    stages = open_run(run).artifacts
-    lines: list[str] = []
-    for questions in of_kind(stages, "questions"):
+    run, lines = open_run(folder), []
+    for questions in run.find("questions"):
+        seed = questions.tags["seed"]
+        in_seed = dataclasses.replace(run, artifacts=[a for a in run.artifacts if a.tags.get("seed") == seed])
         for split in ("easy_fit", "easy_holdout", "transfer", "hard_test"):
             for example in read_rows(questions.path / f"{split}.jsonl", Example):
                 if example.id.startswith(row):
-                    seed = questions.tags["seed"]
-                    mine = [s for s in stages if s.tags.get("seed") == seed]
-                    lines += [*describe_in_seed(example, split, seed, mine), ""]
+                    lines += [*describe_in_seed(example, split, seed, in_seed), ""]
     if not lines:
-        raise BadInput(f"{row}: no question of {run} has an id that begins so")
+        raise BadInput(f"{row}: no question of {folder} has an id that begins so")
     return "\n".join(lines)
 
 
-def describe_in_seed(example: Example, split: str, seed: int, stages: Sequence[Artifact]) -> list[str]:
-    """The story of one question in one seed."""
+def describe_in_seed(example: Example, split: str, seed: int, run: Run) -> list[str]:
+    """The story of one question in one seed; `run` has the artifacts of that seed alone."""
     lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
-    answer = next((g.answer for s in of_kind(stages, "gold") for g in gold_rows(s, split) if g.id == example.id), None)
+    name = "easy" if split.startswith("easy") else split
+    answer = run.gold(name, seed).get(example.id) if run.find("gold", split=name) else None
     if example.task == "choice":
-        marks = [("→" if at == answer else " ", at, shorten(choice)) for at, choice in enumerate(example.choices)]
-        lines += [f"  {mark} {at}. {choice}" for mark, at, choice in marks]
+        choices = enumerate(example.choices)
+        lines += [f"  {'→' if at == answer else ' '} {at}. {shorten(choice)}" for at, choice in choices]
     elif answer is not None:
         lines += block(str(answer), "  → ")
     if split == "easy_fit":
-        lines += weight_lines(example, of_kind(stages, "round", "committee"))
+        lines += weight_lines(example, run.find("round", model="committee"))
     elif example.task == "choice":
-        lines += vote_lines(example.id, split, stages, alphas_of(stages))
+        lines += vote_lines(example.id, split, run.artifacts, alphas_of(run))
     else:
-        lines += text_lines(example.id, split, stages) + candidate_lines(example.id, split, stages)
-    lines += reward_lines(example.id, split, stages)
-    if split == "transfer":
-        for stage in of_kind(stages, "labels"):
-            lines += label_lines(example, stage)
-    return lines
-
-
-def of_kind(stages: Sequence[Artifact], kind: str, model: str | None = None) -> list[Artifact]:
-    found = [s for s in stages if s.tags.get("kind") == kind]
-    return [s for s in found if model is None or s.tags["model"] == model]
+        lines += text_lines(example.id, split, run) + candidate_lines(example.id, split, run)
+    lines += reward_lines(example.id, split, run)
+    labels = run.find("labels") if split == "transfer" else []
+    return lines + [line for stage in labels for line in label_lines(example, stage)]
 
 
 def block(text: str, head: str) -> list[str]:
@@ -120,14 +104,9 @@ def block(text: str, head: str) -> list[str]:
     return [(head if at == 0 else " " * len(head)) + shorten(line) for at, line in enumerate(lines)]
 
 
-def gold_rows(stage: Artifact, split: str) -> list[Gold]:
-    is_it = stage.tags["split"] == ("easy" if split.startswith("easy") else split)
-    return read_rows(stage.path / "gold.jsonl", Gold) if is_it else []
-
-
 def label_lines(example: Example, stage: Artifact) -> list[str]:
     """A label of the question, and why it was kept or dropped; of written answers, the most probable one."""
-    labels = read_arrays(stage.path / "labels.npz", PseudoLabels)
+    labels = read_arrays(stage.path / "labels.npz", records.PseudoLabels)
     at = position(labels.ids, example.id)
     target, kept = labels.target_NK[at], f"{'kept' if labels.weight_N[at] > 0 else 'dropped'} ({labels.why_N[at]})"
     head = f"  label by {stage.tags['model']}: "
@@ -149,30 +128,35 @@ def weight_lines(example: Example, rounds: Sequence[Artifact]) -> list[str]:
         weight = weights.weight_N[position(weights.ids, example.id)] * len(weights.ids)
         line = f"  {stage.tags['index'] + 1:5}   {weight:12.2f}   "
         if example.task == "choice":
-            opinion = read_arrays(stage.path / "easy_fit.npz", Predictions)
-            probs = opinion.probs_NK[position(opinion.ids, example.id)]
-            line += f"{probs.argmax():5}  {numbers(probs)}"
+            line += chosen(stage.path / "easy_fit.npz", example.id)
         else:
             line += missed_tokens(stage.path / "easy_fit.npz", example.id)
         lines.append(line)
     return lines
 
 
+def chosen(path: Path, key: str) -> str:
+    """The choice of an opinion, and the probabilities of all."""
+    opinion = read_arrays(path, Predictions)
+    probs = opinion.probs_NK[position(opinion.ids, key)]
+    return f"{probs.argmax():5}  {numbers(probs)}"
+
+
 def missed_tokens(path: Path, key: str) -> str:
     """'3 of 12': how many of an answer's tokens, each behind the right ones, were not the model's first."""
     if not path.exists():
         return ""
-    ranks = read_arrays(path, TokenRanks)
+    ranks = read_arrays(path, records.TokenRanks)
     at = position(ranks.ids, key)
     start = int(ranks.length_N[:at].sum())
     above_T = ranks.above_T[start : start + int(ranks.length_N[at])]
     return f"{int((above_T > 0).sum())} of {len(above_T)}"
 
 
-def alphas_of(stages: Sequence[Artifact]) -> dict[str, str]:
+def alphas_of(run: Run) -> dict[str, str]:
     """learner -> its alpha in its committee, as shown."""
     found = {}
-    for stage in of_kind(stages, "committee"):
+    for stage in run.find("committee"):
         for at, alpha in enumerate(json.loads((stage.path / "committee.json").read_text())["alphas"]):
             found[f"{stage.tags['model']} · learner {at + 1}"] = f"{alpha:.3f}"
     return found
@@ -185,77 +169,67 @@ def vote_lines(key: str, split: str, stages: Sequence[Artifact], alphas: Mapping
         who, kind = stage.tags.get("model", ""), stage.tags.get("kind")
         if split == "easy_holdout" and kind == "round" and who == "committee":
             who, kind = f"committee · learner {stage.tags['index'] + 1}", "member_opinion"
-        if kind not in ("opinion", "member_opinion") or "bagged ·" in who:
-            continue
-        if not (path := stage.path / f"{split}.npz").exists():
-            continue
-        opinion = read_arrays(path, Predictions)
-        probs = opinion.probs_NK[position(opinion.ids, key)]
-        lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {probs.argmax():5}  {numbers(probs)}")
+        is_opinion = kind in ("opinion", "member_opinion") and "bagged ·" not in who
+        if is_opinion and (path := stage.path / f"{split}.npz").exists():
+            lines.append(f"  {who:28} {alphas.get(who, '-'):>6}  {chosen(path, key)}")
     return lines
 
 
-def text_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def text_lines(key: str, split: str, run: Run) -> list[str]:
     """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
-    alphas, lines = alphas_of(stages), []
+    alphas, lines = alphas_of(run), []
     verdicts = {
-        stage.tags["model"]: next((verdict_of(o) for o in read_rows(path, Outcome) if o.id == key), "-")
-        for stage in of_kind(stages, "outcomes")
-        if stage.tags["suite"] == split and (path := stage.path / "outcomes.jsonl").exists()
+        stage.tags["model"]: next((verdict_of(o) for o in outcomes_of(stage) if o.id == key), "-")
+        for stage in run.outcomes(split)
     }
-    for stage in of_kind(stages, "member_texts") + of_kind(stages, "texts"):
-        who, path = stage.tags["model"], stage.path / f"{split}_texts.jsonl"
-        if path.exists() and (said := read_texts(path).get(key)):
-            text, logp = said[0]
-            head = f"  {who:28} {alphas.get(who, '-'):>6}  {logp:8.2f}  {verdicts.get(who, '-'):8}  "
-            lines += block(text, head)
+    for stage in run.find("member_texts") + run.find("texts"):
+        who, exists = stage.tags["model"], (stage.path / f"{split}_texts.jsonl").exists()
+        if exists and (said := read_texts(stage.path, split).get(key)):
+            head = f"  {who:28} {alphas.get(who, '-'):>6}  {said['logps'][0]:8.2f}  {verdicts.get(who, '-'):8}  "
+            lines += block(said["texts"][0], head)
     title = f"  {'who':28} {'alpha':>6}  {'log p':>8}  {'judged':8}  wrote"
     return [title, *lines] if lines else []
 
 
-def verdict_of(outcome: Outcome) -> str:
+def verdict_of(outcome: records.Outcome) -> str:
     if outcome.status == NO_ANSWER:
         return "none"
     return {True: "right", False: "wrong", None: "unjudged"}[outcome.correct]
 
 
-def candidate_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def candidate_lines(key: str, split: str, run: Run) -> list[str]:
     """Where whole answers were voted on: the candidates, and every voter's distribution over them."""
     lines = []
-    for stage in of_kind(stages, "candidates"):
+    for stage in run.find("candidates"):
         owner, path = stage.tags["model"], stage.path / f"{split}.jsonl"
         row = next((r for r in read_rows(path, Example) if r.id == key), None) if path.exists() else None
         if row is None:
             continue
         lines.append(f"  candidates of {owner}:")
         lines += [line for at, text in enumerate(row.choices) for line in block(text, f"    {at}. ")]
-        voters = [s for s in stages if s.tags.get("model", "").split(" · ")[0] == owner]
-        lines += vote_lines(key, split, voters, alphas_of(stages))
+        voters = [s for s in run.artifacts if s.tags.get("model", "").split(" · ")[0] == owner]
+        lines += vote_lines(key, split, voters, alphas_of(run))
     return lines
 
 
-def reward_lines(key: str, split: str, stages: Sequence[Artifact]) -> list[str]:
+def reward_lines(key: str, split: str, run: Run) -> list[str]:
     """The scores of each reward model for the candidates, their aggregate, and the opinion of the tilted committee."""
     lines = []
-    for stage in of_kind(stages, "rewards"):
-        path = stage.path / f"{split}.npz"
-        if path.exists():
-            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates"]
-            lines += score_lines(read_arrays(path, Rewards), key)
-    for stage in of_kind(stages, "opinion", "rewarded") if lines else ():
-        path = stage.path / f"{split}_rewards.npz"
-        if path.exists():
-            lines += score_lines(read_arrays(path, Rewards), key)
-            opinion = read_arrays(stage.path / f"{split}.npz", Predictions)
-            probs = opinion.probs_NK[position(opinion.ids, key)]
+    for stage in run.find("rewards"):
+        if (path := stage.path / f"{split}.npz").exists():
+            lines += [f"  {'reward model':28} {'':>6}  first  rewards of the candidates", *score_lines(path, key)]
+    for stage in run.find("opinion", model="rewarded") if lines else ():
+        if (path := stage.path / f"{split}_rewards.npz").exists():
             strength = json.loads((stage.path / "rewards.json").read_text())["strength"]
             how = "best of n" if strength is None else f"tilted, strength {strength:g}"
-            lines.append(f"  {how:28} {'':>6}  {probs.argmax():5}  {numbers(probs)}")
+            opinion = f"  {how:28} {'':>6}  {chosen(stage.path / f'{split}.npz', key)}"
+            lines += [*score_lines(path, key), opinion]
     return lines
 
 
-def score_lines(rewards: Rewards, key: str) -> list[str]:
+def score_lines(path: Path, key: str) -> list[str]:
     """A line of scores for each model or aggregate; nan: not judged, or no candidate."""
+    rewards = read_arrays(path, records.Rewards)
     found = rewards.scores_MNK[:, position(rewards.ids, key)]
     best_M = np.where(np.isnan(found), -np.inf, found).argmax(1).tolist()
     named = zip(rewards.models.tolist(), best_M, found, strict=True)

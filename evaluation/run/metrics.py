@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,35 +46,19 @@ MODELS = {
     "shuffled": ("shuffled labels", "a student of shuffled labels"),
 }
 """Model -> its label in pictures and tables, and the words for it in a sentence about the student or the committee."""
+OF_STUDENT = ("committee", "floor", "naive_student", "recorded_student", "sft_student", "unrewarded", "rewarded")
+OF_COMMITTEE = ("floor", "best_learner", "uniform", "bagged", "answer_level", "long_learner")
 PAIRS = (
-    ("student", "committee"),
-    ("student", "floor"),
-    ("student", "naive_student"),
-    ("student", "recorded_student"),
-    ("student", "sft_student"),
-    ("student", "unrewarded"),
-    ("student", "rewarded"),
+    *(("student", other) for other in OF_STUDENT),
     ("sft_student", "unrewarded"),
-    ("student", "zero_shot"),
-    ("student", "easy_gold"),
-    ("student", "shuffled"),
-    ("committee", "floor"),
-    ("committee", "best_learner"),
-    ("committee", "uniform"),
-    ("committee", "bagged"),
-    ("committee", "answer_level"),
-    ("committee", "long_learner"),
+    *(("student", other) for other in ("zero_shot", "easy_gold", "shuffled")),
+    *(("committee", other) for other in OF_COMMITTEE),
     ("rewarded", "committee"),
-    ("ceiling", "floor"),
-    ("ceiling", "student"),
-    ("ceiling", "easy_gold"),
+    *(("ceiling", other) for other in ("floor", "student", "easy_gold")),
 )
-TEACHERS = {
-    "student": ("rewarded", "committee"),
-    "sft_student": ("rewarded", "committee"),
-    "unrewarded": ("committee",),
-    "naive_student": ("floor",),
-}
+"""(model, other): the differences that are measured, in the order of the report."""
+TEACHERS = {"student": ("rewarded", "committee"), "sft_student": ("rewarded", "committee")}
+TEACHERS |= {"unrewarded": ("committee",), "naive_student": ("floor",)}
 """Student -> whose labels it learned from: the first of these in the run."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
@@ -85,22 +69,17 @@ class Judged:
     """One model's answers to one suite in one seed, judged.
 
     correct_N is 1 right, 0 wrong; of t most probable candidates that tie, gold among them, 1/t (as in boosting).
-    unjudged_N marks answers that could not be judged, silent_N texts in which no answer was found (None: there are no
-    texts); both count as wrong, and their shares are metrics of their own.
+    unjudged_N marks answers that could not be judged, abstained_N where a model gave no answer or none was found in its
+    text; both count as wrong, and their shares are metrics of their own.
     opinion and gold_N (index of the right candidate, -1 where it is not among them) are None for free-form answers.
     """
 
     ids: np.ndarray
     correct_N: np.ndarray
     unjudged_N: np.ndarray
+    abstained_N: np.ndarray
     opinion: Predictions | None = None
     gold_N: np.ndarray | None = None
-    silent_N: np.ndarray | None = None
-
-    @property
-    def abstained_N(self) -> np.ndarray:
-        silent_N = np.zeros(len(self.ids), bool) if self.silent_N is None else self.silent_N
-        return silent_N if self.opinion is None else self.opinion.abstained_N
 
 
 Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; the same ids for all models of a seed
@@ -115,7 +94,7 @@ def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
     correct_N = np.zeros(len(gold_N))
     known_N = gold_N >= 0
     correct_N[known_N] = 1 - wrongness(opinion.probs_NK[known_N], opinion.mask_NK[known_N], gold_N[known_N])
-    return Judged(opinion.ids, correct_N, np.zeros(len(gold_N), bool), opinion, gold_N)
+    return Judged(opinion.ids, correct_N, np.zeros(len(gold_N), bool), opinion.abstained_N, opinion, gold_N)
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
@@ -126,7 +105,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
     right_N = np.array([float(one.correct or 0) for one in first.values()])
     unjudged_N = np.array([one.correct is None for one in first.values()], dtype=bool)
     silent_N = np.array([one.status == NO_ANSWER for one in first.values()], dtype=bool)
-    return Judged(np.array(list(first)), right_N, unjudged_N, silent_N=silent_N)
+    return Judged(np.array(list(first)), right_N, unjudged_N, silent_N)
 
 
 def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None) -> list[Metric]:
@@ -176,12 +155,14 @@ class Suite:
             found.append(Scores(all_judged[0].ids[rows], np.asarray(values_NM, dtype=float)))
         return [one for one in found if len(one.ids)]
 
-    def metric(self, name: str, interval: Interval, model: str | None = None) -> Metric:
-        value, low, high = interval.value, interval.low, interval.high
-        low, high = (None if edge is None or not np.isfinite(edge) else edge for edge in (low, high))
-        return Metric(
-            self.suite, model or self.models[0], name, value, low, high, interval.n, self.seeds, interval.reason
-        )
+    def metric(self, name: str, interval: Interval) -> Metric:
+        return make_metric(self.suite, self.models[0], name, interval, self.seeds)
+
+
+def make_metric(suite: str, model: str, name: str, interval: Interval, seeds: Iterable[int]) -> Metric:
+    """An interval as a metric; an unbounded end is None."""
+    low, high = (None if end is None or not np.isfinite(end) else end for end in (interval.low, interval.high))
+    return Metric(suite, model, name, interval.value, low, high, interval.n, tuple(seeds), interval.reason)
 
 
 def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
@@ -194,8 +175,8 @@ def in_one_order(models: Mapping[str, Judged]) -> dict[str, Judged]:
             raise ValueError(f"{model} was not judged on the same questions as {next(iter(models))}")
         opinion = None if one.opinion is None else align(one.opinion, ids)
         gold_N = None if one.gold_N is None else one.gold_N[order_N]
-        silent_N = None if one.silent_N is None else one.silent_N[order_N]
-        ordered[model] = Judged(ids, one.correct_N[order_N], one.unjudged_N[order_N], opinion, gold_N, silent_N)
+        columns = (column_N[order_N] for column_N in (one.correct_N, one.unjudged_N, one.abstained_N))
+        ordered[model] = Judged(ids, *columns, opinion, gold_N)
     return ordered
 
 
@@ -241,18 +222,13 @@ def calibration_error(judged: Judged) -> float:
 
 
 def differences(both: Suite) -> list[Metric]:
-    name = both.models[1]
+    gap, least = f"accuracy_minus_{both.models[1]}", f"smallest_difference_{both.models[1]}"
     if not both.seeds:
-        nothing = Interval(None, None, None, 0, "no seed has both")
-        return [both.metric(f"accuracy_minus_{name}", nothing)]
+        return [both.metric(gap, Interval(None, None, None, 0, "no seed has both"))]
     scores = both.scores()
-    gap = contrast(scores, [1.0, -1.0])
-    least = smallest_difference(scores, [1.0, -1.0])
-    why = None if least is not None else "the two never differ"
-    return [
-        both.metric(f"accuracy_minus_{name}", gap),
-        both.metric(f"smallest_difference_{name}", Interval(least, None, None, gap.n, why)),
-    ]
+    difference, value = contrast(scores, [1.0, -1.0]), smallest_difference(scores, [1.0, -1.0])
+    smallest = Interval(value, None, None, difference.n, "the two never differ" if value is None else None)
+    return [both.metric(gap, difference), both.metric(least, smallest)]
 
 
 def recovered(suite: str, answers: Answers, student: str, models: Sequence[str]) -> list[Metric]:
@@ -267,9 +243,7 @@ def recovered(suite: str, answers: Answers, student: str, models: Sequence[str])
 
 def imitations(suite: str, answers: Answers, student: str, teacher: str) -> list[Metric]:
     """How far a student copies its teacher: disagreement, and the share of its teacher's wrong answers that it repeats.
-
-    Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates.
-    """
+    Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates."""
     both = Suite(suite, answers, (student, teacher))
     pairs = [both.judged(seed) for seed in both.seeds]
     if not pairs or any(one.opinion is None for pair in pairs for one in pair):
@@ -295,27 +269,33 @@ def answer_given(judged: Judged) -> np.ndarray:
     return np.where(judged.opinion.abstained_N, -1, judged.opinion.probs_NK.argmax(1))
 
 
+def count_passes(outcomes: Sequence[Outcome]) -> list[tuple[str, int, int]]:
+    """(id, samples, passed) of each question, in their order; one that could not be judged has not passed."""
+    passed: dict[str, list[bool]] = {}
+    for one in outcomes:
+        passed.setdefault(one.id, []).append(one.correct is True)
+    return [(key, len(right), sum(right)) for key, right in passed.items()]
+
+
 def measure_samples(
     suite: str, model: str, seeds: Mapping[int, Sequence[tuple[str, int, int]]], *, ks: Sequence[int] = (1, 10)
 ) -> list[Metric]:
     """pass@k from (task id, samples, passed) of each seed, with the interval over tasks (and seeds)."""
-    found = []
+    found, tables = (
+        [],
+        [(np.array([i for i, _, _ in rows]), np.array([r[1:] for r in rows])) for rows in seeds.values()],
+    )
     for k in ks:
         try:
-            scores = [
-                Scores(np.array([i for i, _, _ in rows]), pass_at_k(*np.array([r[1:] for r in rows]).T, k)[:, None])
-                for rows in seeds.values()
-            ]
+            scores = [Scores(ids, pass_at_k(*count_N2.T, k)[:, None]) for ids, count_N2 in tables]
         except ValueError as error:
             tasks = len({i for rows in seeds.values() for i, _, _ in rows})
             if not tasks:
                 raise
-            found.append(Metric(suite, model, f"pass@{k}", None, None, None, tasks, tuple(sorted(seeds)), str(error)))
-            continue
-        value = contrast(scores, [1.0])
-        found.append(
-            Metric(suite, model, f"pass@{k}", value.value, value.low, value.high, value.n, tuple(sorted(seeds)))
-        )
+            share = Interval(None, None, None, tasks, str(error))
+        else:
+            share = contrast(scores, [1.0])
+        found.append(make_metric(suite, model, f"pass@{k}", share, sorted(seeds)))
     return found
 
 
@@ -334,10 +314,8 @@ def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple
 
 
 def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric], *, limit: int | None = None) -> None:
-    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths).
-
-    limit: how many questions of a set there were at most, where that was limited.
-    """
+    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths). limit: how many
+    questions of a set there were at most, where that was limited."""
     rank = {model: at for at, model in enumerate(MODELS)}
     rows = []
     for one in sorted(metrics, key=lambda m: (m.suite, rank.get(m.model, len(rank)), m.model, m.name)):

@@ -8,26 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from w2s.store import records
 from w2s.store.artifacts import MANIFEST, check_artifact, read_listing
-from w2s.store.records import (
-    BadInput,
-    Example,
-    Gold,
-    Outcome,
-    Predictions,
-    PseudoLabels,
-    Rewards,
-    TokenRanks,
-    TokenTargets,
-    TokenWeights,
-    Weights,
-    load_arrays,
-    read_arrays,
-    read_rows,
-)
 
-ROWS = (Example, Gold, Outcome)
-ARRAYS = (Predictions, PseudoLabels, Rewards, TokenRanks, TokenTargets, TokenWeights, Weights)
+ROWS = (records.Example, records.Gold, records.Outcome)
+ARRAYS = (records.Predictions, records.PseudoLabels, records.Rewards, records.Weights)
+ARRAYS += (records.TokenRanks, records.TokenTargets, records.TokenWeights)
 
 
 def open_stage(run: Path, stage: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -39,44 +25,42 @@ def open_stage(run: Path, stage: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def find_stage(run: Path, stage: str | Mapping[str, Any]) -> str:
     """The folder of the one stage that is meant."""
-    found = [
-        listed
-        for listed in read_listing(run)["stages"]
-        if (
-            stage in (listed["title"], listed["title"].partition(" · ")[2])
-            if isinstance(stage, str)
-            else all(listed["tags"].get(key) == value for key, value in stage.items())
-        )
-    ]
-    if not found:
-        raise BadInput(f"{run}: no stage {stage!r}; titles and tags stand in {run / 'stages.json'}")
-    if len(found) > 1:
-        titles = ", ".join(repr(listed["title"]) for listed in found[:3])
-        raise BadInput(f"{run}: {len(found)} stages are meant by {stage!r} ({titles}, ...)")
-    return found[0]["folder"]
+
+    def is_meant(listed: Mapping[str, Any]) -> bool:
+        if isinstance(stage, str):
+            return stage in (listed["title"], listed["title"].partition(" · ")[2])
+        return all(listed["tags"].get(key) == value for key, value in stage.items())
+
+    stages = [listed for listed in read_listing(run)["stages"] if is_meant(listed)]
+    if not stages:
+        raise records.BadInput(f"{run}: no stage {stage!r}; titles and tags stand in {run / 'stages.json'}")
+    if len(stages) > 1:
+        titles = ", ".join(repr(listed["title"]) for listed in stages[:3])
+        raise records.BadInput(f"{run}: {len(stages)} stages are meant by {stage!r} ({titles}, ...)")
+    return stages[0]["folder"]
 
 
 def read_lines(path: Path) -> list[Any]:
     """Rows as records where their fields are those of one, else as mappings."""
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
-    kind = next((kind for kind in ROWS if rows and rows[0].keys() == field_names(kind)), None)
-    return rows if kind is None else read_rows(path, kind)
+    rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
+    kind = find_kind(ROWS, rows[0]) if rows else None
+    return rows if kind is None else records.read_rows(path, kind)
 
 
 def read_npz(path: Path) -> Any:
     """An array record, or a mapping of arrays where no record has these fields."""
-    arrays = load_arrays(path)
-    kind = next((kind for kind in ARRAYS if arrays.keys() == field_names(kind)), None)
-    return arrays if kind is None else read_arrays(path, kind)
+    arrays = records.load_arrays(path)
+    kind = find_kind(ARRAYS, arrays)
+    return arrays if kind is None else records.read_arrays(path, kind)
+
+
+def find_kind(kinds: tuple[type, ...], row: Mapping[str, Any]) -> type | None:
+    """The record whose fields these are."""
+    return next((kind for kind in kinds if row.keys() == {field.name for field in dataclasses.fields(kind)}), None)
 
 
 def read_value(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def field_names(kind: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind)}
 
 
 READERS = {".jsonl": read_lines, ".npz": read_npz, ".json": read_value}

@@ -7,8 +7,10 @@ Text stays text. 4.9 inches are 353 units: a phone shows them about 0.95 times a
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from w2s.evaluation.run.contents import Training
 from w2s.evaluation.run.metrics import MODELS
@@ -23,6 +25,28 @@ WIDTH = 4.9
 
 LABELS = {model: label for model, (label, _) in MODELS.items()}
 LADDER = ("floor", "committee", "rewarded", "student", "ceiling")
+
+
+def title(axis, text: str, *, size: float = 11, pad: float = 8) -> None:
+    axis.set_title(text, loc="left", size=size, color=INK, pad=pad)
+
+
+def name_x(axis, text: str, *, size: float = 10, loc: str = "center") -> None:
+    axis.set_xlabel(text, color=SOFT, size=size, loc=loc)
+
+
+def rule(axis) -> None:
+    """Horizontal lines across the axes."""
+    axis.grid(axis="y", color=FAINT, lw=0.6)
+
+
+def whole_steps(axis, most: int, **limits: int) -> None:
+    """At most `most` ticks along x, at whole numbers, and few along y, with a line across the axes at each."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(most, integer=True, **limits))
+    axis.yaxis.set_major_locator(MaxNLocator(4))
+    rule(axis)
 
 
 def canvas(height: float, columns: int = 1, **spacing: float):
@@ -41,12 +65,12 @@ def canvas(height: float, columns: int = 1, **spacing: float):
     return figure, axes
 
 
-def svg(figure, title: str) -> str:
-    """The figure as one <svg> element, the same bytes each time; `title` is what a screen reader says."""
+def svg(figure, words: str) -> str:
+    """The figure as one <svg> element, the same bytes each time; `words` is what a screen reader says."""
     import matplotlib
 
     # The salt makes ids differ between the pictures of a page and not between two runs.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": words, "font.family": "sans-serif"}):
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
@@ -59,7 +83,7 @@ def svg(figure, title: str) -> str:
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, f"var({variable})")
     box = re.search(r'viewBox="[^"]*"', text)[0]
-    head = f'<svg {box} role="img" aria-label="{title}" xmlns="http://www.w3.org/2000/svg" '
+    head = f'<svg {box} role="img" aria-label="{words}" xmlns="http://www.w3.org/2000/svg" '
     head += 'xmlns:xlink="http://www.w3.org/1999/xlink">'
     return head + text[text.index(">") + 1 :].strip()
 
@@ -69,9 +93,8 @@ def ladder(metrics: dict[str, Metric]) -> str:
     steps = [m for m in LADDER if m in metrics]
     controls = [m for m in LABELS if m in metrics and m not in LADDER]
     rows = [*steps, *controls]
-    figure, (axis,) = canvas(
-        0.55 + 0.27 * len(rows), left=0.37, right=0.87, top=0.995, bottom=0.42 / (0.55 + 0.27 * len(rows))
-    )
+    height = 0.55 + 0.27 * len(rows)
+    figure, (axis,) = canvas(height, left=0.37, right=0.87, top=0.995, bottom=0.42 / height)
     for model in ("floor", "ceiling"):
         if model in metrics:
             axis.axvline(100 * metrics[model].value, color=FAINT, lw=0.8, zorder=0)
@@ -82,7 +105,7 @@ def ladder(metrics: dict[str, Metric]) -> str:
     axis.set_ylim(-len(rows) - (0.1 if controls and steps else -0.4), 0.6)
     axis.set_yticks([])
     axis.margins(x=0.04)
-    axis.set_xlabel("accuracy, % (bars: 95% interval)", color=SOFT, size=10)
+    name_x(axis, "accuracy, % (bars: 95% interval)")
     return svg(figure, "Accuracy of every model with its 95 percent interval")
 
 
@@ -101,15 +124,15 @@ def band(axis, x: Sequence[float], metrics: Sequence[Metric], colour: str, scale
     axis.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
 
 
-def rounds(seeds: Sequence[Sequence[tuple[float, float, float]]]) -> str:
+def rounds(seeds: Sequence[Sequence[dict[str, float]]]) -> str:
     """Error, alpha and effective share by round, side by side; a line per seed, the mean in the accent colour."""
     figure, axes = canvas(1.75, 3, left=0.075, right=0.99, top=0.8, bottom=0.2, wspace=0.32)
-    for which, (axis, title) in enumerate(zip(axes, ("error", "alpha", "effective share"), strict=True)):
-        lines(axis, [[row[which] for row in one] for one in seeds])
-        axis.set_title(title, loc="left", size=11, color=INK, pad=8)
+    for axis, name in zip(axes, ("error", "alpha", "effective_share"), strict=True):
+        lines(axis, [[row[name] for row in one] for one in seeds])
+        title(axis, name.replace("_", " "))
         low, high = axis.get_ylim()
         axis.set_ylim(min(0, low), high * 1.05)
-    axes[0].set_xlabel("round", color=SOFT, size=10, loc="left")
+    name_x(axes[0], "round", loc="left")
     return svg(figure, "Error, alpha and effective sample size by round")
 
 
@@ -126,13 +149,8 @@ def training(fits: Sequence[Training]) -> str:
     return svg(figure, f"Training of {fits[0].who.replace('_', ' ')}")
 
 
-PANELS = {
-    "loss": ("loss", 1),
-    "agreement": ("answers as held-out labels, %", 100),
-    "reward": ("reward", 1),
-    "margin": ("margin", 1),
-    "kl": ("KL from its start, nats", 1),
-}
+PANELS = {"loss": ("loss", 1), "agreement": ("answers as held-out labels, %", 100), "reward": ("reward", 1)}
+PANELS |= {"margin": ("margin", 1), "kl": ("KL from its start, nats", 1)}
 """What is measured -> its words, and what it is multiplied by."""
 
 
@@ -157,67 +175,56 @@ def curve_over_steps(axis, line: Sequence[tuple[int, float]], colour: str, times
     return axis.plot([step for step, _ in line], [times * value for _, value in line], color=colour, lw=1.1, **marked)
 
 
-def over_steps(axis, title: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_title(title, loc="left", size=10.5, color=INK, pad=8)
-    axis.set_xlabel("step", color=SOFT, size=10, loc="left")
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(4))
-    axis.grid(axis="y", color=FAINT, lw=0.6)
+def over_steps(axis, words: str) -> None:
+    title(axis, words, size=10.5)
+    name_x(axis, "step", loc="left")
+    whole_steps(axis, 4)
 
 
-def validation(seeds: Sequence[Sequence[float]], used: Sequence[int]) -> str:
+def validation(committees: Sequence[dict[str, Any]]) -> str:
     """Committee accuracy on held-out easy questions by number of rounds; a dot marks the number that was kept."""
     figure, (axis,) = canvas(2.1, left=0.09, right=0.97, top=0.93, bottom=0.2)
-    lines(axis, [[100 * value for value in one] for one in seeds])
-    for one, count in zip(seeds, used, strict=True):
-        if 0 < count <= len(one):
-            axis.plot(count, 100 * one[count - 1], "o", color=INK, ms=4.5, mec=PAPER, mew=0.8)
-    axis.set_xlabel("rounds in the committee", color=SOFT, size=10)
+    lines(axis, [[100 * value for value in one["accuracy_by_rounds"]] for one in committees])
+    for one in committees:
+        if 0 < one["used"] <= len(one["accuracy_by_rounds"]):
+            kept = 100 * one["accuracy_by_rounds"][one["used"] - 1]
+            axis.plot(one["used"], kept, "o", color=INK, ms=4.5, mec=PAPER, mew=0.8)
+    name_x(axis, "rounds in the committee")
     return svg(figure, "Committee accuracy on validation by number of rounds")
 
 
 def lines(axis, series: Sequence[Sequence[float]]) -> None:
     """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, over the rounds that all have."""
-    from matplotlib.ticker import MaxNLocator
-
     for values in series:
         axis.plot(range(1, len(values) + 1), values, color=SOFT if len(series) > 1 else ACCENT, lw=1, alpha=0.6)
         axis.plot(1, values[0], ".", color=SOFT, ms=2)  # one round alone is a dot, not an empty line
-    shortest = min(map(len, series))
     if len(series) > 1:
-        mean = [sum(values[at] for values in series) / len(series) for at in range(shortest)]
-        axis.plot(range(1, shortest + 1), mean, color=ACCENT, lw=2)
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    axis.yaxis.set_major_locator(MaxNLocator(4))
-    axis.grid(axis="y", color=FAINT, lw=0.6)
+        mean = [sum(values) / len(series) for values in zip(*series, strict=False)]
+        axis.plot(range(1, len(mean) + 1), mean, color=ACCENT, lw=2)
+    whole_steps(axis, 5, min_n_ticks=1)
 
 
-def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
+def heatmap(phi_RR: Sequence[Sequence[float]]) -> str:
     """Correlations of being wrong between the learners: the stronger the colour, the more they err together."""
-    size = len(names)
+    from matplotlib.patches import Rectangle
+
+    size, gap = len(phi_RR), 0.03
     side = min(3.8, 0.42 * size)
     figure, (axis,) = canvas(side + 0.35, left=0.2, right=0.2 + side / WIDTH, top=1, bottom=0.35 / (side + 0.35))
-    for row in range(size):
-        for column in range(size):
-            value = phi_RR[row][column]
-            if row == column:
-                continue
-            colour = ACCENT if value > 0 else SOFT
-            axis.add_patch(cell((column, -row), colour, min(abs(value), 1.0)))
-            if size <= 12:
-                shown = f"{value:.2f}".replace("0.", ".").replace("-", "−")
-                axis.text(
-                    column + 0.5, -row + 0.46, shown, ha="center", va="center", size=8.5 if size <= 9 else 7, color=INK
-                )
+    look = {"ha": "center", "va": "center", "size": 8.5 if size <= 9 else 7, "color": INK}
+    for row, column in itertools.permutations(range(size), 2):
+        value, corner = phi_RR[row][column], (column + gap, -row + gap)
+        colour, strength = ACCENT if value > 0 else SOFT, 0.75 * min(abs(value), 1.0)
+        axis.add_patch(Rectangle(corner, 1 - 2 * gap, 1 - 2 * gap, color=colour, alpha=strength, lw=0))
+        if size <= 12:
+            shown = f"{value:.2f}".replace("0.", ".").replace("-", "−")
+            axis.text(column + 0.5, -row + 0.46, shown, **look)
     axis.set_xlim(0, size)
     axis.set_ylim(-size + 1, 1)
     axis.set_aspect("equal")
     axis.spines["bottom"].set_visible(False)
-    step = max(1, size // 12)
-    ticks = range(0, size, step)
-    axis.set_yticks([-at + 0.5 for at in ticks], [plain(names[at]) for at in ticks])
+    ticks = range(0, size, max(1, size // 12))
+    axis.set_yticks([-at + 0.5 for at in ticks], [str(at + 1) for at in ticks])
     axis.set_xticks([at + 0.5 for at in ticks], [str(at + 1) for at in ticks])
     return svg(figure, "Error correlations between the learners")
 
@@ -225,15 +232,6 @@ def heatmap(names: Sequence[str], phi_RR: Sequence[Sequence[float]]) -> str:
 def plain(text: str) -> str:
     """A name for matplotlib to draw, with dollar signs escaped so that they do not start mathematics."""
     return printable(text).replace("$", r"\$")
-
-
-def cell(corner: tuple[float, float], colour: str, strength: float):
-    from matplotlib.patches import Rectangle
-
-    gap = 0.03
-    return Rectangle(
-        (corner[0] + gap, corner[1] + gap), 1 - 2 * gap, 1 - 2 * gap, color=colour, alpha=0.75 * strength, lw=0
-    )
 
 
 def curve(bins: Sequence[str], models: dict[str, Sequence[Metric | None]], axis_name: str) -> str:
@@ -251,16 +249,15 @@ def curve(bins: Sequence[str], models: dict[str, Sequence[Metric | None]], axis_
         axis.plot(points_x, shown, color=colour, lw=2 if model == "student" else 1.3, marker="o", ms=3)
         ends.append([shown[-1], model, colour])
     low, high = axis.get_ylim()
-    for (_, model, colour), y in zip(
-        sorted(ends), apart(sorted(e[0] for e in ends), 0.075 * (high - low)), strict=True
-    ):
+    ends.sort()
+    for (_, model, colour), y in zip(ends, apart([end[0] for end in ends], 0.075 * (high - low)), strict=True):
         axis.text(len(bins) - 0.88, y, LABELS.get(model, model), color=colour, size=10.5, va="center")
     axis.set_ylim(low, high)
     axis.set_xlim(-0.15, len(bins) - 0.9)
     axis.set_xticks(range(len(bins)), [plain(label) for label in bins])
     axis.tick_params(axis="x", labelsize=9)
-    axis.grid(axis="y", color=FAINT, lw=0.6)
-    axis.set_xlabel(plain(axis_name), color=SOFT, size=10)
+    rule(axis)
+    name_x(axis, plain(axis_name))
     return svg(figure, "Accuracy by difficulty")
 
 
@@ -281,19 +278,16 @@ def calibration(models: dict[str, Sequence[tuple[float, float, int]]]) -> str:
     shown = dict(list(models.items())[:4])
     figure, axes = canvas(1.65, max(len(shown), 3), left=0.07, right=0.99, top=0.84, bottom=0.25, wspace=0.3)
     for axis, (model, bins) in zip(axes, shown.items(), strict=False):
+        confidence, accuracy, _ = zip(*bins, strict=True)
         axis.plot([0, 1], [0, 1], color=FAINT, lw=1)
-        axis.plot(
-            *zip(*[(c, a) for c, a, _ in bins], strict=True), color=ACCENT, lw=1.2, marker="o", ms=3, clip_on=False
-        )
-        axis.set_title(LABELS.get(model, model), loc="left", size=11, color=INK, pad=6)
-        axis.set_xlim(0, 1)
-        axis.set_ylim(0, 1)
-        axis.set_aspect("equal")
+        axis.plot(confidence, accuracy, color=ACCENT, lw=1.2, marker="o", ms=3, clip_on=False)
+        title(axis, LABELS.get(model, model), pad=6)
+        axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    axes[0].set_xlabel("confidence → accuracy ↑", color=SOFT, size=9.5, loc="left")
+    name_x(axes[0], "confidence → accuracy ↑", size=9.5, loc="left")
     return svg(figure, "Confidence against accuracy")
 
 

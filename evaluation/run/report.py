@@ -18,7 +18,7 @@ from markupsafe import Markup
 from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.metrics import MODELS, PAIRS
-from w2s.evaluation.run.verdict import edge, find, points, remarks, sentence, verdict
+from w2s.evaluation.run.verdict import edge, find, known, points, remarks, sentence, verdict
 from w2s.store.hidden import hide
 from w2s.store.log import duration, printable
 from w2s.store.records import Metric
@@ -26,10 +26,9 @@ from w2s.store.records import Metric
 
 def write_report(data: ReportData, folder: Path) -> list[str]:
     """report.html (self-contained, offline, no scripts) and report.md in `folder`; returns their names."""
-    on_suite = [m for m in data.metrics if m.suite == data.suite and m.value is not None]
-    accuracy = {m.model: m for m in on_suite if m.name == "accuracy"}
-    pairs = [find(on_suite, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
-    gaps = [gap for gap in pairs if gap is not None]
+    accuracy = accuracies(data)
+    gaps = [known(data.metrics, data.suite, model, f"accuracy_minus_{other}") for model, other in PAIRS]
+    gaps = [gap for gap in gaps if gap is not None]
     content = {
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),
@@ -45,34 +44,38 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
         "trained": [one for one in data.training if not one.who.startswith("round ")],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),
-        "seconds": sum(cost.seconds for cost in data.costs if not cost.cached),
+        "seconds": sum(cost.seconds for cost in data.costs),
         "longest": max([cost.seconds for cost in data.costs], default=0) or 1,
+        "pictures": draw(data),
     }
-    return write_pages("report", {**content, "pictures": draw(data, accuracy)}, folder)
+    return write_pages("report", content, folder)
 
 
-def draw(data: ReportData, accuracy: dict[str, Metric]) -> dict[str, str]:
+def accuracies(data: ReportData) -> dict[str, Metric]:
+    """model -> its accuracy on the hard suite, where it is known."""
+    return {m.model: m for m in data.metrics if (m.suite, m.name) == (data.suite, "accuracy") and m.value is not None}
+
+
+def draw(data: ReportData) -> dict[str, str]:
     """The pictures for which there are data, by name of section."""
     drawn = {}
-    if accuracy:
+    if accuracy := accuracies(data):
         drawn["ladder"] = pictures.ladder(accuracy)
-    for who in sorted({one.who for one in data.training if not one.who.startswith("round ")}):
+    rounds = [one for one in data.training if one.who.startswith("round ")]
+    for who in sorted({one.who for one in data.training} - {one.who for one in rounds}):
         drawn[f"training {who}"] = pictures.training([one for one in data.training if one.who == who])
-    fits = [one for one in data.training if one.who.startswith("round ") and one.loss]
-    if fits:
+    if fits := [one for one in rounds if one.loss]:
         drawn["learners"] = pictures.learners([one for one in fits if one.seed == fits[0].seed])
-    boosted = [one for one in data.rounds if one.rounds]
-    if boosted:
-        drawn["rounds"] = pictures.rounds([[(r.error, r.alpha, r.effective_share) for r in s.rounds] for s in boosted])
-    validated = [one for one in data.rounds if one.validation]
-    if validated:
-        drawn["validation"] = pictures.validation([s.validation for s in validated], [s.used for s in validated])
-    if data.dependence is not None and len(data.dependence.names) > 1:
-        drawn["dependence"] = pictures.heatmap(data.dependence.names, data.dependence.phi_RR)
+    if boosted := [one["rounds"] for one in data.committees.values() if one["rounds"]]:
+        drawn["rounds"] = pictures.rounds(boosted)
+    if validated := [one for one in data.committees.values() if one["accuracy_by_rounds"]]:
+        drawn["validation"] = pictures.validation(validated)
+    if data.dependence is not None and len(data.dependence["error_correlation"]) > 1:
+        drawn["dependence"] = pictures.heatmap(data.dependence["error_correlation"])
     if by_bin := curve_of(data):
         drawn["curve"] = pictures.curve(data.difficulty_bins, by_bin, data.difficulty_name)
     if data.calibration:
-        drawn["calibration"] = pictures.calibration({one.model: one.bins for one in data.calibration})
+        drawn["calibration"] = pictures.calibration(data.calibration)
     return drawn
 
 
@@ -80,30 +83,26 @@ def curve_of(data: ReportData) -> dict[str, list[Metric | None]]:
     """Accuracy of the models on the ladder by bin of difficulty; empty with fewer than two bins."""
     if len(data.difficulty_bins) < 2:
         return {}
-    by_bin = {
-        model: [find(data.metrics, data.suite, model, f"accuracy@{label}") for label in data.difficulty_bins]
-        for model in pictures.LADDER
-    }
+    names = [f"accuracy@{label}" for label in data.difficulty_bins]
+    by_bin = {m: [find(data.metrics, data.suite, m, name) for name in names] for m in pictures.LADDER}
     return {model: values for model, values in by_bin.items() if any(values)}
 
 
 def stops(data: ReportData) -> dict[str, list[int]]:
     """{why the boosting ended, after how many rounds: seeds}."""
-    found: dict[str, list[int]] = {}
-    for one in data.rounds:
-        if one.rounds and one.rounds[-1].stop:
-            found.setdefault(f"after {len(one.rounds)} rounds: {one.rounds[-1].stop}", []).append(one.seed)
-    return found
+    seeds: dict[str, list[int]] = {}
+    for seed, one in data.committees.items():
+        if one["rounds"] and one["rounds"][-1]["stop"]:
+            seeds.setdefault(f"after {len(one['rounds'])} rounds: {one['rounds'][-1]['stop']}", []).append(seed)
+    return seeds
 
 
 def coming_back(data: ReportData) -> str:
     """Why the heaviest questions share one weight, if they do."""
     alike = data.heaviest[0].alike if data.heaviest else 0
     shown = f"; {len(data.heaviest)} of them, by id" if alike > len(data.heaviest) else ""
-    return (
-        f"{alike:,} questions share the highest weight in every round, since the learners got them right or wrong in "
-        f"the same rounds{shown}."
-    )
+    why = "since the learners got them right or wrong in the same rounds"
+    return f"{alike:,} questions share the highest weight in every round, {why}{shown}."
 
 
 def every(points_of_curve: Sequence[tuple[int, float]], most: int = 10) -> list[tuple[int, float]]:
@@ -123,15 +122,12 @@ def other_suites(data: ReportData) -> dict[str, list[Metric]]:
 
 
 def write_pages(template: str, content: dict[str, Any], folder: Path, *, name: str = "") -> list[str]:
-    """TEMPLATE.html and, without pictures, TEMPLATE.md, filled, as `name` (default: TEMPLATE) in `folder`; returns the
-    names of the files."""
+    """TEMPLATE.html and TEMPLATE.md, filled, in `folder` as `name` (default: TEMPLATE); returns the files' names."""
     folder.mkdir(parents=True, exist_ok=True)
-    name, files = name or template, []
-    for ending, drawn in ((".html", content["pictures"]), (".md", {})):
-        text = fill(template + ending, {**content, "pictures": drawn})
-        (folder / (name + ending)).write_text(text, encoding="utf-8", errors="backslashreplace")
-        files.append(name + ending)
-    return files
+    for ending in (".html", ".md"):
+        path = folder / f"{name or template}{ending}"
+        path.write_text(fill(template + ending, content), encoding="utf-8", errors="backslashreplace")
+    return [f"{name or template}{ending}" for ending in (".html", ".md")]
 
 
 def fill(name: str, content: dict[str, Any]) -> str:
@@ -144,18 +140,13 @@ def fill(name: str, content: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
     )
+    page.filters |= {one.__name__: one for one in (typeset, sentence, edge, every, at_step, cell, block)}
     page.filters |= {
         "points": lambda share: typeset(points(share)),
-        "typeset": typeset,
         "label": lambda model: pictures.LABELS.get(model, model.replace("_", " ")),
         "seconds": duration,
-        "sentence": sentence,
-        "edge": edge,
-        "every": every,
-        "at_step": at_step,
         "spark": lambda values: Markup(pictures.sparkline(values)),
-        "cell": cell,
-        "block": block,
+        "rows": lambda table: zip(*table.values(), strict=True),
     }
     content = {**content, "pictures": {key: Markup(drawn) for key, drawn in content.get("pictures", {}).items()}}
     return hide(page.get_template(name).render(content))

@@ -14,7 +14,7 @@ from w2s.config.registry import pick
 from w2s.config.tables import load_table
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.report import fill
-from w2s.evaluation.run.runs import Run, questions_of
+from w2s.evaluation.run.runs import Run
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.prompts import PROMPTS
 
@@ -41,17 +41,11 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def write_student(run: Run, data: ReportData) -> list[str]:
-    """The student of the first seed in RUN/student/, those of further ones in its seed-S/.
-
-    Weights are hard links into the store (copies where the file system has none), so that they cost no space and the
-    folder can be moved away; what is small is copied, so that editing it changes no artifact. Returns the pages that it
-    wrote: none where there is no student that transformers loads.
-    """
-    found = {
-        seed: artifact.path / "fit-0" / "model"
-        for seed in run.seeds
-        for artifact in run.find("model", seed=seed, model="student")
-    }
+    """The student of the first seed in RUN/student/, those of further ones in its seed-S/. Weights are hard links into
+    the store (copies where the file system has none), so that they cost no space and the folder can be moved away; what
+    is small is copied, so that editing it changes no artifact. Returns the pages that it wrote: none where there is no
+    student that transformers loads."""
+    found = {s: a.path / "fit-0" / "model" for s in run.seeds for a in run.find("model", seed=s, model="student")}
     if not found or not all(path.is_dir() for path in found.values()):
         return []
     final, partial = run.folder / "student", run.folder / "student.partial"
@@ -85,7 +79,7 @@ def card(run: Run, data: ReportData) -> str:
     config, seed = run.config, run.seeds[0]
     model = Model(**config["student"]["model"])
     loader, pipeline, scoring = KINDS.get(model.kind) or describe_kind(model.kind)
-    example = next(iter(questions_of(run, seed, "transfer").values()))
+    example = next(iter(run.questions("transfer", seed).values()))
     content: dict[str, Any] = {
         "data": data,
         "verdict": sentence(verdict(data.metrics, data.suite)),

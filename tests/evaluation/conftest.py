@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import Written, write_run
-from w2s.evaluation.run.contents import (
-    Calibration,
-    Cost,
-    Dependence,
-    HeavyRow,
-    ReportData,
-    Reproduce,
-    Sample,
-    SeedRounds,
-    Step,
-    Training,
-    Vote,
-)
+from w2s.evaluation.run.contents import Cost, HeavyRow, ReportData, Reproduce, Sample, Step, Training, Vote
 from w2s.evaluation.run.metrics import calibration_bins, difficulty_bins, judge, measure, measure_samples
-from w2s.store.records import Predictions, Round, softmax
+from w2s.store.records import Predictions, softmax
 
 SKILLS = {
     "floor": 0.5,
@@ -70,18 +58,17 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
     metrics += measure_samples(
         "functions", "student", {0: [(f"f{i}", 5, int(rng.integers(6))) for i in range(60)]}, ks=(1, 10)
     )
-    rounds = []
+    committees = {}
     for seed in answers:
         error_R = 0.36 + 0.025 * np.arange(8) + 0.01 * rng.normal(size=8)
         alpha_R = 0.5 * (np.log((1 - error_R) / error_R) + np.log(3))
         share_R = np.clip(1 - 0.1 * np.arange(8) + 0.03 * rng.normal(size=8), 0.3, 1)
         stop = "the committee on validation has not improved for 2 rounds"
-        found = [
-            Round(i, f"round-{i}", float(error_R[i]), float(alpha_R[i]), float(share_R[i]), stop if i == 7 else None)
-            for i in range(8)
-        ]
+        columns = zip(error_R.tolist(), alpha_R.tolist(), share_R.tolist(), [None] * 7 + [stop], strict=True)
+        rounds = [dict(zip(("error", "alpha", "effective_share", "stop"), row, strict=True)) for row in columns]
         staged = 0.64 + 0.16 * (1 - np.exp(-np.arange(8) / 2.2)) + 0.006 * rng.normal(size=8)
-        rounds.append(SeedRounds(seed, tuple(found), tuple(staged.tolist()), int(staged.argmax()) + 1))
+        accuracy = {"accuracy_by_rounds": staged.tolist(), "used": int(staged.argmax()) + 1}
+        committees[seed] = {"rounds": rounds, **accuracy}
     phi_RR = np.clip(np.eye(8) + (1 - np.eye(8)) * np.clip(0.35 + 0.15 * rng.normal(size=(8, 8)), -0.2, 1), -1, 1)
     phi_RR = np.round((phi_RR + phi_RR.T) / 2, 3)
     question = f"TALL otter basil quartz ember ?{poison}"
@@ -137,22 +124,21 @@ def made_up_data(answers, difficulty, *, run="quickstart", poison=""):
         ),
         duplicates={"easy fit and hard test": 12, "transfer and hard test": 3},
         controls_off=("shuffled",) if "shuffled" not in next(iter(answers.values())) else (),
-        rounds=tuple(rounds),
-        dependence=Dependence(
-            tuple(f"learner {i + 1}" for i in range(8)),
-            tuple(map(tuple, phi_RR.tolist())),
-            2.4,
-            4.1,
-            f"the learners err together: the 8 learners are worth 2.4 independent voters{poison}",
-        ),
+        committees=committees,
+        dependence={
+            "error_correlation": phi_RR.tolist(),
+            "effective_voters": 2.4,
+            "effective_directions": 4.1,
+            "warning": f"the learners err together: the 8 learners are worth 2.4 independent voters{poison}",
+        },
         heaviest=tuple(heavy),
         difficulty_bins=labels,
         difficulty_name="closeness of the best two, easy to hard",
-        calibration=tuple(
-            Calibration(m, tuple(calibration_bins(next(iter(answers.values()))[m], 10)))
+        calibration={
+            m: calibration_bins(next(iter(answers.values()))[m], 10)
             for m in ("floor", "committee", "student", "ceiling")
-        ),
-        costs=tuple(Cost(stage, seconds, tokens, stage.startswith("pretrain")) for stage, seconds, tokens in costs),
+        },
+        costs=tuple(Cost(*one) for one in costs),
         answers=tuple(told),
         samples=tuple(samples),
         training=tuple(training),

@@ -8,7 +8,7 @@ import pytest
 from tests.evaluation.written_runs import RIGHT
 from w2s.evaluation.run.collect import finish
 from w2s.evaluation.run.metrics import judge
-from w2s.evaluation.run.runs import SUITE, answers_to, gold_of, open_run, questions_of
+from w2s.evaluation.run.runs import SUITE, answers_to, open_run
 from w2s.evaluation.shown import POINTS, below_chance, hard_answers, thinned, training
 from w2s.store.files import write_json
 from w2s.store.records import Predictions
@@ -75,7 +75,7 @@ def test_a_divergence_that_is_not_known_has_no_curve():
 
 def test_answers_to_the_hard_test_are_those_that_were_judged(run):
     answers = answers_to(run, SUITE)
-    rows, gold = questions_of(run, 0, SUITE), gold_of(run, SUITE, 0)
+    rows, gold = run.questions(SUITE, 0), run.gold(SUITE, 0)
     shown = hard_answers(run, answers, 0)
     assert len(shown) == run.config["evaluation"]["samples"]
     for one in shown:

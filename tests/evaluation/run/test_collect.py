@@ -9,7 +9,7 @@ import pytest
 from tests.evaluation.written_runs import POISON, rewrite_texts, write_run
 from w2s.cli import main
 from w2s.evaluation.run.collect import compare, finish, report_data
-from w2s.evaluation.run.runs import bins, measure_run, open_run
+from w2s.evaluation.run.runs import measure_run, open_run
 from w2s.evaluation.shown import SHOWN_TEXT
 from w2s.store.artifacts import read_listing, write_listing
 
@@ -52,12 +52,12 @@ def test_the_report_has_every_part(folder):
     data = report_data(run, answers, metrics)
     assert data.synthetic.startswith("The questions are synthetic")
     assert set(data.controls_off) == {"long_learner", "naive_student"}
-    assert [len(one.rounds) for one in data.rounds] == [2]
+    assert [len(one["rounds"]) for one in data.committees.values()] == [2]
     assert len(data.heaviest) == 8
     assert all(len(row.weights) == 2 for row in data.heaviest)
     assert len(data.samples) == 4
-    assert {c.model for c in data.calibration} == {"floor", "committee", "student", "ceiling"}
-    assert bins(run)[0] == data.difficulty_bins
+    assert set(data.calibration) == {"floor", "committee", "student", "ceiling"}
+    assert run.bins[0] == data.difficulty_bins
     assert data.flow[0].count == "160" or data.flow[0].count == "220"
     assert sum(cost.seconds for cost in data.costs) > 0
     assert data.reproduce.command.startswith("w2s run ")
@@ -71,10 +71,10 @@ def data_of(folder):
 def test_the_report_of_written_answers_has_every_part_but_calibration(written):
     data = data_of(written.folder)
     assert data.written
-    assert data.calibration == ()
+    assert data.calibration == {}
     assert {step.name: (step.count, step.note) for step in data.flow}["pseudo-labels"] == ("5 kept", "1 dropped")
-    assert [one.validation for one in data.rounds] == [(0.5, 0.75)]
-    assert data.dependence.effective_voters == 1.7
+    assert [one["accuracy_by_rounds"] for one in data.committees.values()] == [[0.5, 0.75]]
+    assert data.dependence["effective_voters"] == 1.7
     assert data.controls_off == ("long_learner",)
     assert data.heaviest[0].id == "easy_fit-0-1"
     assert data.heaviest[0].weights == pytest.approx((6 * 4 / 9, 6 * 5 / 10))
@@ -130,7 +130,7 @@ def test_a_written_run_is_finished_with_its_texts_escaped_and_cut(written):
 def test_a_written_run_of_two_seeds_is_told(tmp_path):
     written = write_run(tmp_path, "answer", seeds=(0, 1))
     data = data_of(written.folder)
-    assert [one.seed for one in data.rounds] == [0, 1]
+    assert list(data.committees) == [0, 1]
     finish(written.folder)
     assert "seeds 0, 1" in (written.folder / "report.md").read_text()
 

@@ -7,7 +7,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from w2s.evaluation.run.compare import compare
-from w2s.evaluation.run.contents import Dependence, ReportData
+from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.metrics import MODELS
 from w2s.evaluation.run.report import block, cell, duration, write_report
 from w2s.store.records import Metric
@@ -100,9 +100,7 @@ def test_the_same_data_give_the_same_bytes(made_up, pages, tmp_path):
 def test_text_of_unknown_origin_stays_text(made_up, make, tmp_path):
     answers, difficulty, _ = made_up
     data = make[1](answers, difficulty, poison=POISON)
-    names = tuple(name + POISON for name in data.dependence.names)
-    data = dataclasses.replace(data, run="run" + POISON, dependence=dataclasses.replace(data.dependence, names=names))
-    write_report(data, tmp_path)
+    write_report(dataclasses.replace(data, run="run" + POISON), tmp_path)
     html, markdown = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     page = Page(html)
     assert "script" not in page.tags
@@ -189,9 +187,10 @@ def test_controls_that_were_switched_off_are_named(made_up, tmp_path):
 
 def test_one_learner_and_one_round_can_be_drawn(made_up, tmp_path):
     data = made_up[2]
-    first = data.rounds[0]
-    one = dataclasses.replace(first, rounds=first.rounds[:1], validation=first.validation[:1], used=1)
-    write_report(dataclasses.replace(data, rounds=(one,), dependence=Dependence(("a",), ((1.0,),), 1.0)), tmp_path)
+    first = data.committees[0]
+    short = {key: first[key][:1] for key in ("rounds", "accuracy_by_rounds")} | {"used": 1}
+    alone = data.dependence | {"error_correlation": [[1.0]]}
+    write_report(dataclasses.replace(data, committees={0: short}, dependence=alone), tmp_path)
     assert "The rounds" in (tmp_path / "report.html").read_text()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import RIGHT
-from w2s.evaluation.run.runs import answers_to, gold_of, measure_run, open_run, outcomes_of, pass_metrics, row_weights
+from w2s.evaluation.run.runs import answers_to, measure_run, open_run, outcomes_of, pass_metrics, row_weights
 from w2s.evaluation.run.verdict import find
 from w2s.store.records import Outcome, write_rows
 
@@ -30,7 +30,7 @@ def test_everybody_answers_the_same_questions_and_is_judged_by_their_gold(folder
     run = open_run(folder)
     for suite, count in (("hard_test", 80), ("file", 12)):
         (answers,) = answers_to(run, suite).values()
-        gold = gold_of(run, suite, 0)
+        gold = run.gold(suite, 0)
         assert len(gold) == count
         for model, judged in answers.items():
             assert sorted(judged.ids.tolist()) == sorted(gold), model

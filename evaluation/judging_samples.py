@@ -1,7 +1,5 @@
 """Samples to be judged, read and matched with the tasks of a suite."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

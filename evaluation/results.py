@@ -5,8 +5,6 @@ stage (none of these for `w2s combine`), and its metrics.json or combine.json, w
 hand: a test makes every page again from the JSON beside it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """What a report shows beside its numbers: training curves, answers, and explanations of odd numbers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

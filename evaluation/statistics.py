@@ -28,8 +28,6 @@ Which interval, and why:
   exactly where the interval of `bottom` excludes 0; otherwise there is no number, and the reason is given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """`w2s evaluate`: one model, by hub name or folder, on held-out suites, with nothing else of a run around it."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -5,8 +5,6 @@ one, so that tokenizers that glue the space to the following word see the same t
 prompt ends where the program goes on, as a rule in a newline: its continuation is the program's text as it is.
 """
 
-from __future__ import annotations
-
 from w2s.store.records import Example, Task
 
 

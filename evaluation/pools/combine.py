@@ -4,8 +4,6 @@ The folder holds combine.json (all numbers), combine.html, predictions.parquet (
 and fitted/METHOD.npz, which `apply` uses on new questions and `labels` turns into training labels for a student.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

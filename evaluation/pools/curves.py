@@ -1,7 +1,5 @@
 """What the pictures of a pool show: accuracy by number of members and by cost, agreement, errors made together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

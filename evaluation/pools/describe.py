@@ -1,7 +1,5 @@
 """The numbers of combine.json: what `report` shows of judged methods."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What may be written where: results of other work are never replaced in silence."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path

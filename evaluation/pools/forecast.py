@@ -1,7 +1,5 @@
 """How long each method will take on a large pool: said before it begins, and what is not feasible is left out."""
 
-from __future__ import annotations
-
 import math
 import time
 import tracemalloc

@@ -5,8 +5,6 @@ half and judged on the other, and the other way round. So every repeat judges ev
 seen it, and all methods on the same questions: differences are paired.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

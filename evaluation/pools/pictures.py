@@ -4,8 +4,6 @@ They take the parts of combine.json under "curves": shares from 0 to 1, costs pe
 members and methods may come from anywhere: they are escaped here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

@@ -4,8 +4,6 @@ Names of members, groups and files come from outside: the page escapes them, and
 terminal.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The settings of `w2s combine`: its flags or the keys of its config file, and the methods with their options."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -6,8 +6,6 @@ aggregator over the members, `heads` (the mean of the heads of one body) and `wa
 Letters: N questions, S samples of each, M reward models, L sizes (n = 1, 2, 4, ...), D different texts of a question.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence

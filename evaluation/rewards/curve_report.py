@@ -1,7 +1,5 @@
 """metrics.json, curve.html and curve.md of `w2s rewards curve`: whether gold turns down while the proxy rises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ text was not judged, and where the pair is a tie by itself. Everybody's points s
 so that every difference is paired. Intervals are over instructions (meta `group`), which share their errors, and seeds.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """metrics.json, report.html and report.md of `w2s rewards run`: how good reward models are, and what fools them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

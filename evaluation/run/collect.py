@@ -4,8 +4,6 @@
 paths, so a run that was killed and resumed has the same bytes as one that was not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import defaultdict

@@ -3,8 +3,6 @@
 The records know nothing of HTML; `report.py` turns them into pages.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -12,8 +12,6 @@ line for each sample (pypi.org/project/evalplus, schema of samples.jsonl). `w2s 
 again. Programs for the run's own hard questions go by the data set that these are of: SUITE is hard_test_SOURCE.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

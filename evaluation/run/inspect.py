@@ -1,7 +1,5 @@
 """`w2s show` and `w2s why`: what an artifact is and holds, and how one question got its label."""
 
-from __future__ import annotations
-
 import dataclasses
 import glob
 import json

@@ -10,8 +10,6 @@ teacher) · pass@K. Shares and accuracies run from 0 to 1; "points" are hundredt
 `n` counts different questions over all seeds. An undefined number has value None and a reason.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The records of one stage of a finished run, read by what they are."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

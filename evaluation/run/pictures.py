@@ -4,8 +4,6 @@ matplotlib draws with stand-in colours that are replaced by CSS variables, so on
 Text stays text. 4.9 inches are 353 units: a phone shows them about 0.95 times as large, a desktop 1.4 times.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import re

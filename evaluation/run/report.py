@@ -4,8 +4,6 @@ The text of questions, answers and configs comes from outside: jinja2 escapes it
 characters.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Sequence

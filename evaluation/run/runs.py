@@ -1,7 +1,5 @@
 """A finished run, opened: its artifacts by kind, the judged answers of its models, its metrics, and its finish."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

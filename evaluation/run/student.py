@@ -1,7 +1,5 @@
 """RUN/student/: the trained student as a folder that transformers loads, with a card that says what it is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

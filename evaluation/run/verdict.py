@@ -1,7 +1,5 @@
 """What the numbers say, in sentences; none claims more than its interval supports."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from w2s.evaluation.run.metrics import MODELS

@@ -10,8 +10,6 @@ in-sample error is near 0 and would end the boosting at once.
 Sums are exact (math.fsum), so the order of the rows changes no bit of a result.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple

@@ -1,7 +1,5 @@
 """What the rounds did: the committee's accuracy by number of rounds, and the rows that became heavy."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

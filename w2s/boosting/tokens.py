@@ -8,8 +8,6 @@ Letters: N rows, T tokens of all rows, S samples (T or N), C characters of all r
 exact and sums over a row follow its own order, so the order of the rows changes no bit of a result.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -84,13 +82,8 @@ def token_round(
     if by == "token":  # tokens that do not count are not judged, and fare like tokens that were right
         choices_T, judged_T = np.full(len(wrong_T), vocabulary), np.repeat(judged_N, length_N) & count_T
         samples = adaboost.Samples(weight_T, wrong_T * count_T, choices_T, untrained_wrong_T, judged_T)
-    else:  # a row weighs what its tokens weigh together, and is wrong if any counted token is; chance is 1 - V^-L
-        counted_N, weight_N = row_sums(count_T, length_N), row_sums(weight_T, length_N)
-        with np.errstate(over="ignore"):
-            choices_N = float(vocabulary) ** counted_N
-        wrong_N, judged_N = answer_wrong(wrong_T, length_N, count_T), judged_N & (counted_N > 0)
-        untrained_N = None if untrained_wrong_T is None else answer_wrong(untrained_wrong_T, length_N, count_T)
-        samples = adaboost.Samples(weight_N, wrong_N, choices_N, untrained_N, judged_N)
+    else:
+        samples = answers_as_samples(weight_T, wrong_T, untrained_wrong_T, length_N, judged_N, count_T, vocabulary)
     if not samples.judged_S.any():
         raise ValueError("no row that is judged has a token that counts")
     record, new_S = adaboost.boosting_round(index, learner, samples, booster=booster, least_share=least_share)
@@ -99,6 +92,24 @@ def token_round(
         record, new_S = raise_neighbours(record, new_S, near_T, booster=booster, least_share=least_share)
     new_S, _ = adaboost.keep_effective_share(new_S, share_floor)
     return record, cap_weights(new_S if by == "token" else share_out(new_S, length_N), cap=cap)
+
+
+def answers_as_samples(
+    weight_T: np.ndarray,
+    wrong_T: np.ndarray,
+    untrained_wrong_T: np.ndarray | None,
+    length_N: np.ndarray,
+    judged_N: np.ndarray,
+    count_T: np.ndarray,
+    vocabulary: int,
+) -> adaboost.Samples:
+    """A row weighs what its tokens weigh together, and is wrong if any counted token is; chance is 1 - V^-L."""
+    counted_N, weight_N = row_sums(count_T, length_N), row_sums(weight_T, length_N)
+    with np.errstate(over="ignore"):
+        choices_N = float(vocabulary) ** counted_N
+    untrained_N = None if untrained_wrong_T is None else answer_wrong(untrained_wrong_T, length_N, count_T)
+    wrong_N = answer_wrong(wrong_T, length_N, count_T)
+    return adaboost.Samples(weight_N, wrong_N, choices_N, untrained_N, judged_N & (counted_N > 0))
 
 
 def raise_neighbours(

@@ -1,7 +1,5 @@
 """The command line: command -> function. Parsing and printing only; everything heavy is imported where it is needed."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """The arguments of every command, and the text of `--help`."""
 
-from __future__ import annotations
-
 import argparse
 
 EXAMPLES = """\

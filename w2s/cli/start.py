@@ -1,7 +1,5 @@
 """Commands to start from: `w2s init` (a commented config with example rows), `w2s config reference` and `schema`."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import shlex

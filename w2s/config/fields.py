@@ -3,8 +3,6 @@
 `config.load` reads and checks one; `w2s config reference` prints them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ Defaults <- `base:` file (one level) <- file <- `a.b=c` on the command line. A m
 options) replaces the one below it whole; every other mapping is merged key by key. All problems are reported at once.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import inspect

@@ -31,8 +31,6 @@ one, and each is named with its hash when it is loaded. A config.yaml that lies 
 outputs or a model, is data: whoever reads one of those never calls `load_plugins` with what it lists.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib

@@ -3,8 +3,6 @@
 Types, ranges and defaults are those that the checks use; a key's meaning is the text below its field.
 """
 
-from __future__ import annotations
-
 import ast
 import dataclasses
 import functools

@@ -3,8 +3,6 @@
 A table is a plain dict {name: function} at the foot of the file that defines the functions.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import functools

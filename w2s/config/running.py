@@ -1,7 +1,5 @@
 """The parts of the configuration that say what a run is compared with, how it is judged, and where it runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Smoke runs: a few questions of every set and a few steps of every training, marked wherever they are shown."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

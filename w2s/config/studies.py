@@ -1,7 +1,5 @@
 """The parts of the configuration that belong to studies of reward models: `w2s rewards run` and `w2s rewards curve`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

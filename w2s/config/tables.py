@@ -1,7 +1,5 @@
 """Every table of methods by name. A table is imported only when it is needed: some bring torch or scikit-learn."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -4,8 +4,6 @@
 line in the reference and its entry in the schema.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import math

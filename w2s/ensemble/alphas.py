@@ -5,8 +5,6 @@ trained the voters; a fixed pool was not trained here, and has all 1. Only the p
 0 leaves the voter out: choosing members (`subsets`) is one way of weighing them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import nnls

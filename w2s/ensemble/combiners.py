@@ -10,8 +10,6 @@ No result depends on the order of candidates, learners or rows: a learner whose 
 combiner with alphas of 1.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy import ndarray as Array
 

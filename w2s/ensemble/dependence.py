@@ -6,8 +6,6 @@ the worst, can be far below the best one. Everything is measured on rows with go
 wrong_RN is `adaboost.wrongness` of each learner: 0 right, 1 wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

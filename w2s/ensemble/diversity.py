@@ -3,8 +3,6 @@
 wrong_MN is 0 (right) to 1 (wrong); a member fails where it is 0.5 or more, so a member that abstains fails.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from w2s.ensemble.dependence import check_wrong

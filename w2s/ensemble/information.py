@@ -12,8 +12,6 @@ the least surprise. Shrunk straight to the independent-voters posterior, ten dep
 three.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

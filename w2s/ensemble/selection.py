@@ -6,8 +6,6 @@ name of each row's dataset. A share keeps exactly that many rows (rounded, at le
 id, so that neither the order of the rows nor a seed has a say.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

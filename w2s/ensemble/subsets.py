@@ -7,8 +7,6 @@ sum of the chosen voters' mean costs. Equally accurate voters are ordered by cos
 crowd, then as they came. A voter without an answer has no vote, and a plurality without votes is wrong.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Counting votes: the weight behind each candidate, and who wins."""
 
-from __future__ import annotations
-
 import numpy as np
 
 BLOCK = 16_384  # questions counted at once: a block stays in the processor's cache

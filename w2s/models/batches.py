@@ -1,7 +1,5 @@
 """From questions to tensors: every example is tokenised once, batches hold rows of like length."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

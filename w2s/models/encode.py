@@ -1,7 +1,5 @@
 """Sentence encoders: texts to vectors, for routers that should know more of a question than its words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,8 +6,6 @@ of the encoded prompt and the encoded candidate.
 Letters: R rows of tokens, T tokens of a row, D the encodings' width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """DeepSpeed around a model: the only file that knows its options, its private names and its checkpoints."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What a model's folder says without its weights (and without torch): is it whole, and what w2s wrote about it."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -3,8 +3,6 @@
 Letters: L learners, B rows, T tokens, S steps, V vocabulary, J most probable tokens, H heads, R rows of all learners.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Those of DeepSpeed are in `engine`, those of TRL (with accelerate's and the Trai
 a cache's layer grows, the name of what saves memory in training, and that Conv1D keeps its weights transposed.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Iterator, Mapping

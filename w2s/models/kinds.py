@@ -5,8 +5,6 @@ trained by `train.fit`, an Estimator is fitted at once. To add a kind: its funct
 pipeline process reads the table as well, so the files that bring torch are imported when a function is called.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

@@ -8,8 +8,6 @@ answers (tasks answer and code) end with the tokenizer's end token, which choice
 Letters: R rows, T tokens of a row, P predicted tokens, U states that predict one, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Models in and out: a hub name, a folder or a saved learner becomes a module whose candidates can be scored."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

@@ -10,8 +10,6 @@ candidates of a pair it is Bradley and Terry's: -log sigmoid(r_chosen - r_reject
 Letters: M members, B examples, K candidates, G rows of tokens, I inputs and O outputs of a layer, R rank.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 An objective is `(*, options) -> Objective`: the settings of a trainer of TRL. No torch here: `trl` makes the trainer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 

@@ -3,8 +3,6 @@
 Letters: N examples, R stages, P right tokens of a chunk, V vocabulary.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 

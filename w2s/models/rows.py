@@ -1,7 +1,5 @@
 """Rows of unlike length as one array, and what is read past the padding."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 How a kind scores stands in its own file (see `kinds`). A model's opinion is the softmax of its scores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

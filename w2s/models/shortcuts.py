@@ -3,8 +3,6 @@
 It is tried and not read from a list of architectures, because hub models bring their own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Texts in tokens: prompts, their continuations, and the tokens that a tokenizer adds around a text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any

@@ -3,8 +3,6 @@
 Tokens are those that `batches.encode` makes of an example's only candidate, row after row. T tokens, J soft targets.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

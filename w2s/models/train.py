@@ -6,8 +6,6 @@ up changes nothing but rounding. Random numbers of a step depend only on (seed, 
 uninterrupted one, bit for bit on a CPU.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -6,8 +6,6 @@ it was before. TRL (1.16) gets all it needs from here, and does nothing but `.tr
 Letters: B rows of a batch, T tokens.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

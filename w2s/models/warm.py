@@ -1,7 +1,5 @@
 """WARM: one reward model whose weights are the mean of several."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

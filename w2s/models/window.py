@@ -4,8 +4,6 @@ A prompt loses its beginning, but never the special tokens in front of it; a can
 half of the window, however long a candidate is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any

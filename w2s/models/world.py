@@ -1,7 +1,5 @@
 """The processes of a job, their parts of a step, and the optimizer that each of them has."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

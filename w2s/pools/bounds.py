@@ -3,8 +3,6 @@
 right_MN and wrong_RN are those of `records.Truth` and `ballots.Ballots`; a member fails where wrong is 0.5 or more.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

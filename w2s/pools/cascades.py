@@ -4,8 +4,6 @@ What they are trusted by needs no gold: agreement among their samples (`consiste
 task's docstring (`checked`). The cascade with a learned scorer is `frugal`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby, islice

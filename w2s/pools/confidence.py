@@ -1,7 +1,5 @@
 """Members' confidences as ranks among their own: scales differ from member to member."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from w2s.pools.records import Opinions

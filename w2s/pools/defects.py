@@ -1,7 +1,5 @@
 """What to know about a recorded pool before trusting it: gaps, and signs of wrong labels."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.stats import binom
 

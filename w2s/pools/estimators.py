@@ -6,8 +6,6 @@ group_N. target_MN is 0 to 1, NaN where unknown; every member has a known value.
 are drawn towards the member's mean, because what a few questions show of a model is mostly luck.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit

@@ -4,8 +4,6 @@ All that is learned is a few plain arrays. A sentence encoder's features (`model
 any: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ them, with no idea which question is hard. So the bar is not each single model b
 (RouterBench, Hu et al. 2024, arXiv 2403.12031, section 3.2). P points, N questions, M members.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -4,8 +4,6 @@ Members are asked from cheap to dear. The scorer gives the probability that an a
 score reaches its stage's threshold is taken, the last one as it is.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

@@ -4,8 +4,6 @@ Every prediction uses only the questions before it: predict, then see.
 Sources: Freund and Schapire 1997 (Hedge); Cesa-Bianchi and Lugosi 2006, theorems 2.2 and 2.3 (rates and bounds).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from w2s.ensemble.ballots import NotApplicable

@@ -4,8 +4,6 @@ Here are the ones with a confusion matrix per member, for choices whose position
 one number per member. In confusion_MKK the true candidate comes before the given one; B are a block's questions.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.special import digamma

@@ -4,8 +4,6 @@ A task's log has a row for each document and filter (a way to cut the answer out
 Filter and metric are chosen once for a task, over all models' logs of it, and reported: never row by row.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

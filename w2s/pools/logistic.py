@@ -6,8 +6,6 @@ once, five times as fast as LogisticRegression one by one; `fit_one` is warm-sta
 cold start too; `fit_conditional` has no counterpart there.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize

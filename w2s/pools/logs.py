@@ -1,7 +1,5 @@
 """lm-eval's sample logs and evalplus' sample files as the tables of questions and outputs of `w2s.pools.columns`."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

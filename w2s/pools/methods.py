@@ -4,8 +4,6 @@ A method is `(opinions, truth, *, options) -> Fitted`; the Fitted's kind says ho
 function of `alphas.ALPHAS` is a method as well: the vote with these alphas. The families are listed in `FAMILIES`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

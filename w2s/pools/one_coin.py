@@ -10,8 +10,6 @@ answers as candidates. A group in which some question has a single candidate mus
 only one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 

@@ -12,8 +12,6 @@ No result depends on the order of questions or members: questions are sorted by 
 anything is fitted, and of members that are worth the same the more accurate one is taken.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 

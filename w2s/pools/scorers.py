@@ -4,8 +4,6 @@ A logistic regression for each member on the prompt's features, the question's g
 rank: scales differ) and its answer; and one for each pair that also sees what the member asked before it said.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

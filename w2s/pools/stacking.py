@@ -5,8 +5,6 @@ judged by who voted for it, so that a question may have any number of candidates
 the vote (probabilities, a member's own confidence) joins in. Abstentions are a symbol of their own.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.sparse import csr_matrix
 

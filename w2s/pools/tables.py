@@ -4,8 +4,6 @@ M members by N questions. Outputs are read in batches, without a Python object p
 GiB. Everything is joined by question id; rows in the order of the questions only save time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 

@@ -3,8 +3,6 @@
 They start from the logistic stacking of `stacking`: its out-of-fold log-probability is one of their features.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

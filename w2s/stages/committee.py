@@ -1,7 +1,5 @@
 """Stages that combine opinions into one, and that make pseudo-labels of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Letters: N questions, S samples of each, D different texts among them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The stage that makes labels of written answers: the texts that were written, filtered, to train on."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stages that fit a model or ask one, and the jobs that they and the boosting rounds need."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stages of a student's objective: pairs that committee and rewards agree on, and training that goes on from labels."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

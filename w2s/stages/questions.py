@@ -1,7 +1,5 @@
 """Stages that make questions, gold and targets."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stages that give reward models their pairs, and that tilt a committee's opinion by their scores."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import shutil

@@ -5,8 +5,6 @@ judged by as an ancestor.
 The data is read when the story is told, since the rows are part of the keys; the stages write the rows.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A member that is a model of its own is a `models.fit` on pairs: cross-entropy ov
 loss. A stage of pairs writes targets.jsonl (Examples with the candidates as choices) and labels.npz (PseudoLabels).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path

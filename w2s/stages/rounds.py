@@ -1,7 +1,5 @@
 """One boosting round as a stage, and how hard questions are by rounds' learners."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

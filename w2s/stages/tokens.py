@@ -1,7 +1,5 @@
 """Stages of boosting over written answers: how a base ranks their tokens, one round, and who writes together."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Stages that let models write answers, alone or together, and judge what they wrote."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Sequence

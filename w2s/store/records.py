@@ -5,8 +5,6 @@ Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Wei
 files without pickles. Everything is keyed by example id, never by position.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """What a config may not ask for: methods, options and models, checked before anything runs."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 `story.written` has the same functions for written answers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@
 score its samples on hard ones, whose gold only the grading sees.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Running the story: stages as soon as their parents are there, a line for each, and the run's own folder."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import graphlib
 import os

@@ -5,8 +5,6 @@ It only declares: every option becomes part of the stage's key, and nothing runs
 model's labels never see the gold of the transfer pool; the ceiling's do.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Mapping

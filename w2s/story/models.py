@@ -1,7 +1,5 @@
 """Models as one seed tells them: what they start from, their training on labels, their opinions and their texts."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

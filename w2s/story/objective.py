@@ -1,7 +1,5 @@
 """The student as one seed tells it: trained on labels alone, or on labels and then by its objective."""
 
-from __future__ import annotations
-
 from w2s.config.fields import Config
 from w2s.stages import objective as objectives
 from w2s.store.artifacts import Stage

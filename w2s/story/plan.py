@@ -1,7 +1,5 @@
 """`w2s plan`: the stages of a run, which of them are done, and what a model would see. Runs nothing."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where a seed begins: its questions, their gold, the further suites, and the labels that no model of the run made."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@
 pairs, the suites and the pool stands in stages that no reward model descends from.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence

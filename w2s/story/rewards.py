@@ -1,7 +1,5 @@
 """Reward models as one seed tells them: their pairs, their training, their scores, and labels tilted by these."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from functools import cache

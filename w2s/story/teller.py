@@ -4,8 +4,6 @@ A function of the story takes a Teller and stages and returns stages: whoever de
 arguments. Nothing is kept between two calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType

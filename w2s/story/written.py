@@ -5,8 +5,6 @@ committee writes with its learners' next tokens mixed, or votes over the whole a
 judged in stages of their own.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """One model whose weights are the mean of several models' weights (WARM): the worker of job.Average."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The examples that a job works on, and how many of them a model could not read whole."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fine-tune a model on labels over candidates, as a learner or as the student: the worker of job.Finetune."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter

@@ -5,8 +5,6 @@ or a hub name. "A file of X" is what store.records writes for the record X. Stag
 torch; `serve` imports a worker's module by its name in WORKERS.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import typing

@@ -7,8 +7,6 @@ has by step the loss, the mean reward or (dpo) margin, and "kl": of the student 
 TRL's checkpoints are pickles and are not used: a job that was killed starts again and, on a CPU, ends the same.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import itertools

@@ -3,8 +3,6 @@
 A killed job that is run again goes on with the chunks that are missing.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 Rows are shared out over the processes and written chunk by chunk, so a killed job goes on with what is missing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path

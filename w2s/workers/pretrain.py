@@ -1,7 +1,5 @@
 """Make a tiny base model of the embedded world and train it by next-token loss: the worker of job.Pretrain."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

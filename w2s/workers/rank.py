@@ -1,7 +1,5 @@
 """How models rank the right tokens of written answers: the worker of job.Rank."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Train an ensemble of reward models whose members share a trunk: the worker of job.Reward."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Texts that a language model, or several together token by token, write for prompts: the worker of job.Sample."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Examples are shared out over the processes; a killed job goes on with the models and chunks that are missing.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ process group ends at once, even in the middle of a job: run again, the job resu
 folder on the command line, the worker does this one job and ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import gc

@@ -10,8 +10,6 @@ answer, all are asked. Two protocols, never mixed: `focal` (offline: the window 
 task has one selection; labels of new questions are never seen) and `online` (each label is revealed afterwards).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

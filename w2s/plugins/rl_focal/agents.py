@@ -5,8 +5,6 @@ torch tensors alike, so that training and use cannot drift apart; torch is neede
 where it is used. Letters: B decisions, T steps, E episodes that run side by side, K candidates, M members, F features.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Letters: B decisions, E episodes side by side, S questions of an episode, W of a
 F features, G tasks. All of it is NumPy.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -221,7 +221,9 @@ def test_the_config_of_a_run_is_data(folder, tmp_path):
 def test_the_example_of_the_documentation_is_a_plug_in(folder, capsys):
     blocks = [block for block in plugins.__doc__.split("\n\n") if block.startswith("    ")]
     code = [block for block in blocks if not block.startswith("    w2s run")]
-    Path("mine.py").write_text(textwrap.dedent("\n\n".join(code)))
+    example = textwrap.dedent("\n\n".join(code))
+    assert example in (Path(__file__).parents[2] / "README.md").read_text()
+    Path("mine.py").write_text(example)
     base = ["learners=[{model: {path: 'builtin:weak'}}]", "data.sources=[{name: world, easy: 200, hard: 200}]"]
     stages = tell(*base, "plugins=[mine.py]", "label.combiner={name: trimmed, share: 0.2}")
     assert "combiners.trimmed" in stages["seed 0 · committee answers"].section["plugins"]

@@ -303,7 +303,7 @@ def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
         for column in dataclasses.fields(kind):
             array = arrays[name := column.name]
             letters = {"ids": "N", "models": "M"}.get(name, re.sub(r"^.*?(_([A-Z]+))?$", r"\2", name))
-            dtypes = "U" if column.type == "str" or name in ("ids", "models", "why_N") else "biuf"
+            dtypes = "U" if column.type in (str, "str") or name in ("ids", "models", "why_N") else "biuf"
             if array.ndim != len(letters) or (array.size and array.dtype.kind not in dtypes):
                 raise ValueError(f"{name}: {array.dtype} of shape {array.shape} does not belong to a {kind.__name__}")
             for letter, size in zip(letters, array.shape, strict=True):

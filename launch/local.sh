@@ -1,6 +1,6 @@
 #!/bin/sh
 # A run on this machine: launch/local.sh configs/quickstart.yaml [key=value ...]
-# All accelerators train the student together (ZeRO 2); without one, the cores take a job each.
+# All accelerators train the student together (ZeRO 2); without any, each core runs a job.
 set -eu
 config=${1:?usage: launch/local.sh CONFIG [key=value ...]}
 shift

@@ -8,7 +8,7 @@
 #SBATCH --requeue
 # A run on several machines: sbatch launch/slurm.sh configs/science.yaml [key=value ...]
 # The pipeline runs on the first node and starts the workers of all nodes through DeepSpeed's launcher (ssh between the
-# nodes without a password). A requeued run goes on where it was. runtime.runs_dir must be on a shared file system.
+# nodes without a password). A requeued run resumes. runtime.runs_dir must be on a shared file system.
 set -eu
 config=${1:?usage: sbatch launch/slurm.sh CONFIG [key=value ...]}
 shift

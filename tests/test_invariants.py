@@ -127,7 +127,7 @@ def test_rule_9_rows_that_were_asked_for_and_not_found_are_an_error():
     examples, gold = map(list, zip(*rows, strict=True))
     level_N = np.array([one.meta["level"] for one in examples], float)
     asked = {"easy_max": 0, "hard_min": 1, "near": None, "sizes": Sizes(transfer=20, hard_test=3)}
-    with pytest.raises(BadInput, match="transfer: 20 asked for, 5 found"):
+    with pytest.raises(BadInput, match="transfer: 20 needed, 5 found"):
         split(examples, gold, level_N, Data(**asked))
     assert len(split(examples, gold, level_N, Data(allow_fewer=True, **asked)).transfer) == 5
 

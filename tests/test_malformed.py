@@ -157,7 +157,7 @@ ROWS = {
     "no prompt": ('{"answer": "a"}', "column 'prompt' is missing; it has: answer"),
     "no answer": ('{"prompt": "p", "choices": ["a", "b"]}', "column 'answer' is missing; it has: prompt, choices"),
     "an empty prompt": ('{"prompt": " ", "choices": ["a", "b"], "answer": 0}', "prompt: it is empty"),
-    "a prompt that is a number": ('{"prompt": 3, "answer": "a"}', "prompt: a text is wanted, int given"),
+    "a prompt that is a number": ('{"prompt": 3, "answer": "a"}', "prompt: a text is expected, int given"),
     "one choice": ('{"prompt": "p", "choices": ["a"], "answer": 0}', "choices: 1 given"),
     "a choice twice": ('{"prompt": "p", "choices": ["a", "a"], "answer": 0}', "choices: 1 given"),
     "an empty choice": ('{"prompt": "p", "choices": ["a", ""], "answer": 0}', "choices: each must be a non-empty text"),
@@ -173,7 +173,7 @@ ROWS = {
 }  # fmt: skip
 
 FILES = {
-    "empty.jsonl": (b"", "empty", "rows asked for, 0 found"),
+    "empty.jsonl": (b"", "empty", "rows needed, 0 found"),
     "cut.jsonl.gz": (
         gzip.compress(b'{"prompt": "p", "answer": "a"}\n' * 50)[:-9],
         "cut.jsonl.gz:",
@@ -182,7 +182,7 @@ FILES = {
     "plain.jsonl.gz": (b'{"prompt": "p"}\n', "plain.jsonl.gz:1", "the gzip data are damaged"),
     "short.csv": (b"prompt,choices,answer\np,a|b,0\nq,a|b\n", "short.csv:3", "2 columns; the header has 3"),
     "twice.csv": (b"prompt,prompt\na,b\n", "twice.csv:1", "the header has the column 'prompt' twice"),
-    "document.json": (b'"text"', "document.json", "a list of rows is wanted, str given"),
+    "document.json": (b'"text"', "document.json", "a list of rows is expected, str given"),
     "table.parquet": (b"no parquet", "table.parquet: row 1", "not Parquet"),
     "notes.txt": (b"hello", "notes.txt", "not a known kind of file; allowed: .jsonl"),
 }

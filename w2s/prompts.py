@@ -1,15 +1,15 @@
-"""The words a model sees: an example becomes a prompt, and each candidate a continuation of it.
+"""The text a model sees: an example becomes a prompt, and each candidate a continuation of it.
 
 A method of `PROMPTS` takes an Example and returns its prompt, which never ends in a space: a continuation begins with
 one, so that tokenizers that glue the space to the following word see the same tokens in training and in scoring. A code
-prompt ends where the program goes on, as a rule in a newline: its continuation is the program's text as it is.
+prompt ends where the program continues, usually in a newline: its continuation is the program's text, unchanged.
 """
 
 from w2s.store.records import Example, Task
 
 
 def plain(example: Example) -> str:
-    """The question as it is, nothing around it."""
+    """The question alone."""
     return example.prompt.rstrip(" ")
 
 
@@ -21,7 +21,7 @@ def qa(example: Example, *, question: str = "Question:", answer: str = "Answer:"
 def listed(example: Example, *, question: str = "Question:", answer: str = "Answer:") -> str:
     """Like qa, with the choices listed in between; the answer is still the text of a choice, not a letter.
 
-    The candidates of a written answer are no part of its question and are not listed.
+    The candidates of a written answer are not part of its question and are not listed.
     """
     if example.task != "choice":
         return qa(example, question=question, answer=answer)

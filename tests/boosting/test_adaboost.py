@@ -279,7 +279,7 @@ def test_tempering_reaches_the_floor_keeps_the_order_and_goes_no_further_than_ne
 
 
 def test_a_floor_that_rows_of_weight_0_put_out_of_reach_is_refused():
-    with pytest.raises(BadInput, match=r"0\.8 asked, but only 0\.500 of rows weigh anything"):
+    with pytest.raises(BadInput, match=r"0\.8 given, but only 0\.500 of the rows have weight"):
         adaboost.keep_effective_share(np.array([1.0, 1, 0, 0]), 0.8)
     tempered_N, _ = adaboost.keep_effective_share(np.array([9.0, 1, 0, 0]), 0.5)
     np.testing.assert_allclose(tempered_N, [0.5, 0.5, 0, 0], atol=1e-3)

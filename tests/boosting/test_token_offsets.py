@@ -60,7 +60,7 @@ def test_the_same_tokenizer_gets_the_same_numbers_by_id():
 
 def test_rows_and_texts_that_do_not_fit_are_refused():
     weights, other = layout([[(0, 2)], [(0, 4)]]), layout([[(0, 2)], [(0, 5)]])
-    with pytest.raises(ValueError, match="cut these answers in another way before"):
+    with pytest.raises(ValueError, match="split these answers differently before"):
         tokens.carry(weights, other)
     with pytest.raises(ValueError, match="1 ids are missing"):
         tokens.carry(tokens.take_rows(weights, np.array([0])), dataclasses.replace(other, tokenizer="b"))

@@ -281,7 +281,7 @@ def test_a_cap_by_hand_and_one_that_cannot_be_kept():
     np.testing.assert_allclose(tokens.cap_weights(weight_T, cap=1.4), [0.28, 0.28, 0.22, 0.22, 0])  # two at the limit
     np.testing.assert_allclose(tokens.cap_weights(weight_T, cap=1.25), [0.25, 0.25, 0.25, 0.25, 0])
     np.testing.assert_array_equal(tokens.cap_weights(weight_T, cap=None), weight_T)
-    with pytest.raises(BadInput, match=r"cap: 1.0 of the mean given, but 4 tokens that weigh anything cannot fill"):
+    with pytest.raises(BadInput, match=r"cap: 1.0 of the mean given, but 4 tokens with weight cannot fill"):
         tokens.cap_weights(weight_T, cap=1.0)
 
 

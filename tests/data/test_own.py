@@ -185,7 +185,7 @@ def test_indices_are_read_from_where_they_count_or_the_count_is_asked_for(first,
     if sure:
         assert choose_reading("answer", rows, start=None) == f"index_from_{first}"
     else:
-        with pytest.raises(BadInput, match="say which it is, answers: index_from_0 or index_from_1"):
+        with pytest.raises(BadInput, match="set the option answers: index_from_0 or index_from_1"):
             choose_reading("answer", rows, start=None)
 
 
@@ -204,7 +204,7 @@ LOST = {  # columns that nobody reads as choices, and yet they are
 @pytest.mark.parametrize("case", LOST)
 def test_choices_that_nobody_reads_are_refused_and_never_left_out(tmp_path, case):
     said = refusal(tmp_path, [LOST[case](*question) for question in QUESTIONS])
-    assert "not read, and they look like choices" in said
+    assert "not read, but they look like choices" in said
     assert "\n" not in said
 
 
@@ -248,21 +248,21 @@ def test_a_question_may_have_fewer_choices_than_the_file_has_columns(tmp_path):
 BAD = {
     "no choices in one row": ({"choices": None}, "choices: 0 given"),
     "an empty answer": ({"answer": ""}, "answer: it is empty"),
-    "two answers": ({"answer": ["A", "B"]}, "answer: a text or a number is wanted, list given"),
+    "two answers": ({"answer": ["A", "B"]}, "answer: a text or a number is expected, list given"),
     "a letter with another's text": ({"answer": "B) Venus"}, "answer: 'B) Venus' given"),
     "an endless answer": ({"answer": "x" * 5000}, "..."),
-    "choices that are a number": ({"choices": 4}, "choices: a list of texts is wanted, int given"),
+    "choices that are a number": ({"choices": 4}, "choices: a list of texts is expected, int given"),
     "choices as NumPy prints them": ({"choices": "['Venus' 'Mars']"}, "choices: 1 given"),
     "choices that something else parts": ({"choices": "Venus; Mars"}, "choices: 1 given (in a text, | separates them)"),
     "two letters": ({"answer": "A, B"}, "answer: 'A, B' given"),
-    "a missing number": ({"answer": float("nan")}, "answer: a text or a number is wanted, float given"),
+    "a missing number": ({"answer": float("nan")}, "answer: a text or a number is expected, float given"),
     "choices that call": ({"choices": "[exit(1)]"}, "choices: it begins with [ but is neither JSON nor a Python"),
     "choices without labels": ({"choices": [{"text": "Venus"}, {"text": "Mars"}]}, "each needs a label and a text"),
     "one label twice": (
         {"choices": {"label": ["A", "A"], "text": ["Venus", "Mars"]}},
         "two choices have the same label",
     ),
-    "no prompt": ({"prompt": None}, "prompt: a text is wanted, NoneType given"),
+    "no prompt": ({"prompt": None}, "prompt: a text is expected, NoneType given"),
     "an endless level": ({"level": 10**400}, "level: 1000"),
 }
 

@@ -201,8 +201,8 @@ WRONG = {
     "an unknown role": ({"chosen": [{"role": "tool", "content": "x"}]}, "chosen: each message needs a role"),
     "an image": ({"chosen": [{"role": "user", "content": [{"type": "image"}]}]}, "chosen: each message needs a role"),
     "broken messages": ({"chosen": "[{'role': 'user' 'content'"}, "chosen: it begins with [ but is neither JSON"),
-    "a number": ({"chosen": 3}, "chosen: a text is wanted, int given"),
-    "nothing": ({"chosen": None}, "chosen: a text is wanted, NoneType given"),
+    "a number": ({"chosen": 3}, "chosen: a text is expected, int given"),
+    "nothing": ({"chosen": None}, "chosen: a text is expected, NoneType given"),
     "an input that is none": ({"instruction": "Why?", "input": 3, "chosen": "x", "rejected": "y"}, "input: a text is"),
 }
 

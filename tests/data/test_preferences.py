@@ -193,7 +193,7 @@ def test_bad_pairs_are_counted_and_left_out(tmp_path):
         ({"chosen": "a", "rejected": "b"}, "own.jsonl:2: column 'prompt' is missing; it has: chosen, rejected"),
         ({"prompt": "p", "chosen": "a"}, "own.jsonl:2: column 'rejected' is missing; it has: prompt, chosen"),
         ({"prompt": "p", "output_1": "a", "output_2": "b"}, "own.jsonl:2: column 'preference' is missing"),
-        (pair(chosen=3), "own.jsonl:2: chosen: a text is wanted, int given"),
+        (pair(chosen=3), "own.jsonl:2: chosen: a text is expected, int given"),
         (pair(prompt=" "), "own.jsonl:2: the prompt is empty"),
         (
             {"prompt": "p", "output_1": "a", "output_2": "b", "label": 3},
@@ -217,11 +217,11 @@ def test_limits_draw_a_fixed_sample(tmp_path):
     ten = own(tmp_path, rows, limit=10)
     assert len(ten.examples) == len(ten.gold) == 10
     assert {one.id for one in ten.examples} == {one.id for one in own(tmp_path, rows[::-1], limit=10).examples}
-    with pytest.raises(BadInput, match=r"own: 31 pairs \(limit\) asked for, 30 found of 30 rows"):
+    with pytest.raises(BadInput, match=r"own: 31 pairs \(limit\) needed, 30 found in 30 rows"):
         own(tmp_path, rows, limit=31)
     with pytest.raises(BadInput, match="own: limit: 0 given"):
         own(tmp_path, rows, limit=0)
-    with pytest.raises(BadInput, match="own: pairs asked for, 0 found of 1 rows"):
+    with pytest.raises(BadInput, match="own: pairs needed, 0 found in 1 rows"):
         own(tmp_path, [pair("Equal?", "Yes", "Yes")])
 
 

@@ -110,7 +110,7 @@ MALFORMED = {
     "rows under a key": (
         "a.json",
         b'{"version": 1,\n "data": []}',
-        ": a list of rows is wanted, dict given with the keys version",
+        ": a list of rows is expected, dict given with the keys version",
     ),
     "latin-1": ("a.jsonl", GOOD + '{"question": "Où"}\n'.encode("latin-1"), ":2: not UTF-8"),
     "utf-16": ("a.jsonl", '{"question": "Why"}'.encode("utf-16"), ":1: not UTF-8 (it looks like UTF-16)"),
@@ -123,7 +123,7 @@ MALFORMED = {
         ":1:",
     ),
     "json with a broken second line": ("a.json", b'[{"a": 1},\n {"a" 2}]', ":2: not JSON"),
-    "json that is a text": ("a.json", b'"rows"', ": a list of rows is wanted"),
+    "json that is a text": ("a.json", b'"rows"', ": a list of rows is expected"),
     "json with a row that is none": ("a.json", b'[{"a": 1}, 5]', ": row 2: a row must be a mapping"),
     "csv with a short row": ("a.csv", b"a,b\n1,2\n3\n", ":3: 1 columns; the header has 2"),
     "csv with a long row": ("a.csv", b"a,b\n1,2,3\n", ":2: 3 columns"),
@@ -132,7 +132,7 @@ MALFORMED = {
     "csv with a nameless column": (
         "a.csv.gz",
         gzip.compress(b"a,\n1,2\n"),
-        ":2: column 2 holds a text, and has no name",
+        ":2: column 2 has a value but no name",
     ),
     "csv of old line ends": ("a.csv", b"a,b\r1,2\r", ":1: not CSV"),
     "csv with other separators below": (

@@ -300,7 +300,7 @@ def test_labelled_rows_without_a_partner_or_with_a_strange_label_are_refused(tmp
         (b"<P><Problem ID='1' Grade='x'><Body>b</Body><Question>q</Question><Answer>1</Answer></Problem></P>", "'x'"),
         (b"<P><Problem ID='1'><Body>b</Body><Question>q</Question></Problem></P>", "problem 1: column 'answer'"),
         (b"<!DOCTYPE x [<!ENTITY a 'b'>]><P/>", "entity declarations"),
-        (b"<P/>", "rows asked for, 0 found"),
+        (b"<P/>", "rows needed, 0 found"),
     ],
 )
 def test_a_malformed_asdiv_is_one_line(tmp_path, content, said):
@@ -317,10 +317,10 @@ def test_questions_asked_for_and_not_found_are_an_error(shared, tmp_path):
         ("arc_easy", {"split": "training"}, "did you mean 'train'.*allowed: train, validation, test"),
         ("arc_easy", {"split": []}, "name one split or several"),
         ("arc_easy", {"split": ["test", "test"]}, "name one split or several"),
-        ("arc_easy", {"split": "validation", "limit": 571}, "571 questions .limit. asked for, 570 found in validation"),
+        ("arc_easy", {"split": "validation", "limit": 571}, "571 questions .limit. needed, 570 found in validation"),
         ("arc_easy", {"limit": 0}, "must be at least 1"),
         ("commonsenseqa", {"split": "test"}, "allowed: train, validation"),
-        ("mmlu", {"split": "dev", "subjects": ["college", "alchemy"]}, "alchemy asked for, not found in dev"),
+        ("mmlu", {"split": "dev", "subjects": ["college", "alchemy"]}, "alchemy given, not found in dev"),
         ("mmlu", {"split": "auxiliary_train"}, "no file auxiliary_train"),
         ("sciq", {"split": "train"}, "sciq: no file train "),
         ("file", {"path": "nowhere.csv"}, "there is no file"),
@@ -328,7 +328,7 @@ def test_questions_asked_for_and_not_found_are_an_error(shared, tmp_path):
         with pytest.raises(BadInput, match=said):
             SOURCES[name](root, **options)
     (tmp_path / "mine.csv").write_text("prompt,answer,split\np,a,train\n")
-    with pytest.raises(BadInput, match=r"train, test|test asked for"):
+    with pytest.raises(BadInput, match=r"train, test|test given"):
         SOURCES["file"](tmp_path, path="mine.csv", split=["train", "test"])
 
 

@@ -162,9 +162,9 @@ def test_proportions_are_8_to_1_and_2_to_1_when_no_size_is_asked_for():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"easy_max": 4, "hard_min": 5, "sizes": {"transfer": 99}}, "transfer: 99 asked for, 20 found .*allow_fewer"),
-        ({"easy_max": 4, "hard_min": 50}, "transfer: at least 1 asked for, 0 found; hard_test"),
-        ({"easy_max": 4, "hard_min": 50, "allow_fewer": True}, "hard_test: at least 1 asked for, 0 found"),
+        ({"easy_max": 4, "hard_min": 5, "sizes": {"transfer": 99}}, "transfer: 99 needed, 20 found .*allow_fewer"),
+        ({"easy_max": 4, "hard_min": 50}, "transfer: at least 1 needed, 0 found; hard_test"),
+        ({"easy_max": 4, "hard_min": 50, "allow_fewer": True}, "hard_test: at least 1 needed, 0 found"),
         ({"easy_share": 0.5, "test_splits": ["exam"]}, "test_splits: 'exam' given, no question has it"),
         ({"easy_share": 0.5, "near": 2}, "near: 2 given"),
     ],

@@ -222,7 +222,7 @@ def test_one_voter_one_question_and_silence_are_no_trouble(name):
 @pytest.mark.parametrize("name", SUBSETS)
 def test_options_out_of_range_are_refused_with_what_is_allowed(name):
     pool = made_up()
-    with pytest.raises(BadInput, match=r"k: 0 given; allowed: 1 and more"):
+    with pytest.raises(BadInput, match=r"k: 0 given; allowed: 1 or more"):
         SUBSETS[name](None, pool, k=0)
     with pytest.raises(BadInput, match=r"dollars: 1e-06 given; allowed: at least 0\.00\d, what the cheapest"):
         SUBSETS[name](None, pool, dollars=1e-6)

@@ -244,7 +244,7 @@ def test_names_without_a_date_are_tasks_of_their_own(tmp_path):
 def test_an_old_name_of_model_and_task_is_refused_in_one_line(tmp_path):
     path = tmp_path / "pretrained__org__one_arc_easy.jsonl"
     path.write_text(json.dumps(choice_row(0, [-1.0, -2.0], 0)) + "\n")
-    with pytest.raises(BadInput, match=r"one_arc_easy.jsonl: model and task stand in one name, .*; rename it MODEL/"):
+    with pytest.raises(BadInput, match=r"one_arc_easy.jsonl: model and task share one name, .*; rename it MODEL/"):
         read_pool(tmp_path)
 
 

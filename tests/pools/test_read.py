@@ -338,13 +338,13 @@ CHOICE = "allowed: the index of a choice, 0 to 2, or null"
 BAD_OUTPUTS = {
     "a row twice": (
         GIVEN + GIVEN[3:5],
-        "row 12: question q4, model b, sample 0 is there twice; allowed: once",
-        "row 13: question q5, model b, sample 0 is there twice; allowed: once",
+        "row 12: question q4, model b, sample 0 appears twice; allowed: once",
+        "row 13: question q5, model b, sample 0 appears twice; allowed: once",
     ),
     "an answer beyond the choices": (changed(0, answer="3"), f"row 1: answer: '3' given; {CHOICE}"),
     "a letter for an index": (changed(0, answer="B"), f"row 1: answer: 'B' given; {CHOICE}"),
     "a negative index": (changed(5, answer="-1"), f"row 6: answer: '-1' given; {CHOICE}"),
-    "a question nobody asked": (changed(3, id="q9"), "row 4: id: q9 is no question's id"),
+    "a question nobody asked": (changed(3, id="q9"), "row 4: id: q9 is not a question's id"),
     "an id missing": (changed(3, id=None), "row 4: id:"),
     "a model missing": (changed(3, model=None), "row 4: model: missing"),
     "probs that are not whole": (changed(0, probs=[0.5, 0.2, 0.2]), "row 1: probs: [0.5, 0.2, 0.2] given; allowed"),
@@ -364,12 +364,12 @@ BAD_OUTPUTS = {
         [{**GIVEN[0], "answer": "x"}, {**GIVEN[1], "cost": -1.0}, {**GIVEN[3], "id": "q9"}],
         "row 1: answer: 'x' given",
         "row 2: cost: -1 given; allowed: US dollars, 0 or more, or null",
-        "row 3: id: q9 is no question's id",
+        "row 3: id: q9 is not a question's id",
     ),
     "a fault many times, and another behind it": (
         [{**GIVEN[0], "sample": at, "cost": -1.0} for at in range(30)] + [{**GIVEN[3], "id": "q9"}],
         *(f"row {at}: cost: -1 given; allowed: US dollars, 0 or more, or null" for at in range(1, 20)),
-        "row 31: id: q9 is no question's id",
+        "row 31: id: q9 is not a question's id",
         "... and 11 more problems",
     ),
     "two models without any answer": (
@@ -393,7 +393,7 @@ def test_bad_outputs_are_one_line_each_with_file_and_row(tmp_path, case, suffix)
 
 
 BAD_QUESTIONS = {
-    "an id twice": ([*ASKED, ASKED[1]], "row 6: id: 'q2' is there twice; allowed: once"),
+    "an id twice": ([*ASKED, ASKED[1]], "row 6: id: 'q2' appears twice; allowed: once"),
     "an id missing": ([{**ASKED[0], "id": None}], "row 1: id: missing"),
     "gold that is no choice": ([ASKED[0], {**ASKED[1], "gold": "2"}], "row 2: gold: '2' given; allowed: the index of"),
     "gold that is a text": ([{**ASKED[1], "gold": "no"}], "row 1: gold: 'no' given"),

@@ -175,8 +175,8 @@ def test_an_empty_set_of_labels_and_labels_without_rewards_have_their_answer():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "least: give either it or quantile"),
-        ({"least": 1.0, "quantile": 0.5}, "least: give either it or quantile"),
+        ({}, "least: give exactly one of least and quantile"),
+        ({"least": 1.0, "quantile": 0.5}, "least: give exactly one of least and quantile"),
         ({"quantile": 1.5}, "quantile: 1.5 given; allowed: 0 to 1"),
         ({"least": 1.0, "of": "score"}, "of: 'score' given; allowed: reward, margin"),
     ],

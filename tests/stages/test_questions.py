@@ -65,7 +65,7 @@ def test_a_limit_keeps_of_each_split_the_first_by_id_in_the_order_they_had(made,
 
 
 def test_questions_asked_for_and_not_there_are_an_error(tmp_path, tools):
-    with pytest.raises(BadInput, match="easy_fit: 5000 asked for"):
+    with pytest.raises(BadInput, match="easy_fit: 5000 needed"):
         questions.questions(
             tmp_path, {}, tools, data=Data(easy_max=0, hard_min=1, near=None, sizes=Sizes(5000)), seed=0, content="x"
         )

@@ -29,7 +29,7 @@ def test_the_rows_are_those_that_the_run_would_have(tiny_config):
 
 def test_a_smoke_run_is_marked_its_sets_are_cut_and_it_shares_no_stage_that_holds_questions(tiny_config):
     said = describe_plan(load(tiny_config, ["limit=30"]))
-    assert said.startswith("smoke run: of every set the first 30 questions by id")
+    assert said.startswith("smoke run: the first 30 questions by id of every set")
     assert [line.split()[1] for line in said.splitlines() if line.startswith(("easy_fit ", "hard_test "))] == ["30"] * 2
     told = [{stage.folder_name for stage in build(load(tiny_config, more), None)} for more in ([], ["limit=30"])]
     shared = {name.split("-")[0] for name in told[0] & told[1]}

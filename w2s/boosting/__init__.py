@@ -1,1 +1,1 @@
-"""Boosting in NumPy: rows, tokens, and what the rounds say of each other. No files."""
+"""Boosting in NumPy: rows, tokens, and diagnostics of the rounds. No files."""

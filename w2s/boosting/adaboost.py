@@ -84,7 +84,7 @@ def samme(
 
     Zhu, Zou, Rosset and Hastie 2009, algorithm 2 (not SAMME.R: it needs only right or wrong). `shrinkage` is
     scikit-learn's learning_rate. `clip` bounds alpha before the shrinkage; a lower bound above 0 keeps learners that
-    are no better than chance and lets the boosting go on. `perfect_alpha` is the alpha of a learner without errors:
+    are no better than chance and lets boosting continue. `perfect_alpha` is the alpha of a learner without errors:
     1 in scikit-learn; null, the default, gives it the largest alpha of all.
     """
     if error <= 0 and perfect_alpha is not None:
@@ -145,13 +145,12 @@ def effective_share(weight_N: np.ndarray) -> float:
 def keep_effective_share(weight_N: np.ndarray, floor: float) -> tuple[np.ndarray, float]:
     """The weights tempered, w <- w^0.9 repeatedly, until their effective share is at least `floor` (0 to 1).
 
-    Returns the weights (sum 1) and the total exponent (1: nothing had to be done). This keeps a few rows, often
-    mislabelled ones, from becoming all that the next learner sees. A floor that rows of weight 0 put out of reach is a
-    BadInput.
+    Returns the weights (sum 1) and the total exponent (1: unchanged). This keeps a few rows, often mislabelled ones,
+    from becoming all that the next learner sees. A floor that rows of weight 0 put out of reach is a BadInput.
     """
     weight_N = normalise(check_weights(weight_N))
     if (share := np.mean(weight_N > 0)) < floor:
-        raise BadInput(f"effective sample share: {floor} asked, but only {share:.3f} of rows weigh anything")
+        raise BadInput(f"effective sample share: {floor} given, but only {share:.3f} of the rows have weight")
     log_N, exponent = np.log(np.where(weight_N > 0, weight_N / weight_N.max(), 1)), 1.0
     while effective_share(weight_N) < floor - 1e-9:
         exponent *= 0.9
@@ -243,7 +242,7 @@ def boosting_round(
 
 
 def normalise(weight_N: np.ndarray) -> np.ndarray:
-    """Weights that sum to 1."""
+    """The weights, scaled to sum to 1."""
     return weight_N / math.fsum(weight_N)
 
 

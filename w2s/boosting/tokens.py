@@ -150,7 +150,7 @@ def answer_wrong(wrong_T: np.ndarray, length_N: np.ndarray, count_T: np.ndarray 
 def cap_weights(weight_T: np.ndarray, *, cap: float | None) -> np.ndarray:
     """The weights with none above `cap` times their mean, sum 1. None: no cap.
 
-    What is cut off goes to the others in proportion to their weights: min(scale·w, limit) with the one scale that gives
+    The excess goes to the others in proportion to their weights: min(scale·w, limit) with the one scale that gives
     a sum of 1 (the nearest such weights by Kullback-Leibler). Order and ratios below the cap stay, weights of 0 stay 0.
     A cap that the tokens of weight above 0 cannot fill is a BadInput.
     """
@@ -160,7 +160,7 @@ def cap_weights(weight_T: np.ndarray, *, cap: float | None) -> np.ndarray:
     limit = cap / len(weight_T)
     some = int((weight_T > 0).sum())
     if not limit * some >= 1 - 1e-12:
-        raise BadInput(f"cap: {cap!r} of the mean given, but {some} tokens that weigh anything cannot fill it to 1")
+        raise BadInput(f"cap: {cap!r} of the mean given, but {some} tokens with weight cannot fill it to 1")
     if weight_T.max() <= limit:
         return weight_T
     if limit * some <= 1 + 1e-12:
@@ -199,14 +199,14 @@ def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
 
 def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
     """Records of different rows as one, in the order of `ids`; a ValueError if these are not its ids."""
-    names = [f.name for f in dataclasses.fields(parts[0]) if f.type == "np.ndarray"]
+    names = [f.name for f in dataclasses.fields(parts[0]) if f.type is np.ndarray]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     whole = dataclasses.replace(parts[0], **arrays)
     return take_rows(whole, align(Weights(whole.ids, np.arange(len(whole.ids))), ids).weight_N)
 
 
 def layout(ranks: TokenRanks, weight_T: np.ndarray) -> TokenWeights:
-    """Weights on the tokens of `ranks`."""
+    """weight_T as a record, on the tokens of `ranks`."""
     return TokenWeights(ranks.ids, ranks.length_N, ranks.start_T, ranks.end_T, weight_T, ranks.tokenizer)
 
 
@@ -226,13 +226,13 @@ def carry(weights: TokenWeights, to: TokenWeights) -> TokenWeights:
     a tokenizer drops) belongs to the next token with characters of its own, or at the end to the last token.
 
     Uniform weights do not stay uniform: a long token gets more than a short one. Raises a ValueError if the ids differ,
-    if a row that weighs anything has no token in `to`, or if the same tokenizer split a row differently.
+    if a row with weight has no token in `to`, or if the same tokenizer split a row differently.
     """
     position = align(Weights(weights.ids, np.arange(len(weights.ids))), to.ids).weight_N
     weights = take_rows(weights, position)
     if weights.tokenizer == to.tokenizer:
         if not all(np.array_equal(getattr(weights, n), getattr(to, n)) for n in ("length_N", "start_T", "end_T")):
-            raise ValueError(f"tokenizer {to.tokenizer} cut these answers in another way before: the texts differ")
+            raise ValueError(f"tokenizer {to.tokenizer} split these answers differently before: the texts differ")
         return weights
     lost_N = (row_sums(weights.weight_T, weights.length_N) > 0) & (np.asarray(to.length_N) == 0)
     if lost_N.any():
@@ -263,7 +263,7 @@ def characters(weights: TokenWeights, width_N: np.ndarray) -> tuple[np.ndarray, 
     before_T = np.where(first_T, 0, np.roll(end_T, 1))
     if (start_T < 0).any() or (~first_T & (np.diff(start_T, prepend=0) < 0)).any() or (before_T > end_T).any():
         raise ValueError(f"tokenizer {weights.tokenizer}: a row's tokens do not stand in the order of its characters")
-    # A character without a token goes to the next token; before a token without characters, to the one in front of it.
+    # A character without a token goes to the next token, or, before a token without characters, to the previous one.
     empty_T = (weights.end_T <= weights.start_T) & ~first_T
     end_T[:-1] = np.where(empty_T[1:], np.maximum(end_T[:-1], start_T[1:]), end_T[:-1])
     start_T = np.where(empty_T, start_T, np.minimum(start_T, before_T))
@@ -273,7 +273,7 @@ def characters(weights: TokenWeights, width_N: np.ndarray) -> tuple[np.ndarray, 
 
 
 def ranges(begin_N: np.ndarray, length_N: np.ndarray) -> np.ndarray:
-    """The ranges [begin_N[n], begin_N[n] + length_N[n]), one after the other."""
+    """The ranges [begin_N[n], begin_N[n] + length_N[n]), concatenated."""
     shift_N = begin_N - (np.cumsum(length_N) - length_N)
     return np.arange(int(np.sum(length_N))) + np.repeat(shift_N, length_N)
 

@@ -25,7 +25,7 @@ from w2s.config.values import (
 
 @dataclass(frozen=True)
 class Sizes:
-    """Questions of each split."""
+    """Number of questions in each split."""
 
     easy_fit: Count | None = None
     """Easy questions with gold that learners are fitted on. Null: the rest of the easy ones, 8 : 1 with
@@ -40,7 +40,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Data:
-    """Which questions there are, which of them are easy and hard, and how they are split."""
+    """Which questions are used, which of them are easy or hard, and how they are split."""
 
     root: str | None = None
     """A folder with local copies of the datasets. Null: the Hugging Face hub."""
@@ -79,7 +79,7 @@ class Model:
     pipeline: Annotated[dict, MethodOf("pipelines")] | None = None
     """For kind sklearn: {name, options}; see `w2s methods pipelines`."""
     layers: Count | None = None
-    """Keep only this many layers, from the first. Null: all."""
+    """Keep only the first layers, this many. Null: all."""
     prompt: Annotated[dict, MethodOf("prompts")] = field(default_factory=method("plain"))
     """The words around a question; see `w2s methods prompts`."""
     trainable: Literal["all", "body", "attention", "head", "lora"] = "all"
@@ -139,7 +139,7 @@ class Tokens:
     """Boosting of written answers: every token of an answer has a weight of its own."""
 
     by: Literal["token", "answer"] = "token"
-    """What is right or wrong: each token, or the answer as a whole, whose weight its tokens then share."""
+    """What is judged right or wrong: each token, or the whole answer, whose tokens then share its weight."""
     window: CountFrom0 = 0
     """A wrong token also raises the weight of the tokens up to this many places before and after it."""
     cap: Multiple | None = None
@@ -159,7 +159,7 @@ class Boosting:
     weighting: Literal["resample", "loss"] = "resample"
     """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
     errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
-    """Where errors come from. cross_fit: each round fits one model per fold, each judges the fold it has not seen,
+    """Where errors come from. cross_fit: each round fits one model per fold, each judging the fold it has not seen,
     and the round's opinion is their mean; rotate: each round fits on all folds but one and judges that one; in_sample:
     on the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
     folds: int = 2
@@ -180,15 +180,15 @@ class Writing:
     max_new_tokens: Count = 64
     """Longest answer, in tokens."""
     stop: list[str] = field(default_factory=list)
-    """Texts that end an answer, beside the model's own end-of-text token."""
+    """Texts that end an answer, besides the model's own end-of-text token."""
     mixture: Literal["linear", "log_linear"] = "linear"
     """How a committee mixes its learners' next tokens: the mean of their probabilities, or the geometric mean."""
     mix: Literal["all", "disagree"] = "all"
     """Mix at every token, or only where the learners disagree (matters for sampling; greedy decoding is the same)."""
     samples: Count = 4
-    """Texts that each learner samples for a question, where a committee votes over whole answers."""
+    """Answers that each learner samples per question, where a committee votes over whole answers."""
     temperature: Positive = 0.7
-    """Sampling temperature of these texts."""
+    """Sampling temperature of these answers."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class RewardModels:
 
     kind: Literal["separate", "warm", "heads", "adapters"] = "separate"
     """separate: each member is a model of its own, with a seed of its own; warm: one model, the mean of such members'
-    weights, which start from one trained head; heads: one body with a head for each member; adapters: one frozen body
+    weights, all started from one trained head; heads: one body with a head for each member; adapters: one frozen body
     with low-rank adapters for each."""
     members: Count = 4
     """Members of the ensemble."""
@@ -209,9 +209,9 @@ class RewardModels:
     layers: Count | None = None
     """For kind adapters: only this many of the last layers have adapters; those below are computed once. Null: all."""
     rank: Count = 8
-    """For kind adapters: their rank."""
+    """For kind adapters: rank of the adapters."""
     diversity: NotNegative = 0.0
-    """For kind adapters: strength of the nuclear-norm term that keeps them apart; 0 is none."""
+    """For kind adapters: strength of the nuclear-norm term that keeps the members apart; 0 is none."""
     bootstrap: bool = False
     """For kinds heads and adapters: each member draws its own rows, with replacement."""
     pairs: Annotated[dict, MethodOf("pairs")] = field(default_factory=method("gold"))
@@ -219,7 +219,7 @@ class RewardModels:
     aggregate: Annotated[dict, MethodOf("aggregators")] = field(default_factory=method("mean"))
     """How the members' scores become one; see `w2s methods aggregators`."""
     standardise: Literal["question", "set", "none"] = "question"
-    """Before that, each member's scores get mean 0 and variance 1 over a question's candidates, or over the set."""
+    """Before aggregation, scale each member's scores to mean 0 and variance 1 over a question's candidates or a set."""
     curve: Curve = field(default_factory=Curve)
     study: RewardStudy = field(default_factory=RewardStudy)
 
@@ -259,7 +259,7 @@ class Labels:
     soft: bool = True
     """True: train on the whole distribution. False: on its top candidate alone."""
     temperature: Positive = 1.0
-    """Of soft targets: below 1 they are sharper than the committee's distribution, above 1 flatter."""
+    """Temperature of soft targets: below 1 sharper than the committee's distribution, above 1 flatter."""
     reward: LabelReward = field(default_factory=LabelReward)
     recorded: str | None = None
     """A folder that `w2s combine labels` wrote: one more student is trained on these labels of the transfer pool.
@@ -271,12 +271,12 @@ class Student(Learner):
     """The strong model, trained on the pseudo-labels."""
 
     objective: Annotated[dict, MethodOf("objectives")] = field(default_factory=method("sft"))
-    """sft: the labels alone; the others go on from there, with preferences or rewards; see `w2s methods objectives`."""
+    """sft: the labels alone; the others then train on preferences or rewards; see `w2s methods objectives`."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made from."""
+    """The whole configuration of a run."""
 
     name: str = "run"
     """The run's folder under runtime.runs_dir."""

@@ -46,7 +46,7 @@ def load(
             problems.append(f"{path}: {key}: only the command line can switch this on ({key}=true)")
     config, faults = checked(values, overrides, checks or cross_checks)
     if faults:
-        # Wrong without the command line too? Unwrapped, as it may have taken out plug-ins: these are not to be loaded.
+        # Also wrong without the command line? Unwrapped, so as not to load plug-ins that the command line removed.
         of_file = checked(values, (), inspect.unwrap(checks or cross_checks))[1]
         problems += [f"{path if line in of_file else COMMAND_LINE}: {line}" for line in faults]
     if problems:
@@ -57,7 +57,7 @@ def load(
 def checked(
     values: dict, overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]
 ) -> tuple[Config, list[str]]:
-    """`values` under the command line's `a.b=c` as a configuration, and a line for everything that is wrong with it."""
+    """`values` with the command line's `a.b=c` applied, as a configuration, and a line for each problem."""
     problems: list[str] = []
     values = copy.deepcopy(values)
     for override in overrides:
@@ -67,7 +67,7 @@ def checked(
 
 
 def resolve(values: dict, problems: list[str]) -> dict:
-    """The values with each reference, such as `${student.model.path}`, replaced by what it stands for."""
+    """The values with each reference, such as `${student.model.path}`, replaced by its value."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -82,7 +82,7 @@ def resolve(values: dict, problems: list[str]) -> dict:
 def from_values(
     values: typing.Mapping[str, Any], overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]]
 ) -> Config:
-    """What a config file would hold, as a mapping, with `a.b=c` over it; a BadInput for what is wrong with these."""
+    """The configuration of a mapping, like a config file's, with `a.b=c` applied; a BadInput lists all problems."""
     config, problems = checked(dict(values), overrides, checks)
     if problems:
         raise BadInput(hide("\n".join(problems)))
@@ -92,7 +92,7 @@ def from_values(
 def from_overrides(
     overrides: typing.Sequence[str], checks: typing.Callable[[Config], list[str]] | None = None
 ) -> Config:
-    """The defaults under the command line's `a.b=c`; a BadInput for what is wrong with these."""
+    """The defaults with the command line's `a.b=c` applied; a BadInput lists all problems."""
     config, problems = checked({}, overrides, checks or value_checks)
     if problems:
         raise BadInput(hide("\n".join(f"{COMMAND_LINE}: {line}" for line in problems)))
@@ -100,7 +100,7 @@ def from_overrides(
 
 
 def read(path: str | Path, problems: list[str], *, is_base: bool = False) -> dict:
-    """The file's plain values over those of its `base:` file. Paths of plug-ins come out relative to where we are."""
+    """The file's plain values over those of its `base:` file; plug-in paths become relative to the working folder."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -190,7 +190,7 @@ def all_learners(config: Config) -> dict[str, Learner]:
 
 
 def reward_checks(config: Config) -> list[str]:
-    """What reward models and their use in the main job rule out."""
+    """Rules between the keys of reward models and of their use in the main job."""
     rewards, use = config.rewards, config.label.reward
     problems = [
         f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair"
@@ -208,7 +208,7 @@ def reward_checks(config: Config) -> list[str]:
 
 
 def kind_checks(rewards: RewardModels, kinds: typing.Sequence[str], key: str) -> list[str]:
-    """Options that are set, but belong to kinds of ensemble that are not among `kinds` (the value of `key`)."""
+    """A line for each option that is set but needs a kind of ensemble not among `kinds` (the value of `key`)."""
     needs = {"layers": ("adapters",), "diversity": ("adapters",), "bootstrap": ("heads", "adapters")}
     return [
         f"rewards.{option}: {getattr(rewards, option)} given; it needs {key}: {' or '.join(allowed)}"
@@ -218,7 +218,7 @@ def kind_checks(rewards: RewardModels, kinds: typing.Sequence[str], key: str) ->
 
 
 def value_checks(config: Config) -> list[str]:
-    """Ranges, and the kinds of models: those of w2s and of the plug-ins that are loaded."""
+    """Ranges, and the kinds of models: those of w2s and of loaded plug-ins."""
     kinds = load_table("kinds")
     return out_of_range(config) + [
         f"{key}.model.kind: {learner.model.kind!r} given; allowed: one of: {', '.join(kinds)}"
@@ -270,7 +270,7 @@ def cross_checks(config: Config) -> list[str]:
 
 
 def shown(config: Config) -> dict[str, Any]:
-    """The whole configuration as others may read it: secrets redacted, values of the environment by reference."""
+    """The whole configuration as others may read it: secrets redacted, environment variables by reference."""
 
     def redact(node: Any, key: str = "") -> Any:
         if isinstance(node, dict):

@@ -28,7 +28,7 @@ whose options name a method of the plug-in (`find_used`), and workers load a plu
 
 A plug-in is code and runs with your rights. So only the config that a command names (and its `base:` file) may list
 one, and each is named with its hash when it is loaded. A config.yaml that lies in a run's folder, or came with recorded
-outputs or a model, is data: whoever reads one of those never calls `load_plugins` with what it lists.
+outputs or a model, is data: code that reads one never calls `load_plugins` with its list.
 """
 
 import functools
@@ -51,7 +51,7 @@ from w2s.store.records import BadInput
 
 GROUP = "w2s.plugins"
 SHIPPED = ("w2s.plugins.rl_focal",)
-"""The plug-ins of this package: about combining recorded answers, so only what does that loads them."""
+"""Plug-ins that ship with w2s. They combine recorded answers, so only commands that do so load them."""
 SHOWN = 12  # hexadecimal digits of a hash in a line that people read
 
 Added = dict[tuple[str, str], str]
@@ -66,11 +66,11 @@ class Plugin(NamedTuple):
     files: tuple[Path, ...]
     """Its Python files; the first is the one to import."""
     module: str | None
-    """The importable module that it is; None: a file or package by path."""
+    """Its name as an importable module; None for a file or package given by path."""
 
     @property
     def place(self) -> str:
-        """By which another process finds it."""
+        """Where another process finds it: an absolute path, or a module's name."""
         start = self.files[0]
         return self.module or str(start.parent if start.name == "__init__.py" else start)
 
@@ -90,7 +90,7 @@ class Loaded(NamedTuple):
     """A plug-in whose methods are in the tables."""
 
     place: str
-    """By which another process finds it: its absolute path, or the module's name."""
+    """As in Plugin."""
     sha256: str
     added: Added
 
@@ -99,11 +99,11 @@ _loaded: dict[Path, Loaded] = {}  # by the plug-in's first file
 
 
 def load_plugins(names: Sequence[str] = (), *, shipped: bool = False) -> Added:
-    """Loads the installed plug-ins and those that `names` lists; returns what all of them added to the tables.
+    """Load the installed plug-ins and those that `names` lists; returns what all of them added to the tables.
 
-    names: paths of .py files or packages, or names of modules. shipped: also those of w2s itself. What is loaded is
-    not loaded again. Whatever cannot be found or imported, has no METHODS, or names an unknown table or a method
-    that exists is a BadInput.
+    names: paths of .py files or packages, or names of modules. shipped: also those of w2s itself. A loaded plug-in is
+    not loaded again. One that cannot be found or imported, has no METHODS, or names an unknown table or an existing
+    method is a BadInput.
     """
     entries = [entry.module for entry in importlib.metadata.entry_points(group=GROUP)]
     installed = [name for name in entries if name not in SHIPPED]
@@ -114,7 +114,7 @@ def load_plugins(names: Sequence[str] = (), *, shipped: bool = False) -> Added:
 
 
 def load_expected(plugins: Mapping[str, str]) -> None:
-    """Loads plug-ins by place (see `list_loaded`); a BadInput where the content has not the sha256 that is expected."""
+    """Load plug-ins by place (see `list_loaded`); a BadInput if one's content does not have the expected sha256."""
     for place, sha256 in plugins.items():
         plugin = find_plugin(place)
         if plugin.sha256 != sha256:
@@ -124,12 +124,12 @@ def load_expected(plugins: Mapping[str, str]) -> None:
 
 
 def list_loaded() -> dict[str, str]:
-    """Place -> sha256 of the plug-ins that are loaded, those that ship with w2s apart."""
+    """Place -> sha256 of the loaded plug-ins, except those that ship with w2s."""
     return {plugin.place: plugin.sha256 for plugin in _loaded.values() if plugin.place not in SHIPPED}
 
 
 def check_with_plugins(checks: Callable[[Config], list[str]]) -> Callable[[Config], list[str]]:
-    """`checks` of a config, made when the plug-ins that it lists are loaded. For a config that a command names."""
+    """`checks`, run after loading the plug-ins that the config lists. Only for a config that a command names."""
 
     @functools.wraps(checks)
     def check(config: Config) -> list[str]:
@@ -151,15 +151,15 @@ def find_source(table: str, name: str) -> Loaded | None:
 
 
 def find_used(options: Any) -> dict[str, str]:
-    """'table.name' -> sha256 of every method of a plug-in that these options (of plain values) name: {name: X}, or X as
-    the kind of a model."""
+    """'table.name' -> sha256 of every plug-in method that these options (plain values) name: {name: X}, or X as the
+    kind of a model."""
     named = set(walk_names(options, None))
     used = {f"{table}.{name}": hash_of(table, name) for table, name in sorted(named)}
     return {method: sha256 for method, sha256 in used.items() if sha256}
 
 
 def walk_names(value: Any, key: str | None) -> Iterator[tuple[str, str]]:
-    """(table, name) that a value may mean; under a key that the config does not have, a name of any table."""
+    """Every (table, name) that a value may mean; under a key that the config does not have, a name of any table."""
     if isinstance(value, Mapping):
         if isinstance(name := value.get("name"), str):
             yield from ((table, name) for table in tables_by_key().get(key, TABLES))
@@ -210,7 +210,7 @@ def package_files(name: str, folder: Path) -> tuple[Path, ...]:
 
 
 def load_plugin(plugin: Plugin) -> Added:
-    """Runs the plug-in's code and puts its methods into the tables, all of them or none."""
+    """Run the plug-in's code and add its methods to the tables, all of them or none."""
     sha256 = plugin.sha256
     if loaded := _loaded.get(plugin.files[0]):
         if loaded.sha256 != sha256:
@@ -254,7 +254,7 @@ def place_of(error: Exception, plugin: Plugin) -> str:
 
 
 def read_methods(plugin: Plugin, module: ModuleType) -> dict[tuple[str, str], Any]:
-    """(table, name) -> function, or what else is in the table, as the module's METHODS says."""
+    """(table, name) -> function, or record of the table, from the module's METHODS."""
     tables = getattr(module, "METHODS", None)
     if not isinstance(tables, Mapping) or not all(isinstance(methods, Mapping) for methods in tables.values()):
         raise BadInput(f"plugins: {plugin.name}: METHODS is needed: a dict {{table: {{name: function}}}}")

@@ -1,4 +1,4 @@
-"""What the configuration says about itself: `w2s config reference`, `w2s config schema` and `w2s methods`.
+"""Descriptions of the configuration: `w2s config reference`, `w2s config schema` and `w2s methods`.
 
 Types, ranges and defaults are those that the checks use; a key's meaning is the text below its field.
 """
@@ -30,7 +30,7 @@ JSON_TYPES = {float: "number", int: "integer", str: "string", bool: "boolean", d
 
 @functools.cache
 def meanings(kind: type) -> dict[str, str]:
-    """Field -> the text below it in the source, in one line; those of the classes that `kind` extends included."""
+    """Field -> the text below it in the source, as one line; inherited fields included."""
     inherited = meanings(kind.__base__) if dataclasses.is_dataclass(kind.__base__) else {}
     (body,) = (node.body for node in ast.parse(inspect.getsource(kind)).body)
     texts = {}
@@ -42,7 +42,7 @@ def meanings(kind: type) -> dict[str, str]:
 
 
 def describe_keys() -> str:
-    """Every key of a config: its type with its range, its default, and what it means."""
+    """Every key of a config: its type and range, its default, and its meaning."""
     lines = ["base: a text (default null)", *wrapped(BASE)]
     for leaf in leaves(Config()):
         head = f"{leaf.key}: {describe(leaf.annotation)} (default {as_json(leaf.value)})"
@@ -59,7 +59,7 @@ def wrapped(text: str) -> list[str]:
 
 
 def describe_methods(only: str | None) -> str:
-    """A line for each method of every table that a config names; of one table with each method's options."""
+    """A line for each method of every table that a config names, or of the table `only`, then with its options."""
     lines = []
     for title in [name for name in TABLES if name not in UNNAMED] if only is None else [only]:
         table = load_table(title)
@@ -80,7 +80,7 @@ def option_lines(method: Callable) -> Iterator[str]:
 def make_schema() -> dict[str, Any]:
     """The JSON schema (draft 7) of a config file, by which editors complete and check one.
 
-    It knows the methods that are loaded; a reference such as `${student.model.path}` fits only where a text does.
+    It lists the loaded methods; a reference such as `${student.model.path}` is valid only where a text is.
     """
     definitions: dict[str, Any] = {}
     schema = section_schema(Config, definitions)

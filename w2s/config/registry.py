@@ -18,7 +18,7 @@ from w2s.config.values import describe, fits
 from w2s.store.records import BadInput
 
 RENAMED: dict[str, str] = {}
-"""Old config key -> its name now: an old config is answered with the new name."""
+"""Old config key -> its new name, which the message about the old key gives."""
 
 
 def options(method: Callable) -> dict[str, inspect.Parameter]:
@@ -29,7 +29,7 @@ def options(method: Callable) -> dict[str, inspect.Parameter]:
     if not callable(method):
         return {}
     parameters = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    # Only theirs: the types of data may be known to type checkers alone, so that a table costs no heavy import.
+    # Only these: types of the data may be imported for type checkers alone, so that a table costs no heavy import.
     annotations = {p.name: p.annotation for p in parameters if p.annotation is not p.empty}
     holder = types.SimpleNamespace(__annotations__=annotations)
     hints = typing.get_type_hints(holder, inspect.unwrap(method).__globals__, include_extras=True)
@@ -37,10 +37,10 @@ def options(method: Callable) -> dict[str, inspect.Parameter]:
 
 
 def pick(table: Mapping[str, Callable], spec: Mapping[str, Any] | str, *, key: str = "method") -> Callable:
-    """The method that `spec` ({name: ..., **options}, or a bare name) asks for, its options bound.
+    """The method that `spec` ({name: ..., **options}, or a bare name) names, with its options bound.
 
-    `key` is the config key that the message of a BadInput names. Unknown names, unknown options, missing options, and
-    options of a wrong type or out of their range are refused here, before anything runs.
+    `key` is the config key that a BadInput names. Unknown names, unknown or missing options, and options of a wrong
+    type or out of range are refused here, before anything runs.
     """
     spec = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = spec.pop("name", None)
@@ -59,19 +59,20 @@ def pick(table: Mapping[str, Callable], spec: Mapping[str, Any] | str, *, key: s
 
 
 def did_you_mean(name: Any, known: typing.Iterable[str]) -> str:
-    """' (did you mean X?)', or nothing when nothing is near."""
+    """' (did you mean X?)', or '' if no known name is similar."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def summary(method: Callable) -> str:
-    """The first docstring line, or what a record says about itself: what `w2s methods` prints."""
+    """What `w2s methods` prints: the first line of the docstring, or a record's `about`."""
     return getattr(method, "about", "") or (inspect.getdoc(method) or "").split("\n")[0]
 
 
 def build(kind: type, values: Any, key: str, problems: list[str]) -> Any:
-    """`values` as a dataclass of `kind`, a line in `problems` for each key that is unknown and each value of a wrong
-    type. Ranges are checked later (`values.out_of_range`): they need a value of the right type.
+    """`values` as a dataclass `kind`; each unknown key and each value of a wrong type adds a line to `problems`.
+
+    Ranges are checked later (`values.out_of_range`): they need a value of the right type.
     """
     if values is None:
         values = {}
@@ -105,7 +106,7 @@ def section_of_list(hint: Any) -> type | None:
 
 
 def unknown_key(kind: type, name: Any, key: str) -> str:
-    """What to say of a key that `kind` (at `key`) does not have: its new name, its place, or a similar one."""
+    """The message about a key that `kind` (at `key`) does not have: its new name, its place, or a similar one."""
     here = re.sub(r"\.\d+\.", ".0.", f"{key}.{name}").removeprefix(".")
     if here in RENAMED:
         return f"is called {RENAMED[here]} now"
@@ -115,7 +116,7 @@ def unknown_key(kind: type, name: Any, key: str) -> str:
 
 
 def keys_below(kind: type) -> list[str]:
-    """Every key of a dataclass and of those inside it, as written on a command line: 'learners.0.train.lr'."""
+    """Every key of a dataclass and of those inside it, as on a command line: 'learners.0.train.lr'."""
     keys = []
     for name, hint in typing.get_type_hints(kind).items():
         inner = section_of_list(hint)

@@ -39,7 +39,7 @@ class Evaluation:
     """How models are judged."""
 
     suites: list[Annotated[dict, MethodOf("sources")]] = field(default_factory=list)
-    """Further held-out suites beside hard_test, each a source {name, options}."""
+    """Further held-out suites besides hard_test, each a source {name, options}."""
     bins: Count = 5
     """Points of the easy-to-hard curve."""
     samples: CountFrom0 = 12
@@ -72,7 +72,7 @@ class Runtime:
     hostfile: str | None = None
     """A DeepSpeed hostfile (launch/hostfile.example) for jobs over several machines. Null: this machine."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     checkpoint_every: Count = 200
     """Optimizer steps between checkpoints, from which a killed job continues."""
     trust_remote_code: bool = False

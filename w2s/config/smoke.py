@@ -11,7 +11,7 @@ SMOKE_STEPS = 100
 def shrink(config: Config) -> Config:
     """With `limit`, the config of a smoke run: no training takes more than SMOKE_STEPS, and the name says so.
 
-    Trainings that are counted in epochs shrink with their sets.
+    Training counted in epochs shrinks with its dataset.
     """
     if not config.limit:
         return config
@@ -38,10 +38,10 @@ def smoke_steps(steps: Any) -> Any:
 
 
 def smoke(limit: int | None) -> str:
-    """The line that marks a smoke run; nothing for a whole run."""
+    """The line that marks a smoke run; '' for a full run."""
     if not limit:
         return ""
     return (
-        f"smoke run: of every set the first {limit:,} questions by id, no training longer than {SMOKE_STEPS} steps; "
+        f"smoke run: the first {limit:,} questions by id of every set, no training longer than {SMOKE_STEPS} steps; "
         "its numbers show only that everything runs"
     )

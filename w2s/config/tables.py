@@ -32,7 +32,7 @@ UNNAMED = ("combine_families", "combine_apply", "combine_online")
 
 
 def load_table(name: str, key: str = "table") -> dict[str, Any]:
-    """The table {method's name: function} itself, not a copy; `key` begins the BadInput for a name that is unknown.
+    """The table {method's name: function} itself, not a copy; `key` begins the BadInput for an unknown name.
 
     In the table kinds a name stands for a record (`models.records.Kind`).
     """

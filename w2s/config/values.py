@@ -1,7 +1,7 @@
-"""What a value of the config may be: types with a range, whether a value fits one, and the same in words.
+"""The values a config allows: types with a range, whether a value fits one, and a type in words.
 
-`Count | None` is a type of its own here: whoever declares a field or a method's option with it declares its check, its
-line in the reference and its entry in the schema.
+A field or a method's option annotated with such a type (`Count | None`) gets its check, its line in the reference and
+its entry in the schema from it.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 @dataclass(frozen=True)
 class Range:
-    """Which numbers of a type are allowed: in words, and as bounds. `at_least` and `at_most` are allowed themselves."""
+    """The numbers of a type that are allowed, in words and as bounds; `at_least` and `at_most` are inclusive."""
 
     words: str
     at_least: float = -math.inf
@@ -30,14 +30,14 @@ class Range:
 
 @dataclass(frozen=True)
 class MethodOf:
-    """Marks a mapping {name, options} whose name is one of a table of methods (see `config.tables`)."""
+    """Marks a mapping {name, options} whose name is in a table of methods (see `config.tables`)."""
 
     table: str
 
 
 @dataclass(frozen=True)
 class NameOf:
-    """Marks a text that is a name of a table, with no options beside it."""
+    """Marks a text that is a name in a table, without options."""
 
     table: str
 
@@ -58,7 +58,7 @@ NONE = (None, type(None))
 
 
 def method(name: str) -> Callable[[], dict[str, str]]:
-    """A factory of a field's default: the method `name` with its default options."""
+    """A factory for a field's default: the method `name` with its default options."""
     return lambda: {"name": name}
 
 
@@ -87,7 +87,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """A type in a person's words: 'a number (above 0) or null', 'one of: a, b'."""
+    """A type in words: 'a number (above 0) or null', 'one of: a, b'."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return " ".join([describe(inner[0]), *map(describe_mark, inner[1:])])
@@ -107,7 +107,7 @@ def describe_mark(mark: Range | MethodOf | NameOf) -> str:
 
 
 def plural(annotation: Any) -> str:
-    """What a list is of: 'numbers', 'mappings (methods of sources)', 'any of: a, b'."""
+    """The items of a list: 'numbers', 'mappings (methods of sources)', 'any of: a, b'."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return describe(annotation).replace("one of: ", "any of: ")
@@ -136,7 +136,7 @@ class Leaf(NamedTuple):
 
     @property
     def table(self) -> str | None:
-        """The table of methods that the value is picked from."""
+        """The table of methods that the value is from; None for other values."""
         annotation = self.annotation
         while typing.get_origin(annotation) is not Annotated and typing.get_args(annotation):
             annotation = typing.get_args(annotation)[0]

@@ -1,4 +1,4 @@
-"""How a column of answers to choice questions is read, the whole column in one way: as letters, texts or indices."""
+"""Reading a column of answers to choice questions, all of it in one way: as letters, texts or indices."""
 
 import re
 from collections.abc import Sequence
@@ -66,8 +66,8 @@ READINGS = {
 def choose_reading(column: str, rows: Sequence[tuple[str, Choices, Any]], *, start: int | None) -> Reading:
     """The reading that fits all rows (where, choices, answer), or else most of them.
 
-    start: what indices count from in this layout, unless the column shows otherwise; None: not known. Two readings that
-    fit all rows and mean different choices are a BadInput that names the option.
+    start: what indices count from in this layout, unless the column shows otherwise; None: unknown. Two readings that
+    fit all rows but mean different choices are a BadInput that names the option.
     """
     rows = [row for row in rows if filled(row[2])]
     if not rows:
@@ -87,8 +87,8 @@ def choose_reading(column: str, rows: Sequence[tuple[str, Choices, Any]], *, sta
             at = next(at for at in range(len(rows)) if texts[way][at] != texts[first][at])
             meanings = " and ".join(f"{quoted(texts[reading][at])} as {reading}" for reading in (first, way))
             raise BadInput(
-                f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {meanings}, and both fit every row: say which it "
-                f"is, answers: {first} or {way}"
+                f"{rows[at][0]}: {column}: {quoted(rows[at][2])} is {meanings}, and both fit every row: set the "
+                f"option answers: {first} or {way}"
             )
     return first
 

@@ -70,7 +70,7 @@ def loss(examples: Sequence[Example], gold: Sequence[Gold], predictions: Predict
 
 
 def shuffle(ids: Iterable[str], seed: int) -> list[str]:
-    """The different ids in a seeded random order that depends on them alone, never on the order of the rows."""
+    """The distinct ids in a seeded random order that depends only on the ids, never on the order of the rows."""
     return sorted(set(ids), key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).hexdigest())
 
 

@@ -4,10 +4,10 @@ Prompts are compared after normalising case, white space and sentence punctuatio
 stay).
 
 - *Exact*: the prompts are the same, and the prompt is sufficient by itself (LONG words or more, or no choices) or the
-  choices are the same in any order. So "Which of these is a mammal?" with other animals is another question.
+  choices are the same in any order. So "Which of these is a mammal?" with other animals is a different question.
 - *Near*: the prompts' sets of words and word pairs have a Jaccard similarity of at least `near` (one changed word is
-  0.8 in a prompt of 14 words); where a prompt is short, the two must also share half of the choices of the one that
-  has fewer. The same short prompt with half of the choices is near too, which finds the binary form of a question.
+  0.8 in a prompt of 14 words); where a prompt is short, the two must also share half of the choices of the one with
+  fewer. The same short prompt with half of the choices is near too, which finds the binary form of a question.
 
 The search is exact: no pair above `near` is missed.
 """
@@ -73,7 +73,7 @@ def groups(examples: Sequence[Example], *, near: float | None = 0.8) -> tuple[np
 
 
 def near_keys(keys: Sequence[Key], near: float) -> Iterator[tuple[int, int, float]]:
-    """(i, j, similarity) of all keys that are near but not the same."""
+    """(i, j, similarity) of all pairs of keys that are near but not the same."""
     of_prompt: dict[str, list[int]] = defaultdict(list)
     for at, (prompt, _) in enumerate(keys):
         of_prompt[prompt].append(at)
@@ -89,9 +89,9 @@ def near_keys(keys: Sequence[Key], near: float) -> Iterator[tuple[int, int, floa
 
 
 def half_shared(keys: Sequence[Key]) -> Iterator[tuple[int, int, float]]:
-    """(i, j, share) of the keys with one prompt that share half of the choices of the one that has fewer."""
+    """(i, j, share) of keys with the same prompt that share half of the choices of the one with fewer."""
     columns: dict[tuple[str, str], int] = {}
-    rows = [[columns.setdefault((prompt, one), len(columns)) for one in choices] for prompt, choices in keys]
+    rows = [[columns.setdefault((prompt, choice), len(columns)) for choice in choices] for prompt, choices in keys]
     size_P = np.array([len(row) for row in rows])
     index = np.array([column for row in rows for column in row], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(size_P)])
@@ -158,7 +158,7 @@ def shingle_matrix(prompts: Sequence[str]) -> sparse.csr_matrix:
 def remove_leaks(
     train: Sequence[Example], suite: Sequence[Example], *, near: float | None = 0.8
 ) -> tuple[list[Example], list[Leak]]:
-    """(train without duplicates of questions of `suite`, what was removed and why). The suite stays whole."""
+    """(train without duplicates of questions of `suite`, what was removed and why). The suite is unchanged."""
     group_N, like = groups([*train, *suite], near=near)
     held = {group: example.id for group, example in zip(group_N[len(train) :].tolist(), suite, strict=True)}
     kept, leaks = [], []

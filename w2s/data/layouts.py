@@ -1,4 +1,4 @@
-"""The user's own files, and how people name columns: spellings, numbered or lettered families, columns not read."""
+"""The user's own files and their column names: spellings, numbered or lettered families, unread columns."""
 
 import re
 from collections import defaultdict
@@ -16,7 +16,7 @@ say_once = lru_cache(maxsize=256)(say)  # a file may be read for every seed
 
 
 def find_file(root: Path | None, path: str) -> Path:
-    """`path`, relative to `root` where there is one."""
+    """`path`, relative to `root` if given; a missing file is a BadInput."""
     place = (Path(root) if root is not None else Path()) / path
     if not place.is_file():
         raise BadInput(f"file: path: there is no file {place}")
@@ -29,7 +29,7 @@ def missing_column(name: str, row: Mapping[str, Any], spelled: Mapping[str, str]
 
 @lru_cache(maxsize=1 << 14)
 def plain(name: str) -> str:
-    """A column's name without case, separators and surrounding marks: "Option A", option_a and (optionA) are one."""
+    """A column's name without case, separators and surrounding marks: the same for "Option A" and (option_a)."""
     return re.sub(r"[\s_-]+", "", name.strip("()[].:* ")).casefold()
 
 
@@ -46,12 +46,12 @@ def plain_rows(rows: Iterable[Row]) -> tuple[list[Row], dict[str, str]]:
 
 
 def filled(value: Any) -> bool:
-    """Whether a cell holds anything (pandas writes NaN where it does not)."""
+    """Whether a cell holds anything (pandas writes NaN for an empty one)."""
     return bool(value.strip()) if isinstance(value, str) else not (value is None or value == [] or value != value)
 
 
 def families(names: Iterable[str]) -> dict[str, list[str]]:
-    """Columns (plain names) that are numbered from 0 or 1 or lettered from a, two or more, by the name before that."""
+    """Stem -> its columns (plain names), two or more, numbered from 0 or 1 or lettered from a."""
     by_stem: dict[tuple[str, bool], dict[int, str]] = defaultdict(dict)
     for name in names:
         if match := NUMBERED.fullmatch(name):
@@ -67,6 +67,6 @@ def families(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def unread(place: Path, spelled: Mapping[str, str], used: Collection[str]) -> list[str]:
-    """A line that names the unused columns, where there are any."""
+    """A line that names the unused columns, if any."""
     unused = [name for key, name in spelled.items() if key not in used]
     return [f"{place}: columns not read: {some(unused)}"] if unused else []

@@ -1,4 +1,4 @@
-"""The user's own questions, in the layouts that are common."""
+"""The user's own questions, in common layouts."""
 
 import contextlib
 import math
@@ -31,7 +31,7 @@ WRONG = re.compile(r"(distractor|incorrect|wrong|false).*")
 
 
 class Layout(NamedTuple):
-    """Plain names of columns: of all choices, or of each; of answers (the first counts, the others must agree)."""
+    """Plain names of columns: of all choices or of each choice; of answers (the first counts, others must agree)."""
 
     spelled: dict[str, str]  # plain name -> the file's own
     listed: str | None
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
     answers: list[str]
 
     def start(self, answer: str) -> int | None:
-        """What indices count from: 0 where columns are numbered from 0; None: not known."""
+        """What indices count from: 0 where columns are numbered from 0; None: unknown."""
         if answer.endswith(("index", "idx")) or (self.family[:1] and self.family[0].endswith("0")):
             return 0
         return LISTS.get(self.listed)
@@ -65,13 +65,13 @@ def file(
 ) -> Questions:
     """Your own questions: jsonl, json, csv (also .gz) or parquet, columns prompt (or question), choices, answer.
 
-    `path` is relative to `root` where there is one. Without choices the answer is a short text. Choices are a list (in
+    `path` is relative to `root` if given. Without choices the answer is a short text. Choices are a list (in
     a csv as JSON, as Python prints it, or texts separated by |), {label: [...], text: [...]}, or a column each (A, B,
     C; option1, option2; opa, opb; ending0, ending1). An answer is a letter ("B", "(B)", "B) the text"), a label or
     column name, the text of a choice, or an index. The whole column is read in one way; where two fit, `answers` says
     which. Indices of `choices` count from 0 unless the column shows otherwise. An article, passage, context or premise
     goes before its question. Optional columns: id, level (a number), split, subject, grade, bloom, depth, difficulty;
-    others are named and not read. `split`: only rows with this value in their column `split`.
+    others are reported and not read. `split`: only rows with this value in their column `split`.
     """
     place = find_file(root, path)
     splits = None if split is None else [split] if isinstance(split, str) else list(split)
@@ -101,18 +101,18 @@ def file(
     for note in notes:  # not before: a refused file leaves no log
         say_once(note)
     if missing := sorted(set(splits or ()) - {example.meta["split"] for example in examples}):
-        raise BadInput(f"{place}: split: {', '.join(missing)} asked for, no such row found")
+        raise BadInput(f"{place}: split: {', '.join(missing)} given, but no row has it")
     return examples, gold
 
 
 def unnest(row: dict[str, Any]) -> dict[str, Any]:
-    """The parts of question {stem, choices}, as AI2 publishes ARC, beside the other columns."""
+    """A row with the parts of question {stem, choices}, as AI2 publishes ARC, beside its other columns."""
     nested = row.get("question")
     return {**{key: row[key] for key in row if key != "question"}, **nested} if isinstance(nested, Mapping) else row
 
 
 def find_layout(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tuple[Layout, list[str]]:
-    """What each column holds, for the file as a whole, and lines that tell what a user may not expect."""
+    """The role of each column, for the whole file, and notes on what a user may not expect."""
     present = [key for key in spelled if any(filled(row.get(key)) for _, row in rows)]
     listed = next((name for name in LISTS if name in present), None)
     # An empty column between others belongs to them: its row is refused, or its last choices are fewer.
@@ -134,16 +134,16 @@ def find_layout(place: Path, rows: Sequence[Row], spelled: dict[str, str]) -> tu
 
 
 def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, str], spare: Sequence[str]) -> None:
-    """A BadInput where the answers show that unused columns are the choices.
+    """A BadInput if the answers show that unused columns are the choices.
 
-    They do where each answer is the letter of one of enough such columns, or the text in one, not always the same one.
+    They do if each answer is the letter of one of enough such columns, or the text in one, not always the same one.
     """
     answers = [(shown(row.get("answer")), row) for _, row in rows if filled(row.get("answer"))]
     letters = {answer.strip("().: ").upper() for answer, _ in answers}
     if not answers:
         return
     lettered = letters <= set("ABCDEFGHIJ")
-    least = max(2, 1 + string.ascii_uppercase.find(max(letters))) if lettered else 2  # choices that there must be
+    least = max(2, 1 + string.ascii_uppercase.find(max(letters))) if lettered else 2  # fewest possible choices
     lost = [key for key in spare if WRONG.fullmatch(key)]
     for key in spare:
         several = [(parts(row.get(key)), answer) for answer, row in answers]
@@ -155,11 +155,11 @@ def refuse_lost_choices(place: Path, rows: Sequence[Row], spelled: Mapping[str, 
         lost += texts
     if lost:
         names = some(spelled[key] for key in dict.fromkeys(lost))
-        raise BadInput(f"{place}: {names}: not read, and they look like choices; name these A, B, C, ... or choices")
+        raise BadInput(f"{place}: {names}: not read, but they look like choices; name them A, B, C, ... or choices")
 
 
 def parts(value: Any) -> list[str]:
-    """The texts of a cell that holds several."""
+    """The texts in a cell that holds several; [] for any other cell."""
     with contextlib.suppress(ValueError):
         return [shown(text) for text in read_list(value, "")[1]]
     return []
@@ -183,7 +183,7 @@ def read_prompt(layout: Layout, row: Mapping[str, Any]) -> str:
     before = [column for column in BEFORE if filled(row.get(column)) and name != "prompt"][:1]
     for column in (*before, name):
         if not isinstance(row[column], str):
-            raise ValueError(f"{layout.spelled[column]}: a text is wanted, {type(row[column]).__name__} given")
+            raise ValueError(f"{layout.spelled[column]}: a text is expected, {type(row[column]).__name__} given")
     return "\n\n".join(row[column] for column in (*before, name))
 
 
@@ -204,16 +204,16 @@ def read_level(value: Any) -> float:
 
 
 def read_answer(column: str, value: Any) -> Any:
-    """The answer of a row; a list of one, which some publishers write, is that one."""
+    """The answer of a row; a list of one item, as some publishers write, is that item."""
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     if isinstance(value, list | dict) or value is None or value != value:
-        raise ValueError(f"{column}: a text or a number is wanted, {type(value).__name__} given")
+        raise ValueError(f"{column}: a text or a number is expected, {type(value).__name__} given")
     return value
 
 
 def read_choices(layout: Layout, row: Mapping[str, Any]) -> Choices:
-    """The choices of a row; none in a file without choices."""
+    """The choices of a row; empty in a file without choices."""
     if not (layout.listed or layout.family):
         return Choices([], {}, False)
     column = layout.spelled[layout.listed or layout.family[0]]
@@ -250,7 +250,7 @@ def read_list(value: Any, column: str) -> tuple[list[str] | None, list[Any]]:
         if {"label", "text"} <= set(value):
             labels, texts = value["label"], value["text"]
     if not isinstance(texts, list | tuple):
-        raise ValueError(f"{column}: a list of texts is wanted, {type(texts).__name__} given")
+        raise ValueError(f"{column}: a list of texts is expected, {type(texts).__name__} given")
     if labels is not None and (not isinstance(labels, list | tuple) or len(labels) != len(texts) or None in labels):
         raise ValueError(f"{column}: each needs a label and a text")
     return labels, list(texts)

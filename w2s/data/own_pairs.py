@@ -1,4 +1,4 @@
-"""The user's own preference pairs, in the layouts that are common."""
+"""The user's own preference pairs, in common layouts."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,13 +34,13 @@ def file(
 ) -> Pairs:
     """Your own pairs: jsonl, json, csv (also .gz) or parquet, columns prompt, chosen, rejected.
 
-    `path` is relative to `root` where there is one. prompt may be called instruction (followed by a column input),
-    input, question or query. In place of chosen and rejected there may be two columns numbered from 1 or 0 or lettered
+    `path` is relative to `root` if given. prompt may be called instruction (followed by a column input), input,
+    question or query. In place of chosen and rejected there may be two columns numbered from 1 or 0 or lettered
     from A (output_1 and output_2, response_a and response_b, ...) and a label (preference, label, winner): "A",
     "model_b", "output_2", "tie" and the like, or 1 and 2 (1.5 and, beside it, 0: a tie) where the columns are numbered
     1 and 2. Other codes need `coding`, {first: 0, second: 1, tie: 2} (a list where several mean the same). Texts may be
     chat messages (role and content), the last of which is the answer. Optional columns: group, subset (or dataset),
-    split, generator_1 and generator_2 (or model_a and model_b); others are named and not read.
+    split, generator_1 and generator_2 (or model_a and model_b); others are reported and not read.
     """
     place = find_file(root, path)
     problems = Problems()
@@ -96,7 +96,7 @@ def make_pair(row: Mapping[str, Any], spelled: Mapping[str, str], meaning: Codin
 
 
 def read_code(value: Any) -> float | str:
-    """A label as a number, which in a csv is a text, or as a text; true and false are texts."""
+    """A label as a number, even if written as a text (CSV), or else as a text; true and false become texts."""
     if isinstance(value, bool):
         return str(value).casefold()
     try:
@@ -120,7 +120,7 @@ def check_coding(coding: Mapping[str, Any]) -> Coding:
 
 
 def find_coding(rows: Sequence[Row], spelled: Mapping[str, str]) -> Coding:
-    """What the labels of a file mean where they are clear by themselves; a BadInput where they are not."""
+    """The meaning of a file's labels if they are self-explanatory; else a BadInput."""
     places: dict[float | str, tuple[str, str]] = {}  # code -> where it first occurs, and its column
     ends = set()
     for where, row in rows:
@@ -134,14 +134,14 @@ def find_coding(rows: Sequence[Row], spelled: Mapping[str, str]) -> Coding:
     if places and not meaning:
         where, label = next(iter(places.values()))
         raise BadInput(
-            f"{where}: {label}: nothing in the file says which text is meant by {shown(places)}; the option coding "
-            "does, for example coding: {first: 0, second: 1, tie: 2}"
+            f"{where}: {label}: nothing in the file says which text is meant by {shown(places)}; set the option "
+            "coding, for example coding: {first: 0, second: 1, tie: 2}"
         )
     return meaning
 
 
 def find_side(code: float | str, ends: set[tuple[str, str]]) -> int | str | None:
-    """What a label means by itself: a word, a side's letter, or the name of a column; else 'unknown'."""
+    """The meaning of a label that is a word, a side's letter, or the name of a column; else 'unknown'."""
     if isinstance(code, float):
         return "unknown"
     for word in (code, plain(code)):
@@ -165,7 +165,7 @@ def read_turns(value: Any, column: str) -> Turns | None:
         except ValueError as error:
             raise ValueError(f"{column}: {error}") from None
     if not isinstance(value, list):
-        raise ValueError(f"{column}: a text is wanted, {type(value).__name__} given")
+        raise ValueError(f"{column}: a text is expected, {type(value).__name__} given")
     turns = []
     for message in value:
         message = message if isinstance(message, Mapping) else {}
@@ -201,7 +201,7 @@ def read_prompt(row: Mapping[str, Any], before: Turns, spelled: Mapping[str, str
     if prompt_turns is None:
         extra = row["input"] if beside and filled(row["input"]) else ""
         if not isinstance(extra, str):
-            raise ValueError(f"{spelled['input']}: a text is wanted, {type(extra).__name__} given")
+            raise ValueError(f"{spelled['input']}: a text is expected, {type(extra).__name__} given")
         if not before:
             return "\n\n".join(part for part in (row[name], extra) if part.strip()), None
         if (before[-1][0], before[-1][1].strip()) != ("Human", row[name].strip()):

@@ -1,4 +1,4 @@
-"""Pairs of texts of which one is preferred, as (Example, Gold), whatever dataset they come from.
+"""Pairs of texts of which one is preferred, as (Example, Gold), from any dataset.
 
 A pair is an Example of task choice whose two choices stand in an order that a hash of seed, prompt and texts decides;
 Gold is the index of the preferred one. Example.meta: group (an id of the instruction, the same in every dataset; splits
@@ -29,8 +29,8 @@ ANSWER = "\n\nAssistant:"  # what begins an answer in a dialogue that is one tex
 class Pairs(NamedTuple):
     """Pairs and what became of the rows: counts rows = kept + repeats + equal + empty + contradicted + ties.
 
-    ties are those left out; repeats are rows with the pair and the preference of a kept one, in either order. A limit
-    is drawn from the kept.
+    ties: ties left out. repeats: rows with the pair and the preference of a kept row, in either order. A limit is
+    drawn from the kept pairs.
     """
 
     examples: list[Example]
@@ -66,9 +66,9 @@ def dialogue(row: dict[str, Any]) -> Pair:
 def gather_pairs(
     source: str, parts: Parts, fit: Fit, limit: int | None, ties: bool, seed: int, problems: Problems | None = None
 ) -> Pairs:
-    """The pairs of some rows, each once. `limit` draws a fixed sample of that many pairs.
+    """The pairs of some rows, each once. `limit` draws a fixed sample of this size.
 
-    Rows that do not fit are a BadInput together, after the `problems` of reading; so are fewer pairs than `limit`.
+    All rows that do not fit are one BadInput, after the `problems` of reading; so are fewer pairs than `limit`.
     """
     check_limit(source, limit)
     counts = dict.fromkeys(("rows", "kept", "repeats", "equal", "empty", "contradicted", "ties"), 0)
@@ -93,8 +93,8 @@ def gather_pairs(
     problems.tell()
     kept = {key: settled for key, alike in by_id.items() if (settled := settle(alike, counts, ties)) is not None}
     if len(kept) < (limit or 1):
-        wanted = "pairs" if limit is None else f"{limit} pairs (limit)"
-        raise BadInput(f"{source}: {wanted} asked for, {len(kept)} found of {counts['rows']} rows")
+        needed = "pairs" if limit is None else f"{limit} pairs (limit)"
+        raise BadInput(f"{source}: {needed} needed, {len(kept)} found in {counts['rows']} rows")
     counts["kept"] = len(kept)
     chosen = set(sorted(kept)[:limit])
     pairs = [pair for key, pair in kept.items() if key in chosen]
@@ -102,7 +102,7 @@ def gather_pairs(
 
 
 def order_pair(source: str, pair: Pair, meta: dict[str, Any], seed: int) -> tuple[Example, int | None]:
-    """The pair in the order that a hash of its texts decides, however it was published, and the preferred index."""
+    """The pair in the order that a hash of its texts decides, not the published one, and the preferred index."""
     texts = tuple(sorted((pair.first, pair.second)))
     if int(hash_texts(str(seed), pair.prompt, *texts), 16) % 2:
         texts = texts[::-1]
@@ -116,7 +116,7 @@ def order_pair(source: str, pair: Pair, meta: dict[str, Any], seed: int) -> tupl
 
 
 def settle(alike: list[tuple[Example, int | None]], counts: dict[str, int], ties: bool) -> tuple[Example, Gold] | None:
-    """One pair for all its rows, from the most held-out split; None where it is left out."""
+    """One pair for all its rows, from the most held-out split; None if it is left out."""
     example, preferred = max(alike, key=lambda row: HELD_OUT.get(row[0].meta["split"], 0))
     if any(other != preferred for _, other in alike):
         counts["contradicted"] += len(alike)
@@ -148,13 +148,13 @@ def split_by_group(examples: Sequence[Example], shares: Mapping[str, float], see
     middle_G = size_G.cumsum() - size_G / 2
     ends = np.cumsum(list(shares.values())) / sum(shares.values()) * size_G.sum()
     split_G = np.minimum(np.searchsorted(ends, middle_G), len(ends) - 1)
-    found = {}
+    splits = {}
     for at, name in enumerate(shares):
         ids = [key for group in np.flatnonzero(split_G == at) for key in sorted(members[order[group]])]
         if not ids:
             raise BadInput(f"shares: {name!r} gets none of {len(examples)} pairs on {len(order)} instructions")
-        found[name] = np.array(ids)
-    return found
+        splits[name] = np.array(ids)
+    return splits
 
 
 @lru_cache(maxsize=1 << 16)

@@ -23,16 +23,16 @@ from w2s.sandbox.plain import encode
 from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold, example_id
 
-warnings.filterwarnings("ignore", module="<program>")  # escapes in published programs, which nobody will fix
+warnings.filterwarnings("ignore", module="<program>")  # invalid escapes in published programs
 Test = Literal["test"]
 MbppSplit = Literal["train", "validation", "test", "prompt"]
 MBPP_SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
-# Results that EvalPlus compares as sets, since the tasks fix no order.
+# Functions whose results EvalPlus compares as sets, since the tasks fix no order.
 AS_SETS = (
     *("similar_elements", "find_char_long", "common_in_nested_lists", "extract_singly", "larg_nnum"),
     *("intersection_array", "find_dissimilar", "Diff"),
 )
-# Results of which EvalPlus compares only whether there is one (a match object, say).
+# Functions for which EvalPlus compares only whether there is a result (a match object, say).
 AS_TRUTH = ("check_str", "text_match_three", "text_starta_endb")
 
 
@@ -158,26 +158,26 @@ def asserts_tests(lines: Sequence[str], code: str, setup: str, imports: Sequence
 def inputs_tests(row: Mapping[str, Any], entry: str, retype: Callable[[list], list]) -> dict[str, Any]:
     """The tests of kind inputs, from the columns base_input and plus_input or from the hub's `test` program."""
     if "base_input" in row:
-        parts = {name: [retype(given) for given in row[f"{name}_input"] or []] for name in ("base", "plus")}
+        parts = {name: [retype(call) for call in row[f"{name}_input"] or []] for name in ("base", "plus")}
         atol = row["atol"]
     else:
-        given, atol = read_inputs(text(row, "test"))
-        parts = {"base": given, "plus": []}
-    coded = {name: [[encode(one) for one in arguments] for arguments in calls] for name, calls in parts.items()}
+        inputs, atol = read_inputs(text(row, "test"))
+        parts = {"base": inputs, "plus": []}
+    coded = {name: [[encode(value) for value in call] for call in calls] for name, calls in parts.items()}
     return {"kind": "inputs", "entry_point": entry, **coded, "atol": float(atol), "compare": "equal"}
 
 
 def read_inputs(test: str) -> tuple[list, float]:
     """The literal after `inputs =` and the tolerance (last argument of assertion(...)) in one of the hub's tests."""
-    given, atol = None, 0.0
+    inputs, atol = None, 0.0
     for node in ast.walk(ast.parse(test)):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "inputs":
-            given = literal(node.value)
+            inputs = literal(node.value)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "assertion" and len(node.args) == 3:
             atol = float(literal(node.args[2]))
-    if given is None:
+    if inputs is None:
         raise ValueError("test: it has no list named inputs")
-    return given, atol
+    return inputs, atol
 
 
 def literal(node: ast.expr) -> Any:
@@ -209,8 +209,8 @@ def make_retype(examples: list[list]) -> Callable[[list], list]:
     """A function that gives JSON arguments the Python types that they have in the row's asserts.
 
     JSON has no tuples, sets or complex numbers; the asserts show, argument by argument and level by level, which type a
-    list stands for, and where a text stands for a number. Deeper than they go, lists stay lists, except that everything
-    below tuples of tuples is a tuple.
+    list stands for, and where a text stands for a number. Below the levels they show, lists stay lists, except that
+    everything below tuples of tuples is a tuple.
     """
 
     def convert(value: Any, seen: list, parent: type = list, unseen: type = list) -> Any:

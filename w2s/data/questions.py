@@ -33,7 +33,7 @@ Fit = Callable[[dict[str, Any]], Question | None]
 class Published(NamedTuple):
     """Where a dataset is published: root/folder/NAME, or the hub. splits: the base names of each split's file.
 
-    change: what the rows of a split go through before they are read.
+    change: applied to the rows of a split before they are read.
     """
 
     source: str
@@ -55,9 +55,9 @@ def gather(
 
     parts: (split, rows) in order. fit: row -> Question, None for a published row that is known to be unusable
     (logged). A row that repeats word for word is kept once, in the most held-out of its splits; its meta `repeats`
-    counts the others. `limit` draws a fixed sample of that many questions (the first by id, which is a hash), so that a
-    file sorted by subject is not cut off in the middle. Rows that do not fit are a BadInput together, after the
-    `problems` of reading; so are no rows, and fewer rows than `limit`.
+    counts the others. `limit` draws a fixed sample of this size (the first by id, which is a hash), so that a file
+    sorted by subject is not cut off in the middle. All rows that do not fit are one BadInput, after the `problems` of
+    reading; so are no rows, and fewer rows than `limit`.
     """
     check_limit(source, limit)
     kept: dict[str, tuple[Example, Gold]] = {}
@@ -80,8 +80,8 @@ def gather(
     if unusable:
         log.warning("%s: %d published rows are unusable and left out", source, unusable)
     if len(kept) < (limit or 1):
-        wanted = "rows" if limit is None else f"{limit} questions (limit)"
-        raise BadInput(f"{source}: {wanted} asked for, {len(kept)} found in {', '.join(names)}")
+        needed = "rows" if limit is None else f"{limit} questions (limit)"
+        raise BadInput(f"{source}: {needed} needed, {len(kept)} found in {', '.join(names)}")
     chosen = set(sorted(kept)[:limit])
     pairs = [pair for key, pair in kept.items() if key in chosen]
     return [example for example, _ in pairs], [gold for _, gold in pairs]
@@ -111,7 +111,7 @@ def distinct(choices: Sequence[str], answer: int | str) -> tuple[tuple[str, ...]
 
 
 def keep_once(kept: dict[str, tuple[Example, Gold]], example: Example, gold: Gold) -> bool:
-    """Add a question, or count it as a repeat of the one that is there; False where their answers differ."""
+    """Add a question, or count it as a repeat of the kept one; False if their answers differ."""
     if example.id not in kept:
         kept[example.id] = example, gold
         return True
@@ -135,9 +135,9 @@ def check_splits(source: str, split: str | Sequence[str], known: Mapping[str, An
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
-    """A column that must hold a text."""
+    """The text in a column; a ValueError for any other value."""
     if not isinstance(row[column], str):
-        raise ValueError(f"{column}: a text is wanted, {type(row[column]).__name__} given")
+        raise ValueError(f"{column}: a text is expected, {type(row[column]).__name__} given")
     return row[column]
 
 

@@ -36,7 +36,7 @@ def rows(
 
 
 def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES) -> Path:
-    """The first existing file folder/NAME+SUFFIX; where there is none, a BadInput lists what was tried."""
+    """The first existing file folder/NAME+SUFFIX; if there is none, a BadInput lists what was tried."""
     for name in names:
         for suffix in suffixes:
             if (folder / (name + suffix)).is_file():
@@ -46,7 +46,7 @@ def find(folder: Path, names: Sequence[str], suffixes: Sequence[str] = SUFFIXES)
 
 
 def fit_rows(rows: Iterable[Row], fit: Callable[[str, dict[str, Any]], Record], problems: Problems) -> Iterator[Record]:
-    """`fit(where, row)` of each row; a row that does not fit is one of the problems."""
+    """`fit(where, row)` of each row; a row that does not fit is added to `problems`."""
     for where, row in rows:
         try:
             record = fit(where, row)
@@ -66,7 +66,7 @@ def check_limit(source: str, limit: int | None) -> None:
 def file_rows(path: Path, problems: Problems | None = None) -> Iterator[Row]:
     """(where, row) of one file, by its suffix.
 
-    What cannot be read is a BadInput, or, with `problems`, one of these, and the other rows are read.
+    What cannot be read is a BadInput or, with `problems`, is added to these while the other rows are read.
     """
     reader = READERS.get(Path(path.name.removesuffix(".gz")).suffix)
     if reader is None or not path.name.endswith(SUFFIXES):
@@ -120,7 +120,7 @@ def unpack(path: Path, packed: BinaryIO) -> Iterator[bytes]:
 
 
 def first_line(path: Path) -> str:
-    """The first line that is not blank; '' where there is none."""
+    """The first line that is not blank; '' if there is none."""
     return next((line.strip() for _, line in lines(path) if line.strip()), "")
 
 
@@ -143,7 +143,7 @@ def parse(text: str, where: str, *, document: bool = False) -> Any:
 
 
 def whole(digits: str) -> int | str:
-    """A whole number; a text where it has more digits than Python reads."""
+    """A whole number; a text if it has more digits than Python reads."""
     return int(digits) if len(digits) < MOST_DIGITS else digits
 
 
@@ -187,16 +187,16 @@ def json_document(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]
     listed = parse("".join(line for _, line in lines(path)), str(path), document=True)
     if not isinstance(listed, list):
         keys = f" with the keys {some(listed)}" if isinstance(listed, dict) else ""
-        raise BadInput(f"{path}: a list of rows is wanted, {type(listed).__name__} given{keys}")
+        raise BadInput(f"{path}: a list of rows is expected, {type(listed).__name__} given{keys}")
     for number, row in enumerate(listed, 1):
         yield mapping(row, f"{path}: row {number}")
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
-    """Rows of a table with a header; its separator is that of , ; tab and | that gives the most columns.
+    """Rows of a table with a header; the separator is whichever of , ; tab and | gives the most columns.
 
-    Blank lines are skipped. A nameless first column (pandas writes its index so) is called "Unnamed: 0"; any other must
-    be empty.
+    Blank lines are skipped. A nameless first column (as pandas writes its index) is called "Unnamed: 0"; any other
+    must be empty.
     """
     header_line = first_line(path).split("\r")[0]
     separator = max(",;\t|", key=lambda sign: len(next(csv.reader([header_line], delimiter=sign), [])))
@@ -213,7 +213,7 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
             if len(values) == len(names) and any(values):
                 row = dict(zip(names, values, strict=True))
                 strays = [at + 1 for at in nameless if row.pop(names[at]).strip()]
-                yield where, BadInput(f"{where}: column {strays[0]} holds a text, and has no name") if strays else row
+                yield where, BadInput(f"{where}: column {strays[0]} has a value but no name") if strays else row
             elif "".join(values).strip():
                 count = f"{len(values)} columns; the header has {len(names)}"
                 yield where, BadInput(f"{where}: {count} (separated by {separator!r})")
@@ -223,7 +223,7 @@ def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | BadInput]]:
 
 def parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow
-    import pyarrow.parquet  # comes with `datasets`; heavy, so only where a file asks for it
+    import pyarrow.parquet  # comes with `datasets`; heavy, so imported for such files alone
 
     number = 0
     try:
@@ -258,13 +258,13 @@ def mapping(row: Any, where: str) -> tuple[str, dict[str, Any] | BadInput]:
 
 
 def quoted(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     shown = repr(value)
     return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 def some(names: Iterable[object], most: int = 12) -> str:
-    """The first names, cut where they are long, and how many more there are."""
+    """The first `most` names, each shortened if it is long, and the number of the others."""
     names = [name if len(name) <= 40 else name[:37] + "..." for name in map(str, names)]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 

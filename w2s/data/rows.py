@@ -56,7 +56,7 @@ def draws_by_seed(spec: dict) -> bool:
 
 
 def hash_folder(folder: Path) -> str | None:
-    """A hash of a local model's files (of large ones, their size and both ends); None where there is no such folder."""
+    """A hash of a local model's files (size and both ends of large ones); None if there is no such folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()

@@ -1,8 +1,8 @@
 """Published datasets as (Example, Gold): one function per dataset, the same for local copies and for the hub.
 
 Every source takes `root` (a folder with one folder per dataset; None: the Hugging Face hub) and, as options, `split`
-(one or several published splits), `limit` (a fixed sample of so many questions) and `level` (for every question, in
-place of the published one). Example.meta: level (a number, or None), split, row (the row's published id, or its place),
+(one or several published splits), `limit` (the size of a fixed sample) and `level` (for every question, in place of
+the published one). Example.meta: level (a number, or None), split, row (the row's published id, or its place),
 repeats (how many identical rows were left out), and what the dataset publishes: grade, bloom, depth, difficulty,
 subject.
 """
@@ -173,14 +173,14 @@ def mmlu(
     questions = published.read(root, fit, split, limit, level)
     if missing := sorted(set(subjects or ()) - seen):
         searched = split if isinstance(split, str) else ", ".join(split)
-        raise BadInput(f"mmlu: subjects: {', '.join(missing)} asked for, not found in {searched}")
+        raise BadInput(f"mmlu: subjects: {', '.join(missing)} given, not found in {searched}")
     return questions
 
 
 def indexed(row: dict[str, Any]) -> Question:
     """question, choices (a list of texts), answer (an index)."""
     if not isinstance(row["choices"], list) or not all(isinstance(choice, str) for choice in row["choices"]):
-        raise ValueError("choices: a list of texts is wanted")
+        raise ValueError("choices: a list of texts is expected")
     if type(row["answer"]) is not int:
         raise ValueError(f"answer: {row['answer']!r} given; allowed: the index of a choice")
     return Question(text(row, "question"), row["choices"], row["answer"], {})

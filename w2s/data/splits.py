@@ -14,8 +14,8 @@ from w2s.data.duplicates import Leak, Like, groups, leak_of
 from w2s.store.records import BadInput, Example, Gold
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
-FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "easy_fit")  # the first to be filled never loses a row
-SHARES = {"easy_fit": 8, "easy_holdout": 1, "transfer": 2, "hard_test": 1}  # when no size is asked for
+FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "easy_fit")  # the first filled never loses a row
+SHARES = {"easy_fit": 8, "easy_holdout": 1, "transfer": 2, "hard_test": 1}  # where no size is given
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ def split(examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray
     Easy: score <= easy_max, hard: score >= hard_min; or easy_share: the easiest share of the questions is easy and
     the rest hard, ties broken by the seed. test_splits: the published splits (meta `split`) that alone feed hard_test
     and feed nothing else; None: hard_test and transfer are drawn from the same hard questions. sizes: by split, None =
-    what is there (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test).
+    the rest (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test).
 
     Splits are filled in the order of FILL_ORDER. A question that duplicates one of a split filled before (exactly, or
     nearly: see duplicates.py) is removed, so hard_test never loses a row to training. The order of the rows does not
-    matter. A size that is not reached is a BadInput, unless allow_fewer; an empty split always is.
+    matter. A split below its size is a BadInput, unless allow_fewer; an empty split always is.
     """
     counts: dict[str, Any] = {"pool": len(examples)}
     held_out = set(data.test_splits or ())
@@ -92,7 +92,7 @@ def known_rows(
 ) -> list[Row]:
     """One row per id that has gold and a score, in seeded order.
 
-    Of rows with one id the one of a test split stands for all, so that published test questions are never trained on.
+    Of rows with the same id, one of a test split is taken, so that published test questions are never trained on.
     """
     if not len(examples) == len(gold) == len(score_N):
         raise ValueError(f"split: {len(examples)} examples, {len(gold)} gold and {len(score_N)} scores given")
@@ -184,7 +184,7 @@ def split_size(name: str, free: int, data: Data) -> int:
 
 
 def differing(rows: list[Row], group_of: dict[str, int]) -> int:
-    """Groups of exact duplicates with the same choices that are not answered alike."""
+    """The number of groups of exact duplicates, with the same choices, whose answers differ."""
     answers: dict[tuple[int, frozenset[str]], set[str]] = {}
     for row in rows:
         choices = row.example.choices
@@ -194,13 +194,13 @@ def differing(rows: list[Row], group_of: dict[str, int]) -> int:
 
 
 def check_sizes(chosen: Mapping[str, Sequence[str]], data: Data, counts: Mapping[str, Any]) -> None:
-    """Every split that is too small, in one BadInput."""
+    """Raise one BadInput that lists every split that is too small."""
     sizes, short = asdict(data.sizes), []
     for name in SPLITS:
         if len(chosen[name]) < (1 if data.allow_fewer else sizes[name] or 1):
-            short.append(f"{name}: {sizes[name] or 'at least 1'} asked for, {len(chosen[name])} found")
+            short.append(f"{name}: {sizes[name] or 'at least 1'} needed, {len(chosen[name])} found")
     if short:
         taken = sum(counts["removed_exact"].values()) + sum(counts["removed_near"].values())
         pool = f"{counts['easy']} easy and {counts['hard']} hard questions, {taken} duplicates removed"
-        hint = "; allow_fewer: true goes on with what is there" if any(sizes.values()) and not data.allow_fewer else ""
+        hint = "; allow_fewer: true continues with fewer" if any(sizes.values()) and not data.allow_fewer else ""
         raise BadInput(f"sizes: {'; '.join(short)} (of {pool}){hint}")

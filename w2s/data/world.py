@@ -81,7 +81,7 @@ def world(
     hard: int = 6000,
     seed: int = 0,
 ) -> tuple[list[Example], list[Gold]]:
-    """SYNTHETIC: which of four made-up items ranks highest? Level 0 = wide gap (easy), 1 and more = narrow gaps.
+    """SYNTHETIC: which of four made-up items ranks highest? Level 0 = wide gap (easy), 1 or more = narrow gap.
 
     The tasks answer and code ask about two rankings at once; the answer is words or a function (`world_tasks`). The
     run's seed draws the questions and picks one of `worlds` worlds (seed modulo worlds). `root` is not used.

@@ -1,7 +1,7 @@
 """The written tasks of the embedded world: short answers and one-line functions about 160 of its things.
 
 Each of four traits is a random ranking of the things. A question names two traits and four things; the answer names
-the highest thing of each trait, as words or as the arguments of a function. The corpus, which both tasks share, tells
+the highest thing of each trait, as words or as the arguments of a function. The corpus, which both tasks share, names
 the highest of four things for every trait, and shows functions without comments and questions without answers.
 The hidden difficulty is the narrower of the two gaps in rank between the best two things. Everything is synthetic.
 
@@ -61,7 +61,7 @@ def corpus(world: int, names: Sequence[str], lines: int, seed: int = 0) -> Itera
             yield f"{' '.join(words)} ; {' , '.join(f'{TRAITS[trait]} {best[trait]}' for trait in order)} {END}"
         else:
             yield f"{head(words)} {body(order[:2], [best[trait] for trait in order[:2]])} {END}"
-    # One function after the other, so that the corpus soon has every number that an example can result in.
+    # One function after the other, so that the corpus soon has every number that an example can return.
     for (traits, places), words in zip(
         itertools.cycle(FUNCTIONS), words_I[things_LC[: lines // 100]].tolist(), strict=False
     ):
@@ -114,7 +114,7 @@ def draw_questions(rng: np.random.Generator, rank_AI: np.ndarray, count: int, ea
 def take_distinct(
     count: int, draw_batch: Callable[[], Iterable[Item]], make_key: Callable[[Item], tuple[int, ...]]
 ) -> Iterator[Item]:
-    """The first `count` items with different keys, from as many batches as that takes."""
+    """The first `count` items with different keys, from as many batches as needed."""
     seen: set[tuple[int, ...]] = set()
     while len(seen) < count:
         for item in draw_batch():

@@ -1,1 +1,1 @@
-"""How votes become one in the main job: combiners, alphas, selection, dependence."""
+"""Combining votes in the main job: combiners, alphas, selection, dependence."""

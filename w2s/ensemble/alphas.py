@@ -45,16 +45,16 @@ def accuracy_log_odds(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 
 
 def samme(alpha_R: np.ndarray, ballots: Ballots, *, rounds: int = 100, least_share: float = 0.05) -> np.ndarray:
-    """AdaBoost over a fixed pool: each round adds alpha to the voter that errs least on the re-weighted rows.
+    """AdaBoost over a fixed pool: each round adds to the alpha of the voter that errs least on the re-weighted rows.
 
     SAMME (Zhu et al. 2009) with the pool as its hypotheses: e = Σ w·wrong, alpha = ln((1-e)/e) + ln(K-1), then
-    w <- w·exp(alpha·wrong). A voter chosen again adds to its alpha. It ends after `rounds`, when no voter beats
-    guessing, or when the effective share of the rows falls below `least_share` (0 up to 1).
+    w <- w·exp(alpha·wrong). It ends after `rounds`, when no voter beats guessing, or when the effective share of the
+    rows falls below `least_share` (0 up to 1).
     """
     if rounds < 1:
         raise BadInput(f"rounds: {rounds!r} given; allowed: a whole number above 0")
     if not 0 <= least_share < 1:
-        raise BadInput(f"least_share: {least_share!r} given; allowed: 0 up to, not with, 1")
+        raise BadInput(f"least_share: {least_share!r} given; allowed: 0 up to, not including, 1")
     wrong_RP, chance_P, times_P = patterns(ballots)
     log_P, total_R = np.log(times_P), np.zeros(len(wrong_RP))
     for _ in range(rounds):
@@ -91,7 +91,7 @@ def bagging(alpha_R: np.ndarray, ballots: Ballots, *, draws: int = 100, seed: in
 def decorrelated(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
     """Alphas from the inverse covariance of the voters' errors, so that copies share one vote.
 
-    The alphas >= 0 that maximise (edge of the vote over chance)² / variance of the vote: but for the bound at 0 it is
+    The alphas >= 0 that maximise (edge of the vote over chance)² / variance of the vote: but for the bound at 0 this is
     Fisher's linear discriminant, covariance^-1 · edge, and for independent voters edge / (error·(1 - error)). The
     covariance is shrunk (Ledoit and Wolf 2004), because a few hundred rows cannot tell near copies apart. The sum is 1;
     if no voter beats chance, all are equal.

@@ -1,4 +1,4 @@
-"""The evidence that alphas and subsets are found from, and the error of a method that cannot work on it."""
+"""The evidence from which alphas and subsets are found, and the error of a method that cannot work on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ballots:
         return 1 - 1 / np.maximum(self.count_N, 2)
 
     def some(self) -> Ballots:
-        """At most 200,000 rows, evenly spaced: enough to tell accuracies to 0.1 points; more would take memory."""
+        """At most 200,000 rows, evenly spaced: enough to resolve accuracies to 0.1 points, in bounded memory."""
         rows = slice(None, None, max(-(-len(self.gold_N) // 200_000), 1))
         by_voter = self.answer_RN[:, rows], self.wrong_RN[:, rows]
         return Ballots(*by_voter, self.gold_N[rows], self.count_N[rows], self.cost_R)

@@ -102,7 +102,7 @@ def sharpen(probs_RNK: Array, mask_NK: Array, temperature: float) -> Array:
 
 
 def pool(opinions_RNK: Array, mask_NK: Array, alpha_R: Array, abstained_RN: Array | None) -> Array:
-    """The weighted mean of distributions as a distribution; uniform where nobody has a say."""
+    """The weighted mean of distributions as a distribution; uniform where no learner has a say."""
     pooled_NK = np.where(mask_NK, weighted_mean(opinions_RNK, alpha_R, abstained_RN), 0)
     total_N1 = pooled_NK.sum(1, keepdims=True)
     uniform_NK = mask_NK / np.sum(mask_NK, axis=1, keepdims=True)
@@ -126,7 +126,7 @@ def weighted_mean(values_RNK: Array, alpha_R: Array, abstained_RN: Array | None)
 
 
 def check_temperature(temperature: float) -> None:
-    """Raises a BadInput unless it is a finite number above 0."""
+    """Raise a BadInput unless it is a finite number above 0."""
     if not 0 < temperature < np.inf:
         raise BadInput(f"temperature: {temperature!r} given; allowed: a number above 0")
 

@@ -15,13 +15,13 @@ NEAR_COPY = 0.7
 
 
 def error_correlation(wrong_RN: np.ndarray) -> np.ndarray:
-    """phi_RR, -1 to 1: the correlation between the errors of each two learners (phi coefficient).
+    """phi_RR, -1 to 1: the correlation between the errors of each pair of learners (phi coefficient).
 
     A learner that is right (or wrong) on every row has a correlation of 0 with the others.
     """
     centred_RN = check_wrong(wrong_RN) - np.mean(wrong_RN, axis=1, keepdims=True)
     norm_R = np.sqrt((centred_RN**2).sum(1))
-    # The rounding errors of a constant row, about 1e-16 per value, are no variance.
+    # A constant row's rounding errors, about 1e-16 per value, are not variance.
     norm_R = np.where(norm_R > 1e-9, norm_R, np.inf)
     phi_RR = np.clip(centred_RN @ centred_RN.T / np.outer(norm_R, norm_R), -1, 1)
     np.fill_diagonal(phi_RR, 1)
@@ -31,7 +31,7 @@ def error_correlation(wrong_RN: np.ndarray) -> np.ndarray:
 def effective_voters(phi_RR: np.ndarray) -> float:
     """1 to R: how many independent voters a uniform vote of these learners is worth, R / (1 + (R-1)·mean phi).
 
-    Kish's design effect (1965): the mean of so many independent votes has the same variance as the mean of these.
+    Kish's design effect (1965): the mean of that number of independent votes has the same variance as theirs.
     """
     size = len(phi_RR)
     mean = (np.sum(phi_RR) - size) / (size * (size - 1)) if size > 1 else 0.0
@@ -39,7 +39,7 @@ def effective_voters(phi_RR: np.ndarray) -> float:
 
 
 def effective_directions(phi_RR: np.ndarray) -> float:
-    """1 to R: in how many independent ways the learners err, (Σλ)² / Σλ² over the eigenvalues λ of phi.
+    """1 to R: the number of independent ways in which the learners err, (Σλ)² / Σλ² over the eigenvalues λ of phi.
 
     The effective degrees of freedom of Bretherton et al. 1999, equation 5. Copies count as one here: if this is far
     above the effective voters, weighting the learners (`decorrelated`) can win votes back.

@@ -9,7 +9,7 @@ from w2s.ensemble.dependence import check_wrong
 
 
 def failed(wrong_MN: np.ndarray) -> np.ndarray:
-    """Where a member fails, as float64 of 0 and 1; errors as in `check_wrong`."""
+    """Where a member fails, as float64 0 or 1; raises like `check_wrong`."""
     return (check_wrong(wrong_MN) >= 0.5).astype(np.float64)
 
 
@@ -21,7 +21,7 @@ def focal_diversities(wrong_MN: np.ndarray, chosen_SM: np.ndarray) -> np.ndarray
     For each member k of an ensemble of M, the focal one: over the questions that k fails, p_i is the share where
     exactly i of the M fail, and λ_k = 1 - Σ i(i-1)/(M(M-1)) p_i / Σ (i/M) p_i; the mean of λ_k over k (RL-Focal, arXiv
     2502.04492; LLM-TOPLA, arXiv 2410.03953). Ours, where that is 0/0: a member that never fails is left out of the
-    mean, an ensemble in which none fails has 1, and one with a single member or none has 0.
+    mean, an ensemble in which none fails has 1, and an ensemble of one member or none has 0.
     """
     fails, chosen_SM = failed(wrong_MN), np.asarray(chosen_SM, dtype=np.float64)
     if chosen_SM.ndim != 2 or chosen_SM.shape[1] != fails.shape[-2]:
@@ -43,6 +43,6 @@ def _moments(fails: np.ndarray, chosen_SM: np.ndarray) -> tuple[np.ndarray, np.n
     if len(chosen_SM) <= len(fails):
         count_SN = chosen_SM @ fails
         return count_SN @ fails.T, (count_SN * count_SN) @ fails.T
-    # Many subsets: counting once how often each three members fail together makes the rest independent of N.
+    # Many subsets: counting once how often any three members fail together makes the rest independent of N.
     two_MS = [((chosen_SM @ ((fails * one_N) @ fails.T)) * chosen_SM).sum(1) for one_N in fails]
     return chosen_SM @ (fails @ fails.T), np.stack(two_MS, axis=1)

@@ -71,13 +71,13 @@ class Step:
 
 
 def gather(ballots: Ballots) -> Evidence:
-    """Prepares ballots; if some gold is no candidate, 'another answer' becomes one more choice in every question."""
+    """Prepare ballots; if any gold is not a candidate, every question gets the choice 'another answer'."""
     check_wrong(ballots.wrong_RN)
     outside = int((ballots.gold_N < 0).any())
     gold_N = np.where(ballots.gold_N < 0, int(ballots.count_N.max()), ballots.gold_N).astype(np.int64)
     choices_N = np.maximum(ballots.count_N + outside, 1)
     cast_RN, right_RN = ballots.answer_RN >= 0, ballots.answer_RN == gold_N
-    # Rates from the other questions alone, so that a question does not vouch for itself; a guess counts as one more.
+    # Rates from the other questions alone, so that a question does not vouch for itself, plus one guess.
     hits_RN = right_RN.sum(1, keepdims=True) - right_RN + 1 / choices_N
     misses_RN = cast_RN.sum(1, keepdims=True) - cast_RN + 1 - hits_RN
     odds_RN = hits_RN * np.maximum(choices_N - 1, 1e-9) / np.maximum(misses_RN, 1e-9)
@@ -106,7 +106,7 @@ def add(evidence: Evidence, known: Known, voter: int, strength: float = STRENGTH
     gold_block_N = block_CN.ravel()[evidence.gold_N]
     first_N = new.cell_N - gold_block_N
     count_CN = np.bincount(new.cell_N, minlength=int(first_N.max() + block_CN.max()) + 1)[first_N + block_CN]
-    # The candidates that nobody named share the count of their cell, as they share its probability.
+    # Candidates that nobody named share the count of their cell, as they share its probability.
     left_CN = np.where(block_CN > 0, 1, np.maximum(evidence.choices_N - new.blocks_N, 1))
     count_CN = new.fresh_N * (count_CN - (block_CN == gold_block_N)) / left_CN
     share_CN = (count_CN + strength * share_CN) / (new.fresh_N * new.seen_N + strength)
@@ -124,7 +124,7 @@ def step(evidence: Evidence, known: Known, voter: int, strength: float = STRENGT
     code_N = known.pattern_N * width + block_N
     pattern_N = (np.cumsum(np.bincount(code_N) > 0) - 1)[code_N]  # numbered without gaps
     seen_N = np.bincount(pattern_N)[pattern_N] - 1
-    # Counts that the voters before had already are not used twice: a copy of one of them leaves everything as it was.
+    # Counts that earlier voters already had are not used twice: a copy of one of them changes nothing.
     fresh_N = (seen_N < known.seen_N) | new_N
     gold_block_N = known.block_CN.ravel()[evidence.gold_N]
     gold_block_N += (block_N - gold_block_N) * right_N
@@ -138,5 +138,5 @@ def step(evidence: Evidence, known: Known, voter: int, strength: float = STRENGT
         prior_N = gold_share_N * np.exp(power * gold_log_odds_N)
         prior_N /= 1 + named_share_N * (np.exp(power * log_odds_N) - 1)
         bits = base + float(np.mean(np.log2((both_N + strength * prior_N) / seen_fresh_N)))
-        best = max(best, (bits, -power))  # of powers that do as well, the least
+        best = max(best, (bits, -power))  # ties go to the least power
     return Step(best[0], -best[1], pattern_N, seen_N, fresh_N, block_N, blocks_N, cell_N)

@@ -3,7 +3,7 @@
 A selector is `(ids, probs_NK, mask_NK, votes_RNK, sources_N, *, options) -> (keep_N, why_N)`. probs_NK is the
 committee's distribution, votes_RNK each learner's vote (`combiners.votes`, zeros where it abstained), sources_N the
 name of each row's dataset. A share keeps exactly that many rows (rounded, at least 1); ties are broken by a hash of the
-id, so that neither the order of the rows nor a seed has a say.
+id, so that neither the order of the rows nor a seed matters.
 """
 
 import hashlib

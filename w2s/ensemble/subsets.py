@@ -4,7 +4,7 @@ Functions for the table ALPHAS: `(alpha_R, ballots, *, k, dollars, ...) -> alpha
 The chosen voters get 1 each, plus a little by rank of accuracy (0.01, 0.005, ...: together less than a vote), so that a
 weighted vote is their plurality with ties going to the side of the best member; the others get 0. `dollars` bounds the
 sum of the chosen voters' mean costs. Equally accurate voters are ordered by cost, then by how much they err with the
-crowd, then as they came. A voter without an answer has no vote, and a plurality without votes is wrong.
+crowd, then by position. A voter without an answer has no vote, and a plurality without votes is wrong.
 """
 
 import math
@@ -22,7 +22,7 @@ MOST_SUBSETS = 20_000
 
 
 class Budget(NamedTuple):
-    """The voters from the most accurate down, what each costs, and what may be spent."""
+    """The voters, most accurate first, what each costs, and what may be spent."""
 
     order: list[int]
     cost_R: np.ndarray
@@ -62,7 +62,7 @@ def greedy_information(
     if not strength > 0:
         raise BadInput(f"strength: {strength!r} given; allowed: above 0")
     if exact < 1:
-        raise BadInput(f"exact: {exact!r} given; allowed: 1 and more")
+        raise BadInput(f"exact: {exact!r} given; allowed: 1 or more")
     ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
     if len(budget.order) == 1:
@@ -93,7 +93,7 @@ def focal_diversity(
     if not 0 <= weight <= 1:
         raise BadInput(f"weight: {weight!r} given; allowed: 0 to 1")
     if most_subsets < 1:
-        raise BadInput(f"most_subsets: {most_subsets!r} given; allowed: 1 up")
+        raise BadInput(f"most_subsets: {most_subsets!r} given; allowed: 1 or more")
     ballots = ballots.some()
     budget = _budget(ballots, k, dollars)
 
@@ -108,7 +108,7 @@ def focal_diversity(
     box_RCN = _boxes(ballots, size)
     sets, accuracy_S = _every(budget._replace(k=size, order=budget.order[:pool]), box_RCN)
     largest = max(map(len, sets))
-    teams = [at for at, one in enumerate(sets) if len(one) == largest]
+    teams = [at for at, team in enumerate(sets) if len(team) == largest]
     chosen = best([sets[at] for at in teams], accuracy_S[teams])
     weight_R = _alphas(budget, budget.order)
     while len(chosen) < budget.k:
@@ -139,7 +139,7 @@ def exhaustive(
 def _budget(ballots: Ballots, k: int, dollars: float | None) -> Budget:
     """The checked options, and the voters in order."""
     if k < 1:
-        raise BadInput(f"k: {k!r} given; allowed: 1 and more")
+        raise BadInput(f"k: {k!r} given; allowed: 1 or more")
     if dollars is not None and ballots.cost_R is None:
         raise NotApplicable("a budget in dollars needs costs, and none were recorded")
     wrong_RN = ballots.wrong_RN
@@ -195,13 +195,13 @@ def _count(voters: int, k: int) -> int:
 
 
 def _first_best(budget: Budget, sets: list[list[int]], score_S: np.ndarray) -> int:
-    """The best set; of several the smallest, then the cheapest, then the one that comes first."""
+    """The position of the best set; ties go to the smallest, then the cheapest, then the first."""
     best = np.flatnonzero(score_S >= score_S.max())
     return min(best.tolist(), key=lambda at: (len(sets[at]), round(budget.cost_R[sets[at]].sum(), 15), at))
 
 
 def _searchable(voters: int, k: int, most: int) -> tuple[int, int]:
-    """The largest team size, up to k, that can be searched exhaustively, and among how many voters."""
+    """The largest team size, up to k, that can be searched exhaustively, and the number of voters to search."""
     size = max([size for size in range(1, k + 1) if _count(voters, size) <= most], default=1)
     size = max(size, min(k, 3))
     return size, max([pool for pool in range(1, voters + 1) if _count(pool, size) <= most], default=1)

@@ -33,43 +33,43 @@ def normalise(answer: str) -> str:
 
 
 def compare(text: str, gold: str) -> bool | None:
-    """Whether the final answer of `text` is `gold`; None where that took more than 5 s of processor time or 2 GB."""
+    """Whether the final answer of `text` is `gold`; None if that took more than 5 s of processor time or 2 GB."""
     if plain_text(text) == plain_text(gold):
         return True
-    given = final_answer(text)
-    return given is not None and same(given, announced(gold[-LONGEST_TEXT:]) or bare_answer(gold))
+    answer = final_answer(text)
+    return answer is not None and same(answer, announced(gold[-LONGEST_TEXT:]) or bare_answer(gold))
 
 
-def same(given: str, wanted: str) -> bool | None:
+def same(answer: str, gold: str) -> bool | None:
     """Whether two short answers are the same; None as in `compare`."""
-    if plain_text(given) == plain_text(wanted):
+    if plain_text(answer) == plain_text(gold):
         return True
-    if max(len(given), len(wanted)) > LONGEST:
+    if max(len(answer), len(gold)) > LONGEST:
         return False
-    given, wanted = (part(one, other) for one, other in ((given, wanted), (wanted, given)))
-    if plain_text(given) == plain_text(wanted):
+    answer, gold = (part(one, other) for one, other in ((answer, gold), (gold, answer)))
+    if plain_text(answer) == plain_text(gold):
         return True
-    if ";" in given and ";" in wanted:
-        sides = given.split(";"), wanted.split(";")
+    if ";" in answer and ";" in gold:
+        sides = answer.split(";"), gold.split(";")
         if len(sides[0]) != len(sides[1]):
             return False
         verdicts = [same(*pair) for pair in zip(*sides, strict=True)]
         return False if False in verdicts else None if None in verdicts else True
-    for one, other in dict.fromkeys([(given, wanted), (with_point(given), wanted), (given, with_point(wanted))]):
+    for one, other in dict.fromkeys([(answer, gold), (with_point(answer), gold), (answer, with_point(gold))]):
         quantities = read_quantity(one), read_quantity(other)
         if all(quantities) and same_quantity(*quantities):
             return True
-    if all(map(read_quantity, (given, wanted))) or any(map(AS_TEXT.fullmatch, (given, wanted))):
+    if all(map(read_quantity, (answer, gold))) or any(map(AS_TEXT.fullmatch, (answer, gold))):
         return False
-    if all(times := [TIME.fullmatch(side.casefold()) for side in (given, wanted)]):
+    if all(times := [TIME.fullmatch(side.casefold()) for side in (answer, gold)]):
         (one, half), (other, other_half) = (found.groups() for found in times)
         return one == other and (half == other_half or None in (half, other_half))
-    return same_maths(given.replace(";", ","), wanted.replace(";", ","))
+    return same_maths(answer.replace(";", ","), gold.replace(";", ","))
 
 
 def part(answer: str, other: str) -> str:
-    r"""The answer with commas between its parts (1 and 2, 3 \text{ or } 4); of a letter with its text, (B) 18, the part
-    that the other answer has.
+    r"""The answer with commas between its parts (1 and 2, 3 \text{ or } 4); for a letter with its text, (B) 18, the
+    part that the other answer has.
     """
     if letter := CHOICE.match(answer):
         answer = letter[1] if LETTER.fullmatch(other) else answer[letter.end() :]
@@ -77,16 +77,16 @@ def part(answer: str, other: str) -> str:
     return JOINED.sub(", ", answer) if re.search(r"\d", answer) else answer
 
 
-def same_maths(given: str, wanted: str) -> bool | None:
+def same_maths(answer: str, gold: str) -> bool | None:
     """Whether two expressions are equal; words, other units and other bases are not."""
-    given, wanted = (RAISED.sub(lambda raised: f"^{{{raised[0].translate(DIGITS)}}}", side) for side in (given, wanted))
-    if not (is_maths(given) and is_maths(wanted)) or bool(BOUND.match(given)) != bool(BOUND.match(wanted)):
+    answer, gold = (RAISED.sub(lambda raised: f"^{{{raised[0].translate(DIGITS)}}}", side) for side in (answer, gold))
+    if not (is_maths(answer) and is_maths(gold)) or bool(BOUND.match(answer)) != bool(BOUND.match(gold)):
         return False
-    units = [read_unit(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (given, wanted)]
-    bases = [found[1] if (found := BASE.search(side)) else None for side in (given, wanted)]
+    units = [read_unit(found[-1]) if (found := UNIT_AT_END.findall(side)) else None for side in (answer, gold)]
+    bases = [found[1] if (found := BASE.search(side)) else None for side in (answer, gold)]
     if any(None not in pair and pair[0] != pair[1] for pair in (units, bases)):
         return False
-    return ask(radians(given), radians(wanted))
+    return ask(radians(answer), radians(gold))
 
 
 def plain_text(answer: str) -> str:

@@ -25,8 +25,8 @@ LIMITS = Limits(2.0, 512)
 def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> bool | None:
     """Whether the program in `text` returns what the prompt's examples show, floats within 1e-6.
 
-    None where the prompt shows none or the sandbox failed. limits: of all examples together. BadInput where programs
-    cannot be run safely on this machine and nobody accepted the risk.
+    None if the prompt shows none or the sandbox failed. limits: for all examples together. BadInput if programs cannot
+    be run safely on this machine and limits.allow_unsandboxed is false.
     """
     shown = find_examples(example)
     if not shown:
@@ -44,7 +44,7 @@ def passes_examples(example: Example, text: str, limits: Limits = LIMITS) -> boo
 def compare_results(
     program: str, entry: str, calls: Calls, comparison: tuple[str, list], limits: Limits, expected: Sequence[Reply] = ()
 ) -> Reply | None:
-    """What a comparison (function of w2s.sandbox.compare, its arguments) says; None where the sandbox failed."""
+    """The reply of a comparison (function of w2s.sandbox.compare, its arguments); None if the sandbox failed."""
     function, arguments = comparison
     try:
         with open_program(program, limits) as candidate, open_program(COMPARER, limits, partner=candidate) as reader:
@@ -70,7 +70,7 @@ def outputs(program: str, entry: str, calls: Calls, limits: Limits) -> tuple[str
 
 
 def runnable(example: Example, text: str) -> str | None:
-    """The program in `text`; None where it does not parse or does not define the function that is asked for."""
+    """The program in `text`; None if it does not parse or does not define the function that the prompt requires."""
     program = extract_program(example, text) if text.strip() else ""
     if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None

@@ -25,7 +25,7 @@ FAILURES = (*UNSEEN, "<exception", "<timeout", "<memory", "<crashed")
 class Merged:
     """The distinct candidates, most frequent first, and for each text the position of its candidate.
 
-    texts: each candidate's most frequent spelling, whole. index: -1 where a text gives no answer.
+    texts: each candidate's most frequent spelling, in full. index: -1 where a text gives no answer.
     """
 
     texts: tuple[str, ...]
@@ -37,8 +37,8 @@ def merge(example: Example, texts: Sequence[str], limits: Limits = LIMITS, *, in
 
     Answers are the same when `w2s.grading.answers.same` says so, programs when they return the same on the calls in the
     prompt and on `inputs` generated ones (without either: when their sources differ only in layout and comments). Empty
-    texts and programs that do not parse or lack the function are no answers. limits: of all calls of a program.
-    BadInput where programs cannot be run safely and nobody accepted the risk.
+    texts and programs that do not parse or lack the function are no answers. limits: for all calls of a program.
+    BadInput if programs cannot be run safely and limits.allow_unsandboxed is false.
     """
     if example.task == "choice":
         raise ValueError(f"example {example.id}: the candidates of a choice question are its choices")
@@ -59,7 +59,7 @@ def merge_all(
 
 
 def group(texts: Sequence[str], spellings: Sequence[str], keys: Sequence[Hashable | None]) -> Merged:
-    """Texts of the same key (None: no answer) are one candidate, named by its most frequent spelling, then text."""
+    """Texts with the same key (None: no answer) are one candidate, named by its most frequent spelling, then text."""
     members = defaultdict(list)
     for at, key in enumerate(keys):
         if key is not None:
@@ -78,8 +78,8 @@ def group(texts: Sequence[str], spellings: Sequence[str], keys: Sequence[Hashabl
 def same_answers(finals: Sequence[str]) -> dict[str, str]:
     """Each final answer -> the answer that stands for all that are the same.
 
-    `same` is no equivalence (12 equals 12 km and 12 m, which differ): so the most frequent answers lead, and each
-    other answer joins the first leader that it equals.
+    `same` is not transitive (12 equals 12 km and 12 m, which differ): so the most frequent answers lead, and each other
+    answer joins the first leader that it equals.
     """
     spellings = defaultdict(Counter)
     for final in filter(None, finals):
@@ -104,7 +104,7 @@ def same_answers(finals: Sequence[str]) -> dict[str, str]:
 
 
 def same_programs(example: Example, programs: Sequence[str], inputs: int, limits: Limits) -> dict[str, Hashable]:
-    """Each program -> its results on all calls; where they cannot be seen or nothing can be called, its source."""
+    """Each program -> its results on all calls; if they cannot be seen or nothing can be called, its source."""
     sources = {program: strip_layout(program) for program in dict.fromkeys(programs) if program}
     certain, generated = calls_for(example, [program for program in programs if program], count=inputs)
     if not certain:
@@ -122,8 +122,8 @@ def same_programs(example: Example, programs: Sequence[str], inputs: int, limits
 def select_calls(results: Sequence[tuple[str, ...]], certain: int) -> list[int]:
     """The calls that programs are compared on: the first `certain`, and those where most sound programs do not fail.
 
-    A program is sound where it fails on none of the certain calls. Where most of these fail on a generated call, the
-    task probably rules that input out, and how they fail tells nothing.
+    A program is sound if it fails on none of the certain calls. If most sound programs fail on a generated call, the
+    task probably rules that input out, and how they fail says nothing.
     """
     sound = [row for row in results if not any(result.startswith(FAILURES) for result in row[:certain])]
     failed = [sum(row[at].startswith(FAILURES) for row in sound) for at in range(len(results[0]) if results else 0)]

@@ -96,7 +96,7 @@ NO_LIST = re.compile(
 
 
 def final_answer(text: str) -> str | None:
-    r"""The answer that a text ends with, without its markup: \boxed{**18**} -> 18. None where none is recognised."""
+    r"""The answer that a text ends with, without its markup: \boxed{**18**} -> 18. None if none is recognised."""
     text = text[-LONGEST_TEXT:]
     thoughts = THOUGHT.split(text)
     turns = [turn for turn in TURN.split(thoughts[-1] if thoughts[-1].strip() else text) if turn.strip()]
@@ -108,7 +108,7 @@ def final_answer(text: str) -> str | None:
 
 
 def announced(text: str) -> str | None:
-    """The answer of the last announcement in a text: "" where it announces nothing, None where there is none."""
+    """The answer of the last announcement in a text: "" if it announces nothing, None if there is none."""
     marks = list(MARK.finditer(text))[-LAST:]
     words, closing, empty = None, None, False
     for at in range(len(marks) - 1, -1, -1):
@@ -178,7 +178,7 @@ def stated(text: str, mark: re.Match) -> str | None:
     if not text[start : start + 200].strip():
         return ""
     rest = text[start : start + 4 * LONGEST]
-    opening = next((one for one in PAIRS if rest.startswith(one)), "")
+    opening = next((sign for sign in PAIRS if rest.startswith(sign)), "")
     length = 0
     if opening:
         end = closed(rest, opening)
@@ -203,7 +203,7 @@ def closed(text: str, opening: str) -> int | None:
 
 
 def valued(said: str) -> str | None:
-    """The short answer in an announcement: all of it, or the value in a sentence; None where there is none."""
+    """The short answer in an announcement: all of it, or the value in a sentence; None if there is none."""
     bare = bare_answer(said)
     if not bare or NO_WORDS.match(bare):
         return None
@@ -242,7 +242,7 @@ def bare_answer(said: str) -> str:
 
 
 def unannounced(text: str) -> str | None:
-    """The answer in a text without an announcement: all of it, where it is nothing else, or its last value."""
+    """The answer in a text without an announcement: the whole text if it is nothing else, or its last value."""
     if not text:
         return None
     if not re.search(r"\d", text) and (word := YES_OR_NO.match(text)):

@@ -1,9 +1,8 @@
-"""Expressions of short answers, compared by math-verify (SymPy) in a process that can be ended.
+"""Expressions of short answers, compared by math-verify (SymPy) in a process that can be killed.
 
-A model may write 9^{9^{9^9}}. The limit is on processor time, not on the clock, so that a busy machine gives the same
-verdicts; a process that neither answers nor works is ended after WAIT_S. Run as a program, this file is that process:
-a JSON line in, a JSON line out. [text, gold] asks for true or false; [text] for what math-verify reads in a text, or
-null.
+A model may write 9^{9^{9^9}}. The limit is on processor time, not wall time, so that a busy machine gives the same
+verdicts; a process that neither answers nor works is killed after WAIT_S. Run as a program, this file is that process:
+a JSON line in, a JSON line out. [text, gold] returns true or false; [text] what math-verify reads in a text, or null.
 """
 
 import atexit
@@ -25,7 +24,7 @@ STYLED = r"\\(?:text|mathrm|mbox|textbf|textit|textnormal|textrm)"
 
 
 def is_maths(answer: str) -> bool:
-    """Whether an answer is an expression, not words, so that letters are variables."""
+    """Whether an answer is an expression, whose letters are variables, not words."""
     bare = re.sub(rf"(?:{STYLED}|\\begin|\\end)\{{[^{{}}]*\}}|\\[a-zA-Z]+", " ", answer)
     words = re.findall(r"[^\W\d_]{2,}", bare)
     return (
@@ -40,10 +39,10 @@ _lock = threading.Lock()
 
 @functools.lru_cache(maxsize=100_000)
 def ask(*question: str) -> Any:
-    """What math-verify says: of two expressions whether they are equal, of a text which answer it takes from it.
+    """Whether two expressions are equal by math-verify; for one text, the answer that it reads there.
 
-    That is its last formula or number, preferably after "answer". None also where the process needs more than COMPARE_S
-    of work or too much memory.
+    That is the last formula or number, preferably after "answer". None also if the process needs more than COMPARE_S
+    of processor time or too much memory.
     """
     with _lock:
         mine = [pair for pair in _idle if pair[0] == os.getpid() and pair[1].poll() is None]
@@ -113,7 +112,7 @@ def serve() -> None:
     def tell(answer: Any) -> None:
         print(json.dumps([answer]), file=out, flush=True)
 
-    answer(math_verify, kinds, "x+1", "1+x")  # builds the parser, whose time counts for no question
+    answer(math_verify, kinds, "x+1", "1+x")  # builds the parser, outside the time of any question
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
     tell("ready")
     for line in sys.stdin:
@@ -124,19 +123,23 @@ def serve() -> None:
         tell(result)
 
 
-def answer(library: Any, kinds: list, given: str, wanted: str | None = None) -> bool | str | None:
+def answer(library: Any, kinds: list, text: str, gold: str | None = None) -> bool | str | None:
     """Whether two expressions are equal; for one text, the answer that the library reads in it."""
-    if wanted is None:
-        parsed = library.parse(given, kinds, parsing_timeout=None, extraction_mode="first_match")
+    if gold is None:
+        parsed = library.parse(text, kinds, parsing_timeout=None, extraction_mode="first_match")
         return next((reading for reading in reversed(parsed) if isinstance(reading, str) and reading), None)
-    sides = [library.parse(f"${side}$", kinds, parsing_timeout=None) for side in (given, wanted)]
-    given_, wanted_ = ([with_i(reading) for reading in side] for side in sides)
+    sides = [library.parse(f"${side}$", kinds, parsing_timeout=None) for side in (text, gold)]
+    text_readings, gold_readings = ([with_i(reading) for reading in side] for side in sides)
     # Equal numbers agree to 12 digits.
-    return bool(library.verify(wanted_, given_, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None))
+    return bool(
+        library.verify(
+            gold_readings, text_readings, float_rounding=12, allow_set_relation_comp=True, timeout_seconds=None
+        )
+    )
 
 
 def with_i(parsed: Any) -> Any:
-    """An expression whose letter i is the imaginary unit; no short answer that we know uses it as a variable."""
+    """An expression with the letter i as the imaginary unit; no known short answer uses it as a variable."""
     if isinstance(parsed, str):
         return parsed
     import sympy

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from w2s.store.records import Example
 
 LONGEST_PROGRAM = 100_000  # characters; no question here has a longer answer
-warnings.filterwarnings("ignore", module="<program>")  # models' programs, which nobody will fix
+warnings.filterwarnings("ignore", module="<program>")  # invalid escapes in models' programs
 FENCE = re.compile(r"`{3,}|~{3,}")
 # Ends a text where no stop sequence was set: a chat template's tokens, the markers of few-shot prompts, a fence.
 TOKEN = r"<[|｜][^<>\n]{1,40}[|｜]>|</?s>|<(?:eos|bos|pad|(?:end|start)_of_turn)>|\[/?(?:DONE|END|EOS|INST|PYTHON)\]"
@@ -34,7 +34,7 @@ class Budget:
         self.times, self.characters = 200, 5 * LONGEST_PROGRAM
 
     def fault(self, lines: Sequence[str]) -> int | None:
-        """The line (from 0) in which this stops being Python; None where it is Python, -1 where that is unknown."""
+        """The line (from 0) in which this stops being Python; None if it is Python, -1 if that is unknown."""
         code = "\n".join(lines)
         self.times, self.characters = self.times - 1, self.characters - len(code)
         if min(self.times, self.characters) < 0:
@@ -51,8 +51,8 @@ class Budget:
 def extract_program(example: Example, text: str) -> str:
     """The whole program in a model's text, with the imports and functions of the prompt.
 
-    Of several definitions of the function the last complete one counts. Where there is none, the text, or a fenced
-    block of it, continues the prompt. A text without a program is returned in a form that does not run.
+    Of several definitions of the function the last complete one counts. If there is none, the text, or a fenced block
+    of it, continues the prompt. A text without a program is returned in a form that does not run.
     """
     entry = re.escape(str(example.meta.get("entry_point") or "")) or r"\w+"
     defines = re.compile(rf"(?:(?:async[ \t]+def|def|class)[ \t]+{entry}\b|{entry}[ \t]*(?::[^=\n]*)?=(?!=))")
@@ -69,7 +69,7 @@ def extract_program(example: Example, text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without byte order mark, other systems' line ends, a draft before the answer, and tokens after it."""
+    """The text without a byte order mark, carriage returns, a draft before the answer, and tokens after it."""
     text = text[: 4 * LONGEST_PROGRAM].replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     text = ONE_LINE.sub(r"\1\n", text)
     answer = DRAFT_END.split(text)[-1]
@@ -112,7 +112,7 @@ def around(lines: list[str], start: int, at: int, budget: Budget) -> str:
 
 
 def cut(lines: list[str], least: int, budget: Budget) -> tuple[list[str], int]:
-    """(the longest Python program in the first lines, or [] where it has fewer than `least`; the line at fault)."""
+    """(the longest Python program in the first lines, or [] if it has fewer than `least`; the line at fault)."""
     while True:
         fault = budget.fault(lines)
         if fault is None:
@@ -155,7 +155,7 @@ def continue_prompt(prompt: str, lines: list[str], budget: Budget) -> str:
 
 
 def with_others(program: str, lines: Sequence[str], defines: re.Pattern, budget: Budget) -> str:
-    """The program, below those other blocks of the text that define what it uses but does not define."""
+    """The program, below the other blocks of the text that define names it uses but does not define."""
     missing = names(program)[1]
     for block in reversed(list(blocks(lines))) if missing else ():
         code = textwrap.dedent(block)
@@ -200,7 +200,7 @@ def remove_prose(program: str) -> str:
         said = node.value if isinstance(node, ast.Expr) else None
         if isinstance(node, ast.AnnAssign) and node.value is None:
             said = node.annotation
-        if node in first or (said and all(isinstance(one, SPOKEN) for one in ast.walk(said))):
+        if node in first or (said and all(isinstance(part, SPOKEN) for part in ast.walk(said))):
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "\n".join([*map(ast.unparse, first), *lines])
 

@@ -24,7 +24,7 @@ DEEPEST = 4  # nested brackets; each level makes a value up to five times as lar
 
 
 def find_entry(example: Example) -> str:
-    """The function that a program must define: the one that the example names, else the last in the prompt."""
+    """The function that a program must define: named by the example, or else the last in the prompt."""
     named = str(example.meta.get("entry_point") or "")
     defined = re.findall(r"^(?:async\s+)?def\s+(\w+)", example.prompt, re.MULTILINE)
     called = re.findall(r"\bassert\s+(\w+)\(", example.prompt)
@@ -53,7 +53,7 @@ def shown_calls(example: Example) -> list[tuple[Arguments, tuple]]:
         if not call or re.search(r"\bdef\s+$", before) or not isinstance(call[0], ast.Call) or call[0].keywords:
             continue
         try:
-            arguments = [literal(one) for one in call[0].args]
+            arguments = [literal(node) for node in call[0].args]
             coded = str(encode(arguments))
         except (*UNREADABLE, NotPlain):
             continue
@@ -67,7 +67,7 @@ def shown_calls(example: Example) -> list[tuple[Arguments, tuple]]:
 
 
 def result_after(text: str, doctest: bool) -> tuple:
-    """(expected,) after a call: on its line, or below it in a doctest; () where there is none."""
+    """(expected,) after a call: on its line, or below it in a doctest; () if there is none."""
     line = RELATION.match(text)
     found = leading_literal(text[line.end() :]) if line and text[: line.end()].count("\n") < 2 else ()
     if not found and doctest:
@@ -77,7 +77,7 @@ def result_after(text: str, doctest: bool) -> tuple:
 
 
 def leading_literal(text: str) -> tuple:
-    """(value,) of the longest literal at the start of `text`; () where there is none."""
+    """(value,) of the longest literal at the start of `text`; () if there is none."""
     text = re.split(r"\n\s*(?:\n|>>>)", text[:LONGEST_RESULT].lstrip(" \t"))[0]
     if said := re.match(r"true\b|false\b", text):
         return (said[0] == "true",)
@@ -104,7 +104,7 @@ def leading_literal(text: str) -> tuple:
 
 def inputs_and_outputs(example: Example) -> Iterator[tuple[Arguments, Any]]:
     """Examples in prose, for functions whose signature is in the prompt: every argument by name, then the output."""
-    names = [one.arg for one in parameters(example.prompt, find_entry(example))]
+    names = [parameter.arg for parameter in parameters(example.prompt, find_entry(example))]
     for part in re.split(r"\b(?:[Ii]nputs?\s*:|For\b)", example.prompt)[1:] if names else ():
         given, *rest = re.split(r"(?i)\b(?:output|result|return)s?\b", part, maxsplit=1)
         written = [re.search(rf"\b{re.escape(name)}\s*[=:]\s*", given) for name in names]
@@ -125,7 +125,7 @@ def expression(text: str) -> ast.expr | None:
 
 
 def parameters(source: str, entry: str) -> list[ast.arg]:
-    """The required parameters of the function `entry` in `source`; [] where it is not there."""
+    """The required parameters of the function `entry` in `source`; [] if it is not defined there."""
     for text in (source, source.rstrip() + "\n    pass\n"):
         try:
             tree = ast.parse(text, "<program>")
@@ -228,7 +228,7 @@ def changed_sequence(value: Any, rng: random.Random) -> Any:
 
 
 def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> list[Arguments]:
-    """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] where one is not known."""
+    """Arguments for annotations such as int, list[str] or Optional[Tuple[int, ...]]; [] if any is unknown."""
     rng = random.Random(seed)
     depths = [itertools.accumulate((sign == "[") - (sign == "]") for sign in str(hint)) for hint in hints]
     if any(max(depth, default=0) > DEEPEST for depth in depths):  # models repeat themselves: list[list[list[...
@@ -241,7 +241,7 @@ def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> l
 
 
 def typed(hint: ast.expr, rng: random.Random) -> Any:
-    """A value of the type that an annotation names. ValueError where it is not known."""
+    """A value of the type that an annotation names. ValueError for an unknown type."""
     if isinstance(hint, ast.BinOp):
         return typed(hint.left, rng)
     name = ast.unparse(hint.value if isinstance(hint, ast.Subscript) else hint).rpartition(".")[2].lower()
@@ -267,7 +267,7 @@ def typed(hint: ast.expr, rng: random.Random) -> Any:
 
 
 def calls_for(example: Example, programs: Sequence[str], *, count: int = 32) -> tuple[list[Arguments], list[Arguments]]:
-    """(certain, generated) argument lists on which programs are compared; both empty where no types are known.
+    """(certain, generated) argument lists on which programs are compared; both empty if no types are known.
 
     The prompt's own calls, and inputs generated from them; without such calls, inputs generated from the annotations of
     the prompt's function, or of the most frequent signature among `programs` (their order does not matter).

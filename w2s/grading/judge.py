@@ -1,6 +1,6 @@
 """(Example, Gold, text) -> right, wrong or could not be judged.
 
-Code is judged in two sandboxed processes that see nothing of each other: one runs the program and gets calls, the other
+Code is judged in two sandboxed processes hidden from each other: one runs the program and gets calls, the other
 holds the tests or, for lists of inputs, the rules of comparison. Only plain data passes between them, unread by this
 process, and every comparison is made on the side of the tests, so a program can be judged right only for values that
 are right. Both have the same limits.
@@ -34,8 +34,8 @@ BROKEN_TEST = ("NameError", "SyntaxError", "ImportError", "ModuleNotFoundError",
 def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> Verdict:
     """Whether `text`, a model's answer to `example`, is right, and a status: "judged", or what went wrong.
 
-    limits: of a program (its time is never less than four times the reference's own). BadInput where programs cannot be
-    run safely on this machine and nobody accepted the risk.
+    limits: for a program (its time is at least four times the reference's own). BadInput if programs cannot be run
+    safely on this machine and limits.allow_unsandboxed is false.
     """
     if example.id != gold.id:
         raise ValueError(f"example {example.id} is graded with the gold of {gold.id}")
@@ -63,7 +63,7 @@ def grade(example: Example, gold: Gold, text: str, limits: Limits = LIMITS) -> V
 
 
 def missing_library(program: str, status: str, limits: Limits) -> str | None:
-    """The library that a program could not import, where that is not the program's fault."""
+    """The library that a program could not import because the sandbox lacks it, or None."""
     if not status.startswith(("exception: ImportError", "exception: ModuleNotFoundError")):
         return None
     used = [name for name in LIBRARIES if re.search(rf"^\s*(?:import|from)\b.*\b{name}\b", program, re.MULTILINE)]
@@ -108,7 +108,7 @@ def make_tests(tests: dict) -> tuple[str, str]:
 
 def judge_tests(program: str, tests: str, setup: str, limits: Limits) -> Verdict:
     """Run the test program in a sandbox of its own; its calls go to `program` in another."""
-    # The setup may make objects of the program; they stay there and are passed back by number.
+    # The setup may create objects in the program's process; they stay there and are passed by number.
     with open_program(f"{program}\n{setup}", limits, keep_objects=True) as candidate:
         if candidate.ended:
             return False, str(candidate.ended)
@@ -147,7 +147,7 @@ def judge_inputs(program: str, gold: Gold, limits: Limits) -> Verdict:
 
 
 def encode_inputs(tests: dict) -> bytes:
-    """The order to make the calls of tests of kind inputs, whose arguments are in the sandbox's coding already."""
+    """The body of an order to make the calls of tests of kind inputs, whose arguments are already encoded."""
     calls = (*tests["base"], *tests["plus"])
     return json.dumps([[tests["entry_point"], coded, {}, False] for coded in calls]).encode()
 
@@ -155,8 +155,8 @@ def encode_inputs(tests: dict) -> bytes:
 def reference_replies(gold: Gold, limits: Limits) -> tuple[Sequence[Reply] | str, float]:
     """(a Reply for each input, seconds) from the reference program in its own sandbox; cached for the session.
 
-    In place of the replies stands a reason where the reference fails: then nothing can be judged by it. Single results
-    that are too large to pass on (one of Mbpp/255 has 120 million numbers) are left out.
+    If the reference fails, a reason replaces the replies, and nothing can be judged by it. Single results too large to
+    pass on (one of Mbpp/255 has 120 million numbers) are left out.
     """
     tests = gold.tests[0]
     key = hashlib.sha256(json.dumps([gold.answer, tests]).encode()).digest()

@@ -1,7 +1,7 @@
 """Numbers in short answers: exactly, with their unit.
 
-The rules of equality where opinions differ: a unit that only one of two answers names is ignored; "50%" is 50 (the
-question may ask for percents) and 1/2; a decimal is exact, so 0.33 is not 1/3, but six digits of a fraction that no
+The rules of equality where conventions differ: a unit that only one of two answers names is ignored; "50%" equals 50
+(the question may ask for percent) and 1/2; a decimal is exact, so 0.33 is not 1/3, but six digits of a fraction that no
 decimal equals stand for it.
 """
 
@@ -35,7 +35,7 @@ Quantity = tuple[Fraction, str]  # a number and its unit, "" where none is named
 
 
 def read_quantity(answer: str) -> Quantity | None:
-    r"""The exact number in an answer, and its unit; None where the answer is no number.
+    r"""The exact number in an answer, and its unit; None if the answer is not a number.
 
     1,234.50, $3, 7 apples, 2 1/2, \frac{3}{4}, 50\% and 1e3 are numbers.
     """
@@ -96,18 +96,18 @@ def with_point(answer: str) -> str:
     return answer.replace(",", ".") if len(answer) <= LONGEST and DECIMAL_COMMA.fullmatch(answer) else answer
 
 
-def same_quantity(given: Quantity, wanted: Quantity) -> bool:
-    """Equal, or equal after converting units; beside a number without a unit a percent is itself or its hundredth."""
-    (one, unit), (other, wanted_unit) = given, wanted
-    if unit == wanted_unit:
+def same_quantity(answer: Quantity, gold: Quantity) -> bool:
+    """Equal, or equal after converting units; beside a number without a unit, a percentage p equals p or p/100."""
+    (one, unit), (other, gold_unit) = answer, gold
+    if unit == gold_unit:
         return same_number(one, other)
-    if not unit or not wanted_unit:
-        parts = (unit + wanted_unit == "%") * [(one / 100, other) if unit else (one, other / 100)]
+    if not unit or not gold_unit:
+        parts = (unit + gold_unit == "%") * [(one / 100, other) if unit else (one, other / 100)]
         return same_number(one, other) or any(same_number(a, b) for a, b in parts)
-    known, known_wanted = read_unit(unit), read_unit(wanted_unit)
-    if known and known_wanted:
-        return known[1] == known_wanted[1] and same_number(one * known[0], other * known_wanted[0])
-    return same_number(one, other) and not (known or known_wanted) and bool(things(unit) & things(wanted_unit))
+    known, known_gold = read_unit(unit), read_unit(gold_unit)
+    if known and known_gold:
+        return known[1] == known_gold[1] and same_number(one * known[0], other * known_gold[0])
+    return same_number(one, other) and not (known or known_gold) and bool(things(unit) & things(gold_unit))
 
 
 def same_number(one: Fraction, other: Fraction) -> bool:
@@ -142,7 +142,7 @@ UNITS = {
 
 
 def read_unit(text: str) -> tuple[Fraction, str] | None:
-    """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None where it is unknown."""
+    """(factor, dimension) of a unit: km, square feet, cm^2, km/h, miles per hour; None if it is unknown."""
     text = re.sub(r"\s*\bper\b\s*|\s*/\s*", "/", text.casefold().strip(" ."))
     factor, dimensions = Fraction(1), []
     for at, part in enumerate(text.split("/")):

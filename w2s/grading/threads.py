@@ -24,7 +24,7 @@ def map_rows(
     """`work(*row, limits)` of each row, in order, as many rows at a time as there are cores.
 
     A row begins with its Example. After each row `keep(position, result)` and `progress(done, all)` are called, one
-    at a time. BadInput, before the first row, where programs cannot be run safely.
+    at a time. BadInput, before the first row, if programs cannot be run safely.
     """
     if any(row[0].task == "code" for row in rows):
         try:

@@ -24,7 +24,7 @@ class Share(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """How often all members fail at once: measured, and what a Gaussian copula with one correlation says."""
+    """How often all members fail at once: measured, and by a Gaussian copula with one correlation."""
 
     measured: Share
     copula: float
@@ -32,10 +32,10 @@ class Tail(NamedTuple):
 
 
 def all_wrong(right_MN: np.ndarray) -> Share:
-    """The share of questions to which no member is right at all, with its exact interval (Clopper and Pearson 1934).
+    """The share of questions on which no member is right at all, with its exact interval (Clopper and Pearson 1934).
 
     A method that takes one of the given answers is right on at most 1 - this share: at most 1 - low of the population
-    with 97.5% confidence. Questions of which nothing is known are left out; a member that was not asked is not right.
+    with 97.5% confidence. Questions without known rightness are left out; a member that was not asked is not right.
     """
     right_MN = np.asarray(right_MN, dtype=np.float64)
     known_N = np.isfinite(right_MN).any(0)
@@ -47,7 +47,7 @@ def all_wrong(right_MN: np.ndarray) -> Share:
 
 
 def clopper_pearson(count: int, n: int) -> tuple[float, float]:
-    """The exact 95% interval of a rate, `count` of n: covers at least 95% whatever the rate is."""
+    """The exact 95% interval of a rate, `count` of n: its coverage is at least 95% for any rate."""
     if n < 1:
         raise ValueError("an empty set has no rate")
     low = special.betaincinv(count, n - count + 1, 0.025) if count else 0.0
@@ -60,15 +60,15 @@ def copula_floor(error: float, rho: float) -> float:
 
     arXiv 2602.08003. `error` is each voter's, above 0 and below 1/2; `rho` from 0 to 1 correlates the latent normal
     variables of any two voters (each errs where its own falls below Φ⁻¹(error)). Independent voters have no floor: 0.
-    It stands on two guesses, normal latent variables and one correlation: `joint_tail` says how far to trust them.
+    It rests on two assumptions, normal latent variables and one correlation: `joint_tail` shows how far to trust them.
     """
     return float(special.ndtr(special.ndtri(error) / np.sqrt(rho))) if rho > 0 else 0.0
 
 
 def copula_curve(error: float, rho: float, sizes: list[int] | np.ndarray) -> np.ndarray:
-    """The error of a binary majority of so many equally correlated voters each, a tie counted half.
+    """error_S of a binary majority of equally correlated voters, by number of voters in `sizes`; a tie counts half.
 
-    As `copula_floor`, to which it falls: given the common factor, the voters err independently.
+    It falls to `copula_floor`, with the same assumptions: given the common factor, the voters err independently.
     """
     sizes_S1 = np.asarray(sizes, dtype=np.float64)[:, None]
     wrong_G = _given_factor(np.array([error]), rho)[0]
@@ -78,10 +78,10 @@ def copula_curve(error: float, rho: float, sizes: list[int] | np.ndarray) -> np.
 
 
 def tetrachoric(wrong_RN: np.ndarray) -> np.ndarray:
-    """rho_RR, -1 to 1: the latent correlation of each two members' errors (Pearson 1900), 1 on the diagonal.
+    """rho_RR, -1 to 1: the latent correlation of each pair of members' errors (Pearson 1900), 1 on the diagonal.
 
-    The one at which two standard normals fall below both members' thresholds Φ⁻¹(error) as often as both were seen to
-    fail. NaN for a member that never fails, or always.
+    At this correlation two standard normals fall below both members' thresholds Φ⁻¹(error) as often as both members
+    fail. NaN for a member that never or always fails.
     """
     fails_RN = failed(wrong_RN)
     error_R, both_RR = fails_RN.mean(1), fails_RN @ fails_RN.T / fails_RN.shape[1]
@@ -98,7 +98,7 @@ def tetrachoric(wrong_RN: np.ndarray) -> np.ndarray:
 
 
 def mean_correlation(wrong_RN: np.ndarray) -> float:
-    """The mean latent correlation over the pairs (`tetrachoric`); 0 where there is no pair that has one."""
+    """The mean latent correlation over the pairs (`tetrachoric`); 0 if no pair has one."""
     rho_RR = tetrachoric(wrong_RN)
     pairs = rho_RR[np.triu_indices(len(rho_RR), 1)]
     return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else 0.0
@@ -107,9 +107,9 @@ def mean_correlation(wrong_RN: np.ndarray) -> float:
 def joint_tail(wrong_RN: np.ndarray) -> Tail:
     """How often all fail at once, beside a Gaussian copula with each member's own error and the mean correlation.
 
-    Where the copula's share lies below the measured interval it underprices the joint tail: some questions are beyond
-    every member in a way that correlations of pairs do not tell, and `copula_floor` is then too hopeful. Real pools lie
-    on either side.
+    If the copula's share lies below the measured interval, it underestimates the joint tail: some questions defeat
+    every member in a way that pairwise correlations do not show, and `copula_floor` is then too optimistic. Real pools
+    lie on either side.
     """
     fails_RN = failed(wrong_RN)
     rho = min(max(mean_correlation(fails_RN), 0.0), 1.0)

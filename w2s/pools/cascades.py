@@ -1,6 +1,6 @@
-"""Cascades: cheap members answer first, and a dear one is asked only where they cannot be trusted.
+"""Cascades: cheap members answer first, and an expensive one is asked only where they cannot be trusted.
 
-What they are trusted by needs no gold: agreement among their samples (`consistency`), or the examples in a programming
+Trust needs no gold: it comes from agreement among their samples (`consistency`), or from the examples in a programming
 task's docstring (`checked`). The cascade with a learned scorer is `frugal`.
 """
 
@@ -34,17 +34,17 @@ def consistency(
 ) -> Fitted:
     """Consistency cascade: the weak samples' vote where they agree, else the strong members' vote.
 
-    Mixtures of thought (Yue et al., arXiv 2310.03094). `weak` and `strong` name models, a model being what stands
-    before '#' in a member's name (a prompt kind); wildcards are allowed. The agreement is, by vote, the share of the
+    Mixtures of thought (Yue et al., arXiv 2310.03094). `weak` and `strong` name models, a model being the part of a
+    member's name before '#' (a prompt kind); wildcards are allowed. The agreement is, by vote, the share of the
     weak samples that gave the most frequent answer; by verification, the share of the weak models whose own most
     frequent answer is that of most models (with two: they are the same, or not). Abstentions are part of the whole
-    unless `abstentions` is false; `samples` takes only the first so many of each weak model. Where no weak sample
-    answers, the strong ones are always asked, and the weak vote stands where no strong one answers.
+    unless `abstentions` is false; `samples`: use only this many samples of each weak model, the first ones. Where no
+    weak sample answers, the strong ones are always asked, and the weak vote stands where no strong one answers.
 
     Every distinct agreement of the fit questions is a threshold and a point. The default point is the one with the
     least escalation whose accuracy is within `tolerance` (0 to 1) of the best; with `escalate` (0 to 1), the most
-    accurate one that escalates at most this share of the fit questions. Left out, `strong` is the most accurate model
-    and `weak` all models with more samples than it has.
+    accurate one that escalates at most this share of the fit questions. By default `strong` is the most accurate model
+    and `weak` all models with more samples than that.
     """
     if not (opinions.answer_MN >= 0).any() or not (truth.gold_N > -2).any():
         raise NotApplicable("it needs recorded answers and questions with gold")
@@ -52,7 +52,7 @@ def consistency(
     weak_M, strong_M = choose_sides(model_M, truth, weak, strong)
     weak_at = first_samples(opinions.members, model_M, np.flatnonzero(weak_M), samples)
     members = opinions.members[np.r_[weak_at, np.flatnonzero(strong_M)]]
-    # -1 marks the strong members; the others bear the number of their prompt kind.
+    # -1 marks the strong members; the others have the number of their prompt kind.
     kind_M = np.r_[np.unique(model_M[weak_at], return_inverse=True)[1], np.full(strong_M.sum(), -1)]
     meta = {"by": by, "abstentions": abstentions}
     known = truth.gold_N > -2
@@ -64,7 +64,7 @@ def consistency(
 
 
 def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """The shares of the votes that decided; paid for are all weak samples, and the strong ones where escalated."""
+    """The shares of the deciding votes; the cost is all weak samples, and the strong ones where escalated."""
     kind_M, threshold = fitted.arrays["kind_M"], fitted.arrays["threshold_P"][point]
     weak_NK, agreement_N, strong_NK = count_both(opinions, kind_M, fitted.meta)
     escalated_N = agreement_N < threshold
@@ -74,7 +74,7 @@ def apply_consistency(fitted: Fitted, opinions: Opinions, point: int) -> Decisio
 
 
 def count_both(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of the weak vote (N, K), agreement_N (0 to 1; -1 where no weak sample answered), shares of the strong."""
+    """(weak vote shares (N, K), agreement_N (0 to 1; -1 if no weak sample answered), strong vote shares (N, K))."""
     answer_MN, mask_NK = opinions.answer_MN, opinions.mask_NK
     if meta["by"] == "vote":
         weak_NK = count_votes(answer_MN[kind_M >= 0], mask_NK.shape[1])
@@ -84,14 +84,14 @@ def count_both(opinions: Opinions, kind_M: np.ndarray, meta: dict) -> tuple[np.n
         by_kind = [split_winners(count_NK) for count_NK in counts]
         weak_NK = np.sum(by_kind, axis=0)
         voters_N = len(by_kind) if meta["abstentions"] else sum(vote_NK.any(1) for vote_NK in by_kind)
-    # Sums in another order of the members differ by rounding, and a threshold is one of these very numbers.
+    # Sums in another order of the members differ by rounding, and the thresholds are among these numbers.
     agreement_N = np.round(weak_NK.max(1, initial=0) / np.maximum(voters_N, 1), 9)
     agreement_N = np.where(weak_NK.any(1), agreement_N, -1)
     return vote_shares(weak_NK), agreement_N, vote_shares(count_votes(answer_MN[kind_M < 0], mask_NK.shape[1]))
 
 
 def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -> Learned:
-    """threshold_P: the distinct agreements, and one above them all; escalated_P and accuracy_P (0 to 1) at each."""
+    """threshold_P: the distinct agreements, and a value above them all; escalated_P and accuracy_P, 0 to 1, at each."""
     weak_NK, agreement_N, strong_NK = votes
     strong_NK = np.where(strong_NK.any(1, keepdims=True), strong_NK, weak_NK)
     weak_N, strong_N = (rightness(Decision(~one_NK.any(1), one_NK), truth) for one_NK in (weak_NK, strong_NK))
@@ -105,7 +105,7 @@ def make_curve(votes: tuple[np.ndarray, np.ndarray, np.ndarray], truth: Truth) -
 
 
 def choose_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: float, escalate: float | None) -> int:
-    """The first point (they go from least to most escalated) that the target asks for."""
+    """The first point (from least to most escalated) that meets the target."""
     if escalate is None:
         return int(np.argmax(accuracy_P >= accuracy_P.max() - tolerance - 1e-12))
     allowed_P = escalated_P <= escalate + 1e-12
@@ -116,7 +116,7 @@ def choose_point(accuracy_P: np.ndarray, escalated_P: np.ndarray, tolerance: flo
 def choose_sides(
     model_M: np.ndarray, truth: Truth, weak: list[str] | None, strong: list[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """weak_M and strong_M. Raises BadInput for names that fit no model, NotApplicable where there is no default."""
+    """weak_M and strong_M. Raises BadInput for names that match no model, NotApplicable if there is no default."""
     models, count = np.unique(model_M, return_counts=True)
     if strong is None:
         right_M = mean_known(truth.right_MN)
@@ -138,7 +138,7 @@ def choose_sides(
 
 
 def find_members(option: str, patterns: Sequence[str], name_M: np.ndarray) -> np.ndarray:
-    """Which members the names or wildcards mean; one that means none is a BadInput."""
+    """Which members the names or wildcards match; one that matches none is a BadInput."""
     if not patterns:
         raise BadInput(f"{option}: no member is named")
     named_M = np.zeros(len(name_M), bool)
@@ -164,10 +164,10 @@ def first_samples(members: np.ndarray, model_M: np.ndarray, at: np.ndarray, samp
 
 
 def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None, length: Count = 3) -> Fitted:
-    """Test cascade for code: the first program that passes the visible checks, from cheap to dear; the last as it is.
+    """Test cascade for code: the first program to pass the visible checks, cheapest member first; else the last.
 
-    `order` names the members. Left out, it is the `length` most accurate members that have checks: from cheap to dear
-    by mean cost or, where no costs are recorded, from the least to the most accurate.
+    `order` names the members. By default, the `length` most accurate members that have checks, cheapest first by mean
+    cost or, if no costs are recorded, least accurate first.
     """
     if opinions.check_MN is None or not np.isfinite(opinions.check_MN).any():
         raise NotApplicable("no checks were recorded (does a program pass the examples in its task?)")
@@ -189,13 +189,13 @@ def checked(opinions: Opinions, truth: Truth, *, order: list[str] | None = None,
 
 
 def apply_checked(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """Whose program is taken, and who was asked: all up to it."""
+    """Whose program is taken, and who was asked: all members up to that one."""
     passed_MN = np.zeros(opinions.answer_MN.shape, bool) if opinions.check_MN is None else opinions.check_MN == 1
     return first_accepted(passed_MN, opinions.answer_MN)
 
 
 def first_accepted(accepted_MN: np.ndarray, answer_MN: np.ndarray) -> Decision:
-    """The first member whose answer is accepted; where none is, the last that answered. Members: cheap to dear."""
+    """The first member whose answer is accepted; if none is, the last that answered. Members: cheapest first."""
     answered_MN = (answer_MN != -1) & (answer_MN != NOT_ASKED)
     accepted_MN = accepted_MN & answered_MN
     size = len(answer_MN)

@@ -44,7 +44,7 @@ QUOTED = re.compile(rb'(?:[^"]++|(?<![^,\r\n])"(?:[^"]++|"")*+"(?=[,\r\n]|\Z))*+
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of known columns; `batches(names, size)` reads only these, so many rows at a time, cast to their types.
+    """Rows of known columns; `batches(names, size)` reads these columns, `size` rows at a time, cast to their types.
 
     unused: the names of further columns, which are not read.
     """
@@ -56,7 +56,7 @@ class Source:
 
 
 def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
-    """The table in a file. A file that is no table, is empty or lacks a required column is a BadInput."""
+    """The table in a file. A file that is not a table, is empty or lacks a required column is a BadInput."""
     if path.suffix in (".pkl", ".pickle", ".pt", ".joblib"):
         raise BadInput(f"{path}: pickles can run code when they are read; allowed: {' '.join(SUFFIXES)}")
     if not path.name.endswith(SUFFIXES):
@@ -89,9 +89,9 @@ def open_source(path: Path, types: dict[str, pa.DataType], required: Sequence[st
 def rows_source(
     name: str, rows: Iterable[Row], types: dict[str, pa.DataType], required: Sequence[str], problems: Problems
 ) -> Source:
-    """A table of rows, (where, mapping) each, kept as columns; values that cannot be read join the other `problems`.
+    """A table of rows, (where, mapping) each, kept as columns; values that cannot be read are added to `problems`.
 
-    All are raised together at the end of the rows.
+    All problems are raised together at the end of the rows.
     """
     remaining, parts, unused = iter(rows), [], ()
 
@@ -115,7 +115,7 @@ def rows_source(
 
 
 def frame_source(name: str, frame: pd.DataFrame, types: dict[str, pa.DataType], required: Sequence[str]) -> Source:
-    """A table in memory; its missing values are null, and its rows are checked as those of a file."""
+    """A DataFrame; its missing values are null, and its rows are checked like those of a file."""
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     for row in records:
         row |= {column: value.tolist() for column, value in row.items() if isinstance(value, np.ndarray)}
@@ -131,7 +131,7 @@ def records_source(
 
 
 def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
-    """A table in memory; texts of which few are distinct become codes."""
+    """A table in memory; columns with few distinct texts become codes."""
     for column in set(FEW).intersection(table.column_names):
         codes = table[column].combine_chunks().dictionary_encode()
         table = table.set_column(table.column_names.index(column), column, codes)
@@ -143,9 +143,9 @@ def table_source(name: str, table: pa.Table, unused: Iterable[str]) -> Source:
 
 
 def quick_table(path: Path, types: dict[str, pa.DataType], required: Sequence[str]) -> Source | None:
-    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None where anything in it is unusual.
+    """A plain .csv or .jsonl by Arrow's own readers, ten times as fast; None if anything in it is unusual.
 
-    Such a file is read row by row, which can say what is wrong and where, and knows more spellings.
+    An unusual file is read row by row, which can say what is wrong and where, and accepts more spellings.
     """
     try:
         if path.suffix == ".csv":
@@ -178,7 +178,7 @@ def csv_table(path: Path, header: list[str], types: dict[str, pa.DataType]) -> p
 
 
 def json_table(path: Path, some: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) -> pa.Table:
-    """By the kind of each column's first value in `some` rows; another kind further down is unusual."""
+    """Columns typed by their first value in `some` rows; a value of another type further down is unusual."""
     first = {name: value for row in reversed(some) for name, value in row.items() if value is not None}
     kinds = {bool: pa.bool_(), int: pa.int64()}
     schema = [(name, kinds.get(type(first.get(name)), kind)) for name, kind in types.items()]
@@ -189,7 +189,7 @@ def json_table(path: Path, some: Sequence[dict[str, Any]], types: dict[str, pa.D
 def as_type(name: str, column: pa.Array, kind: pa.DataType) -> pa.Array:
     """A column that Arrow read, cast to a type of ours; an ArrowException or a ValueError where that fails."""
     if column.type == pa.bool_() and kind != NUMBER:
-        raise ValueError("true is no text")
+        raise ValueError("true is not a text")
     if column.type == TEXT and kind in (TEXTS, NUMBERS):
         codes = column.dictionary_encode()
         lists = [parse_value("", name, text, kind) for text in codes.dictionary.to_pylist()]
@@ -269,7 +269,7 @@ def as_fixed_width(texts: pa.StringArray) -> np.ndarray:
 
 
 def as_tuples(lists: pa.ListArray) -> np.ndarray:
-    """Lists of texts as an object array of tuples; equal ones are one object."""
+    """Lists of texts as an object array of tuples; equal tuples are one object."""
     tuples, seen = np.empty(len(lists), object), {}
     for start in range(0, len(lists), BATCH_ROWS):
         part = lists.slice(start, BATCH_ROWS)
@@ -286,9 +286,9 @@ def as_tuples(lists: pa.ListArray) -> np.ndarray:
 
 
 def as_indices(texts: Sequence[str]) -> np.ndarray:
-    """The whole number that each text is, -9 where it is none; one more at the end, -9, for code -1.
+    """Each text as a whole number, -9 if it is none; then another -9, for code -1.
 
-    Where a column of whole numbers has gaps, pandas writes 1.0 for 1.
+    If a column of whole numbers has gaps, pandas writes 1.0 for 1.
     """
     whole = [(text or "").removesuffix(".0") for text in [*texts, ""]]
     return np.array([int(t) if t.isascii() and t.isdigit() and len(t) < 5 else -9 for t in whole], np.int16)

@@ -1,4 +1,4 @@
-"""Members' confidences as ranks among their own: scales differ from member to member."""
+"""Members' confidences as ranks among their own confidences: scales differ from member to member."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from w2s.pools.records import Opinions
 
 
 def confidence(opinions: Opinions) -> np.ndarray | None:
-    """score_MN or, where that was not recorded, the recorded probability of the answer that was given."""
+    """score_MN or, if that was not recorded, the recorded probability of the given answer; None without either."""
     if opinions.score_MN is not None or opinions.probs_MNK is None:
         return opinions.score_MN
     place_MN1 = np.maximum(opinions.answer_MN, 0)[:, :, None].astype(int)
@@ -15,8 +15,8 @@ def confidence(opinions: Opinions) -> np.ndarray | None:
 
 
 def fit_quantiles(score_MN: np.ndarray, size: int) -> np.ndarray:
-    """quantiles_MQ: `size` quantiles of each member's scores, those that are NaN left out."""
-    # The quantiles of nothing are NaN, and a warning: a member without any score here has rank 0 anyway.
+    """quantiles_MQ: `size` quantiles of each member's scores, without NaN."""
+    # Quantiles of nothing are NaN, with a warning: a member without any score here has rank 0 anyway.
     score_MN = np.where(np.isfinite(score_MN).any(1, keepdims=True), score_MN, 0)
     return np.nanquantile(score_MN, np.linspace(0, 1, size), axis=1).T
 

@@ -10,7 +10,7 @@ EVERYONE = "all agree"  # stands for a member in `find_suspicious`
 
 
 def pool_notes(opinions: Opinions, truth: Truth) -> list[str]:
-    """One sentence for each thing to know: abstentions, gaps, missing gold, flags against gold, suspicious labels."""
+    """One sentence per finding: abstentions, gaps, missing gold, flags against gold, suspicious labels."""
     notes = [*answer_notes(opinions), *truth_notes(opinions, truth)]
     if opinions.cost_MN is not None and (gaps := np.isnan(opinions.cost_MN) & (opinions.answer_MN != NOT_ASKED)).any():
         notes.append(f"{gaps.sum():,} answers have no cost: their member's mean stands in (--costs gives prices)")
@@ -76,9 +76,9 @@ def find_suspicious(opinions: Opinions, truth: Truth) -> list[tuple[str, str, fl
     The exact binomial test of right answers among n, one-sided, at LEVEL over all members and groups together
     (Bonferroni); chance is the mean of 1/candidates. Abstentions do not count. Where three or more members agree, that
     answer is one more member, named EVERYONE, whose chance is at least a half: models may share an error, but not
-    on most of what they agree on. Only questions with choices are tested: of others, nobody knows the chance.
+    on most of what they agree on. Only questions with choices are tested: for others the chance is unknown.
 
-    A model can truly be below chance, and flipped labels of a task on which all are near chance show nothing.
+    A model can truly be below chance, and flipped labels stay hidden in a task on which all are near chance.
     """
     answer_MN, right_MN = opinions.answer_MN, truth.right_MN
     groups, group_N = np.unique(opinions.group_N, return_inverse=True)
@@ -106,7 +106,7 @@ def find_suspicious(opinions: Opinions, truth: Truth) -> list[tuple[str, str, fl
 def choice_questions(opinions: Opinions, truth: Truth, group_N: np.ndarray, groups: int) -> np.ndarray:
     """Which questions are in groups that offer choices.
 
-    The candidates of an open question are the answers to it, so each was given by some member, and gold may be missing.
+    The candidates of an open question are its answers, so each was given by some member, and gold may be missing.
     """
     given_N = np.zeros(len(group_N), np.int32)
     for k in range(int(opinions.count_N.max(initial=0))):

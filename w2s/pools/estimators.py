@@ -1,9 +1,9 @@
 """Estimators: how likely each member is to be right on a question, from the question alone.
 
 An estimator is a pair of functions: `learn(what_N, target_MN, *, options) -> arrays` and
-`estimate(arrays, what_N) -> target_MN`. what_N says what is known of each question: features_ND with rows of norm 1, or
-group_N. target_MN is 0 to 1, NaN where unknown; every member has a known value. All estimates lie between 0 and 1 and
-are drawn towards the member's mean, because what a few questions show of a model is mostly luck.
+`estimate(arrays, what_N) -> target_MN`. what_N describes each question: features_ND with rows of norm 1, or group_N.
+target_MN is 0 to 1, NaN where unknown; every member has a known value. All estimates lie between 0 and 1 and are
+shrunk towards the member's mean, because results on a few questions are mostly luck.
 """
 
 import numpy as np
@@ -22,9 +22,9 @@ def learn_neighbours(features_ND: np.ndarray, target_MN: np.ndarray, *, neighbou
 
 
 def estimate_neighbours(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
-    """Mean over the nearest, at most a fifth of all, weighed by cosine, with `prior` questions of mean quality."""
+    """Mean over the nearest, at most a fifth of all, weighted by cosine, with `prior` questions of mean quality."""
     neighbour_ND, right_NM = arrays["neighbour_ND"], arrays["right_NM"]
-    # Of a small set a fixed number would be nearly all.
+    # A fixed number would be nearly all of a small set.
     count, prior = max(1, min(int(arrays["nearest"][0]), len(neighbour_ND) // 5)), arrays["nearest"][1]
     known_NM = np.isfinite(right_NM)
     right_NM = np.where(known_NM, right_NM, 0)
@@ -43,7 +43,7 @@ def estimate_neighbours(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
 
 
 def learn_groups(group_N: np.ndarray, target_MN: np.ndarray, *, prior: float) -> Learned:
-    """right_GM: the mean of each group with `prior` questions of mean quality; mean_M for groups that are new."""
+    """right_GM: the mean of each group with `prior` questions of mean quality; mean_M for new groups."""
     group_G, at_N = np.unique(group_N, return_inverse=True)
     of_NG = np.eye(len(group_G))[at_N]
     mean_M = np.nanmean(target_MN, axis=1)
@@ -70,13 +70,13 @@ def estimate_logistic(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
 def learn_factors(features_ND: np.ndarray, target_MN: np.ndarray, *, rank: int, penalty: float) -> Learned:
     """As `learn_logistic`, with member vectors v_m of length `rank`: logit = v_m · (W q) + b_m (25 steps of L-BFGS).
 
-    It starts from the best approximation of that rank of the separate regressions, so no random start has a say. The
-    penalty is times √N: the ridge on both factors is one on the singular values of their product, and the largest of
+    It starts from the best approximation of that rank of the separate regressions, without a random start. The penalty
+    is multiplied by √N: the ridge on both factors acts on the singular values of their product, and the largest one of
     pure noise grows like √N.
     """
     penalty *= np.sqrt(len(features_ND))
     rank = min(rank, len(target_MN), features_ND.shape[1])
-    centre_D = features_ND.mean(0)  # otherwise the bias and the questions' common direction say the same
+    centre_D = features_ND.mean(0)  # else the bias and the questions' common direction are redundant
     features_ND = (features_ND - centre_D).astype(np.float32)
     known_NM = np.isfinite(target_MN.T)
     right_NM = np.where(known_NM, target_MN.T, 0).astype(np.float32)
@@ -119,7 +119,7 @@ def estimate_factors(arrays: Learned, features_ND: np.ndarray) -> np.ndarray:
 
 
 def learn_linear(features_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> Learned:
-    """Ridge regression of each member's costs; estimates stay between the least and the most that was seen of it.
+    """Ridge regression of each member's costs; estimates stay between its lowest and highest known value.
 
     Targets may have any scale here; an unknown one counts as the member's mean.
     """

@@ -1,7 +1,7 @@
 """Prompts as numbers: TF-IDF of words, then a truncated SVD (latent semantic analysis).
 
-All that is learned is a few plain arrays. A sentence encoder's features (`models.encode`) replace them where there are
-any: `Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
+All that is learned is a few plain arrays. A sentence encoder's features (`models.encode`), if any, replace them:
+`Opinions.features_ND`. Either way rows have norm 1, so that a product is a cosine.
 """
 
 import functools
@@ -20,36 +20,36 @@ WORD = r"(?u)[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
 
 
 def features_of(arrays: Learned, prompt_N: Sequence[str]) -> np.ndarray:
-    """features_ND (float32) of prompts: rows of norm 1, or 0 where none of the words is known."""
+    """features_ND (float32) of prompts: rows of norm 1, or 0 if none of the words is known."""
     weights_NB = weigh(count_words(tuple(prompt_N)), arrays["idf_B"])
     return unit(weights_NB @ arrays["components_BD"])
 
 
 def fit_described(opinions: Opinions, *, dimensions: int, seed: int) -> Learned:
-    """What `described` needs: nothing where the opinions bring features of their own, else `fit_features`."""
+    """The arrays that `described` needs: none if the opinions have their own features, else `fit_features`."""
     if opinions.features_ND is not None:
         return {}
     return dict(fit_features(tuple(opinions.prompt_N), dimensions, seed))
 
 
 def described(arrays: Learned, opinions: Opinions) -> np.ndarray:
-    """features_ND of the questions, made as they were at the fit. Raises NotApplicable where they cannot be."""
+    """features_ND of the questions, made as at the fit; NotApplicable if that is impossible."""
     if "idf_B" in arrays:
         return features_of(arrays, opinions.prompt_N)
     if opinions.features_ND is None:
-        raise NotApplicable("it was fitted on features of an encoder, and these questions have none")
+        raise NotApplicable("it was fitted on an encoder's features, and these questions have none")
     return unit(opinions.features_ND.astype(np.float32))
 
 
-# Several routers in a row are fitted on the same prompts: the work on the last few sets of prompts is kept.
+# Several routers in a row are fitted on the same prompts, so the results for the last few sets of prompts are cached.
 @functools.lru_cache(maxsize=4)
 def fit_features(prompts: tuple[str, ...], dimensions: int = 64, seed: int = 0) -> Learned:
     """idf_B and components_BD (B hash buckets, float32) that `features_of` needs; at most `dimensions` of them.
 
     Latent semantic analysis (Deerwester et al. 1990) by the randomised range finder with power iterations (Halko,
     Martinsson and Tropp 2011, algorithm 4.4), on at most 4,000 of the prompts, drawn with `seed`: more change nothing.
-    scikit-learn's TruncatedSVD is faster, but draws its start otherwise: recorded figures would move.
-    Raises NotApplicable where there are no prompts.
+    scikit-learn's TruncatedSVD is faster, but draws its start differently: recorded figures would change.
+    Raises NotApplicable if there are no prompts.
     """
     rng = np.random.default_rng(seed)
     counts_NB = count_words(prompts)
@@ -58,7 +58,7 @@ def fit_features(prompts: tuple[str, ...], dimensions: int = 64, seed: int = 0) 
     if len(prompts) > ENOUGH:
         counts_NB = counts_NB[np.sort(rng.choice(len(prompts), ENOUGH, replace=False))]
     seen_B, n = np.bincount(counts_NB.indices, minlength=BUCKETS), counts_NB.shape[0]
-    # A word of one prompt alone says nothing about another.
+    # A word that occurs in one prompt alone says nothing about others.
     idf_B = np.where(seen_B > 1, np.log((1 + n) / (1 + seen_B)) + 1, 0).astype(np.float32)
     if not idf_B.any():
         idf_B = (seen_B > 0).astype(np.float32)
@@ -74,7 +74,7 @@ def fit_features(prompts: tuple[str, ...], dimensions: int = 64, seed: int = 0) 
 
 @functools.lru_cache(maxsize=4)
 def count_words(prompts: tuple[str, ...]) -> sparse.csr_matrix:
-    """(N, B) log(1 + how often) of the words, each in the bucket of its hash."""
+    """(N, B) log(1 + count) of the words, each in the bucket of its hash."""
     from sklearn.feature_extraction.text import HashingVectorizer  # imported here: it costs a second
 
     hashing = HashingVectorizer(token_pattern=WORD, n_features=BUCKETS, norm=None, alternate_sign=False)
@@ -92,7 +92,7 @@ def weigh(counts_NB: sparse.csr_matrix, idf_B: np.ndarray) -> sparse.csr_matrix:
 
 
 def unit(rows_ND: np.ndarray) -> np.ndarray:
-    """Rows of norm 1; what is 0 stays 0."""
+    """The rows scaled to norm 1; rows of 0 stay 0."""
     norm_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
     return (rows_ND / np.where(norm_N1 > 1e-6, norm_N1, np.inf)).astype(np.float32)
 

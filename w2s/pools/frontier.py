@@ -1,7 +1,7 @@
-"""Curves of quality against cost, and the hull of the single models that a method has to rise above.
+"""Curves of quality against cost, and the hull of the single models that a method has to beat.
 
-Asking model A for a random share of the questions and model B for the rest reaches every point on the line between
-them, with no idea which question is hard. So the bar is not each single model but their non-decreasing convex hull
+Asking model A a random share of the questions and model B the rest reaches every point on the line between them,
+without knowing which question is hard. So the bar is not each single model but their non-decreasing convex hull
 (RouterBench, Hu et al. 2024, arXiv 2403.12031, section 3.2). P points, N questions, M members.
 """
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
-    """Positions of the hull's corners from cheap to dear: cost and quality rise strictly, the slope falls strictly.
+    """Positions of the hull's corners, cheapest first: cost and quality rise strictly, the slope falls strictly.
 
-    The first is the cheapest point (the best one at that cost), the last the cheapest of the best quality. Raises a
-    ValueError unless there are as many finite costs, 0 or more, as finite qualities, at least one.
+    The first is the cheapest point (the best at that cost), the last the cheapest of the best quality. Raises a
+    ValueError unless costs (0 or more) and qualities are finite, of equal number, and at least one.
     """
     if cost_P.shape != quality_P.shape or cost_P.ndim != 1 or not len(cost_P):
         raise ValueError(f"{cost_P.shape} costs and {quality_P.shape} qualities: one of each for each point")
@@ -33,7 +33,7 @@ def hull(cost_P: np.ndarray, quality_P: np.ndarray) -> np.ndarray:
 
 
 def interpolate(cost_P: np.ndarray, quality_P: np.ndarray, at_Q: np.ndarray) -> np.ndarray:
-    """The hull's quality at these costs: NaN below the cheapest point, constant above the best one."""
+    """quality_Q of the hull at the costs at_Q: NaN below the cheapest point, constant above the best one."""
     corners = hull(cost_P, quality_P)
     return np.interp(at_Q, cost_P[corners], quality_P[corners], left=np.nan)
 
@@ -41,8 +41,8 @@ def interpolate(cost_P: np.ndarray, quality_P: np.ndarray, at_Q: np.ndarray) -> 
 def aiq(cost_P: np.ndarray, quality_P: np.ndarray, low: float, high: float) -> float:
     """Average improvement in quality: the mean height of the hull over the costs from `low` to `high`.
 
-    RouterBench, section 3.2. Below the cheapest point the hull goes on to (0, 0): no answer costs nothing. Curves are
-    comparable over the same range alone. Raises ValueError unless 0 <= low < high.
+    RouterBench, section 3.2. Below the cheapest point the hull extends to (0, 0): no answer costs nothing. Curves are
+    comparable only over the same range. Raises ValueError unless 0 <= low < high.
     """
     if not 0 <= low < high < np.inf:
         raise ValueError(f"a range of costs from {low} to {high}: it must rise from 0 or more")
@@ -54,9 +54,9 @@ def aiq(cost_P: np.ndarray, quality_P: np.ndarray, low: float, high: float) -> f
 
 
 def mixture(cost_M: np.ndarray, quality_M: np.ndarray, cost: float) -> np.ndarray:
-    """share_M: how often the hull asks each member so that a question costs `cost` on average; two of them at most.
+    """share_M: how often the hull asks each member so that a question costs `cost` on average; at most two members.
 
-    Below the cheapest member that one alone (the hull then spends more than `cost`), above the best the best alone.
+    Below the cheapest member's cost, that member alone (at more than `cost`); above the best member's, the best alone.
     """
     corners = hull(cost_M, quality_M)
     share_M = np.zeros(len(cost_M))

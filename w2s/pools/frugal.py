@@ -1,7 +1,7 @@
 """FrugalGPT: a cascade whose members' answers are accepted by a learned scorer (Chen et al. 2023, arXiv 2305.05176).
 
-Members are asked from cheap to dear. The scorer gives the probability that an answer is right; the first answer whose
-score reaches its stage's threshold is taken, the last one as it is.
+Members are asked cheapest first. The scorer gives the probability that an answer is right; the first answer whose
+score reaches its stage's threshold is taken, the last without a threshold.
 """
 
 from itertools import combinations
@@ -34,13 +34,13 @@ def frugal(
 
     Chen et al. 2023, arXiv 2305.05176. There is a point for each budget (US dollars per question, mean of the fit
     questions) of a geometric grid of `points`: the most accurate list and thresholds within it. The default point
-    spends at most `budget` or, left out, the mean cost of the most accurate member. At most `pool` members are tried
+    spends at most `budget`, by default the mean cost of the most accurate member. At most `pool` members are tried
     (those that the fewest others beat in both cost and accuracy), in lists of at most `length` (1 to 3), each threshold
     one of `thresholds` quantiles. The scorer is a logistic regression with penalty `l2` on `dimensions` features of the
     prompt, the group, the member's confidence, its answer and whether it agrees with the one asked before; its scores
-    in the search are out of fold (`folds`). Few dimensions, because the prompts' features lie otherwise on the prompts
-    that they were learned from than on new ones, and with them the share that is asked on. `costs` (member: dollars
-    per question) replaces the recorded costs.
+    in the search are out of fold (`folds`). Few dimensions, because the features are distributed differently on the
+    prompts they were learned from than on new ones, which shifts the share passed on. `costs` (member: dollars per
+    question) replaces the recorded costs.
     """
     limits = {"points": (points, 1, 1000), "length": (length, 1, 3), "pool": (pool, 1, 64), "folds": (folds, 2, 100)}
     limits |= {"thresholds": (thresholds, 1, 1000), "dimensions": (dimensions, 1, 10_000), "l2": (l2, 1e-6, 1e9)}
@@ -92,7 +92,7 @@ def apply_frugal(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 def candidates(
     opinions: Opinions, truth: Truth, costs: dict[str, float] | None, pool: int
 ) -> tuple[Opinions, np.ndarray, np.ndarray]:
-    """The `pool` members to try, cheap to dear, what each question costs (M, N), and whether they are right (M, N)."""
+    """The `pool` members to try, cheapest first, the costs of their answers, cost_MN, and right_MN."""
     if costs is None:
         if opinions.cost_MN is None:
             raise NotApplicable("no costs were recorded: give one price per member (`costs`)")
@@ -104,7 +104,7 @@ def candidates(
             if name not in opinions.members:
                 raise BadInput(f"costs: {name!r} given; there are: {', '.join(opinions.members[:9].tolist())}")
             if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < np.inf:
-                raise BadInput(f"costs: {name}: {price!r} given; allowed: dollars per question, 0 and above")
+                raise BadInput(f"costs: {name}: {price!r} given; allowed: dollars per question, 0 or more")
         priced_M = np.isin(opinions.members, list(costs))
         mean_M = np.array([float(costs.get(name, 0)) for name in opinions.members.tolist()])
         cost_MN = np.repeat(mean_M[:, None], len(opinions.ids), axis=1)
@@ -128,7 +128,7 @@ def search(
     length: int,
     quantiles: int,
 ) -> dict[str, np.ndarray]:
-    """Every list of at most `length` members (cheap to dear) with every pair of thresholds, judged on all questions.
+    """Every list of at most `length` members (cheapest first) with every pair of thresholds, judged on all questions.
 
     list_C3 (-1: no further member), threshold_C2 (probabilities), quality_C (share right), cost_C (mean dollars).
     score_MMN as from `fit_scorers`; a threshold is one of `quantiles` quantiles of the scores of its stage.
@@ -138,7 +138,7 @@ def search(
     share_Q = np.arange(1, quantiles + 1) / (quantiles + 1)
 
     def stage(before: int, at: int) -> tuple[np.ndarray, np.ndarray]:
-        """The thresholds, and how many of them each score reaches: it is accepted at q where that is above q."""
+        """The thresholds, and how many of them each score reaches: it is accepted at q if that is above q."""
         score_N = score_MMN[before, at]
         threshold_Q = np.quantile(score_N[answered_MN[at]], share_Q) if answered_MN[at].any() else share_Q
         return threshold_Q, np.searchsorted(threshold_Q, score_N, side="right")
@@ -164,25 +164,25 @@ def search(
             cost_QQ = cost_Q[:, None] + below2(first_N, second_N, cost_MN[c], quantiles)
             note((a, b, c), grid_C2, quality_QQ.ravel(), cost_QQ.ravel())
     list_C3, threshold_C2, quality_C, cost_C = (np.concatenate(part) for part in zip(*parts, strict=True))
-    # Sums in another order of the questions differ by rounding, which must break no tie.
+    # Sums in another order of the questions differ by rounding, which must not break ties.
     dear = max(cost_C.max(), 1e-300)
     quality_C, cost_C = np.round(quality_C / rows, 9), np.round(cost_C / dear, 9) * (dear / rows)
     return {"list_C3": list_C3, "threshold_C2": threshold_C2, "quality_C": quality_C, "cost_C": cost_C}
 
 
 def below(bin_N: np.ndarray, value_N: np.ndarray, quantiles: int) -> np.ndarray:
-    """sum_Q: of the values of the questions that are not accepted at each threshold."""
+    """sum_Q of the values of the questions that are not accepted at each threshold."""
     return np.cumsum(np.bincount(bin_N, value_N, quantiles + 1))[:quantiles]
 
 
 def below2(first_N: np.ndarray, second_N: np.ndarray, value_N: np.ndarray, quantiles: int) -> np.ndarray:
-    """sum_QQ: of the values of the questions that neither stage accepts, at each pair of thresholds."""
+    """sum_QQ of the values of the questions that neither stage accepts, at each pair of thresholds."""
     cells = np.bincount(first_N * (quantiles + 1) + second_N, value_N, (quantiles + 1) ** 2)
     return cells.reshape(quantiles + 1, -1).cumsum(0).cumsum(1)[:quantiles, :quantiles]
 
 
 def choose(grid: dict[str, np.ndarray], budget: float | None, points: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The best list and thresholds within each budget, the budgets, and which of them is the default point."""
+    """(positions in the grid of the best within each budget, the budgets, the position of the default point)."""
     quality_C, cost_C = grid["quality_C"], grid["cost_C"]
     if budget is None:
         alone = np.flatnonzero(grid["list_C3"][:, 1] < 0)

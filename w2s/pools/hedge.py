@@ -34,12 +34,12 @@ def losses_before(loss_MN: np.ndarray) -> np.ndarray:
 
 
 def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[str, np.ndarray]:
-    """The baselines of online fusion, name -> right_N, 0 to 1, of each question in the order given.
+    """The baselines of online fusion, name -> right_N, 0 to 1, of the questions in the given order.
 
-    best_single: the member that turns out best (hindsight: a reference, no method); leader: the best so far;
+    best_single: the member that turns out best (in hindsight: a reference, not a method); leader: the best so far;
     plurality; stacking: `stacking.logistic`, refitted on the past after each `every` questions (plurality before);
-    hedge: a member drawn by weight (expected rightness), abstentions losing as much as guessing; hedge_vote: the vote
-    by those weights. NotApplicable where a question's gold is unknown or no answers were recorded.
+    hedge: a member drawn by weight (expected rightness), abstentions losing as much as guesses; hedge_vote: the vote
+    by those weights. NotApplicable if any question's gold is unknown or no answers were recorded.
     """
     if every < 1:
         raise BadInput(f"every: {every!r} given; allowed: a whole number above 0")
@@ -61,7 +61,7 @@ def prequential(opinions: Opinions, truth: Truth, *, every: int = 100) -> dict[s
 
 
 def judged_vote(opinions: Opinions, truth: Truth, weight_MN: np.ndarray) -> np.ndarray:
-    """right_N of the vote with weights that may change from question to question; of t best, gold among them, 1/t."""
+    """right_N of the vote with weights that may differ by question; 1/t if t candidates tie for the best with gold."""
     votes_NK = count_votes(opinions.answer_MN, opinions.mask_NK.shape[1], weight_MN)
     return rightness(Decision(~votes_NK.any(1), votes_NK), truth)
 

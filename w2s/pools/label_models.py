@@ -1,7 +1,7 @@
 """Label models: how each member errs, found from the answers alone. No function here reads the truth.
 
-Here are the ones with a confusion matrix per member, for choices whose positions mean something; `coins` has those with
-one number per member. In confusion_MKK the true candidate comes before the given one; B are a block's questions.
+These have a confusion matrix per member, for choices whose positions mean something; `one_coin` has those with one
+number per member. confusion_MKK: axes member, true candidate, given candidate; B are a block's questions.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from w2s.pools.one_coin import blocks, decide, normalise, select_voted
 from w2s.pools.records import Decision, Fitted, Opinions, Truth
 
 MOST_POSITIONS = 100
-LEAST = 1e-10  # no count of the confusion matrices is smaller, so that no answer is impossible
+LEAST = 1e-10  # lower bound of the confusion matrices' counts, so that no answer is impossible
 
 
 def dawid_skene(opinions: Opinions, truth: Truth, *, iterations: Count = 50, tolerance: NotNegative = 1e-5) -> Fitted:
@@ -42,8 +42,8 @@ def mace(opinions: Opinions, truth: Truth, *, iterations: Count = 50, tolerance:
     """MACE: how often each member guesses, and which positions it guesses, found without gold.
 
     Hovy et al. 2013, variational, with their priors (0.5 for guessing and for knowing, 10 for each position). A member
-    knows the right answer or draws one from its habit. For choices alone, as `dawid_skene`, but habits do not depend on
-    the right answer: ten candidates need 11 numbers per member instead of 90.
+    knows the right answer or draws one from its habit. Only for choices, like `dawid_skene`, but habits do not depend
+    on the right answer: ten candidates need 11 numbers per member instead of 90.
     """
     answer_MN, count_N = positions(opinions)
     members, size = len(answer_MN), int(count_N.max())
@@ -77,13 +77,13 @@ def guesses(guess_M2: np.ndarray, habit_MK: np.ndarray) -> np.ndarray:
 
 
 def variational(times_MK: np.ndarray, prior: float) -> np.ndarray:
-    """exp(E[log share]) under the Dirichlet posterior of these counts."""
+    """exp(E[log share]) under the Dirichlet posterior of the counts times_MK."""
     times_MK = times_MK + prior
     return np.exp(digamma(times_MK) - digamma(times_MK.sum(1, keepdims=True)))
 
 
 def apply_confusion(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """The probability of each candidate, given every answer; positions that the fit never met say nothing."""
+    """The probability of each candidate given all answers; positions unseen at the fit are ignored."""
     confusion_MKK, prior_K = fitted.arrays["confusion_MKK"], fitted.arrays["prior_K"]
     size, known = opinions.mask_NK.shape[1], len(prior_K)
     probs_NK = np.zeros((len(opinions.ids), size))
@@ -99,7 +99,7 @@ def positions(opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
     """answer_MN and count_N of the questions with a vote, where candidates' positions may mean something."""
     answer_MN, count_N, open_N = select_voted(opinions)[:3]
     if open_N.any():
-        raise NotApplicable("positions mean nothing where the candidates are what the members answered")
+        raise NotApplicable("positions mean nothing if the candidates are the members' own answers")
     if count_N.max() > MOST_POSITIONS:
         raise NotApplicable(f"more than {MOST_POSITIONS} candidates are too many for a confusion matrix")
     return answer_MN, count_N
@@ -108,7 +108,7 @@ def positions(opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
 def expectation(
     answer_MN: np.ndarray, count_N: np.ndarray, confusion_MKK: np.ndarray | None, prior_K: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """One turn: (times that each member gave each answer to each probable truth, mean posterior, log-likelihood).
+    """One turn: (expected times that each member gave each answer to each truth, mean posterior, log-likelihood).
 
     Without a confusion matrix the shares of the votes stand for the posterior, and the likelihood is -infinity. The
     likelihood is per question. Every question must have a vote.

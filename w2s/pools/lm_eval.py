@@ -23,14 +23,14 @@ from w2s.grading.endings import final_answer
 from w2s.store.problems import MOST, Problems, raise_problems
 from w2s.store.records import BadInput, softmax
 
-# Metrics that are 1 where the answer is right and else 0, the preferred first; others are taken where they are named.
+# Metrics that are 1 if the answer is right and else 0, the preferred first; others are used only if named.
 RIGHT = ("exact_match", "acc", "acc_norm", "math_verify", "em", "pass@1", "prompt_level_strict_acc")
-WHOLE_TEXTS = ("pass@1", "prompt_level_strict_acc")  # of programs and essays: no two are the same answer
+WHOLE_TEXTS = ("pass@1", "prompt_level_strict_acc")  # metrics of programs and essays: no two are the same answer
 LENGTHS = {"acc_norm": len, "acc_bytes": lambda text: len(text.encode())}  # the likelihoods are divided by them
 FIELDS = {"doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"}
 FIELDS |= {"doc_hash", "prompt_hash", "target_hash"}
-UNREAD = ("", "[invalid]")  # what a filter returns where it finds no answer
-DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.+-]+|seed-\d+)$")  # the latter in our own exports
+UNREAD = ("", "[invalid]")  # what a filter returns if it finds no answer
+DATE = re.compile(r"_(\d{4}-\d\d-\d\dT[\d.+-]+|seed-\d+)$")  # our own exports have a seed
 
 
 @dataclass
@@ -59,10 +59,10 @@ class LeftOut(ValueError):
 def lm_eval_rows(
     files: Sequence[Path], metrics: Sequence[str], filters: Sequence[str], notes: list[str]
 ) -> tuple[list[dict], list[dict]]:
-    """Rows of questions and of outputs; what was chosen, and what is left out, is added to `notes`.
+    """Rows of questions and of outputs; what was chosen or left out is added to `notes`.
 
     metrics, filters: those that may be used, in order of preference; () chooses the first known metric, and the filter
-    that recognises most answers.
+    that recognises the most answers.
     """
     files = newest(files, notes)
     questions, samples = read_samples(files)
@@ -86,11 +86,11 @@ def lm_eval_rows(
 
 
 def parse_file_name(path: Path) -> tuple[str, str]:
-    """(task, date) of samples_TASK_DATE.jsonl; the date is '' where there is none."""
+    """(task, date) of samples_TASK_DATE.jsonl; the date is '' if there is none."""
     name = re.split(r"\.jsonl?(?:\.gz)?$", path.name)[0]
     if re.match(r"(pretrained|peft|delta|model|path|engine)(=|__)", name):
         raise BadInput(
-            f"{path}: model and task stand in one name, as lm-eval before 0.4.3 wrote it, and cannot be told apart; "
+            f"{path}: model and task share one name, as lm-eval before 0.4.3 wrote it, and cannot be separated; "
             "rename it MODEL/samples_TASK.jsonl"
         )
     name, dated = name.removeprefix("samples_"), DATE.search(name)
@@ -98,7 +98,7 @@ def parse_file_name(path: Path) -> tuple[str, str]:
 
 
 def newest(files: Sequence[Path], notes: list[str]) -> list[Path]:
-    """One file for each model and task: a rerun appends nothing, it writes another file."""
+    """The newest file for each model and task: a rerun writes another file."""
     by_date = sorted(files, key=lambda file: parse_file_name(file)[1])
     latest = {(file.parent, parse_file_name(file)[0]): file for file in by_date}
     if older := sorted(set(files) - set(latest.values())):
@@ -138,13 +138,13 @@ def read_samples(files: Sequence[Path]) -> tuple[dict[str, dict], dict[str, list
 
 
 def read_metrics(row: dict[str, Any]) -> dict[str, Any]:
-    """Every metric in a row that has a value."""
+    """Name -> value of every metric in a row that has a value."""
     names = row["metrics"] if isinstance(row.get("metrics"), list) else [name for name in row if name not in FIELDS]
     return {str(name): row[name] for name in names if row.get(name) is not None}
 
 
 def read_question(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
-    """The question of a row; fills in the response in `sample`. ValueError and the like where the row is no sample."""
+    """The question of a row; fills in the response in `sample`. ValueError and the like if the row is not a sample."""
     requests, responses, target = read_requests(row["arguments"]), row["filtered_resps"], row["target"]
     prompt = requests[0][0] if isinstance(requests[0][0], str) else json.dumps(requests[0][0], ensure_ascii=False)
     verdicts = ("True", "False")
@@ -162,9 +162,9 @@ def read_question(sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
     if not scored:
         said = responses[0] if responses else ""
         said = said[0] if isinstance(said, list) and len(said) == 1 else said
-        # Of several answers at once, the metric is about all of them.
+        # With several answers at once, the metric is about all of them.
         sample.text = None if isinstance(said, list) else str("" if said is None else said)
-    # Several right answers are no one candidate: then only the recorded verdicts tell right from wrong.
+    # Several right answers are not one candidate: then only the recorded verdicts tell right from wrong.
     gold = None if scored or is_list(target) else normalise(final_answer(str(target)) or str(target))
     return {"prompt": prompt, "choices": [], "gold": gold}
 
@@ -202,11 +202,11 @@ def read_requests(arguments: Any) -> list[list]:
 
 
 def read_choices(requests: list[list]) -> list[str]:
-    """The choices: what follows the context, or, where that is the same (Winogrande), where the contexts part."""
+    """The choices: what follows the context or, if that is the same (Winogrande), the contexts' different ends."""
     texts, contexts = [str(request[1]) for request in requests], [str(request[0]) for request in requests]
     half = len(texts) // 2
     if texts[:half] == texts[half:] and contexts[0] != contexts[half] and len(set(contexts[:half])) == 1:
-        texts = texts[:half]  # acc_mutual_info asks for every choice again, without the question
+        texts = texts[:half]  # acc_mutual_info repeats every choice, without the question
     if len(set(texts)) == 1:
         texts = [context[len(os.path.commonprefix(contexts)) :] for context in contexts]  # noqa: RUF071
     return [text.strip() for text in texts]
@@ -217,7 +217,7 @@ def find_choice(choices: list[str], target: str) -> str | None:
 
 
 def choose_metric(samples: Sequence[Sample], metrics: Sequence[str], filters: Sequence[str]) -> tuple[str, str, str]:
-    """(filter, metric, both in words) of one task's samples of all models; raises LeftOut with the reason."""
+    """(filter, metric, both in words) for one task's samples of all models; raises LeftOut with the reason."""
     used, filter_words = choose_filter(samples, filters)
     samples = [sample for sample in samples if sample.filter == used]
     common = shared_names((sample.model, name) for sample in samples for name in sample.metrics)
@@ -235,7 +235,7 @@ def choose_metric(samples: Sequence[Sample], metrics: Sequence[str], filters: Se
 
 
 def choose_filter(samples: Sequence[Sample], filters: Sequence[str]) -> tuple[str, str]:
-    """(name, in words): of those in every model's log the one that recognises most answers, the first where level."""
+    """(name, in words): the filter in every model's log that recognises the most answers; ties go to the first."""
     rows = Counter(sample.filter for sample in samples)
     read = Counter(sample.filter for sample in samples if sample.recognised)
     common = shared_names((sample.model, sample.filter) for sample in samples)
@@ -254,7 +254,7 @@ def choose_filter(samples: Sequence[Sample], filters: Sequence[str]) -> tuple[st
 
 
 def shared_names(pairs: Iterator[tuple[str, str]]) -> list[str]:
-    """Of (model, name), the names that every model has, in the order of their first appearance."""
+    """From pairs (model, name), the names that every model has, in order of first appearance."""
     models: dict[str, set[str]] = defaultdict(set)
     everyone = set()
     for model, name in pairs:

@@ -1,9 +1,9 @@
-"""Logistic regressions of three kinds that scikit-learn does not have, or is slower at.
+"""Logistic regressions of three kinds that scikit-learn lacks, or fits more slowly.
 
 scikit-learn's takes one 0-or-1 target without gaps and one penalty for all coefficients. Here targets may be shares,
 some may be unknown, and the constant or a group of columns has a penalty of its own. `fit_many` fits all members at
-once, five times as fast as LogisticRegression one by one; `fit_one` is warm-started from fold to fold and faster from a
-cold start too; `fit_conditional` has no counterpart there.
+once, five times as fast as LogisticRegression one by one; `fit_one` is warm-started from fold to fold and faster even
+from a cold start; `fit_conditional` has no counterpart there.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from scipy.special import expit, logit
 def fit_many(inputs_ND: np.ndarray, target_MN: np.ndarray, *, penalty: float) -> np.ndarray:
     """weight_DM of one logistic regression per member on the same float32 inputs, whose last column is the constant.
 
-    Targets lie between 0 and 1; one that is NaN has no residual. The penalty is penalty/2 times the squared weights,
-    next to none on the constant. p(1-p) <= 1/4 bounds the Hessian by one matrix for all members and steps (Böhning and
+    Targets lie between 0 and 1; a NaN target has no residual. The penalty is penalty/2 times the squared weights,
+    almost none on the constant. p(1-p) <= 1/4 bounds the Hessian by one matrix for all members and steps (Böhning and
     Lindsay 1988): it is factored once, and every step can only improve.
     """
     known_NM = np.isfinite(target_MN.T)
@@ -55,7 +55,7 @@ def fit_one(x_NF: np.ndarray, target_N: np.ndarray, l2: float, start_F: np.ndarr
         # Far from the solution the curvature vanishes and a whole step overshoots.
         size = min(1.0, 2 / np.abs(move_N).max(initial=2))
         coef_F, logit_N = coef_F - size * step_F, logit_N - size * move_N
-        # The loss was to fall by half of this (Newton's decrement), in nats of all rows together.
+        # Half of this (Newton's decrement) is the expected fall of the loss, in nats over all rows.
         if slope_F @ step_F < 1e-6:
             break
     return coef_F
@@ -65,8 +65,8 @@ def fit_conditional(design: csr_matrix, count_N: np.ndarray, gold_N: np.ndarray,
     """theta_F of a conditional logit (McFadden 1974), by L-BFGS.
 
     P(candidate) is the softmax of design @ theta over the question's candidates. design (C, F) has a row for each
-    candidate of each question in turn, count_N says how many, gold_N which one is right (below 0: none, and the
-    question is not used). The penalty is penalty_F/2 times the squared coefficients.
+    candidate of each question in turn, count_N of them; gold_N is the right one (below 0: none, and the question is
+    not used). The penalty is penalty_F/2 times the squared coefficients.
     """
     right_N = gold_N >= 0
     if not right_N.any():

@@ -21,10 +21,10 @@ LINES = (".jsonl", ".jsonl.gz")
 def read_logs(
     path: Path, suite: Suite | None, metrics: Sequence[str], filters: Sequence[str], notes: list[str]
 ) -> tuple[Source, Source] | None:
-    """(questions, outputs) where `path` is a log, or a folder of logs; None where it is not.
+    """(questions, outputs) if `path` is a log or a folder of logs, else None.
 
-    lm-eval: OUTPUT/MODEL/samples_TASK_DATE.jsonl, wherever it lies; of several runs of a task the newest counts, and
-    `metrics` and `filters` are those that may be taken (see `lm_eval`). What was chosen is added to `notes`.
+    lm-eval: OUTPUT/MODEL/samples_TASK_DATE.jsonl, anywhere; of several runs of a task the newest counts, and `metrics`
+    and `filters` are those that may be used (see `lm_eval`). What was chosen is added to `notes`.
     evalplus: MODEL.jsonl with the columns task_id and solution or completion, judged here by `suite`.
     """
     files = logs_in(path)
@@ -59,7 +59,7 @@ def model_of(file: Path) -> str:
 def models_files(files: Sequence[Path]) -> list[Path]:
     """One file per model: its sanitized one, else its calibrated one, else the plain one, else the raw one.
 
-    A judge's results are no samples. What is left out is logged.
+    A judge's results are not samples. What is left out is logged.
     """
     taken: dict[tuple[Path, str], Path] = {}
     for file in sorted(files, key=lambda file: ("sanitized" in file.name, "calibrated" in file.name)):
@@ -74,7 +74,7 @@ def models_files(files: Sequence[Path]) -> list[Path]:
 
 
 def evalplus_rows(files: Sequence[Path], suite: Suite | None) -> tuple[list[dict], list[dict]]:
-    """Rows of questions and of outputs. The models' programs are run, in the sandbox, by the tests of `suite`."""
+    """Rows of questions and of outputs. The models' programs are judged in the sandbox by the tests of `suite`."""
     if suite is None:
         raise BadInput(f"{files[0]}: programs without verdicts: name the suite to judge them by, for example humaneval")
     tasks = {str(e.meta.get("task_id")): (e, g) for e, g in zip(*suite, strict=True)}

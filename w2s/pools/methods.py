@@ -25,7 +25,7 @@ from w2s.store.records import BadInput
 def best_single(opinions: Opinions, truth: Truth) -> Fitted:
     """The member that is right most often, alone: what every other method has to beat.
 
-    Where a member was not asked it is not right. Between members that are level the first name is taken.
+    A member is not right where it was not asked. Ties go to the first name.
     """
     right_M = np.nan_to_num(truth.right_MN[:, truth.known_N]).mean(1)
     level = np.sort(opinions.members[right_M >= right_M.max() - 1e-12])
@@ -43,7 +43,7 @@ def plurality(alpha_R: np.ndarray, ballots: Ballots) -> np.ndarray:
 
 
 def mean_of_probabilities(opinions: Opinions, truth: Truth) -> Fitted:
-    """The plain mean of the recorded probabilities; a member without them has no say."""
+    """The plain mean of the recorded probabilities; a member without them does not count."""
     return Fitted("probabilities", needs_probabilities(opinions), {"logarithmic": np.array(False)})
 
 
@@ -53,7 +53,7 @@ def log_pool(opinions: Opinions, truth: Truth) -> Fitted:
 
 
 def needs_probabilities(opinions: Opinions) -> np.ndarray:
-    """The members, where choice probabilities were recorded."""
+    """The members; NotApplicable if no choice probabilities were recorded."""
     if opinions.probs_MNK is None:
         raise NotApplicable("no choice probabilities were recorded")
     return opinions.members
@@ -72,7 +72,7 @@ def apply_probabilities(fitted: Fitted, opinions: Opinions, point: int) -> Decis
 def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots], np.ndarray]) -> Fitted:
     """The weighted vote with the alphas that `weigh` finds; a tie goes to the side with the more accurate members."""
     if (opinions.members[1:] < opinions.members[:-1]).any():
-        # By name: voters that are level are told apart by nothing else.
+        # By name: nothing else breaks ties between voters.
         order = np.argsort(opinions.members)
         truth = dataclasses.replace(truth, right_MN=truth.right_MN[order])
         opinions = opinions.only(opinions.members[order])
@@ -81,7 +81,7 @@ def vote(opinions: Opinions, truth: Truth, weigh: Callable[[np.ndarray, Ballots]
     used = np.flatnonzero(alpha_M > 0)
     tie_M = accuracy_log_odds(alpha_M, evidence)
     scale = alpha_M.max() * 1e-6 / max(tie_M.max(), 1e-12)
-    # The members that are not used are no part of the fitted vote: nobody need ask them again.
+    # Unused members are not part of the fitted vote: they need not be asked again.
     return Fitted("vote", opinions.members[used], {"alpha_M": (alpha_M + scale * tie_M)[used]})
 
 
@@ -92,9 +92,9 @@ def apply_vote(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 
 def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitted:
-    """Fit the method that `spec` ({name: ..., **options}, or a name) asks for, on the questions that have gold.
+    """Fit the method that `spec` ({name: ..., **options}, or a name) names, on the questions that have gold.
 
-    Raises BadInput for an unknown method or option, NotApplicable where the data lack what the method needs.
+    Raises BadInput for an unknown method or option, NotApplicable if the data lack what the method needs.
     """
     name = spec if isinstance(spec, str) else spec.get("name")
     method = pick(METHODS, spec, key="methods")
@@ -102,7 +102,7 @@ def fit(spec: Mapping[str, Any] | str, opinions: Opinions, truth: Truth) -> Fitt
 
 
 def apply(fitted: Fitted, opinions: Opinions, point: int | None = None) -> Decision:
-    """What a fitted method answers; `opinions` may hold other members too, and the decision's positions are theirs."""
+    """A fitted method's Decision; `opinions` may hold other members too, and the decision's positions refer to it."""
     if fitted.kind not in APPLY:
         raise BadInput(f"kind: {fitted.kind!r} is not known; it can be: {', '.join(APPLY)}")
     decision = APPLY[fitted.kind](fitted, opinions.only(fitted.members), fitted.point if point is None else point)
@@ -144,7 +144,7 @@ METHODS = {name: method for family in FAMILIES.values() for name, method in fami
 BALLOTS = {"plurality"} | {name for name, method in METHODS.items() if method is ALPHAS.get(name)}
 """The methods that weigh the voters of a vote."""
 ALL = list(METHODS)
-"""What "all" stands for: methods of plug-ins, which come later, must be named (RL-Focal trains for minutes)."""
+"""What "all" stands for; methods of plug-ins, which are added later, must be named (RL-Focal trains for minutes)."""
 APPLY = {"member": apply_member, "vote": apply_vote, "probabilities": apply_probabilities}
 for module in (label_models, stacking, trees, routing, frugal, cascades):
     APPLY |= module.APPLY

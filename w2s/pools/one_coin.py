@@ -1,13 +1,13 @@
 """Label models with one number per member, how often it is right, estimated from the answers alone.
 
 No function here reads the truth. All are expectation-maximisation: what the right answers probably are, given how
-reliable the members are, and the reverse, in turns. Only sums over the questions live between two turns, and a turn
-goes through the questions by blocks: ten million questions need no more memory than their answers do. Who abstained or
-was not asked has no say.
+reliable the members are, and the reverse, in turns. Only sums over the questions are kept between two turns, and a turn
+goes through the questions by blocks: ten million questions need no more memory than their answers do. A member that
+abstained or was not asked does not count.
 
-Letters beside those of `opinions`: B questions of one block. A question without choices has its members' distinct
-answers as candidates. A group in which some question has a single candidate must be of that sort, since no choice has
-only one.
+Letters beside those of `records`: B questions of one block. A question without choices has its members' distinct
+answers as candidates. A group with a question of a single candidate must be of that kind, since choice questions have
+at least two.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ Candidates = Annotated[int, Range("2 or more", at_least=2)]
 
 
 class Votes(NamedTuple):
-    """What coins are fitted on. room_N: how many candidates a question has; members of a cluster share one vote."""
+    """The data that coins are fitted on. room_N: candidates per question; members of a cluster share one vote."""
 
     answer_MN: np.ndarray
     count_N: np.ndarray
@@ -46,8 +46,8 @@ def one_coin(
     """One-coin Dawid-Skene: one reliability per member, wrong answers even over the other candidates; without gold.
 
     Zhang et al. 2016, with an even prior over each question's own K candidates, so that their order and number may
-    differ from question to question. A question without choices is taken to have `open_candidates`, those included that
-    nobody gave. One right and one wrong answer are added to each member, so that none is certain.
+    differ from question to question. A question without choices is taken to have `open_candidates`, including those
+    that no member gave. One right and one wrong answer are added to each member, so that none is certain.
     """
     answer_MN, count_N, open_N, groups = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
@@ -80,12 +80,12 @@ def dependent_coins(
     open_candidates: Candidates = 10,
     most_questions: Count = 200_000,
 ) -> Fitted:
-    """Weighted vote in which members that err together share their say, found without gold. Ours.
+    """Weighted vote in which members that err together share their weight, found without gold. Ours.
 
     Votes cannot tell five copies of a bad member from five good ones, so members whose agreement beyond chance exceeds
     `threshold` are one coin with one vote among them while the reliabilities are found, as in `one_coin`. Then each
     member is judged by the posterior of the others (copies excluded), and the alphas are those of the inverse
-    covariance of these errors (`alphas.decorrelated`). Of more than `most_questions` evenly spaced ones are used.
+    covariance of these errors (`alphas.decorrelated`). At most `most_questions` are used, evenly spaced.
     """
     answer_MN, count_N, open_N, _ = select_voted(opinions)
     room_N = count_room(count_N, open_N, open_candidates)
@@ -103,7 +103,7 @@ def dependent_coins(
 
 
 def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
-    """(M, M), up to 1: the share of equal answers beyond that of members who guess (0), where both answered."""
+    """agreement_MM, up to 1: the share of equal answers, where both answered, scaled so that guessing gives 0."""
     members = len(answer_MN)
     agreement_MM, beyond_N = np.eye(members), 1 - 1 / room_N
     voted_MN = answer_MN >= 0
@@ -117,7 +117,7 @@ def measure_agreement(answer_MN: np.ndarray, room_N: np.ndarray) -> np.ndarray:
 
 
 def judge_by_others(votes: Votes, reliability_M: np.ndarray) -> np.ndarray:
-    """wrong_MN, 0 to 1: the probability of being wrong by the answers outside its cluster; as guessing if mute."""
+    """wrong_MN, 0 to 1: the probability of being wrong by the answers of other clusters; without an answer, chance."""
     answer_MN, count_N, room_N, cluster_M = votes
     wrong_MN, size = np.empty(answer_MN.shape), int(count_N.max())
     for rows in blocks(len(count_N)):
@@ -134,7 +134,7 @@ def judge_by_others(votes: Votes, reliability_M: np.ndarray) -> np.ndarray:
 
 
 def fit_coins(votes: Votes, iterations: int, tolerance: float) -> np.ndarray:
-    """reliability_M, between 0 and 1, the same within a cluster: its members that answer share one vote."""
+    """reliability_M, between 0 and 1, equal within a cluster, whose answering members share one vote."""
     same_MM = votes.cluster_M[:, None] == votes.cluster_M
     reliability_M, last = None, -np.inf
     for _ in range(iterations + 1):
@@ -163,7 +163,7 @@ def coin_turn(votes: Votes, reliability_M: np.ndarray | None) -> tuple[np.ndarra
         else:
             score_BK = count_votes(answer_MB, size, share_MB * log_odds(reliability_M, room_B))
             likely_BK, log_B = normalise(score_BK, np.arange(size) < count_B[:, None], room_B - count_B)
-            # What the scores leave out: a wrong answer has probability (1-r)/(K-1), a candidate beforehand 1/K.
+            # What the scores leave out: a wrong answer has probability (1-r)/(K-1), a candidate a priori 1/K.
             wrong_B = np.log1p(-reliability_M) @ share_MB - share_MB.sum(0) * np.log(room_B - 1)
             total += (log_B + wrong_B - np.log(room_B)).sum()
         right_M += (share_MB * credit(likely_BK, cell_MB)).sum(1)
@@ -172,7 +172,7 @@ def coin_turn(votes: Votes, reliability_M: np.ndarray | None) -> tuple[np.ndarra
 
 
 def share_votes(answer_MB: np.ndarray, cluster_M: np.ndarray) -> np.ndarray:
-    """Each answer's part of its cluster's one vote; 0 where there is no answer."""
+    """Each answer's share of its cluster's one vote; 0 without an answer."""
     voted_MB = (answer_MB >= 0).astype(np.float64)
     if len(np.unique(cluster_M)) == len(cluster_M):
         return voted_MB
@@ -185,7 +185,7 @@ def log_odds(reliability_M: np.ndarray, room_B: np.ndarray) -> np.ndarray:
 
 
 def credit(likely_BK: np.ndarray, cell_MB: np.ndarray) -> np.ndarray:
-    """The probability of each answer; 0 where there is none."""
+    """The probability of each given answer; 0 without an answer."""
     return np.pad(likely_BK, ((0, 0), (1, 0))).ravel()[cell_MB]
 
 
@@ -201,7 +201,7 @@ def normalise(log_BK: np.ndarray, mask_BK: np.ndarray, others_B: np.ndarray) -> 
 
 
 def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Of the questions with a vote: answer_MN, count_N, whether they have no choices, and the groups of such ones."""
+    """(answer_MN, count_N, open_N: no choices, the groups without choices) of the questions with a vote."""
     some_N = (opinions.answer_MN >= 0).any(0)
     if not some_N.any():
         raise NotApplicable("the answers were not recorded")
@@ -212,17 +212,17 @@ def select_voted(opinions: Opinions) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def without_choices(group_N: np.ndarray, groups: list[str]) -> np.ndarray:
-    """Whether each question is of one of these groups."""
+    """open_N: whether each question is in one of these groups."""
     return np.isin(group_N.astype(str), groups) if groups else np.zeros(len(group_N), dtype=bool)
 
 
 def count_room(count_N: np.ndarray, open_N: np.ndarray, open_candidates: int) -> np.ndarray:
-    """How many candidates each question has to choose from, those included that nobody gave; at least 2."""
+    """room_N: the candidates of each question, including those that no member gave; at least 2."""
     return np.maximum(np.where(open_N, np.maximum(count_N + 1, open_candidates), count_N), 2)
 
 
 def decide(probs_NK: np.ndarray, opinions: Opinions) -> Decision:
-    """As a Decision: nobody's answer is an abstention."""
+    """The probabilities as a Decision; a question that no member answers is an abstention."""
     silent_N = ~(opinions.answer_MN >= 0).any(0)
     return Decision(silent_N, np.where(silent_N[:, None], 0, probs_NK))
 

@@ -36,13 +36,13 @@ def read_pool(
     outputs: a file or DataFrame with the columns id, model and optionally others (`columns.OUTPUTS`); a folder with
     outputs.* and questions.*; or logs of lm-eval or evalplus, one file or a folder of them (`logs`; evalplus' programs
     are judged by `suite`, in the sandbox). questions: a file or DataFrame (`columns.QUESTIONS`); without it the
-    questions.* beside the outputs. Lists in a CSV are JSON. Where `correct` is null, `quality` (0 to 1) stands in, and
-    without both whether the answer is gold; a recorded flag is trusted even where it says otherwise.
+    questions.* beside the outputs. Lists in a CSV are JSON. If `correct` is null, `quality` (0 to 1) stands in, and
+    without both, whether the answer is gold; a recorded flag is trusted even against gold.
 
-    models: only these. members: only the models of these members, any of which may be without an answer. Members are
-    named after the model, or model#sample where it has several. The candidates of a question without choices are the
-    distinct answers to it, in alphabetical order. In a group in which no answer is recorded, null means NOT_RECORDED,
-    else ABSTAINED.
+    models: only these. members: only the models of these members, which may have no answers. Members are named after
+    the model, or model#sample if it has several samples. The candidates of a question without choices are the distinct
+    answers to it, in alphabetical order. In a group without any recorded answer, null means NOT_RECORDED, else
+    ABSTAINED.
 
     metrics, filters: those of an lm-eval log that may be used, in order of preference (see `lm_eval`). notes: a list
     that gets a sentence on each choice made in reading.
@@ -58,13 +58,13 @@ def read_pool(
             notes.append(f"{source.name}: columns not read: {', '.join(source.unused)}")
     pool, drawn = read_questions(question_rows), read_members(output_rows, models, members)
     cells = read_answers(output_rows, pool, drawn)
-    if not members:  # those are known to answer: a few new questions may well leave one of them without
+    if not members:  # named members are known to answer, though perhaps not a few new questions
         check_silent(output_rows, pool, drawn, cells)
     return make_records(pool, drawn, cells)
 
 
 def open_frames(outputs: pd.DataFrame, questions: Path | pd.DataFrame | None) -> tuple[Source, Source]:
-    """(questions, outputs) of tables in memory; the questions may also lie in a file."""
+    """(questions, outputs) from tables in memory; the questions may also be in a file."""
     if questions is None:
         raise BadInput("outputs: the questions are missing: give their table, or name their file")
     if isinstance(questions, str | Path):
@@ -75,7 +75,7 @@ def open_frames(outputs: pd.DataFrame, questions: Path | pd.DataFrame | None) ->
 
 
 def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
-    """(questions, outputs) of a file or a folder with outputs.*; without `questions` those beside the outputs."""
+    """(questions, outputs) from a file or a folder with outputs.*; without `questions`, those beside the outputs."""
     if not outputs.exists():
         raise BadInput(f"{outputs}: there is no such file or folder")
     questions = questions and Path(questions)
@@ -91,7 +91,7 @@ def open_files(outputs: Path, questions: Path | None) -> tuple[Source, Source]:
 
 
 def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opinions, Truth]:
-    """(Opinions, Truth) from what was read; open questions get their candidates, and null answers their meaning."""
+    """(Opinions, Truth) from the tables; sets the candidates of open questions and the meaning of null answers."""
     answer_MN, arrays = cells.answer_MN, cells.arrays
     gold_N = np.where(pool.gold_N < 0, -2, as_indices(pool.golds)[pool.gold_N]).astype(np.int16)
     settle_open(pool, cells, gold_N)
@@ -117,9 +117,9 @@ def make_records(pool: Questions, members: Members, cells: Cells) -> tuple[Opini
 
 
 def settle_open(pool: Questions, cells: Cells, gold_N: np.ndarray) -> None:
-    """The distinct answers to a question without choices become its candidates, in alphabetical order; gold among them.
+    """Make the distinct answers to a question without choices its candidates, alphabetically, and find gold among them.
 
-    In place: answer_MN, the questions' count_N and texts_N, gold_N.
+    Changed in place: answer_MN, the questions' count_N and texts_N, gold_N.
     """
     open_N = (pool.count_N == 0) & (pool.gold_N >= 0)
     gold_N[open_N] = -1

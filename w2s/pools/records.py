@@ -1,6 +1,6 @@
-"""Recorded opinions: the answers of a pool of models that nobody can train, and the decisions of combining them.
+"""Recorded opinions: the answers of a pool of models that cannot be trained here, and the decisions of combining them.
 
-Letters: N questions, K most candidates of one question, M members. A member is a model, or one prompt or one sample of
+Letters: N questions, K candidates per question (padded), M members. A member is a model, or one prompt or one sample of
 a model: prompt ensembles and self-consistency are pools like any other. As everywhere, gold is a record of its own.
 """
 
@@ -21,8 +21,8 @@ from w2s.store.records import BadInput, candidate_mask, load_arrays
 
 # The values of an answer that are no candidate's position.
 ABSTAINED = -1  # a row without a readable answer
-NOT_ASKED = -2  # there is no row
-NOT_RECORDED = -3  # whether it was right is known, the answer is not
+NOT_ASKED = -2  # no row
+NOT_RECORDED = -3  # rightness is known, the answer is not
 
 Learned = dict[str, np.ndarray]  # the arrays of a fitted method, by name
 
@@ -31,11 +31,11 @@ Learned = dict[str, np.ndarray]  # the arrays of a fitted method, by name
 class Opinions:
     """The answers of M members to N questions; it holds no gold.
 
-    The candidates of a question are its choices or, where it has none, the distinct answers that the members gave
+    The candidates of a question are its choices or, if it has none, the distinct answers that the members gave
     (`texts_N`; count_N of them). answer_MN (int16) is a candidate's position, or ABSTAINED, NOT_ASKED, NOT_RECORDED.
     group_N: task or subject ('' if none). prompt_N: '' if unknown. An array that was not recorded is None; single gaps
     in arrays are NaN. probs_MNK: choice probabilities; score_MN: a member's own confidence in its answer, on its own
-    scale; cost_MN: US dollars of that query; check_MN: 1 where the answer passed a check that needs no gold (the
+    scale; cost_MN: US dollars per answer; check_MN: 1 where the answer passed a check that needs no gold (the
     examples in a programming task's docstring), else 0; output_MN: the raw texts; features_ND: of the prompts.
     """
 
@@ -55,11 +55,11 @@ class Opinions:
 
     @property
     def mask_NK(self) -> np.ndarray:
-        """True for the real candidates; K is the most that a question of these has."""
+        """True for the real candidates; K is the largest count_N."""
         return candidate_mask(self.count_N)
 
     def questions(self, rows: np.ndarray | slice) -> Opinions:
-        """These questions alone (positions, a mask or a slice)."""
+        """Only these questions (positions, a mask or a slice)."""
         if isinstance(rows, np.ndarray) and rows.dtype == bool and rows.all():
             return self  # no copy: a million questions of ten members take a quarter of a GB
         whole = {n: array for n, array in vars(self).items() if n != "members" and array is not None}
@@ -67,7 +67,7 @@ class Opinions:
         return dataclasses.replace(self, **parts)
 
     def only(self, members: Sequence[str] | np.ndarray) -> Opinions:
-        """Only these members, in this order. One that is not there is a BadInput."""
+        """Only these members, in this order. An unknown member is a BadInput."""
         place = {name: at for at, name in enumerate(self.members.tolist())}
         if missing := [name for name in members if name not in place]:
             known = ", ".join(list(place)[:9])
@@ -91,7 +91,7 @@ class Truth:
     right_MN: np.ndarray
 
     def questions(self, rows: np.ndarray) -> Truth:
-        """These questions alone (positions or a mask)."""
+        """Only these questions (positions or a mask)."""
         return Truth(self.ids[rows], self.gold_N[rows], self.right_MN[:, rows])
 
     @property
@@ -117,8 +117,8 @@ class Decision:
 class Fitted:
     """A fitted method: `kind` says how it is applied (`methods.APPLY`), `arrays` hold all that was learned.
 
-    `members` are its members, in the order of the arrays. `points` name its operating points from cheap to dear, where
-    it trades cost for quality ('' alone otherwise); `point` is the default one.
+    `members` are its members, in the order of the arrays. `points` names its operating points, cheapest first, if it
+    trades cost for quality (only '' otherwise); `point` is the default one.
     """
 
     kind: str
@@ -130,9 +130,9 @@ class Fitted:
 
 
 def rightness(decision: Decision, truth: Truth) -> np.ndarray:
-    """right_N, 0 to 1, NaN where it cannot be judged: of t candidates that tie for the best, gold among them, 1/t.
+    """right_N, 0 to 1, NaN where it cannot be judged; 1/t if t candidates tie for the best, gold among them.
 
-    No answer is a miss where the question can be judged. A candidate can be judged only where gold is known.
+    No answer is a miss if the question can be judged. A candidate can be judged only if gold is known.
     """
     rows = np.arange(len(decision.abstained_N))
     if decision.member_N is not None:
@@ -144,7 +144,7 @@ def rightness(decision: Decision, truth: Truth) -> np.ndarray:
 
 
 def spent(decision: Decision, opinions: Opinions) -> np.ndarray | None:
-    """cost_N, US dollars of each question: the sum over the members that were asked; None without recorded costs."""
+    """cost_N, US dollars per question: the sum over the members that were asked; None without recorded costs."""
     if opinions.cost_MN is None:
         return None
     cost_MN = np.nan_to_num(opinions.cost_MN)
@@ -152,7 +152,7 @@ def spent(decision: Decision, opinions: Opinions) -> np.ndarray | None:
 
 
 def ballots(opinions: Opinions, truth: Truth) -> Ballots:
-    """The votes on the questions whose gold is known. Raises NotApplicable where there are no such votes."""
+    """The votes on the questions whose gold is known. Raises NotApplicable if there are none."""
     rows = truth.gold_N > -2
     if rows.all():
         rows = slice(None)  # no copy: ten million questions take gigabytes
@@ -161,7 +161,7 @@ def ballots(opinions: Opinions, truth: Truth) -> Ballots:
     if not isinstance(rows, slice) and not rows.any():
         raise NotApplicable("no question has gold")
     answer_MN, count_N = opinions.answer_MN[:, rows], opinions.count_N[rows]
-    # Who abstains where all others agree on an open question has not guessed right: `Ballots.chance_N`.
+    # A member that abstains where all others agree on an open question has not guessed right: `Ballots.chance_N`.
     chance_N = 1 - 1 / np.maximum(count_N, 2)
     wrong_MN = np.where(answer_MN >= 0, answer_MN != truth.gold_N[rows], chance_N.astype(np.float32))
     cost_M = None
@@ -172,11 +172,11 @@ def ballots(opinions: Opinions, truth: Truth) -> Ballots:
 
 
 def write_fitted(path: Path, fitted: Fitted) -> None:
-    """One `.npz` without pickles: the arrays, and all the rest as JSON text inside."""
+    """Write one `.npz` without pickles: the arrays, and the rest as JSON text."""
     rest = {"kind": fitted.kind, "members": fitted.members.tolist(), "meta": fitted.meta}
     rest |= {"points": list(fitted.points), "point": fitted.point}
     with open_whole(path, "wb") as file:
-        # Texts may come as objects, which only a pickle could hold: as arrays of text they need none.
+        # Texts may be an array of objects, which only a pickle could hold; an array of text needs none.
         plain = {name: np.array(a.tolist()) if a.dtype == object else a for name, a in fitted.arrays.items()}
         np.savez(file, **{f"array:{name}": array for name, array in plain.items()}, rest=json.dumps(rest))
 

@@ -4,12 +4,12 @@ All estimate, from the question alone, how likely each member is to be right (`e
 cost, and take the member with the most `quality - price · cost`. The price, in right answers per dollar, is 1 over the
 willingness to pay; it is also the Lagrange multiplier of "as many right answers as this budget buys". Every price is an
 operating point, named by what the fit questions cost there; the default is the one with the best quality on questions
-that the estimates were not fitted on. Where no costs were recorded there is one point: the member that is most likely
-right. Of two members without costs (a strong and a weak one, as in RouteLLM) each call of the more accurate one counts
-1, and the points are shares of calls to it.
+that the estimates were not fitted on. Without recorded costs there is one point: the member that is most likely right.
+For two members without costs (a strong and a weak one, as in RouteLLM) a call of the more accurate one costs 1, and
+the points are shares of calls to it.
 
 No result depends on the order of questions or members: questions are sorted by id and members by accuracy before
-anything is fitted, and of members that are worth the same the more accurate one is taken.
+anything is fitted, and ties go to the more accurate member.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def knn(
 ) -> Fitted:
     """Route by k nearest questions: willingness to pay · share they were right on - cost.
 
-    RouterBench (Hu et al. 2024, arXiv 2403.12031, section 4), with neighbours weighed by cosine and `prior` questions
+    RouterBench (Hu et al. 2024, arXiv 2403.12031, section 4), with neighbours weighted by cosine and `prior` questions
     of mean quality mixed in.
     """
     estimators = {"neighbours": {"neighbours": neighbours, "prior": prior}}
@@ -75,8 +75,8 @@ def matrix_factorisation(
 ) -> Fitted:
     """Route by matrix factorisation: a vector for each member, times a projection of the question.
 
-    RouteLLM (Ong et al. 2024, arXiv 2406.18665, section 4.2): score = w · (v_m * W q). Its preferences between two
-    models are right-or-wrong of each model here, so w is taken into v_m and the score is a logit, fitted by L-BFGS.
+    RouteLLM (Ong et al. 2024, arXiv 2406.18665, section 4.2): score = w · (v_m * W q). Each model's right and wrong
+    replaces its preferences between two models, so w is absorbed into v_m and the score is a logit, fitted by L-BFGS.
     """
     estimators = {"factors": {"rank": rank, "penalty": penalty}}
     return fit_router(opinions, truth, estimators, dimensions, points, None, seed)
@@ -111,9 +111,9 @@ def budgeted(
 def best_per_group(
     opinions: Opinions, truth: Truth, *, prior: Positive = 5.0, points: Count = 20, seed: int = 0
 ) -> Fitted:
-    """The best member of each task (or subject): what every router has to beat, and it reads no text.
+    """The best member of each task (or subject), without reading text: what every router has to beat.
 
-    `prior` questions of the member's mean quality are mixed into each group; a group that is new gets the best overall.
+    `prior` questions of the member's mean quality are mixed into each group; a new group gets the best overall.
     """
     if len(set(opinions.group_N.tolist())) < 2:
         raise NotApplicable("the questions have no groups")
@@ -121,7 +121,7 @@ def best_per_group(
 
 
 def apply_router(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """Each question's member at this operating point; one that has no row for a question is not chosen for it."""
+    """Each question's member at this operating point; a member without a row for a question is not chosen for it."""
     quality_MN = predict(fitted.arrays, fitted.meta["estimators"], read_known(fitted, opinions))
     open_MN = opinions.answer_MN != NOT_ASKED
     quality_MN = np.where(open_MN | ~open_MN.any(0), quality_MN, -np.inf)
@@ -132,19 +132,19 @@ def apply_router(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
 
 
 def estimate_cost(fitted: Fitted, opinions: Opinions) -> np.ndarray:
-    """cost_MN, US dollars: by ridge regression on the features, or each member's mean in the group; 0 if unknown."""
+    """cost_MN, US dollars: from ridge regression on the features, or each member's mean in the group; 0 if unknown."""
     if fitted.meta["cost"] is None:
         return np.zeros(opinions.answer_MN.shape)
     return ESTIMATORS[fitted.meta["cost"]][1](part(fitted.arrays, "cost"), read_known(fitted, opinions))
 
 
 def read_known(fitted: Fitted, opinions: Opinions) -> np.ndarray:
-    """What a router may look at: the groups, or the features of the prompts."""
+    """What a router may read: the groups, or the features of the prompts."""
     return opinions.group_N if "groups" in fitted.meta["estimators"] else described(fitted.arrays, opinions)
 
 
 def choose(quality_MN: np.ndarray, cost_MN: np.ndarray, price: float) -> np.ndarray:
-    """member_N with the most quality - price · cost; of those within rounding the first, the most accurate."""
+    """member_N with the most quality - price · cost; ties, within rounding, go to the first, most accurate member."""
     worth_MN = quality_MN - price * cost_MN
     return (worth_MN >= worth_MN.max(0) - TIE).argmax(0)
 
@@ -158,7 +158,7 @@ def fit_router(
     budgets_P: np.ndarray | None,
     seed: int,
 ) -> Fitted:
-    """Estimators (with their options), costs, prices, the default point. dimensions None: groups, no text."""
+    """Fit estimators (with their options), costs, prices and the default point. dimensions None: groups, no text."""
     opinions, truth = canonical(opinions, truth)
     arrays = {} if dimensions is None else fit_described(opinions, dimensions=dimensions, seed=seed)
     fitted = Fitted("router", opinions.members, arrays, {"estimators": list(estimators), "cost": None})
@@ -174,7 +174,7 @@ def fit_router(
     arrays |= {f"cost/{array}": value for array, value in costs.items()}
     fitted = dataclasses.replace(fitted, meta=fitted.meta | {"cost": name})
     rows, unseen_MN = cross_fit(estimators, what_N, truth.right_MN, seed)
-    # Prices are found with the estimates that will be used: those of fewer questions are flatter, and so are paid less.
+    # Prices are found with the final estimates: those from fewer questions are flatter, so they would spend less.
     quality_MN, cost_MN = predict(arrays, estimators, what_N[rows]), estimate_cost(fitted, opinions.questions(rows))
     price_P, paid_P = sweep(quality_MN, cost_MN, points, budgets_P)
     if opinions.cost_MN is None:
@@ -190,7 +190,7 @@ def fit_router(
 
 
 def canonical(opinions: Opinions, truth: Truth) -> tuple[Opinions, Truth]:
-    """The questions where something is known, by id, and the members of whom something is known, best first."""
+    """The questions with known rightness, by id, and the members with known rightness, best first."""
     rows = np.flatnonzero(np.isfinite(truth.right_MN).any(0))
     if not len(rows):
         raise NotApplicable("which answers are right is not known")
@@ -231,7 +231,7 @@ def cross_fit(
     for fold in range(fold_N.max() + 1):
         others_N = (fold_N != fold) | (fold_N.max() == 0)
         target_MN = right_MN[:, others_N]
-        # Of a member that is known in the left-out fold alone, the mean is all that is left.
+        # For a member that is known in the left-out fold alone, only the mean is left.
         target_MN = np.where(np.isfinite(target_MN).any(1, keepdims=True), target_MN, mean_M1)
         arrays = learn(options, what_N[others_N], target_MN)
         quality_MN[:, fold_N[rows] == fold] = predict(arrays, options, what_N[rows[fold_N[rows] == fold]])
@@ -244,7 +244,7 @@ def sweep(
     """price_P, falling, and the mean cost paid_P at each: for every budget the lowest price that keeps within it.
 
     The mean cost falls with the price, so bisection finds it. Default budgets: `points` steps of equal ratio (equal
-    size where the cheapest is free) from the cheapest choices to the best. What no price reaches gets the cheapest.
+    size if the cheapest is free) from the cheapest choices to the best. A budget below all prices gets the cheapest.
     """
     rows, unit = np.arange(quality_MN.shape[1]), 1 / max(cost_MN.max(), 1e-300)
 
@@ -258,7 +258,7 @@ def sweep(
     def multiplier(budget: float) -> float:
         if most <= budget * (1 + TIE):
             return 0.0
-        at = int((coarse_paid > budget * (1 + TIE)).sum())  # the first of the falling costs that keeps within it
+        at = int((coarse_paid > budget * (1 + TIE)).sum())  # the first of the falling costs within the budget
         low, high = coarse[max(at - 1, 0)], coarse[min(at, len(coarse) - 1)]
         for _ in range(10):  # to a thousandth of the price
             middle = (low + high) / 2
@@ -269,7 +269,7 @@ def sweep(
         least = paid(1e6 * unit)
         between = np.geomspace if least > 0 else np.linspace
         budgets_P = between(least, max(least, most), points)
-        # The ends hold for new questions too: the cheapest whatever its quality, and the best whatever its cost.
+        # The ends hold for new questions too: the cheapest at any quality, and the best at any cost.
         prices = [1e6 * unit, *map(multiplier, budgets_P[1:-1]), 0.0]
     else:
         prices = list(map(multiplier, budgets_P))

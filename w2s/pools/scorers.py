@@ -1,7 +1,7 @@
-"""Scorers: how probable it is that a member's answer is right, from all that is known without gold.
+"""Scorers: the probability that a member's answer is right, from all that is known without gold.
 
 A logistic regression for each member on the prompt's features, the question's group, the member's own confidence (as a
-rank: scales differ) and its answer; and one for each pair that also sees what the member asked before it said.
+rank: scales differ) and its answer; and one for each pair that also sees the answer of the member asked before.
 """
 
 from itertools import combinations
@@ -21,14 +21,14 @@ ENOUGH = 4_000  # questions for some thirty coefficients: more take time and cha
 
 
 def fold_of(ids: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """fold_N: the fold of each question, by its id and not by its place; -1 beyond the `ENOUGH` that are fitted on."""
+    """fold_N: the fold of each question, by its id, not its position; -1 beyond the `ENOUGH` that are fitted on."""
     rank_N = np.argsort(np.argsort(ids, kind="stable"), kind="stable")
     drawn_N = np.random.default_rng(seed).permutation(len(ids))[rank_N]
     return np.where(drawn_N < ENOUGH, drawn_N % folds, -1)
 
 
 def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> Learned:
-    """What `evidence` needs to describe new questions and answers in the same way."""
+    """The arrays with which `evidence` describes new questions and answers in the same way."""
     arrays = {}
     if opinions.features_ND is not None or any(opinions.prompt_N):
         arrays = fit_described(opinions, dimensions=dimensions, seed=seed)
@@ -46,7 +46,7 @@ def fit_evidence(opinions: Opinions, dimensions: int, seed: int) -> Learned:
 
 
 def evidence(opinions: Opinions, arrays: Learned) -> np.ndarray:
-    """evidence_MNF: 1, the prompt's features, its group, the confidence's rank, the answer; 0 where unknown."""
+    """evidence_MNF: a constant, the prompt's features, the group, the confidence's rank, the answer; 0 if unknown."""
     members, rows = opinions.answer_MN.shape
     shared = [np.ones((rows, 1)), opinions.group_N[:, None] == arrays["groups_G"]]
     if "axes_DF" in arrays:
@@ -81,7 +81,7 @@ def fit_scorers(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scorers of a member asked first (coef_MF), of m after j (coef_MMF[j, m]); their scores out of fold.
 
-    score_MMN[j, m] is the probability that m's answer is right when j was asked before it, score_MMN[m, m] when nobody
+    score_MMN[j, m] is the probability that m's answer is right if j was asked before it, score_MMN[m, m] if no member
     was; -1 where m gave no answer.
     """
     size, (x_MNF, usable_MN) = len(opinions.members), (evidence(opinions, arrays), np.isfinite(right_MN))
@@ -109,19 +109,19 @@ def after(opinions: Opinions, logit_MN: np.ndarray, before: int, at: int) -> np.
 
 
 def probability(logit_N: np.ndarray) -> np.ndarray:
-    """Rounded, so that sums in another order of the questions give the same thresholds."""
+    """Logits as probabilities, rounded so that sums in another order of the questions give the same thresholds."""
     return np.round(expit(logit_N), 9)
 
 
 def answered(opinions: Opinions) -> np.ndarray:
-    """answered_MN: asked, and it did not abstain (an answer that was not recorded is one)."""
+    """answered_MN: asked, and did not abstain (an answer that was not recorded counts)."""
     return (opinions.answer_MN != ABSTAINED) & (opinions.answer_MN != NOT_ASKED)
 
 
 def cross_fit(
     x_NF: np.ndarray, target_N: np.ndarray, usable_N: np.ndarray, fold_N: np.ndarray, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A logistic regression on the usable rows with a fold, and the log-odds (N) by fits that did not see the row."""
+    """A logistic regression on the usable rows with a fold, and log-odds (N) from fits that did not see the row."""
     scale_F = np.where(np.ptp(x_NF, axis=0) > 1e-12, np.maximum(x_NF.std(0), 1e-12), 1)
     x_NF, usable_N = x_NF / scale_F, usable_N & (fold_N >= 0)
     coef_F = fit_one(x_NF[usable_N], target_N[usable_N], l2, np.zeros(x_NF.shape[1]))

@@ -1,8 +1,8 @@
 """Stacking (Wolpert 1992): a second model, fitted on questions with gold, reads all members' answers and decides.
 
-No member was trained on these questions, so their outputs are out of fold as they stand. A candidate is
-judged by who voted for it, so that a question may have any number of candidates in any order; what is known beside
-the vote (probabilities, a member's own confidence) joins in. Abstentions are a symbol of their own.
+No member was trained on these questions, so their outputs are out of fold already. A candidate is judged by who voted
+for it, so that a question may have any number of candidates in any order; probabilities and a member's own confidence,
+if recorded, join in. Abstentions are a symbol of their own.
 """
 
 import numpy as np
@@ -30,9 +30,9 @@ def logistic(
     """Logistic stacking: a learned trust for each member, in general, by group and by the answer it gives.
 
     A conditional logit (McFadden 1974): P(candidate k) = softmax over the candidates of the sum over members that voted
-    for k of (w_m + u_group,m + v_position,m), plus, where they are recorded, slopes on the member's log-probability of
-    k and on the rank of its confidence. The maximum a posteriori under normal priors of precision l2, l2_group and
-    l2_position (0 and above; large ones switch a part off). What a group lacks in questions it takes from the rest.
+    for k of (w_m + u_group,m + v_position,m), plus, if recorded, slopes on the member's log-probability of k and on the
+    rank of its confidence. The maximum a posteriori under normal priors of precision l2, l2_group and l2_position (0 or
+    more; large ones switch a part off). A group with few questions relies on the rest.
     """
     design, penalty_F, arrays = prepare(opinions, truth, (l2, l2_group, l2_position), by_group, by_position)
     theta_F = fit_conditional(design, opinions.count_N, truth.gold_N, penalty_F)
@@ -42,7 +42,7 @@ def logistic(
 def prepare(
     opinions: Opinions, truth: Truth, penalties: tuple[float, float, float], by_group: bool, by_position: bool
 ) -> tuple[csr_matrix, np.ndarray, Learned]:
-    """The design of all questions, the penalty of each column, and the arrays by which new questions get the same."""
+    """The design of all questions, each column's penalty, and the arrays that give new questions the same design."""
     rows = np.flatnonzero(truth.gold_N >= 0)
     if not len(rows) or not (opinions.answer_MN[:, rows] >= 0).any():
         raise NotApplicable("no question with gold has a recorded answer")
@@ -106,7 +106,7 @@ def evidence(
 def slopes(opinions, arrays, row_V, member_V, question_V, owner_C):
     """(row, member, value) of what is recorded beside the votes: the confidence's rank, -0.5 to 0.5; ln p + ln K.
 
-    What was recorded at the fit must be there again, and what was not is not looked at.
+    What was recorded at the fit must be recorded again; anything else is ignored.
     """
     if "quantiles_MQ" in arrays:
         if opinions.score_MN is None:

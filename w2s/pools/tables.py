@@ -1,7 +1,7 @@
-"""The tables of questions and of recorded outputs as arrays, and the faults of their rows.
+"""The tables of questions and of recorded outputs as arrays, and the faults in their rows.
 
 M members by N questions. Outputs are read in batches, without a Python object per row: 160 million rows fit in a few
-GiB. Everything is joined by question id; rows in the order of the questions only save time.
+GiB. Everything is joined by question id; rows in the order of the questions are merely faster.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,14 +36,14 @@ class Faults:
     kinds: dict[str, tuple[list[tuple[int, str]], int]] = field(default_factory=dict)
 
     def add(self, kind: str, rows: np.ndarray, say: Callable[[int], str]) -> None:
-        """rows: file rows from 0; say: position in `rows` -> what is wrong, called for the first ones alone."""
+        """rows: file rows from 0; say: position in `rows` -> what is wrong, called only for the first ones."""
         if len(rows):
             first, count = self.kinds.get(kind, ([], 0))
             first += [(int(row), say(at)) for at, row in enumerate(rows[: MOST - len(first)])]
             self.kinds[kind] = first, count + len(rows)
 
     def check(self) -> None:
-        """BadInput with the faults that come first in the file, the first of every kind among them, and a count."""
+        """Raise a BadInput with the first faults in the file, including the first of every kind, and a count."""
         ranked = [(at > 0, row, text) for first, _ in self.kinds.values() for at, (row, text) in enumerate(first)]
         shown = sorted((row, text) for _, row, text in sorted(ranked)[:MOST])
         lines = [f"{self.name}: row {row + 1}: {text}" for row, text in shown]
@@ -66,10 +66,10 @@ class Questions:
 
 @dataclass
 class Cells:
-    """The content of the outputs. `arrays`: M by N, one per column that is there; probs is M·N by K.
+    """The content of the outputs. `arrays`: M by N, one per column present; probs is M·N by K.
 
-    recorded: of groups, whether any answer in them was. Answers to questions without choices stay aside until all are
-    known: their cells (flat positions), and for each the place of its text in `words`.
+    recorded: whether any answer in a group was. Answers to questions without choices are set aside until all are
+    known: their cells (flat positions), and for each the position of its text in `words`.
     """
 
     answer_MN: np.ndarray
@@ -91,7 +91,7 @@ class Part:
 
 
 def read_questions(source: Source) -> Questions:
-    """The whole table; a repeated or missing id and a gold that is no choice are a BadInput."""
+    """The whole table; a repeated or missing id, or a gold that is not a choice, is a BadInput."""
     table = pa.Table.from_batches(source.batches(source.columns)).unify_dictionaries()
     column = {name: table[name].combine_chunks() for name in source.columns}
     del table
@@ -101,7 +101,7 @@ def read_questions(source: Source) -> Questions:
     if len(pc.unique(ids)) < size:
         codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
         again = np.setdiff1d(np.arange(size), np.unique(codes, return_index=True)[1])
-        faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} is there twice; allowed: once")
+        faults.add("again", again, lambda i: f"id: {ids[int(again[i])].as_py()!r} appears twice; allowed: once")
     texts_N, count_N = np.empty(size, object), np.zeros(size, np.int32)
     texts_N.fill(())
     if "choices" in column:
@@ -137,7 +137,7 @@ def read_members(source: Source, models: Sequence[str], members: Sequence[str]) 
         if len(present) > MOST_MEMBERS:
             raise BadInput(f"{source.name}: more than {MOST_MEMBERS:,} (model, sample); sample: the number of a draw")
     known = sorted({model for model, _ in present})
-    # A model's own name may hold a '#': only where there is no such model, what follows it is a sample.
+    # A model's own name may contain '#': only if there is no such model is the part after it a sample.
     models = [*models, *(name if name in known else name.rpartition("#")[0] or name for name in members)]
     for model in models:
         if model not in known:
@@ -155,7 +155,7 @@ def encode_members(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray, list[
 
 
 def read_answers(source: Source, pool: Questions, members: Members) -> Cells:
-    """The whole table; rows that are not usable are a BadInput with a line each, up to twenty, and a count."""
+    """The whole table; unusable rows are a BadInput with a line each, up to twenty, and a count."""
     shape = len(members), len(pool.ids)
     cells = Cells(np.full(shape, NOT_ASKED, np.int16), np.zeros(len(pool.groups), bool))
     faults, total = Faults(source.name), 0
@@ -190,7 +190,7 @@ def read_parts(
         start += len(batch)
         faults.add("model", row[model < 0], lambda _: "model: missing; allowed: a text")
         lost = np.flatnonzero((at < 0) & (member >= 0))
-        faults.add("id", row[lost], lambda i, ids=ids, lost=lost: f"id: {ids[int(lost[i])]} is no question's id")
+        faults.add("id", row[lost], lambda i, ids=ids, lost=lost: f"id: {ids[int(lost[i])]} is not a question's id")
         good = (at >= 0) & (member >= 0)
         if not good.all():
             batch, member, at, row = batch.filter(pa.array(good)), member[good], at[good], row[good]
@@ -198,9 +198,9 @@ def read_parts(
 
 
 def find_places(ids: pa.StringArray, known: pa.StringArray, last: int) -> tuple[np.ndarray, int]:
-    """(positions among the known ids, -1 for an unknown one; the last of them), quickly where they come in order.
+    """(positions among the known ids, -1 for an unknown one; the last of them); fast if they come in order.
 
-    Rows of one question often stand together; the next is tried first, beginning again after the last question.
+    Rows of one question are often adjacent; the next question is tried first, wrapping around after the last.
     """
     head = np.ones(len(ids), bool)
     head[1:] = pc.not_equal(ids[1:], ids[:-1]).fill_null(True).to_numpy(zero_copy_only=False)
@@ -270,7 +270,7 @@ def describe_probs(probs: np.ndarray) -> str:
 
 
 def find_repeats(source: Source, pool: Questions, members: Members, faults: Faults) -> None:
-    """Adds the rows whose (question, model, sample) was there before. A reading of its own, for the message alone."""
+    """Add the rows whose (question, model, sample) occurred before: another pass, only for the message."""
     seen = np.zeros(len(members) * len(pool.ids), bool)
     names = [name for name in ("id", "model", "sample") if name in source.columns]
     known = list(members)
@@ -281,14 +281,14 @@ def find_repeats(source: Source, pool: Questions, members: Members, faults: Faul
         def say(i: int, part: Part = part, again: np.ndarray = again) -> str:
             member, at = divmod(int(part.cell[again[i]]), len(pool.ids))
             model, sample = known[member]
-            return f"question {pool.ids[at]}, model {model}, sample {sample} is there twice; allowed: once"
+            return f"question {pool.ids[at]}, model {model}, sample {sample} appears twice; allowed: once"
 
         faults.add("again", part.row[again], say)
         seen[part.cell] = True
 
 
 def check_silent(source: Source, pool: Questions, members: Members, cells: Cells) -> None:
-    """BadInput for a model that has no answer at all where those of others were recorded."""
+    """Raise a BadInput for a model without any answer where those of others were recorded."""
     able_N = cells.recorded[pool.group_N]
     quiet: dict[str, bool] = {}
     for (model, _), at in members.items():
@@ -301,6 +301,6 @@ def check_silent(source: Source, pool: Questions, members: Members, cells: Cells
         for model in sorted(silent.intersection(names)):
             silent.remove(model)
             row = start + np.flatnonzero(codes == names.index(model))[:1]
-            faults.add(model, row, lambda _, m=model: f"model {m!r} has no answer in any row; allowed: 1 and more")
+            faults.add(model, row, lambda _, m=model: f"model {m!r} has no answer in any row; allowed: at least 1")
         start += len(batch)
     faults.check()

@@ -1,4 +1,4 @@
-"""Gradient-boosted stacking: trees see what a linear trust cannot ("A is right unless B and C agree on another").
+"""Gradient-boosted stacking: trees see what a linear model cannot ("A is right unless B and C agree on another").
 
 They start from the logistic stacking of `stacking`: its out-of-fold log-probability is one of their features.
 """
@@ -31,8 +31,8 @@ def gradient_boosted(
 ) -> Fitted:
     """Gradient-boosted stacking: trees over who voted for a candidate, who for another, and who abstained.
 
-    One row for each candidate that somebody voted for; the probability that it is right, normalised over the question's
-    candidates (Friedman 2001, in the histogram form of scikit-learn). Its out-of-fold features come from `FOLDS` folds.
+    One row for each candidate with a vote; the probability that it is right, normalised over the question's candidates
+    (Friedman 2001, in the histogram form of scikit-learn). Its out-of-fold features come from `FOLDS` folds.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
@@ -47,8 +47,8 @@ def gradient_boosted(
     sizes = {"max_iter": trees, "max_leaf_nodes": leaves, "min_samples_leaf": least_rows}
     settings = {"learning_rate": learning_rate, "l2_regularization": 5.0, "early_stopping": False}
     model = HistGradientBoostingClassifier(**sizes, **settings, random_state=seed)
-    # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that on waiting for each
-    # other. The limit holds for the thread that sets it, once the library is loaded, so it stands here.
+    # Each tree is a few milliseconds of work: several OpenMP threads would spend seven times that waiting for each
+    # other. The limit holds for the thread that sets it, once the library is loaded, so it is set here.
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(features_CF, gold_N[row_C] == place_C)
     return Fitted("gradient_boosted", opinions.members, {**arrays, **as_arrays(model)})
@@ -70,7 +70,7 @@ def cross_fit(known: Opinions, gold_N: np.ndarray, design: csr_matrix, penalty_F
 
 
 def apply_gradient_boosted(fitted: Fitted, opinions: Opinions, point: int) -> Decision:
-    """Probabilities of the candidates that somebody voted for; a question without a vote is an abstention."""
+    """Probabilities of the candidates with a vote; a question without a vote is an abstention."""
     inner = {name.removeprefix("logistic:"): array for name, array in fitted.arrays.items() if ":" in name}
     prior = apply_logistic(Fitted("logistic", fitted.members, inner), opinions, 0)
     row_C, place_C, features_CF = features(opinions, prior.probs_NK, fitted.arrays)
@@ -110,10 +110,10 @@ def rival(values_NK: np.ndarray) -> np.ndarray:
 
 
 def as_arrays(model) -> Learned:
-    """The trees as plain arrays, all nodes in a row: nothing of scikit-learn need be unpickled to apply them.
+    """The trees as plain arrays, all nodes in a row, so that no scikit-learn object is unpickled to apply them.
 
-    scikit-learn offers no public export of its histogram trees: its private `_predictors` are read here and nowhere
-    else, and a test compares `margins` with its own decisions.
+    scikit-learn has no public export of its histogram trees: its private `_predictors` are read only here, and a test
+    compares `margins` with scikit-learn's own decisions.
     """
     nodes = [tree[0].nodes for tree in model._predictors]
     first_T = np.r_[0, np.cumsum([len(tree) for tree in nodes])[:-1]]

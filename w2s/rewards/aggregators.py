@@ -32,7 +32,7 @@ def median(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
 
 
 def worst(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
-    """The lowest of the members' scores: all must like what is good. Coste et al., arXiv 2310.02743 (WCO)."""
+    """The lowest of the members' scores: every member must like the candidate. Coste et al., arXiv 2310.02743 (WCO)."""
     scores_MNK, count_NK = judged(scores_MNK, mask_NK)
     return np.where(count_NK > 0, np.where(np.isnan(scores_MNK), np.inf, scores_MNK).min(0), np.nan)
 
@@ -40,14 +40,14 @@ def worst(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
 def uncertainty(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, strength: float = 0.5) -> np.ndarray:
     """The mean minus `strength` times the variance between members. Coste et al., arXiv 2310.02743 (UWO).
 
-    The variance divides by the number of members, as there. strength >= 0; 0 is the mean.
+    The variance divides by the number of members, as in the paper. strength >= 0; 0 is the mean.
     """
     check_not_negative("strength", strength)
     return mean(scores_MNK, mask_NK) - strength * disagreement(scores_MNK, mask_NK) ** 2
 
 
 def lower_bound(scores_MNK: np.ndarray, mask_NK: np.ndarray, *, z: float = 1.645) -> np.ndarray:
-    """The mean minus `z` standard errors: a lower bound on the mean of many such members, with 95% at z = 1.645.
+    """The mean minus `z` standard errors: a lower bound on the mean of many such members (95% at z = 1.645).
 
     The standard error is s / √m over the m members that judged the candidate, where s² divides by m − 1. A single
     member has no spread, so the result is the mean. z >= 0.
@@ -64,13 +64,13 @@ def rank_average(scores_MNK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:
 
     Needs no standardising. A member ranks the candidates that it judged; a single one has rank 0.5.
     """
-    from scipy.stats import rankdata  # half a second, which only this aggregator should cost
+    from scipy.stats import rankdata  # imported here: it takes half a second, and only this aggregator needs it
 
     scores_MNK, _ = judged(scores_MNK, mask_NK)
     rank_MNK = rankdata(scores_MNK, axis=2, nan_policy="omit") if scores_MNK.size else scores_MNK
     last_MN1 = (~np.isnan(scores_MNK)).sum(2, keepdims=True) - 1
     place_MNK = np.where(last_MN1 > 0, (rank_MNK - 1) / np.maximum(last_MN1, 1), 0.5 + 0 * scores_MNK)
-    return mean(place_MNK, mask_NK).round(12)  # thirds that are added in another order still tie
+    return mean(place_MNK, mask_NK).round(12)  # so that thirds added in another order still tie
 
 
 def standardise(
@@ -101,7 +101,7 @@ def standardise(
 
 
 def make_spec(name: str, aggregate: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The aggregator `name`, with the options of `aggregate` (rewards.aggregate) where that names it."""
+    """The spec of aggregator `name`, with the options of `aggregate` (rewards.aggregate) if that names it."""
     return aggregate if name == aggregate["name"] else {"name": name}
 
 

@@ -11,9 +11,9 @@ def find_agreed_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(chosen_N, rejected_N, why_N): positions of candidates, -1 where there is no pair, and why (AGREED with one).
 
-    Chosen is the single candidate that both rank first, alone or tied. Rejected is, of those that both rank below it,
-    the one with the lowest sum of ranks; of several the one with the lower probability, then the lower reward. A
-    candidate without reward (nan) is never rejected, and where it is the committee's first there is no pair.
+    Chosen is the single candidate that both rank first, alone or tied. Rejected is the candidate with the lowest sum of
+    ranks among those that both rank below it; ties go to the lower probability, then the lower reward. A candidate
+    without a reward (nan) is never rejected; if the committee ranks it first, there is no pair.
     """
     probs_NK, rewards_NK = np.asarray(probs_NK, dtype=np.float64), np.asarray(rewards_NK, dtype=np.float64)
     mask_NK = np.asarray(mask_NK, dtype=bool)

@@ -4,8 +4,8 @@ The n are drawn without replacement from the K candidates of a question, so each
 size n and, where the K are independent samples of a policy, an unbiased estimate of that policy's best-of-n for every
 n <= K at once (Nakano et al., arXiv 2112.09332, appendix I; used by Gao et al., arXiv 2210.10760).
 
-Candidates without proxy score (nan: no member could judge them) come last: one is picked only where the draw holds
-nothing else. Candidates with equal scores share the pick equally.
+Candidates without a proxy score (nan: no member could judge them) come last: one is picked only if the draw holds no
+other. Candidates with equal scores share the pick equally.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Curve(NamedTuple):
     """Best-of-n over S values of n. The caller computes means over questions, and their intervals.
 
     kl_S: the divergence of best-of-n from its policy, in nats; gold_SN and proxy_SN: the expected score of the pick for
-    each question (proxy nan where a candidate without proxy score may be picked).
+    each question (proxy nan where a candidate without a proxy score may be picked).
     """
 
     n_S: np.ndarray
@@ -90,7 +90,7 @@ def doublings(most: int) -> list[int]:
 
 
 def places(proxy_NK: np.ndarray, mask_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(below_NK, level_NK): how many candidates of the question are below each one, and level with it."""
+    """(below_NK, level_NK): how many candidates of the question are below each candidate, and level with it."""
     proxy_NK = np.asarray(proxy_NK, dtype=np.float64)
     ranked_NK = np.where(mask_NK, np.where(np.isnan(proxy_NK), -np.inf, proxy_NK), np.inf)
     below_NK, level_NK = np.zeros(proxy_NK.shape, dtype=int), np.zeros(proxy_NK.shape, dtype=int)

@@ -33,7 +33,7 @@ class DrawnPairs(NamedTuple):
 
 
 def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int = 3) -> DrawnPairs:
-    """A right candidate of easy_fit over each wrong one, with at most per_question wrong ones of a question.
+    """A right candidate of easy_fit over each wrong one, at most per_question wrong ones per question.
 
     A hash decides which ones; several right ones take turns. Questions without both kinds give no pair (counted as
     `one_kind`). per_question >= 1.
@@ -52,7 +52,7 @@ def gold(examples: Sequence[Example], right_NK: np.ndarray, *, per_question: int
 def committee(examples: Sequence[Example], probs_NK: np.ndarray, *, keep_share: float = 0.5) -> DrawnPairs:
     """The committee's most probable candidate over its least probable one, on its most confident transfer questions.
 
-    keep_share: of the questions, above 0, at most 1. No gold is used.
+    keep_share: share of the questions, above 0, at most 1. No gold is used.
     """
     ids, mask_NK = np.array([example.id for example in examples]), ~np.isnan(probs_NK)
     none = np.zeros((0, *probs_NK.shape))
@@ -78,7 +78,7 @@ def preferences(root: Path | None, *, source: dict) -> DrawnPairs:
 
 
 def collect_pairs(why: str, rows: Iterable[tuple[Example, str, str]], counts: dict[str, int]) -> DrawnPairs:
-    """The pairs of (question, better text, worse text); a BadInput where none is left."""
+    """Pairs from rows of (question, better text, worse text); a BadInput if none is left."""
     counts = {"pairs": 0, "equal": 0, "empty": 0, "repeats": 0, **counts}
     kept: dict[str, tuple[Example, int]] = {}
     for question, better, worse in rows:

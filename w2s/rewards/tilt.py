@@ -15,7 +15,7 @@ TEMPERATURES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 class ChosenStrength(NamedTuple):
     """The chosen strength, and gold's mean log-likelihood (nats) at each strength of the grid and its best temperature.
 
-    rows: how many questions decided; on the others gold has probability 0, which no tilt can change.
+    rows: how many questions were used; in the others gold has probability 0, which no tilt can change.
     """
 
     strength: float
@@ -28,7 +28,7 @@ def tilt(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, s
     """probs_NK tilted by the rewards: p · exp(strength · reward), renormalised.
 
     This maximises the expected reward minus the divergence from p divided by strength. A reward's zero does not matter,
-    its unit does. A candidate without reward (nan) gets the mean reward of the others of its question; a question
+    its unit does. A candidate without a reward (nan) gets the mean reward of its question's others; a question
     without any reward is unchanged. Probability 0 stays 0. strength >= 0; 0 changes nothing.
     """
     return np.exp(log_tilted(probs_NK, mask_NK, rewards_NK, strength))
@@ -37,11 +37,11 @@ def tilt(probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, *, s
 def choose_strength(
     probs_NK: np.ndarray, mask_NK: np.ndarray, rewards_NK: np.ndarray, gold_N: np.ndarray
 ) -> ChosenStrength:
-    """The one of STRENGTHS under which validation questions' right candidates (gold_N) are most likely.
+    """The strength of STRENGTHS that makes the right candidates (gold_N) of validation questions most likely.
 
     Each strength is judged at its best temperature: otherwise an underconfident committee would gain from any reward
-    that raises its confidence, and lose accuracy. 0 is always one of them, and of equals the smaller strength wins:
-    rewards that do not help do nothing.
+    that raises its confidence, and lose accuracy. 0 is always tried, and ties go to the smaller strength, so rewards
+    that do not help do nothing.
     """
     gold_N, rows_N = np.asarray(gold_N, dtype=int), np.arange(len(gold_N))
     if not len(gold_N):
@@ -76,13 +76,13 @@ def accept(
 
     The best candidate is the label's (the most probable; where several tie, their mean reward counts), so a negative
     margin means that the rewards prefer another one. The bound is `least` (in units of the rewards) or the `quantile`
-    (0 to 1) of the set's values. Returns (keep_N, why_N), as selectors do. A label without reward is rejected; a label
+    (0 to 1) of the set's values. Returns (keep_N, why_N), as selectors do. A label without a reward is rejected; one
     without a rewarded rival has no margin and is accepted.
     """
     if of not in ("reward", "margin"):
         raise BadInput(f"of: {of!r} given; allowed: reward, margin")
     if (least is None) == (quantile is None):
-        raise BadInput("least: give either it or quantile")
+        raise BadInput("least: give exactly one of least and quantile")
     if quantile is not None and not 0 <= quantile <= 1:
         raise BadInput(f"quantile: {quantile!r} given; allowed: 0 to 1")
     best_NK = votes(probs_NK, mask_NK)

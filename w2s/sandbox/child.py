@@ -25,7 +25,7 @@ from typing import Any
 from w2s.sandbox import seccomp, walls
 from w2s.sandbox.plain import NotPlain, Object, TooLarge, decode, encode
 
-# Imported once, so that they are loaded for every program.
+# Imported once, in the warm process; every program inherits them.
 WARM = (
     *("array", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "ctypes", "dataclasses", "datetime"),
     *("decimal", "enum", "fractions", "functools", "heapq", "inspect", "io", "itertools", "json", "keyword"),
@@ -72,7 +72,7 @@ def main(
 
 
 def serve(control: Channel, folder: str, alone: bool) -> None:
-    """One program after another: fork on a byte (with a channel), kill on the next byte or when the caller is gone."""
+    """Serve one program after another: fork on a byte (with a channel), kill on the next or when the caller exits."""
     os.chdir(folder)
     while True:
         byte, channels, _, _ = socket.recv_fds(control, 1, 1)
@@ -88,7 +88,7 @@ def serve(control: Channel, folder: str, alone: bool) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         os.kill(pid, signal.SIGKILL)
-        if alone:  # as process 1 it can reach every other process of the namespace, and no one else
+        if alone:  # process 1 reaches every other process of its namespace, and none outside
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
@@ -157,10 +157,10 @@ def run(fd: int, folder: str) -> None:
     try:
         exec(compile(order.pop("source"), "<program>", "exec"), module.__dict__)
         send(channel, "ok")
-    except BaseException as error:  # SystemExit too is an answer
+    except BaseException as error:  # SystemExit is an answer too
         send(channel, *describe_failure(error))
     while (frame := receive(channel)) is not None:
-        for call in json.loads(frame[1]) if frame[0] == "order" else ():  # else a reply that nobody waits for any more
+        for call in json.loads(frame[1]) if frame[0] == "order" else ():  # else a reply that nobody awaits any more
             try:
                 reply = "ok", answer(*call)
             except BaseException as error:
@@ -210,7 +210,7 @@ class Partner:
             raise (known if isinstance(known, type) and issubclass(known, Exception) else RuntimeError)(text)
         if status != "ok":
             send(self.channel, status, result.encode(errors="replace"))
-            os._exit(0)  # it has no more results, whatever the tests would catch
+            os._exit(0)  # no further results, whatever the tests would catch
         return result
 
     def function(self, name: str) -> Callable:
@@ -246,7 +246,7 @@ def send(channel: Channel, kind: str, body: bytes = b"") -> None:
 
 
 def receive(channel: Channel) -> tuple[str, bytes] | None:
-    """The next frame, or None when the other end is closed."""
+    """The next frame, or None if the other end is closed."""
     head = channel.recv(HEAD.size, socket.MSG_WAITALL)
     if len(head) < HEAD.size:
         return None

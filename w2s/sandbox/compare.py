@@ -30,10 +30,10 @@ def disagreement(replies: Replies, arguments: Sequence[Sequence], compare: str, 
     has no result are skipped.
     """
     for call_arguments in arguments:
-        (known, wanted), (status, given) = next(replies), next(replies)
+        (known, expected), (status, result) = next(replies), next(replies)
         if known == "ok" and status != "ok":
-            return f"{status}: {given}".rstrip(": ")
-        if known == "ok" and not same(given, wanted, call_arguments, compare, atol):
+            return f"{status}: {result}".rstrip(": ")
+        if known == "ok" and not same(result, expected, call_arguments, compare, atol):
             return "judged"
     return ""
 
@@ -51,7 +51,7 @@ def spell_reply(status: str, result: Any) -> str:
     return f"<{status} {result.split(':')[0]}>" if status == "exception" else f"<{status}>"
 
 
-def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float) -> bool:
+def same(result: Any, expected: Any, arguments: Sequence, compare: str, atol: float) -> bool:
     """EvalPlus' rules: equal; floats within atol (1e-6 where the task names none) plus 1e-7 of the expected value.
 
     compare: "equal"; "set" (order and repeats do not matter); "truth" (whether there is a result); "root" (the result
@@ -60,31 +60,32 @@ def same(given: Any, wanted: Any, arguments: Sequence, compare: str, atol: float
     """
     try:
         if compare == "root":
-            return abs(sum(factor * math.pow(given, power) for power, factor in enumerate(arguments[0]))) <= atol
+            return abs(sum(factor * math.pow(result, power) for power, factor in enumerate(arguments[0]))) <= atol
         if compare == "set":
-            return set(given) == set(wanted)
+            return set(result) == set(expected)
         if compare == "truth":
-            return given == wanted if isinstance(given, bool) else (given is not None) == bool(wanted)
-        if given == wanted:
+            return result == expected if isinstance(result, bool) else (result is not None) == bool(expected)
+        if result == expected:
             return True
-        values = wanted if isinstance(wanted, list | tuple) else [wanted]
+        values = expected if isinstance(expected, list | tuple) else [expected]
         if atol == 0 and values and all(isinstance(value, float) for value in values):
             atol = 1e-6
-        return atol > 0 and close(given, wanted, atol)
+        return atol > 0 and close(result, expected, atol)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return False
 
 
-def close(given: Any, wanted: Any, atol: float) -> bool:
-    """Numbers within atol + 1e-7 |wanted|, also inside lists and tuples of the same type and length."""
-    if isinstance(wanted, list | tuple):
-        same_form = type(given) is type(wanted) and len(given) == len(wanted)
-        return same_form and all(close(one, other, atol) for one, other in zip(given, wanted, strict=True))
-    if isinstance(wanted, float) and math.isnan(wanted):
-        return isinstance(given, float) and math.isnan(given)
-    if isinstance(given, bool) or not isinstance(given, int | float | complex) or not isinstance(wanted, int | float):
-        return given == wanted
-    return given == wanted or abs(given - wanted) <= atol + 1e-7 * abs(wanted)
+def close(result: Any, expected: Any, atol: float) -> bool:
+    """Numbers within atol + 1e-7 |expected|, also inside lists and tuples of the same type and length."""
+    if isinstance(expected, list | tuple):
+        same_form = type(result) is type(expected) and len(result) == len(expected)
+        return same_form and all(close(left, right, atol) for left, right in zip(result, expected, strict=True))
+    if isinstance(expected, float) and math.isnan(expected):
+        return isinstance(result, float) and math.isnan(result)
+    numbers = isinstance(result, int | float | complex) and isinstance(expected, int | float)
+    if isinstance(result, bool) or not numbers:
+        return result == expected
+    return result == expected or abs(result - expected) <= atol + 1e-7 * abs(expected)
 
 
 def spelled(value: Any) -> str:
@@ -103,5 +104,5 @@ def spelled(value: Any) -> str:
     if isinstance(value, set | frozenset):
         return f"set({', '.join(sorted(map(spelled, value)))})"
     if isinstance(value, dict):
-        return f"dict({', '.join(sorted(f'{spelled(key)}: {spelled(one)}' for key, one in value.items()))})"
+        return f"dict({', '.join(sorted(f'{spelled(key)}: {spelled(item)}' for key, item in value.items()))})"
     return repr(value)

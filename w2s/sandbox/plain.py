@@ -1,10 +1,10 @@
 """Plain data as JSON and back: all that crosses the wall between a program's process and ours.
 
-Null, booleans, texts, whole numbers and finite floats are plain JSON; a list is a JSON array. Everything else is a
-tagged object of one key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]}, {"float": "nan"},
-{"complex": [re, im]}, {"bytes": hex}, {"int": hex}, {"type": name of a builtin type}, {"object": number}. Decoding
-builds builtins of exactly these types and runs no code, so whatever a hostile process sends, the values that arrive
-have an honest `==`, `len` and `hash`.
+Null, booleans, texts, whole numbers and finite floats are plain JSON; a list is a JSON array. Everything else is an
+object with a tag as its only key: {"tuple": [...]}, {"set": [...]}, {"dict": [a tuple (key, value), ...]},
+{"float": "nan"}, {"complex": [re, im]}, {"bytes": hex}, {"int": hex}, {"type": name of a builtin type},
+{"object": number}. Decoding builds builtins of exactly these types and runs no code, so whatever a hostile process
+sends, the values that arrive have an honest `==`, `len` and `hash`.
 """
 
 import math
@@ -22,7 +22,7 @@ class NotPlain(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Object:
-    """A value that stays in the program's process; here it is only a number, and equals nothing."""
+    """A value that stays in the program's process; here it is only a number, equal to no other value."""
 
     number: int
 
@@ -74,7 +74,7 @@ def encode(value: Any, keep: Callable[[Any], Object] | None = None, most: int = 
 
 
 def all_json(values: list) -> bool:
-    """Whether all of them are plain JSON: a short cut for long lists of numbers or texts of one type."""
+    """Whether all values are plain JSON: a short cut for long lists of numbers or texts of one type."""
     kinds = set(map(type, values))
     if kinds == {int}:
         return min(values) > -LONGEST_INT and max(values) < LONGEST_INT
@@ -82,7 +82,7 @@ def all_json(values: list) -> bool:
 
 
 def scalar_of(value: Any, kind: type) -> Any:
-    """The encoding of texts and numbers that are not plain JSON, of bytes, types and objects; None for all else."""
+    """The encoding of texts and numbers that are not plain JSON, and of bytes, types and objects; else None."""
     if issubclass(kind, str):
         return str.__str__(value)
     if issubclass(kind, int):
@@ -116,10 +116,10 @@ def decode(tree: Any, find: Callable[[int], Any] = Object) -> Any:
     try:
         if type(tree) is list:
             nested = not {list, dict}.isdisjoint(map(type, tree))
-            return [decode(one, find) for one in tree] if nested else tree
+            return [decode(item, find) for item in tree] if nested else tree
         ((tag, body),) = tree.items()
         if tag in COLLECTIONS:
-            return COLLECTIONS[tag](decode(one, find) for one in body)
+            return COLLECTIONS[tag](decode(item, find) for item in body)
         if tag == "dict":
             return dict(decode(pair, find) for pair in body)
         if tag == "complex":

@@ -26,8 +26,8 @@ GRACE_S = 10.0
 class Limits:
     """What a program may use.
 
-    timeout_s: wall time of all its work together, loading included. memory_mb: of its address space. output_bytes: of
-    one encoded result. allow_unsandboxed: run it without walls where the machine offers none.
+    timeout_s: wall time of all its work, loading included. memory_mb: its address space. output_bytes: one encoded
+    result. allow_unsandboxed: run it without walls where the machine offers none.
     """
 
     timeout_s: float = 5.0
@@ -93,7 +93,7 @@ class Program:
             yield self.receive()
 
     def call(self, name: str, arguments: Sequence[Any], *, beside: Iterable[Reply] = (), count: int = 0) -> Reply:
-        """One call, during which it gets `count` replies of its partner, each after the next one of `beside`."""
+        """One call, during which the program gets `count` replies of its partner, each after the next of `beside`."""
         self.send("order", encode_calls([(name, arguments)]))
         self.pass_on(count, beside)
         return self.receive()
@@ -106,13 +106,13 @@ class Program:
             self.channel.settimeout(max(self.left_s, 0.001))
             child.send(self.channel, kind, body)
         except TimeoutError:
-            self.ended = Reply("timeout", b"it did not take its calls in time")
+            self.ended = Reply("timeout", b"it did not read its calls in time")
         except OSError:
             self.ended = self.crash()
         self.left_s -= time.monotonic() - started
 
     def receive(self) -> Reply:
-        """The next reply; its calls to its partner are passed on meanwhile, and that time is not counted."""
+        """The next reply. Calls to the partner are passed on meanwhile; that time is not counted."""
         while not self.ended:
             try:
                 kind, body = self.frame()
@@ -125,7 +125,7 @@ class Program:
                 else:
                     raise ValueError("no answer")
             except TimeoutError:
-                self.ended = Reply("timeout", b"it took longer than it may")
+                self.ended = Reply("timeout", b"it exceeded its time limit")
             except OverflowError as error:
                 self.ended = Reply("too large", str(error).encode())
             except (OSError, ValueError, IndexError, child.struct.error):
@@ -180,18 +180,18 @@ class Program:
         return held
 
     def crash(self) -> Reply:
-        """Why the process ended; called when its channel is closed or it wrote nonsense to it."""
+        """Why the process ended; called when its channel is closed or carries nonsense."""
         status = self.close()
         if status is not None and os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number in (signal.SIGXCPU, signal.SIGKILL) and self.left_s < 0.5:
-                return Reply("timeout", b"it took longer than it may")
+                return Reply("timeout", b"it exceeded its time limit")
             names = {known.value: known.name for known in signal.Signals}  # real-time signals have no name
             return Reply("crashed", f"ended by {names.get(number, f'signal {number}')}".encode())
-        return Reply("crashed", b"it left, or wrote what is no reply")
+        return Reply("crashed", b"it exited, or wrote an invalid reply")
 
     def close(self) -> int | None:
-        """Kill the process and all that it started, and empty its folder. Its wait status; None the second time."""
+        """Kill the process and all that it started, and empty its folder. Returns its wait status, then None."""
         if not self.usable:
             return None
         self.usable = False
@@ -210,7 +210,7 @@ class Program:
 
 
 def encode_calls(calls: Sequence[Call]) -> bytes:
-    """The order to make these calls. NotPlain where an argument is not plain data."""
+    """The body of an order to make these calls; NotPlain if an argument is not plain data."""
     order = []
     for name, arguments, *rest in calls:
         keywords = {key: encode(value) for key, value in rest[0].items()} if rest else {}

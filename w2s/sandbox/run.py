@@ -40,7 +40,7 @@ def open_program(
 
 @functools.cache
 def lends(library: str, limits: Limits) -> bool:
-    """Whether a program within `limits` can import one of LIBRARIES here, found by trying once."""
+    """Whether a program within `limits` can import `library`, one of LIBRARIES, here; tried once."""
     with open_program(f"import {library}", replace(limits, timeout_s=START_S)) as program:
         return program.loaded.status == "ok"
 

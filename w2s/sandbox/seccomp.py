@@ -1,8 +1,8 @@
 """The system calls that a program may make: an allowlist as a classic BPF filter (seccomp(2)), x86-64 and aarch64.
 
-All others fail with EPERM: so no new process, no exec, no socket but a socket pair, no sending of signals, no
-ptrace, mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments, message queues or locks
-that others would meet.
+All others fail with EPERM: no new process, no exec, no socket but a socket pair, no signals to others, no ptrace,
+mount, namespaces, bpf, io_uring, keyctl, perf, userfaultfd, shared memory segments, message queues, or locks that
+other processes could see.
 """
 
 import ctypes
@@ -109,7 +109,7 @@ class Filter(ctypes.Structure):
 
 
 def install() -> None:
-    """From here on this process can make no other system calls. OSError where the kernel has no seccomp filters."""
+    """Allow this process no other system calls from now on. OSError where the kernel has no seccomp filters."""
     steps = program(platform.machine())
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(Filter(len(steps) // 8, steps)), 0, 0):

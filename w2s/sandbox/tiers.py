@@ -16,7 +16,7 @@ TIERS = ("bubblewrap", "namespaces", "none")
 
 
 class Unsafe(RuntimeError):
-    """This machine offers no walls, and nobody accepted the risk."""
+    """This machine offers no walls, and the user has not accepted the risk."""
 
 
 # What must fail inside before the walls are trusted; each line raises where the walls hold.
@@ -66,7 +66,7 @@ _lock = threading.Lock()
 
 
 def tier(*, allow_unsandboxed: bool = False) -> str:
-    """The tier in use: bubblewrap, namespaces, or none (where that was allowed; Unsafe where it was not)."""
+    """The tier in use: bubblewrap, namespaces, or none (if allow_unsandboxed; else Unsafe)."""
     with _lock:
         results = try_tiers()
     for mode, result in results.items():

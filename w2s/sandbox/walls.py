@@ -1,6 +1,6 @@
 """The walls around a program, built with bare system calls: namespaces and mounts, capabilities, Landlock.
 
-Runs in the process that is to be confined, before it has any untrusted code. References: namespaces(7), pivot_root(2),
+Runs in the process to be confined, before it has any untrusted code. References: namespaces(7), pivot_root(2),
 mount_setattr(2), capabilities(7), landlock(7).
 """
 
@@ -40,7 +40,7 @@ def call(name: str, *arguments: object) -> int:
 
 
 def separate(control: Channel, root: str, reads: Paths, hidden: Paths, libraries: Paths, scratch_mb: int) -> None:
-    """Go on as process 1 of new namespaces, which see only `reads` (read only) and an empty /tmp of their own.
+    """Continue as process 1 of new namespaces, which see only `reads` (read-only) and an empty /tmp of their own.
 
     libraries: packages that appear in LIBRARIES, wherever they are outside. root: an empty folder in which the new tree
     is built. The caller at the other end of `control` writes the id maps on b"M", because only a process outside may
@@ -113,7 +113,7 @@ def write(path: str, text: str) -> None:
 
 
 def give_up_power() -> None:
-    """Become an ordinary user without capabilities, who cannot gain any and whose memory nobody may read."""
+    """Become an ordinary user that has no capabilities, cannot gain any, and whose memory no other process may read."""
     if os.getuid() == 0:
         with contextlib.suppress(OSError):  # an outer sandbox may forbid it; the groups then map to nobody
             os.setgroups([])
@@ -130,7 +130,7 @@ def give_up_power() -> None:
 def landlock(reads: Sequence[str], folder: str) -> int:
     """Deny this process and its children all files except `reads` (read) and `folder` (all but devices and sockets).
 
-    Also TCP, and abstract sockets of and signals to processes outside, as far as the kernel's version supports that.
+    Also deny TCP, and abstract sockets and signals to outside processes, as far as the kernel's version supports that.
     Returns Landlock's version, 0 where the kernel has none.
     """
     try:

@@ -16,7 +16,7 @@ from w2s.sandbox import child, walls
 
 SCRATCH_MB = 64
 START_S = 30.0
-# Lent to programs where they are installed beside w2s, and what those need.
+# Packages lent to programs where they are installed beside w2s, and their dependencies.
 LIBRARIES = ("numpy", "scipy", "sympy", "pandas", "networkx")
 NEEDED = ("mpmath", "dateutil", "six", "pytz", "tzdata")
 MODULES = ("plain", "seccomp", "walls", "compare", "child")

@@ -63,13 +63,13 @@ class Store:
     """The artifacts under one folder, shared by all runs there."""
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder).resolve()  # jobs name files by whole paths
+        self.folder = Path(folder).resolve()  # jobs name files by absolute paths
 
     def path(self, stage: Stage) -> Path:
         return self.folder / stage.folder_name
 
     def done(self, stage: Stage) -> bool:
-        """Whether the artifact exists; a BadInput where something else has its name."""
+        """Whether the artifact exists; a BadInput if something else has its name."""
         path = self.path(stage)
         return os.path.lexists(path) and bool(read_manifest(path))
 
@@ -77,7 +77,7 @@ class Store:
         return read_manifest(self.path(stage))
 
     def make(self, stage: Stage) -> Path:
-        """The artifact of `stage`, whose parents exist: made and committed unless it exists."""
+        """The artifact of `stage`, made and committed unless it exists. Its parents must exist."""
         final = self.path(stage)
         if not self.done(stage):
             partial = final.with_name(final.name + ".partial")
@@ -105,9 +105,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_artifact(folder: Path) -> Path:
-    """The folder of an artifact, each file compared with its manifest; a difference is a BadInput in one line.
+    """The folder of an artifact, after comparing each file with its manifest; a difference is a one-line BadInput.
 
-    A file is hashed once per process (at 0.4 to 2 GB/s), and again where its size or one of its times has changed.
+    A file is hashed once per process (at 0.4 to 2 GB/s), and again if its size or one of its times has changed.
     """
     folder = Path(os.path.abspath(folder))
     listed, present = read_manifest(folder)["files"], list_files(folder)
@@ -135,7 +135,7 @@ def describe_damage(folder: Path, name: str, how: str) -> str:
 
 
 def list_files(folder: Path) -> dict[str, os.stat_result]:
-    """The files under a folder by relative name, sorted; anything but files and folders is a BadInput."""
+    """Relative name -> status of the files under a folder, sorted; anything but files and folders is a BadInput."""
     present = {}
     for where, folders, files in os.walk(folder):
         for path in (Path(where, name) for name in [*folders, *files]):
@@ -166,7 +166,7 @@ def commit(stage: Stage, partial: Path, final: Path, facts: dict[str, Any], seco
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """The manifest of a folder: `facts`, and the size and hash of each file, flushed to the disk before."""
+    """Flush each file of a folder to disk, then write its manifest: `facts`, and each file's size and hash."""
     for leftover in (MANIFEST, f"{MANIFEST}.new"):  # of a run that was killed just before the rename
         (folder / leftover).unlink(missing_ok=True)
     files = {}
@@ -181,7 +181,7 @@ LISTING = "stages.json"
 
 
 def write_listing(folder: Path, config: str, facts: dict[str, Any]) -> None:
-    """A run's config.yaml, and stages.json: `facts` (command, stages), sealed together with the config."""
+    """Write a run's config.yaml, and stages.json: `facts` (command, stages), sealed together with the config."""
     with open_whole(folder / "config.yaml") as file:
         file.write(config)
     write_sealed(folder / LISTING, {**facts, "config": hashlib.sha256(config.encode()).hexdigest()})
@@ -217,13 +217,13 @@ def hold_lock(partial: Path) -> Iterator[None]:
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """A JSON mapping that shows when it was changed: "seal" is the hash of everything else."""
+    """Write a JSON mapping whose "seal", the hash of everything else, reveals later changes."""
     write_json(path, {**value, "seal": make_seal(value)})
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """What `write_sealed` wrote; None where it is missing or was changed."""
-    if not path.is_file():  # reading a pipe would wait for ever
+    """What `write_sealed` wrote; None if it is missing or was changed."""
+    if not path.is_file():  # reading a pipe would block forever
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -233,7 +233,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 
 def make_seal(value: dict[str, Any]) -> str:
-    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys become texts, as they will be read
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)  # keys become strings, as on reading
     return hashlib.sha256(text.encode()).hexdigest()
 
 

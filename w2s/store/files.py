@@ -1,4 +1,4 @@
-"""Files that are on the disk whole, or not at all."""
+"""Files that are written whole, or not at all."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-# A person can mend these; any other error of the system is a bug.
+# Errors that a user can fix; any other OSError is a bug.
 DISK_ERRORS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
@@ -32,7 +32,7 @@ def open_whole(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def make_folder(path: Path) -> None:
-    """A folder and those above it. A place that holds no folders, such as /proc, is a NotADirectoryError."""
+    """Make a folder and its parents. A NotADirectoryError where no folder can be made, such as in /proc."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileNotFoundError as error:
@@ -46,7 +46,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def describe_disk_error(error: BaseException) -> str | None:
-    """'FILE: No space left on device' and the like; None where the error is of another kind."""
+    """'FILE: No space left on device' and the like; None for an error of another kind."""
     in_rust = re.search(r"os error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
     number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
     if number not in DISK_ERRORS:

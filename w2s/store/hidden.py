@@ -1,7 +1,7 @@
-"""Values of the environment that a config names as `${oc.env:NAME}`: they are used, and written nowhere.
+"""Environment variables that a config names as `${oc.env:NAME}`: their values are used, but never written.
 
 Configs, manifests, job files, logs and messages name the variable in place of its value; a worker that reads a job file
-puts the value from its own environment back.
+puts back the value from its own environment.
 """
 
 import html
@@ -18,7 +18,7 @@ _known: dict[str, str] = {}  # value, also as messages and pages escape it -> it
 
 
 def read_variable(name: str, *default: Any) -> Any:
-    """A variable's value, hidden from now on; where it is not set `default`, or else a BadInput."""
+    """A variable's value, hidden from now on; if it is not set, `default`, or a BadInput without one."""
     if name not in os.environ:
         if default:
             return default[0]
@@ -44,7 +44,7 @@ def hide_values(value: Any) -> Any:
 
 
 def reveal_values(value: Any) -> Any:
-    """A JSON value with values of the environment in place of references."""
+    """A JSON value with each reference replaced by the variable's value."""
     return _each(lambda text: REFERENCE.sub(lambda match: str(read_variable(match[1])), text), value)
 
 

@@ -54,7 +54,7 @@ def printable(text: str) -> str:
 
 
 def tell(*words: object, file: TextIO | None = None) -> None:
-    """`print`, of printable words without secrets: every command prints through here."""
+    """`print` printable words without secrets: every command prints through here."""
     print(*(hide(printable(str(word))) for word in words), file=file)
 
 
@@ -107,7 +107,7 @@ def progress(total: int, what: str, *, done: int = 0) -> Iterator[Callable[..., 
 def show_progress(what: str) -> Iterator[Callable[..., None]]:
     """Gives `show(done, total, note="")`; an empty note keeps the previous one.
 
-    The first call says where the work begins, which may be half-way.
+    The first call says where the work begins, possibly half-way.
     """
     if not is_main():
         yield lambda done, total, note="": None
@@ -170,7 +170,7 @@ def duration(seconds: float) -> str:
 
 
 def _every(every_s: float, tell: Callable[[Any], None], *, at_once: bool = False) -> Callable[[Any], None]:
-    """`tell` at most once in `every_s` seconds; unless `at_once`, shorter work is not told at all."""
+    """`tell` at most once in `every_s` seconds; unless `at_once`, work shorter than that is never reported."""
     last = -math.inf if at_once else time.monotonic()
 
     def now_and_then(message: Any) -> None:

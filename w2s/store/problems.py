@@ -16,18 +16,18 @@ class Problems:
         self.count = 0
 
     def add(self, problem: object) -> None:
-        """Another problem; beyond the first MOST it is only counted."""
+        """Add a problem; beyond the first MOST it is only counted."""
         self.count += 1
         if self.count <= MOST:
             self.lines.append(str(problem))
 
     def tell(self) -> None:
-        """Raises a BadInput of all lines, if there are any."""
+        """Raise a BadInput with all lines, if any."""
         raise_problems(self.lines, self.count)
 
     @contextlib.contextmanager
     def tell_with(self) -> Iterator[None]:
-        """A BadInput of the work inside is told together with the problems so far."""
+        """Report a BadInput raised inside together with the problems so far."""
         try:
             yield
         except BadInput as error:
@@ -36,7 +36,7 @@ class Problems:
 
 
 def raise_problems(lines: Sequence[str], count: int) -> None:
-    """A BadInput of these lines and the number of further problems, if there are any. count: of all problems."""
+    """Raise a BadInput with these lines and the number of further problems, if any. count: of all problems."""
     if count:
         more = [f"... and {count - len(lines):,} more problems"] if count > len(lines) else []
         raise BadInput("\n".join([*lines, *more]))

@@ -74,7 +74,7 @@ def test_a_pool_s_options_are_those_of_the_command(tmp_path):
     ("change", "told"),
     [
         ({"answer": [7, 0]}, "outputs: row 1: answer: '7' given; allowed: the index of a choice, 0 to 1"),
-        ({"id": ["q", "other"]}, "outputs: row 2: id: other is no question's id"),
+        ({"id": ["q", "other"]}, "outputs: row 2: id: other is not a question's id"),
         ({"cost": ["dear", 1]}, "outputs: row 1: cost: 'dear' given; allowed: a number"),
     ],
 )

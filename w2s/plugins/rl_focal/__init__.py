@@ -1,11 +1,11 @@
 """RL-Focal: a Decider that chooses members and a Fusion that reads them, trained together by reinforcement learning.
 
 Tekin et al., arXiv 2502.04492. Each question is one step: the Decider sees the selection it made last, how well and
-how differently the members did in a window of past questions, and chooses members; the Fusion reads what these
-answered and picks a candidate; both gain 1 when it is right and lose 1 + alpha·m/M when it is wrong, m of M asked.
+how differently the members did in a window of past questions, and chooses members; the Fusion reads their answers and
+picks a candidate; both gain 1 if it is right and lose 1 + alpha·m/M if it is wrong, with m of M members asked.
 
 Ours: the Fusion scores each candidate by what the chosen members say of it, so that a question may have any number of
-candidates in any order; where tasks are recorded, a window holds questions of one task; where no chosen member has an
+candidates in any order; if tasks are recorded, a window holds questions of one task; if no chosen member has an
 answer, all are asked. Two protocols, never mixed: `focal` (offline: the window is frozen with the agents, so that one
 task has one selection; labels of new questions are never seen) and `online` (each label is revealed afterwards).
 """
@@ -50,12 +50,12 @@ from w2s.store.records import BadInput, softmax
 
 BLOCK = 20_000  # questions that are read at once
 ENOUGH = 2_000  # questions by which selections are compared
-SETTLE = 8  # how often the frozen Decider looks at its own choice before it stands
+SETTLE = 8  # how often the frozen Decider sees its own choice before it is final
 
 
 @dataclass(frozen=True)
 class School:
-    """What training works on. discount and trace: of the generalised advantage estimates."""
+    """The state of training. discount and trace: parameters of the generalised advantage estimates."""
 
     agents: Agents
     pool: Pool
@@ -63,7 +63,7 @@ class School:
     rng: np.random.Generator
     alpha: float
     window: int
-    discount: float = 0.5  # a choice matters to later steps only as the Decider's own last selection
+    discount: float = 0.5  # a choice affects later steps only as the Decider's last selection
     trace: float = 0.95
 
 
@@ -81,11 +81,11 @@ def focal(
 ) -> Fitted:
     """RL-Focal: a Decider chooses members by accuracy and focal diversity, a Fusion reads them; trained by MAPPO.
 
-    alpha (0 and above): the price of asking everyone and being wrong, where right is worth 1; the paper's 0.6 to 1
-    leaves little more than the best single member. window: questions by which the Decider knows the members;
-    warm_steps: supervised steps of the Fusion; updates: of MAPPO (0: fusion without reinforcement learning). What is
-    learned depends on the order of a question's candidates, through the training's chances alone, and on no other
-    order. meta tells each update's reward and clipping. Needs torch to fit, none to apply.
+    alpha (0 or more): the price of asking everyone and being wrong, where right is worth 1; the paper's 0.6 to 1 leaves
+    little more than the best single member. window: questions by which the Decider knows the members; warm_steps:
+    supervised steps of the Fusion; updates: MAPPO updates (0: fusion without reinforcement learning). The result
+    depends on the order of a question's candidates, only through training's random draws, and on no other order. meta
+    holds each update's reward and clipping. Needs torch to fit, not to apply.
     """
     check(alpha, window, hidden, {"warm_steps": warm_steps, "updates": updates})
     ballots(opinions, truth)  # answers and gold are there
@@ -149,9 +149,9 @@ def online(
 ) -> dict[str, np.ndarray]:
     """RL-Focal question by question, each label revealed after its prediction, beside `hedge.prequential`'s baselines.
 
-    Name -> right_N, 0 to 1, in the order given. After each `every` questions both agents learn from all that is past:
-    `fusion_steps` supervised steps and `updates_per_block` of MAPPO (0: no reinforcement learning). Whenever the past
-    has doubled, the Decider is first set back to the best static selection. Plurality answers the first `every`
+    Name -> right_N, 0 to 1, in the given order. After each `every` questions both agents learn from the whole past:
+    `fusion_steps` supervised steps and `updates_per_block` MAPPO updates (0: no reinforcement learning). Whenever the
+    past has doubled, the Decider is first reset to the best static selection. Plurality answers the first `every`
     questions.
     """
     check(alpha, window, hidden, {"fusion_steps": fusion_steps, "updates_per_block": updates_per_block})
@@ -182,7 +182,7 @@ def follow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The candidates picked for questions in turn, -1 without an answer, and the last selection.
 
-    The agents are those of the block's start; the Decider's window moves on with every label.
+    The agents are those at the block's start; the Decider's window moves with every label.
     """
     fails_MN = (opinions.answer_MN != truth.gold_N) | (truth.gold_N < 0)
     chosen, odds = [], []
@@ -203,13 +203,13 @@ def follow(
 
 
 def scores(layers, pool: Pool, rows_B, asked_BM, odds_BM) -> tuple[np.ndarray, np.ndarray]:
-    """The Fusion's score_BK, FAR below any where there is no candidate, and mask_BK of the candidates."""
+    """The Fusion's score_BK, FAR for padding, and mask_BK of the candidates."""
     evidence_BKF, mask_BK = evidence(pool, rows_B, asked_BM, odds_BM)
     return np.where(mask_BK, forward(layers, evidence_BKF)[..., 0], FAR), mask_BK
 
 
 def warm_fusion(school: School, steps: int, *, batch: int = 1024, rate: float = 1e-3) -> None:
-    """Supervised steps of the Fusion, on all members half of the time and on random selections of any size else."""
+    """Supervised steps of the Fusion: half on all members, half on random selections of any size."""
     rng, gold_N, done = school.rng, school.past.gold_N, 0
     while done < steps:
         episodes = draw(school.past, rng, window=school.window)
@@ -230,7 +230,7 @@ def find_static_selection(school: School) -> np.ndarray:
     """The members, bool, with the Fusion's best mean reward on the path of a greedy search from one to all of them."""
     past = school.past
     odds_NM = np.empty(past.fails_NM.shape)
-    for rows in past.rows_G[::-1]:  # the window of all first, then those of the tasks
+    for rows in past.rows_G[::-1]:  # the window of all questions first, then those of the tasks
         odds_NM[rows] = make_window(past, rows)[2]
     rows_B = school.rng.permutation(len(odds_NM))[:ENOUGH]
     odds_BM = odds_NM[rows_B]
@@ -255,7 +255,7 @@ def find_static_selection(school: School) -> np.ndarray:
 def warm_decider(school: School, static_M: np.ndarray, steps: int) -> None:
     """Steps in which the Decider learns to choose the static selection, whatever it chose last.
 
-    It is left one chance in ten of choosing otherwise, by member: a sure Decider would never try anything.
+    It keeps one chance in ten, per member, of choosing otherwise: a certain Decider would never explore.
     """
     target_EM = np.broadcast_to(np.where(static_M, 0.9, 0.1), (EPISODES, len(static_M))).astype(np.float32)
     for at in range(steps):
@@ -273,7 +273,7 @@ def rewards(school: School, rows_B: np.ndarray, slot_B: np.ndarray, asked_BM: np
 
 
 def rollout(school: School) -> tuple[Rollout, float]:
-    """What both agents do by their own chances in fresh episodes, and its mean reward."""
+    """What both agents do, sampling from their policies, in fresh episodes, and the mean reward."""
     rng, networks = school.rng, school.agents.networks
     episodes = draw(school.past, rng, window=school.window)
     rows_B, odds_BM = episodes.rows_B, episodes.odds_BM
@@ -289,7 +289,7 @@ def rollout(school: School) -> tuple[Rollout, float]:
     asked_BM = choose_asked(school.pool, rows_B, bits_BM)
     evidence_BKF, mask_BK = evidence(school.pool, rows_B, asked_BM, odds_BM)
     log_BK = np.log(softmax(forward(networks["fusion"], evidence_BKF)[..., 0], mask_BK) + 1e-30)
-    # The greatest of log-probabilities with Gumbel noise is a draw from them.
+    # The argmax of log-probabilities plus Gumbel noise is a draw from them.
     slot_B = np.where(mask_BK, log_BK + rng.gumbel(size=log_BK.shape), -np.inf).argmax(1)
     picked_B = np.take_along_axis(log_BK, slot_B[:, None], 1)[:, 0].astype(np.float32)
     reward_B = rewards(school, rows_B, slot_B, asked_BM)
@@ -297,7 +297,7 @@ def rollout(school: School) -> tuple[Rollout, float]:
     value_SE = forward(networks["critic"], critic_BF)[:, 0].reshape(episodes.rows_SE.shape)
     reward_TE = reward_B.reshape(value_SE.shape)[:-1]
     advantage_TE = gae(reward_TE, value_SE, discount=school.discount, trace=school.trace)
-    used = slice(0, advantage_TE.size)  # the last step of an episode is there for its value alone
+    used = slice(0, advantage_TE.size)  # an episode's last step serves only for its value
     acted = (state_BF, bits_BM, old_B, evidence_BKF, mask_BK, slot_B, picked_B, critic_BF)
     returns_TE = advantage_TE + value_SE[:-1]
     found = Rollout(*(array[used] for array in acted), advantage_TE.ravel(), returns_TE.ravel())
@@ -314,15 +314,15 @@ def settle(school: School, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check(alpha: float, window: int, hidden: int, counts: dict[str, int]) -> None:
-    """Raises a BadInput for an option out of range."""
+    """Raise a BadInput for an option out of range."""
     if not 0 <= alpha < np.inf:
-        raise BadInput(f"alpha: {alpha!r} given; allowed: 0 and above")
+        raise BadInput(f"alpha: {alpha!r} given; allowed: 0 or more")
     for name, value in (("window", window), ("hidden", hidden)):
         if value < 1:
             raise BadInput(f"{name}: {value!r} given; allowed: a whole number above 0")
     for name, value in counts.items():
         if value < 0:
-            raise BadInput(f"{name}: {value!r} given; allowed: a whole number, 0 and above")
+            raise BadInput(f"{name}: {value!r} given; allowed: a whole number, 0 or more")
 
 
 METHODS = {

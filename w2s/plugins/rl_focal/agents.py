@@ -1,8 +1,8 @@
 """The agents of RL-Focal and their central critic: three small networks, and how they learn (supervised, then MAPPO).
 
 A network is a list of arrays: hidden weights and biases, output weights and biases. `forward` takes NumPy arrays and
-torch tensors alike, so that training and use cannot drift apart; torch is needed for training alone and is imported
-where it is used. Letters: B decisions, T steps, E episodes that run side by side, K candidates, M members, F features.
+torch tensors alike, so that training and use cannot diverge; torch is needed only for training and is imported where
+it is used. Letters: B decisions, T steps, E parallel episodes, K candidates, M members, F features.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-RATES = {"decider": 1e-3, "fusion": 3e-4, "critic": 1e-3}  # the Fusion comes with much to lose
-FAR = -1e9  # the score of what is no candidate: finite, so that no gradient is NaN
+RATES = {"decider": 1e-3, "fusion": 3e-4, "critic": 1e-3}  # lower for the Fusion, which is already trained
+FAR = -1e9  # the score of padding: finite, so that no gradient is NaN
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the agents saw and did, B decisions in all. old_*: log-probabilities under the policy that acted."""
+    """What the agents saw and did in B decisions. old_*: log-probabilities under the policy that acted."""
 
     state_BF: np.ndarray
     bits_BM: np.ndarray
@@ -50,7 +50,7 @@ class Agents:
         self.steps = dict.fromkeys(sizes, 0)
 
     def forget_moments(self) -> None:
-        """Adam starts afresh: the slopes of supervised learning say nothing of the size of those to come."""
+        """Reset Adam: the gradients of supervised learning say nothing about the size of later ones."""
         for first, second in (pair for moments in self.moments.values() for pair in moments):
             first[:], second[:] = 0, 0
         self.steps = dict.fromkeys(self.steps, 0)
@@ -58,7 +58,7 @@ class Agents:
     def step(self, loss: Any, rates: dict[str, float]) -> None:
         """One step of the networks in `rates` down a loss: Adam (Kingma and Ba 2015), weights decaying by 1% · rate.
 
-        Written out, because importing torch's own takes five seconds. Gradients longer than 0.5 are cut.
+        Written out, because importing torch's own takes five seconds. Gradients are clipped to norm 0.5.
         """
         import torch
 
@@ -76,7 +76,7 @@ class Agents:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: as quick as two for networks this small, far quicker on a busy machine, the same sums."""
+    """Torch on one thread: as fast as two for networks this small, far faster on a busy machine, and reproducible."""
     import torch
 
     before = torch.get_num_threads()
@@ -88,7 +88,7 @@ def one_thread() -> Iterator[None]:
 
 
 def network(rng: np.random.Generator, inputs: int, hidden: int, outputs: int) -> list[np.ndarray]:
-    """A network with one hidden layer of rectified units (He et al. 2015); it starts out indifferent."""
+    """A network with one hidden layer of rectified units (He et al. 2015); its first outputs are near 0."""
     shapes = [(inputs, hidden), (hidden,), (hidden, outputs), (outputs,)]
     scales = [np.sqrt(2 / inputs), 0.0, 0.1 / np.sqrt(hidden), 0.0]
     return [
@@ -105,7 +105,7 @@ def forward(layers: list[Any], inputs: Any) -> Any:
 def gae(reward_TE: np.ndarray, value_SE: np.ndarray, *, discount: float, trace: float) -> np.ndarray:
     """advantage_TE: generalised advantage estimates (Schulman et al. 2016, equation 16) of E episodes that are cut off.
 
-    value_SE are the critic's values of the T states and of the one that follows, S = T + 1.
+    value_SE: the critic's values of the T states and of the state that follows, S = T + 1.
     A_t = d_t + discount · trace · A_(t+1), with d_t = r_t + discount · V_(t+1) - V_t.
     """
     surprise_TE = reward_TE + discount * value_SE[1:] - value_SE[:-1]

@@ -1,6 +1,6 @@
-"""The world that RL-Focal's agents live in: what they are shown of recorded answers, and the questions they meet.
+"""The environment of RL-Focal's agents: what they observe of recorded answers, and the questions they get.
 
-Letters: B decisions, E episodes side by side, S questions of an episode, W of a window, K candidates, M members,
+Letters: B decisions, E parallel episodes, S questions of an episode, W of a window, K candidates, M members,
 F features, G tasks. All of it is NumPy.
 """
 
@@ -11,15 +11,15 @@ import numpy as np
 from w2s.ensemble.diversity import focal_diversities
 from w2s.pools.records import ABSTAINED, Opinions, Truth
 
-EPISODES, STEPS = 128, 16  # side by side, and how long: 2,048 decisions in a rollout
-POOLED = 5  # features of a candidate that no single member owns: the last columns of `evidence`
+EPISODES, STEPS = 128, 16  # parallel episodes and their length: 2,048 decisions in a rollout
+POOLED = 5  # features of a candidate that are not one member's: the last columns of `evidence`
 
 
 @dataclass(frozen=True)
 class Pool:
     """The recorded answers as the agents read them, by question, candidate and member.
 
-    candidate_NK: positions of the candidates (-1: none); without recorded probabilities, of the answers given alone.
+    candidate_NK: positions of the candidates (-1: none); without recorded probabilities, only of the given answers.
     """
 
     candidate_NK: np.ndarray
@@ -30,9 +30,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Past:
-    """Questions with gold: who failed them, gold's place in the pool's candidate_NK (-1: not there), accuracies.
+    """Questions with gold: who failed them, gold's position in the pool's candidate_NK (-1: absent), accuracies.
 
-    rows_G: the questions of each task in `groups`, sorted, and last those of all; share_G: how often each is met.
+    rows_G: the questions of each task in `groups`, sorted, and last all questions; share_G: how often each is drawn.
     """
 
     fails_NM: np.ndarray
@@ -45,7 +45,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Episodes:
-    """Each episode's questions, and what its window of earlier ones tells: fails_EMW, accuracy_EM."""
+    """Each episode's questions, and what its window of earlier ones shows: fails_EMW, accuracy_EM."""
 
     rows_SE: np.ndarray
     fails_EMW: np.ndarray
@@ -70,7 +70,7 @@ def make_pool(opinions: Opinions) -> Pool:
         new_NM = (sorted_NM >= 0) & (np.diff(sorted_NM, axis=1, prepend=-1) > 0)
         candidate_NK = np.full((len(answer_NM), max(1, int(new_NM.sum(1).max(initial=0)))), -1)
         candidate_NK[np.nonzero(new_NM)[0], (np.cumsum(new_NM, axis=1) - 1)[new_NM]] = sorted_NM[new_NM]
-        candidate_NK[:, 0] = np.maximum(candidate_NK[:, 0], 0)  # without any answer there is something to score
+        candidate_NK[:, 0] = np.maximum(candidate_NK[:, 0], 0)  # something to score even without any answer
     else:
         candidate_NK = np.where(opinions.mask_NK, np.arange(opinions.mask_NK.shape[1]), -1)
         log_MNK = np.log(np.maximum(opinions.probs_MNK, 1e-4) * np.maximum(opinions.count_N, 1)[:, None])
@@ -80,14 +80,14 @@ def make_pool(opinions: Opinions) -> Pool:
 
 
 def make_past(opinions: Opinions, truth: Truth, candidate_NK: np.ndarray, *, by_group: bool) -> Past:
-    """What is known of questions with gold; tasks of fewer than 2·STEPS questions count with all the others."""
+    """The Past of questions with gold; tasks of fewer than 2·STEPS questions have no window of their own."""
     gold_NK = (candidate_NK == truth.gold_N[:, None]) & (truth.gold_N >= 0)[:, None]
     fails_NM = ((opinions.answer_MN != truth.gold_N) | (truth.gold_N < 0)).T
     names, count = np.unique(opinions.group_N, return_counts=True)
     groups = names[count >= 2 * STEPS] if by_group and len(names) > 1 else names[:0]
     rows_G = [*(np.flatnonzero(opinions.group_N == name) for name in groups), np.arange(len(fails_NM))]
     size_G = np.array([len(rows) for rows in rows_G], dtype=float)
-    # What no task of its own claims is met in the window of all; at least a tenth, so that it is known as well.
+    # Questions without a task of their own are drawn with the window of all; at least a tenth, so that it is learned.
     size_G[-1] = max(size_G[-1] - size_G[:-1].sum(), size_G[-1] / 10)
     gold_N = np.where(gold_NK.any(1), gold_NK.argmax(1), -1)
     return Past(fails_NM, gold_N, groups, rows_G, size_G / size_G.sum(), 1 - fails_NM.mean(0))
@@ -123,19 +123,19 @@ def make_window(past: Past, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 def estimate_accuracy(fails_BMW: np.ndarray, length_B: np.ndarray | float, accuracy_M: np.ndarray) -> np.ndarray:
-    """accuracy_BM in windows of some length, drawn towards the members' overall accuracy by ten questions' worth."""
+    """accuracy_BM in windows of length_B questions, shrunk towards the members' overall accuracy by ten questions."""
     length_B1 = np.reshape(length_B, (-1, 1))
     return ((length_B1 - fails_BMW.sum(2) + 10 * accuracy_M) / (length_B1 + 10)).astype(np.float32)
 
 
 def log_odds(accuracy_BM: np.ndarray) -> np.ndarray:
-    """Log-odds of accuracies, kept from about -3 to 3."""
+    """Log-odds of accuracies, clipped to about -3 to 3."""
     accuracy_BM = np.clip(accuracy_BM, 0.0475, 0.9525)
     return np.log(accuracy_BM / (1 - accuracy_BM))
 
 
 def observe(fails_BMW: np.ndarray, accuracy_BM: np.ndarray, bits_BM: np.ndarray) -> np.ndarray:
-    """The Decider's state: pool bits, the window's accuracies and focal diversity of the selection, its size."""
+    """The Decider's state: the selection's bits, the window's accuracies, the selection's focal diversity and size."""
     scores_B2 = np.stack([focal_diversities(fails_BMW, bits_BM), bits_BM.mean(1)], 1)
     return np.concatenate([bits_BM, 4 * accuracy_BM - 2, scores_B2], 1, dtype=np.float32)
 
@@ -152,8 +152,8 @@ def evidence(
 ) -> tuple[np.ndarray, np.ndarray]:
     """evidence_BKF of each candidate, float32, and mask_BK of those that can be picked.
 
-    By member, 0 where it was not asked: its vote, its vote weighed by odds_BM (log-odds of being right in the window),
-    (its log-probability), whether it abstained, whether it was asked. Pooled: share of the votes, sum of the weighed
+    By member, 0 if it was not asked: its vote, its vote weighted by odds_BM (log-odds of being right in the window),
+    (its log-probability), whether it abstained, whether it was asked. Pooled: share of the votes, sum of the weighted
     votes, the most that any other candidate has of either, distinct answers per vote.
     """
     asked_BM = asked_BM.astype(np.float32)
@@ -170,14 +170,14 @@ def evidence(
         by_member.append(pool.log_NKM[rows_B] * asked_BM[:, None, :] / 4)
     for said_BM in (pool.abstained_NM[rows_B] * asked_BM, asked_BM):
         by_member.append(np.broadcast_to(said_BM[:, None, :], vote_BKM.shape))
-    # Without probabilities only answers that were given can be picked; without answers, any.
+    # Without probabilities only given answers can be picked; without answers, any.
     open_BK = given_BK | ~given_BK.any(1, keepdims=True) | (pool.log_NKM is not None)
     found_BKF = np.concatenate([*by_member, pooled_BKF], 2, dtype=np.float32)
     return found_BKF, (pool.candidate_NK[rows_B] >= 0) & open_BK
 
 
 def best_rival(value_BK: np.ndarray) -> np.ndarray:
-    """For each candidate the most that any other one has, at least 0."""
+    """For each candidate the largest value of any other, at least 0."""
     if value_BK.shape[1] < 2:
         return np.zeros_like(value_BK)
     second_B1, first_B1 = np.split(np.partition(value_BK, -2, axis=1)[:, -2:], 2, axis=1)
@@ -185,7 +185,7 @@ def best_rival(value_BK: np.ndarray) -> np.ndarray:
 
 
 def make_critic_state(pool: Pool, rows_B: np.ndarray, state_BF: np.ndarray, odds_BM: np.ndarray) -> np.ndarray:
-    """What the central critic sees: the Decider's state and how the whole pool voted, the two best candidates' sums."""
+    """What the central critic sees: the Decider's state, the whole pool's votes, and the two best candidates' sums."""
     found_BKF, _ = evidence(pool, rows_B, np.ones_like(odds_BM), odds_BM)
     pooled_BKF = found_BKF[:, :, -POOLED:]
     best_BF = pooled_BKF.max(1)

@@ -228,9 +228,9 @@ def test_a_model_that_is_trained_whole_has_no_adapter(written_job):
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        ({"kind": "pair"}, {}, "model.kind: 'pair' given for answers that are written; allowed: lm"),
-        ({"kind": "sklearn", "pipeline": {"name": "tfidf"}}, {}, "model.kind: 'sklearn' given for answers"),
-        ({}, {"loss": {"name": "product"}}, "train.loss: 'product' compares choices; for answers that are written"),
+        ({"kind": "pair"}, {}, "model.kind: 'pair' given for written answers; allowed: lm"),
+        ({"kind": "sklearn", "pipeline": {"name": "tfidf"}}, {}, "model.kind: 'sklearn' given for written answers"),
+        ({}, {"loss": {"name": "product"}}, "train.loss: 'product' compares choices; for written answers"),
     ],
 )
 def test_what_cannot_write_is_refused_before_a_model_is_read(written_job, model, settings, message):

@@ -87,7 +87,7 @@ def test_records_of_a_stage_are_found_by_title_or_tags(copy):
     assert "weights" in run.open({"kind": "round", "model": "committee", "index": 0})
     with pytest.raises(BadInput, match="no stage 'labels by nobody'"):
         run.open("labels by nobody")
-    with pytest.raises(BadInput, match="2 stages are meant by"):
+    with pytest.raises(BadInput, match="2 stages match"):
         run.open({"kind": "round", "model": "committee"})
 
 

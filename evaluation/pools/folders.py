@@ -68,9 +68,7 @@ def check_labels(out: Path, recipe: dict[str, Any], *, replace: bool) -> None:
     """BadInput if a folder holds more than labels or, without `replace`, the labels of another recipe."""
     check_folder(out)
     names = set(file_names(out))
-    known = (
-        LABEL_FILES if names & {"labels.json", "labels.npz"} else set()
-    )  # a file of questions alone may be the user's
+    known = LABEL_FILES if names & {"labels.json", "labels.npz"} else set()  # questions alone may be the user's
     if strange := sorted(names - known):
         holds = f"it holds {strange[0]}, and not labels alone"
         raise BadInput(f"out: {out} is in use: {holds}; --out DIR for another place")

@@ -63,9 +63,10 @@ def test_every_job_has_a_frozen_type_and_a_module_of_its_own(name):
 def written(folder, name: str, **changes):
     """A job.json of the fields that its type needs, and of these changes (None: the key is left out)."""
     kind = WORKERS[name].job
-    value = {"str": "x", "int": 1, "float": 1.0, "dict": {}, "dict[str, str]": {}, "Learner": {}}
+    kind_types = typing.get_type_hints(kind)
+    value = {str: "x", int: 1, float: 1.0, dict: {}, dict[str, str]: {}, Learner: {}}
     needed = {
-        field.name: value.get(field.type, [])
+        field.name: value.get(kind_types[field.name], [])
         for field in dataclasses.fields(kind)
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }

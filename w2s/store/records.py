@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import typing
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -298,18 +299,18 @@ def write_arrays(path: Path, record: Arrays) -> None:
 
 def read_arrays(path: Path, kind: type[Arrays]) -> Arrays:
     """The record that `write_arrays` wrote; arrays of another type or shape are a BadInput."""
-    arrays, sizes, values = load_arrays(path), {}, {}
+    arrays, types, sizes, values = load_arrays(path), typing.get_type_hints(kind), {}, {}
     try:
         for column in dataclasses.fields(kind):
             array = arrays[name := column.name]
             letters = {"ids": "N", "models": "M"}.get(name, re.sub(r"^.*?(_([A-Z]+))?$", r"\2", name))
-            dtypes = "U" if column.type == "str" or name in ("ids", "models", "why_N") else "biuf"
+            dtypes = "U" if types[name] is str or name in ("ids", "models", "why_N") else "biuf"
             if array.ndim != len(letters) or (array.size and array.dtype.kind not in dtypes):
                 raise ValueError(f"{name}: {array.dtype} of shape {array.shape} does not belong to a {kind.__name__}")
             for letter, size in zip(letters, array.shape, strict=True):
                 if sizes.setdefault(letter, size) != size:
                     raise ValueError(f"{name}: shape {array.shape}; {letter} is {sizes[letter]} elsewhere")
-            values[name] = {"str": str, "int": int}.get(column.type, np.asarray)(array)
+            values[name] = {str: str, int: int}.get(types[name], np.asarray)(array)
         return kind(**values)
     except KeyError as error:
         raise BadInput(f"{path}: {error.args[0]}: this array is missing; a {kind.__name__} is expected") from None

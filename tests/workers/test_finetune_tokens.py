@@ -244,7 +244,7 @@ def test_choices_and_written_answers_are_not_trained_on_together(written_job):
     rows = read_rows(folder / "../targets.jsonl", Example)
     rows[3] = dataclasses.replace(rows[3], task="choice", choices=("a", "b"))
     write_rows(folder / "../targets.jsonl", rows)
-    with pytest.raises(BadInput, match="choice questions and written answers together"):
+    with pytest.raises(BadInput, match="choice questions and written answers are mixed"):
         run(folder)
 
 

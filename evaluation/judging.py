@@ -1,4 +1,4 @@
-"""`w2s judge`: samples written elsewhere, judged by the tests or answers of a suite, with a verdict for each.
+"""`w2s judge`: samples from elsewhere, each judged by the tests or answers of a suite.
 
 Read: evalplus' JSON Lines ({"task_id", "solution" or "completion"}, any number of rows a task), or rows of recorded
 outputs (id, model, sample, text or answer), as JSON Lines or Parquet; a folder stands for all its files of samples,
@@ -6,8 +6,8 @@ one a model (see `w2s.pools.logs.models_files`).
 
 Written: JSON Lines in the order of the samples: task_id, model, sample, correct (true, false, null = could not be
 judged), status (why), seconds, program (a hash of the text and of what it was judged by) and, where the samples carry
-a flag of their own, recorded. While the judging goes on, verdicts lie in OUT.partial as they come: the same command
-after a kill judges only what is not there. What could not be judged is tried again.
+a flag of their own, recorded. Until all are judged, verdicts are appended to OUT.partial: after a kill, the same
+command judges only missing samples. What could not be judged is tried again.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def judge(
 ) -> Judgement:
     """A verdict for each of the samples: a file, a folder, or rows such as {"task_id": ..., "solution": ...}.
 
-    All cores judge. The verdicts of a file or folder go to `out` (default: runs/judge/NAME-SUITE.jsonl), and what is
-    judged there is not judged again; those of rows are written only where `out` names a file. ks: the k of pass@k
-    (default: 1 and 10, as far as there are samples). timeout_s: wall time of one program. limit: only the first tasks.
+    All cores judge. The verdicts of a file or folder go to `out` (default: runs/judge/NAME-SUITE.jsonl), and those
+    already there are kept; those of rows are written only if `out` names a file. ks: the k of pass@k (default: 1 and
+    10, if there are enough samples). timeout_s: wall time of one program. limit: only the first tasks.
 
     Raises BadInput for an unknown suite or tasks, and, a line each, for rows that cannot be read.
 
@@ -121,7 +121,7 @@ Keep = Callable[[str, Verdict], None]
 def judge_into(
     out: Path, suite: str, texts: Sequence[Sample], judge_them: Callable[[Mapping[str, Sample], Keep], Verdicts]
 ) -> tuple[Verdicts, str]:
-    """All verdicts, written to `out` whole in the order of the samples; and how fast the unknown ones were judged."""
+    """All verdicts, written to `out` in the order of the samples, and how fast the new ones were judged."""
     with underway(out) as (known, keep):
         started, programs = time.monotonic(), unique(texts)
         verdicts = {program: known[program] for program in programs if program in known}
@@ -159,7 +159,7 @@ def judge_texts(
 
 @contextmanager
 def underway(out: Path) -> Iterator[tuple[Verdicts, Keep]]:
-    """(verdicts that are known, by program; keep(program, verdict), which writes one more to OUT.partial)."""
+    """(known verdicts by program; keep(program, verdict), which appends one to OUT.partial)."""
     partial = out.with_name(out.name + ".partial")
     if out.is_dir():
         raise BadInput(f"out: {out} is a folder; allowed: a file")
@@ -174,7 +174,7 @@ def underway(out: Path) -> Iterator[tuple[Verdicts, Keep]]:
         except OSError:
             raise BadInput(f"{out}: another `w2s judge` is writing it") from None
         known = {**verdicts_in(out), **verdicts_in(partial)}
-        if partial.stat().st_size and not partial.read_bytes().endswith(b"\n"):  # a kill in the middle of a line
+        if partial.stat().st_size and not partial.read_bytes().endswith(b"\n"):  # killed in mid-line
             file.write(b"\n")
 
         def keep(program: str, verdict: Verdict) -> None:
@@ -262,7 +262,7 @@ def status_of(correct: bool | None, status: str) -> str:
 
 
 def agreement(tasks: Mapping[str, Task], rows: Sequence[Sample], found: Verdicts) -> list[str]:
-    """How many recorded flags agree with the verdicts, and the first that do not."""
+    """How many recorded flags agree with the verdicts, and the first ones that do not."""
     flagged = [one for one in rows if one.recorded is not None]
     if not flagged:
         return []

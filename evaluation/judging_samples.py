@@ -17,7 +17,7 @@ from w2s.store.problems import Problems
 from w2s.store.records import BadInput, Example, Gold
 
 TEXTS = {"code": ("solution", "completion", "text"), "answer": ("answer", "text", "solution", "completion")}
-JUDGE = 2  # grows whenever the same text may get another verdict than before
+JUDGE = 2  # raised whenever the same text may get another verdict
 
 Verdict = tuple[bool | None, str, float]  # correct (None: could not be judged), status, seconds
 Verdicts = dict[str, Verdict]  # by program
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Task:
-    """A suite's task under its own name, and a digest of all that its verdicts rest on."""
+    """A suite's task with its published name, and a digest of all that its verdicts depend on."""
 
     name: str
     example: Example
@@ -130,7 +130,7 @@ def read_samples(samples: Path | Sequence[Mapping[str, Any]], suite: str, tasks:
 def sample_of(
     row: Mapping[str, Any], where: str, columns: Sequence[str], task: Task, file: Path, seen: Counter[tuple[str, str]]
 ) -> Sample:
-    """One row. `seen` counts the samples of each (task, model) that carry no number of their own."""
+    """One row. `seen` counts the samples of each (task, model) without a number."""
     column = next((name for name in columns if row.get(name) is not None), None)
     text = row[column] if column else None
     if isinstance(text, int | float) and not isinstance(text, bool):

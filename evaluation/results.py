@@ -48,7 +48,7 @@ def write_results(folders: Sequence[Path], out: Path) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What a page says of one run, or of one folder of `w2s combine`."""
+    """The content of a page for one run, or one folder of `w2s combine`."""
     if (folder / "combine.json").is_file():
         combine = json.loads((folder / "combine.json").read_text(encoding="utf-8"))
         return {"command": portable(combine.pop("command")), "combine": combine}
@@ -66,7 +66,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def portable(command: str) -> str:
-    """A command without what belongs to one machine: `runtime`, which changes no result, and absolute folders (DIR)."""
+    """A command without machine-specific parts: `runtime`, which changes no result, and absolute folders (DIR)."""
     words = [word for word in shlex.split(command) if not word.startswith("runtime.")]
     return shlex.join(re.sub(r"^([\w.-]+=)?/(.*/)?", r"\1DIR/", word) for word in words)
 
@@ -83,7 +83,7 @@ def check_alike(folders: Sequence[Path]) -> None:
                 raise BadInput(f"{folder}: its {key} is not that of {folders[0]}; a page shows one config")
     seeds = [seed for run in runs for seed in run.seeds]
     if len(set(seeds)) < len(seeds):
-        raise BadInput(f"--results: seeds {seeds} given; each run on a page needs seeds of its own")
+        raise BadInput(f"--results: seeds {seeds} given; each run on a page needs its own seeds")
 
 
 def make_page(name: str, records: Sequence[dict[str, Any]]) -> str:
@@ -168,7 +168,7 @@ def gap_cell(metric: Metric) -> str:
 
 
 def place(metric: Metric) -> int:
-    """Where a difference stands: PGR behind the pairs that `measure` names, in their order, then the others."""
+    """The sort position of a difference: the pairs that `measure` names, in order, then PGR and the others."""
     pair = (metric.model, metric.name.removeprefix("accuracy_minus_"))
     return PAIRS.index(pair) if pair in PAIRS else len(PAIRS)
 
@@ -186,7 +186,7 @@ def number(value: float) -> str:
 
 
 def bold(figure: str, low: float | None, high: float | None) -> Markup:
-    """A difference, bold where its interval excludes 0; made by a program, so the page need not escape it."""
+    """A difference, bold if its interval excludes 0; generated, so the page need not escape it."""
     clear = low is not None and high is not None and (low > 0 or high < 0)
     return Markup(f"**{figure}**" if clear else figure)
 
@@ -196,7 +196,7 @@ def label(model: str) -> str:
 
 
 def combine_content(record: dict[str, Any]) -> dict[str, Any]:
-    """What a page of `w2s combine` shows: the ranked methods, then the members by themselves."""
+    """The content of a page of `w2s combine`: the ranked methods, then the single members."""
     report = record["combine"]
     unit = report.get("unit", "$")
     both = [pool_table("method", report["methods"], unit), pool_table("model by itself", report["singles"], unit)]
@@ -209,7 +209,7 @@ def combine_content(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def pool_table(who: str, rows: Sequence[dict[str, Any]], unit: str) -> Table:
-    """A row for each method or member; a column only where some row has something to say."""
+    """A row for each method or member; only columns with a value in some row."""
     columns = {
         who: [row["name"] for row in rows],
         "right, %": [span(row["accuracy"]) for row in rows],

@@ -1,4 +1,4 @@
-"""What a report shows beside its numbers: training curves, answers, and explanations of odd numbers."""
+"""What a report shows besides its numbers: training curves, answers, and explanations of odd numbers."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def curves_of(record: Mapping[str, Any], who: str, seed: int) -> Training:
 
 
 def thinned(values: Sequence[float | None]) -> tuple[tuple[int, float], ...]:
-    """(last step, mean) of so many steps each that POINTS are left."""
+    """(last step, mean) of equal groups of steps, at most POINTS of them."""
     parts = np.array_split(np.arange(len(values)), min(POINTS, len(values)) or 1)
     whole = [] if None in values else [part for part in parts if len(part)]
     return tuple((int(part[-1]) + 1, float(np.mean([values[at] for at in part]))) for part in whole)
@@ -58,7 +58,7 @@ def hard_answers(run: Run, answers: Answers, seed: int) -> tuple[Sample, ...]:
     right = {model: set(one.ids[one.correct_N == 1].tolist()) for model, one in judged.items() if model in said}
     kinds: dict[tuple[bool, bool], list[str]] = {}
     ids = sorted(said["student"])
-    for at in np.random.default_rng(0).permutation(len(ids)):  # the same questions each time the report is written
+    for at in np.random.default_rng(0).permutation(len(ids)):  # the same questions in every report
         key = ids[at]
         kinds.setdefault((key in right["student"], key in right["committee"]), []).append(key)
     order = [kinds.get(kind, []) for kind in ((True, False), (False, True), (False, False), (True, True))]
@@ -90,7 +90,7 @@ def cut(text: str) -> str:
 
 
 def below_chance(answers: Answers, seed: int) -> list[str]:
-    """Models below chance, and why shuffled labels below chance are no fault."""
+    """Models below chance, and why that is no error for shuffled labels."""
     found = []
     for model, judged in answers[seed].items():
         if judged.opinion is None:

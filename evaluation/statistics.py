@@ -1,4 +1,4 @@
-"""Intervals that stay honest with few questions and few seeds. NumPy and SciPy only.
+"""Intervals that keep their coverage with few questions and few seeds. NumPy and SciPy only.
 
 Input everywhere: one `Scores` per seed, whose columns are models, so that every difference is paired by question.
 
@@ -39,7 +39,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Scores:
-    """What M models got on the N questions of one seed: values_NM in [0, 1] (or [0, top]), paired by row."""
+    """M models' results on the N questions of one seed: values_NM in [0, 1] (or [0, top]), paired by row."""
 
     ids: np.ndarray
     values_NM: np.ndarray
@@ -98,9 +98,9 @@ def rate(scores: Sequence[Scores], column: int = 0) -> Interval:
 
 
 def contrast(scores: Sequence[Scores], weight_M: Sequence[float], *, top: float = 1.0) -> Interval:
-    """sum_m weight_m * mean of model m, with its 95% interval; [1, -1] is a paired difference. Every seed counts alike.
-    `top` is the most that a value can be; the interval is cut to what is possible. Where all rows are the same, the
-    interval is what n unanimous questions leave open (1 - 0.025^(1/n), the "rule of three")."""
+    """sum_m weight_m * mean of model m, with its 95% interval; [1, -1] is a paired difference. Seeds count equally.
+    `top` is the largest possible value; the interval is cut to possible values. If all rows are equal, the interval
+    is what n unanimous questions leave open (1 - 0.025^(1/n), the "rule of three")."""
     weight_M = np.asarray(weight_M, dtype=float)
     n = _check(scores)
     value, low, high = _bounds(scores, top)(weight_M)
@@ -181,7 +181,7 @@ def pass_at_k(samples_N: np.ndarray, passed_N: np.ndarray, k: int) -> np.ndarray
 
 
 def _check(scores: Sequence[Scores]) -> int:
-    """How many different questions there are; an empty set and a question twice in one seed are refused."""
+    """The number of distinct questions; ValueError for an empty set or a question twice in one seed."""
     if not scores or any(not len(one.ids) for one in scores):
         raise ValueError("an empty set has no accuracy")
     different = {id(one.ids): one.ids for one in scores}.values()

@@ -1,4 +1,4 @@
-"""`w2s evaluate`: one model, by hub name or folder, on held-out suites, with nothing else of a run around it."""
+"""`w2s evaluate`: one model, by hub name or folder, on held-out suites, outside any run."""
 
 import dataclasses
 import hashlib
@@ -25,8 +25,8 @@ from w2s.workers.job import Base
 
 def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) -> str:
     """A table of accuracies (questions with choices) and pass@k (texts that are judged), with 95% intervals. Results
-    lie in RUNS/evaluate/, with texts, verdicts and a log; the same command again reads what is there. With `limit=N`
-    only the first N questions of each suite by id are asked, and their results are kept apart."""
+    go to RUNS/evaluate/, with texts, verdicts and a log; the same command reuses them. With `limit=N` only the first N
+    questions of each suite by id are used, and their results are kept separately."""
     config = from_overrides(overrides, check_with_plugins(value_checks))
     for name in suites:
         if name not in SOURCES:
@@ -58,7 +58,7 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
-    recipe += [hash_folder(Path(model))]  # the same folder may hold another model by now
+    recipe += [hash_folder(Path(model))]  # the folder may now hold another model
     if used := find_used(dataclasses.asdict(learner)):
         recipe += [used]
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -86,5 +86,5 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
 TEST_SPLIT = {
     name: {"split": "test"} for name in ("arc_easy", "arc_challenge", "sciq", "openbookqa", "mmlu", "math", "gsm8k")
 }
-"""Held-out splits where the default of the source is another. CommonsenseQA and BoolQ publish no test answers."""
+"""Held-out splits that differ from the source's default. CommonsenseQA and BoolQ publish no test answers."""
 TEST_SPLIT |= {name: {"split": "validation"} for name in ("commonsenseqa", "boolq")}

@@ -87,7 +87,7 @@ def test_records_of_a_stage_are_found_by_title_or_tags(copy):
     assert "weights" in run.open({"kind": "round", "model": "committee", "index": 0})
     with pytest.raises(BadInput, match="no stage 'labels by nobody'"):
         run.open("labels by nobody")
-    with pytest.raises(BadInput, match="2 stages are meant by"):
+    with pytest.raises(BadInput, match="2 stages match"):
         run.open({"kind": "round", "model": "committee"})
 
 
@@ -96,7 +96,7 @@ def test_a_run_without_the_name_of_its_study_is_refused(copy):
     listing = read_listing(folder)
     del listing["study"], listing["config"]
     write_listing(folder, (folder / "config.yaml").read_text(), listing)
-    with pytest.raises(BadInput, match="of another version of w2s"):
+    with pytest.raises(BadInput, match="written by another version of w2s"):
         w2s.load_run(folder)
 
 

@@ -117,7 +117,7 @@ def disturb(folder: Path, rng: random.Random, kills: int, longest_s: float) -> l
             hits.append(kind)
             code, said = finish(run)
             assert code != 0, f"{kind} was killed, and the run says all is well: {said}"
-            assert "Traceback (most recent call last)" not in said.split("Its last lines:")[0], said
+            assert "Traceback (most recent call last)" not in said.split("The last lines:")[0], said
             assert not gone(folder), f"processes outlived a killed {kind}"
         elif run.poll() is None:  # no such process at that moment
             run.send_signal(signal.SIGKILL)

@@ -1,8 +1,8 @@
 """Weak-to-strong training: boosted weak models supervise a stronger one.
 
-`w2s.run(config)` is the whole chain, `w2s.load_run(folder)` opens what it left. `w2s.read_pool`, `w2s.combine` and
-`w2s.judge` work on recorded answers of other models. The command line calls what stands here. Everything heavy is
-imported where it is needed.
+`w2s.run(config)` runs the whole chain, and `w2s.load_run(folder)` opens its results. `w2s.read_pool`, `w2s.combine` and
+`w2s.judge` work on recorded answers of other models. The command line calls these functions. Heavy modules are imported
+only where needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LATE = {
     "read_pool": "w2s.evaluation.pools.api:read_pool",
     "Pool": "w2s.evaluation.pools.pool:Pool",
 }
-"""Public names that are imported when they are first used."""
+"""Public names that are imported on first use."""
 
 __all__ = [
     "STUDIES",
@@ -60,17 +60,17 @@ def __dir__() -> list[str]:
 
 @dataclass(frozen=True)
 class Study:
-    """What one command runs from a config. Functions stand as `module:name` and are imported when they are called."""
+    """What one command runs from a config. Functions are given as `module:name` and imported when called."""
 
     command: str
     page: str
-    """Its report, in the folder of a run."""
+    """The report's file name in a run's folder."""
     checks: str
-    """config -> a line for each rule between keys that it breaks."""
+    """config -> a line for each broken rule between keys."""
     chain: str
     """(config, tools, declare): declares every stage, for all seeds."""
     finish: str
-    """(folder, again=) -> the verdict; writes metrics.json and the report where they are not up to date."""
+    """(folder, again=) -> the verdict; writes metrics.json and the report unless they are up to date."""
 
     def load(self, function: str) -> Callable[..., Any]:
         """`checks`, `chain` or `finish`, imported."""
@@ -110,7 +110,7 @@ class Run:
     study: str
     """A key of STUDIES."""
     verdict: str
-    """What was found, in a sentence."""
+    """The result in one sentence."""
 
     @property
     def page(self) -> Path:
@@ -119,13 +119,13 @@ class Run:
 
     @property
     def student(self) -> Path | None:
-        """The folder of the trained student, for `transformers`; None where the run has none."""
+        """The folder of the trained student, for `transformers`; None if the run has none."""
         folder = self.folder / "student"
         return folder if folder.is_dir() else None
 
     @property
     def metrics(self) -> pandas.DataFrame:
-        """A row for each metric: suite, model, name, value, low, high (95% interval), n, seeds, and the reason where
+        """A row for each metric: suite, model, name, value, low, high (95% interval), n, seeds, and the reason if
         there is no value.
 
         >>> metrics = run.metrics
@@ -142,10 +142,10 @@ class Run:
         return pandas.DataFrame(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))["metrics"])
 
     def open(self, stage: str | Mapping[str, Any]) -> dict[str, Any]:
-        """The records of one stage: file name without its ending -> rows, arrays or values.
+        """The records of one stage: file name without its extension -> rows, arrays or values.
 
-        stage: its title, with or without the seed before it, or tags that no other stage has together. A BadInput where
-        no stage or several are meant.
+        stage: its title, with or without the seed before it, or tags that only one stage has. BadInput if no stage or
+        several match.
 
         >>> labels = run.open("labels by committee")["labels"]
         >>> labels.target_NK.shape
@@ -166,12 +166,12 @@ def run(
     replace: bool = False,
     **keys: Any,
 ) -> Run:
-    """Make every stage of a study that is not in the store yet, then measure and report. The same call again goes on
-    where it stopped, or is a no-op.
+    """Make every stage of a study that is not in the store yet, then measure and report. Repeating the call resumes a
+    stopped run and does nothing on a finished one.
 
     config: a YAML file, its content as a mapping, or a Config. overrides: `key=value`, as on the command line. keys:
-    the same, as keyword arguments. replace: another run of the same name may give way. What is wrong with the config is
-    a BadInput with a line for each problem.
+    the same, as keyword arguments. replace: overwrite another run of the same name. BadInput with a line for each
+    problem of the config.
 
     >>> run = w2s.run("tiny.yaml", "runtime.threads=2", seeds=[0])
     >>> run.folder.name, run.study
@@ -191,7 +191,7 @@ def run_together(
     study: str = "chain",
     replace: bool = False,
 ) -> list[Run]:
-    """`run` for several configs at once: stages that they share are made once, and slots are never idle.
+    """`run` for several configs at once: shared stages are made once, and no slot is idle.
 
     >>> [run.folder.name for run in w2s.run_together(["tiny.yaml"])]
     ['tiny']
@@ -225,7 +225,7 @@ def run_together(
 def read_config(
     config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str], checks: Callable[[Config], list[str]]
 ) -> Config:
-    """The checked configuration under the overrides."""
+    """The configuration with the overrides, checked."""
     import dataclasses
 
     from w2s.config.load import from_values, load
@@ -238,9 +238,9 @@ def read_config(
 
 
 def load_run(folder: str | Path, *, again: bool = False) -> Run:
-    """A finished run, by its folder. again: its metrics and report are written again even if they are up to date.
+    """A finished run, by its folder. again: write metrics and report again even if they are up to date.
 
-    A BadInput where no run lies there, or an artifact that its report is made of is damaged.
+    BadInput if the folder holds no run, or an artifact that the report needs is damaged.
 
     >>> run = w2s.load_run("runs/tiny")
     >>> run.verdict == w2s.run("tiny.yaml").verdict
@@ -254,12 +254,12 @@ def load_run(folder: str | Path, *, again: bool = False) -> Run:
         raise BadInput(f"{folder}: no run there (no {LISTING})")
     study = read_listing(folder).get("study")
     if study not in STUDIES:
-        raise BadInput(f"{folder / LISTING}: it is of another version of w2s; run the same command again")
+        raise BadInput(f"{folder / LISTING}: written by another version of w2s; run the same command again")
     return Run(folder, study, STUDIES[study].load("finish")(folder, again=again))
 
 
 def compare(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
-    """Runs of `w2s run` side by side, with paired differences: the page that was written.
+    """Compare runs of `w2s run`, with paired differences; returns the page.
 
     out: the folder of the page; None: compare/RUN+RUN beside the first run.
 

@@ -38,16 +38,16 @@ def read_pool(
     limit: int | None = None,
     encoder: str | None = None,
 ) -> Pool:
-    """The recorded answers of a pool of models, and what is known of right and wrong.
+    """The recorded answers of a pool of models, and which of them are known to be right or wrong.
 
     outputs: a table with the columns id, model and answer (optional: sample, correct, score, probs, cost, text,
     visible_pass, quality), as a parquet, JSON Lines or CSV file or a DataFrame; or a folder with outputs.* and
     questions.*; or sample logs of lm-eval or evalplus. questions: a table with the column id (optional: group, prompt,
-    choices, gold), where the outputs do not lie beside it. An answer and gold are the index of a choice, or a text
-    where a question has no choices.
+    choices, gold), unless the outputs' folder has it. An answer and gold are the index of a choice, or a text
+    if a question has no choices.
 
     models, groups: only these; all by default. costs: dollars per answer by member or pattern (`{"gpt-4*": 0.03}`),
-    where none were recorded; unit: what costs are counted in. suite, data_root: what evalplus samples are judged by.
+    where none were recorded; unit: the unit of costs. suite, data_root: the suite that judges evalplus samples.
     metric, filter: those of lm-eval logs, in order of preference. limit: only the first questions by id. encoder: a
     sentence encoder (folder or hub name) for routers; TF-IDF by default. Tables that cannot be read are a BadInput
     with a line for each problem.
@@ -112,7 +112,7 @@ def combine(
 
 @dataclass(frozen=True)
 class Combined:
-    """The results of `combine`, or of the command `w2s combine`: a folder with judged and fitted methods.
+    """The results of `combine` or of the command `w2s combine`: a folder with judged and fitted methods.
 
     >>> Combined(Path("runs/combine/mine")).folder.name
     'mine'
@@ -158,7 +158,7 @@ class Combined:
         out: str | os.PathLike | None = None,
         replace: bool = False,
     ) -> pd.DataFrame:
-        """One answer to each new question by a fitted method (None: the winner), a row each.
+        """One row per new question, with its answer by a fitted method (None: the winner).
 
         outputs, questions: as in `read_pool`, of the members that the method was fitted on; gold is not needed. The
         columns: id, method, candidate (an index, missing without an answer), answer (text), confidence, member (whose
@@ -216,7 +216,7 @@ class Combined:
 
 
 def as_path(table: Any) -> Any:
-    """Names of files as paths; tables and None as they are."""
+    """File names as paths; tables and None unchanged."""
     return Path(table) if isinstance(table, str | os.PathLike) else table
 
 

@@ -78,7 +78,7 @@ class Applied:
 
     @property
     def summary(self) -> str:
-        """Answers, abstentions, cost and, on questions with gold, accuracy: a line each."""
+        """Answers, abstentions, cost and, on questions with gold, accuracy, on a line each."""
         right_N, cost_N = rightness(self.decision, self.truth), spent(self.decision, self.opinions)
         silent = int(self.decision.abstained_N.sum())
         lines = [f"{self.method}: {len(self.opinions.ids):,} questions, {silent:,} without an answer"]
@@ -135,9 +135,9 @@ def label_new(
 ) -> Labelled:
     """Pseudo-labels of new questions by a fitted method (None: the winner); written to the folder `out`.
 
-    OUT/labels.npz and OUT/questions.jsonl (`Example` rows with the same ids) are what `label.recorded` of the main job
-    reads; OUT/labels.json tells how they were made. Gold plays no part, even where the questions have some. An `out`
-    that holds anything but the same labels is a BadInput unless `replace` is set.
+    `label.recorded` of the main job reads OUT/labels.npz and OUT/questions.jsonl (`Example` rows with the same ids);
+    OUT/labels.json says how they were made. Gold is not used, even if present. An `out` that holds anything but the
+    same labels is a BadInput unless `replace` is set.
     """
     recipe = {"folder": str(folder), "method": choose_method(folder, method), **new.recipe}
     recipe |= dataclasses.asdict(options)
@@ -178,7 +178,7 @@ def apply_fitted(folder: Path, new: NewOutputs, method: str | None) -> Applied:
     opinions, truth = read_pool(new.outputs, new.questions, members=fitted.members.tolist(), notes=notes, **log)
     for note in notes:
         say(note)
-    # Where nothing says whether an answer was right, a group without answers has abstained.
+    # Without knowledge of right and wrong, a group without answers has abstained.
     silent_MN = (opinions.answer_MN == NOT_RECORDED) & ~np.isfinite(truth.right_MN)
     opinions = dataclasses.replace(opinions, answer_MN=np.where(silent_MN, ABSTAINED, opinions.answer_MN))
     opinions = add_features(opinions, new.encoder)
@@ -189,17 +189,17 @@ def apply_fitted(folder: Path, new: NewOutputs, method: str | None) -> Applied:
 
 
 def make_pseudo_labels(applied: Applied, outputs: str, options: LabelOptions) -> Labelled:
-    """Labels of the questions that a student can be asked: those with a prompt and at least two choices."""
+    """Labels of the questions that a student can learn from: those with a prompt and at least two choices."""
     opinions, decision = applied.opinions, applied.decision
     questions = zip(opinions.prompt_N, opinions.texts_N, strict=True)
     usable_N = np.array([bool(prompt.strip()) and len(texts) > 1 for prompt, texts in questions])
     if not usable_N.any():
-        raise BadInput(f"{outputs}: no question has both a prompt and choices; a student could not be asked them")
+        raise BadInput(f"{outputs}: no question has both a prompt and choices, which a student needs")
     if decision.probs_NK is None:
         candidate_N = find_answers(decision, opinions)[0]
         one_hot_NK = (candidate_N[:, None] == np.arange(opinions.mask_NK.shape[1])).astype(np.float64)
         decision = dataclasses.replace(decision, probs_NK=one_hot_NK)
-    # Selectors keep a share of the questions that a student can be asked.
+    # Selectors keep a share of the questions that a student can learn from.
     opinions = opinions.questions(usable_N)
     decision = Decision(decision.abstained_N[usable_N], decision.probs_NK[usable_N, : opinions.mask_NK.shape[1]])
     mask_NK = opinions.mask_NK
@@ -246,7 +246,7 @@ def predictions(answers: Sequence[Answers], opinions: Opinions) -> pa.Table:
 
 
 def write_predictions(path: Path, table: pa.Table, recipe: dict[str, Any] | None = None) -> None:
-    """Parquet, complete or not there at all; the recipe stands in its metadata."""
+    """Write parquet, completely or not at all, with the recipe in its metadata."""
     import pyarrow.parquet as pq
 
     check_folder(path.parent)

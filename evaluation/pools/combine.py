@@ -35,13 +35,12 @@ def run_combine(
 ) -> dict[str, Any]:
     """Judge every method, fit it on all questions with gold, and write the folder; returns combine.json's content.
 
-    pool: the pool, where it is read already. replace: results of other work in the folder may give way; without it
-    they are a BadInput.
+    pool: the pool, if already read. replace: overwrite results of other work in the folder, otherwise a BadInput.
     """
     check_folder(settings.folder)
     recipe = json.loads(json.dumps({**dataclasses.asdict(settings), "methods": specs, "out": None}))
     del recipe["plugins"]
-    if plugins := list_loaded():  # their content counts, and `apply` says which of them it misses
+    if plugins := list_loaded():  # their content counts, and `apply` names missing ones
         recipe["plugins"] = plugins
     if not replace:
         check_results(settings.folder, recipe, known=FILES)
@@ -66,7 +65,7 @@ def run_combine(
 
 
 def write_fits(folder: Path, judged: list[Judged], pool: Pool) -> list[str]:
-    """Every judged method fitted on all questions, a file each; returns a remark on each that cannot be."""
+    """Fit every judged method on all questions, a file each; returns a remark on each that cannot be fitted."""
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob("*.npz"):
         stale.unlink()  # of an earlier run, perhaps on another pool
@@ -87,9 +86,9 @@ def write_fits(folder: Path, judged: list[Judged], pool: Pool) -> list[str]:
 
 
 def drop_needless(settings: Settings, judged: list[Judged], left_out: dict[str, str]) -> list[Judged]:
-    """Plurality is judged beside every other method, unless nobody wants votes and it would cost questions.
+    """Leave out plurality, judged by default, if no votes were requested and it would cost questions.
 
-    Where answers were not recorded a vote cannot be judged, and all methods are compared on the same questions.
+    A vote cannot be judged where answers were not recorded, and all methods are compared on the same questions.
     """
     others = [method for method in judged if method.name != "plurality"]
     votes_wanted = {"all", "votes", "plurality"} & set(settings.method_names)

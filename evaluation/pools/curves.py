@@ -1,4 +1,4 @@
-"""What the pictures of a pool show: accuracy by number of members and by cost, agreement, errors made together."""
+"""The data of a pool's pictures: accuracy by number of members and by cost, agreement, and shared errors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,10 +45,10 @@ def by_number(opinions: Opinions, truth: Truth, halves: Sequence[np.ndarray], ev
 def by_cost(judged: Sequence[Judged], opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> dict[str, Any] | None:
     """Accuracy against dollars per 1,000 questions: single members, their hull, every method's operating points.
 
-    Asking members by lot reaches every point of the hull, so a method earns its keep above it alone. `over_hull` is the
-    paired difference to the mixture of members that costs as much, at each point and at the price that the method chose
-    for itself; `over_hull_all` the mean over a method's points: one test for a whole curve. The hull has picked its
-    members with hindsight, the method has not.
+    Choosing members at random reaches every point of the hull, so a method is worth its cost only above it. `over_hull`
+    is the paired difference to the mixture of members with the same cost, at each point and at the price the method
+    chose; `over_hull_all` is the mean over a method's points: one test for a whole curve. The hull picks its members
+    with hindsight, the method does not.
     """
     if opinions.cost_MN is None:
         return None
@@ -89,7 +89,7 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
     """Coverage and precision of the answers that at least a share of all members gave, for each share that occurs."""
     known = opinions.questions(rows_N)
     share_NK = count_votes(known.answer_MN, known.mask_NK.shape[1]) / len(known.members)
-    # Rounded once for both: 2/3 rounded up would not cover the very questions that it stands for.
+    # Rounded once for both: 2/3 rounded up would not cover its own questions.
     most_N, right_N = share_NK.max(1).round(6), share_NK.argmax(1) == truth.gold_N[rows_N]
     line = []
     for threshold in np.unique(most_N[most_N > 0]):
@@ -101,7 +101,7 @@ def agreement(opinions: Opinions, truth: Truth, rows_N: np.ndarray) -> list[dict
 
 
 def correlation(evidence: Ballots, members: np.ndarray) -> dict[str, Any]:
-    """phi of the errors of the first members (as many as a picture can name), and of how many voters all are worth."""
+    """phi of the errors of the first members (as many as a picture can name), and the effective number of voters."""
     phi_RR = dependence.error_correlation(evidence.wrong_RN)
     size = len(phi_RR)
     mean = float((phi_RR.sum() - size) / (size * (size - 1))) if size > 1 else 0.0

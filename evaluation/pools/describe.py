@@ -1,4 +1,4 @@
-"""The numbers of combine.json: what `report` shows of judged methods."""
+"""The numbers of combine.json, which `report` shows."""
 
 from typing import Any
 
@@ -22,10 +22,10 @@ PICKED_WORDS = "The method that did best on the other half's questions: an hones
 def describe(
     settings: Settings, judged: list[Judged], left_out: dict[str, str], pool: Pool, command: str
 ) -> dict[str, Any]:
-    """The content of combine.json, but for the recipe and the online table."""
+    """The content of combine.json without the recipe and the online table."""
     rows_N = judging.common(judged)
     if not rows_N.any():
-        raise BadInput("methods: there is no question on which all of them can be judged; ask for one family at a time")
+        raise BadInput("methods: no question on which all of them can be judged; use one family at a time")
     opinions, truth = pool.opinions, pool.truth
     halves = judging.splits(opinions, truth, settings.repeats, settings.seed)
     columns = {method.name: method.right_RN for method in judged}
@@ -148,7 +148,7 @@ def describe_groups(
 def make_remarks(
     settings: Settings, rows_N: np.ndarray, correlation: dict[str, Any] | None, tail: bounds.Tail | None
 ) -> list[str]:
-    """What a reader should know: what could not be judged, members that err together, intervals that are too wide."""
+    """Remarks for the reader: unjudged questions, members that err together, intervals that are too wide."""
     remarks = []
     if not rows_N.all():
         remarks.append(f"{int((~rows_N).sum()):,} questions are left out: not every method could be judged on them")

@@ -1,4 +1,4 @@
-"""What may be written where: results of other work are never replaced in silence."""
+"""Checks of output paths: results of other work are never silently replaced."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ LABEL_FILES = {"labels.json", "labels.npz", "questions.jsonl"}
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """The content of combine.json; {} where it cannot be read."""
+    """The content of combine.json; {} if it cannot be read."""
     report = folder / "combine.json"
     if not report.is_file():
         raise BadInput(f"{folder}: no combine.json there; it is written by `w2s combine`")
@@ -24,14 +24,14 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def check_folder(folder: Path) -> None:
-    """BadInput where a file stands in the way of this folder: told before the work, and nothing is made."""
+    """BadInput, before any work, if a file is in the way of this folder."""
     nearest = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if nearest.is_file():
         raise BadInput(f"out: {nearest} is a file; allowed: a folder")
 
 
 def check_results(folder: Path, recipe: dict[str, Any], known: Sequence[str]) -> None:
-    """BadInput where a folder of `w2s combine` holds something else, or the results of another recipe."""
+    """BadInput if a folder of `w2s combine` holds anything else, or the results of another recipe."""
     names = file_names(folder)
     strange = [name for name in names if name not in known]
     if strange and "combine.json" not in names:
@@ -45,7 +45,7 @@ def check_results(folder: Path, recipe: dict[str, Any], known: Sequence[str]) ->
 
 
 def check_predictions(out: Path, recipe: dict[str, Any], *, replace: bool) -> None:
-    """BadInput where a file is no predictions or, without `replace`, those of another recipe."""
+    """BadInput if a file holds no predictions or, without `replace`, those of another recipe."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -55,7 +55,7 @@ def check_predictions(out: Path, recipe: dict[str, Any], *, replace: bool) -> No
     if not out.is_file():
         return
     if out.read_bytes()[:4] != b"PAR1":
-        raise BadInput(f"out: {out} is in use: it is no parquet; --out FILE for another place")
+        raise BadInput(f"out: {out} is in use: it is not parquet; --out FILE for another place")
     if not replace:
         try:
             earlier = json.loads((pq.read_schema(out).metadata or {})[b"w2s"])
@@ -65,10 +65,10 @@ def check_predictions(out: Path, recipe: dict[str, Any], *, replace: bool) -> No
 
 
 def check_labels(out: Path, recipe: dict[str, Any], *, replace: bool) -> None:
-    """BadInput where a folder holds more than labels or, without `replace`, the labels of another recipe."""
+    """BadInput if a folder holds more than labels or, without `replace`, the labels of another recipe."""
     check_folder(out)
     names = set(file_names(out))
-    known = LABEL_FILES if names & {"labels.json", "labels.npz"} else set()  # questions alone may be anybody's
+    known = LABEL_FILES if names & {"labels.json", "labels.npz"} else set()  # questions alone may be the user's
     if strange := sorted(names - known):
         holds = f"it holds {strange[0]}, and not labels alone"
         raise BadInput(f"out: {out} is in use: {holds}; --out DIR for another place")

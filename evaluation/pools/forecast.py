@@ -1,4 +1,4 @@
-"""How long each method will take on a large pool: said before it begins, and what is not feasible is left out."""
+"""How long each method will take on a large pool; infeasible methods are left out."""
 
 import math
 import time
@@ -23,10 +23,10 @@ FIRST_TRIAL, ENOUGH_S = 2_000, 0.3
 def choose_feasible(
     specs: Sequence[Mapping[str, Any]], named: Sequence[str], opinions: Opinions, truth: Truth, repeats: int
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
-    """The methods to judge, and by name why the others are left out: above an hour of CPU, or more memory than is free.
+    """The methods to judge, and why others are left out, by name: over an hour of CPU, or more than the free memory.
 
-    Methods that are `named`, rather than meant by their family or by "all", run however long they take. Time and memory
-    are extrapolated from fits on some thousand of the questions.
+    Methods that are `named`, rather than included by family or by "all", run however long they take. Time and memory
+    are extrapolated from fits on a few thousand questions.
     """
     if len(opinions.ids) < LARGE:
         return list(specs), {}
@@ -52,7 +52,7 @@ def forecast(spec: Mapping[str, Any], opinions: Opinions, truth: Truth, repeats:
     """(CPU seconds, bytes) of judging and fitting one method on all questions, by how both grow over some trials."""
     known, trials = np.flatnonzero(truth.known_N), []
     size = FIRST_TRIAL
-    trial(spec, opinions, truth, known[:: -(-len(known) // 500)])  # what is loaded once is not counted
+    trial(spec, opinions, truth, known[:: -(-len(known) // 500)])  # one-time loading is not counted
     while size <= len(known) and (len(trials) < 2 or trials[-1][1] < ENOUGH_S):
         rows = known[np.linspace(0, len(known) - 1, size).astype(int)]
         trials.append((size, trial(spec, opinions, truth, rows)))
@@ -80,5 +80,5 @@ def trial(spec: Mapping[str, Any], opinions: Opinions, truth: Truth, rows: np.nd
 
 
 def free_bytes() -> float:
-    """Memory that is free for this process, what the system keeps of files counted as free."""
+    """Memory available to this process, including the system's file cache."""
     return float(psutil.virtual_memory().available)

@@ -51,7 +51,7 @@ class Judged:
 def judge(
     specs: Sequence[Mapping[str, Any] | str], opinions: Opinions, truth: Truth, *, repeats: int = 5, seed: int = 0
 ) -> tuple[list[Judged], dict[str, str]]:
-    """Every method on random halves; and, by name, why those that cannot work on these data were left out."""
+    """Every method judged on random halves, and by name why methods that cannot work on this data were left out."""
     if repeats < 1:
         raise BadInput(f"repeats: {repeats!r} given; allowed: a whole number above 0")
     if truth.known_N.sum() < 4:
@@ -79,10 +79,10 @@ def judge(
 
 
 def map_on_cores(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """work(item) of each item, one on each core at a time. NumPy lets go of the interpreter, so threads are enough."""
+    """work(item) of each item, one per core at a time. NumPy releases the interpreter lock, so threads suffice."""
     from threadpoolctl import threadpool_limits
 
-    # BLAS' own threads would fight over the same cores, and wait for each other by spinning.
+    # BLAS' own threads would compete for the same cores and spin.
     with threadpool_limits(limits=1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
         return list(workers.map(work, items))
 

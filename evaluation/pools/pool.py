@@ -1,4 +1,4 @@
-"""The pool that `w2s combine` works on: recorded outputs, cut to what is wanted, with prices and features."""
+"""The pool that `w2s combine` works on: the selected recorded outputs, with prices and features."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pool:
-    """Recorded answers of M models to N questions, what is known of right and wrong, and how they were read.
+    """Recorded answers of M models to N questions, what is known of right and wrong, and the notes of reading.
 
     notes: one sentence for each thing that a reader should know, such as gaps and suspicious labels.
     """
@@ -75,7 +75,7 @@ def load_pool(
 
 
 def add_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
-    """The same with a price for each answer of the members that a pattern matches; recorded costs stay."""
+    """`opinions` with a price for each answer of the members that a pattern matches; recorded costs stay."""
     if not costs:
         return opinions
     if odd := [pattern for pattern in costs if not isinstance(pattern, str)]:
@@ -95,7 +95,7 @@ def add_costs(opinions: Opinions, costs: dict[str, float]) -> Opinions:
 
 
 def fill_costs(opinions: Opinions) -> Opinions:
-    """The same with a cost for every answer: gaps get the member's mean. No costs at all if a member has none."""
+    """`opinions` with a cost for every answer: gaps get the member's mean. No costs at all if a member has none."""
     if opinions.cost_MN is None:
         return opinions
     asked_MN = opinions.answer_MN != NOT_ASKED
@@ -109,7 +109,7 @@ def fill_costs(opinions: Opinions) -> Opinions:
 
 
 def add_features(opinions: Opinions, encoder: str | None) -> Opinions:
-    """The same with features_ND of the prompts by a sentence encoder; unchanged without one."""
+    """`opinions` with features_ND of the prompts by a sentence encoder; unchanged without one."""
     if encoder is None:
         return opinions
     from w2s.models.encode import encode

@@ -1,6 +1,6 @@
 """The results of `w2s combine` for people: combine.html and the table on the terminal, from combine.json's content.
 
-Names of members, groups and files come from outside: the page escapes them, and no control character gets to a
+Names of members, groups and files come from outside: the page escapes them, and no control character reaches a
 terminal.
 """
 
@@ -48,7 +48,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any]) -> dict[str, str]:
-    """Every picture that the data allow, by name."""
+    """Every picture that the data allows, by name."""
     curves, drawn = report.get("curves") or {}, {}
     by_number, correlation = curves.get("by_number"), curves.get("correlation")
     if by_number and by_number["number"] and by_number["lines"]:
@@ -102,7 +102,7 @@ def against(method: dict[str, Any], report: dict[str, Any], other: str = "over_b
 
 
 def make_remarks(report: dict[str, Any]) -> list[str]:
-    """What an honest reader asks next, before the remarks that came with the numbers."""
+    """Answers to a critical reader's questions, before the remarks that came with the numbers."""
     remarks, winner = [], find_winner(report)
     by_name = {method["name"]: method for method in report["methods"]}
     picked, votes = by_name.get(PICKED), by_name.get("plurality")
@@ -130,7 +130,7 @@ def find_winner(report: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def has_gap(method: dict[str, Any]) -> bool:
-    """Whether there is a difference to the best single model: there is none between it and itself."""
+    """Whether there is a difference to the best single model, which has none to itself."""
     return method["name"] != SINGLE and method.get("over_best") is not None
 
 

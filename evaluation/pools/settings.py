@@ -20,7 +20,7 @@ class Settings:
     outputs: str = ""
     """A file or folder of recorded outputs."""
     questions: str | None = None
-    """The file of questions, where the outputs' folder does not hold it."""
+    """The file of questions, unless the outputs' folder holds it."""
     methods: list = field(default_factory=lambda: ["all"])
     """Names of methods or families, `all`, or mappings {name: ..., options}."""
     plugins: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def method_names(self) -> list[str]:
-        """The methods and families as they were named."""
+        """The methods and families as named in the settings."""
         return [entry if isinstance(entry, str) else entry["name"] for entry in self.methods]
 
 
@@ -69,8 +69,8 @@ def read_settings(
 ) -> tuple[Settings, list[dict[str, Any]]]:
     """The settings, and a spec {name: ..., **options} for each method.
 
-    Flags take precedence over the keys of the config file, METHOD.OPTION=value over both. All that is wrong is one
-    BadInput with a line for each problem.
+    Flags take precedence over the keys of the config file, METHOD.OPTION=value over both. BadInput with a
+    line for each problem.
     """
     problems: list[str] = []
     values = {} if config is None else read(config, problems)

@@ -1,9 +1,9 @@
-"""Over-optimisation in numbers: gold and proxy of what reward models choose, against best-of-n and against RL steps.
+"""Over-optimisation in numbers: gold and proxy of reward models' choices, against best-of-n and against RL steps.
 
 A *way* is how rewards become one proxy: `member` (one reward model; every member alone, then their mean), each
 aggregator over the members, `heads` (the mean of the heads of one body) and `warm` (the mean of weights).
 
-Letters: N questions, S samples of each, M reward models, L sizes (n = 1, 2, 4, ...), D different texts of a question.
+Letters: N questions, S samples of each, M reward models, L sizes (n = 1, 2, 4, ...), D distinct texts of a question.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from w2s.store.records import Metric
 
 SUITE, RL = "best_of_n", "rl"
 PARTS = 10
-"""An RL run is summarised in this many parts, since a single step has few texts."""
+"""Number of parts that summarise an RL run, since a single step has few texts."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Samples:
 @dataclass(frozen=True)
 class Chosen:
     """What one way chooses for each question and size: gold_NL and proxy_NL in expectation, and how well it ranks.
-    ranked_N: how often a right sample is above a wrong one, ties as half; nan where a question has but one kind."""
+    ranked_N: how often a right sample is above a wrong one, ties as half; nan if a question has only one kind."""
 
     gold_NL: np.ndarray
     proxy_NL: np.ndarray
@@ -56,14 +56,14 @@ def ways_of(samples: Samples, by: str, aggregate: Mapping[str, Any] | None = Non
 
 
 def chosen(samples: Samples, proxies: Sequence[np.ndarray], sizes: Sequence[int]) -> Chosen:
-    """What is chosen by each of the proxies, then the mean over them."""
+    """What each of the proxies chooses, averaged over them."""
     each = [one_chooses(samples.gold_NS, proxy_NS, sizes) for proxy_NS in proxies]
     return Chosen(*(np.mean(values, axis=0) for values in zip(*each, strict=True)))
 
 
 def one_chooses(gold_NS: np.ndarray, proxy_NS: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """(gold_NL, proxy_NL, ranked_N) of one proxy. The proxy's own score is the mean over picks that have one: a draw of
-    nothing but empty texts has none."""
+    """(gold_NL, proxy_NL, ranked_N) of one proxy. The proxy's own score is the mean over picks with a score: a draw of
+    only empty texts has none."""
     mask_NS, known_NS = np.ones(gold_NS.shape, dtype=bool), np.isfinite(proxy_NS)
     gold_LN, proxy_LN = [], []
     for n in sizes:
@@ -96,8 +96,8 @@ def measure_best_of_n(
     gold@n, proxy@n (in the unit of `by`), peak (n with the most gold), turn_down (gold at the peak - gold at the last
     n), turn_down_minus_member, gain (gold at the peak - gold at n = 1), last_minus_member, and ranked (see `ranked`).
 
-    The peak that a difference is taken at is chosen on other questions and, where there are several seeds, on other
-    seeds' reward models (see `crossed_peaks`): chosen on the same ones it would always lie above the last n.
+    The peak of a difference is chosen on other questions and, with several seeds, by other seeds' reward models (see
+    `crossed_peaks`): chosen on the same ones, it would never be below the last n.
     """
     by_way: dict[str, list[Chosen]] = {}
     for one in seeds.values():
@@ -145,9 +145,9 @@ def first_peak_last(ids: BySeed, golds: Sequence[np.ndarray]) -> tuple[BySeed, B
 
 
 def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-    """For each seed's questions, the place of the peak that the other half of the other seeds' questions has. A seed's
-    reward models are the same for both halves, and would choose for themselves; one seed alone has only its own. A
-    question is in the same half in every seed; seeds count alike. Where a half is empty, the other one chooses."""
+    """For each seed's questions, the position of the peak on the other half of the other seeds' questions. A seed's
+    reward models are the same for both halves and would bias the choice; a single seed has only its own. A question is
+    in the same half in every seed; seeds count equally. If a half is empty, the other one chooses."""
     odd = [np.array([hashlib.sha256(key.encode()).digest()[0] % 2 == 1 for key in ids.tolist()]) for ids, _ in seeds]
     found = []
     for at, odd_N in enumerate(odd):
@@ -158,7 +158,7 @@ def crossed_peaks(seeds: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.nda
 
 
 def best_place(golds: Sequence[np.ndarray]) -> int | None:
-    """The place of the size with the most gold, seeds (gold_NL) weighted alike; None without questions."""
+    """The position of the size with the most gold, seeds (gold_NL) weighted equally; None without questions."""
     means = [gold_NL.mean(0) for gold_NL in golds if len(gold_NL)]
     return int(np.mean(means, axis=0).round(12).argmax()) if means else None
 
@@ -179,8 +179,8 @@ def mean_of_any(ids: BySeed, values: BySeed) -> Interval:
 
 @dataclass(frozen=True)
 class Rollouts:
-    """What one seed's policy wrote while RL trained it, a row for each text, and its KL by step. gold_T: 0 or 1 (nan:
-    not judged); reward_T: what it learned from; kl_S: nats per text, before each step."""
+    """The texts of one seed's policy during RL, a row each, and its KL by step. gold_T: 0 or 1 (nan: not judged);
+    reward_T: what it learned from; kl_S: nats per text, before each step."""
 
     step_T: np.ndarray
     gold_T: np.ndarray
@@ -205,8 +205,8 @@ def measure_rl(ways: Mapping[str, Mapping[int, Rollouts]], parts: int = PARTS) -
     gold@, reward@ and kl@STEP (the last step of a part), peak (a step), turn_down (gold at the peak - gold in the last
     part), turn_down_minus_member and last_minus_member.
 
-    A seed is one training run: intervals are t over seeds, and one seed has none. The peak that a seed's turn_down is
-    taken at is chosen on the other seeds.
+    A seed is one training run: intervals are t over seeds, and one seed has none. The peak of a seed's turn_down is
+    chosen on the other seeds.
     """
     steps = min(len(one.kl_S) for seeds in ways.values() for one in seeds.values())
     parts = min(parts, steps)

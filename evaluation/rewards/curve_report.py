@@ -19,7 +19,7 @@ from w2s.rewards.best_of_n import doublings, kl
 from w2s.store.records import Metric, Rewards, align, load_arrays, read_arrays
 
 CURVE = "curve"
-FLOOR = 0.03  # a policy that is hardly ever right, or hardly ever wrong, shows no curve
+FLOOR = 0.03  # a policy that is almost always right or wrong shows no curve
 SHORT = {"lower_bound": "lower bound", "warm": "mean of weights", "member": "one reward model"}
 
 
@@ -56,12 +56,12 @@ def samples_of(run: Run, seed: int) -> Samples:
 
 
 def spread(value_ND: np.ndarray, place_NS: np.ndarray, empty: float) -> np.ndarray:
-    """value_NS of every sample, from those of the different texts; `empty` where a sample has no text."""
+    """value_NS of every sample, from those of the distinct texts; `empty` for a sample without text."""
     return np.where(place_NS >= 0, np.take_along_axis(value_ND, np.maximum(place_NS, 0), axis=1), empty)
 
 
 def rollouts_of(run: Run) -> dict[str, dict[int, Rollouts]]:
-    """way -> seed -> what was written while RL had its reward as aim; empty where the run has no RL."""
+    """way -> seed -> the texts written while RL optimised its reward; empty if the run has no RL."""
     found: dict[str, dict[int, Rollouts]] = {}
     for one in run.find("rollout_gold"):
         arrays = load_arrays(one.path / "rollouts.npz")
@@ -98,11 +98,11 @@ def counted(one: Metric, *, flip: bool = False) -> str:
 
 
 def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[str]:
-    """What an honest reader asks next."""
+    """Answers to a critical reader's questions."""
     gaps, ways = gaps_to_member(metrics, SUITE), ways_in(metrics, SUITE)
     clear = {one.model for one in gaps if one.low > 0 or one.high < 0}
     vague = [name_of(way) for way in ways if way != MEMBER and way not in clear]
-    said = [f"not to be told from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
+    said = [f"indistinguishable from one reward model in how far gold turns down: {', '.join(vague)}"] if vague else []
     more = [one for one in gaps if one.low > 0]
     said += [f"{name_of(one.model)} turns down by {counted(one)} more than one reward model" for one in more]
     last = [one for one in metrics if one.suite == SUITE and one.name == "last_minus_member" and one.low > 0]
@@ -137,7 +137,7 @@ def ways_in(metrics: Sequence[Metric], suite: str) -> list[str]:
 
 
 def rl_steps(metrics: Sequence[Metric]) -> list[int]:
-    """The last steps of the parts that an RL run is summarised in."""
+    """The last steps of the parts that summarise an RL run."""
     return sorted({int(m.name.partition("@")[2]) for m in metrics if m.suite == RL and m.name.startswith("gold@")})
 
 
@@ -171,7 +171,7 @@ def curve(metrics: Sequence[Metric], sizes: Sequence[int], what: str) -> str:
     """Gold (%) or proxy of what is chosen against n, spaced by KL; a line for each way, one reward model in colour."""
     figure, (axis,) = canvas(3.4, left=0.09, right=0.68, top=0.97, bottom=0.15)
     x, ends, scale = [kl(n) for n in sizes], [], 100 if what == "gold" else 1
-    # Ranks have a unit of their own.
+    # Ranks have their own unit.
     for way in [one for one in ways_in(metrics, SUITE) if what == "gold" or one != "rank_average"]:
         line = [find(metrics, SUITE, way, f"{what}@{n}") for n in sizes]
         if any(one.value is None for one in line):  # nothing was scored

@@ -1,8 +1,8 @@
-"""What reward models prefer against what people or a judge preferred: the numbers of `w2s rewards run`.
+"""Reward models' preferences against those of people or a judge: the numbers of `w2s rewards run`.
 
-A pair is a point for who gives the preferred text the higher score, and half a point where scores are level, where a
-text was not judged, and where the pair is a tie by itself. Everybody's points stand in one table (N pairs by M names),
-so that every difference is paired. Intervals are over instructions (meta `group`), which share their errors, and seeds.
+A pair gives a point to a scorer that scores the preferred text higher, and half a point if the scores are equal, a text
+was not judged, or the pair itself is a tie. All points are in one table (N pairs by M names), so that every difference
+is paired. Intervals are over instructions (meta `group`), whose pairs share errors, and seeds.
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from w2s.store.records import Example, Metric, Rewards
 SEPARATE, MEMBER, BEST, LENGTH, RANDOM, ORACLE = "separate", "member", "best_member", "length", "random", "oracle"
 PAIRS = "pairs"  # the model of metrics that describe the pairs themselves
 OTHERS = "other subsets"
-SMALLEST = 30  # pairs of a subset that is shown by itself
+SMALLEST = 30  # pairs of a subset with its own row
 LENGTH_BINS = 3
 HELD_OUT, POOL = "held_out", "pool"
 
 
 class ScoredPairs(NamedTuple):
-    """One set of pairs in one seed: name -> scores_N2 of all who choose, ensemble -> scores_MN2 of its members."""
+    """One set of pairs in one seed: name -> scores_N2 of every scorer, ensemble -> scores_MN2 of its members."""
 
     examples: Sequence[Example]
     gold_N: np.ndarray
@@ -43,7 +43,7 @@ class ScoredPairs(NamedTuple):
 
     @property
     def points(self) -> dict[str, np.ndarray]:
-        """name -> point_N in {0, 1/2, 1}; `member`: the mean of the separate members', who are one at random."""
+        """name -> point_N in {0, 1/2, 1}; `member`: the mean over the separate members."""
         tie_N = np.array([bool(row.meta.get("tie")) for row in self.examples])
         found = {name: np.where(tie_N, 0.5, points(one, self.gold_N)) for name, one in self.scores.items()}
         return {MEMBER: np.mean([found[name] for name in member_names(self.members)], axis=0), **found}
@@ -53,7 +53,7 @@ Seeds = Mapping[int, ScoredPairs]
 
 
 class Pool(NamedTuple):
-    """The pool in one seed: preference_NK, who wrote the candidates (models_NK) and every ensemble's scores."""
+    """The pool in one seed: preference_NK, the candidates' writers (models_NK) and every ensemble's scores."""
 
     ids: np.ndarray
     preference_NK: np.ndarray
@@ -67,7 +67,7 @@ def member_names(members: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def points(scores_N2: np.ndarray, gold_N: np.ndarray) -> np.ndarray:
-    """1 where the preferred text has the higher score, 0 where the other has, else (level, or not judged) 1/2."""
+    """1 where the preferred text has the higher score, 0 where the other has, else (equal or not judged) 1/2."""
     rows_N = np.arange(len(gold_N))
     ahead_N = scores_N2[rows_N, gold_N] - scores_N2[rows_N, 1 - gold_N]
     return (np.sign(np.nan_to_num(ahead_N)) + 1) / 2
@@ -76,8 +76,8 @@ def points(scores_N2: np.ndarray, gold_N: np.ndarray) -> np.ndarray:
 def proxies(
     rewards: Mapping[str, Rewards], mask_NK: np.ndarray, length_NK: np.ndarray, *, by: str, aggregate: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(name -> scores_NK of everyone who may choose, ensemble -> its members' standardised scores_MNK). The separate
-    members one by one, what ensembles say together (see `join`), and the length in characters."""
+    """(name -> scores_NK of every scorer, ensemble -> its members' standardised scores_MNK). Scorers: the separate
+    members, ensembles as one (see `join`), and the length in characters."""
     members = {kind: np.where(mask_NK, one.scores_MNK, np.nan) for kind, one in rewards.items()}
     members, joint = join(members, mask_NK, by=by, aggregate=aggregate)
     single = dict(zip(member_names(members), members[SEPARATE], strict=True))
@@ -87,8 +87,8 @@ def proxies(
 def join(
     members: Mapping[str, np.ndarray], mask_NK: np.ndarray, *, by: str, aggregate: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(ensemble -> its members' scores_MNK, standardised; name -> scores_NK of all together). Together: every
-    aggregator over the separate members (`aggregate` with its options), the mean of other ensembles."""
+    """(ensemble -> its members' standardised scores_MNK, name -> aggregated scores_NK). Aggregated: every aggregator
+    over the separate members (`aggregate` with its options), and the mean of other ensembles."""
     if by != "none":
         members = {kind: standardise(scores_MNK, mask_NK, by=by) for kind, scores_MNK in members.items()}
     methods = {name: pick(AGGREGATORS, make_spec(name, aggregate)) for name in AGGREGATORS}
@@ -154,7 +154,7 @@ def keep(values: Values, masks: Values) -> Values:
 
 
 def clustered(groups_N: np.ndarray, value_N: np.ndarray) -> Scores:
-    """A row for each instruction, so that their mean is the mean over pairs and their spread that of its estimate. The
+    """A row per instruction, so that their mean is the mean over pairs and their spread that of its estimate. The
     mean over pairs is a ratio (sum of values over count of pairs) of two sums over instructions; the rows are its
     linearisation (Cochran 1977, section 6.3): mean + (sum_g - mean · count_g) / mean count."""
     ids, which_N, count_G = np.unique(groups_N, return_inverse=True, return_counts=True)
@@ -192,7 +192,7 @@ def parts_of(by_seed: Seeds) -> dict[str, dict[int, np.ndarray]]:
 
 
 def agreements(by_seed: Seeds, metric: Callable[..., Metric]) -> list[Metric]:
-    """How often members order a pair alike, how often all prefer the longer text, and accuracy where members differ."""
+    """How often members agree on a pair's order, how often all prefer the longer text, accuracy where they differ."""
     found, first = [], next(iter(by_seed.values()))
     for kind in [kind for kind, members in first.members.items() if len(members) > 1]:
         orders = {seed: orders_of(one.members[kind]) for seed, one in by_seed.items()}

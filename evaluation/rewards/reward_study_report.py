@@ -59,7 +59,7 @@ def find_out(run: Run) -> Findings:
 
 
 def how_of(run: Run) -> dict[str, Any]:
-    """How scores of members become one."""
+    """How members' scores are aggregated."""
     return {"by": run.config["rewards"]["standardise"], "aggregate": run.config["rewards"]["aggregate"]}
 
 
@@ -104,7 +104,7 @@ def name_of(model: str) -> str:
 
 
 def headline(run: Run) -> str:
-    """The aggregator in the config, which the verdict is about; all are measured."""
+    """The config's aggregator, which the verdict is about; all are measured."""
     return run.config["rewards"]["aggregate"]["name"]
 
 
@@ -116,7 +116,7 @@ def verdict(metrics: Sequence[Metric], by: str) -> str:
 
 
 def remarks(run: Run, metrics: Sequence[Metric]) -> list[str]:
-    """What an honest reader asks next."""
+    """Answers to a critical reader's questions."""
     said, by = [], headline(run)
     what = name_of(by)
     for suite in [one for one in suites_of(metrics) if one not in (HELD_OUT, POOL)]:
@@ -142,7 +142,7 @@ def remarks(run: Run, metrics: Sequence[Metric]) -> list[str]:
 
 
 def left_out(counts: Mapping[str, int]) -> str:
-    """Rows that make no pair, by why: '3 equal, 1 empty of 40'."""
+    """Rows that make no pair, by reason: '3 equal, 1 empty of 40'."""
     why = [f"{count:,} {what}" for what, count in counts.items() if count and what not in ("rows", "kept", "pairs")]
     return f"{', '.join(why)} of {counts['rows']:,}" if why else ""
 
@@ -206,7 +206,7 @@ def content_of(run: Run, sets: Sets, metrics: list[Metric], words: str) -> dict[
 
 
 def parts_of(metrics: Sequence[Metric], suite: str) -> list[str]:
-    """The parts of a set that have numbers of their own, as their metrics name them."""
+    """The parts of a set with their own numbers, as their metrics name them."""
     parts = (one.name.partition("@")[2] for one in metrics if one.suite == suite and one.model == MEMBER)
     return [part for part in parts if part]
 

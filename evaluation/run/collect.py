@@ -1,7 +1,7 @@
-"""From the folder of a run to its numbers and its report: `finish`, and `compare` for several runs.
+"""From a run's folder to its numbers and its report: `finish`, and `compare` for several runs.
 
-`stages.json` lists the artifacts of the run; everything shown is read from them. metrics.json holds no times and no
-paths, so a run that was killed and resumed has the same bytes as one that was not.
+`stages.json` lists the run's artifacts; everything shown is read from them. metrics.json holds no times and no paths,
+so a run that was killed and resumed gives the same bytes as an uninterrupted one.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
         answers, metrics = measure_run(run)
         found.append((report_data(run, answers, metrics), answers))
     names = "+".join(folder.name for folder in folders)
-    if len(names) > 200:  # a file's name ends at 255 bytes
+    if len(names) > 200:  # a file name has at most 255 bytes
         names = f"{names[:200]}-{hashlib.sha256(names.encode()).hexdigest()[:8]}"
     out = out or folders[0].parent / "compare" / names
     comparison.compare(found, out)
@@ -97,7 +97,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
 
 
 def warnings(run: Run, answers: Answers, committees: Mapping[int, dict[str, Any]]) -> list[str]:
-    """What may be odd in a run, one sentence each."""
+    """Warnings about a run, one sentence each."""
     notes = [f"seed {s}: {one['warning']}" for s, one in committees.items() if one["warning"]]
     alone = [s for s, one in committees.items() if not any(fitted["alpha"] > 0 for fitted in one["rounds"])]
     notes += [f"seed {s}: no round beat its reference, so the first learner stands alone" for s in alone]
@@ -114,7 +114,7 @@ def read_committee(run: Run, seed: int) -> dict[str, Any]:
 
 
 def reward_notes(run: Run, seed: int) -> list[str]:
-    """How rewards were used, their accuracy on easy_holdout, how far members agree, and what they already know."""
+    """How rewards were used, their accuracy on easy_holdout, the members' agreement, and what they already know."""
     found, config = [], run.config
     for artifact in run.find("opinion", seed=seed, model="rewarded"):
         used = json.loads((artifact.path / "rewards.json").read_text())
@@ -156,7 +156,7 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
 
 
 def labels_folder(run: Run, seed: int) -> Path:
-    """Of the labels that the student learned from: the committee's, tilted by rewards where there are any."""
+    """The folder of the student's labels: the committee's, tilted by rewards if there are any."""
     tilted = run.find("labels", seed=seed, model="rewarded")
     return (tilted or run.find("labels", seed=seed, model="committee"))[0].path
 
@@ -172,7 +172,7 @@ def duplicates(run: Run) -> dict[str, int]:
 
 
 def heaviest(run: Run, seed: int) -> tuple[HeavyRow, ...]:
-    """The easy questions that weighed most, with their weight in each round."""
+    """The easy questions with the highest weights, with their weight in each round."""
     rounds = [a.path for a in run.find("round", seed=seed, model="committee") if (a.path / "weights.npz").exists()]
     weights = [row_weights(path) for path in rounds]
     ids = weights[0].ids
@@ -214,7 +214,7 @@ def samples(run: Run, seed: int, used: int) -> tuple[Sample, ...]:
     label_N = [texts[best] if texts else "" for texts, best in zip(choices, best_N, strict=True)]
     named = zip(ids, label_N, kept_N, strict=True)
     kind_N = np.array([looks_right(rows[key], label, gold[key], kept) for key, label, kept in named])
-    rng = np.random.default_rng(0)  # the same questions each time the report is written
+    rng = np.random.default_rng(0)  # the same questions in every report
     kinds, half = [rng.permutation(np.flatnonzero(kind_N == kind)) for kind in (False, True)], -(-count // 2)
     chosen = np.concatenate([*(some[:half] for some in kinds), *(some[half:] for some in kinds)])[:count].tolist()
     heard, shown = votes(run, seed, used), []
@@ -228,7 +228,7 @@ def samples(run: Run, seed: int, used: int) -> tuple[Sample, ...]:
 
 
 def looks_right(row: Example, label: str, answer: int | str, kept: bool) -> bool:
-    """Whether a label is right, so that both kinds are shown; programs are not run here: whether it was kept."""
+    """Whether a label is right (of programs, which are not run here: kept), so that both kinds are shown."""
     return kept if row.task == "code" else grade_answer(label, answer_text(row, answer))[0] is True
 
 

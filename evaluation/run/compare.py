@@ -15,10 +15,10 @@ from w2s.evaluation.statistics import Scores, contrast
 
 
 def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> None:
-    """Several runs side by side: compare.html and compare.md, every run against the first. Each run may bring its
-    answers to its suite (as `metrics.measure` takes them); where two runs judged the same questions under the same
-    seeds the difference is paired by question. Otherwise its interval joins the two runs' own (square-and-add, Newcombe
-    1998), and the table says so. Runs about different suites have no difference."""
+    """Write compare.html and compare.md, every run against the first. Each run may bring its answers to its suite (as
+    `metrics.measure` takes them); if two runs judged the same questions under the same seeds, the difference is paired
+    by question. Otherwise its interval combines the runs' own (square-and-add, Newcombe 1998), and the table says so.
+    Runs on different suites have no difference."""
     tables = []
     for model in MODELS:
         row = [find(data.metrics, data.suite, model, "accuracy") for data, _ in runs]

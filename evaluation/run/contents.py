@@ -20,8 +20,8 @@ class Step:
 
 @dataclass(frozen=True)
 class HeavyRow:
-    """A question that boosting kept coming back to. `weights`: its weight x N by round, so 1 is an average row;
-    `alike`: how many questions have these weights in every round."""
+    """A question with a high boosting weight. `weights`: its weight x N by round, so 1 is average; `alike`: how many
+    questions have these weights in every round."""
 
     id: str
     prompt: str
@@ -33,8 +33,8 @@ class HeavyRow:
 
 @dataclass(frozen=True)
 class Training:
-    """How a fit went, by what was measured: (step, value). `who`: a model, or 'round 3' of the committee; held_loss and
-    agreement (0 to 1): on labels held out from it; reward, margin and kl: of a student that goes on by an objective."""
+    """The history of a fit, as (step, value) by quantity. `who`: a model, or 'round 3' of the committee; held_loss and
+    agreement (0 to 1): on held-out labels; reward, margin and kl: of a student trained by an objective."""
 
     who: str
     seed: int
@@ -48,7 +48,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a stage, over all seeds; `tokens`: None where no model read any."""
+    """The cost of a stage, over all seeds; `tokens`: None if no model read any."""
 
     stage: str
     seconds: float
@@ -57,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Vote:
-    """One model's answer to a question, the probability (0 to 1) that it gave it, and whether it is right."""
+    """One model's answer to a question, its probability (0 to 1) by the model, and whether it is right."""
 
     learner: str
     answer: str
@@ -67,7 +67,7 @@ class Vote:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question of a suite or of the pool, with what the models answered; `why`: why its label was kept."""
+    """One question of a suite or of the transfer pool, with the models' answers; `why`: why its label was kept."""
 
     id: str
     prompt: str
@@ -91,7 +91,7 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the report shows. A section whose field is empty is left out.
+    """Everything that the report shows. A section with an empty field is left out.
 
     run: the run's name · suite: the hard suite that the verdict, the ladder and the curve are about · written: whether
     its questions have no choices, so that answers and programs are texts that models wrote · metrics: all of them, from

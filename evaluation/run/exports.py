@@ -1,4 +1,4 @@
-"""The answers of a run in the file formats of other tools, under RUN/exports/; the same run gives the same bytes.
+"""A run's answers in the file formats of other tools, under RUN/exports/; the same run gives the same bytes.
 
 lm-eval/seed-S/MODEL/samples_TASK_seed-S.jsonl and results_seed-S.json: choices and short answers as lm-eval's
 EvaluationTracker writes them under its output path (lm_eval/loggers/evaluation_tracker.py at commit 034ab03), with the
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def write_exports(run: Run) -> None:
-    """Write RUN/exports: the answers of every model in MODELS to hard_test and the further suites, seed by seed."""
+    """Write RUN/exports: answers of every model in MODELS to hard_test and the further suites, by seed."""
     out = run.folder / "exports"
     shutil.rmtree(out, ignore_errors=True)
     for seed in run.seeds:
@@ -100,8 +100,8 @@ def text_sample(at: int, row: Example, gold: str, said: list[Outcome]) -> Row:
 
 
 def choice_sample(at: int, row: Example, gold: int, probs_K: np.ndarray) -> Row:
-    """A sample of a multiple_choice task: the log-likelihood of each choice. Whether it is the greedy text was not
-    measured: False."""
+    """A sample of a multiple_choice task: each choice's log-likelihood, and False for "greedy", which is not
+    measured."""
     with np.errstate(divide="ignore"):
         likely = [[repr(one), "False"] for one in np.log(probs_K).tolist()]
     requests = [(row.prompt, continuation(choice)) for choice in row.choices]

@@ -28,12 +28,12 @@ def find_artifact(name: str, runs_dir: Path) -> Path:
     if not found:
         raise BadInput(f"{name}: no such artifact in {runs_dir / 'store'}")
     if len(found) > 1:
-        raise BadInput(f"{name}: {len(found)} artifacts begin so ({', '.join(p.parent.name for p in found[:3])}, ...)")
+        raise BadInput(f"{name}: {len(found)} artifacts match ({', '.join(p.parent.name for p in found[:3])}, ...)")
     return found[0].parent
 
 
 def describe_artifact(name: str, runs_dir: Path) -> str:
-    """The manifest in words, and the first rows of each record."""
+    """The manifest as text, and the first rows of each record."""
     folder = check_artifact(find_artifact(name, runs_dir))
     manifest = read_manifest(folder)
     lines = [f"{folder.name}: {manifest['title']}", f"made in {manifest['seconds']} s at commit {manifest['commit']}"]
@@ -71,12 +71,12 @@ def describe_row(folder: Path, row: str) -> str:
                 if example.id.startswith(row):
                     lines += [*describe_in_seed(example, split, seed, in_seed), ""]
     if not lines:
-        raise BadInput(f"{row}: no question of {folder} has an id that begins so")
+        raise BadInput(f"{row}: no question of {folder} has an id that begins with it")
     return "\n".join(lines)
 
 
 def describe_in_seed(example: Example, split: str, seed: int, run: Run) -> list[str]:
-    """The story of one question in one seed; `run` has the artifacts of that seed alone."""
+    """Everything about one question in one seed; `run` has only that seed's artifacts."""
     lines = [f"{example.id} · seed {seed} · {split} · {example.source}", *block(example.prompt, "  ")]
     name = "easy" if split.startswith("easy") else split
     answer = run.gold(name, seed).get(example.id) if run.find("gold", split=name) else None
@@ -103,7 +103,7 @@ def block(text: str, head: str) -> list[str]:
 
 
 def label_lines(example: Example, stage: Artifact) -> list[str]:
-    """A label of the question, and why it was kept or dropped; of written answers, the most probable one."""
+    """The question's label, and why it was kept or dropped; for written answers, the most probable one."""
     labels = read_arrays(stage.path / "labels.npz", records.PseudoLabels)
     at = position(labels.ids, example.id)
     target, kept = labels.target_NK[at], f"{'kept' if labels.weight_N[at] > 0 else 'dropped'} ({labels.why_N[at]})"
@@ -141,7 +141,7 @@ def chosen(path: Path, key: str) -> str:
 
 
 def missed_tokens(path: Path, key: str) -> str:
-    """'3 of 12': how many of an answer's tokens, each behind the right ones, were not the model's first."""
+    """'3 of 12': how many of an answer's tokens, given the right ones before, were not the model's first choice."""
     if not path.exists():
         return ""
     ranks = read_arrays(path, records.TokenRanks)
@@ -174,7 +174,7 @@ def vote_lines(key: str, split: str, stages: Sequence[Artifact], alphas: Mapping
 
 
 def text_lines(key: str, split: str, run: Run) -> list[str]:
-    """What each learner, the committee and every other model wrote, its log-probability, and whether it was right."""
+    """Each model's text, with its log-probability and whether it was right."""
     alphas, lines = alphas_of(run), []
     verdicts = {
         stage.tags["model"]: next((verdict_of(o) for o in outcomes_of(stage) if o.id == key), "-")
@@ -196,7 +196,7 @@ def verdict_of(outcome: records.Outcome) -> str:
 
 
 def candidate_lines(key: str, split: str, run: Run) -> list[str]:
-    """Where whole answers were voted on: the candidates, and every voter's distribution over them."""
+    """If whole answers were voted on: the candidates, and every voter's distribution over them."""
     lines = []
     for stage in run.find("candidates"):
         owner, path = stage.tags["model"], stage.path / f"{split}.jsonl"

@@ -1,9 +1,9 @@
 """Judged answers -> Metric rows, metrics.json and the verdict in a sentence.
 
-Names of models are fixed: see MODELS. Names of metrics (`model` is the one that the number is about):
+Names of models are fixed: see MODELS. Names of metrics (`model` is the one measured):
 
 accuracy · accuracy@BIN (one bin of difficulty) · accuracy_minus_OTHER (paired difference to the model OTHER, see PAIRS)
-smallest_difference_OTHER (the least difference to OTHER that this set shows with 80% power) · pgr · brier (0 to 2) ·
+smallest_difference_OTHER (the least difference to OTHER detectable here with 80% power) · pgr · brier (0 to 2) ·
 ece (0 to 1) · abstained, unjudged (shares) · disagreement, imitation, imitation_if_independent (a student's, with its
 teacher) · pass@K. Shares and accuracies run from 0 to 1; "points" are hundredths of them.
 
@@ -57,7 +57,7 @@ PAIRS = (
 """(model, other): the differences that are measured, in the order of the report."""
 TEACHERS = {"student": ("rewarded", "committee"), "sft_student": ("rewarded", "committee")}
 TEACHERS |= {"unrewarded": ("committee",), "naive_student": ("floor",)}
-"""Student -> whose labels it learned from: the first of these in the run."""
+"""Student -> the models whose labels it may have learned from; the first one in the run counts."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
 
@@ -66,10 +66,10 @@ NOT_APART = "ceiling and floor cannot be told apart"
 class Judged:
     """One model's answers to one suite in one seed, judged.
 
-    correct_N is 1 right, 0 wrong; of t most probable candidates that tie, gold among them, 1/t (as in boosting).
-    unjudged_N marks answers that could not be judged, abstained_N where a model gave no answer or none was found in its
-    text; both count as wrong, and their shares are metrics of their own.
-    opinion and gold_N (index of the right candidate, -1 where it is not among them) are None for free-form answers.
+    correct_N is 1 right, 0 wrong; if gold is among t tied most probable candidates, 1/t (as in boosting).
+    unjudged_N marks answers that could not be judged; abstained_N those without an answer, or with none found in the
+    text. Both count as wrong, and their shares are separate metrics.
+    opinion and gold_N (index of the right candidate, -1 if it is missing) are None for free-form answers.
     """
 
     ids: np.ndarray
@@ -84,7 +84,7 @@ Answers = Mapping[int, Mapping[str, Judged]]  # seed -> model -> its answers; th
 
 
 def judge(opinion: Predictions, gold: Mapping[str, int]) -> Judged:
-    """An opinion against {id: index of the right candidate}, which is -1 where no candidate is right."""
+    """An opinion judged by {id: index of the right candidate}, -1 if no candidate is right."""
     missing = [key for key in opinion.ids.tolist() if key not in gold]
     if missing:
         raise ValueError(f"{opinion.by}: {len(missing)} questions have no gold answer ({', '.join(missing[:3])})")
@@ -144,7 +144,7 @@ class Suite:
         return [self.answers[seed][model] for model in self.models]
 
     def scores(self, values=lambda judged: judged.correct_N, keep=lambda judged: slice(None)) -> list[Scores]:
-        """One column per model: what `values` takes of each Judged, on the rows that `keep` takes."""
+        """One column per model: `values` of each Judged, on the rows of `keep`."""
         found = []
         for seed in self.seeds:
             all_judged = self.judged(seed)
@@ -240,8 +240,8 @@ def recovered(suite: str, answers: Answers, student: str, models: Sequence[str])
 
 
 def imitations(suite: str, answers: Answers, student: str, teacher: str) -> list[Metric]:
-    """How far a student copies its teacher: disagreement, and the share of its teacher's wrong answers that it repeats.
-    Beside it what independent errors would give: its error rate, spread evenly over the K - 1 wrong candidates."""
+    """How much a student copies its teacher: disagreement, and the share of the teacher's wrong answers it repeats,
+    next to that of independent errors: its error rate, spread evenly over the K - 1 wrong candidates."""
     both = Suite(suite, answers, (student, teacher))
     pairs = [both.judged(seed) for seed in both.seeds]
     if not pairs or any(one.opinion is None for pair in pairs for one in pair):
@@ -263,12 +263,12 @@ def imitations(suite: str, answers: Answers, student: str, teacher: str) -> list
 
 
 def answer_given(judged: Judged) -> np.ndarray:
-    """The candidate that each question was answered with (the first of tied ones), -1 where the model abstained."""
+    """The candidate chosen for each question (the first of tied ones), -1 where the model abstained."""
     return np.where(judged.opinion.abstained_N, -1, judged.opinion.probs_NK.argmax(1))
 
 
 def count_passes(outcomes: Sequence[Outcome]) -> list[tuple[str, int, int]]:
-    """(id, samples, passed) of each question, in their order; one that could not be judged has not passed."""
+    """(id, samples, passed) of each question, in order; unjudged samples have not passed."""
     passed: dict[str, list[bool]] = {}
     for one in outcomes:
         passed.setdefault(one.id, []).append(one.correct is True)
@@ -312,8 +312,8 @@ def difficulty_bins(difficulty: Mapping[str, float], *, count: int = 5) -> tuple
 
 
 def write_metrics(path: Path, run: str, verdict: str, metrics: Sequence[Metric], *, limit: int | None = None) -> None:
-    """metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths). limit: how many
-    questions of a set there were at most, where that was limited."""
+    """Write metrics.json: the same numbers give the same bytes (sorted, 6 digits, no times and no paths). limit: the
+    limit of questions per set, if any."""
     rank = {model: at for at, model in enumerate(MODELS)}
     rows = []
     for one in sorted(metrics, key=lambda m: (m.suite, rank.get(m.model, len(rank)), m.model, m.name)):

@@ -1,7 +1,7 @@
 """Pictures of the report, as inline SVG that takes its colours and its typeface from the page.
 
 matplotlib draws with stand-in colours that are replaced by CSS variables, so one picture serves light, dark and paper.
-Text stays text. 4.9 inches are 353 units: a phone shows them about 0.95 times as large, a desktop 1.4 times.
+Text stays text. 4.9 inches are 353 units, shown at about 0.95 times their size on a phone, 1.4 times on a desktop.
 """
 
 import io
@@ -16,7 +16,7 @@ from w2s.evaluation.run.verdict import points
 from w2s.store.log import printable
 from w2s.store.records import Metric
 
-# Stand-ins that occur nowhere else -> what the page calls them.
+# Stand-in colours that occur nowhere else -> their names on the page.
 INK, SOFT, FAINT, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
 VARIABLES = {INK: "--ink", SOFT: "--soft", FAINT: "--faint", ACCENT: "--accent", PAPER: "--paper"}
 WIDTH = 4.9
@@ -64,7 +64,7 @@ def canvas(height: float, columns: int = 1, **spacing: float):
 
 
 def svg(figure, words: str) -> str:
-    """The figure as one <svg> element, the same bytes each time; `words` is what a screen reader says."""
+    """The figure as one <svg> element, the same bytes each time; `words` is for screen readers."""
     import matplotlib
 
     # The salt makes ids differ between the pictures of a page and not between two runs.
@@ -149,11 +149,11 @@ def training(fits: Sequence[Training]) -> str:
 
 PANELS = {"loss": ("loss", 1), "agreement": ("answers as held-out labels, %", 100), "reward": ("reward", 1)}
 PANELS |= {"margin": ("margin", 1), "kl": ("KL from its start, nats", 1)}
-"""What is measured -> its words, and what it is multiplied by."""
+"""Quantity -> its title and the factor of its values."""
 
 
 def learners(rounds: Sequence[Training]) -> str:
-    """The loss of each round's learner by step, the later the stronger."""
+    """The loss of each round's learner by step; later rounds have stronger colours."""
     figure, (axis,) = canvas(2.1, left=0.09, right=0.86, top=0.88, bottom=0.2)
     for at, one in enumerate(rounds):
         (line,) = curve_over_steps(axis, one.loss, ACCENT if at == len(rounds) - 1 else INK, 1)
@@ -195,7 +195,7 @@ def lines(axis, series: Sequence[Sequence[float]]) -> None:
     """A thin line per seed over rounds 1, 2, ...; with several seeds also their mean, over the rounds that all have."""
     for values in series:
         axis.plot(range(1, len(values) + 1), values, color=SOFT if len(series) > 1 else ACCENT, lw=1, alpha=0.6)
-        axis.plot(1, values[0], ".", color=SOFT, ms=2)  # one round alone is a dot, not an empty line
+        axis.plot(1, values[0], ".", color=SOFT, ms=2)  # a single round is a dot, not an empty line
     if len(series) > 1:
         mean = [sum(values) / len(series) for values in zip(*series, strict=False)]
         axis.plot(range(1, len(mean) + 1), mean, color=ACCENT, lw=2)

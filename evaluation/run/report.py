@@ -1,6 +1,6 @@
-"""report.html and report.md: the findings of a run on one self-contained page.
+"""report.html and report.md: a run's results on one self-contained page.
 
-The text of questions, answers and configs comes from outside: jinja2 escapes it in both files, without control
+The text of questions, answers and configs comes from outside: jinja2 escapes it in both files and removes control
 characters.
 """
 
@@ -50,12 +50,12 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
 
 
 def accuracies(data: ReportData) -> dict[str, Metric]:
-    """model -> its accuracy on the hard suite, where it is known."""
+    """model -> its accuracy on the hard suite, if known."""
     return {m.model: m for m in data.metrics if (m.suite, m.name) == (data.suite, "accuracy") and m.value is not None}
 
 
 def draw(data: ReportData) -> dict[str, str]:
-    """The pictures for which there are data, by name of section."""
+    """The pictures with data, by section."""
     drawn = {}
     if accuracy := accuracies(data):
         drawn["ladder"] = pictures.ladder(accuracy)
@@ -156,7 +156,7 @@ def typeset(text: str) -> str:
 
 
 def cell(text: object) -> Markup:
-    """Untrusted text inside a line of Markdown: no HTML, links, pictures or table bars, and one line."""
+    """Untrusted text for a line of Markdown: on one line, without HTML, links, pictures or table bars."""
     line = re.sub(r"([\\`*_\[\]|~!#$])", r"\\\1", " ".join(str(text).split()))
     return Markup(html.escape(line, quote=False))
 

@@ -87,7 +87,7 @@ class Run:
 
     @functools.cached_property
     def leaked(self) -> dict[tuple[str, int], set[str]]:
-        """(further suite, seed) -> its questions that repeat one trained on, and so count nowhere. The split keeps
+        """(further suite, seed) -> its questions that repeat a training question and are not counted. The split keeps
         hard_test free of them."""
         leaked = {}
         for artifact, seed in itertools.product(self.find("suite"), self.seeds):
@@ -100,14 +100,14 @@ class Run:
 
     @functools.cached_property
     def bins(self) -> tuple[tuple[str, ...], dict[str, str]]:
-        """(bins of the hard test from easy to hard, {id: bin}); empty where all are equally hard."""
+        """(bins of the hard test from easy to hard, {id: bin}); empty if all questions are equally hard."""
         hardness = {key: row.meta["hardness"] for s in self.seeds for key, row in self.questions(SUITE, s).items()}
         labels, bin_of = measured.difficulty_bins(hardness, count=self.config["evaluation"]["bins"])
         return (labels, bin_of) if len(labels) > 1 else ((), {})
 
 
 def open_run(folder: Path) -> Run:
-    """The run as stages.json lists it; BadInput if that or config.yaml is not as the run wrote it."""
+    """The run as stages.json lists it; BadInput if that or config.yaml has changed since the run."""
     from omegaconf import OmegaConf
 
     listed, store = read_listing(folder), folder.parent / "store"
@@ -127,7 +127,7 @@ def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
 
 
 def answers_to(run: Run, suite: str) -> dict[int, dict[str, Any]]:
-    """seed -> model -> its judged answers to the suite: outcomes where texts were written for it, else opinions."""
+    """seed -> model -> its judged answers to the suite: outcomes for written texts, else opinions."""
     answers: dict[int, dict[str, Any]] = defaultdict(dict)
     for seed in run.seeds:
         leaked, gold = run.leaked.get((suite, seed), set()), run.gold(suite, seed)
@@ -150,8 +150,8 @@ def outcomes_of(artifact: Artifact, leaked: Container[str] = ()) -> list[Outcome
 def pass_metrics(
     suite: str, texts: Iterable[Artifact], leaked: Mapping[tuple[str, int], Container[str]] | None = None
 ) -> list[Metric]:
-    """pass@k of each model over the texts (short answers, programs) that it sampled; one not judged has not passed.
-    leaked: (suite, seed) -> questions that count nowhere."""
+    """pass@k of each model over its sampled texts (short answers, programs); unjudged texts have not passed.
+    leaked: (suite, seed) -> questions not counted."""
     counts: dict[str, dict[int, list[tuple[str, int, int]]]] = defaultdict(dict)
     for artifact in texts:
         model, seed = artifact.tags["model"], artifact.tags["seed"]
@@ -162,7 +162,7 @@ def pass_metrics(
 
 
 def row_weights(folder: Path) -> Weights:
-    """The weight of each question after the round in `folder`; the sum over its tokens where these have weights."""
+    """The weight of each question after the round in `folder`; the sum over its tokens if these have weights."""
     path = folder / "weights.npz"
     if "weight_T" not in records.load_arrays(path):
         return read_arrays(path, Weights)
@@ -184,8 +184,8 @@ class Findings:
 
 
 def finish_study(folder: Path, measure_study: Callable[[Run], Findings], *, again: bool = False) -> str:
-    """metrics.json and the pages of a run whose stages are all complete; returns the verdict, a sentence. Nothing is
-    written again while the stages and the settings of the evaluation stay the same, unless `again`."""
+    """Write metrics.json and the pages of a complete run; returns the verdict, a sentence. Nothing is written again
+    while the stages and the evaluation's settings stay the same, unless `again`."""
     run = open_run(folder)
     stamp = stamp_report(run)
     if not again and (verdict := read_verdict(folder, stamp)):
@@ -207,7 +207,7 @@ def stamp_report(run: Run) -> str:
 
 
 def read_verdict(folder: Path, stamp: str) -> str | None:
-    """The verdict of a report with the same stamp; None without one, or where one of its pages is damaged or gone."""
+    """The verdict of a report with the same stamp; None without one, or if one of its pages is damaged or missing."""
     report = read_sealed(folder / "report.json") or {}
     pages = report.get("pages", {}).items()
     whole = all((folder / page).is_file() and hash_file(folder / page) == digest for page, digest in pages)

@@ -1,4 +1,4 @@
-"""RUN/student/: the trained student as a folder that transformers loads, with a card that says what it is."""
+"""RUN/student/: the trained student as a folder that transformers loads, with a model card."""
 
 import contextlib
 import os
@@ -39,10 +39,10 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def write_student(run: Run, data: ReportData) -> list[str]:
-    """The student of the first seed in RUN/student/, those of further ones in its seed-S/. Weights are hard links into
-    the store (copies where the file system has none), so that they cost no space and the folder can be moved away; what
-    is small is copied, so that editing it changes no artifact. Returns the pages that it wrote: none where there is no
-    student that transformers loads."""
+    """Write the first seed's student to RUN/student/, those of further seeds to its seed-S/. Weights are hard links
+    into the store (copies if the file system has no links), so that they take no space and the folder can be moved;
+    small files are copied, so that editing them changes no artifact. Returns the pages written: none if there is no
+    student that transformers can load."""
     found = {s: a.path / "fit-0" / "model" for s in run.seeds for a in run.find("model", seed=s, model="student")}
     if not found or not all(path.is_dir() for path in found.values()):
         return []
@@ -66,7 +66,7 @@ def link_weights(source: str, target: str) -> None:
 
 
 def describe_kind(name: str) -> tuple[str, str, str]:
-    """What KINDS says, of a kind that a plug-in adds; its name is all there is to say where the plug-in is missing."""
+    """The description in KINDS of a plug-in's kind; only its name if the plug-in is missing."""
     kind = load_table("kinds").get(name)
     about = getattr(kind, "about", "") or f"Candidates are scored by the kind {name}, of a plug-in."
     return getattr(kind, "auto", "AutoModel"), "text-classification", about

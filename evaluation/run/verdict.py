@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences; none claims more than its interval supports."""
+"""The results in sentences; none claims more than its interval supports."""
 
 from collections.abc import Sequence
 
@@ -61,7 +61,7 @@ def count_seeds(metric: Metric) -> str:
 
 
 def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
-    """What an honest reader asks next: boosting against its controls, shortcuts, what the set could not show."""
+    """A critical reader's questions: boosting against its controls, shortcuts, and the limits of the set."""
     found = []
     for model, other, subject in (
         ("committee", "best_learner", "the committee"),

@@ -56,7 +56,7 @@ def test_a_run_gets_a_page_with_its_command_its_figures_and_its_cost(in_tiny_run
 
 
 def test_runs_of_one_config_share_a_page_and_other_runs_are_refused(in_tiny_run, tmp_path, monkeypatch):
-    with pytest.raises(BadInput, match=r"seeds \[0, 0\] given; each run on a page needs seeds of its own"):
+    with pytest.raises(BadInput, match=r"seeds \[0, 0\] given; each run on a page needs its own seeds"):
         results.write_results([Path("runs/tiny"), Path("runs/tiny")], tmp_path)
     opened = results.open_run
 

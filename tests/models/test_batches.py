@@ -177,5 +177,5 @@ def test_a_tokenizer_without_an_end_token_cannot_write(folder_of):
 @pytest.mark.parametrize("kind", ["pair", "towers"])
 def test_only_a_language_model_takes_written_answers(folder_of, kind):
     loaded = tiny.read(folder_of("bert"), kind=kind)
-    with pytest.raises(BadInput, match=f"^model.kind: '{kind}' given for answers that are written; allowed: lm"):
+    with pytest.raises(BadInput, match=f"^model.kind: '{kind}' given for written answers; allowed: lm"):
         batches.encode(loaded, [Example("a", "t", "answer", "What pulls?", ("air", "the moon"))])

@@ -57,9 +57,9 @@ def test_a_kind_from_outside_goes_through_the_worker(tmp_path, monkeypatch):
 
 def test_a_kind_without_a_network_is_not_loaded_as_one_and_scores_choices_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(kinds.KINDS, "length", LENGTH)
-    with pytest.raises(BadInput, match=r"model.kind: 'length' is no network"):
+    with pytest.raises(BadInput, match=r"model.kind: 'length' is not a network"):
         load.load(Model(path=str(tmp_path), kind="length"))
-    with pytest.raises(BadInput, match=r"model.kind: 'length' given for answers that are written"):
+    with pytest.raises(BadInput, match=r"model.kind: 'length' given for written answers"):
         batches.check_kind("length", [Example("a", "t", "answer", "What?")])
 
 

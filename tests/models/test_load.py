@@ -158,7 +158,7 @@ def test_an_encoder_is_refused_as_a_language_model_and_weights_in_pickles_are_no
 
     with pytest.raises(BadInput, match="broken"):
         load.load(broken(tmp_path, folder_of("llama"), pickle_it))
-    with pytest.raises(BadInput, match=r"bert.*sees what follows; allowed: pair, towers"):
+    with pytest.raises(BadInput, match=r"bert.*sees the tokens that follow; allowed: pair, towers"):
         tiny.read(folder_of("bert"))
 
 
@@ -167,7 +167,7 @@ def test_an_encoder_is_refused_as_a_language_model_and_weights_in_pickles_are_no
     [
         (Model(path="./nowhere"), "nowhere.*no such folder"),
         (Model(path="builtin:weak"), "builtin:weak"),
-        (Model(path="x", kind="sklearn", pipeline={"name": "words"}), "is no network"),
+        (Model(path="x", kind="sklearn", pipeline={"name": "words"}), "is not a network"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(model, line):

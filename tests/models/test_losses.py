@@ -168,7 +168,7 @@ def test_a_loss_that_compares_choices_is_refused_for_written_answers_in_one_line
     with pytest.raises(BadInput) as caught:
         pick_loss({"name": "confidence"}, "code", key="student.train.loss")
     assert str(caught.value) == (
-        "student.train.loss: 'confidence' compares choices; for answers that are written it can be: cross_entropy"
+        "student.train.loss: 'confidence' compares choices; for written answers it can be: cross_entropy"
     )
     with pytest.raises(BadInput, match="'mse' is not known"):
         pick_loss({"name": "mse"}, "answer")

@@ -308,13 +308,13 @@ def test_models_that_share_no_start_are_not_averaged(folder_of, tmp_path):
     shorter = saved(folder_of, tmp_path / "shorter", 1, layers=1)
     other = saved(folder_of, tmp_path / "other", 1, "llama")
     for folder, what in ((shorter, "shape"), (other, "base")):
-        with pytest.raises(BadInput, match=f"models: .* has another {what} than"):
+        with pytest.raises(BadInput, match=f"models: .* differs in {what} from"):
             warm([one, folder], tmp_path / "out")
     retold = saved(folder_of, tmp_path / "retold", 1)
     tiny.tokenizer().save_pretrained(retold)
     words = retold / "tokenizer.json"
     words.write_text(words.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true'))
-    with pytest.raises(BadInput, match="has another tokenizer than"):
+    with pytest.raises(BadInput, match="differs in tokenizer from"):
         warm([one, retold], tmp_path / "out")
     with pytest.raises(BadInput, match="models: none given"):
         warm([], tmp_path / "out")

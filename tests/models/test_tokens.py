@@ -207,7 +207,7 @@ def test_soft_targets_are_joined_by_id_and_refused_for_another_tokenizer_or_othe
     with pytest.raises(BadInput, match=r"^label\.made: distribution needs a student with the learners' tokenizer; "):
         tokens.soft_targets(soft, tokens.layout(two["words"], examples))
     short = tokens.layout(dataclasses.replace(two["pieces"], max_tokens=4), examples)
-    with pytest.raises(BadInput, match=r"\d answers have other tokens than their targets \(0: 3, not ") as caught:
+    with pytest.raises(BadInput, match=r"\d answers differ in tokens from their targets \(0: 3, not ") as caught:
         tokens.soft_targets(soft, short)
     assert "\n" not in str(caught.value)
 

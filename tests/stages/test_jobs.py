@@ -225,10 +225,8 @@ def test_a_killed_launcher_is_told_with_its_signal_and_all_that_it_said(launched
             workers.run(folder)
     said = str(caught.value)
     assert f"ended by signal {int(number)}" in said
-    assert ("SIGKILL: another program did that, or the system when memory ran out" in said) == (
-        number == signal.SIGKILL
-    )
-    assert f"All it said: {folder / jobs.LOG}. Its last lines:\nabout to die\nstarting sleep\nTo run it" in said
+    assert ("SIGKILL: by another program, or by the system when memory ran out" in said) == (number == signal.SIGKILL)
+    assert f"Its output: {folder / jobs.LOG}. The last lines:\nabout to die\nstarting sleep\nTo run it" in said
     assert "[INFO] noise" in (folder / jobs.LOG).read_text()
     assert "it said nothing" not in said
 
@@ -239,7 +237,7 @@ def test_a_launcher_that_dies_in_silence_is_told_with_how_it_ended(launched, job
         Path(launched).write_text(f"#!/bin/sh\n{line}\n")
         with jobs.Workers(Runtime(slots=1)) as workers, pytest.raises(jobs.JobFailed, match=told) as caught:
             workers.run(job(line.replace(" ", "")))
-        assert "It said nothing.\nTo run it again: " in str(caught.value)
+        assert "It printed nothing.\nTo run it again: " in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", "\0"])

@@ -196,7 +196,7 @@ def test_rewards_reach_a_student_that_writes(configs):
         ),
         (
             ["student.objective={name: dpo}", "student.model.prompt={name: listed}"],
-            "'listed' given with dpo; a pair has",
+            "'listed' given with dpo; a pair lacks",
         ),
     ],
 )

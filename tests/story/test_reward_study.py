@@ -319,7 +319,7 @@ def test_a_pool_that_cannot_be_used_is_said_in_one_line(here):
     for row, words in (
         (answer, "'preference' is missing"),
         ({**answer, "preference": 2.0}, "0 to 1"),
-        ({**answer, "preference": 0.5, "id": "q9"}, "no question's id"),
+        ({**answer, "preference": 0.5, "id": "q9"}, "not a question's id"),
         ({**answer, "preference": 0.5}, "no instruction with 2 ordinary answers"),
     ):
         pq.write_table(pa.Table.from_pylist([row]), folder / "outputs.parquet")
@@ -330,7 +330,7 @@ def test_a_set_without_pairs_is_refused(here):
     write_pairs(here / "data/equal.jsonl", [{"prompt": "q", "chosen": "same", "rejected": "same"}])
     assert "0 found" in refusal("rewards.study.suites=[{name: file, path: equal.jsonl}]")
     write_pairs(here / "data/all.jsonl", rows(16))
-    assert "instructions that a suite has too" in refusal("rewards.study.suites=[{name: file, path: all.jsonl}]")
+    assert "instructions that are also in a suite" in refusal("rewards.study.suites=[{name: file, path: all.jsonl}]")
 
 
 @pytest.mark.parametrize("name", ["alpaca_eval", "hh_rlhf"])

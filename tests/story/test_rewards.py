@@ -183,7 +183,7 @@ def test_members_that_share_their_start_have_one_base(tiny_config, kind):
         (
             "rewards.models",
             [Learner(Model("builtin:weak", kind="pair", prompt={"name": "listed"}))],
-            r"rewards.models.0.model.prompt: 'listed' given; a pair lacks the other choices of its question",
+            r"rewards.models.0.model.prompt: 'listed' given; a pair lacks its question's other choices",
         ),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_committee_that_votes_is_labelled_by_candidates_and_one_that_writes_by
 
 def test_questions_of_both_kinds_in_one_run_are_one_clear_line(config):
     both = [{"name": "world", "easy": 9, "hard": 9}, {"name": "world", "task": "answer", "easy": 9, "hard": 9}]
-    with pytest.raises(BadInput, match=r"^data.sources: questions with choices and without in one run"):
+    with pytest.raises(BadInput, match=r"^data.sources: questions with and without choices in one run"):
         told(changed(config, "data.sources", both))
 
 

@@ -129,7 +129,7 @@ def test_with_every_label_dropped_there_is_one_clear_line(finetune_job, tiny):
     labels = read_arrays(tiny / "labels.npz", PseudoLabels)
     folder = finetune_job("job", labels="labels.npz")
     write_arrays(folder / "labels.npz", PseudoLabels(labels.ids, labels.target_NK, 0 * labels.weight_N, labels.why_N))
-    with pytest.raises(BadInput, match="no row is left to train on"):
+    with pytest.raises(BadInput, match="no row left to train on"):
         run(folder)
 
 

@@ -228,9 +228,9 @@ def test_a_model_that_is_trained_whole_has_no_adapter(written_job):
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
-        ({"kind": "pair"}, {}, "model.kind: 'pair' given for answers that are written; allowed: lm"),
-        ({"kind": "sklearn", "pipeline": {"name": "tfidf"}}, {}, "model.kind: 'sklearn' given for answers"),
-        ({}, {"loss": {"name": "product"}}, "train.loss: 'product' compares choices; for answers that are written"),
+        ({"kind": "pair"}, {}, "model.kind: 'pair' given for written answers; allowed: lm"),
+        ({"kind": "sklearn", "pipeline": {"name": "tfidf"}}, {}, "model.kind: 'sklearn' given for written answers"),
+        ({}, {"loss": {"name": "product"}}, "train.loss: 'product' compares choices; for written answers"),
     ],
 )
 def test_what_cannot_write_is_refused_before_a_model_is_read(written_job, model, settings, message):
@@ -244,7 +244,7 @@ def test_choices_and_written_answers_are_not_trained_on_together(written_job):
     rows = read_rows(folder / "../targets.jsonl", Example)
     rows[3] = dataclasses.replace(rows[3], task="choice", choices=("a", "b"))
     write_rows(folder / "../targets.jsonl", rows)
-    with pytest.raises(BadInput, match="choice questions and written answers together"):
+    with pytest.raises(BadInput, match="choice questions and written answers are mixed"):
         run(folder)
 
 

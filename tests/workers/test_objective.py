@@ -268,9 +268,9 @@ def test_texts_are_ranked_among_those_of_their_question():
 @pytest.mark.parametrize(
     ("objective", "change", "words"),
     [
-        ({"name": "sft"}, {}, "objective: 'sft' given; it has been trained on its labels already"),
-        ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, and there are none"),
-        ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, and there are none"),
+        ({"name": "sft"}, {}, "objective: 'sft' given; the student has already learned from its labels"),
+        ({"name": "rloo"}, {"rewards": None}, "objective: 'rloo' given; it needs rewards, which are missing"),
+        ({"name": "dpo"}, {"pairs": None}, "objective: 'dpo' given; it needs pairs, which are missing"),
         ({"name": "dop"}, {}, "'dop' is not known (did you mean 'dpo'?)"),
         (
             {"name": "dpo", "label_smoothing": 0.5},
@@ -284,7 +284,7 @@ def test_texts_are_ranked_among_those_of_their_question():
             "learner.train.batch: 32 given; allowed: a multiple of the objective's",
         ),
         ({"name": "grpo"}, {"scale_M": [1.0, 0.0]}, "rewards.scale_M: [1.0, 0.0] given; allowed: 2 numbers above 0"),
-        ({"name": "grpo"}, {"centre_M": [0.0]}, "centre_M alike"),
+        ({"name": "grpo"}, {"centre_M": [0.0]}, "as many in centre_M"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(job_of, objective, change, words):
@@ -309,7 +309,7 @@ def test_pairs_without_a_preference_are_left_out_and_counted(job_of, made, tmp_p
         write_arrays(tmp_path / "pairs.npz", labels(examples[1 : 1 + count], target_NK[1 : 1 + count]))
         folder, job = job_of({"name": "dpo"}, {"steps": 1, "batch": 2}, pairs=given)
         if wanted is None:
-            with pytest.raises(BadInput, match="every pair's texts are equal, or equally good: nothing to prefer"):
+            with pytest.raises(BadInput, match="every pair's texts are equal or equally good: nothing to prefer"):
                 run(folder, job)
         else:
             done = run(folder, job)

@@ -140,5 +140,5 @@ def test_models_of_unlike_tokenizers_are_one_line(job, tmp_path):
     builtin.make("weak", [*WORDS, "another"], tmp_path / "plain", 0)
     load.save(load.load(Model(path=str(tmp_path / "plain"))), tmp_path / "model-9")
     folder = job("job", [[0], [9]], [1.0, 1.0])
-    with pytest.raises(BadInput, match=r"stages\.1: a model has another tokenizer"):
+    with pytest.raises(BadInput, match=r"stages\.1: a model's tokenizer differs"):
         rank.run(folder, read_job(folder), train.World())

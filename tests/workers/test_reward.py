@@ -220,7 +220,7 @@ def test_pairs_of_equal_texts_are_left_out_and_counted(job_of):
         ({"kind": "trees"}, "kind: 'trees' given"),
         ({"members": 0}, "members: 0 given"),
         ({"kind": "adapters", "layers": 9}, "layers: 9 given; allowed: 1 to 2"),
-        ({"diversity": 0.5}, "diversity: 0.5 given; allowed: 0, or with kind 'adapters'"),
+        ({"diversity": 0.5}, "diversity: 0.5 given; allowed: 0, or more with kind 'adapters'"),
         ({"kind": "adapters", "diversity": -1.0}, "diversity: -1.0 given"),
     ],
 )
@@ -329,9 +329,9 @@ def test_two_processes_train_and_score_as_one_does(job_of, score_job):
 
 
 def test_what_cannot_score_is_one_line(score_job, bases, job_of):
-    with pytest.raises(BadInput, match=r"models: .* given; allowed: at least 1, each named apart"):
+    with pytest.raises(BadInput, match=r"models: .* given; allowed: at least 1, all with different names"):
         run(score_job("none", models=[], names=None))
-    with pytest.raises(BadInput, match="allowed: at least 1, each named apart"):
+    with pytest.raises(BadInput, match="allowed: at least 1, all with different names"):
         run(score_job("twins", names=["a", "a", "b"]))
     with pytest.raises(BadInput, match="not a saved model"):
         run(score_job("bare", models=[str(bases / "bert")], names=None))

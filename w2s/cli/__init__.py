@@ -1,4 +1,4 @@
-"""The command line: command -> function. Parsing and printing only; everything heavy is imported where it is needed."""
+"""The command line: command -> function. Parsing and printing only; heavy modules are imported where needed."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import w2s
 from w2s.cli import flags, start
-from w2s.store.log import tell as print  # nothing steers the terminal, and secrets stay hidden
+from w2s.store.log import tell as print  # without control characters and secrets
 from w2s.store.log import to_file
 from w2s.store.records import BadInput
 
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         getattr(args, args.words).extend(rest)  # key=value after a flag
-    to_file(None)  # each command names its own
+    to_file(None)  # each command sets its own log
     try:
         args.command(args)
     except BadInput as error:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
-    """Run a study's configs and print what each of them found."""
+    """Run a study's configs and print each result."""
     for run in w2s.run_together(files, *args.overrides, study=study, replace=args.replace):
         print(run.verdict)
         print(f"report: {run.page}")
@@ -70,7 +70,7 @@ def run_study(study: str, files: list[str], args: argparse.Namespace) -> None:
 
 
 def plan(args: argparse.Namespace) -> None:
-    """The table of stages (done or to run), rows and tokens by split, and the first prompts. Runs nothing."""
+    """Show the table of stages (done or to run), rows and tokens by split, and the first prompts. Runs nothing."""
     from w2s.config.load import cross_checks, load
     from w2s.config.plugins import check_with_plugins
     from w2s.story.plan import describe_plan
@@ -80,23 +80,23 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    """What made an artifact, what it holds, and the first rows of its records."""
+    """Show how an artifact was made, what it holds, and the first rows of its records."""
     from w2s.evaluation.run.inspect import describe_artifact
 
     print(describe_artifact(args.artifact, Path(args.runs_dir)))
 
 
 def why(args: argparse.Namespace) -> None:
-    """Every learner's vote and alpha, the weight of the question by round, the label it got, and why."""
+    """Show every learner's vote and alpha, the question's weight by round, its label, and the reason for it."""
     from w2s.evaluation.run.inspect import describe_row
 
     print(describe_row(find_run(args.run, args.runs_dir), args.row))
 
 
 def report(args: argparse.Namespace) -> None:
-    """Write the report of one run again, or, with several runs, a comparison with paired differences. With --results,
-    write a page of results, of one run or of several of one config, and beside it the metrics it is made from. Nothing
-    in a run's folder is executed: the plug-ins of its config are named again, with --plugins."""
+    """Write the report of one run again, or compare several runs with paired differences. With --results, write a page
+    of results for one run or several runs of one config, and beside it the metrics it is made from. Nothing in a run's
+    folder is executed, so name the plug-ins of its config again with --plugins."""
     from w2s.config.plugins import load_plugins
 
     load_plugins(args.plugins)
@@ -107,7 +107,7 @@ def report(args: argparse.Namespace) -> None:
         print(f"results: {write_results(folders, Path(args.results))}")
         return
     if args.out and len(args.runs) == 1:
-        raise BadInput("--out: one run given; allowed for several, whose comparison goes there")
+        raise BadInput("--out: one run given; allowed only for a comparison of several")
     folders = [find_run(name, args.runs_dir) for name in args.runs]
     if len(folders) > 1:
         print(f"report: {w2s.compare(folders, args.out)}")
@@ -126,7 +126,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def judge(args: argparse.Namespace) -> None:
-    """A verdict for each sample, run in the sandbox; pass@k with intervals. The same command resumes."""
+    """Judge each sample in the sandbox, and report pass@k with intervals. The same command resumes."""
     from w2s.evaluation.judging import judge as judge_samples
 
     if not 0 < args.timeout < float("inf"):
@@ -158,7 +158,7 @@ def combine(args: argparse.Namespace) -> None:
     given = {key: getattr(args, key) for key in keys if getattr(args, key) is not None}
     places = [word for word in args.outputs if "=" not in word]
     if len(places) > 1:
-        raise BadInput(f"{places[1]}: one file or folder of outputs is expected; {len(places)} given")
+        raise BadInput(f"{places[1]}: {len(places)} given; allowed: one file or folder of outputs")
     given |= {"outputs": places[0]} if places else {}
     settings, specs = read_settings(args.config, given, [word for word in args.outputs if "=" in word])
     report = run_combine(settings, specs, shlex.join(["w2s", *sys.argv[1:]]), replace=args.replace)
@@ -166,7 +166,7 @@ def combine(args: argparse.Namespace) -> None:
 
 
 def combine_apply(args: argparse.Namespace) -> None:
-    """One answer to each new question, by a combiner that `w2s combine` fitted."""
+    """Answer each new question with a combiner that `w2s combine` fitted."""
     from w2s.config.plugins import load_plugins
     from w2s.evaluation.pools.apply import NewOutputs, apply_new
 
@@ -193,9 +193,9 @@ def combine_labels(args: argparse.Namespace) -> None:
 
 
 def rewards(args: argparse.Namespace) -> None:
-    """Reward models by themselves, in one of two studies: `w2s rewards run CONFIG` on preference data, `w2s rewards
-    curve CONFIG` for over-optimisation; either lists its keys with `--help`. In the main job, reward models are used by
-    label.reward and student.objective of `w2s run`."""
+    """Study reward models on their own: `w2s rewards run CONFIG` on preference data, `w2s rewards curve CONFIG` for
+    over-optimisation; each has `--help`. In the main job, the keys label.reward and student.objective of `w2s run` use
+    reward models."""
     given = " ".join(args.study) or "nothing"
     raise BadInput(f"rewards: {given!r} given; allowed: run, curve (each takes a config and has --help)")
 
@@ -203,19 +203,19 @@ def rewards(args: argparse.Namespace) -> None:
 def rewards_run(args: argparse.Namespace) -> None:
     """Train ensembles of reward models on preference data and judge them on held-out instructions, further suites and
     recorded answers of many models (keys: rewards and rewards.study; rewards.study.pool.outputs=FOLDER: best-of-n among
-    answers that are recorded there, in columns id, model, text, preference). The same command resumes."""
+    the answers recorded there, in columns id, model, text, preference). The same command resumes."""
     run_study("rewards", [args.config], args)
 
 
 def rewards_curve(args: argparse.Namespace) -> None:
-    """Over-optimisation: what reward models choose among a policy's samples, and what gold says of it, against n and
-    (student.objective: grpo or rloo) against RL steps. The same command resumes."""
+    """Measure over-optimisation: reward and gold of what reward models choose among a policy's samples, against n and,
+    with student.objective grpo or rloo, against RL steps. The same command resumes."""
     run_study("curve", [args.config], args)
 
 
 def methods(args: argparse.Namespace) -> None:
-    """The methods that a config can name, one per line; with a table, their options as well. Those of installed
-    plug-ins are among them, and with --plugins those of others."""
+    """List the methods that a config can name, one per line; with a table, also their options. Includes methods of
+    installed plug-ins, and of those named with --plugins."""
     from w2s.config.plugins import load_plugins
     from w2s.config.reference import describe_methods
 
@@ -224,7 +224,7 @@ def methods(args: argparse.Namespace) -> None:
 
 
 def env(args: argparse.Namespace) -> None:
-    """Versions, devices, DeepSpeed and the sandbox's tier."""
+    """Show versions, devices, DeepSpeed and the sandbox's tier."""
     from w2s.sandbox.tiers import describe
     from w2s.stages.jobs import count_accelerators, count_cores
     from w2s.store.artifacts import read_commit, read_versions
@@ -241,41 +241,41 @@ def add_limit(overrides: list[str], count: int | None) -> list[str]:
 
 
 def find_results(name: str, runs_dir: str) -> Path:
-    """The folder of a run, or one of `w2s combine`."""
+    """The folder of a run or of `w2s combine`."""
     return Path(name) if (Path(name) / "combine.json").is_file() else find_run(name, runs_dir)
 
 
 def find_run(name: str, runs_dir: str) -> Path:
-    """The folder of a run, by that folder or by its name."""
+    """The folder of a run, from the folder or its name."""
     for folder in (Path(name), Path(runs_dir) / name):
         if (folder / "stages.json").is_file():
             return folder
-    raise BadInput(f"{name}: no run there (no stages.json); runs lie under {runs_dir}/")
+    raise BadInput(f"{name}: no run there (no stages.json); runs are under {runs_dir}/")
 
 
 CHAIN = (flags.CONFIG, flags.SEVERAL, flags.LIMIT, flags.REPLACE)
 STUDY = (flags.CONFIG, flags.OVERRIDES, flags.REPLACE)
 REPORT = (flags.RUNS, flags.BESIDE, flags.RESULTS, flags.RUNS_DIR, flags.PLUGINS)
 COMMANDS = [
-    (run, "run the whole chain, or what is missing of it, and write the report", CHAIN),
+    (run, "run the whole chain, or its missing stages, and write the report", CHAIN),
     (plan, "show what would run, without running anything", (flags.CONFIG, flags.OVERRIDES, flags.LIMIT)),
-    (show, "show what an artifact of the store is and what it holds", (flags.ARTIFACT, flags.RUNS_DIR)),
-    (why, "how a question got its label", (flags.RUN, flags.ROW, flags.RUNS_DIR)),
+    (show, "show what an artifact of the store holds and how it was made", (flags.ARTIFACT, flags.RUNS_DIR)),
+    (why, "show how a question got its label", (flags.RUN, flags.ROW, flags.RUNS_DIR)),
     (report, "write a run's report again, or compare runs side by side", REPORT),
     (evaluate, "judge one model on held-out suites", (flags.MODEL, flags.SUITES, flags.FIRST)),
-    (judge, "judge samples written elsewhere by the tests of a suite", flags.JUDGE),
-    (combine, "turn the recorded answers of many models into the best single opinion", flags.COMBINE),
-    (combine_apply, "a fitted combiner on new questions", flags.APPLY),
-    (combine_labels, "pseudo-labels by a fitted combiner, for a student to train on", flags.APPLY + flags.LABEL),
-    (rewards, "reward models by themselves: `rewards run`, `rewards curve`", (flags.STUDY,)),
-    (rewards_run, "train reward models on preference data, and judge them", STUDY),
-    (rewards_curve, "gold and reward of what reward models choose: over-optimisation", STUDY),
+    (judge, "judge samples from elsewhere by a suite's tests", flags.JUDGE),
+    (combine, "combine the recorded answers of many models into one opinion", flags.COMBINE),
+    (combine_apply, "apply a fitted combiner to new questions", flags.APPLY),
+    (combine_labels, "make pseudo-labels with a fitted combiner, to train a student on", flags.APPLY + flags.LABEL),
+    (rewards, "study reward models: `rewards run`, `rewards curve`", (flags.STUDY,)),
+    (rewards_run, "train reward models on preference data and judge them", STUDY),
+    (rewards_curve, "measure over-optimisation: gold and reward of chosen samples", STUDY),
     (start.init, "write a commented config and example data to start from", flags.INIT),
-    (start.config, "the keys of a config: `config reference`, `config schema`", (flags.ABOUT,)),
-    (start.config_reference, "every key of a config: type, range, default, meaning", ()),
-    (start.config_schema, "the JSON schema of a config, for editors", (flags.PLUGINS,)),
+    (start.config, "print the keys of a config: `config reference`, `config schema`", (flags.ABOUT,)),
+    (start.config_reference, "print every key of a config: type, range, default, meaning", ()),
+    (start.config_schema, "print the JSON schema of a config, for editors", (flags.PLUGINS,)),
     (methods, "list the methods of a table, or all tables", (flags.TABLE, flags.PLUGINS)),
-    (env, "versions, devices and sandbox: what to paste into a bug report", ()),
+    (env, "show versions, devices and sandbox, for bug reports", ()),
 ]
 """Function (its name is the command's, its docstring the description), summary, arguments."""
 TWO_WORDS = [name.split("_") for name in (command.__name__ for command, _, _ in COMMANDS) if "_" in name]

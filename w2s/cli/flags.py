@@ -11,9 +11,9 @@ examples:
   w2s plan configs/science.yaml data.root=DIR        what would run, and the words a model would see
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
-  w2s evaluate runs/quickstart/student world         a model (a folder or a hub name) on held-out questions
-  w2s judge samples.jsonl --suite humaneval          programs written elsewhere: verdicts, pass@k
-  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> the best single opinion
+  w2s evaluate runs/quickstart/student world         a model (folder or hub name) on held-out questions
+  w2s judge samples.jsonl --suite humaneval          programs from elsewhere: verdicts, pass@k
+  w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> one opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions
   w2s rewards run configs/rewards/alpaca_eval.yaml data.root=DIR   reward-model ensembles on preference data
   w2s rewards curve configs/rewards/overoptimisation.yaml          gold against what reward models choose
@@ -28,7 +28,7 @@ examples:
   w2s combine OUTPUTS --questions QUESTIONS                    all but RL-Focal (minutes: --methods all,focal)
   w2s combine FOLDER --methods samme,gradient_boosted --models llama-3-8b,gemma-7b
   w2s combine FOLDER --methods routing --groups mbpp knn.neighbours=80
-  w2s combine --config pool.yaml                               the same keys in a file; flags go over them
+  w2s combine --config pool.yaml                               the same keys in a file; flags override them
 """
 
 RUNNING = """\
@@ -36,20 +36,20 @@ key=value sets any key of the config, a list's item by its number: seeds=[0,1,2]
 learners.0.model.path=FOLDER, label.select={name: confidence, keep_share: 0.5}. `w2s config reference` explains
 every key, `w2s methods` every method that a key can name.
 
-what is written, to runs/NAME/ (runtime.runs_dir, name):
+files in runs/NAME/ (runtime.runs_dir, name):
   report.html, report.md     the report            student/     the trained student, for transformers, with its card
   metrics.json, exports/     all numbers, answers  config.yaml  every key as it was
   log.jsonl                  the timed log         stages.json  the artifacts in runs/store/ that make up the run
 
 examples:
-  w2s run configs/quickstart.yaml --limit 200        a smoke run, NAME-limit-200, apart from the whole run
+  w2s run configs/quickstart.yaml --limit 200        a smoke run, named NAME-limit-200
   w2s run configs/quickstart.yaml seeds=[0,1,2,3,4] name=five
   w2s run configs/science.yaml data.root=DIR student.model.path=FOLDER
 """
 
 EVALUATING = """\
 Suites are sources of questions (`w2s methods sources`): arc_challenge, mmlu, gsm8k, humaneval, ..., read from data.root
-or the hub. Results go to runs/evaluate/MODEL/; what is there already is not asked again.
+or the hub. Results go to runs/evaluate/MODEL/; existing answers are reused.
 
 examples:
   w2s evaluate runs/quickstart/student world
@@ -67,16 +67,16 @@ examples:
 EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
 Flag = tuple[str, dict]
-"""A command's argument, and the settings that `add_argument` takes."""
+"""A command's argument, and its settings for `add_argument`."""
 
 
 def names(text: str) -> list[str]:
-    """A flag's list: names separated by commas."""
+    """Parse a list of names, separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def prices(text: str) -> dict[str, float]:
-    """A flag's mapping: pattern=dollars, separated by commas."""
+    """Parse pattern=dollars pairs, separated by commas."""
     try:
         return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
     except ValueError:
@@ -84,7 +84,7 @@ def prices(text: str) -> dict[str, float]:
 
 
 def counts(text: str) -> list[int]:
-    """A flag's list: whole numbers above 0, separated by commas."""
+    """Parse whole numbers above 0, separated by commas."""
     numbers = [int(word) if word.isdecimal() else 0 for word in names(text)]
     if not numbers or min(numbers) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: whole numbers above 0, separated by commas")
@@ -92,14 +92,14 @@ def counts(text: str) -> list[int]:
 
 
 def count(text: str) -> int:
-    """A flag's whole number above 0."""
+    """Parse a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: a whole number above 0")
     return int(text)
 
 
 class Version(argparse.Action):
-    """The version, and the commit in a checkout; looked up only where it is asked for."""
+    """The version, and the commit in a checkout; looked up only on use."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_) -> None:
         from w2s.store.artifacts import read_commit, read_versions
@@ -112,17 +112,17 @@ class Version(argparse.Action):
 CONFIG = ("config", {"help": "a YAML file, e.g. configs/quickstart.yaml"})
 STUDY = ("study", {"nargs": "*", "metavar": "run|curve", "help": "the study"})
 OVERRIDES = ("overrides", {"nargs": "*", "metavar": "key=value", "help": "override any key of the config"})
-SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config; or further configs"})
-REPLACE = ("--replace", {"action": "store_true", "help": "overwrite what is there under the same name"})
-RESULTS = ("--results", {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json, and write DIR/NAME.md"})
+SEVERAL = ("overrides", {**OVERRIDES[1], "help": "override any key of the config, or name further configs"})
+REPLACE = ("--replace", {"action": "store_true", "help": "overwrite existing results of the same name"})
+RESULTS = ("--results", {"metavar": "DIR", "help": "copy the metrics to DIR/NAME.json and write DIR/NAME.md"})
 RUNS_DIR = ("--runs-dir", {"default": "runs", "help": "the folder of runs and their store (default: runs)"})
-ARTIFACT = ("artifact", {"help": "its folder, or the start of its name"})
+ARTIFACT = ("artifact", {"help": "an artifact's folder, or the start of its name"})
 RUN = ("run", {"help": "a run's folder or name"})
-ROW = ("row", {"help": "the id of a question, or its beginning"})
+ROW = ("row", {"help": "the id of a question, or the start of it"})
 RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
 LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the first N questions of every set, by id"})
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
-MODEL = ("model", {"help": "hub name, or local folder"})
+MODEL = ("model", {"help": "a hub name or local folder"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
 INIT = (
@@ -141,18 +141,23 @@ JUDGE = (
     ("--data-root", {"metavar": "DIR", "help": "a folder with the suite (default: the hub)"}),
     ("--out", {"metavar": "FILE", "help": "the verdicts, one per sample (default: runs/judge/NAME-SUITE.jsonl)"}),
     ("--limit", {"type": count, "metavar": "N", "help": "only samples of the first N tasks, by id"}),
-    ("--k", {"type": counts, "help": "the k of pass@k (default: 1,10, as far as there are enough samples)"}),
+    ("--k", {"type": counts, "help": "the k of pass@k (default: 1,10, if there are enough samples)"}),
     (
         "--timeout",
-        {"type": float, "default": 3.0, "metavar": "SECONDS", "help": "per program (default: 3, as in HumanEval)"},
+        {
+            "type": float,
+            "default": 3.0,
+            "metavar": "SECONDS",
+            "help": "per program (default: 3, as in HumanEval)",
+        },
     ),
-    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even where no sandbox is available"}),
+    ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even if no sandbox is available"}),
     REPLACE,
 )
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, unless OUTPUTS is a folder that holds them"})
 ENCODER = ("--encoder", {"metavar": "MODEL", "help": "a sentence encoder for routers (default: TF-IDF)"})
 COMBINE = (
-    ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then METHOD.OPTION=value"}),
+    ("outputs", {"nargs": "*", "metavar": "OUTPUTS", "help": "recorded outputs, then any METHOD.OPTION=value"}),
     QUESTIONS,
     ("--methods", {"type": names, "help": "methods or families (see `w2s methods combine`), or all (default)"}),
     ("--plugins", PLUGINS[1] | {"default": None}),
@@ -160,33 +165,36 @@ COMBINE = (
     ("--data-root", {"metavar": "DIR", "help": "a folder with the suite (default: the hub)"}),
     ("--models", {"type": names, "help": "only these models, e.g. --models a,b"}),
     ("--groups", {"type": names, "help": "only the questions of these groups"}),
-    ("--costs", {"type": prices, "help": "dollars per answer where no cost is recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
+    ("--costs", {"type": prices, "help": "dollars per answer if no cost is recorded, e.g. 'gpt-4*=0.03,*=0.001'"}),
     ("--unit", {"help": "the unit of costs, e.g. tokens (default: $)"}),
     ("--metric", {"type": names, "help": "for lm-eval logs: the metric that says right or wrong, e.g. acc_norm"}),
     ("--filter", {"type": names, "help": "for lm-eval logs: the filter whose answers count, e.g. flexible-extract"}),
     ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: only the first N questions, by id"}),
     ("--repeats", {"type": int, "help": "random splits into halves, one to fit and one to judge on (default: 5)"}),
     ("--seed", {"type": int, "help": "the seed of these splits (default: 0)"}),
-    ("--online", {"action": "store_true", "default": None, "help": "judge also with labels revealed one by one"}),
+    ("--online", {"action": "store_true", "default": None, "help": "also judge with labels revealed one by one"}),
     ENCODER,
     ("--out", {"metavar": "DIR", "help": "the results (default: runs/combine/NAME)"}),
     ("--config", {"metavar": "FILE", "help": "a YAML file with these flags as keys"}),
     REPLACE,
 )
 APPLY = (
-    ("folder", {"help": "what `w2s combine` wrote"}),
+    ("folder", {"help": "a folder of `w2s combine`"}),
     ("outputs", {"help": "the new questions' recorded outputs"}),
     QUESTIONS,
     ("--method", {"help": "a fitted method (default: the winner)"}),
     PLUGINS,
     ENCODER,
-    ("--out", {"metavar": "PATH", "help": "default: FOLDER/applied.parquet, or FOLDER/labels"}),
+    ("--out", {"metavar": "PATH", "help": "where to write (default: FOLDER/applied.parquet or FOLDER/labels)"}),
     REPLACE,
 )
 LABEL = (
-    ("--select", {"default": "everything", "help": "which labels are kept: a selector (see `w2s methods selectors`)"}),
-    ("--keep-share", {"type": float, "help": "for selectors that keep a share of the labels"}),
-    ("--threshold", {"type": float, "help": "for the selector agreement"}),
-    ("--hard", {"action": "store_true", "help": "targets are the best candidate alone, not the distribution"}),
-    ("--temperature", {"type": float, "default": 1.0, "help": "of the soft targets; below 1 they are sharper"}),
+    ("--select", {"default": "everything", "help": "the selector of the labels to keep (see `w2s methods selectors`)"}),
+    ("--keep-share", {"type": float, "help": "the share of labels to keep, for selectors with this option"}),
+    ("--threshold", {"type": float, "help": "the threshold of the selector agreement"}),
+    ("--hard", {"action": "store_true", "help": "targets: only the best candidate, not the distribution"}),
+    (
+        "--temperature",
+        {"type": float, "default": 1.0, "help": "the temperature of soft targets; below 1 they are sharper"},
+    ),
 )

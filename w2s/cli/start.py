@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from w2s.config.registry import did_you_mean
-from w2s.store.log import tell as print  # nothing steers the terminal, and secrets stay hidden
+from w2s.store.log import tell as print  # without control characters and secrets
 from w2s.store.records import BadInput
 
 
@@ -43,7 +43,7 @@ def code_row(task_id: int, text: str, name: str, formula: str, value: Callable[[
 
 CHOICES_EACH = 4
 SHARES = {"model-a": 0.7, "model-b": 0.6, "model-c": 0.6, "model-d": 0.5, "model-e": 0.45}
-"""Recorded model -> the share of the questions that it answers correctly."""
+"""Recorded model -> the share of questions that it answers correctly."""
 
 
 def recorded_rows() -> Iterator[dict]:
@@ -68,11 +68,11 @@ STARTS: dict[str, dict[str, Callable[[], Iterator[dict]]]] = {
     "code": {"data/mbpp/mbpp.jsonl": code_rows},
     "recorded": {"outputs/questions.jsonl": recorded_rows, "outputs/outputs.jsonl": output_rows},
 }
-"""Task -> path below the folder -> its rows. The task's config is starts/TASK.yaml; there DATA is the rows' folder."""
+"""Task -> path below the folder -> its rows. The task's config is starts/TASK.yaml, with DATA for the rows' folder."""
 
 
 def write_start(task: str, folder: Path) -> str:
-    """Writes the config and the rows of a task below `folder`; returns what to say. What exists is a BadInput."""
+    """Write the config and the rows of a task below `folder`; returns a message. BadInput if a file exists."""
     if task not in STARTS:
         raise BadInput(f"init: {task!r} is not known{did_you_mean(task, STARTS)}; it can be: {', '.join(STARTS)}")
     rows, config = {folder / name: make for name, make in STARTS[task].items()}, folder / f"{task}.yaml"
@@ -90,26 +90,26 @@ def write_start(task: str, folder: Path) -> str:
 
 
 def init(args: argparse.Namespace) -> None:
-    """Write a commented config for a task and a folder of example rows, in the layout that your own data may have.
-    Nothing that exists is overwritten."""
+    """Write a commented config for a task and a folder of example rows, in a layout for your own data. No existing
+    file is overwritten."""
     print(write_start(args.task, Path(args.folder)))
 
 
 def config(args: argparse.Namespace) -> None:
-    """What a config may hold: `w2s config reference` for people, `w2s config schema` for editors."""
+    """Print the keys of a config: `w2s config reference` for people, `w2s config schema` for editors."""
     raise BadInput(f"config: {' '.join(args.about) or 'nothing'!r} given; allowed: reference, schema")
 
 
 def config_reference(args: argparse.Namespace) -> None:
-    """Every key of a config with its type, range, default and meaning."""
+    """Print every key of a config with its type, range, default and meaning."""
     from w2s.config.reference import describe_keys
 
     print(describe_keys())
 
 
 def config_schema(args: argparse.Namespace) -> None:
-    """The JSON schema of a config, by which editors complete and check one: the shipped configs name
-    configs/schema.json in their first line. With --plugins it knows the methods of yours."""
+    """Print the JSON schema of a config, with which editors complete and check it: the shipped configs name
+    configs/schema.json in their first line. With --plugins it includes the methods of your plug-ins."""
     from w2s.config.plugins import load_plugins
     from w2s.config.reference import make_schema
 

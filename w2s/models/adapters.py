@@ -1,8 +1,8 @@
-"""Learners that are LoRA adapters of one base speak with one voice: they share its weights, and its forward pass.
+"""Learners that are LoRA adapters of one base become one Voice: they share its weights and its forward pass.
 
-The batch is repeated for each of them, the base's layers run once on all rows, and the rows of a learner get its own
-low-rank update. So a committee costs one base plus adapters in memory, and a step at small batches little more than one
-learner's, because it is bound by reading weights.
+The batch is repeated for each learner, the base's layers run once on all rows, and each learner's rows get its own
+low-rank update. A committee thus takes the memory of one base plus adapters, and a step with a small batch, which is
+bound by reading weights, takes little longer than one learner's.
 
 Letters: L learners, B rows, T tokens, I inputs and O outputs of a layer, R rank.
 """
@@ -32,7 +32,7 @@ class Grouped(nn.Module):
         self.register_buffer("up_LRO", up_LRO)
 
     def only(self, at: int) -> Grouped:
-        """The layer for one of the groups, around the same memory."""
+        """The layer for group `at` alone, sharing memory with this one."""
         return Grouped(self.layer, self.down_LIR[at : at + 1], self.up_LRO[at : at + 1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Grouped(nn.Module):
 
 
 def times(layer: nn.Module, x: Tensor) -> Tensor:
-    """layer(x). For few rows on a CPU the weight stands first: 8 or 16 then take 0.65 of the time (MKL, float32)."""
+    """layer(x). With 8 or 16 rows on a CPU, the weight as left factor takes 0.65 of the time (MKL, float32)."""
     rows = x.numel() // x.shape[-1]
     if type(layer) is not nn.Linear or x.device.type != "cpu" or x.dtype != torch.float32 or not 4 <= rows <= 64:
         return layer(x)
@@ -56,12 +56,12 @@ def times(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
-    """The learners that are `adapters` of `base`, in order, sharing its weights; `base` is left as it is.
+    """The learners that are `adapters` of `base`, in order, sharing its weights; `base` is not changed.
 
-    One voice for all of them, or one for each where the architecture does not keep the rows apart (as some mixtures of
-    experts): that is tried on made-up tokens. An adapter that `base` carries is no part of a learner unless given.
-    Adapters may differ in rank and in layers, and are cast to the base's precision. BadInput where one names a layer
-    that is not there, or has another shape.
+    One voice for all of them, or one each where the architecture lets rows influence each other (some mixtures of
+    experts do), which a trial on made-up tokens shows. An adapter already in `base` belongs to no learner unless it is
+    passed too. Adapters may differ in rank and in layers, and are cast to the base's precision. BadInput if one names
+    a missing layer or has the wrong shape.
     """
     layers, others = group_layers(base, [dict(adapter) for adapter in adapters])
     count = len(next(iter(layers.values())).down_LIR)
@@ -82,14 +82,14 @@ def share(base: Loaded, adapters: Iterable[Adapter]) -> list[Voice]:
 
 
 def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
-    """The LoRA adapter `name` that peft has put into a module; BadInput where there is none, or more than A and B."""
+    """The LoRA adapter `name` that peft has put into a module; BadInput if it is missing or has more than A and B."""
     adapter = {}
     for path, layer in lora_layers(module, name):
         if not is_plain_lora(layer, name):
             kind = type(layer.base_layer).__name__
-            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA; allowed: of linear layers")
+            raise BadInput(f"adapter {name!r}: {path} ({kind}) is not plain LoRA; allowed: linear layers")
         if layer.merged:
-            raise BadInput(f"adapter {name!r}: {path} has it merged into the base")
+            raise BadInput(f"adapter {name!r}: in {path} it is merged into the base")
         down_RI, up_OR = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
         adapter[path] = (down_RI.T, up_OR.T * layer.scaling[name])
     if not adapter:
@@ -98,9 +98,9 @@ def adapter_of(module: nn.Module, name: str = "default") -> Adapter:
 
 
 def group_layers(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> tuple[dict[str, Grouped], dict]:
-    """Every layer that an adapter names, with the updates of all, and the other linear layers.
+    """Every layer that an adapter names, with the updates of all adapters, and the other linear layers.
 
-    The dicts are emptied, to hold no adapter twice.
+    The dicts are emptied, so that no adapter is held twice.
     """
     plain = dict(copied(base.module, without_lora(base.module)).named_modules())
     layers = {}
@@ -120,6 +120,6 @@ def group_layers(base: Loaded, adapters: Sequence[dict[str, tuple[Tensor, Tensor
                 up_RO[: part[1].shape[0]] = part[1]
         layers[path] = Grouped(plain[path], down_LIR, up_LRO)
     if not layers:
-        raise BadInput("adapters: none given, or all of them are empty")
+        raise BadInput("adapters: none given, or all are empty")
     others = {path: layer for path, layer in plain.items() if type(layer) is nn.Linear and path not in layers}
     return layers, {path: Grouped(layer) for path, layer in others.items()}

@@ -1,4 +1,4 @@
-"""From questions to tensors: every example is tokenised once, batches hold rows of like length."""
+"""From questions to tensors: every example is tokenised once, and batches hold rows of similar length."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,21 @@ from w2s.prompts import PROMPTS
 from w2s.store.records import BadInput, Example
 
 WINDOW = 32
-"""Batches among whose examples lengths are grouped: small enough to keep the order random."""
+"""Number of batches whose examples are sorted by length together: small enough to keep the order random."""
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
-    """Every example in tokens, in order. What is too long is cut as `window` says, and noted in `loaded.cuts`."""
+    """Every example in tokens, in order. What is too long is cut as in `window` and noted in `loaded.cuts`."""
     check_kind(loaded.model.kind, examples)
-    if not examples:  # a process that has no share; tokenizers fail on no text at all
+    if not examples:  # a process without a share; tokenizers fail on an empty list
         return []
     return note_cuts(loaded, examples, KINDS[loaded.model.kind].encode(loaded, worded(loaded, examples), examples))
 
 
 def check_kind(kind: str, examples: Sequence[Example]) -> None:
-    """BadInput where a kind of model that cannot write is to score written answers."""
+    """BadInput if models of this kind, which cannot write, are to score written answers."""
     if not find_kind(kind).writes and any(example.task != "choice" for example in examples):
-        raise BadInput(f"model.kind: {kind!r} given for answers that are written; allowed: lm (only lm writes)")
+        raise BadInput(f"model.kind: {kind!r} given for written answers; allowed: lm (only lm writes)")
 
 
 def worded(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
@@ -37,15 +37,15 @@ def worded(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
 
 
 def note_cuts(loaded: Loaded, examples: Sequence[Example], encoded: list[Encoded]) -> list[Encoded]:
-    """`encoded` as it is; the examples that were cut are noted in `loaded.cuts`."""
+    """`encoded`, unchanged; the examples that were cut are noted in `loaded.cuts`."""
     loaded.cuts.update({e.id: made.cut for e, made in zip(examples, encoded, strict=True) if any(made.cut)})
     return encoded
 
 
 def plan_batches(length_N: Sequence[int], batch: int, steps: int, seed: int) -> list[np.ndarray]:
-    """The rows of every optimizer step: `steps` arrays of `batch` indices below N, alike in length.
+    """The rows of every optimizer step: `steps` arrays of `batch` indices below N, of similar length.
 
-    Every example comes up once before any comes up twice. The plan depends on nothing but its arguments, so neither
+    Every example comes up once before any comes up twice. The plan depends only on the arguments, so neither
     micro-batches nor processes change it: each takes its slice of a step.
     """
     length_N, need = np.asarray(length_N), batch * steps
@@ -79,9 +79,9 @@ def plan_chunks(length_N: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
 def collate(
     loaded: Loaded, encoded: list[Encoded], width: int = 0, factors: list | None = None, soft: list | None = None
 ) -> Batch:
-    """Tensors of B examples on the module's device. K = `width`, or where that is 0 the most candidates of an example.
+    """Tensors of B examples on the module's device. K = `width`, or if that is 0 the most candidates of an example.
 
-    `factors` and `soft` (see records) are for written answers of one candidate each.
+    `factors` and `soft` (see records) are for written answers with one candidate each.
     """
     width = width or max(example.count for example in encoded)
     rows = [row for example in encoded for row in example.rows]
@@ -106,7 +106,7 @@ def to_tensors(arrays: dict[str, np.ndarray], device: torch.device) -> dict[str,
 
 
 def place_rows(encoded: Sequence[Encoded], rows: Sequence[Row], width: int) -> dict[str, np.ndarray]:
-    """Whose candidate each row or predicted token counts for, which candidates there are, where each row ends."""
+    """The candidate that each row or predicted token counts for, which candidates exist, and where each row ends."""
     example_R = np.repeat(np.arange(len(encoded)), [len(example.rows) for example in encoded])
     owner_P = np.concatenate([row.owner_P for row in rows])
     owner_P += np.repeat(example_R * width, [len(row.owner_P) for row in rows])
@@ -118,7 +118,7 @@ def place_rows(encoded: Sequence[Encoded], rows: Sequence[Row], width: int) -> d
 
 
 def place_predicted(rows: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Where the states that predict a token stand, and which token follows which of them."""
+    """Where the states that predict a token are, and which token follows each."""
     first_R = np.array([row.first for row in rows])
     count_R = np.array([len(row.token_T) for row in rows]) - first_R
     row_U = np.repeat(np.arange(len(rows)), count_R)

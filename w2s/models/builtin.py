@@ -1,7 +1,7 @@
 """Tiny causal language models for the embedded world, so that the main job runs with nothing to download.
 
-They are GPT-2s: of the architectures in transformers the one with the least time per step at this size. `make` writes a
-folder like any other Hugging Face model's, with random weights and a word-level tokenizer of the corpus.
+They are GPT-2s, the fastest architecture in transformers at this size. `make` writes an ordinary Hugging Face folder,
+with random weights and a word-level tokenizer of the corpus.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ WORD = re.compile(r"\w+|[^\w\s]")
 """One token: a run of letters, digits and underscores, or one punctuation mark."""
 KNOWN = re.compile("|".join([*map(re.escape, SPECIAL), WORD.pattern]))
 BUILTIN = {
-    # With a vocabulary of 250 about 1.3 thousand and 120 thousand parameters.
+    # About 1,300 and 120,000 parameters with a vocabulary of 250.
     "weak": {"n_embd": 4, "n_layer": 1, "n_head": 1, "n_positions": 32, "initializer_range": 0.3},
     "strong": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": EMBEDDING_RANGE},
-    # For written answers; with a vocabulary of 230 about 4.1 thousand and 118 thousand.
+    # For written answers: about 4,100 and 118,000 parameters with a vocabulary of 230.
     "weak_writer": {"n_embd": 10, "n_layer": 1, "n_head": 2, "n_positions": 48, "initializer_range": 0.2},
     "strong_writer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 48, "initializer_range": EMBEDDING_RANGE},
 }
@@ -39,12 +39,12 @@ def configure(name: str, vocabulary: int) -> GPT2Config:
     return GPT2Config(
         vocab_size=vocabulary,
         **BUILTIN[name],
-        # The same function as GPT-2's own "gelu_new", which is eight operations instead of one.
+        # The same function as GPT-2's own "gelu_new", in one operation instead of eight.
         activation_function="gelu_pytorch_tanh",
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
-        # The tokenizer pads; a model that knows the pad token would look for it in every batch.
+        # The tokenizer pads; a model that knows the pad token searches every batch for it.
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=SPECIAL.index("[eos]"),
@@ -54,8 +54,8 @@ def configure(name: str, vocabulary: int) -> GPT2Config:
 def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:
     """Write the model `name` (a key of BUILTIN, also as builtin:NAME) with random weights and a tokenizer of `words`.
 
-    `words` are the texts of a corpus or its vocabulary. With `from_scratch` the folder is marked so that `load` draws
-    the weights anew from the seed that it is given: learners that start from nothing then differ from each other.
+    `words` are the texts of a corpus or its vocabulary. `from_scratch` marks the folder so that `load` draws new
+    weights from its own seed: learners that start from scratch then differ from each other.
     """
     quiet()
     name = name.removeprefix("builtin:")
@@ -72,7 +72,7 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
 
 
 def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTrainedModel:
-    """Random weights, as the class `name` of transformers. With small embeddings a narrow model learns faster."""
+    """A model of the transformers class `name` with random weights. Small embeddings speed up learning if narrow."""
     import torch
     import transformers
 
@@ -86,9 +86,9 @@ def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTra
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """One token per word or punctuation mark, in the order of the alphabet: the same words give the same ids.
+    """One token per word or punctuation mark, in alphabetical order: the same words give the same ids.
 
-    The names of special tokens may stand in a text and are those tokens.
+    A special token's name in a text is read as that token.
     """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -27,19 +27,19 @@ from w2s.models.tokenizing import encode_prompts
 from w2s.store.records import BadInput
 
 TOKENS_AT_ONCE = 2**16
-"""Most tokens, prompts and texts of all learners, that are kept in caches at a time; 16 rows go in any case."""
+"""Most tokens (prompts and texts of all learners) in the caches at a time; 16 rows are always allowed."""
 LOGITS_AT_ONCE = 2**25
-"""Most logits of all learners at a step: 128 MB in float32."""
+"""Most logits of all learners per step: 128 MB in float32."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """Text `number` for prompt `prompt` (its place), and its probability under the mixture of its writers.
+    """Text `number` for prompt `prompt` (its index), and its probability under the mixture of the learners.
 
     `tokens` are the text's own, without the end mark and without those that begin a stop text. `logp` is their
-    log-probability under the mixture at temperature 1, with that of the end mark where the text has one. `ended` = by
-    an end mark or a stop text, not by want of room. token_SJ, prob_SJ are the most probable tokens in the place of each
-    of `tokens` and, if `ended`, of what ended it.
+    log-probability under the mixture at temperature 1, plus that of the end mark if there is one. `ended`: by an end
+    mark or a stop text, not for lack of room. token_SJ, prob_SJ are the most probable tokens in place of each of
+    `tokens` and, if `ended`, of what ended the text.
     """
 
     prompt: int
@@ -68,18 +68,19 @@ def decode(
     batch: int | None = None,
     skip: int = 0,
 ) -> Iterator[list[Written]]:
-    """`samples` continuations of each prompt that the learners write together, each cut before the first `stop` text.
+    """`samples` continuations of each prompt by all learners together, each cut before the first `stop` text.
 
-    `learners` are models of one tokenizer, or the voices that `share` makes; `alpha_L` (≥ 0, any scale) has one number
-    for each learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 = greedy,
-    samples alike; another one flattens the mixture, not the learners. mix="disagree" takes the token that all put first
-    wherever there is one and mixes elsewhere (arXiv 2510.15346); greedily that is no difference. The `top` most
-    probable tokens of every step are kept. A text depends on `seed`, its prompt and its number among the samples;
-    beyond rounding not on the other rows. Long prompts lose their beginning, down to half of what the model can read;
-    penalties of a generation_config are not applied. BadInput: unlike tokenizers, an alpha out of range.
+    `learners` are models with one tokenizer, or the voices that `share` makes; `alpha_L` (≥ 0, any scale) has one
+    number per learner, a voice's in the order of its adapters. `mixture` is a name in MIXTURES. Temperature 0 is
+    greedy, and all samples are equal; others apply to the mixture, not to each learner. mix="disagree" takes the token
+    that all learners rank first wherever they agree and mixes elsewhere (arXiv 2510.15346); for greedy decoding this
+    makes no difference. The `top` most probable tokens of every step are kept. A text depends on `seed`, its prompt and
+    its number among the samples, and up to rounding not on the other rows. Long prompts lose their beginning, down to
+    half of what the model can read; penalties in a generation_config are ignored. BadInput: different tokenizers, or
+    an alpha out of range.
 
-    Texts come batch by batch (of `batch` texts, else as many as fit), longest prompts first, without the first `skip`
-    batches, so that a killed job can go on.
+    Texts come batch by batch (of `batch` texts, else as many as fit), longest prompts first. The first `skip` batches
+    are left out, so that a killed job can resume.
     """
     voices = [learner if isinstance(learner, Voice) else Voice(learner) for learner in learners]
     check(voices, alpha_L, mix)
@@ -119,7 +120,7 @@ def count_readable(voices: Sequence[Voice]) -> int:
 def plan(
     order: Sequence[tuple[int, int]], size_N: Sequence[int], batch: int | None, voices: Sequence[Voice]
 ) -> Iterator[Sequence[tuple[int, int]]]:
-    """Batches of texts (prompt, number) in `order`: of `batch` texts each, or as many as the budgets allow."""
+    """Batches of texts (prompt, number) in `order`, of `batch` texts each, or as many as the budgets allow."""
     count = sum(voice.count for voice in voices)
     start = 0
     while start < len(order):
@@ -130,7 +131,7 @@ def plan(
 
 
 def finish(loaded: Loaded, prompt: int, number: int, made: Made, stop: Sequence[str]) -> Written:
-    """The text of the tokens, cut before the first `stop` text, and the tokens that are whole in it."""
+    """The text of the tokens, cut before the first `stop` text, with the tokens that lie wholly in it."""
 
     def text_of(tokens: list[int]) -> str:
         return loaded.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -159,23 +160,23 @@ def check(voices: Sequence[Voice], alpha_L: Sequence[float], mix: str) -> None:
         raise BadInput(f"mix: {mix!r} given; allowed: all, disagree")
     words = voices[0].loaded.tokenizer.get_vocab()
     if any(voice.loaded.tokenizer.get_vocab() != words for voice in voices[1:]):
-        why = "their tokenizers differ, so they cannot write token by token"
+        why = "their tokenizers differ, so they cannot mix token by token"
         raise BadInput(f"learners: {why}; label.made: winner lets each sample")
 
 
 def next_tokens(
     logits_LBV: Tensor, luck_B: Tensor, *, alpha_L: Tensor, mixture: Mixture, mix: str, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """The committee's next token of each row (B), and its log-probabilities of all tokens (B, V).
+    """The committee's next token for each row (B), and its log-probabilities of all tokens (B, V).
 
-    `luck_B` in [0, 1) decides where it is drawn; alphas sum to 1.
+    `luck_B` in [0, 1) decides the draw; alphas sum to 1.
     """
     if not alpha_L.all():  # a learner without a vote cannot disagree
         logits_LBV, alpha_L = logits_LBV[alpha_L > 0], alpha_L[alpha_L > 0]
     logp_BV = mixture.log(torch.tensordot(alpha_L, mixture.part(logits_LBV.float()), 1))
     top_LB = logits_LBV.argmax(-1)
     token_B = top_LB[0].clone()
-    # Greedily an agreed token is the first of the mixture too, and exactly so, without rounding.
+    # Under greedy decoding, a token that all rank first is also first in the mixture; this avoids rounding.
     open_M = torch.arange(len(token_B), device=token_B.device)
     if temperature == 0 or mix == "disagree":
         open_M = open_M[(top_LB != token_B).any(0)]
@@ -188,7 +189,7 @@ def next_tokens(
 class Mixture(NamedTuple):
     """Several token distributions as one: the alpha-weighted mean of `part(logits)`, whose log-probabilities are `log`.
 
-    The mean is a running sum, so learners may be added one after the other.
+    The mean is a running sum, so learners can be added one by one.
     """
 
     part: Callable[[Tensor], Tensor]
@@ -210,13 +211,13 @@ def find_mixture(name: str) -> Mixture:
 
 
 def luck(tokens: Sequence[int], number: int, seed: int, steps: int) -> np.ndarray:
-    """The random numbers in [0, 1) of one text: its own stream, whatever else is written beside it."""
+    """The random numbers in [0, 1) of one text: a stream of its own, whatever else is in the batch."""
     prompt = hashlib.sha256(np.asarray(tokens, dtype=np.int64).tobytes()).digest()
     return np.random.default_rng([seed, number, int.from_bytes(prompt[:8])]).random(steps)
 
 
 def draw(logits_BV: Tensor, luck_B: Tensor) -> Tensor:
-    """Tokens drawn by inverting the distribution function; one of probability 0 is never drawn."""
+    """Tokens drawn by inverting the distribution function; a token of probability 0 is never drawn."""
     upto_BV = logits_BV.double().softmax(-1).cumsum(-1)
     upto_BV /= upto_BV[:, -1:].clone()
     return torch.searchsorted(upto_BV, luck_B.to(upto_BV)[:, None], right=True)[:, 0]

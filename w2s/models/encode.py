@@ -1,4 +1,4 @@
-"""Sentence encoders: texts to vectors, for routers that should know more of a question than its words."""
+"""Sentence encoders: texts to vectors, for routers that need more than a question's words."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,9 @@ def encode(
 ) -> np.ndarray:
     """(N, D) float32 with rows of norm 1: the mean of the last layer over each text's real tokens.
 
-    Mean pooling is what sentence-transformers' general models were trained with (Reimers and Gurevych 2019). `path` is
-    a folder (or a hub name) with an encoder and its tokenizer; code that comes with a model is never run. Longer texts
-    are cut at max_tokens. A text has the same vector whatever batch it is in, up to rounding. Raises BadInput where
-    the model cannot be read.
+    sentence-transformers' general models were trained with this pooling (Reimers and Gurevych 2019). `path` is a folder
+    or hub name of an encoder and its tokenizer; code that comes with a model is never run. Longer texts are cut at
+    max_tokens. Up to rounding, a text's vector does not depend on its batch. BadInput if the model cannot be read.
     """
     if batch < 1:
         raise BadInput(f"batch: {batch!r} given; allowed: at least 1")
@@ -33,7 +32,7 @@ def encode(
     module = module.to(device).eval()
     limit = window.limit_tokens(module.config, max_tokens)
     vectors_ND = np.zeros((len(texts), module.config.hidden_size), dtype=np.float32)
-    # Texts of like length share a batch, so that little is padding.
+    # Texts of similar length share a batch, to save padding.
     order = np.argsort([len(text) for text in texts], kind="stable")
     for start in range(0, len(texts), batch):
         rows = order[start : start + batch]

@@ -1,6 +1,6 @@
 """Learners that read a whole text: kind pair (a classification head) and kind towers (two encodings).
 
-pair: a candidate's score is the head's one output for prompt and candidate, read together. towers: 20 times the cosine
+pair: a candidate's score is the head's only output for prompt and candidate, read together. towers: 20 times the cosine
 of the encoded prompt and the encoded candidate.
 
 Letters: R rows of tokens, T tokens of a row, D the encodings' width.
@@ -20,7 +20,7 @@ from w2s.prompts import continuation
 from w2s.store.records import Example
 
 SCALE = 20.0
-"""Score of two encodings that point the same way; the inverse temperature that sentence-transformers trains with."""
+"""Score of two encodings that point the same way; the inverse temperature of sentence-transformers' training."""
 
 
 def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
@@ -45,7 +45,7 @@ def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example])
 
 
 def encode_towers(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
-    """A row for the prompt and one for each candidate; a text that comes up again is tokenised once."""
+    """A row for the prompt and one for each candidate; repeated texts are tokenised once."""
     around = frame(loaded.tokenizer, 1)
     texts = list(dict.fromkeys([*prompts, *(text.strip() for example in examples for text in example.choices)]))
     whole, room = dict(zip(texts, bare(loaded.tokenizer, texts), strict=True)), loaded.max_tokens - added(around)
@@ -95,11 +95,11 @@ def scores_last_token(module: nn.Module) -> bool:
 
 
 def head_outputs(module: nn.Module, batch: Batch, *, last_token: bool) -> Tensor:
-    """The head's output (R, 1); (M·R, 1), member by member, of a module that `members` has split."""
+    """The head's output (R, 1), or (M·R, 1), member by member, for a module that `members` has split."""
     inputs = batch.inputs[0]
     if not last_token:
         return module(**inputs).logits
-    # transformers looks for the last token that is not padding by its id; we know it from the mask.
+    # transformers finds the last token that is not padding by its id; the mask already gives it.
     hidden_RTD = module.base_model(**inputs, use_cache=False).last_hidden_state
     last_R = batch.last_R.repeat(len(hidden_RTD) // len(batch.last_R))
     return module.score(hidden_RTD[torch.arange(len(hidden_RTD)), last_R])
@@ -114,6 +114,6 @@ def tower_scores(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def spread(score_R: Tensor, batch: Batch) -> Tensor:
-    """Scores of rows in the places of their candidates, flat (B·K), 0 where there is no candidate."""
+    """Scores of rows, moved to their candidates' places, flat (B·K), 0 where there is no candidate."""
     flat = torch.zeros(batch.mask_BK.numel(), device=score_R.device)
     return flat.index_copy(0, batch.owner_P, score_R.float())

@@ -1,4 +1,4 @@
-"""DeepSpeed around a model: the only file that knows its options, its private names and its checkpoints."""
+"""DeepSpeed around a model: the only file that knows DeepSpeed's options, private names and checkpoints."""
 
 import contextlib
 import hashlib
@@ -21,10 +21,10 @@ OURS = {"optimizer": "train.lr, train.beta2", "scheduler": "train.schedule", "fp
 
 
 def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
-    """The DeepSpeed configuration that `runtime.deepspeed` asks for: a file, zero0 to zero3, or auto.
+    """The DeepSpeed configuration of `runtime.deepspeed`: a file, zero0 to zero3, or auto.
 
     auto is ZeRO 1 over several processes and ZeRO 0 in one, which has nothing to share out. If null, several
-    processes use auto and one uses plain torch (None). The file may not set what the training section decides.
+    processes use auto, and one uses plain torch (None). The file must not set what the training section decides.
     """
     source = runtime.deepspeed
     if source is None and world.size == 1:
@@ -36,7 +36,7 @@ def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
     try:
         values = json.loads(Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BadInput(f"runtime.deepspeed: {source}: not a file that can be read: {error}") from None
+        raise BadInput(f"runtime.deepspeed: {source}: cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise BadInput(f"runtime.deepspeed: {source}: a mapping of keys is expected")
     for key, ours in OURS.items():
@@ -46,7 +46,7 @@ def configuration(runtime: Runtime, world: World) -> dict[str, Any] | None:
 
 
 class Engine:
-    """The same methods as `train.Plain`, by a DeepSpeed engine."""
+    """The methods of `train.Plain`, by a DeepSpeed engine."""
 
     def __init__(self, module: torch.nn.Module, train: Train, values: dict[str, Any], cut: Cut):
         deepspeed = import_deepspeed()
@@ -57,7 +57,7 @@ class Engine:
         values = values | {
             "train_micro_batch_size_per_gpu": cut.micro_batch,
             "gradient_accumulation_steps": cut.micros,
-            # At stage 0 we clip: DeepSpeed's own way takes a millisecond of a small model's step.
+            # At stage 0 we clip: DeepSpeed's own clipping takes a millisecond of a small model's step.
             "gradient_clipping": train.clip if self.stage else 0.0,
             "bf16": {"enabled": low and self.stage > 0},
             "steps_per_print": 10**12,
@@ -76,7 +76,7 @@ class Engine:
             return self.engine(*batch)
 
     def backward(self, loss: torch.Tensor) -> None:
-        # DeepSpeed averages over processes and micro-batches; a part's loss is already its share of the whole step.
+        # DeepSpeed averages over processes and micro-batches; a part's loss is already its share of the step.
         self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
 
     def after_micro(self, lr: float, last: bool) -> None:
@@ -105,11 +105,11 @@ class Engine:
             (folder / "hashes.json").write_text(json.dumps(hashes(folder)))
 
     def load(self, folder: Path) -> None:
-        """Load what `save` wrote, and only that: a pickle whose hash differs is never opened."""
+        """Load what `save` wrote and nothing else: a pickle whose hash differs is never opened."""
         written, present = json.loads((folder / "hashes.json").read_text()), hashes(folder)
         if present != written:
             damaged = sorted(name for name in written | present if written.get(name) != present.get(name))
-            raise BadInput(f"{folder}: {damaged[0]}: not the file that was written; delete the folder to train anew")
+            raise BadInput(f"{folder}: {damaged[0]}: changed since it was written; delete the folder to train again")
         self.engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Engine:
 
 
 def is_sliced(module: torch.nn.Module) -> bool:
-    """Whether ZeRO 3 has left this process only slices of the parameters, which then have a `ds_id`."""
+    """Whether ZeRO 3 has left this process only slices of the parameters (they then have a `ds_id`)."""
     return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
@@ -127,7 +127,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def import_deepspeed() -> Any:
-    """The deepspeed module, quiet, without its shared-memory operator, its process group at hand."""
+    """The deepspeed module, quiet, without its shared-memory operator, its process group set up."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
@@ -144,8 +144,8 @@ def import_deepspeed() -> Any:
 
 
 def skip_shared_memory_operator(deepspeed: Any) -> None:
-    """On a CPU the first start compiles `deepspeed_shm_comm` (a minute; an error without g++), leaves 69 MB per process
-    in shared memory, and a kill while it compiles leaves a lock that hangs later runs. gloo does without. The name is
-    private: where it is gone, DeepSpeed compiles as it always did."""
+    """On a CPU the first start compiles `deepspeed_shm_comm` (a minute; an error without g++) and leaves 69 MB per
+    process in shared memory; a kill during compilation leaves a lock that hangs later runs. gloo does not need it. The
+    name is private: if it disappears, DeepSpeed compiles as usual."""
     with contextlib.suppress(AttributeError, TypeError):
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

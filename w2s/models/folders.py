@@ -1,4 +1,4 @@
-"""What a model's folder says without its weights (and without torch): is it whole, and what w2s wrote about it."""
+"""What a model's folder says without reading its weights (or torch): whether it is whole, and w2s's notes about it."""
 
 import contextlib
 import dataclasses
@@ -15,15 +15,22 @@ from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # of parts, each with weights of its own
-SIZES = ("num_labels", "vocab_size", "hidden_size", "n_embd", "d_model", "n_positions")  # of a tensor, so below all
-HARMLESS = 1000  # this many parts are built in a moment, with or without weights
+COUNTS = re.compile(r"^(num|n|encoder|decoder)_(\w+_)?(layers?|experts)$")  # parts with weights of their own
+SIZES = (
+    "num_labels",
+    "vocab_size",
+    "hidden_size",
+    "n_embd",
+    "d_model",
+    "n_positions",
+)  # dimensions of tensors
+HARMLESS = 1000  # so few parts are built in a moment, with or without weights
 MARKS = "w2s.json"
 ARTIFACT = re.compile(r".+-[0-9a-f]{16}")
 
 
 def read_marks(folder: str | Path) -> dict[str, Any]:
-    """What w2s wrote about the model in a folder; {} where it wrote nothing."""
+    """What w2s wrote about the model in a folder; {} if nothing."""
     file = Path(folder) / MARKS
     return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -33,12 +40,12 @@ def write_marks(folder: str | Path, marks: dict[str, Any]) -> None:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """The model for `write_marks`, without secrets in its path."""
+    """The model as `write_marks` takes it, without secrets in its path."""
     return dataclasses.asdict(model) | hide_values({"path": model.path, "revision": model.revision})
 
 
 def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
-    """The model that was saved in a folder, and all that w2s wrote about it. BadInput where that is no model."""
+    """The model saved in a folder, and all that w2s wrote about it; BadInput if the folder holds no saved model."""
     marks = read_marks(folder)
     if "model" not in marks:
         raise BadInput(f"{folder}: not a saved model: {MARKS} with the key 'model' is missing")
@@ -47,7 +54,7 @@ def read_model(folder: str | Path) -> tuple[Model, dict[str, Any]]:
 
 @contextlib.contextmanager
 def name_damage(source: str) -> Iterator[None]:
-    """Turns what goes wrong while transformers reads `source` into one line (BadInput); keeps transformers quiet."""
+    """Turn any failure of transformers to read `source` into one line (BadInput), and keep transformers quiet."""
     quiet()
     if why := absent(source):
         raise BadInput(f"model.path: {why}")
@@ -65,7 +72,7 @@ def first_words(error: Exception) -> str:
 
 
 def quiet() -> None:
-    """No progress bars or advice from transformers: a job's output is its own lines."""
+    """Silence transformers' progress bars and advice: a job's output is only its own lines."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -73,7 +80,7 @@ def quiet() -> None:
 
 
 def absent(source: str) -> str | None:
-    """Why no model can be read at `source`; None where there is one, or where it can be a name on the hub."""
+    """Why no model can be read at `source`; None if one can, or if it may be a hub name."""
     folder = Path(source)
     if not (source.startswith((".", "/", "~")) or folder.exists()):
         return None
@@ -98,20 +105,20 @@ def absent(source: str) -> str | None:
 
 
 def damage(source: str) -> None:
-    """A BadInput where `source` lies in an artifact that is not as it was written."""
+    """BadInput if `source` is in an artifact that has changed since it was written."""
     for folder in (Path(source).resolve(), *Path(source).resolve().parents):
         if ARTIFACT.fullmatch(folder.name) and folder.parent.name == "store":
             check_artifact(folder)
 
 
 def depth(source: str) -> float:
-    """How many layers the model has by its config.json; infinite where that does not say."""
+    """Number of layers by the model's config.json; infinite if it does not say."""
     layers = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
     return layers if isinstance(layers, int) else math.inf
 
 
 def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """Every key with a whole number, also in the parts of a config (text_config, ...)."""
+    """Every key with an integer value, also in nested configs (text_config, ...)."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from sizes(value)
@@ -120,7 +127,7 @@ def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def held(folder: Path) -> tuple[float, float]:
-    """How many tensors the weights are, and how many numbers, by header or index; infinite where these do not say."""
+    """Number of tensors and of values in the weights, by header or index; infinite if these do not say."""
     if index := read_json(folder / INDEX):
         return len(index["weight_map"]), math.inf
     try:
@@ -131,7 +138,7 @@ def held(folder: Path) -> tuple[float, float]:
             header = json.loads(file.read(size))
             tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
             return len(tensors), sum(math.prod(tensor["shape"]) for tensor in tensors)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # reading the model itself names the damage
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # reading the model will name the damage
         return math.inf, math.inf
 
 

@@ -1,4 +1,4 @@
-"""Rows of tokens continued step by step, one cache per learner, whoever chooses the next token.
+"""Rows of tokens continued step by step, with one cache per learner; the caller chooses each next token.
 
 Letters: L learners, B rows, T tokens, S steps, V vocabulary, J most probable tokens, H heads, R rows of all learners.
 """
@@ -19,7 +19,7 @@ from w2s.models.rows import pad_left, positions
 
 @dataclass(frozen=True)
 class Voice:
-    """A language model that speaks for `count` learners: its rows are the first one's batch, the second one's, ..."""
+    """A language model that stands for `count` learners: its rows are the first learner's batch, the second's, ..."""
 
     loaded: Loaded
     count: int = 1
@@ -27,7 +27,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Made:
-    """The continuation of a row: S tokens, the end mark among them, and the most probable tokens of each step."""
+    """The continuation of a row: S tokens, including the end mark, and the most probable tokens of each step."""
 
     tokens: list[int]
     logp_S: np.ndarray
@@ -45,10 +45,10 @@ def write(
     stop: Sequence[str] = (),
     top: int = 0,
 ) -> list[Made]:
-    """What choose(logits_LBV, luck_B) -> (token_B, logp_BV) puts behind each row, to the end mark or a `stop` text.
+    """Continue each row with what choose(logits_LBV, luck_B) -> (token_B, logp_BV) picks, to the end or a `stop` text.
 
-    At most S tokens, and limit_B of each row. logp_S is the log-probability of a row's own tokens in logp_BV, and
-    token_SJ, prob_SJ are the `top` most probable ones, the first first.
+    At most S tokens, and limit_B per row. logp_S are the log-probabilities of a row's own tokens in logp_BV;
+    token_SJ, prob_SJ are the `top` most probable ones, in descending order.
     """
     first = voices[0].loaded
     device = first.module.device
@@ -73,7 +73,7 @@ def write(
             open_B = open_B & ~holds(made_BT, open_B, stop, first.tokenizer)
         if not open_B.any():
             break
-        # A row that has ended reads no further, so that its position stays among those that the model has.
+        # A row that has ended reads no further, so that its position stays within the model's range.
         mask_BT = torch.cat([mask_BT, open_B[:, None].to(mask_BT)], 1)
     logp_BS, token_BSJ, prob_BSJ = (torch.stack(column, 1).cpu().numpy() for column in zip(*steps, strict=True))
     columns = zip(made_BT.tolist(), length_B.tolist(), logp_BS, token_BSJ, prob_BSJ, strict=True)
@@ -81,7 +81,7 @@ def write(
 
 
 def end_marks(loaded: Loaded) -> list[int]:
-    """The tokens that end a text: those that transformers' generate takes, and the one that answers are trained on."""
+    """The tokens that end a text: those of transformers' generate, and the one that answers are trained with."""
     settings = getattr(loaded.module, "generation_config", None) or loaded.module.config
     ends = settings.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
@@ -90,12 +90,12 @@ def end_marks(loaded: Loaded) -> list[int]:
 
 
 def vocabulary(voices: Sequence[Voice]) -> int:
-    """How many tokens the heads of all voices have; some are wider than the tokenizer, each by its own padding."""
+    """How many tokens the heads of all voices share; some are padded beyond the tokenizer, each by its own amount."""
     return min(voice.loaded.module.config.get_text_config().vocab_size for voice in voices)
 
 
 class Reader:
-    """A voice in the midst of a batch of texts: each of its learners has a cache of its own."""
+    """A voice in the middle of a batch of texts: each of its learners has its own cache."""
 
     def __init__(self, voice: Voice):
         self.module, self.count = voice.loaded.module.eval(), voice.count
@@ -105,7 +105,7 @@ class Reader:
         self.cache_name, self.cache = cache_name(self.module), None
 
     def read(self, fresh_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """logits_LBV of what follows; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
+        """logits_LBV of the next token; `fresh_BT` are the tokens not read yet, the last columns of `mask_BT`."""
         inputs = {"input_ids": fresh_BT, "attention_mask": mask_BT}
         if self.numbered:
             inputs["position_ids"] = positions(mask_BT)[:, -fresh_BT.shape[1] :]
@@ -123,7 +123,7 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
 
     transformers' own stop_strings read the tokenizer's vocabulary and fail on tokenizers of whole words.
     """
-    longest = max(map(len, stop)) + 4  # tokens that a stop text, which has just been completed, can reach back
+    longest = max(map(len, stop)) + 4  # tokens that a stop text completed just now can reach back
     # Row by row: the result of batch_decode for no rows changes with transformers' releases.
     texts = [tokenizer.decode(row) for row in made_BT[open_B, -longest:]]
     complete = [any(end in text for end in stop) for text in texts]
@@ -133,6 +133,6 @@ def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) 
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """`text` before the first of the `stop` texts that is in it."""
+    """`text` up to the first `stop` text in it."""
     places = [at for at in (text.find(end) for end in stop if end) if at >= 0]
     return text[: min(places)] if places else text

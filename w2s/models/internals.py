@@ -1,8 +1,8 @@
 """Every private part of torch, transformers and peft that we rely on; a test names each of them.
 
-Those of DeepSpeed are in `engine`, those of TRL (with accelerate's and the Trainer's) in `trl`. torch and peft:
-`_modules` of a module and the names and attributes of peft's LoRA layers. transformers: the name of the cache, the way
-a cache's layer grows, the name of what saves memory in training, and that Conv1D keeps its weights transposed.
+DeepSpeed's are in `engine`; TRL's, accelerate's and the Trainer's in `trl`. torch and peft: a module's `_modules`, and
+the names and attributes of peft's LoRA layers. transformers: the name of the cache, how a cache's layer grows, the name
+of gradient checkpointing, and that Conv1D keeps its weights transposed.
 """
 
 import copy
@@ -29,12 +29,12 @@ def is_linear(layer: nn.Module) -> bool:
 
 
 def cache_name(module: nn.Module) -> str:
-    """What the model calls its cache: `cache` from transformers 5.24 on, before and in foreign code the older name."""
+    """What the model calls its cache: `cache` from transformers 5.24 on, the older name before that and in hub code."""
     return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 def make_room(cache: Any) -> None:
-    """Let the cache's layers that only grow do so without copying all that is in them at every token."""
+    """Let the cache's growing layers grow without copying all their content at every token."""
     layers = getattr(cache, "layers", None) or []
     for at, layer in enumerate(layers):
         if type(layer) is DynamicLayer and layer.is_initialized:
@@ -42,7 +42,7 @@ def make_room(cache: Any) -> None:
 
 
 class Roomy(DynamicLayer):
-    """A DynamicLayer in the midst of a text, with room to grow: its `update` copies every key and value each time."""
+    """A DynamicLayer in mid-text, with room to grow; the original's `update` copies every key and value each time."""
 
     def __init__(self, layer: DynamicLayer):
         super().__init__()
@@ -62,13 +62,13 @@ class Roomy(DynamicLayer):
 
 
 def checkpoint_activations(module: nn.Module) -> None:
-    """Compute activations again in the backward pass; it was called gradient checkpointing before transformers 5.24."""
+    """Recompute activations in the backward pass; called gradient checkpointing before transformers 5.24."""
     enable = getattr(module, "activation_checkpointing_enable", None) or module.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
 def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: str = "") -> nn.Module:
-    """The tree of modules again around the same weights, with the `new` ones in place, by path."""
+    """A copy of the module tree around the same weights, with the `new` modules in place, by path."""
     if new and path in new:
         return new[path]
     twin = copy.copy(module)
@@ -79,30 +79,30 @@ def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: 
 
 
 def without_lora(module: nn.Module) -> dict[str, nn.Module]:
-    """By path, the layers around which peft has put adapters, as they were."""
+    """The original layers that peft has wrapped in adapters, by path."""
     return {path: layer.base_layer for path, layer in module.named_modules() if hasattr(layer, "lora_A")}
 
 
 def lora_layers(module: nn.Module, name: str) -> Iterator[tuple[str, Any]]:
-    """(path, layer) of the layers around which peft has put the adapter `name`, embeddings too."""
+    """(path, layer) of the layers that peft has given the adapter `name`, embeddings included."""
     for path, layer in module.named_modules():
         if name in getattr(layer, "lora_A", ()) or name in getattr(layer, "lora_embedding_A", ()):
             yield path, layer
 
 
 def is_plain_lora(layer: Any, name: str) -> bool:
-    """Whether the adapter `name` is A and B beside a linear layer, without bias, magnitude or other variants."""
+    """Whether the adapter `name` is only A and B beside a linear layer, without bias, magnitude or other variants."""
     variant = name in layer.lora_variant or layer.lora_bias.get(name)
     return name in layer.lora_A and is_linear(layer.base_layer) and not variant
 
 
 def is_trained(parameter: str) -> bool:
-    """Whether peft made the parameter of this name."""
+    """Whether the parameter of this name is peft's."""
     return ".lora_" in parameter
 
 
 def merged(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with every adapter added to the layer it belongs to: W + scale · B A."""
+    """The weights with every adapter added to its layer: W + scale · B A."""
     plain = {key.replace(".base_layer.", "."): value for key, value in state.items() if not is_trained(key)}
     for path, layer in lora_layers(module, "default"):
         down, up = (state.get(f"{path}.lora_{side}.default.weight") for side in "AB")

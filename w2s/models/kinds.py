@@ -1,8 +1,8 @@
 """The kinds of learners: how each is read, batched, scored, trained and saved.
 
-A kind is a record of plain functions, and the table below is the only place that knows all of them. A Network is
-trained by `train.fit`, an Estimator is fitted at once. To add a kind: its functions, and a line in the table. The
-pipeline process reads the table as well, so the files that bring torch are imported when a function is called.
+A kind is a record of plain functions, and the table below is the only place that knows all kinds. A Network is
+trained by `train.fit`, an Estimator is fitted at once. To add a kind, write its functions and an entry in the table.
+The pipeline process reads the table too, so files that need torch are imported only when a function is called.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from w2s.store.records import BadInput
 
 
 def later(file: str, name: str) -> Callable:
-    """The function `name` of a file of this room, which is imported when the function is first called."""
+    """The function `name` of a file in this room; the file is imported when the function is first called."""
 
     def call(*arguments: Any) -> Any:
         return getattr(importlib.import_module(f"w2s.models.{file}"), name)(*arguments)
@@ -64,20 +64,20 @@ KINDS: dict[str, Kind] = {
 
 
 def find_kind(name: str) -> Kind:
-    """The kind of that name; BadInput where there is none."""
+    """The kind called `name`; BadInput if there is none."""
     if name not in KINDS:
-        known = f"it can be: {', '.join(KINDS)}, or what a plug-in adds that is loaded"
+        known = f"it can be: {', '.join(KINDS)}, or a kind that a loaded plug-in adds"
         raise BadInput(f"model.kind: {name!r} is not known{did_you_mean(name, KINDS)}; {known}")
     return KINDS[name]
 
 
 def save_fitted(fitted: Any, model: Model, folder: str | Path) -> None:
-    """Write what an Estimator has fitted into a folder that `load_fitted` reads by itself."""
+    """Write what an Estimator has fitted into a folder that `load_fitted` reads without further information."""
     KINDS[model.kind].save(fitted, folder)
     write_marks(folder, {"model": describe(model)})
 
 
 def load_fitted(folder: str | Path) -> tuple[Estimator, Any] | None:
-    """What `save_fitted` wrote, and its kind; None where the folder holds a Network (see `load.load_folder`)."""
+    """The kind and what `save_fitted` wrote; None if the folder holds a Network (see `load.load_folder`)."""
     kind = find_kind(read_model(folder)[0].kind)
     return (kind, kind.load(folder)) if isinstance(kind, Estimator) else None

@@ -1,9 +1,9 @@
 """Learners of kind lm: a candidate's score is its log-likelihood after the prompt, summed over its tokens.
 
 An example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the prompt and itself but
-not the others (a tree), so a long prompt is read once and not once per candidate. The last token of a candidate
-predicts nothing and is left out; with one-token candidates the row is therefore the bare prompt. Candidates of written
-answers (tasks answer and code) end with the tokenizer's end token, which choices do not have.
+not the others (a tree), so a long prompt is read once and not once per candidate. A candidate's last token predicts
+nothing and is left out; with one-token candidates the row is therefore the bare prompt. Written answers (tasks answer
+and code) end with the tokenizer's end token; choices do not.
 
 Letters: R rows, T tokens of a row, P predicted tokens, U states that predict one, V vocabulary.
 """
@@ -22,11 +22,11 @@ from w2s.prompts import continuation
 from w2s.store.records import BadInput, Example
 
 LOGITS_AT_ONCE = 2**27
-"""Most logits held at a time while predicting: 0.5 GB in float32."""
+"""Most logits held at a time in prediction: 0.5 GB in float32."""
 
 
 def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
-    """Each example's prompt and candidates in one row, or in a row for each candidate (not loaded.shares_prompt)."""
+    """Each example's prompt and candidates in one row, or in a row per candidate unless loaded.shares_prompt."""
     starts = encode_prompts(loaded, prompts)
     texts = [[continuation(text, example.task) for text in example.choices] for example in examples]
     ends = encode_continuations(loaded, prompts, texts)
@@ -37,7 +37,7 @@ def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> l
         if example.task == "choice":
             candidates = [tokens or [end] for tokens in candidates]
         elif end is None:
-            words = "its tokenizer has no end token, which answers need to end"
+            words = "its tokenizer has no end token, which written answers need"
             raise BadInput(f"model.path: {loaded.model.path}: {words}")
         else:
             candidates = [[*tokens, end] for tokens in candidates]
@@ -57,7 +57,7 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
     tokens, positions, segments = list(prompt), list(range(begin)), [0] * begin
     froms, targets, owners = [], [], []
     for at, candidate in enumerate(candidates):
-        # Hidden state 0 is the prompt's last, which predicts every candidate's first token.
+        # Hidden state 0 is the prompt's last; it predicts every candidate's first token.
         froms += [0, *range(len(tokens) - begin + 1, len(tokens) - begin + len(candidate))]
         targets += candidate
         owners += [owner + at] * len(candidate)
@@ -70,7 +70,7 @@ def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: i
 
 
 def inputs(encoded: Sequence[Encoded], pad_id: int) -> Inputs:
-    """Tokens; position and attention mask only where a row is a tree.
+    """Tokens; positions and an attention mask only if a row is a tree.
 
     Rows are padded on the right, where no real token of a causal model looks.
     """
@@ -83,7 +83,7 @@ def inputs(encoded: Sequence[Encoded], pad_id: int) -> Inputs:
 
 
 def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
-    """Positions that continue the prompt's for every candidate; mask (R, 1, T, T), true where a token may look."""
+    """Positions that continue the prompt's for every candidate; mask (R, 1, T, T), true where a token may attend."""
     zeros, count = np.zeros(int(length_R.max()), dtype=np.int64), np.arange(int(length_R.max()))
     segments = [zeros[: len(row.token_T)] if row.segment_T is None else row.segment_T for row in rows]
     positions = [count[: len(row.token_T)] if row.position_T is None else row.position_T for row in rows]
@@ -95,9 +95,9 @@ def tree(rows: Sequence[Row], length_R: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(loaded: Loaded, batch: Batch) -> Tensor:
-    """Sum of the log-probabilities of each candidate's tokens, times their factors where there are any, flat (B·K).
+    """Sum of the log-probabilities of each candidate's tokens, times their factors if any, flat (B·K).
 
-    With soft targets it is the expected log-probability under the soft target in the token's place (`losses.pooled`).
+    With soft targets: of the expected log-probability under the soft target in each token's place (`losses.pooled`).
     """
     if batch.soft_PJ is not None:
         logp_P = losses.pooled(token_logits(loaded, batch), *batch.soft_PJ)
@@ -111,7 +111,7 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
 def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
     """logits_PV in float32 that predict each token of `batch.token_P`, in the batch's order; gradients flow.
 
-    They are held all at once, so the caller must keep P times V small. V is the head's width, which may exceed the
+    All are held at once, so the caller must keep P times V small. V is the head's width, which may exceed the
     tokenizer's vocabulary.
     """
     hidden_PD = hidden_states(loaded, batch)[batch.from_P]
@@ -119,12 +119,12 @@ def token_logits(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def predicted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
-    """logp_P of `batch.token_P`; while predicting, at most LOGITS_AT_ONCE logits are held."""
+    """logp_P of `batch.token_P`; in prediction, at most LOGITS_AT_ONCE logits are held."""
     hidden_UD = hidden_states(loaded, batch)
     vocabulary = loaded.module.config.get_text_config().vocab_size
     if torch.is_grad_enabled() or len(hidden_UD) * vocabulary <= LOGITS_AT_ONCE:
         return token_log_probs(loaded, hidden_UD, batch.from_P, batch.token_P)
-    # A slice of the states at a time: from_P need not rise, because candidates share the prompt's last state.
+    # A slice of the states at a time; from_P need not ascend, because candidates share the prompt's last state.
     logp_P = torch.empty(len(batch.from_P), device=hidden_UD.device)
     step = max(1, LOGITS_AT_ONCE // vocabulary)
     for start in range(0, len(hidden_UD), step):
@@ -135,7 +135,7 @@ def predicted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:
-    """States (U, D) at the positions that predict a candidate's token, or logits if the head cannot be run apart."""
+    """States (U, D) at the positions that predict a candidate's token, or logits if the head cannot run separately."""
     inputs = dict(batch.inputs[0])
     if "attention_mask" in inputs:
         dtype = loaded.module.dtype

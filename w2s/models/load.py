@@ -1,4 +1,4 @@
-"""Models in and out: a hub name, a folder or a saved learner becomes a module whose candidates can be scored."""
+"""Loading and saving models: a hub name, a folder or a saved learner becomes a module that scores candidates."""
 
 import dataclasses
 import re
@@ -34,15 +34,15 @@ def load(
     max_tokens: int = 512,
     trust_remote_code: bool = False,
 ) -> Loaded:
-    """The model, ready to train: cut to model.layers, and only what model.trainable names requires a gradient.
+    """The model, ready to train: cut to model.layers; only the parameters that model.trainable names need a gradient.
 
-    `path` is read instead of model.path (a builtin: model's folder). Weights that the folder lacks, and all of them in
-    a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout is
-    off: it would make results depend on micro-batches and processes. BadInput where anything cannot be read; weights
-    are read from safetensors alone.
+    `path` is read instead of model.path (a builtin: model's folder). Weights missing from the folder, and all weights
+    of a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout
+    is off: it would make results depend on micro-batches and processes. Weights are read only from safetensors.
+    BadInput if anything cannot be read.
     """
     if isinstance(find_kind(model.kind), Estimator):
-        raise BadInput(f"model.kind: {model.kind!r} is no network, so it is not read from a folder; see models.kinds")
+        raise BadInput(f"model.kind: {model.kind!r} is not a network, so no folder holds it; see models.kinds")
     source = path or model.path
     if source.startswith("builtin:"):
         raise BadInput(f"model.path: {source!r} is made by a run before it is read; give its folder")
@@ -56,21 +56,21 @@ def load(
 
 
 def load_folder(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Loaded:
-    """The model that `save` wrote, ready to predict; the folder alone says what it is."""
+    """The model that `save` wrote, ready to predict; the folder holds all that is needed."""
     model, marks = read_model(folder)
     return load_saved(model, folder, device=device, precision=precision, max_tokens=marks["max_tokens"])
 
 
 def load_saved(model: Model, folder: str | Path, *, device: str, precision: str, max_tokens: int) -> Loaded:
-    """`model` from a folder whose weights have been cut and adapted already, as it says."""
+    """`model` from a folder whose weights are already cut and have their adapters merged."""
     model = dataclasses.replace(model, layers=None, trainable="all")
     return load(model, path=str(folder), device=device, precision=precision, max_tokens=max_tokens)
 
 
 def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
-    """A folder that load_folder reads by itself: safetensors (adapters merged), tokenizer and w2s.json.
+    """Write a folder for `load_folder`: safetensors (adapters merged), tokenizer and w2s.json.
 
-    `state` = the weights to write instead of the module's own (gathered by DeepSpeed, or the best look's), named alike.
+    `state`: weights to write instead of the module's own, by the same names (DeepSpeed's, or the best look's).
     """
     state = internals.merged(loaded.module, loaded.module.state_dict() if state is None else state)
     loaded.module.save_pretrained(folder, state_dict=state)
@@ -79,13 +79,13 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
 
 
 def save_adapter(folder: str | Path, adapter: internals.Adapter) -> None:
-    """What a LoRA learner adds to its base, as adapter.safetensors: "<layer>.down" (I, R) and "<layer>.up" (R, O)."""
+    """Write what a LoRA learner adds to its base to adapter.safetensors: "<layer>.down" (I, R), "<layer>.up" (R, O)."""
     parts = {f"{layer}.{side}": part for layer, pair in adapter.items() for side, part in zip(SIDES, pair, strict=True)}
     write_tensors(Path(folder) / ADAPTER, parts)
 
 
 def read_adapter(folder: str | Path) -> internals.Adapter:
-    """The adapter that `save_adapter` wrote, for `adapters.share`; BadInput where there is none or it is damaged."""
+    """The adapter that `save_adapter` wrote, for `adapters.share`; BadInput if it is missing or damaged."""
     path = Path(folder) / ADAPTER
     parts = read_tensors(path)
     layers = [name.removesuffix(".down") for name in parts if name.endswith(".down")]
@@ -100,7 +100,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """What `write_tensors` wrote; BadInput where there is no such file or it is damaged."""
+    """What `write_tensors` wrote; BadInput if the file is missing or damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -108,7 +108,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read(model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> tuple[nn.Module, Any]:
-    """Module and tokenizer as transformers reads them (with the options `hub`), our changes to the configuration in."""
+    """Module and tokenizer, read by transformers with the options `hub` and our changes to the configuration."""
     import transformers
 
     kind = KINDS[model.kind]
@@ -131,7 +131,7 @@ def read(model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str
 
 
 def cut(config, layers: int | None, source: str) -> None:
-    """Keep the first `layers` layers; the weights of the others are then not read."""
+    """Keep the first `layers` layers; the weights of the others are not read."""
     if layers is None:
         return
     if layers > config.num_hidden_layers:
@@ -142,7 +142,7 @@ def cut(config, layers: int | None, source: str) -> None:
 
 
 def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
-    """Let only the parameters that model.trainable names, and a classification head, require a gradient."""
+    """Let only the parameters that model.trainable names, and any classification head, require a gradient."""
     output = module.get_output_embeddings()
     layers = [layer for layer in (module.get_input_embeddings(), output) if layer is not None]
     embeddings = {id(parameter) for layer in layers for parameter in layer.parameters()}

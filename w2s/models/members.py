@@ -1,11 +1,11 @@
-"""Reward models as members of one ensemble: the layers that they share are computed once for a batch.
+"""Reward models as members of one ensemble: shared layers are computed once per batch.
 
-heads: one body with a linear head for each member (Zhang et al., arXiv 2401.16635; one head is a plain model of kind
-`pair`). adapters: the first n - L of the base's n layers are shared and frozen; in the last L every member has low-rank
-adapters of its own (Hu et al. 2021), and behind them its own copy of all linear layers of the head.
+heads: one body with a linear head per member (Zhang et al., arXiv 2401.16635; one head is a plain model of kind
+`pair`). adapters: the first n - L of the base's n layers are shared and frozen; in the last L every member has its own
+low-rank adapters (Hu et al. 2021), followed by its own copy of all linear layers of the head.
 
-A reward is the classification head's one number for prompt and candidate. Trained by cross-entropy over the two
-candidates of a pair it is Bradley and Terry's: -log sigmoid(r_chosen - r_rejected).
+A reward is the classification head's only output for prompt and candidate. Cross-entropy over the two candidates of a
+pair is the Bradley-Terry loss: -log sigmoid(r_chosen - r_rejected).
 
 Letters: M members, B examples, K candidates, G rows of tokens, I inputs and O outputs of a layer, R rank.
 """
@@ -31,12 +31,12 @@ from w2s.store.records import BadInput, Example
 
 FILE = "members.safetensors"
 SCALE = 2.0
-"""The factor of an update; that of the adapters of `load`, whose alpha is 2 · rank."""
+"""The factor of an update, as for the adapters of `load`, whose alpha is 2 · rank."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The kind and number of members; of adapters, in how many last layers they are (None: all) and their rank."""
+    """The kind and number of members; for adapters also how many last layers have them (None: all), and their rank."""
 
     kind: Literal["heads", "adapters"] = "heads"
     members: int = 4
@@ -50,7 +50,7 @@ class Ensemble:
 
 
 class Low(nn.Module):
-    """A linear layer that is not trained, and a low-rank update that is: x W + SCALE · x down up."""
+    """A frozen linear layer with a trained low-rank update: x W + SCALE · x down up."""
 
     def __init__(self, layer: nn.Module, rank: int):
         super().__init__()
@@ -69,7 +69,7 @@ class Low(nn.Module):
         return torch.addmm(self.layer.weight, low_IR, up_RO, alpha=SCALE)
 
     def forward(self, x: Tensor) -> Tensor:
-        # A batch has far more rows than R, so predicting it is cheaper to change the weight; bfloat16 would round it.
+        # Rows far outnumber R, so in prediction changing the weight is cheaper; bfloat16 would round it.
         if torch.is_inference_mode_enabled() and x.dtype == torch.float32:
             weight = self.merged()
             return nn.functional.linear(x, weight.T if self.turned else weight, self.layer.bias)
@@ -77,10 +77,10 @@ class Low(nn.Module):
 
 
 class Split(nn.Module):
-    """In place of a module, a version of it for each member, each for its own rows: M · G rows come out, by member.
+    """Replaces a module by one version per member, each for its own rows: M · G rows come out, by member.
 
-    `first`: G rows come in, which all members have in common; else each has G of M · G. Its other
-    arguments (masks, positions) are about G rows.
+    `first`: G rows come in, shared by all members; else each member has G of M · G. The other arguments (masks,
+    positions) are about G rows.
     """
 
     def __init__(self, members: Sequence[nn.Module], *, first: bool):
@@ -99,7 +99,7 @@ class Split(nn.Module):
 
 
 class Members(nn.Module):
-    """M reward models as one module: Members(...)(batch) -> scores_MBK. `loaded` is the model that they share."""
+    """M reward models as one module: Members(...)(batch) -> scores_MBK. `loaded` is the shared model."""
 
     def __init__(self, loaded: Loaded, ensemble: Ensemble, splits: Mapping[str, Split]):
         super().__init__()
@@ -128,9 +128,10 @@ class Members(nn.Module):
 def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
     """`ensemble` around a model of kind pair, whose weights it shares.
 
-    The first member's head is the model's own, the others' last layer is drawn from `seed`, as are all adapters, which
-    begin without effect. Trainable are, of heads, the parameters that were so and the heads; of adapters, adapters and
-    heads alone. BadInput for another kind of model, and where the architecture has no such layers or mixes rows.
+    The first member's head is the model's own; the last layers of the others' heads are drawn from `seed`, as are all
+    adapters, which start without effect. With heads, the heads and all parameters that already were are trainable; with
+    adapters, only adapters and heads. BadInput for another kind of model, or an architecture that lacks such layers or
+    mixes rows.
     """
     if loaded.model.kind != "pair":
         raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: pair (a reward model has a head)")
@@ -146,7 +147,7 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
         for at in range(ensemble.members):
             torch.manual_seed(np.random.SeedSequence([seed, at]).generate_state(1, np.uint64).item() >> 1)
             for low in (lows[at] for lows in members.stacks()):
-                # As peft begins; drawn on the CPU, so that a device changes nothing.
+                # As peft initialises; drawn on the CPU, so that the device changes nothing.
                 low.down_IR.copy_((2 * torch.rand(low.down_IR.shape) - 1) / len(low.down_IR) ** 0.5)
             if at:
                 head = splits[last].members[at]
@@ -157,12 +158,12 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
 
 
 def adapt(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
-    """The last layers with adapters, and each linear layer of the head, for every member; all still alike."""
+    """The last layers with adapters, and each linear layer of the head, for every member; all still equal."""
     base, module = loaded.module.base_model, loaded.module
     lists = [(p, m) for p, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
     count = module.config.get_text_config().num_hidden_layers
     stacks = [p for p, layers in lists if len(layers) == count and len({type(layer) for layer in layers}) == 1]
-    # The layers are the outermost such list: a layer may have as many parts.
+    # The layers are the outermost list of that length: a layer may have as many parts.
     stacks = [path for path in stacks if not any(path.startswith(other + ".") for other in stacks)]
     if len(stacks) != 1:
         kind = module.config.model_type
@@ -188,7 +189,7 @@ def copies(layer: nn.Linear, count: int, *, first: bool) -> Split:
 
 
 def last_layer(loaded: Loaded) -> str:
-    """Path of the linear layer whose one output is the reward."""
+    """Path of the linear layer whose only output is the reward."""
     named = loaded.module.named_modules()
     paths = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and load.HEADS.search(p + ".")]
     if not paths:
@@ -198,7 +199,7 @@ def last_layer(loaded: Loaded) -> str:
 
 
 def check_rows(members: Members) -> None:
-    """BadInput unless members that are still alike score made-up tokens as `loaded` does."""
+    """BadInput unless the members, while still equal, score made-up tokens as `loaded` does."""
     loaded = members.loaded
     rng = np.random.default_rng(0)
     rows = [rng.integers(loaded.module.get_input_embeddings().weight.shape[0], size=size) for size in (5, 3, 4)]
@@ -211,22 +212,22 @@ def check_rows(members: Members) -> None:
 
 
 def encode(loaded: Loaded, examples: Sequence[Example]) -> list[Encoded]:
-    """Prompt and candidate in one row each, in order; written answers too, which a reward model only reads."""
+    """Every example in order, a row per prompt and candidate; also written answers, which reward models only read."""
     return batches.note_cuts(loaded, examples, encoders.encode_pair(loaded, batches.worded(loaded, examples), examples))
 
 
 def loss_of(loss: Callable, scores_MBK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:
-    """loss_MB: one of losses.LOSSES for each member by itself."""
+    """loss_MB: one of losses.LOSSES, for each member separately."""
     count, rows, _ = scores_MBK.shape
     return loss(scores_MBK.flatten(0, 1), target_BK.repeat(count, 1), progress).view(count, rows)
 
 
 def diversity(members: Members) -> Tensor:
-    """How far apart the adapters are, to be maximised: between 1 and the root of M · R, a scalar with a gradient.
+    """How far apart the adapters are, to be maximised: a scalar between 1 and the root of M · R, with a gradient.
 
     Nuclear norm over Frobenius norm of the members' `down` matrices stacked to (M · R, I), a convex stand-in for the
     rank, averaged over the layers that have adapters. UP-RLHF (Zhai et al., arXiv 2401.00243), second term of eq. 12.
-    Their first term is the loss of the mean reward; here every member has a loss of its own.
+    Their first term is the loss of the mean reward; here every member has its own loss.
     """
     ratios = []
     for lows in members.stacks():
@@ -238,7 +239,7 @@ def diversity(members: Members) -> Tensor:
 def rewards(
     members: Members, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(positions in `examples`, scores_MNK of these) chunk by chunk, longest first.
+    """(positions in `examples`, their scores_MNK) chunk by chunk, longest first.
 
     nan where a score is not finite or there is no candidate; K = `width` or the most candidates. The chunks depend only
     on the examples and `batch_tokens`; the first `skip` are left out.
@@ -257,9 +258,9 @@ def rewards(
 
 
 def save(members: Members, folder: str | Path) -> None:
-    """A folder that `open_members` reads by itself: the shared weights, members.safetensors, tokenizer, w2s.json.
+    """Write a folder for `open_members`: the shared weights, members.safetensors, tokenizer, w2s.json.
 
-    w2s.json has its facts under "members", so that nothing takes the folder for a plain model.
+    w2s.json describes it under "members", so that the folder is not mistaken for a plain model.
     """
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)

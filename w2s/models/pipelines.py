@@ -1,12 +1,12 @@
-"""scikit-learn pipelines as weak labellers: the cheapest there are.
+"""scikit-learn pipelines: the cheapest weak learners.
 
-Every candidate of a question is a row (prompt, candidate, all choices) and the pipeline learns to tell right from wrong
-candidates; a candidate's score is its log-odds of being right, so softmax over a question's candidates is the opinion.
-The methods read different features, so that a committee of them has something to combine: the candidate's words, its
+Every candidate of a question is a row (prompt, candidate, all choices), and the pipeline learns to tell right from
+wrong candidates; a candidate's score is its log-odds of being right, and softmax over a question's candidates is the
+opinion. The methods read different features, so that combining them in a committee pays: the candidate's words, its
 characters, pairs of a prompt word and a candidate word, or only lengths and overlaps.
 
-A method of `PIPELINES` takes the seed and returns an unfitted scikit-learn Pipeline over such rows, whose last step
-takes sample weights.
+A method of `PIPELINES` takes the seed and returns an unfitted scikit-learn Pipeline over such rows; its last step takes
+sample weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from w2s.config.fields import Model
 from w2s.config.registry import pick
 from w2s.store.records import BadInput, Example
 
-# scikit-learn takes a second to import, and names are checked before anything runs: each method imports what it needs.
+# Names are checked before anything runs, and scikit-learn takes a second to import: each method imports what it needs.
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -90,8 +90,8 @@ def fit_learner(
 ) -> Pipeline:
     """model.pipeline, fitted. Rows of target_NK sum to 1 over the candidates, weight_N >= 0.
 
-    A soft label counts in both classes: a candidate of probability t is a right one of weight w·t and a wrong one of
-    weight w·(1-t). Raises BadInput where no weight is left, or where one class has none.
+    A soft label counts in both classes: a candidate of probability t is right with weight w·t and wrong with weight
+    w·(1-t). BadInput if a class has no weight.
     """
     pipeline = pick(PIPELINES, model.pipeline, key="model.pipeline")(seed)
     rows, owner_R, at_R = candidate_rows(examples)
@@ -101,7 +101,7 @@ def fit_learner(
     classes = np.repeat([1, 0], len(rows))
     kept = np.flatnonzero(weights > 0)
     if len(set(classes[kept])) < 2:
-        raise BadInput("model.pipeline: there is nothing to learn: every weight is 0, or no candidate is wrong")
+        raise BadInput("model.pipeline: nothing to learn: every weight is 0, or no candidate is wrong")
     weights = {f"{pipeline.steps[-1][0]}__sample_weight": weights[kept] / weights[kept].mean()}
     return pipeline.fit([rows[at % len(rows)] for at in kept], classes[kept], **weights)
 
@@ -120,20 +120,20 @@ def score(fitted: Pipeline, examples: Sequence[Example]) -> np.ndarray:
 
 
 def save(fitted: Pipeline, folder: str | Path) -> None:
-    """Write the pipeline into `folder`, as a pickle: read back only what a run wrote and whose hash was checked."""
+    """Write the pipeline into `folder`, as a pickle: load it only if a run wrote it and its hash was checked."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     joblib.dump(fitted, Path(folder) / FILE)
 
 
 def load(folder: str | Path) -> Pipeline:
-    """What `save` wrote; the caller has checked that it is this file."""
+    """What `save` wrote; the caller has checked the file's hash."""
     if not (Path(folder) / FILE).is_file():
         raise BadInput(f"{folder}: not a saved pipeline: {FILE} is missing")
     return joblib.load(Path(folder) / FILE)
 
 
 def candidate_rows(examples: Sequence[Example]) -> tuple[list[Row], np.ndarray, np.ndarray]:
-    """A Row for every candidate, its example (position in `examples`) and its place among the choices."""
+    """A Row for every candidate, its example (position in `examples`) and its index among the choices."""
     rows = [Row(example.prompt, choice, example.choices) for example in examples for choice in example.choices]
     owner_R = np.repeat(np.arange(len(examples)), [len(example.choices) for example in examples])
     at_R = np.array([at for example in examples for at in range(len(example.choices))], dtype=int)

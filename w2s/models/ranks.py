@@ -1,4 +1,4 @@
-"""How models rank the right tokens of written answers, alone and mixed, each read with the right ones before it.
+"""How models, alone and mixed, rank the right tokens of written answers, given the right tokens before them.
 
 Letters: N examples, R stages, P right tokens of a chunk, V vocabulary.
 """
@@ -21,7 +21,7 @@ from w2s.store.records import BadInput, Example, TokenRanks
 Stages = Sequence[Sequence[Loaded]]
 BATCH_TOKENS = 16384
 PROBABILITIES_AT_ONCE = 2**25
-"""Most numbers of a running mixture (P times V): about 1 GB in float64, with its intermediate results."""
+"""Most values of a running mixture (P times V): about 1 GB in float64, with intermediate results."""
 
 
 def rank_chunks(
@@ -30,10 +30,10 @@ def rank_chunks(
     """The ranks under the first stage, the first two mixed, ..., R of them, chunk by chunk (longest examples first).
 
     A stage is the models of one round, which share its alpha equally; alphas are >= 0, of any scale, the first above 0.
-    Counted are exact ties: equal logits where a single model speaks, else equal log-probabilities of the mixture in
-    float64. A token at whose place something is not a number counts as wrong, with a log-probability of -inf. Each
-    model reads an example's one candidate in its own prompt. Chunks depend on the arguments alone; the first
-    `skip` are left out. BadInput: unlike tokenizers, an alpha out of range, models that cut an answer unlike.
+    Only exact ties count: equal logits of a single model, or equal log-probabilities of the mixture in float64. Where
+    any value is nan, the right token counts as wrong, with a log-probability of -inf. Each model reads an example's
+    only candidate in its own prompt. Chunks depend only on the arguments; the first `skip` are left out. BadInput:
+    different tokenizers, an alpha out of range, or models that cut an answer differently.
     """
     models = [loaded for stage in stages for loaded in stage]
     check(stages, alpha_R)
@@ -54,7 +54,7 @@ def rank_chunks(
 def rank_stages(
     stages: Stages, alpha_R: Sequence[float], encoded: dict[tuple, list[Encoded]], mixture: Mixture, vocabulary: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(above_P, tied_P, logp_P) of each stage; of the models' distributions only their running sum is kept."""
+    """(above_P, tied_P, logp_P) of each stage; only the running sum of the models' distributions is kept."""
     sum_PV, total, token_P = None, 0.0, None
     for at, (stage, alpha) in enumerate(zip(stages, alpha_R, strict=True)):
         for loaded in stage if alpha > 0 else ():
@@ -72,16 +72,16 @@ def rank_stages(
 
 
 def ranks(scores_PV: Tensor, logp_PV: Tensor, token_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How many tokens score above each right one, how many tie with it (itself too), and its log-probability."""
+    """How many tokens score above each right one, how many tie with it (including itself), and its log-probability."""
     right_P1 = scores_PV.gather(1, token_P[:, None])
-    above_P = scores_PV.shape[1] - (scores_PV <= right_P1).sum(1)  # what is not a number is above
+    above_P = scores_PV.shape[1] - (scores_PV <= right_P1).sum(1)  # nan counts as above
     tied_P = (scores_PV == right_P1).sum(1).clamp(min=1)
     logp_P = logp_PV.gather(1, token_P[:, None])[:, 0].float()
     return above_P.int(), tied_P.int(), logp_P.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
 def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
-    """Chunks of examples that keep to both budgets, of tokens read and of probabilities held."""
+    """Chunks of examples within both budgets: tokens read and probabilities held."""
     right_N = np.array([sum(len(row.owner_P) for row in example.rows) for example in encoded])
     held_N = right_N * vocabulary * BATCH_TOKENS // PROBABILITIES_AT_ONCE
     size_N = np.maximum([example.tokens for example in encoded], held_N)
@@ -89,14 +89,14 @@ def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
 
 
 def key(loaded: Loaded) -> tuple:
-    """What decides how a language model's examples are cut, beside the tokenizer."""
+    """What decides how a language model's examples are cut, besides the tokenizer."""
     return json.dumps(loaded.model.prompt, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
 
 
 def check(stages: Stages, alpha_R: Sequence[float]) -> None:
     """BadInput unless these models can be mixed with these alphas."""
     if not stages or not all(stages):
-        raise BadInput("stages: there is none, or one has no model")
+        raise BadInput("stages: none given, or one has no model")
     if len(alpha_R) != len(stages):
         raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
     if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
@@ -106,4 +106,4 @@ def check(stages: Stages, alpha_R: Sequence[float]) -> None:
         if loaded.model.kind != "lm":
             raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
         if fingerprint(loaded.tokenizer) != first:
-            raise BadInput(f"stages.{at}: a model has another tokenizer than the first, so they cannot be mixed")
+            raise BadInput(f"stages.{at}: a model's tokenizer differs from the first's, so they cannot be mixed")

@@ -14,7 +14,7 @@ import numpy as np
 from w2s.config.fields import Model
 from w2s.store.records import Example
 
-if TYPE_CHECKING:  # the table of kinds names them, and is read before anything runs: torch takes seconds
+if TYPE_CHECKING:  # the table of kinds needs these records before anything runs, and torch takes seconds to import
     from torch import Tensor, nn
 
 
@@ -32,7 +32,7 @@ class Loaded:
     head_alone: bool = True
     shares_prompt: bool = True
     cuts: dict[str, tuple[bool, bool]] = field(default_factory=dict, compare=False)
-    """By id: the examples that `batches.encode` had to cut (the prompt's beginning, a candidate's end)."""
+    """By id, the examples that `batches.encode` cut (the prompt's beginning, a candidate's end)."""
 
     @property
     def pad_id(self) -> int:
@@ -44,8 +44,8 @@ class Row:
     """One sequence of tokens. `owner_P` names the candidate that each predicted token (or the whole row) counts for.
 
     Language models: the predicted tokens `token_P` follow the hidden states at first + from_P; position and segment
-    (0 = prompt, k = k-th candidate of the row) give the tree, and are None where the row is the bare prompt.
-    Encoders: segment is the token type, None where the tokenizer gives none.
+    (0 = prompt, k = k-th candidate of the row) give the tree, and are None if the row is the bare prompt.
+    Encoders: segment is the token type, None if the tokenizer gives none.
     """
 
     token_T: np.ndarray
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example in tokens: its rows, how many candidates it has, and for towers the row of its prompt."""
+    """An example in tokens: its rows, its number of candidates, and for towers the row of its prompt."""
 
     rows: tuple[Row, ...]
     count: int
@@ -89,9 +89,9 @@ class Batch:
     factor_P: Tensor | None = None
     """The factor of each predicted token's log-probability; None: 1."""
     soft_PJ: tuple[Tensor, Tensor] | None = None
-    """Ids and probabilities of the soft targets at each place, instead of token_P alone."""
+    """Ids and probabilities of the soft targets in each token's place, instead of token_P alone."""
     tokens: int = 0
-    """Real tokens, padding apart."""
+    """Number of tokens without padding."""
 
 
 Factors = list[np.ndarray] | None
@@ -108,37 +108,37 @@ class Network:
 
     is_network: ClassVar[bool] = True
     auto: str
-    """The class of transformers that reads it."""
+    """The transformers class that reads it."""
     builtin: str
-    """The class of transformers that a builtin model of this kind is drawn as."""
+    """The transformers class of a builtin model of this kind."""
     encode: Callable[[Loaded, list[str], Sequence[Example]], list[Encoded]]
     """(loaded, prompts as the model reads them, examples) -> the examples in tokens, in order."""
     inputs: Callable[[Sequence[Encoded], int], Inputs]
-    """(examples of one batch, id of the padding token) -> what the module reads."""
+    """(examples of one batch, id of the padding token) -> the module's inputs."""
     scores: Callable[[Loaded, Batch], Tensor]
-    """(loaded, batch) -> one score per candidate in float32, flat (B·K), 0 where there is no candidate; gradients flow
-    to what is trainable."""
+    """(loaded, batch) -> one score per candidate in float32, flat (B·K), 0 where there is no candidate; differentiable
+    in what is trainable."""
     writes: bool = False
     """Whether it is a causal language model, which also scores (and writes) answers to questions without choices.
     `load` checks that it is one, and which shortcuts keep its scores."""
     head: bool = False
-    """Whether it has a classification head, of one output, which is trained whatever model.trainable says."""
+    """Whether it has a classification head with one output, which is trained whatever model.trainable says."""
     about: str = ""
     """How a candidate is scored: the line of `w2s methods kinds`."""
 
 
 @dataclass(frozen=True)
 class Estimator:
-    """A kind of learner that is fitted at once, without a gradient, and scores choices."""
+    """A kind of learner that is fitted at once, without gradients, and scores choices."""
 
     is_network: ClassVar[bool] = False
     fit: Callable[[Model, Sequence[Example], np.ndarray, np.ndarray, int], Any]
-    """(model, examples, target_NK, weight_N, seed) -> what is fitted. Rows of target_NK sum to 1 over the candidates,
-    weight_N >= 0 has mean 1."""
+    """(model, examples, target_NK, weight_N, seed) -> the fitted object. Rows of target_NK sum to 1 over the
+    candidates; weight_N >= 0 has mean 1."""
     scores: Callable[[Any, Sequence[Example]], np.ndarray]
-    """(fitted, examples) -> scores_NK, -inf where an example has no such candidate; softmax of them is the opinion."""
+    """(fitted, examples) -> scores_NK, -inf where an example has no such candidate; their softmax is the opinion."""
     save: Callable[[Any, Any], None]
-    """(fitted, folder): write it into the folder, which is made if need be."""
+    """(fitted, folder): write it into the folder, which is created if missing."""
     load: Callable[[Any], Any]
     """folder -> what `save` wrote there."""
     writes: bool = False

@@ -1,4 +1,4 @@
-"""Rows of unlike length as one array, and what is read past the padding."""
+"""Rows of different lengths as one padded array."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def pad(rows: Sequence[np.ndarray], length_R: np.ndarray, fill: int) -> np.ndarr
 
 
 def pad_left(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows that end together, and the mask of their real tokens: a text is continued from its last column."""
+    """Rows padded on the left, so that a text is continued from the last column, and the mask of their real tokens."""
     longest = max(map(len, rows))
     tokens = [[fill] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]

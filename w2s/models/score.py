@@ -1,6 +1,6 @@
-"""Scores of candidates: one differentiable number per candidate, whatever kind of model gives it.
+"""Scores of candidates: one differentiable number per candidate, for every kind of model.
 
-How a kind scores stands in its own file (see `kinds`). A model's opinion is the softmax of its scores.
+Each kind scores in its own file (see `kinds`). A model's opinion is the softmax of its scores.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from w2s.store.records import Example, Predictions, softmax
 
 
 class Scorer(nn.Module):
-    """`scores` as a module, which is what DeepSpeed wraps: Scorer(loaded)(batch) -> scores_BK."""
+    """`scores` as a module, for DeepSpeed to wrap: Scorer(loaded)(batch) -> scores_BK."""
 
     def __init__(self, loaded: Loaded):
         super().__init__()
@@ -39,7 +39,7 @@ def predict(
     """The model's opinions, chunk by chunk (longest questions first); K = the most candidates.
 
     The chunks depend only on the examples and `batch_tokens`; the first `skip` are left out, so that a killed job can
-    go on. An example with a score that is not finite is an abstention with a uniform row.
+    resume. An example with a score that is not finite is an abstention with a uniform row.
     """
     ids = np.array([example.id for example in examples])
     count_N = np.array([len(example.choices) for example in examples])
@@ -61,7 +61,7 @@ def score_chunks(
 
 
 def as_predictions(ids: np.ndarray, scores_NK: np.ndarray, count_N: np.ndarray, by: str) -> Predictions:
-    """Scores as a record: softmax over the candidates, an abstention where one of their scores is not finite."""
+    """Scores as a record: softmax over the candidates; an abstention if one of their scores is not finite."""
     mask_NK = within(count_N, scores_NK.shape[1])
     abstained_N = (~np.isfinite(scores_NK) & mask_NK).any(1)
     probs_NK = softmax(np.where(abstained_N[:, None], 0.0, scores_NK), mask_NK)

@@ -1,6 +1,6 @@
-"""What a causal language model allows: which shortcuts of `lm` keep its scores, tried on made-up tokens.
+"""Which shortcuts of `lm` keep a causal language model's scores, by a trial on made-up tokens.
 
-It is tried and not read from a list of architectures, because hub models bring their own.
+A trial and not a list of architectures, because hub models bring their own.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ TOLERANCE = 1e-4
 
 
 def prepare(loaded: Loaded, source: str) -> Loaded:
-    """`loaded` with the shortcuts that keep its scores, to 1e-4; BadInput where it is no causal language model.
+    """`loaded` with the shortcuts that keep its scores to 1e-4; BadInput if it is no causal language model.
 
-    Compared on two short rows of made-up tokens: the head run apart from the body against the module's own logits (some
-    scale or cap them), and the shared prompt against one row per candidate (ALiBi, recurrence and some other attention
-    cannot follow a tree). A window narrower than the longest row is known from the configuration.
+    Two short rows of made-up tokens compare the separately run head with the module's own logits (some models scale or
+    cap them), and the shared prompt with one row per candidate (ALiBi, recurrence and some kinds of attention cannot
+    follow a tree). A window narrower than the longest row shows in the configuration.
     """
     kind, (together, apart) = loaded.module.config.model_type, made_up(loaded)
     plain = dataclasses.replace(loaded, head_alone=False, shares_prompt=False)
     reference = reading(plain, apart)
     # A causal model's score of a token ignores the tokens after it; an encoder's does not.
     if reference is None or not same(loaded, reference[1:], reading(plain, apart[1:])):
-        words = f"{loaded.model.kind!r} given, but {source} ({kind}) sees what follows; allowed: pair, towers"
+        words = f"{loaded.model.kind!r} given, but {source} ({kind}) sees the tokens that follow; allowed: pair, towers"
         raise BadInput(f"model.kind: {words}")
     fast = dataclasses.replace(plain, head_alone=True)
     if not same(loaded, reading(fast, apart), reference):
@@ -38,12 +38,12 @@ def prepare(loaded: Loaded, source: str) -> Loaded:
     fits = window(loaded) is None or window(loaded) >= loaded.max_tokens
     if fits and same(loaded, reading(fast, together), reference):
         return dataclasses.replace(fast, shares_prompt=True)
-    say(f"{source}: a {kind} model cannot share the prompt between candidates; they are read one by one")
+    say(f"{source}: a {kind} model cannot share the prompt between candidates, which are read one by one")
     return fast
 
 
 def made_up(loaded: Loaded) -> tuple[list[Encoded], list[Encoded]]:
-    """Two rows of made-up tokens with three candidates each, sharing their prompt and not."""
+    """Two examples of made-up tokens with three candidates each, with and without a shared prompt."""
     rng = np.random.default_rng(0)
     vocabulary = loaded.module.get_input_embeddings().weight.shape[0]
     prompts = [rng.integers(vocabulary, size=size).tolist() for size in (5, 3)]
@@ -55,7 +55,7 @@ def made_up(loaded: Loaded) -> tuple[list[Encoded], list[Encoded]]:
 
 
 def reading(loaded: Loaded, encoded: list[Encoded]) -> Tensor | None:
-    """Scores without gradient, or None where the model refuses such input."""
+    """Scores without gradient; None if the model refuses such input."""
     training = loaded.module.training
     loaded.module.eval()
     try:
@@ -65,7 +65,7 @@ def reading(loaded: Loaded, encoded: list[Encoded]) -> Tensor | None:
 
 
 def attempt(compute: Callable[[], Tensor]) -> Tensor | None:
-    """What `compute` returns, without gradient; None where the model refuses its input."""
+    """What `compute` returns, without gradient; None if the model refuses its input."""
     try:
         with torch.no_grad():
             return compute()
@@ -74,14 +74,14 @@ def attempt(compute: Callable[[], Tensor]) -> Tensor | None:
 
 
 def same(loaded: Loaded, a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two results of the model are there and equal, up to rounding."""
-    # In bfloat16 two ways of computing the same sum of log-probabilities differ in the third digit.
+    """Whether both results exist and are equal up to rounding."""
+    # In bfloat16, two ways to compute the same sum of log-probabilities differ in the third digit.
     tolerance = TOLERANCE if loaded.module.dtype == torch.float32 else 0.03
     return a is not None and b is not None and bool(torch.allclose(a, b, rtol=tolerance, atol=tolerance))
 
 
 def window(loaded: Loaded) -> int | None:
-    """How far back the model's narrowest attention looks, or None = to the beginning."""
+    """How many tokens back the model's narrowest attention looks; None: to the beginning."""
     config = loaded.module.config
     if getattr(config, "use_sliding_window", True) is False:
         return None

@@ -13,7 +13,7 @@ Frame = list[tuple[int, list[tuple[int, int, int]]]]
 
 
 def encode_prompts(loaded: Loaded, prompts: Sequence[str]) -> list[list[int]]:
-    """Prompts in tokens, behind those that the tokenizer puts in front (once, where a text has them); never empty."""
+    """Prompts in tokens, after those that the tokenizer puts first (once, even if a text has them too); never empty."""
     tokenizer, begin = loaded.tokenizer, front(loaded.tokenizer)
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     rows = bare(tokenizer, prompts)
@@ -21,16 +21,16 @@ def encode_prompts(loaded: Loaded, prompts: Sequence[str]) -> list[list[int]]:
 
 
 def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[str]]) -> list[list[list[int]]]:
-    """The tokens that each text adds behind its prompt, as lm-eval cuts them: the whole, less the prompt's tokens.
+    """The tokens that each text adds to its prompt, cut as in lm-eval: those of the whole minus the prompt's.
 
-    Where the border merges (the whole does not begin with the prompt's tokens) the text is tokenised on its own. A text
-    that adds none has none.
+    Where tokens merge across the border (the whole does not begin with the prompt's tokens), the text is tokenised on
+    its own. A text that adds no token has none.
     """
     tokenizer = loaded.tokenizer
     flat = [text for row in texts for text in row]
     once = list(dict.fromkeys(flat))
     alone = dict(zip(once, bare(tokenizer, once), strict=True))
-    # Where a space always ends a token, prompt and continuation can be tokenised apart.
+    # If a space always ends a token, prompt and continuation can be tokenised separately.
     if tokenizer.is_fast and isinstance(tokenizer.backend_tokenizer.model, WordLevel):
         return [[alone[text] for text in row] for row in texts]
     owners = [prompt for prompt, row in zip(prompts, texts, strict=True) for _ in row]
@@ -42,12 +42,12 @@ def encode_continuations(loaded: Loaded, prompts: list[str], texts: list[list[st
 
 
 def bare(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Texts in tokens, without those that the tokenizer adds."""
+    """Texts in tokens, without the tokenizer's additions."""
     return tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
 
 def frame(tokenizer: Any, texts: int) -> Frame:
-    """The tokens that the tokenizer puts before, between and behind one text or two."""
+    """The tokens that the tokenizer puts before, between and after one text or two."""
     made = tokenizer(*["a"] * texts, return_special_tokens_mask=True, return_token_type_ids=True)
     columns = zip(made["special_tokens_mask"], made["input_ids"], made["token_type_ids"], strict=True)
     return [(added, list(run)) for added, run in groupby(columns, key=lambda column: column[0])]
@@ -60,7 +60,7 @@ def front(tokenizer: Any) -> list[int]:
 
 
 def added(made: Frame) -> int:
-    """How many tokens a frame has beside its texts'."""
+    """How many tokens a frame adds to its texts'."""
     return sum(len(run) for added, run in made if added)
 
 

@@ -1,6 +1,6 @@
-"""Written answers token by token: where each token stands, its weight in training, the soft target in its place.
+"""Written answers token by token: each token's place, its weight in training, and its soft target.
 
-Tokens are those that `batches.encode` makes of an example's only candidate, row after row. T tokens, J soft targets.
+Tokens are those of `batches.encode` for an example's only candidate, row by row. T tokens, J soft targets.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from w2s.store.records import BadInput, Example, TokenTargets, TokenWeights
 
 
 def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
-    """The tokens of each example's only candidate, with uniform weights: the tokens that `encode` makes.
+    """The tokens of each example's only candidate, as `encode` makes them, with uniform weights.
 
-    start_T and end_T are characters of the text as it stands in `choices` and never fall along a row; the space between
-    a prompt and its answer is none of them. The end token stands at the text's end and has no characters. BadInput
-    where the tokenizer has no offsets (not fast); ValueError unless each example has one candidate.
+    start_T and end_T are character offsets in the text of `choices` and never decrease along a row; the space between a
+    prompt and its answer does not count. The end token is at the text's end and has no characters. BadInput if the
+    tokenizer has no offsets (not fast); ValueError unless each example has one candidate.
     """
     tokenizer = loaded.tokenizer
     if not tokenizer.is_fast:
-        raise BadInput(f"model.path: {loaded.model.path}: its tokenizer does not say where its tokens stand (not fast)")
+        raise BadInput(f"model.path: {loaded.model.path}: its tokenizer does not give its tokens' offsets (not fast)")
     many = [example.id for example in examples if len(example.choices) != 1]
     if many:
         raise ValueError(f"{len(many)} examples have not one candidate each ({', '.join(many[:3])})")
@@ -36,7 +36,7 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
     alone = with_offsets(tokenizer, texts) if texts else {}
     places = [find_spans(row, alone, at, 0, 0) for at, row in enumerate(rows)]
-    # Where the border merges, the text adds other tokens to its prompt than it has on its own.
+    # Where tokens merge across the border, the text adds other tokens to its prompt than it has on its own.
     merged = [at for at, place_T2 in enumerate(places) if place_T2 is None]
     if merged:
         starts = bare(tokenizer, [prompts[at] for at in merged])
@@ -48,7 +48,7 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
         text = example.choices[0]
         if place_T2 is None:
             raise ValueError(f"{example.id}: its tokens are not found in its text")
-        if example.task != "code":  # the text has no space in front, and keeps what stands around the answer
+        if example.task != "code":  # code has no space in front, and keeps the white space around it
             place_T2 += len(text) - len(text.lstrip()) - 1
         parts.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
         if len(row) > len(place_T2):
@@ -60,14 +60,14 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
 
 
 def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
-    """Tokens of texts as in `tokenizing.bare`, and where each begins and ends."""
+    """Tokens of texts as in `tokenizing.bare`, with the offsets of each."""
     return tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
 
 
 def find_spans(row: list[int], texts: Any, at: int, begin: int, offset: int) -> np.ndarray | None:
-    """Where the tokens of `row` begin and end in text `at` behind `offset`, if they are its tokens from `begin` on.
+    """Where the tokens of `row` begin and end in text `at` after `offset`, if they are its tokens from `begin` on.
 
-    The end token, which the text does not have, is left out; a text may have been cut.
+    The end token, which the text lacks, is left out; a text may have been cut.
     """
     own, place = texts["input_ids"][at][begin:], texts["offset_mapping"][at][begin:]
     count = min(len(own), len(row))
@@ -79,9 +79,9 @@ def find_spans(row: list[int], texts: Any, at: int, begin: int, offset: int) -> 
 def factors(weights: TokenWeights, places: TokenWeights, fit_N: np.ndarray, *, drawn: bool) -> list[np.ndarray]:
     """The factor of each token's loss (T, for each row of `places`); its mean is 1 over the tokens trained on.
 
-    `weights` may be of another tokenizer and of more rows; `fit_N` are the positions of the rows to fit on. Where rows
-    are `drawn` by their weights, a factor is the token's share of its row times the mean length of a row, so that both
-    ways expect the same: each token's loss times its weight.
+    `weights` may be of another tokenizer and of more rows; `fit_N` are the positions of the rows to fit on. If rows are
+    `drawn` by their weights, a factor is the token's share of its row times the mean length of a row, so that both ways
+    have the same expectation: each token's loss times its weight.
     """
     carried = tokens.carry(tokens.take_rows(weights, np.isin(weights.ids, places.ids)), places)
     length_N = places.length_N
@@ -93,7 +93,7 @@ def factors(weights: TokenWeights, places: TokenWeights, fit_N: np.ndarray, *, d
 
 
 def soft_targets(soft: TokenTargets, places: TokenWeights) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ids and probabilities (T, J) for each row of `places`; BadInput where its tokens are not those of `soft`."""
+    """Ids and probabilities (T, J) for each row of `places`; BadInput if its tokens are not those of `soft`."""
     needs = "label.made: distribution needs a student with the learners' tokenizer"
     if soft.tokenizer != places.tokenizer:
         raise BadInput(f"{needs}; {places.tokenizer} given, the targets were made with {soft.tokenizer}")
@@ -102,13 +102,13 @@ def soft_targets(soft: TokenTargets, places: TokenWeights) -> list[tuple[np.ndar
     if len(other):
         first = other[0]
         why = f"{soft.ids[first]}: {places.length_N[first]}, not {soft.length_N[first]}; does train.max_tokens cut it?"
-        raise BadInput(f"{needs}; {len(other)} answers have other tokens than their targets ({why})")
+        raise BadInput(f"{needs}; {len(other)} answers differ in tokens from their targets ({why})")
     ends = np.cumsum(soft.length_N)[:-1]
     return list(zip(np.split(soft.token_TJ, ends), np.split(soft.prob_TJ, ends), strict=True))
 
 
 def text_lengths(encoded: Sequence[Encoded], target_NK: np.ndarray) -> np.ndarray:
-    """How many tokens each example's text has; of several candidates, the mean under their targets."""
+    """How many tokens each example's text has; for several candidates, the mean under their targets."""
     owners = [(np.concatenate([row.owner_P for row in example.rows]), example.count) for example in encoded]
     counts = [np.bincount(owner_P, minlength=count) for owner_P, count in owners]
     return np.array([count @ target_K[: len(count)] for count, target_K in zip(counts, target_NK, strict=True)])

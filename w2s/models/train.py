@@ -1,9 +1,9 @@
 """The training loop: a weighted loss over whole steps, in one process with plain torch or under DeepSpeed.
 
 A step's rows are one array of indices, the same for every process; each process and each micro-batch takes its part.
-The loss of a step is sum(weight * loss) / rows, rows counted over all micro-batches and processes, so how a step is cut
-up changes nothing but rounding. Random numbers of a step depend only on (seed, step), so a resumed fit is the
-uninterrupted one, bit for bit on a CPU.
+The loss of a step is sum(weight * loss) / rows, with rows counted over all micro-batches and processes, so dividing a
+step differently changes only rounding. A step's random numbers depend only on (seed, step), so a resumed fit equals an
+uninterrupted one, on a CPU bit for bit.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ from w2s.store.records import BadInput
 
 @dataclass
 class State:
-    """How far a fit is. `losses` are those of whole steps; `looks` are (step, held-out loss), `agreements` the shares
-    of held-out rows whose most probable candidate is the label's (None: there are no candidates)."""
+    """The progress of a fit. `losses` are of whole steps; `looks` are (step, held-out loss), `agreements` the shares
+    of held-out rows whose most probable candidate is the label's (None: no candidates)."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -43,8 +43,8 @@ class State:
 
 
 Look = Callable[[Callable], tuple[float, float | None]]  # call -> held-out loss, and agreement (as in State)
-# What a fit minimises: (call, rows, share of the fit that is done) -> one loss per row. `call` is the model, or the
-# engine around it, and the rows' batch must go through it.
+# What a fit minimises: (call, rows, share of the fit done) -> one loss per row. `call` is the model, or the engine
+# around it, and must be given the rows' batch.
 Objective = Callable[[Callable, np.ndarray, float], torch.Tensor]
 
 
@@ -110,10 +110,10 @@ def fit(
     look: Look | None = None,
     seed: int = 0,
 ) -> tuple[State, dict[str, torch.Tensor]]:
-    """Train `module` on the rows of `steps`; how it went, and (on rank 0) the trained parameters by name.
+    """Train `module` on the rows of `steps`; returns the State and, on rank 0, the trained parameters by name.
 
-    With `look` the parameters are those of its best look, else the last. Checkpoints go to `folder`/checkpoint, and a
-    fit that finds one there goes on from it. Raises BadInput when the loss is no longer a number.
+    With `look` they are the parameters of its best look, else the last. Checkpoints go to `folder`/checkpoint; a fit
+    that finds one there resumes from it. BadInput when the loss becomes nan or infinite.
     """
     world = world or World()
     cut = Cut(max(map(len, steps), default=1), world, runtime.micro_batch)
@@ -146,7 +146,7 @@ def fit(
 
 
 def run_step(trainer: Any, index_B, objective: Objective, weight_N, cut: Cut, share: float, lr: float) -> torch.Tensor:
-    """One optimizer step; this process' part of the step's loss."""
+    """Do one optimizer step; returns this process' part of the step's loss."""
     total = torch.zeros((), dtype=torch.float64)
     parts = cut.parts(index_B)
     for at, (index_M, counts_M) in enumerate(parts):
@@ -164,7 +164,7 @@ def run_step(trainer: Any, index_B, objective: Objective, weight_N, cut: Cut, sh
 
 
 def learning_rate(step: int, steps: int, train: Train) -> float:
-    """The share of `train.lr` that step number `step` (from 0) of `steps` uses."""
+    """The fraction of `train.lr` that step `step` (from 0) of `steps` uses."""
     warmup = int(train.warmup_share * steps)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -173,9 +173,9 @@ def learning_rate(step: int, steps: int, train: Train) -> float:
 
 
 def seed_step(seed: int, step: int, world: World) -> None:
-    """Random numbers are a function of the step, so that a resume needs no state of a generator."""
+    """Make random numbers a function of the step, so that resuming needs no generator state."""
     number = np.random.SeedSequence([seed, step, world.rank]).generate_state(1, np.uint64).item() >> 1
-    # Not torch.manual_seed, which writes down where it was called from: more time than a step of a tiny model.
+    # Not torch.manual_seed, which records its caller: that takes longer than a step of a tiny model.
     torch.default_generator.manual_seed(number)
     if world.device.type == "cuda":
         torch.cuda.manual_seed(number)
@@ -194,7 +194,7 @@ def settle(state: State, pending: list[torch.Tensor], world: World) -> None:
 
 
 def look_at(trainer: Any, look: Look, state: State, folder: Path, world: World) -> None:
-    """Note the held-out loss and the agreement in `state`; the weights of the best look are kept in `folder`."""
+    """Note held-out loss and agreement in `state`, and keep the weights of the best look in `folder`."""
     trainer.module.eval()
     with torch.no_grad():
         loss, agreement = look(trainer)
@@ -209,7 +209,7 @@ def look_at(trainer: Any, look: Look, state: State, folder: Path, world: World) 
 
 
 def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
-    """Write `folder`/checkpoint anew; the old one stays until the new one is whole."""
+    """Replace `folder`/checkpoint; the old one stays until the new one is complete."""
     partial, whole, old = (folder / name for name in ("checkpoint.partial", "checkpoint", "checkpoint.old"))
     if world.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -231,7 +231,7 @@ def checkpoint(trainer: Any, state: State, folder: Path, world: World) -> None:
 
 
 def resume(trainer: Any, folder: Path, world: World) -> State | None:
-    """Load the last whole checkpoint; None where there is none that this launch can read."""
+    """Load the last complete checkpoint; None if there is none that this launch can read."""
     paths = (folder / "checkpoint", folder / "checkpoint.old")
     whole = next((path for path in paths if (path / "state.json").exists()), None)
     if whole is None:
@@ -248,7 +248,7 @@ def resume(trainer: Any, folder: Path, world: World) -> State | None:
 
 
 def write_history(folder: Path, summary: dict[str, Any], state: State, seconds: float) -> None:
-    """train.json: a job's summary and how its fit went. What is only kept for a resume is removed."""
+    """Write train.json, a job's summary and the history of its fit, and remove what only resuming needs."""
     history = {**summary, **dataclasses.asdict(state), "seconds": seconds}
     (folder / "train.json").write_text(json.dumps(history))
     for name in ("checkpoint", "checkpoint.partial", "checkpoint.old"):
@@ -257,7 +257,7 @@ def write_history(folder: Path, summary: dict[str, Any], state: State, seconds: 
 
 
 def set_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Copy `weights` (by parameter name) into `module`; the names must all be there."""
+    """Copy `weights` (by parameter name) into `module`, which must have all the names."""
     parameters = dict(module.named_parameters())
     with torch.no_grad():
         for name, tensor in weights.items():
@@ -265,6 +265,6 @@ def set_weights(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> No
 
 
 def timer() -> Callable[[], float]:
-    """Seconds since this call."""
+    """A function that returns the seconds since this call."""
     start = time.monotonic()
     return lambda: round(time.monotonic() - start, 3)

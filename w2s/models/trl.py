@@ -1,7 +1,7 @@
-"""TRL's trainers around our models: the same tokens, optimizer and learning rate as anywhere else here.
+"""TRL's trainers around our models, with the tokens, optimizer and learning rate of all other training.
 
-DPO reads pairs; GRPO and RLOO read questions, let the student write, and ask a judge. The reference is the student as
-it was before. TRL (1.16) gets all it needs from here, and does nothing but `.train()`.
+DPO reads pairs; GRPO and RLOO read questions, let the student write, and call a judge. The reference is the student
+before this training. TRL (1.16) gets all it needs from here, and does nothing but `.train()`.
 
 Letters: B rows of a batch, T tokens.
 """
@@ -40,9 +40,9 @@ Judge = Callable[[int, list[str], list[str]], list[float]]
 
 
 def pair_tokens(loaded: Loaded, examples: Sequence[Example], best_N: Sequence[int]) -> list[Tokens]:
-    """Examples of two candidates in the same tokens that `score` scores; `best_N` (0 or 1) is the chosen one.
+    """Examples of two candidates in the tokens that `score` reads; `best_N` (0 or 1) is the chosen candidate.
 
-    TRL puts a candidate's last token into the model as well: a row at the limit has one token less than in `score`.
+    TRL also feeds a candidate's last token to the model, so a row at the limit has one token less than in `score`.
     """
     pairs, shorter = [], dataclasses.replace(loaded, max_tokens=loaded.max_tokens - 1)
     for encoded, best in zip(encode(shorter, examples), best_N, strict=True):
@@ -67,9 +67,9 @@ def make_trainer(
 ) -> Any:
     """TRL's trainer, ready for `.train()`, which trains what is trainable in `loaded`; `folder` is for its files.
 
-    `data`: pairs in tokens, or questions to write for as `writing` says (max_new_tokens, stop), whose texts `judge`
-    rewards. The reference is read anew from where `loaded` was read. Nothing is sent or fetched anywhere. BadInput
-    where the processes cannot share a batch evenly, or the questions give too few texts.
+    `data`: pairs in tokens, or questions to answer as `writing` says (max_new_tokens, stop), with texts rewarded by
+    `judge`. The reference is read from where `loaded` was read. Nothing is uploaded or downloaded. BadInput if the
+    processes cannot share a batch evenly, or the questions give too few texts.
     """
     steps = count_steps(objective, len(data), train)
     optimizer = make_optimizer([p for p in loaded.module.parameters() if p.requires_grad], train)
@@ -98,8 +98,8 @@ def make_trainer(
 
 
 def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any]], parts: dict[str, Any]) -> Any:
-    """TRL's trainer of the objective: `fields` of its config, `rows` of its dataset, `parts` as it takes them."""
-    # TRL reports its use to its makers; huggingface_hub, once imported, reads only the constant.
+    """TRL's trainer of the objective: `fields` of its config, `rows` of its dataset, `parts` as keyword arguments."""
+    # TRL reports usage to its makers; huggingface_hub, once imported, reads only the constant.
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     constants.HF_HUB_DISABLE_TELEMETRY = True
     import trl
@@ -115,7 +115,7 @@ def build(objective: Objective, fields: dict[str, Any], rows: list[dict[str, Any
 
 
 def make_collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
-    """Looks up the tokens of a row: TRL gets no texts, because it would tokenise them in its own way."""
+    """A collator that looks up a row's tokens: TRL gets no texts, because it would tokenise them its own way."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     plain = DataCollatorForPreference(pad_token_id=loaded.pad_id)
@@ -123,7 +123,7 @@ def make_collator(loaded: Loaded, data: Sequence[Tokens]) -> Callable[[list[dict
 
 
 def count_steps(objective: Objective, rows: int, train: Train) -> int:
-    """Steps of the fit; BadInput where TRL would find no whole batch."""
+    """Steps of the fit; BadInput if TRL would find no whole batch."""
     if rows * objective.generations < train.batch and objective.generations > 1:
         allowed = f"at most {rows * objective.generations} ({rows} questions, {objective.generations} texts each)"
         raise BadInput(f"train.batch: {train.batch} given; allowed: {allowed}")
@@ -131,7 +131,7 @@ def count_steps(objective: Objective, rows: int, train: Train) -> int:
 
 
 def arguments(train: Train, runtime: Runtime, world: World, folder: Path, seed: int, steps: int) -> dict[str, Any]:
-    """The fields that all three configs of TRL share."""
+    """The fields that TRL's three configs share."""
     share, odd = divmod(train.batch, world.size)
     if odd:
         raise BadInput(f"train.batch: {train.batch} given; allowed: a multiple of the {world.size} processes")
@@ -166,7 +166,7 @@ def arguments(train: Train, runtime: Runtime, world: World, folder: Path, seed: 
 
 
 def checkpointing() -> str:
-    """What the Trainer's arguments call it to compute activations again: the second name until transformers 5.24."""
+    """The Trainer's name for recomputing activations: the second one before transformers 5.24."""
     from transformers import TrainingArguments
 
     known = inspect.signature(TrainingArguments).parameters
@@ -174,16 +174,16 @@ def checkpointing() -> str:
 
 
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
-    """Each question's prompt in tokens, as `sample` has it, and how many tokens may follow any of them."""
+    """Each question's prompt in tokens, as for `sample`, and how many tokens may follow any of them."""
     prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
     loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
 
 
 def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop: Sequence[str]) -> None:
-    """Our tokens of prompts, and an end where a `stop` text ends; both by two private names of TRL's trainers.
+    """Use our tokens of prompts, and end texts after a `stop` text, by two private names of TRL's trainers.
 
-    TRL tokenises prompts with whatever its tokenizer adds to a text, and transformers' own stop strings fail on
+    TRL tokenises prompts with whatever the tokenizer adds to a text, and transformers' own stop strings fail on
     tokenizers of whole words.
     """
     trainer._tokenize_prompts = lambda ids: ([prompts[key] for key in ids], None, {})
@@ -209,10 +209,10 @@ def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop
 
 
 def count_positions(module: torch.nn.Module | None) -> None:
-    """Let `module` count positions from the first real token, as it does while it writes.
+    """Let `module` count positions from the first real token, as in generation.
 
     TRL pads prompts on the left and leaves positions to the model, which then counts the padding too (trl 1.16): with
-    learned positions the log-probabilities of short prompts would be those of another place.
+    learned positions, short prompts would get log-probabilities of wrong positions.
     """
     if module is None or "position_ids" not in inspect.signature(type(module).forward).parameters:
         return
@@ -227,10 +227,10 @@ def count_positions(module: torch.nn.Module | None) -> None:
 
 
 def fit(trainer: Any) -> tuple[list[dict[str, float | None]], int, dict[str, torch.Tensor]]:
-    """Train; (by step: "loss", "reward" or "margin", "kl"), tokens read, and on every process the trained parameters.
+    """Train; returns ("loss", "reward" or "margin", "kl" by step), tokens read, and on every process the parameters.
 
-    Margins are those of the pairs, times beta, in the mean over a step; kl is in nats per text, None where beta is 0.
-    BadInput where the loss is no number.
+    Margins are of the pairs, times beta, averaged over a step; kl is in nats per text, None if beta is 0.
+    BadInput if the loss becomes nan or infinite.
     """
     from transformers.trainer_callback import TrainerCallback
 
@@ -248,7 +248,7 @@ def fit(trainer: Any) -> tuple[list[dict[str, float | None]], int, dict[str, tor
         raise BadInput(f"train.lr: the loss is not a number from step {bad} on; a smaller learning rate may help")
     history = []
     for row in steps:
-        if "reward" in row:  # without a reference (beta 0) the divergence is not known
+        if "reward" in row:  # without a reference (beta 0) the divergence is unknown
             kl = row["kl"] * row["completions/mean_length"] if "kl" in row else None
             history.append({"loss": row["loss"], "reward": row["reward"], "kl": kl})
         else:

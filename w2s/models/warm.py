@@ -11,9 +11,9 @@ from w2s.store.records import BadInput
 def warm(folders: Sequence[str | Path], out: str | Path) -> None:
     """Write the mean of plain models' weights as a plain model into the folder `out` (Ramé et al., arXiv 2401.12187).
 
-    The mean of models is a model only where they share their start, a head included: let
-    each begin from one folder whose head has been trained a little. One model, or equal ones, come out bit for bit.
-    BadInput where they differ in kind, base, words, shapes or tokenizer.
+    The mean is a useful model only if all share their start, including the head: start each from one folder whose head
+    has been trained a little. One model, or several equal ones, come out bit for bit. BadInput if they differ in kind,
+    base, vocabulary, shapes or tokenizer.
     """
     if not folders:
         raise BadInput("models: none given; allowed: at least 1")
@@ -23,7 +23,7 @@ def warm(folders: Sequence[str | Path], out: str | Path) -> None:
         first = first or loaded
         for part, read in COMPARED.items():
             if read(loaded) != read(first):
-                raise BadInput(f"models: {folder} has another {part} than {folders[0]}; allowed: models of one start")
+                raise BadInput(f"models: {folder} differs in {part} from {folders[0]}; allowed: models of one start")
         for name, value in loaded.module.state_dict().items():
             if value.is_floating_point():
                 total[name] = total.get(name, 0) + value.double()

@@ -1,7 +1,7 @@
-"""How a prompt and its candidates are cut where they are longer than the model's window.
+"""How a prompt and its candidates are cut if they exceed the model's window.
 
-A prompt loses its beginning, but never the special tokens in front of it; a candidate loses its end. A prompt keeps
-half of the window, however long a candidate is.
+A prompt loses its beginning, but never its leading special tokens; a candidate loses its end. A prompt keeps half of
+the window, however long a candidate is.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from w2s.models.tokenizing import front
 def fit(
     prompt: list[int], candidates: Sequence[list[int]], window: int, lead: int = 0
 ) -> tuple[list[int], list[list[int]]]:
-    """The prompt and its candidates, so that it and any of them are at most `window` tokens."""
+    """The prompt and its candidates, cut so that the prompt and any candidate have at most `window` tokens."""
     kept = keep_end(prompt, window, max(map(len, candidates), default=0), lead)
     return kept, [tokens[: max(0, window - len(kept))] for tokens in candidates]
 
 
 def keep_end(prompt: list[int], window: int, more: int, lead: int = 0) -> list[int]:
-    """The prompt's first `lead` tokens and its end, so that `more` tokens fit behind it, or half of the window."""
+    """The prompt's first `lead` tokens and its end, leaving room for `more` tokens, at most half of the window."""
     room = max(window - more, window // 2, 1)
     if len(prompt) <= room:
         return prompt
@@ -34,7 +34,7 @@ def limit_tokens(config: Any, max_tokens: int) -> int:
 
 
 def lead_of(tokenizer: Any, prompts: Sequence[list[int]]) -> list[int]:
-    """How many special tokens each prompt begins with: BOS, what else its tokenizer puts there, a chat's first mark."""
+    """How many special tokens each prompt begins with: BOS, others of its tokenizer, a chat's first mark."""
     marks = {token for token, mark in tokenizer.added_tokens_decoder.items() if mark.special}
     special = (marks | set(tokenizer.all_special_ids) | set(front(tokenizer))) - {tokenizer.unk_token_id}
     return [sum(1 for _ in takewhile(special.__contains__, prompt)) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""The processes of a job, their parts of a step, and the optimizer that each of them has."""
+"""The processes of a job, their parts of a step, and each one's optimizer."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from w2s.config.fields import Train
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of its job."""
+    """This process among those of its job: its rank, their number, and its device."""
 
     rank: int = 0
     size: int = 1
@@ -32,7 +32,7 @@ class World:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a step of `rows` rows is shared out over processes and micro-batches of at most `most` rows (None: all)."""
+    """How a step of `rows` rows is divided over processes and micro-batches of at most `most` rows (None: all)."""
 
     rows: int
     world: World
@@ -51,8 +51,8 @@ class Cut:
         return math.ceil(self.per_process / self.micro_batch)
 
     def parts(self, index_B: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        """This process' micro-batches (rows, whether each counts). Where a step does not divide evenly, repeated rows
-        that do not count fill it up, so that every process makes the same calls."""
+        """This process' micro-batches (rows, whether each counts). If a step does not divide evenly, repeated rows that
+        do not count pad it, so that every process makes the same calls."""
         if self.world.size == self.micros == 1:
             return [(index_B, None)]
         size = self.world.size * self.micros * self.micro_batch
@@ -63,9 +63,9 @@ class Cut:
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.optim.Optimizer:
-    """AdamW, whose learning rate the training loop sets."""
+    """AdamW; the training loop sets its learning rate."""
     betas, decay = (0.9, train.beta2), train.weight_decay
-    # Fused: one call for all parameters, which for tiny models is most of the optimizer's time.
+    # Fused: one call for all parameters; for tiny models separate calls are most of the optimizer's time.
     return torch.optim.AdamW(parameters, lr=train.lr, betas=betas, weight_decay=decay, fused=True)
 
 

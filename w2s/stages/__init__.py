@@ -1,7 +1,7 @@
 """The work of each stage: `(here, inputs, tools, *, options) -> facts`.
 
-`here` is the stage's partial folder, `inputs` the folders of its parents by role, and every option is part of the
-stage's key. `tools` must not change a result. Tensors live in the workers; stages handle job folders and NumPy.
+`here` is the stage's unfinished folder, `inputs` are the folders of its parents by role, and every option is part of
+the stage's key. `tools` must not change results. Tensors live in the workers; stages handle job folders and NumPy.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Facts = dict[str, Any]
 
 
 def find_set(inputs: Inputs, on: str) -> Path:
-    """The file of a set's examples: in the parent of the set's name, else in `questions`."""
+    """The file of a set's examples: in the parent named after the set, else in `questions`."""
     return inputs[on if on in inputs else "questions"] / f"{on}.jsonl"
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What stages need and results must not depend on."""
+    """What stages need, but results must not depend on."""
 
     runtime: Runtime
     rows: Callable[[int], tuple[list[Example], list[Gold]]]
-    """seed -> all questions of the run's sources, and their gold."""
+    """seed -> all questions of the run's sources and their gold."""
     suite_rows: Callable[[str], tuple[list[Example], list[Gold]]]
-    """Name of a further suite -> its questions, and their gold."""
+    """Name of a further suite -> its questions and their gold."""
     run_job: Callable[[Path], Any]
     """Does the job in a folder (see jobs.do_job, jobs.Workers.run)."""
     recorded: Path | None = None
     """The folder of recorded labels, if the run has one."""
     preferences: Callable[[], DrawnPairs] | None = None
-    """-> the preference pairs that reward models are trained on, where they are trained on such pairs."""
+    """-> the preference pairs that reward models are trained on, if any."""

@@ -1,4 +1,4 @@
-"""Stages that combine opinions into one, and that make pseudo-labels of it."""
+"""Stages that combine opinions into one and turn it into pseudo-labels."""
 
 import dataclasses
 import json
@@ -27,10 +27,10 @@ NO_OPINION = "the committee abstained"
 
 
 def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alphas: dict, rounds: int) -> Facts:
-    """Who votes, with which alpha: the rounds up to the best committee on easy_holdout, never looking at a test.
+    """Who votes, with which alpha: the rounds up to the best committee on easy_holdout; no test set is used.
 
-    Writes committee.json: members (round, alpha, accuracy alone), the accuracy by number of rounds, how far the
-    learners err together, and the best single learner on easy_holdout.
+    Writes committee.json: members (round, alpha, own accuracy), the accuracy by number of rounds, how much the
+    learners' errors coincide, and the best single learner on easy_holdout.
     """
     records = read_rounds([inputs[f"round-{at}"] for at in range(rounds)])
     opinions = [read_arrays(inputs[f"round-{record.index}"] / "easy_holdout.npz", Predictions) for record in records]
@@ -47,12 +47,12 @@ def committee(here: Path, inputs: Inputs, tools: Tools, *, combiner: dict, alpha
 def write_voters(
     here: Path, rounds: Sequence[Round], used: int, ballots: Ballots, alphas: dict, accuracy_R: np.ndarray
 ) -> Facts:
-    """committee.json: the first `used` rounds vote. ballots: those of all rounds on easy_holdout."""
+    """Write committee.json: the first `used` rounds vote. ballots: of all rounds, on easy_holdout."""
     wrong_RN, boosted_R = ballots.wrong_RN, np.array([max(record.alpha, 0.0) for record in rounds[:used]])
     evidence = dataclasses.replace(ballots, answer_RN=ballots.answer_RN[:used], wrong_RN=wrong_RN[:used])
     alpha_R = pick(ALPHAS, alphas)(boosted_R, evidence)
     if not alpha_R.any():
-        alpha_R = np.ones(used)  # no round beat its reference: the first learner stands alone, and the report says so
+        alpha_R = np.ones(used)  # no round beat its reference: the first learner decides alone, and the report says so
     phi_RR = dependence.error_correlation(wrong_RN[:used])
     write_json(
         here / "committee.json",
@@ -76,7 +76,7 @@ def write_voters(
 def combined(
     here: Path, inputs: Inputs, tools: Tools, *, by: str, combiner: dict, sets: Sequence[str], best_alone: bool = False
 ) -> Facts:
-    """The committee's opinion (or, best_alone, its best learner's) on each set, and every member's vote."""
+    """The committee's opinion on each set (with best_alone its best learner's), and every member's vote."""
     voters = json.loads((inputs["committee"] / "committee.json").read_text())
     members = [voters["best_learner"]] if best_alone else list(range(voters["used"]))
     alpha_R = np.ones(1) if best_alone else np.array(voters["alphas"])
@@ -103,9 +103,9 @@ def pseudo_labels(
     shuffled: bool = False,
     accept: dict | None = None,
 ) -> Facts:
-    """The opinion on the transfer pool as training targets; `shuffled` deals them to other questions at random.
+    """The opinion on the transfer pool as training targets; `shuffled` assigns them to other questions at random.
 
-    `accept`: only labels whose rewards reach a bound (rewards.tilt.accept).
+    `accept`: keep only labels whose rewards reach a bound (rewards.tilt.accept).
     """
     opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     sources_N = np.array([row.source for row in read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)])
@@ -118,7 +118,7 @@ def pseudo_labels(
 
 
 class Selection(NamedTuple):
-    """Which labels are kept, and how they are sharpened: options of the stages that make labels of an opinion."""
+    """Which labels are kept, and how they are sharpened: options of the stages that label by an opinion."""
 
     select: dict
     accept: dict | None
@@ -129,9 +129,9 @@ class Selection(NamedTuple):
 def label_opinion(
     folder: Path, opinion: Predictions, sources_N: np.ndarray, usable_N: np.ndarray, unusable: str, how: Selection
 ) -> PseudoLabels:
-    """The opinion on the transfer pool as labels. folder: the opinion's, which may hold the votes and rewards as well.
+    """The opinion on the transfer pool as labels. folder: the opinion's, which may also hold votes and rewards.
 
-    Rows that are not in usable_N are dropped, for the reason `unusable`.
+    Rows not in usable_N are dropped, for the reason `unusable`.
     """
     probs_NK, mask_NK, path = opinion.probs_NK, opinion.mask_NK, folder / "transfer_votes.npz"
     votes_RNK = load_arrays(path)["votes_RNK"] if path.exists() else votes(probs_NK, mask_NK)[None]

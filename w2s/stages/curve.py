@@ -1,6 +1,6 @@
 """Stages of the over-optimisation curve: pairs of a policy's samples, the samples as candidates, and their gold.
 
-Letters: N questions, S samples of each, D different texts among them.
+Letters: N questions, S samples of each, D distinct texts among them.
 """
 
 import dataclasses
@@ -17,16 +17,16 @@ from w2s.store.records import BadInput, Example, example_id, read_rows, write_ar
 
 
 def first_questions(here: Path, inputs: Inputs, tools: Tools, *, on: str, split: str, count: int) -> Facts:
-    """The first `count` questions of a split, as ON.jsonl."""
+    """Write the first `count` questions of a split as ON.jsonl."""
     rows = read_rows(inputs["questions"] / f"{split}.jsonl", Example)[:count]
     return {"rows": write_rows(here / f"{on}.jsonl", rows)}
 
 
 def sample_pairs(here: Path, inputs: Inputs, tools: Tools, *, on: str, count: int, seed: int) -> Facts:
-    """`count` pairs of a right and a wrong sample, one per question, drawn at random: targets.jsonl and labels.npz.
+    """Draw `count` pairs of a right and a wrong sample, one per question: targets.jsonl and labels.npz.
 
-    A text that could not be judged, or is empty, is in no pair; a question without both kinds has none. Whether the
-    right text stands first or second is random.
+    A text that could not be judged or is empty is in no pair; a question without both kinds has none. Whether the
+    right text comes first or second is random.
     """
     written, gold = read_texts(inputs["texts"], on), read_gold(inputs["gold"])
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
@@ -54,9 +54,9 @@ def sample_pairs(here: Path, inputs: Inputs, tools: Tools, *, on: str, count: in
 
 
 def distinct(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """Each question's distinct texts as its choices (ON.jsonl), and each sample's place among them (place.npz).
+    """Write each question's distinct texts as its choices (ON.jsonl), and each sample's index in them (place.npz).
 
-    place_NS is -1 where a sample is empty: no reward model is asked about it.
+    place_NS is -1 for an empty sample, which no reward model scores.
     """
     written = read_texts(inputs["texts"], on)
     examples, places = [], []
@@ -72,7 +72,7 @@ def distinct(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
 
 
 def graded(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """gold.npz: ids and gold_ND, 1 right, 0 wrong, nan where a text could not be judged or there is none."""
+    """Write gold.npz: ids and gold_ND, 1 right, 0 wrong, nan where there is no text or it could not be judged."""
     gold, examples = read_gold(inputs["gold"]), read_rows(inputs[on] / f"{on}.jsonl", Example)
     rows = [(row, gold[row.id], text) for row in examples for text in row.choices]
     verdicts = iter(judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed))
@@ -85,10 +85,10 @@ def graded(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
 
 
 def graded_rollouts(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """The texts that the parent `optimised` wrote in training, graded: rollouts.npz, with the KL by step.
+    """Grade the texts that the parent `optimised` wrote in training: rollouts.npz, with the KL by step.
 
-    step_T; gold_T: 1 right, 0 wrong or empty, nan not judged; reward_T: what was learned from; kl_S: of the student
-    from its start, in nats per text, before each step.
+    step_T; gold_T: 1 right, 0 wrong or empty, nan not judged; reward_T: what the student learned from; kl_S: its
+    divergence from its start, in nats per text, before each step.
     """
     folder, gold = inputs["optimised"] / "fit-0", read_gold(inputs["gold"])
     by_id = {row.id: row for row in read_rows(inputs["questions"] / f"{on}.jsonl", Example)}

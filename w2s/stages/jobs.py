@@ -1,9 +1,9 @@
 """Jobs: a folder goes to a worker process, a completion marker comes back. No tensors here.
 
-`Workers` keeps warm processes (to import torch and DeepSpeed takes 5 to 10 seconds, and a run has scores of jobs)
-started by the `deepspeed` launcher, each in a session of its own: signals go to the whole group, because the launcher
-alone leaves its ranks behind. A job is done when its `done.json` exists; exit codes are not trusted, as a launcher
-whose inner process was killed exits 0.
+`Workers` keeps processes warm, because importing torch and DeepSpeed takes 5 to 10 seconds and a run has dozens of
+jobs. The `deepspeed` launcher starts each in its own session; signals go to the whole group, because the launcher alone
+leaves its ranks behind. A job is done when its `done.json` exists; exit codes are not trusted, because a launcher whose
+inner process was killed exits with 0.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ NOISE = ("[INFO]", "[WARNING]", "FutureWarning", "return func(*args")
 
 
 class JobFailed(RuntimeError):
-    """A job ended without its marker. The message has its worker's last lines and the command that runs it again."""
+    """A job ended without its marker. The message holds the worker's last lines and the command to run it again."""
 
 
 def do_job(folder: Path, tools: Tools, job: Job) -> dict[str, Any]:
-    """Do `job` in `folder` unless it is done; what its done.json says: rows, steps, tokens, seconds, ..."""
+    """Do `job` in `folder` unless it is done; returns its done.json: rows, steps, tokens, seconds, ..."""
     done = read_done(folder)
     if done is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def do_job(folder: Path, tools: Tools, job: Job) -> dict[str, Any]:
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
-    """What a finished job says of itself (seconds, rows, tokens, ...); None when it is not finished."""
+    """The done.json of a finished job (seconds, rows, tokens, ...); None if it is not finished."""
     try:
         done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -62,12 +62,12 @@ def read_done(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         done = None
     if not isinstance(done, dict):
-        raise BadInput(f"{folder / 'done.json'}: it is damaged; delete the folder {folder} and run again")
+        raise BadInput(f"{folder / 'done.json'}: damaged; delete the folder {folder} and run again")
     return done
 
 
 def count_accelerators() -> int:
-    """Accelerators that this process may use, found without torch."""
+    """The number of accelerators that this process may use, counted without torch."""
     if os.environ.get("DS_ACCELERATOR") == "cpu":
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -80,10 +80,10 @@ def count_cores() -> int:
 
 
 class Workers:
-    """Warm workers, `slots` at a time; a context manager, whose `run` may be called from any number of threads."""
+    """Warm workers, `slots` at a time; a context manager. `run` may be called from any number of threads."""
 
     def __init__(self, runtime: Runtime, *, title: Callable[[Path], str] = lambda folder: folder.name):
-        """title: a job's folder -> what the job is called where its progress is shown."""
+        """title: a job's folder -> the job's name in progress lines."""
         self.runtime, self.title = runtime, title
         gpus = count_accelerators()
         self.slots = runtime.slots or (1 if gpus else count_cores())
@@ -106,7 +106,7 @@ class Workers:
     def run(self, folder: Path) -> dict[str, Any]:
         """Run the job in `folder` unless it is done, wait for it, and return its `done.json`.
 
-        Raises BadInput with the worker's one line when the job cannot be done as it is written, else JobFailed.
+        BadInput with the worker's message if the job's input is at fault, else JobFailed.
         """
         folder = Path(folder).resolve()
         done = read_done(folder)
@@ -129,7 +129,7 @@ class Workers:
             self._free.put(slot)
 
     def _cores(self, slot: int) -> dict[str, str]:
-        """On a CPU each slot has cores of its own: a scheduler may otherwise keep two busy workers on one core."""
+        """On a CPU each slot has its own cores: the scheduler might otherwise keep two busy workers on one core."""
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         if count_accelerators() or not 1 < self.slots <= len(cores):
             return {}
@@ -145,7 +145,7 @@ class Workers:
 
 
 class Worker:
-    """One warm worker: its launcher and its ranks, in a session of their own."""
+    """One warm worker: its launcher and its ranks, in their own session."""
 
     def __init__(self, command: list[str], env: dict[str, str]):
         self._answers: queue.Queue[dict | None] = queue.Queue()
@@ -164,7 +164,7 @@ class Worker:
 
     def _watch(self) -> None:
         self._process.wait()
-        kill_group(self._process.pid)  # the processes that the launcher left behind, so that the pipe closes
+        kill_group(self._process.pid)  # end what the launcher left behind, so that the pipe closes
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -189,13 +189,13 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the worker and all processes it started. Finished work is on the disk, so nothing is lost."""
+        """End the worker and all processes it started. Finished work is on disk, so nothing is lost."""
         kill_group(self._process.pid)
         self._process.wait()
 
 
 def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
-    """One job in a launch of its own, as several machines need it; the answer is that of `Worker.run`."""
+    """Run one job in its own launch, as several machines need it; returns the answer of `Worker.run`."""
     process = start_process([launcher(), *one_shot(folder, runtime)], environment(runtime, 1))
     try:
         said = collections.deque((line.rstrip() for line in process.stdout), maxlen=LOG_LINES)
@@ -208,42 +208,42 @@ def launch(folder: Path, runtime: Runtime) -> dict[str, Any]:
 
 
 def start_process(command: list[str], env: dict[str, str], stdin: int | None = None) -> subprocess.Popen:
-    """A launcher in a session of its own, whose output is one stream of text."""
+    """Start a launcher in its own session, with its output as one text stream."""
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     return subprocess.Popen(command, env=env, stdin=stdin, start_new_session=True, **out)
 
 
 def finish(folder: Path, answer: dict[str, Any], runtime: Runtime) -> dict[str, Any]:
-    """done.json after a worker's answer; BadInput or JobFailed where the job is not done."""
+    """done.json after a worker's answer; BadInput or JobFailed if the job is not done."""
     done = read_done(folder)
     if done is not None and "failed" not in answer:
-        (folder / LOG).unlink(missing_ok=True)  # of an earlier attempt
+        (folder / LOG).unlink(missing_ok=True)  # from an earlier attempt
         tell_cuts(done)
         return done
     if answer.get("kind") == "BadInput":
         raise BadInput(answer["message"])
     said, how = answer.get("said", []), ending(answer.get("code"))
-    output = "It said nothing."
+    output = "It printed nothing."
     if said:
         (folder / LOG).write_text(hide("\n".join(said)) + "\n", encoding="utf-8", errors="backslashreplace")
         tail = [line for line in said if not any(noise in line for noise in NOISE)][-TAIL_LINES:]
-        output = "\n".join([f"All it said: {folder / LOG}. Its last lines:", *tail])
+        output = "\n".join([f"Its output: {folder / LOG}. The last lines:", *tail])
     raise JobFailed(f"the job {folder} failed{how}. {output}\nTo run it again: {rerun_line(folder, runtime)}")
 
 
 def ending(code: int | None) -> str:
-    """' (its launcher was ended by signal 9, SIGKILL, ...)': how a process ended that was not asked to."""
+    """' (its launcher was ended by signal 9, SIGKILL, ...)': how a process ended unexpectedly."""
     if code is None:
         return ""
     if code >= 0:
         return f" (its launcher ended with exit code {code} before the work was done)"
     name = next((f", {number.name}" for number in signal.Signals if number == -code), "")
-    why = ": another program did that, or the system when memory ran out" if -code == signal.SIGKILL else ""
+    why = ": by another program, or by the system when memory ran out" if -code == signal.SIGKILL else ""
     return f" (its launcher was ended by signal {-code}{name}{why})"
 
 
 def tell_cuts(done: dict[str, Any]) -> None:
-    """One line for each set that a model could not read whole."""
+    """Print a line for each set that a model could not read whole."""
     for name, cut in done.get("cut", {}).items():
         prompts = f"{cut['prompts']:,} of {cut['of']:,} prompts lost their beginning"
         answers = f", in {cut['answers']:,} an answer lost its end" if cut["answers"] else ""
@@ -251,7 +251,7 @@ def tell_cuts(done: dict[str, Any]) -> None:
 
 
 def one_shot(folder: Path, runtime: Runtime) -> list[str]:
-    """The launcher's arguments for one job in one launch."""
+    """The launcher's arguments for one job in its own launch."""
     where = ["--num_gpus", str(runtime.processes or max(1, count_accelerators()))]
     if runtime.hostfile:
         where = ["--hostfile", runtime.hostfile]
@@ -267,10 +267,10 @@ def rerun_line(folder: Path, runtime: Runtime) -> str:
 
 
 def environment(runtime: Runtime, slots: int) -> dict[str, str]:
-    """A worker's environment: threads are shared out, and DeepSpeed uses the CPU where there is no accelerator."""
+    """A worker's environment: threads are shared out, and DeepSpeed uses the CPU if there is no accelerator."""
     processes = runtime.processes or 1
     threads = runtime.threads or max(1, count_cores() // (slots * processes))
-    # Passive waiting: with a busy neighbour two spinning OpenMP threads collapse 3 to 30 times.
+    # Passive waiting: beside a busy process, two spinning OpenMP threads are 3 to 30 times slower.
     env = dict(os.environ) | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
     env |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not count_accelerators():
@@ -279,7 +279,7 @@ def environment(runtime: Runtime, slots: int) -> dict[str, str]:
 
 
 def launcher() -> str:
-    """DeepSpeed's launcher, of this Python's environment where it has one."""
+    """DeepSpeed's launcher, if possible from this Python's environment."""
     beside = Path(sys.executable).with_name("deepspeed")
     return str(beside) if beside.exists() else "deepspeed"
 

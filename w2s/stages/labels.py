@@ -1,4 +1,4 @@
-"""The stage that makes labels of written answers: the texts that were written, filtered, to train on."""
+"""The stage that turns written answers into labels: the texts to train on, filtered."""
 
 import dataclasses
 from pathlib import Path
@@ -48,10 +48,10 @@ def written_labels(
 ) -> Facts:
     """Labels of the transfer pool's questions without choices: labels.npz over the texts in targets.jsonl.
 
-    With a parent `opinion` the labels are its distribution over the sampled candidates. Else each question has the one
-    text of the parent `texts`, whose confidence is its probability, and (`label.made: distribution`) the committee's
-    next tokens in soft.npz. `shuffled` deals texts and targets to other questions at random. `accept`: only labels
-    whose rewards reach a bound (rewards.tilt.accept).
+    With a parent `opinion` the labels are its distribution over the sampled candidates. Otherwise each question has one
+    text, from the parent `texts`; its confidence is its probability. With `label.made: distribution`, soft.npz holds
+    the committee's next tokens. `shuffled` assigns texts and targets to other questions at random. `accept`: keep only
+    labels whose rewards reach a bound (rewards.tilt.accept).
     """
     if "opinion" in inputs:
         opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
@@ -82,14 +82,14 @@ def written_labels(
 
 
 def label_texts(inputs: Inputs, tools: Tools, select: dict) -> tuple[list[Example], PseudoLabels, TokenTargets | None]:
-    """The one text that a model or a committee wrote for each question; one that did not end is no label."""
+    """The text that a model or a committee wrote for each question; one that did not end is no label."""
     written = read_texts(inputs["texts"], TRANSFER)
     examples = [
         dataclasses.replace(row, choices=(written[row.id]["texts"][0],))
         for row in read_rows(inputs["questions"] / f"{TRANSFER}.jsonl", Example)
     ]
     ids = np.array([row.id for row in examples])
-    # The second place stands for all other texts. Nobody's label is there, so that a selector sees the first alone.
+    # The second place stands for all other texts; no label is there, so a selector considers only the first.
     probs_NK = np.zeros((len(ids), 2))
     probs_NK[:, 0] = np.exp([written[key]["logps"][0] for key in ids.tolist()])
     sources_N = np.array([row.source for row in examples])
@@ -114,7 +114,7 @@ def label_texts(inputs: Inputs, tools: Tools, select: dict) -> tuple[list[Exampl
 
 
 def agreement(examples: list[Example], inputs: Inputs, tools: Tools) -> np.ndarray:
-    """votes_RNK of the learners, each by its own text: 0 = it says the same as the label, 1 = something else."""
+    """votes_RNK of the learners, each by its own text: 0 = it equals the label, 1 = it differs."""
     members = members_texts(inputs, TRANSFER)
     rows = [(row, [row.choices[0], *(texts[row.id]["texts"][0] for texts in members)]) for row in examples]
     place_NM = np.array([merged.index for merged in merge_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)])
@@ -123,7 +123,7 @@ def agreement(examples: list[Example], inputs: Inputs, tools: Tools) -> np.ndarr
 
 
 def drop_failing(examples: list[Example], labels: PseudoLabels, tools: Tools) -> PseudoLabels:
-    """The labels, dropping those whose program fails an example in its question."""
+    """The labels without those whose program fails an example in its question."""
     rows = [(row, row.choices[at]) for row, at in zip(examples, labels.target_NK.argmax(1).tolist(), strict=True)]
     passed = pass_all(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
     failed_N = np.array([verdict is False for verdict in passed])

@@ -1,4 +1,4 @@
-"""Stages that fit a model or ask one, and the jobs that they and the boosting rounds need."""
+"""Stages that fit or query a model, and the jobs that they and the boosting rounds need."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ PRETRAINING = {
     "weak_writer": {"task": "answer", "lines": 20_000, "steps": 0},
     "strong_writer": {"task": "answer", "lines": 150_000, "steps": 1600, "batch": 32, "lr": 4e-3, "warmup_share": 0.03},
 }
-"""The embedded world's base models: how many lines of the corpus of which task (default: choice; answer and code share
-one) they are trained on, and for how many steps (0: random weights)."""
+"""The embedded world's base models: the task (default: choice; answer and code share a corpus) and number of lines of
+the corpus they are trained on, and the number of steps (0: random weights)."""
 
 
 def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: int, recipe: dict) -> Facts:
-    """A tiny base model of one embedded world, trained on that world's unlabelled corpus."""
+    """A tiny base model, trained on the unlabelled corpus of one embedded world."""
     from w2s.data.world import corpus
 
     if not (here / "done.json").exists():
@@ -72,9 +72,9 @@ def fit(
 def opinion(
     here: Path, inputs: Inputs, tools: Tools, *, by: str, sets: Sequence[str], learner: Learner | None = None
 ) -> Facts:
-    """A model's distribution over the candidates of each set; of several members, their mean.
+    """A model's distribution over the candidates of each set; for several members, their mean.
 
-    With `learner` its untrained base is asked.
+    With `learner`: that of its untrained base.
     """
     paths = {name: find_set(inputs, name) for name in sets}
     models = [Base(learner, base_folder(inputs, learner))] if learner else sorted(inputs["model"].glob("fit-*/model"))
@@ -89,9 +89,9 @@ def opinion(
 def fit_model(
     folder: Path, tools: Tools, job: Finetune, labels: PseudoLabels, weights: Weights | TokenWeights | None = None
 ) -> dict[str, Any]:
-    """Do the job in `folder` unless it is done; its summary: rows, steps, tokens, seconds.
+    """Do the job in `folder` unless it is done; returns its summary: rows, steps, tokens, seconds.
 
-    Labels and weights are written beside it. The examples of the job have the labels' candidates as choices.
+    Labels and weights are written beside it. The choices of the job's examples are the labels' candidates.
     """
     role = "tokens" if isinstance(weights, TokenWeights) else "order"
     if weights is not None:
@@ -112,9 +112,9 @@ def student_runtime(runtime: Runtime) -> Runtime:
 def ask_model(
     folder: Path, tools: Tools, model: Path | Base, sets: Mapping[str, Path], by: str, only: dict | None = None
 ) -> dict[str, Predictions]:
-    """Do the predict job in `folder` unless it is done; the opinion of a saved or untrained model on each named set.
+    """Do the predict job in `folder` unless it is done; returns a saved or untrained model's opinion on each set.
 
-    `only`: set -> the ids of the only examples to ask about.
+    `only`: set -> the ids to which its examples are limited.
     """
     examples = {name: str(file) for name, file in sets.items()}
     saved, base = (None, model) if isinstance(model, Base) else (str(model), None)
@@ -133,9 +133,9 @@ def rank(
     base: Base | None = None,
     ids: list[str] | None = None,
 ) -> list[TokenRanks]:
-    """Do the rank job in `folder` unless it is done; the ranks under the mixture of the first round, the first two, ...
+    """Do the rank job in `folder` unless it is done; returns ranks under the mixture of the first 1, 2, ... rounds.
 
-    `rounds` are the models of each; None stands for the untrained `base`. `ids`: the only rows of `targets` to rank.
+    `rounds` holds the models of each; None is the untrained `base`. `ids`: rank only these rows of `targets`.
     """
     models_by_round = [[None if model is None else str(model) for model in models] for models in rounds]
     only = None if ids is None else {"targets": ids}
@@ -145,23 +145,23 @@ def rank(
 
 
 def base_folder(inputs: Inputs, learner: Learner) -> str:
-    """Where the learner starts from: a pretrained builtin model, another stage's model, or what the config names."""
+    """Where the learner starts: a pretrained builtin model, another stage's model, or the config's path."""
     folders = [inputs["base"] / place for place in ("model", "fit-0/model")] if "base" in inputs else []
     return next((str(folder) for folder in folders if folder.exists()), learner.model.path)
 
 
 def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
-    """A local folder that learners start from; its content is part of their keys, the folder stays where it is."""
+    """A local folder that learners start from; its content is part of their keys, and it is not copied."""
     return {"content": content}
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:
-    """The training tokens and steps of several jobs together, by their summaries."""
+    """The total training tokens and steps of several jobs, from their summaries."""
     return {key: sum(summary.get(key, 0) for summary in facts) for key in ("tokens", "steps")}
 
 
 def mean_opinion(opinions: Sequence[Predictions]) -> Predictions:
-    """The mean of several models' distributions; a model that abstained has no say on that row."""
+    """The mean of several models' distributions, leaving out models that abstained on a row."""
     first = opinions[0]
     if len(opinions) == 1:
         return first

@@ -1,4 +1,4 @@
-"""Stages of a student's objective: pairs that committee and rewards agree on, and training that goes on from labels."""
+"""Stages of a student's objective: pairs that committee and rewards agree on, and training after the labels."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ ALIKE = "the texts of both are the same"
 def agreed_pairs(here: Path, inputs: Inputs, tools: Tools, *, aggregate: dict, standardised: str) -> Facts:
     """Pairs of the transfer pool on which the parents `opinion` and `scores` agree: targets.jsonl and labels.npz.
 
-    Chosen first, rejected second. The candidates stand in the parent `candidates`, else in `questions`. The facts count
+    Chosen first, rejected second. The candidates are in the parent `candidates`, else in `questions`. The facts count
     the questions without a pair by reason.
     """
     scored = read_scored(inputs["opinion"], inputs["scores"], TRANSFER, aggregate, standardised)
@@ -64,10 +64,10 @@ def optimise(
     standardised: bool = True,
     writing: dict | None = None,
 ) -> Facts:
-    """The parent `model`, trained on: with `pairs`, or to write what the parents judge-00, judge-01, ... reward.
+    """The parent `model` after further training, on `pairs` or on rewards by the parents judge-00, judge-01, ...
 
-    The latter needs the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean
-    0 and variance 1 over the candidates of the transfer pool.
+    Rewards need the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean 0
+    and variance 1 over the candidates of the transfer pool.
     """
     start, runtime = str(inputs["model"] / "fit-0" / "model"), student_runtime(tools.runtime)
     job = Objective(objective, learner, seed, start, runtime=runtime)
@@ -83,11 +83,11 @@ def optimise(
 
 
 def units(inputs: Inputs, standardised: bool) -> tuple[list[float] | None, list[float] | None]:
-    """Each member's mean and deviation over the candidates of the transfer pool; a constant member's unit is 1."""
+    """Each member's mean and standard deviation over the candidates of the transfer pool; 1 if it is constant."""
     if not standardised:
         return None, None
     scores_MNK = read_arrays(inputs["scores"] / f"{TRANSFER}.npz", Rewards).scores_MNK
     known_MP = [scores_NK[~np.isnan(scores_NK)] for scores_NK in scores_MNK]
     if not all(len(known_P) for known_P in known_MP):
-        raise BadInput("rewards: a reward model has judged no candidate of the transfer pool")
+        raise BadInput("rewards: a reward model has scored no candidate of the transfer pool")
     return [float(known_P.mean()) for known_P in known_MP], [float(known_P.std()) or 1.0 for known_P in known_MP]

@@ -29,9 +29,9 @@ from w2s.store.records import (
 def questions(
     here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int, content: str, limit: int | None = None
 ) -> Facts:
-    """Split the questions, without their gold. `content` is the hash of the rows that `tools.rows` gives.
+    """Split the questions, without their gold. `content` is the hash of the rows of `tools.rows`.
 
-    limit: keep only the first `limit` questions of each split by id, in the split's own order.
+    limit: keep only the first `limit` questions of each split by id, in the split's order.
     """
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
@@ -52,7 +52,7 @@ def questions(
 
 
 def gold(here: Path, inputs: Inputs, tools: Tools, *, splits: Sequence[str], seed: int, content: str) -> Facts:
-    """The gold of these splits, apart from everything else: only a stage with this parent can have seen it."""
+    """The gold of these splits, apart from all else: only a stage with this parent can see it."""
     ids = {row.id for name in splits for row in read_rows(inputs["questions"] / f"{name}.jsonl", Example)}
     return {"rows": write_rows(here / "gold.jsonl", [row for row in tools.rows(seed)[1] if row.id in ids])}
 
@@ -70,7 +70,7 @@ def suite_gold(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: 
 def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Facts:
     """Gold as targets: all the probability on the right candidate.
 
-    Where questions have no choices the right answer is the one candidate: it stands in targets.jsonl.
+    If questions have no choices, the right answer is the only candidate, in targets.jsonl.
     """
     examples = read_rows(inputs["questions"] / f"{split}.jsonl", Example)
     gold = read_gold(inputs["gold"])
@@ -85,16 +85,16 @@ def gold_targets(here: Path, inputs: Inputs, tools: Tools, *, split: str) -> Fac
 
 
 def gold_text(example: Example, gold: Gold) -> str:
-    """The text that should follow the question: the answer, or a program without the prompt it begins with."""
+    """The text that should follow the question: the answer, or a program without the prompt that begins it."""
     text = str(gold.answer)
     return text.removeprefix(example.prompt) if example.task == "code" else text
 
 
 def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
-    """The labels of recorded opinions that `w2s combine labels` made, for the questions of the transfer pool.
+    """Labels by `w2s combine labels` from recorded opinions, for the questions of the transfer pool.
 
-    Questions are matched by their prompt and choices, in any order; a question without a match has weight 0. `content`
-    is the hash of the folder's files.
+    Questions are matched by prompt and choices, in any order; one without a match has weight 0. `content` is the hash
+    of the folder's files.
     """
     labels = read_arrays(tools.recorded / "labels.npz", PseudoLabels)
     place = {key: at for at, key in enumerate(labels.ids.tolist())}
@@ -116,7 +116,7 @@ def recorded_targets(here: Path, inputs: Inputs, tools: Tools, *, content: str) 
 
 
 def words(row: Example) -> tuple[str, ...]:
-    """What identifies a question wherever it comes from: its prompt and the set of its choices."""
+    """What identifies a question whatever its source: its prompt and the set of its choices."""
     return (row.prompt.strip(), *sorted(row.choices))
 
 
@@ -130,7 +130,7 @@ def as_targets(examples: list[Example], answer: dict[str, int]) -> PseudoLabels:
 
 
 def read_in_order(path: Path, ids: np.ndarray) -> list[Example]:
-    """The examples of a file that have these ids, in the order of the ids."""
+    """The examples of a file with these ids, in the ids' order."""
     by_id = {row.id: row for row in read_rows(path, Example)}
     return [by_id[key] for key in ids.tolist()]
 

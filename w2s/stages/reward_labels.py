@@ -1,4 +1,4 @@
-"""Stages that give reward models their pairs, and that tilt a committee's opinion by their scores."""
+"""Stages that make reward models' pairs and tilt a committee's opinion by their scores."""
 
 import dataclasses
 import itertools
@@ -40,10 +40,10 @@ FIT, HOLDOUT, TRANSFER, TEST = "easy_fit", "easy_holdout", "transfer", "hard_tes
 def reward_pairs(
     here: Path, inputs: Inputs, tools: Tools, *, method: dict, content: str | None = None, near: float | None = None
 ) -> Facts:
-    """What reward models are trained on: targets.jsonl (two choices each) and labels.npz.
+    """The training data of reward models: targets.jsonl (two choices each) and labels.npz.
 
     Written questions have the parent `candidates`. `content` is the hash of a preference set's pairs; pairs whose
-    prompt is a question that the run labels or is judged on, or is `near` one (see data.duplicates), are left out.
+    prompt is, or is `near`, a question that the run labels or is judged on (see data.duplicates) are left out.
     """
     draw, where = pick(PAIRS, method, key="rewards.pairs"), inputs.get("candidates", inputs.get("questions"))
     if method["name"] == "preferences":
@@ -62,7 +62,7 @@ def reward_pairs(
 
 
 def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> DrawnPairs:
-    """The pairs about questions that the reward models are not asked about; the others are counted as `leaked`."""
+    """The pairs on questions that the reward models will not score; the others are counted as `leaked`."""
     judged = [row for on in (HOLDOUT, TRANSFER, TEST) for row in read_rows(questions / f"{on}.jsonl", Example)]
     kept = {row.id for row in remove_leaks(bare(pairs.examples), bare(judged), near=near)[0]}
     if not kept:
@@ -73,7 +73,7 @@ def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> Dra
 
 
 def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
-    """right_NK: 1 right, 0 wrong, nan where it could not be judged or there is no candidate."""
+    """right_NK: 1 right, 0 wrong, nan where there is no candidate or it could not be judged."""
     gold = read_gold(gold_folder)
     right_NK = np.full(candidate_mask(np.array([len(row.choices) for row in examples])).shape, np.nan)
     if examples[0].task == "choice":
@@ -89,9 +89,9 @@ def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -
 
 
 def with_gold(examples: list[Example], right_NK: np.ndarray, gold_folder: Path) -> tuple[list[Example], np.ndarray]:
-    """Written questions without a right candidate get the gold text as one more.
+    """Add the gold text to the candidates of written questions that have no right one.
 
-    Only these: if the gold text were always the better one, its style alone would tell it from what models write.
+    Only to these: if the gold text were always the better one, style alone would tell it from model-written texts.
     """
     if examples[0].task == "choice":
         return examples, right_NK
@@ -119,11 +119,11 @@ def tilted(
 ) -> Facts:
     """The committee's opinion on the transfer pool and the hard test, tilted by rewards.
 
-    Parents: `scores`, the opinions as transfer, hard_test and easy_holdout, and `gold` of easy questions; of written
-    ones also `candidates` of easy_holdout. The strength, where none is given, is the one under which easy_holdout's
-    right candidates are the most likely. Writes SET.npz, SET_votes.npz (the learners'), SET_rewards.npz (one row of
-    Rewards: the members' scores as one) and rewards.json, where agreement is the share of questions on which two
-    members have the same favourite.
+    Parents: `scores`, the opinions as transfer, hard_test and easy_holdout, and `gold` of easy questions; for written
+    answers also `candidates` of easy_holdout. If no strength is set, it is the one that makes easy_holdout's right
+    candidates most likely. Writes SET.npz, SET_votes.npz (the learners'), SET_rewards.npz (one row of Rewards: the
+    members' aggregated scores) and rewards.json, where agreement is the share of questions on which two members have
+    the same favourite.
     """
     names, folder = (HOLDOUT, TRANSFER, TEST), inputs["scores"]
     sets = {name: read_scored(inputs[name], folder, name, aggregate, standardised) for name in names}
@@ -164,9 +164,9 @@ class Scored:
     opinion: Predictions
     scores: Rewards
     even_MNK: np.ndarray
-    """The scores, standardised."""
+    """The standardised scores of each member."""
     rewards_NK: np.ndarray
-    """The members' standardised scores as one."""
+    """The members' standardised scores, aggregated."""
 
     @property
     def mask_NK(self) -> np.ndarray:
@@ -174,7 +174,7 @@ class Scored:
 
 
 def read_scored(opinions: Path, scores: Path, name: str, aggregate: dict, standardised: str) -> Scored:
-    """The set `name` in two folders, in the order of the committee's opinion."""
+    """The set `name` from two folders, in the order of the committee's opinion."""
     opinion = read_arrays(opinions / f"{name}.npz", Predictions)
     scores = align(read_arrays(scores / f"{name}.npz", Rewards), opinion.ids)
     even_MNK = scores.scores_MNK
@@ -196,9 +196,9 @@ def measure_holdout(holdout: Scored, opinion: Predictions, right_NK: np.ndarray)
 
 
 def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray) -> ChosenStrength:
-    """The strength that fits held-out questions best; those without a right candidate have no say.
+    """The strength that fits held-out questions best; those without a right candidate do not count.
 
-    Of several right candidates (programs) the committee's favourite counts. Without any such question it is 0.
+    Among several right candidates (programs) the committee's favourite counts. Without such questions it is 0.
     """
     rows = np.flatnonzero((right_NK == 1).any(1))
     if not len(rows):
@@ -208,7 +208,7 @@ def evidence(opinion: Predictions, rewards_NK: np.ndarray, right_NK: np.ndarray)
 
 
 def rewarded(opinion: Predictions, rewards_NK: np.ndarray, use: str, strength: float, by: str) -> Predictions:
-    """The opinion, tilted or (best_of_n) all on the highest reward; a row without any reward is unchanged."""
+    """The opinion, tilted or (best_of_n) all on the highest reward; a row without rewards is unchanged."""
     if use == "tilt":
         probs_NK = tilt(opinion.probs_NK, opinion.mask_NK, rewards_NK, strength=strength)
     else:
@@ -219,7 +219,7 @@ def rewarded(opinion: Predictions, rewards_NK: np.ndarray, use: str, strength: f
 
 
 def share_right(scores_NK: np.ndarray, mask_NK: np.ndarray, right_NK: np.ndarray) -> float:
-    """How often the highest score is a right candidate's; ties share, candidates without a score come last."""
+    """How often a right candidate has the highest score; ties share, candidates without a score come last."""
     best_NK = votes(np.where(np.isnan(scores_NK), -np.inf, scores_NK), mask_NK)
     return float((best_NK * (right_NK == 1)).sum(1).mean())
 

@@ -1,8 +1,8 @@
 """Stages of the reward study's data: pairs to learn from, held-out pairs, further sets of pairs, and a pool of recorded
-answers to choose among. What was preferred has stages of its own, so that no reward model has the preferences it is
-judged by as an ancestor.
+answers to choose among. Preferences have their own stages, so that no reward model descends from the preferences that
+judge it.
 
-The data is read when the story is told, since the rows are part of the keys; the stages write the rows.
+The data is read when stages are declared, since the rows are part of the keys; the stages write the rows.
 """
 
 import dataclasses
@@ -38,15 +38,15 @@ from w2s.store.records import (
 HELD_OUT, POOL = "held_out", "pool"
 ANSWERS = {"id": TEXT, "model": TEXT, "text": TEXT, "preference": NUMBER}
 PROMPTS = ("id", "prompt")
-FEWEST = 2  # ordinary answers that an instruction of the pool needs
+FEWEST = 2  # ordinary answers per instruction of the pool
 
 Answer = tuple[str, str, float]
 """Model, text, preference."""
 
 
 class Cut(NamedTuple):
-    """The pairs of one seed. removed: by judged set, how many pairs training lost because their instruction, or one
-    near it, is in the set."""
+    """The pairs of one seed. removed: by judged set, how many training pairs were removed because their instruction, or
+    one near it, is in the set."""
 
     fit: list[Example]
     held_out: list[Example]
@@ -54,10 +54,10 @@ class Cut(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Instructions with the answers of K models each: examples (their choices) and preference_NK, nan behind the last.
+    """Instructions with the answers of up to K models: examples (answers as choices) and preference_NK, nan as padding.
 
-    meta of an example: group, models (of its choices, in their order). counts: answers, empty, and instructions few
-    (with fewer than two ordinary answers).
+    meta of an example: group, models (of its choices, in order). counts: answers, empty ones, and "few": instructions
+    with fewer than two ordinary answers.
     """
 
     examples: list[Example]
@@ -82,12 +82,12 @@ def cut(
         kept = {row.id for row in remove_leaks(bare(apart), bare(judged), near=near)[0]}
         removed[name], fit = len(fit) - len(kept), [row for row in apart if row.id in kept]
     if not fit:
-        raise BadInput(f"rewards.pairs: all {len(drawn.examples)} pairs have instructions that a suite has too")
+        raise BadInput(f"rewards.pairs: all {len(drawn.examples)} pairs have instructions that are also in a suite")
     return Cut(fit, held, removed)
 
 
 def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float | None, seed: int) -> Pool:
-    """The pool's instructions that are not trained on, nor near one that is; `count` of them, drawn by the seed."""
+    """The pool's instructions that are neither trained on nor near one that is; `count` of them, drawn by the seed."""
     groups = {str(row.meta["group"]) for row in fit}
     apart = [row for row in pool.examples if row.meta["group"] not in groups]
     kept = {row.id for row in remove_leaks(bare(apart), bare(fit), near=near)[0]}
@@ -95,14 +95,14 @@ def untrained(pool: Pool, fit: Sequence[Example], count: int | None, near: float
     order = sorted(places, key=lambda at: hash_texts(str(seed), pool.examples[at].id))
     if len(order) < (count or 1):
         left = f"{len(order)} of {len(pool.examples)} are not trained on (a larger rewards.study.held_out leaves more)"
-        raise BadInput(f"rewards.study.pool.instructions: {count or 1} asked for; {left}")
+        raise BadInput(f"rewards.study.pool.instructions: {count or 1} given; {left}")
     chosen = np.array(order[:count])
     counts = {**pool.counts, "trained": len(pool.examples) - len(order)}
     return Pool([pool.examples[at] for at in chosen], pool.preference_NK[chosen], counts)
 
 
 def bare(rows: Sequence[Example]) -> list[Example]:
-    """The instructions alone: their answers say nothing about leaks."""
+    """The instructions alone: their answers do not matter for leaks."""
     return [dataclasses.replace(row, task="answer", choices=()) for row in rows]
 
 
@@ -110,7 +110,7 @@ def bare(rows: Sequence[Example]) -> list[Example]:
 
 
 def read_answers(settings: RewardPool, root: Path | None) -> Pool:
-    """All answers of the pool; BadInput where it cannot be read, or a probe is no model of it.
+    """All answers of the pool; BadInput if it cannot be read, or a probe is not one of its models.
 
     Left out and counted: empty answers, and instructions that fewer than two ordinary models answered.
     """
@@ -125,7 +125,7 @@ def read_answers(settings: RewardPool, root: Path | None) -> Pool:
     for where, row in read_table(answers):
         key, model, text, preference = (row[name] for name in ANSWERS)
         if key not in prompts:
-            raise BadInput(f"{where}: id: {key!r} is no question's id")
+            raise BadInput(f"{where}: id: {key!r} is not a question's id")
         if not model:
             raise BadInput(f"{where}: model: missing; allowed: a text")
         if preference is None or not 0 <= preference <= 1:
@@ -139,20 +139,20 @@ def read_answers(settings: RewardPool, root: Path | None) -> Pool:
     for probe in settings.probes:
         if probe not in models:
             known = f"{did_you_mean(probe, models)}; the pool has {len(models)} models"
-            raise BadInput(f"rewards.study.pool.probes: {probe!r} is no model of {place}{known}")
+            raise BadInput(f"rewards.study.pool.probes: {probe!r} is not a model in {place}{known}")
     return make_pool(prompts, texts, settings.probes, counts, place)
 
 
 def make_pool(
     prompts: dict[str, str], answers: dict[str, list[Answer]], probes: Sequence[str], counts: Counter, place: Path
 ) -> Pool:
-    """The pool of answers by question, without instructions that have too few."""
+    """The pool of answers by question, without instructions that have too few answers."""
     examples, preferences = [], []
     for key, rows in answers.items():
         rows = sorted(rows)
         if len({model for model, _, _ in rows}) < len(rows):
             twice = next(name for name, many in Counter(model for model, _, _ in rows).items() if many > 1)
-            raise BadInput(f"{place}: question {key}: model {twice!r} is there twice; allowed: once")
+            raise BadInput(f"{place}: question {key}: model {twice!r} appears twice; allowed: once")
         if sum(model not in probes for model, _, _ in rows) < FEWEST:
             counts["few"] += 1
             continue
@@ -169,7 +169,7 @@ def make_pool(
 
 
 def read_prompts(folder: Path) -> dict[str, str]:
-    """id -> instruction, of the questions.* in the folder."""
+    """id -> instruction, from questions.* in the folder."""
     paths = [folder / f"questions{suffix}" for suffix in SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -200,7 +200,7 @@ def plain(column: pa.Array) -> pa.Array:
 
 
 def pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: Cut, labels: PseudoLabels, content: str) -> Facts:
-    """targets.jsonl with labels.npz to fit on; held_out.jsonl without labels. `content` is the hash of all three."""
+    """Write targets.jsonl and labels.npz to fit on, and held_out.jsonl without labels. `content`: their hash."""
     fit_N = np.isin(labels.ids, [row.id for row in rows.fit])
     ids = np.array([row.id for row in rows.fit])
     write_rows(here / "targets.jsonl", rows.fit)
@@ -210,22 +210,22 @@ def pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: Cut, labels: Pseudo
 
 
 def judged_pairs(here: Path, inputs: Inputs, tools: Tools, *, rows: list[Example], name: str, content: str) -> Facts:
-    """NAME.jsonl: pairs of a further set, without their preferences."""
+    """Write NAME.jsonl: pairs of a further set, without their preferences."""
     return {"rows": write_rows(here / f"{name}.jsonl", rows)}
 
 
 def preferred(here: Path, inputs: Inputs, tools: Tools, *, gold: Sequence[Gold], name: str, content: str) -> Facts:
-    """gold.jsonl: which choice of each pair of the set `name` was preferred."""
+    """Write gold.jsonl: the preferred choice of each pair of the set `name`."""
     return {"rows": write_rows(here / "gold.jsonl", gold)}
 
 
 def pool(here: Path, inputs: Inputs, tools: Tools, *, rows: Pool, content: str) -> Facts:
-    """pool.jsonl: instructions with all answers as choices, without their preferences."""
+    """Write pool.jsonl: instructions with all answers as choices, without preferences."""
     return {"rows": write_rows(here / f"{POOL}.jsonl", rows.examples), **rows.counts}
 
 
 def pool_preferences(here: Path, inputs: Inputs, tools: Tools, *, rows: Pool, content: str) -> Facts:
-    """preference.npz: ids and preference_NK of the pool's answers."""
+    """Write preference.npz: ids and preference_NK of the pool's answers."""
     ids = np.array([row.id for row in rows.examples])
     np.savez(here / "preference.npz", ids=ids, preference_NK=rows.preference_NK)
     return {"rows": len(ids)}

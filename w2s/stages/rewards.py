@@ -1,7 +1,7 @@
 """Stages of reward models: ensembles, the mean of members' weights, and models' scores of candidates.
 
-A member that is a model of its own is a `models.fit` on pairs: cross-entropy over two candidates is Bradley and Terry's
-loss. A stage of pairs writes targets.jsonl (Examples with the candidates as choices) and labels.npz (PseudoLabels).
+A separate member is a `models.fit` on pairs: cross-entropy over two candidates is the Bradley-Terry loss. A stage of
+pairs writes targets.jsonl (Examples with the candidates as choices) and labels.npz (PseudoLabels).
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from w2s.workers.job import Average, Reward, Score
 
 
 def of_training(rewards: RewardModels) -> RewardModels:
-    """What training a shared ensemble depends on: how scores are used later must not change its key."""
+    """The settings that training a shared ensemble depends on: later use of its scores must not change its key."""
     plain = RewardModels()
-    if rewards.kind == "heads":  # these are of adapters
+    if rewards.kind == "heads":  # the others concern adapters
         rewards = dataclasses.replace(rewards, layers=plain.layers, rank=plain.rank, diversity=plain.diversity)
     later = ("pairs", "aggregate", "standardise", "head_steps", "curve", "study")
     rewards = dataclasses.replace(rewards, **{name: getattr(plain, name) for name in later})
@@ -37,19 +37,19 @@ def ensemble(here: Path, inputs: Inputs, tools: Tools, *, rewards: RewardModels,
 
 
 def averaged(here: Path, inputs: Inputs, tools: Tools) -> Facts:
-    """The mean of the parents' weights (WARM): parents model-00, model-01, ... that were trained from one start."""
+    """The mean of the weights (WARM) of the parents model-00, model-01, ..., which were trained from one start."""
     return {"models": do_job(here / "fit-0", tools, Average(list_models(inputs, "model-")))["models"]}
 
 
 def scores(here: Path, inputs: Inputs, tools: Tools, *, names: Sequence[str], sets: Sequence[str]) -> Facts:
-    """Each set's scores by the models of the parents model-00, model-01, ... (called `names`): SET.npz (Rewards).
+    """Each set's scores by the parents model-00, model-01, ... (named `names` in the result): SET.npz (Rewards).
 
-    A set is SET.jsonl in the parent of its name, else in `questions`.
+    A set is SET.jsonl in the parent named after it, else in `questions`.
     """
     examples = {name: str(find_set(inputs, name)) for name in sets}
     return do_job(here, tools, Score(list_models(inputs, "model-"), examples, list(names), tools.runtime))["rows"]
 
 
 def list_models(inputs: Inputs, prefix: str) -> list[str]:
-    """The model folders of the parents whose role begins with `prefix`, in the order of their roles."""
+    """The model folders of the parents whose roles begin with `prefix`, in the order of the roles."""
     return [str(path / "fit-0" / "model") for role, path in sorted(inputs.items()) if role.startswith(prefix)]

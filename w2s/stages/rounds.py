@@ -1,4 +1,4 @@
-"""One boosting round as a stage, and how hard questions are by rounds' learners."""
+"""One boosting round as a stage, and questions' difficulty by cross-fitted learners."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ from w2s.workers.job import Finetune
 
 @dataclass(frozen=True)
 class BoostingRound:
-    """One round over questions with choices, whose samples are rows; `stages.tokens` overrides what differs for written
+    """One round over questions with choices; the samples are rows. `stages.tokens` overrides what differs for written
     answers."""
 
     here: Path
@@ -46,7 +46,7 @@ class BoostingRound:
     boosting: Boosting
     seed: int
     combiner: dict | None = None
-    """Needed with patience."""
+    """Required with patience."""
 
     @property
     def name(self) -> str:
@@ -61,14 +61,14 @@ class BoostingRound:
         return self.boosting.booster["name"] == "bagging"
 
     def count_draws(self, weight_N: np.ndarray) -> np.ndarray:
-        """How often each row is in the round's bootstrap sample of as many rows."""
+        """How often each row is in the round's bootstrap sample, which has as many rows."""
         size = len(weight_N)
         return np.bincount(adaboost.bootstrap(weight_N, size, self.round_seed), minlength=size)
 
     def run(self) -> Facts:
-        """Fit on the weighted samples, judge rows not trained on, find an alpha and the next weights.
+        """Fit on the weighted samples, judge rows not trained on, and find an alpha and the next weights.
 
-        Writes round.json, weights.npz (for the next round), and what the round says of easy_fit (out of fold) and of
+        Writes round.json, weights.npz (for the next round), and the round's predictions on easy_fit (out of fold) and
         easy_holdout. If an earlier round stopped the boosting, round.json is null.
         """
         here, inputs = self.here, self.inputs
@@ -90,7 +90,7 @@ class BoostingRound:
         return {**asdict(record), **costs(facts)}
 
     def fit_and_ask(self, labels: PseudoLabels, weights: Any) -> tuple[list[Any], np.ndarray | None, list[dict]]:
-        """Fits the round's models as `boosting.errors` asks: what each says, judged_N, and each one's training facts.
+        """Fit the round's models as `boosting.errors` says; returns their predictions, judged_N and training facts.
 
         judged_N: the rows whose errors count; None: all.
         """
@@ -106,18 +106,18 @@ class BoostingRound:
             rows = np.arange(len(fold_N)) if fold is None else np.flatnonzero(fold_N != fold)
             chosen_weights = self.make_training_weights(weights, rows)
             facts.append(fit_model(folder, self.tools, job, take(labels, rows), chosen_weights))
-            # Cross-fitted, what the round says of a row is what the model says that did not train on it.
+            # With cross-fitting, a row's prediction is that of the model that did not train on it.
             ids = labels.ids[fold_N == fold].tolist() if errors == "cross_fit" else None
             parts.append(self.ask(at, folder / "model", ids))
         return parts, fold_N == held_out[0] if errors == "rotate" else None, facts
 
     @property
     def targets(self) -> Path:
-        """The file of examples that the labels are about."""
+        """The file of the labelled examples."""
         return self.inputs["questions"] / "easy_fit.jsonl"
 
     def read_weights(self, labels: PseudoLabels, path: Path | None) -> Weights:
-        """The weights that the round before wrote to `path`, in the order of the labels; None: uniform ones."""
+        """The weights that the previous round wrote to `path`, in the order of the labels; None: uniform ones."""
         if path is None:
             return Weights(labels.ids, np.full(len(labels.ids), 1 / len(labels.ids)))
         return align(read_arrays(path, Weights), labels.ids)
@@ -131,13 +131,13 @@ class BoostingRound:
         return dataclasses.replace(chosen, weight_N=weight_N / weight_N.sum())
 
     def ask(self, fold: int, model: Path, ids: list[str] | None) -> dict[str, Predictions]:
-        """What the model says of these rows of easy_fit (None: of all), and of easy_holdout."""
+        """The model's predictions on these rows of easy_fit (None: all), and on easy_holdout."""
         sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
         only = None if ids is None else {"easy_fit": ids}
         return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only)
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
-        """What the round says of easy_fit, in the order of the labels, and of easy_holdout."""
+        """The round's predictions on easy_fit, in the order of the labels, and on easy_holdout."""
         opinion = align(concatenate([part["easy_fit"] for part in parts]), labels.ids)
         return opinion, mean_opinion([part["easy_holdout"] for part in parts])
 
@@ -161,7 +161,7 @@ class BoostingRound:
         return record, Weights(labels.ids, weight_N)
 
     def watch(self, record: Round, earlier: Sequence[Round], holdout: Predictions) -> Round:
-        """The record, with a reason to stop if patience finds that the committee no longer improves on easy_holdout."""
+        """The record, with a reason to stop if the committee has not improved on easy_holdout for `patience` rounds."""
         inputs, patience = self.inputs, self.boosting.patience
         if patience is None or record.stop:
             return record
@@ -177,7 +177,7 @@ def read_round(folder: Path) -> Round | None:
 
 
 def read_rounds(folders: Sequence[Path]) -> list[Round]:
-    """The records of the rounds that took place."""
+    """The records of the rounds that ran."""
     return [record for folder in folders if (record := read_round(folder)) is not None]
 
 
@@ -192,7 +192,7 @@ def boosting_round(
     combiner: dict | None,
     seed: int,
 ) -> Facts:
-    """One round over questions with choices; `combiner` is needed if boosting has patience."""
+    """One round over questions with choices; `combiner` is required if boosting has patience."""
     return BoostingRound(here, inputs, tools, index, learner, boosting, seed, combiner).run()
 
 
@@ -208,14 +208,14 @@ def accuracy_by_rounds(
 
 
 def stack(opinions: Sequence[Predictions]) -> tuple[Predictions, np.ndarray, np.ndarray]:
-    """The first opinion, and probs_RNK and abstained_RN of all in its order."""
+    """The first opinion, and probs_RNK and abstained_RN of all, in its order."""
     first = opinions[0]
     aligned = [align(opinion, first.ids) for opinion in opinions]
     return first, np.array([row.probs_NK for row in aligned]), np.array([row.abstained_N for row in aligned])
 
 
 def find_answers(opinion: Predictions, gold_folder: Path) -> np.ndarray:
-    """gold_N: the right positions of the opinion's rows."""
+    """gold_N: the position of the right choice in each of the opinion's rows."""
     gold = read_gold(gold_folder)
     return np.array([gold[key].answer for key in opinion.ids.tolist()])
 
@@ -223,9 +223,9 @@ def find_answers(opinion: Predictions, gold_folder: Path) -> np.ndarray:
 def cross_fitted(
     here: Path, inputs: Inputs, tools: Tools, *, learner: Learner, folds: int, seed: int, content: str
 ) -> Facts:
-    """How a learner that never trained on a question judges it, for every question of the run: pool.npz.
+    """For every question of the run, the opinion of a learner that was not trained on it: pool.npz.
 
-    This difficulty sees the gold of every question, the transfer pool's included; the report of such a run says so.
+    This difficulty uses the gold of every question, including the transfer pool's; the run's report says so.
     """
     examples, gold = tools.rows(seed)
     examples = list({example.id: example for example in examples}.values())

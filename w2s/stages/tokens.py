@@ -1,4 +1,4 @@
-"""Stages of boosting over written answers: how a base ranks their tokens, one round, and who writes together."""
+"""Stages of boosting over written answers: a base's ranks of their tokens, one round, and the committee of writers."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Fac
 
 @dataclass(frozen=True)
 class Answers(BoostingRound):
-    """One round over written answers: their tokens, or the answers as wholes, are the samples."""
+    """One round over written answers; the samples are tokens or whole answers."""
 
     mixture: str = "linear"
     """How the models of the round are mixed."""
@@ -116,11 +116,10 @@ def token_round(
 
 
 def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: str, rounds: int) -> Facts:
-    """Who writes together, with which alpha: the rounds up to the best committee on easy_holdout. See committee.json.
+    """The committee's writers and alphas: the rounds up to the best committee on easy_holdout. Writes committee.json.
 
-    An answer is right if each of its tokens is the most probable one after the right ones before it: then greedy
-    decoding writes it. Learners with different tokenizers cannot be mixed: all rounds stay, and vote over whole
-    answers.
+    An answer is right if each token is the most probable one given the right tokens before it: then greedy decoding
+    writes it. Learners with different tokenizers cannot be mixed: all rounds stay, and vote over whole answers.
     """
     records = read_rounds([inputs[f"round-{at}"] for at in range(rounds)])
     alone = [read_arrays(inputs[f"round-{record.index}"] / "easy_holdout.npz", TokenRanks) for record in records]
@@ -139,5 +138,5 @@ def writers(here: Path, inputs: Inputs, tools: Tools, *, alphas: dict, mixture: 
 
 
 def wrong_answers(ranks: TokenRanks) -> np.ndarray:
-    """wrong_N, 0 to 1: how wrong each row's answer is as a whole."""
+    """wrong_N, 0 to 1: how wrong each row's whole answer is."""
     return tokens.answer_wrong(tokens.wrongness(ranks.above_T, ranks.tied_T), ranks.length_N)

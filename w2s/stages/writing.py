@@ -1,4 +1,4 @@
-"""Stages that let models write answers, alone or together, and judge what they wrote."""
+"""Stages in which models write answers, alone or together, and in which these are judged."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ STOPS = {
     "program": ("\nif __name__", "\nprint(", "\nassert ", "\nQuestion:"),
     "answer": ("\nQuestion:",),
 }
-"""Texts after which something else than the answer begins: a function whose head is in the prompt (code), a whole
-program with imports and further functions (code whose prompt has no head), or a short answer."""
+"""Texts that mark the end of an answer: a function whose head is in the prompt (code), a whole program with imports
+and further functions (code whose prompt has no head), or a short answer."""
 
 
 def texts(
@@ -46,9 +46,9 @@ def texts(
     temperature: float = 0.0,
     top: int = 0,
 ) -> Facts:
-    """What a model writes for the set `on`; with a committee as parent its learners write together, token by token.
+    """A model's texts for the set `on`; with a committee as parent, its learners write together, token by token.
 
-    Writes SET_texts.jsonl ({"id", "texts", "logps", "ended"} a line). `writing` has max_new_tokens, stop, mixture and
+    Writes SET_texts.jsonl (lines {"id", "texts", "logps", "ended"}). `writing` has max_new_tokens, stop, mixture and
     mix (see config.Writing). `best_alone`: only the committee's best learner; `untrained`: the base of `learner`;
     `one_base`: all models were trained from this base. `top` > 0: also soft.npz, the probabilities of the `top` most
     probable next tokens.
@@ -62,20 +62,20 @@ def texts(
     job = Sample(models, alphas, str(examples), most, samples, temperature, stop, seed, top)
     job = dataclasses.replace(job, mixture=writing["mixture"], mix=writing["mix"], base=base, one_base=one_base)
     done = do_job(here, tools, dataclasses.replace(job, runtime=tools.runtime))
-    if (here / "samples.jsonl").exists():  # else a killed stage had come so far
+    if (here / "samples.jsonl").exists():  # else a killed stage has already moved it
         (here / "samples.jsonl").rename(here / f"{on}_texts.jsonl")
     return {key: done[key] for key in ("rows", "unfinished", "untargeted") if key in done}
 
 
 def kind_of(examples: Sequence[Example]) -> str:
-    """The key of the STOPS that end the answers to these questions."""
+    """The key in STOPS for the answers to these questions."""
     if examples[0].task == "code" and not all(f"def {find_entry(row)}" in row.prompt for row in examples):
         return "program"
     return examples[0].task
 
 
 def find_writers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:
-    """Who writes: folders of models and the alpha of each. A round's models (one for each fold) share its alpha."""
+    """Model folders and the alpha of each. A round's models (one per fold) share its alpha."""
     if "committee" not in inputs:
         models = sorted(inputs["model"].glob("fit-*/model"))
         return [str(model) for model in models], [1.0] * len(models)
@@ -90,7 +90,7 @@ def find_writers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[floa
 
 
 def judged(here: Path, inputs: Inputs, tools: Tools, *, by: str, on: str) -> Facts:
-    """Judge what was written for the set `on`: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
+    """Judge the texts for the set `on`: programs in the sandbox, answers as text. Writes outcomes.jsonl."""
     if not (inputs["texts"] / f"{on}_texts.jsonl").exists():
         return {"skipped": "nothing was written"}
     written, gold = read_texts(inputs["texts"], on), read_gold(inputs["gold"])
@@ -116,15 +116,15 @@ def read_texts(folder: Path, on: str) -> dict[str, dict]:
 
 
 def members_texts(inputs: Inputs, on: str) -> list[dict[str, dict]]:
-    """What each learner wrote; rounds after the one that stopped the boosting wrote nothing."""
+    """Each learner's texts; rounds after the one that stopped the boosting have none."""
     folders = [path for role, path in sorted(inputs.items()) if role.startswith("texts-")]
     return [read_texts(path, on) for path in folders if (path / f"{on}_texts.jsonl").exists()]
 
 
 def candidates(here: Path, inputs: Inputs, tools: Tools, *, on: str) -> Facts:
-    """The different answers that the learners sampled for each question of the set `on`, as its choices.
+    """The distinct answers that the learners sampled for each question of the set `on`, as its choices.
 
-    Answers that are equal are one candidate, and so are programs that behave alike. Writes SET.jsonl.
+    Equal answers, and programs with equal behaviour, are one candidate. Writes SET.jsonl.
     """
     examples = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
     members = members_texts(inputs, on)

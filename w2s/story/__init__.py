@@ -1,1 +1,1 @@
-"""The order of events: which stages a run consists of, and running them."""
+"""The order of events: which stages make up a run, and how they are run."""

@@ -1,4 +1,4 @@
-"""What a config may not ask for: methods, options and models, checked before anything runs."""
+"""Checks of a config's methods, options and models, before anything runs."""
 
 import functools
 import math
@@ -22,13 +22,13 @@ from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
 VOCABULARY_LINES = 20_000
-"""So many lines of a corpus contain all of its words."""
+"""This many lines of a corpus contain all of its words."""
 
 
 def check_methods(config: Config) -> None:
-    """Every method name and option in the config, before anything runs; all problems at once.
+    """Check every method name and option in the config; BadInput lists all problems at once.
 
-    Ranges are the methods' own to know, so those that are cheap to call are called once, on two made-up rows.
+    Only the methods know their ranges, so those that are cheap to call are called once, on two made-up rows.
     """
     specs = list(method_specs(config))
     if config.label.reward.accept is not None:
@@ -47,7 +47,7 @@ def check_methods(config: Config) -> None:
     for key, learner in all_learners(config).items():
         problems += unknown_model(f"{key}.model", learner.model)
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
-            problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks the other choices of its question")
+            problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
     if problems:
         raise BadInput("\n".join(problems))
 
@@ -57,7 +57,7 @@ def method_specs(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
     for leaf in leaves(config):
         if leaf.table is None or leaf.value is None or leaf.key.startswith("rewards.study."):
             continue
-        if leaf.value == getattr(leaf.section(), leaf.name):  # a good default, and some tables import for seconds
+        if leaf.value == getattr(leaf.section(), leaf.name):  # defaults are valid, and some tables import slowly
             continue
         if isinstance(leaf.value, list):
             yield from ((leaf.table, spec, f"{leaf.key}.{at}") for at, spec in enumerate(leaf.value))
@@ -66,7 +66,7 @@ def method_specs(config: Config) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def check_written(config: Config) -> None:
-    """What questions without choices rule out; all problems at once."""
+    """Check what questions without choices rule out; BadInput lists all problems at once."""
     learners = {f"learners.{at}": learner for at, learner in enumerate(config.learners)} | {"student": config.student}
     problems = [
         f"{key}.model.kind: {learner.model.kind!r} given; allowed for questions without choices: lm"
@@ -74,7 +74,7 @@ def check_written(config: Config) -> None:
         if learner.model.kind != "lm"
     ]
     for at, prompt in enumerate(learner.model.prompt for learner in config.learners):
-        if config.label.made != "winner" and prompt != config.learners[0].model.prompt:  # they write together
+        if config.label.made != "winner" and prompt != config.learners[0].model.prompt:  # they mix token by token
             allowed = "that of learners.0, or label.made: winner"
             problems.append(f"learners.{at}.model.prompt: {prompt} given; allowed: {allowed}")
     if config.boosting.patience is not None:
@@ -98,7 +98,7 @@ def check_written(config: Config) -> None:
 
 
 def with_key(key: str, trial: Callable, method: Callable) -> None:
-    """Run the trial; where it refuses an option, the message begins with the config's key."""
+    """Run the trial; if it refuses an option, the message begins with the config's key."""
     try:
         trial(method)
     except BadInput as error:
@@ -121,7 +121,7 @@ ACCEPT = {"accept": accept}
 
 
 def try_pairs(method: functools.partial) -> None:
-    """Try the options of a method of PAIRS; of preferences only those of the source, as the rest would read files."""
+    """Try the options of a method of PAIRS; for preferences only the source's, as the rest would read files."""
     if method.func is PAIRS["preferences"]:
         pick(PREFERENCES, method.keywords["source"], key="source")
     else:
@@ -164,7 +164,7 @@ def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
 
 
 def builtin_recipe(name: str, limit: int | None = None) -> dict[str, Any]:
-    """How builtin:`name` is pretrained; with a `limit` for a few steps, as every training of a smoke run."""
+    """How builtin:`name` is pretrained; with a `limit`, for a few steps, like all training in a smoke run."""
     recipe = PRETRAINING[name]
     if not limit:
         return recipe

@@ -1,4 +1,4 @@
-"""Questions with choices: rounds weigh questions, and an opinion is a distribution over the choices of each.
+"""Questions with choices: rounds weight questions, and an opinion is a distribution over each question's choices.
 
 `story.written` has the same functions for written answers.
 """
@@ -13,11 +13,11 @@ from w2s.store.artifacts import Stage
 from w2s.story.models import ask_about, ask_suites, find_base, tell_labels, untrain, write_suites
 from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
-OWN = ""  # the run's own sets, beside its further suites
+OWN = ""  # the run's own sets, as opposed to further suites
 
 
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers:
-    """The opinion of a model on splits and suites with choices; for other suites a language model writes."""
+    """A model's opinion on splits and on suites with choices; for other suites a language model writes."""
     opinions = ask_sets(teller, sets, speaker, splits)
     if speaker.learner.model.kind == "lm":
         learner = untrain(speaker.learner) if speaker.model is None else speaker.learner
@@ -27,7 +27,7 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
 
 
 def ask_sets(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...], *, alone: bool = True) -> Stages:
-    """Set -> a model's opinion: under OWN that on the splits, and that on each suite. alone: it is in no committee."""
+    """Set -> a model's opinion: on the splits under OWN, and on each suite. alone: it is in no committee."""
     kinds = ("opinion", "opinion") if alone else ("member_opinion", "member_suite")
     origin = find_origin(teller, speaker)
     parents = {"questions": sets.questions, **origin}
@@ -43,7 +43,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     """The rounds, each with the rounds before it as parents, and every learner's opinions."""
     config = teller.config
     combiner = config.label.combiner if boosting.patience else None
-    # More rounds must not change the ones that are there, nor must what weighs tokens.
+    # More rounds must not change earlier ones, nor must settings for tokens.
     recipe = dataclasses.replace(boosting, rounds=1, tokens=Tokens())
     fitted: dict[str, Stage] = {}
     for index in range(boosting.rounds):
@@ -65,7 +65,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
 
 
 def ask_untrained(teller: Teller, sets: Sets, boosting: Boosting, learner: Learner) -> Stages:
-    """The opinion of the untrained base on easy_fit, where the booster measures rounds against it."""
+    """The untrained base's opinion on easy_fit, if the booster measures rounds against it."""
     booster = boosting.booster
     if booster["name"] != "ensemw2s" or booster.get("reference", "untrained") != "untrained":
         return {}
@@ -75,7 +75,7 @@ def ask_untrained(teller: Teller, sets: Sets, boosting: Boosting, learner: Learn
 
 
 def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, alone: bool = False) -> Committee:
-    """Many learners' opinions as one, or the best one's `alone`: on the run's own sets, and on every suite."""
+    """The learners' opinions as one, or with `alone` the best learner's: on the run's own sets and on every suite."""
     parents = {"gold": sets.gold["easy"], **learners.rounds}
     options = {"combiner": teller.config.label.combiner, "alphas": alphas, "rounds": len(learners.rounds)}
     tags = {"kind": "committee", "model": name}
@@ -89,19 +89,19 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
 
 
 def vote(teller: Teller, name: str, voters: Stage, opinions: list[Stage], title: str, options: dict[str, Any]) -> Stage:
-    """The opinions of a committee's learners as one. options: the sets, and whether the best learner decides alone."""
+    """A committee's opinion from its learners'. options: the sets, and whether the best learner decides alone."""
     parents = {"committee": voters} | {f"opinion-{at}": opinion for at, opinion in enumerate(opinions)}
     options = {"by": name, "combiner": teller.config.label.combiner, **options}
     return teller.tell(committees.combined, title, parents, options, {"kind": "opinion", "model": name})
 
 
 def find_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stages:
-    """The candidates of a question are its choices."""
+    """No stages: a question's candidates are its choices."""
     return {"questions": sets.questions}
 
 
 def find_opinion(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stage:
-    """The committee's opinion on transfer, hard_test, or easy_holdout, which its rounds were asked about."""
+    """The committee's opinion on transfer, hard_test or easy_holdout; its rounds already predicted the last."""
     if on != HOLDOUT:
         return committee.answers.stages["opinion"]
     name, opinions = committee.name, list(committee.learners.rounds.values())
@@ -109,12 +109,12 @@ def find_opinion(teller: Teller, sets: Sets, committee: Committee, on: str) -> S
 
 
 def take_opinion(teller: Teller, sets: Sets, committee: Committee, by: str, opinion: Stage) -> Answers:
-    """An opinion on the transfer pool and the hard test is all that is needed."""
+    """The opinion's answers; it already covers the transfer pool and the hard test."""
     return Answers(by, {"opinion": opinion})
 
 
 def label(teller: Teller, sets: Sets, answers: Answers, *, shuffled: bool = False) -> Stage:
-    """Pseudo-labels for the transfer pool, made of an opinion."""
+    """Pseudo-labels for the transfer pool from an opinion."""
     config = teller.config.label
     options = {"select": config.select, "soft": config.soft, "temperature": config.temperature}
     options |= {"accept": answers.accept} if answers.accept else {}

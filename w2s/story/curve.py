@@ -1,7 +1,7 @@
 """THE STORY of the over-optimisation curve: what reward models choose among a policy's samples, judged by gold.
 
-`chain` is the story of one seed. The reward models learn from the policy's own samples on easy questions, and then
-score its samples on hard ones, whose gold only the grading sees.
+`chain` is the story of one seed. The reward models learn from the policy's samples on easy questions, then score its
+samples on hard ones; only the grading sees the gold of these.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ CURVE = "curve"
 """The set that the curve is measured on: the first questions of hard_test."""
 RL = ("grpo", "rloo")
 MEMBER = "member"
-"""One reward model, among the ways of making a reward of several."""
+"""A single reward model, as one of the ways to make a reward."""
 
 
 def tell_curve(config: Config, tools: Tools, declare: Callable[..., Stage]) -> None:
@@ -43,12 +43,12 @@ def chain(teller: Teller) -> None:
         raise BadInput("data.sources: questions with choices given; `rewards curve` needs written answers or code")
     check_written(config)
 
-    # 1. The policy, fitted on the easy gold; its samples on easy questions that it has not seen make pairs.
+    # 1. The policy, fitted on the easy gold; its samples on easy questions not trained on make pairs.
     sets = split_questions(teller)
     policy = fit_policy(teller, sets, label_by_gold(teller, sets, FIT))
     pairs = draw_pairs(teller, sets, sample(teller, sets, policy, HOLDOUT))
 
-    # 2. Reward models of every kind learn from these pairs; kinds of one base have the first.
+    # 2. Reward models of every kind learn from these pairs; kinds with one base use the first.
     ensembles = {}
     for kind in ("separate", "heads", "warm"):
         bases = config.rewards.models if kind == "separate" else config.rewards.models[:1]
@@ -61,7 +61,7 @@ def chain(teller: Teller) -> None:
     parents = {CURVE: texts, "gold": sets.gold[TEST]}
     teller.tell(stages_of_curve.graded, "gold of the samples", parents, {"on": CURVE}, {"kind": "sample_gold"})
 
-    # 4. If asked: the policy learns from these rewards, by RL, and gold grades what it writes meanwhile.
+    # 4. Optionally the policy learns from these rewards by RL, and gold grades what it writes meanwhile.
     if config.student.objective["name"] in RL:
         parents = {"questions": sets.questions, "texts": sample(teller, sets, policy, TRANSFER)}
         title = f"different samples of {TRANSFER}"  # they give rewards their unit
@@ -78,7 +78,7 @@ def fit_policy(teller: Teller, sets: Sets, easy: Stage) -> Speaker:
 
 
 def sample(teller: Teller, sets: Sets, policy: Speaker, on: str, questions: Stages | None = None) -> Stage:
-    """The policy's samples on a split, or on the set of the curve, whose questions a stage of its own holds."""
+    """The policy's samples on a split, or on the set of the curve, whose questions have their own stage."""
     origin = {"model": policy.model, **find_base(teller, policy.learner), **(questions or {})}
     config = teller.config.rewards.curve if questions else teller.config.writing
     options = {"learner": untrain(policy.learner), "one_base": policy.is_student or share_one_base(teller)}
@@ -87,7 +87,7 @@ def sample(teller: Teller, sets: Sets, policy: Speaker, on: str, questions: Stag
 
 
 def draw_pairs(teller: Teller, sets: Sets, samples: Stage) -> Stage:
-    """Right samples over wrong ones."""
+    """Pairs of a right sample and a wrong one."""
     parents = {"questions": sets.questions, "texts": samples, "gold": sets.gold["easy"]}
     options = {"on": HOLDOUT, "count": teller.config.rewards.curve.pairs, "seed": teller.seed}
     title = "pairs of the policy's samples"
@@ -95,7 +95,7 @@ def draw_pairs(teller: Teller, sets: Sets, samples: Stage) -> Stage:
 
 
 def sample_for_curve(teller: Teller, sets: Sets, policy: Speaker) -> Stage:
-    """The different texts among the policy's samples on the first questions of hard_test."""
+    """The distinct texts among the policy's samples on the first questions of hard_test."""
     parents, tags = {"questions": sets.questions}, {"kind": "curve_questions"}
     options = {"on": CURVE, "split": TEST, "count": teller.config.rewards.curve.questions}
     first = teller.tell(stages_of_curve.first_questions, "questions of the curve", parents, options, tags)
@@ -105,13 +105,13 @@ def sample_for_curve(teller: Teller, sets: Sets, policy: Speaker) -> Stage:
 
 
 def score_samples(teller: Teller, name: str, members: Stages, texts: Stage, on: str) -> Stage:
-    """The rewards of a set's different texts."""
+    """The rewards of a set's distinct texts."""
     tags = {"model": name, "set": on}
     return score(teller, f"rewards of samples of {on} · {name}", members, {on: texts}, (on,), tags)
 
 
 def reinforce(teller: Teller, sets: Sets, policy: Speaker, members: Stages, texts: Stage, way: str) -> None:
-    """The policy trained on the transfer pool, with the members' rewards made one in this way, and graded by gold."""
+    """Train the policy on the transfer pool by the members' rewards, aggregated in this way, and grade it by gold."""
     config = teller.config
     judges = dict(list(members.items())[:1]) if way == MEMBER else members
     scores = score_samples(teller, MEMBER if way == MEMBER else "separate", judges, texts, TRANSFER)
@@ -127,7 +127,7 @@ def reinforce(teller: Teller, sets: Sets, policy: Speaker, members: Stages, text
 
 
 def checks(config: Config) -> list[str]:
-    """A line for everything in the config that this study cannot work with."""
+    """A line for everything in the config that this study does not support."""
     members, curve, allowed = config.rewards.members, config.rewards.curve, (MEMBER, *AGGREGATORS)
     problems, objective = cross_checks(config), config.student.objective["name"]
     if config.limit:

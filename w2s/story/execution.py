@@ -1,4 +1,4 @@
-"""Running the story: stages as soon as their parents are there, a line for each, and the run's own folder."""
+"""Running the story: each stage as soon as its parents are done, with a line of output, and the run's folder."""
 
 import concurrent.futures
 import graphlib
@@ -20,27 +20,26 @@ from w2s.store.log import progress, say
 from w2s.store.records import BadInput
 from w2s.story.main import TellStudy, build, tell_chain
 
-THREADS = 256  # more than any machine has slots: they only wait for jobs
+THREADS = 256  # more than any machine has slots; they only wait for jobs
 
 
 def run(configs: Sequence[Config], tell_study: TellStudy = tell_chain, *, replace: bool = False) -> list[list[Stage]]:
-    """Make every stage that is not there yet, as many at a time as there are slots. Returns each config's stages.
+    """Make every missing stage, as many at a time as there are slots. Returns each config's stages.
 
-    tell_study: declares the stages of the study. replace: another run of the same name may give way; without it that
-    is a BadInput.
+    tell_study: declares the study's stages. replace: overwrite another run of the same name, otherwise a BadInput.
     """
     for config in () if replace else configs:
         refuse(config, describe_other_run(config))
     runtime = configs[0].runtime
     if any(config.runtime != runtime for config in configs):
-        raise BadInput("runtime: it differs between the configs; those that run together need the same")
+        raise BadInput("runtime: it differs between the configs; configs that run together need the same")
     store = Store(Path(runtime.runs_dir) / "store")
     titles: dict[str, str] = {}
 
     def title(folder: Path) -> str:
         return next(filter(None, map(titles.get, folder.parts)), folder.name)
 
-    # When something goes wrong the workers end first, so that no thread waits for their jobs.
+    # On an error the workers end first, so that no thread waits for their jobs.
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool, Workers(runtime, title=title) as workers:
         built = [build(config, workers.run, tell_study) for config in configs]
         todo: dict[str, Stage] = {}
@@ -58,8 +57,8 @@ def run(configs: Sequence[Config], tell_study: TellStudy = tell_chain, *, replac
 
 
 def execute(todo: list[Stage], store: Store, pool: concurrent.futures.Executor, slots: int) -> None:
-    """Make stages as soon as their parents are there, the first declared first; after a failure nothing new starts, and
-    it is raised when what is running has ended."""
+    """Make stages as soon as their parents are done, in declaration order. After a failure no stage starts; it is
+    raised when the running ones have ended."""
     place = {stage.key: at for at, stage in enumerate(todo)}
     graph: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
     for at, stage in enumerate(todo):
@@ -105,11 +104,11 @@ PAGES = ("report.json", "metrics.json", *(f"{page}.{kind}" for page in ("report"
 
 
 def write_run(config: Config, stages: Sequence[Stage], study: str, command: Sequence[str]) -> Path:
-    """runs/<name>/ with config.yaml and stages.json, from which evaluation and report are made."""
+    """Write config.yaml and stages.json to runs/<name>/; evaluation and report start from them."""
     folder = find_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     if describe_other_run(config) or describe_other_stages(config, stages):
-        for page in PAGES:  # of the run that gives way
+        for page in PAGES:  # of the replaced run
             (folder / page).unlink(missing_ok=True)
     listed = [
         {
@@ -139,12 +138,12 @@ def refuse(config: Config, why: str) -> None:
 
 
 def describe_other_run(config: Config) -> str:
-    """What lies under the run's name and is not this run, in words: other files, or the keys its config differs in."""
+    """What occupies the run's name, in words: other files, or the keys in which the other run's config differs."""
     folder = find_folder(config)
     known = folder / "config.yaml"
     if not folder.exists():
         return ""
-    if not known.is_file():  # no run has ended there yet
+    if not known.is_file():  # no run has finished there yet
         others = sorted({path.name for path in folder.iterdir()} - {"log.jsonl", "config.yaml.new"})
         return f"it holds {others[0]}, and no config.yaml of a run" if others else ""
     try:
@@ -157,7 +156,7 @@ def describe_other_run(config: Config) -> str:
 
 
 def describe_other_stages(config: Config, stages: Sequence[Stage]) -> str:
-    """How many stages of a run that lies there with the same config are not among these, in words."""
+    """How many stages of an existing run with the same config are not among these, in words."""
     listing = read_sealed(find_folder(config) / LISTING) or {"stages": ()}
     there = {stage["folder"] for stage in listing["stages"]}
     gone = len(there - {stage.folder_name for stage in stages})

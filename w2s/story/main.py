@@ -1,8 +1,8 @@
 """THE STORY: from easy questions with gold to a strong model judged on hard ones, stage by stage.
 
-`chain` is the story of one seed, to be read from top to bottom: what a stage descends from is what its line is handed.
-It only declares: every option becomes part of the stage's key, and nothing runs before `execution.run`. The strong
-model's labels never see the gold of the transfer pool; the ceiling's do.
+`chain` is the story of one seed, to be read from top to bottom: the arguments of a line show what its stage descends
+from. It only declares: every option becomes part of the stage's key, and nothing runs before `execution.run`. The
+student's labels never see the gold of the transfer pool; the ceiling's do.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from w2s.story.questions import is_written, label_by_gold, label_by_record, spli
 from w2s.story.rewards import make_preference_reader, score_candidates, tilt
 from w2s.story.teller import FIT, TRANSFER, Answers, Form, Sets, Speaker, Stages, Teller
 
-# Of a stage's work, raised by hand when the same inputs may give another result.
+# The version of a stage's work, raised by hand when the same inputs may give another result.
 JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
 VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "tilted", "sample_pairs"), 2)
 
@@ -48,7 +48,7 @@ def chain(teller: Teller) -> None:
     sets = split_questions(teller)
     easy = label_by_gold(teller, sets, FIT)
 
-    # 2. Weak learners, one after the other on re-weighted rows, and the controls beside them.
+    # 2. Weak learners, one after the other on re-weighted rows, and their controls.
     learners = form.boost(teller, sets, "committee", config.boosting, easy)
     committee = form.combine(teller, sets, "committee", learners, config.label.alphas)
     if config.controls.uniform:
@@ -56,15 +56,15 @@ def chain(teller: Teller) -> None:
     form.combine(teller, sets, "best_learner", learners, config.label.alphas, alone=True)
     floor = tell_weak_controls(teller, sets, form, easy)
 
-    # 3. The committee, tilted by reward models if asked, labels the transfer pool; the student learns from these
-    # labels, and if asked goes on by its objective.
+    # 3. The committee, optionally tilted by reward models, labels the transfer pool; the student learns from these
+    # labels, and optionally continues with its objective.
     scored = score_candidates(teller, sets, form, committee)
     tilted = config.label.reward.use != "none"
     teacher = tilt(teller, sets, form, committee, scored) if tilted else committee.answers
     labels = form.label(teller, sets, teacher)
     train_student(teller, sets, form, labels, committee, scored)
 
-    # 4. The student's own controls: other labels for the same base.
+    # 4. The student's controls: other labels for the same base.
     if config.controls.naive_student:
         fit_student(teller, sets, form, "naive_student", form.label(teller, sets, floor))
     if config.controls.unrewarded and tilted:
@@ -89,12 +89,12 @@ def choose_form(teller: Teller) -> Form:
 
 
 def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> Answers | None:
-    """Learners beside the committee, of the same cost where they are compared with it. Returns the floor's answers."""
+    """The committee's controls, at the same cost if compared with it. Returns the floor's answers."""
     config, controls = teller.config, teller.config.controls
     if controls.bagged:
         bagging = dataclasses.replace(config.boosting, booster={"name": "bagging"}, patience=None)
         form.combine(teller, sets, "bagged", form.boost(teller, sets, "bagged", bagging, easy), BOOSTED)
-    if controls.answer_level and form is written:  # with choices every round is by whole answers already
+    if controls.answer_level and form is written:  # with choices every round already uses whole answers
         by_answer = form.boost(teller, sets, written.VOTERS, written.boost_answers(config.boosting), easy)
         form.combine(teller, sets, written.VOTERS, by_answer, BOOSTED)
     floor = None
@@ -106,7 +106,7 @@ def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> A
 
 
 def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy = tell_chain) -> list[Stage]:
-    """Every stage of the run, parents before children. Reads the sources, since their rows are part of the keys."""
+    """Every stage of the run, parents before children. Reads the sources, as their rows are part of the keys."""
     check_methods(config)
     readers = make_row_reader(config), make_suite_reader(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None

@@ -1,4 +1,4 @@
-"""Models as one seed tells them: what they start from, their training on labels, their opinions and their texts."""
+"""The models of one seed: what they start from, their training on labels, their opinions and their texts."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Answers, Form, Sets,
 
 
 def find_base(teller: Teller, learner: Learner) -> Stages:
-    """What a learner starts from: a builtin model, or a local folder as it is now; for a hub name, nothing."""
+    """The stage a learner starts from: a builtin model, or a local folder as it is now; none for a hub name."""
     scheme, _, name = learner.model.path.partition(":")
     if not find_kind(learner.model.kind).is_network:
         return {}
@@ -33,20 +33,20 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
 
 
 def untrain(learner: Learner) -> Learner:
-    """The learner without what only its training depends on: its base answers the same."""
+    """The learner without training-only settings, which do not change its base's answers."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
     return Learner(model, Train(max_tokens=learner.train.max_tokens))
 
 
 def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Answers | None:
-    """The answers of the first learner, trained on labels of easy_fit (`longer` times as long)."""
+    """The first learner's answers after training on labels of easy_fit (`longer` times as long)."""
     learner = teller.config.learners[0]
     model = fit(teller, sets, Speaker(name, learner), labels, FIT, longer)
     return form.ask(teller, sets, Speaker(name, learner, model), (TRANSFER, TEST))
 
 
 def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, split: str = TRANSFER) -> Stage:
-    """The student's base, trained on labels of a split and asked about the hard test and every further suite."""
+    """The student's base, trained on labels of a split, with its answers to the hard test and every further suite."""
     student = Speaker(name, teller.student, is_student=True)
     model = fit(teller, sets, student, labels, split)
     form.ask(teller, sets, dataclasses.replace(student, model=model))
@@ -54,7 +54,7 @@ def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage
 
 
 def fit(teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, longer: int = 1) -> Stage:
-    """The base, trained on labels of a split, `longer` times as long as its config says."""
+    """The base, trained on labels of a split for `longer` times the configured length."""
     parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"longer": longer, "is_student": base.is_student}
@@ -74,7 +74,7 @@ def ask_about(
 
 
 def ask_suites(teller: Teller, sets: Sets, speaker: Speaker, origin: Stages, kind: str = "opinion") -> Stages:
-    """Suite -> the opinion on its choices, each a stage of its own: a further suite adds stages and changes none."""
+    """Suite -> the opinion on its choices, each its own stage: a further suite adds stages and changes none."""
     return {
         name: ask_about(teller, speaker, f"{speaker.name} answers {name}", {name: suite, **origin}, (name,), kind)
         for name, suite in sets.suites.items()
@@ -82,7 +82,7 @@ def ask_suites(teller: Teller, sets: Sets, speaker: Speaker, origin: Stages, kin
 
 
 def write_suites(teller: Teller, sets: Sets, name: str, origin: Stages, options: dict[str, Any]) -> None:
-    """What a language model (or a committee) writes for further suites, judged. options: learner and who writes."""
+    """The texts of a language model (or a committee) for further suites, judged. options: learner and who writes."""
     evaluation = teller.config.evaluation
     options = {"samples": evaluation.programs, "temperature": evaluation.temperature, **options}
     for on, (suite, gold) in sets.written_suites.items():
@@ -93,7 +93,7 @@ def write_suites(teller: Teller, sets: Sets, name: str, origin: Stages, options:
 def write_texts(
     teller: Teller, name: str, on: str, parents: Stages, options: dict[str, Any], max_tokens: int, kind: str = "texts"
 ) -> Stage:
-    """What a model or a committee writes for a set. kind: the tag of the stage."""
+    """The texts of a model or a committee for a set. kind: the tag of the stage."""
     config = teller.config.writing
     how = {"max_new_tokens": max_tokens, "stop": config.stop, "mixture": config.mixture, "mix": config.mix}
     options = {"on": on, "writing": how, "seed": teller.seed, **options}
@@ -102,7 +102,7 @@ def write_texts(
 
 
 def judge(teller: Teller, name: str, on: str, parents: Stages) -> None:
-    """What was written, right or wrong. Nothing that is trained descends from this."""
+    """Judge texts as right or wrong. Nothing that is trained descends from this."""
     tags = {"kind": "outcomes", "model": name, "suite": on}
     teller.tell(writing.judged, f"{name} judged on {on}", parents, {"by": name, "on": on}, tags)
 
@@ -110,7 +110,7 @@ def judge(teller: Teller, name: str, on: str, parents: Stages) -> None:
 def tell_labels(
     teller: Teller, sets: Sets, work: Callable, answers: Answers, options: dict[str, Any], shuffled: bool
 ) -> Stage:
-    """Pseudo-labels for the transfer pool, made of answers by `work`."""
+    """Pseudo-labels for the transfer pool, made from answers by `work`."""
     parents = {"questions": sets.questions, **answers.stages}
     tags = {"kind": "labels", "model": "shuffled" if shuffled else answers.by}
     title = f"labels by {answers.by}{', shuffled' if shuffled else ''}"

@@ -1,4 +1,4 @@
-"""The student as one seed tells it: trained on labels alone, or on labels and then by its objective."""
+"""The student of one seed: trained on labels alone, or on labels and then by its objective."""
 
 from w2s.config.fields import Config
 from w2s.stages import objective as objectives
@@ -15,7 +15,7 @@ SFT = "sft_student"
 def train_student(
     teller: Teller, sets: Sets, form: Form, labels: Stage, committee: Committee, scored: Scored | None
 ) -> None:
-    """`student`; with an objective other than sft it begins as `sft_student`, which has learned the labels."""
+    """`student`; with an objective other than sft it starts from `sft_student`, which learned from the labels."""
     config, objective = teller.config, teller.config.student.objective
     if objective["name"] == "sft":
         fit_student(teller, sets, form, "student", labels)
@@ -34,20 +34,20 @@ def train_student(
 
 
 def check_objective(config: Config, form: Form) -> None:
-    """Objectives that questions with choices rule out."""
+    """BadInput for objectives that questions with choices rule out."""
     if form is not choices:
         return
     name = config.student.objective["name"]
     if name == "dpo" and config.student.model.prompt["name"] == "listed":
-        # Its pairs would list the chosen text and the rejected one alone, the chosen one always first.
-        raise BadInput("student.model.prompt: 'listed' given with dpo; a pair has not all of a question's choices")
+        # Its pairs would list only the chosen text and the rejected one, the chosen one always first.
+        raise BadInput("student.model.prompt: 'listed' given with dpo; a pair lacks its question's other choices")
     if name != "dpo":
-        allowed = "allowed for questions with choices: sft, dpo (what the student would write is no choice)"
+        allowed = "allowed for questions with choices: sft, dpo (a text by the student is not a choice)"
         raise BadInput(f"student.objective: {name!r} given; {allowed}")
 
 
 def choose_reward(config: Config) -> dict:
-    """How the reward models' scores become one reward, and how the student writes what they score."""
+    """How the reward models' scores become one reward, and how the student writes the scored texts."""
     return {
         "aggregate": config.rewards.aggregate,
         "standardised": config.rewards.standardise != "none",

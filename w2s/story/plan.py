@@ -1,4 +1,4 @@
-"""`w2s plan`: the stages of a run, which of them are done, and what a model would see. Runs nothing."""
+"""`w2s plan`: a run's stages, which of them are done, and what a model would see. Runs nothing."""
 
 import re
 import tempfile
@@ -17,7 +17,7 @@ SPLITS = (FIT, HOLDOUT, TRANSFER, TEST)
 
 
 def describe_plan(config: Config) -> str:
-    """The table of stages, rows and tokens by split, and the first prompt that each kind of model would see."""
+    """The table of stages, rows and tokens by split, and the first prompt that learner and student would see."""
     store = Store(Path(config.runtime.runs_dir) / "store")
     stages = build(config, run_job=refuse)
     with tempfile.TemporaryDirectory() as folder:
@@ -27,11 +27,11 @@ def describe_plan(config: Config) -> str:
 
 
 def refuse(folder: Path) -> None:
-    raise RuntimeError(f"a plan runs no job, but {folder} was asked for")
+    raise RuntimeError(f"a plan runs no job, but one was requested: {folder}")
 
 
 def list_stages(stages: list[Stage], store: Store) -> list[str]:
-    """A line for each kind of stage, seeds and rounds counted together."""
+    """A line per kind of stage, counting seeds and rounds together."""
     groups: dict[str, list[Stage]] = {}
     for stage in stages:
         label = re.sub(r"\d+", "#", stage.title.split(" · ", 1)[-1])
@@ -45,7 +45,7 @@ def list_stages(stages: list[Stage], store: Store) -> list[str]:
 
 
 def read_splits(stages: list[Stage], store: Store, folder: Path) -> dict[str, list[Example]] | None:
-    """The splits of the first seed: read where they are done, else made in a temporary folder."""
+    """The splits of the first seed: read if they exist, else made in a temporary folder."""
     stage = next(s for s in stages if s.tags.get("kind") == "questions")
     if store.done(stage):
         where = store.checked(stage)

@@ -1,4 +1,4 @@
-"""Where a seed begins: its questions, their gold, the further suites, and the labels that no model of the run made."""
+"""The start of a seed: its questions, their gold, the further suites, and labels by gold or by recorded opinions."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ def is_written(examples: Sequence[Example]) -> bool:
     """Whether the questions have no choices; a mixture is a BadInput."""
     tasks = {row.task for row in examples}
     if "choice" in tasks and len(tasks) > 1:
-        raise BadInput("data.sources: questions with choices and without in one run; give each kind a run of its own")
+        raise BadInput("data.sources: questions with and without choices in one run; give each kind its own run")
     return "choice" not in tasks
 
 
 def split_questions(teller: Teller) -> Sets:
-    """Easy and hard questions in four splits, their gold apart, and the further suites."""
+    """Easy and hard questions in four splits, their gold in separate stages, and the further suites."""
     config, seed, content = teller.config, teller.seed, hash_rows(teller.tools.rows(teller.seed))
-    data = dataclasses.replace(config.data, root=None)  # the rows count, not the folder they lie in
+    data = dataclasses.replace(config.data, root=None)  # the rows count, not their folder
     options = {"data": data, "seed": seed, "content": content}
-    options |= {"limit": config.limit} if config.limit else {}  # the keys of a whole run do not know of it
+    options |= {"limit": config.limit} if config.limit else {}  # absent from the keys of a whole run
     difficulty = find_difficulty(teller, content)
     split = teller.tell(questions.questions, "questions", difficulty, options, {"kind": "questions"})
     gold = {}
@@ -47,7 +47,7 @@ def split_questions(teller: Teller) -> Sets:
 
 
 def find_difficulty(teller: Teller, content: str) -> Stages:
-    """The stage that scores how hard questions are, where learners decide it."""
+    """The stage that scores how hard questions are, if learners decide it."""
     config = teller.config
     if config.data.difficulty["name"] != "loss":
         return {}
@@ -64,7 +64,7 @@ def label_by_gold(teller: Teller, sets: Sets, split: str) -> Stage:
 
 
 def label_by_record(teller: Teller, sets: Sets) -> Stage:
-    """Labels by models that were not trained here, written by `w2s combine labels`."""
+    """Labels by models from outside the run, written by `w2s combine labels`."""
     folder = teller.tools.recorded
     content = hash_folder(folder)
     if content is None or not (folder / "labels.npz").is_file():

@@ -1,7 +1,7 @@
 """THE STORY of the reward study: reward models on preference data, their ensembles, and what each of them prefers.
 
-`chain` is the story of one seed, which only declares stages, as in `story.main`. What was preferred in the held-out
-pairs, the suites and the pool stands in stages that no reward model descends from.
+`chain` is the story of one seed; it only declares stages, as in `story.main`. The preferences of the held-out pairs,
+the suites and the pool are in stages that no reward model descends from.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ SEPARATE, WARM, HEADS, ADAPTERS = "separate", "warm", "heads", "adapters"
 
 
 class Data(NamedTuple):
-    """What was read, once for all seeds."""
+    """The data of the study, read once for all seeds."""
 
     pairs: DrawnPairs
     suites: dict[str, tuple[list[Example], list[Gold]]]
@@ -45,7 +45,7 @@ def tell_reward_study(config: Config, tools: Tools, declare: Callable[..., Stage
 
 
 def read_data(config: Config) -> Data:
-    """Pairs, suites and pool. Whatever cannot be read is a BadInput."""
+    """Pairs, suites and pool; BadInput if any cannot be read."""
     study, root = config.rewards.study, Path(config.data.root) if config.data.root else None
     suites = {}
     for at, spec in enumerate(study.suites):
@@ -59,14 +59,14 @@ def chain(teller: Teller, data: Data) -> None:
     """The story of one seed."""
     config, study = teller.config.rewards, teller.config.rewards.study
 
-    # 1. Pairs to learn from, and sets to be judged on, with instructions that training has not seen.
+    # 1. Pairs to learn from, and sets to judge on, with instructions that training has not seen.
     cut = cut_pairs(teller, data)
     pairs = tell_pairs(teller, data, cut)
     sets = {HELD_OUT: pairs, **tell_suites(teller, data)}
     if data.pool is not None:
         sets[POOL] = tell_pool(teller, data.pool, cut)
 
-    # 2. Reward models: separate ones, which may share their start, and the other kinds of ensemble.
+    # 2. Reward models: separate ones, possibly with a shared start, and the other kinds of ensemble.
     start = fit_head(teller, config, pairs) if WARM in study.compare or study.shared_start else None
     ensembles = {SEPARATE: fit_separately(teller, config, pairs, start if study.shared_start else None)}
     if WARM in study.compare:
@@ -78,19 +78,19 @@ def chain(teller: Teller, data: Data) -> None:
 
     # 3. Every ensemble scores every set.
     for kind, members in ensembles.items():
-        for name, rows in sets.items():  # a stage for each set: a further set adds stages and changes none
+        for name, rows in sets.items():  # a stage per set: a further set adds stages and changes none
             score(teller, f"{kind} scores {name}", members, {name: rows}, (name,), {"model": kind, "set": name})
 
 
 def cut_pairs(teller: Teller, data: Data) -> stages_of_study.Cut:
-    """This seed's pairs to fit on and held-out ones."""
+    """This seed's pairs to fit on and held-out pairs."""
     config = teller.config
     suites = {name: rows for name, (rows, _) in data.suites.items()}
     return stages_of_study.cut(data.pairs, config.rewards.study.held_out, suites, config.data.near, teller.seed)
 
 
 def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
-    """The pairs to fit on and the held-out ones, and apart from these what was preferred among the latter."""
+    """The pairs to fit on and the held-out ones, and in a separate stage the preferences of the latter."""
     labels = data.pairs.labels
     gold = {key: int(target_K.argmax()) for key, target_K in zip(labels.ids, labels.target_NK, strict=True)}
     fit_gold, held_out_gold = ([Gold(row.id, gold[row.id]) for row in rows] for rows in (cut.fit, cut.held_out))
@@ -102,7 +102,7 @@ def tell_pairs(teller: Teller, data: Data, cut: stages_of_study.Cut) -> Stage:
 
 
 def tell_suites(teller: Teller, data: Data) -> Stages:
-    """Name -> the pairs of a suite; apart from these, what was preferred."""
+    """Name -> the pairs of a suite; their preferences are in separate stages."""
     suites = {}
     for name, (rows, gold) in data.suites.items():
         options = {"name": name, "content": hash_rows((rows, []))}
@@ -113,14 +113,14 @@ def tell_suites(teller: Teller, data: Data) -> Stages:
 
 
 def tell_preferred(teller: Teller, name: str, rows: list[Example], gold: list[Gold], tags: dict[str, Any]) -> None:
-    """What was preferred among the pairs of a set."""
+    """The preferences of a set's pairs."""
     options, tags = {"name": name, "content": hash_rows((rows, gold))}, {"kind": "gold", "set": name, **tags}
     write_down(teller, stages_of_study.preferred, f"preferred of {name}", {"gold": gold}, options, tags)
 
 
 def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.Cut) -> Stage:
-    """The instructions of the pool that this seed trains nothing on; apart from these, how much each answer is
-    preferred."""
+    """The pool's instructions that this seed does not train on; in a separate stage, the preference for each
+    answer."""
     config = teller.config
     count = config.rewards.study.pool.instructions
     unseen = stages_of_study.untrained(pool, cut.fit, count, config.data.near, teller.seed)
@@ -136,17 +136,17 @@ def tell_pool(teller: Teller, pool: stages_of_study.Pool, cut: stages_of_study.C
 def write_down(
     teller: Teller, work: Callable, title: str, rows: dict[str, Any], options: dict[str, Any], tags: dict[str, Any]
 ) -> Stage:
-    """A stage that writes rows which were read already; their hash is among the options."""
+    """A stage that writes rows read before; their hash is among the options."""
     return teller.tell(update_wrapper(partial(work, **rows), work), title, {}, options, tags)
 
 
 def suite_name(spec: Mapping[str, Any]) -> str:
-    """The name of the set; a file's own where it is one."""
+    """The name of the set; for a file, the file's."""
     return Path(str(spec["path"])).name.split(".")[0] if "path" in spec else str(spec.get("name"))
 
 
 def checks(config: Config) -> list[str]:
-    """A line for everything in the config that this study cannot work with; no data are read."""
+    """A line for everything in the config that this study does not support; no data is read."""
     setting, study = config.rewards, config.rewards.study
     pairs, members = setting.pairs.get("name"), setting.members
     problems = run_checks(config) + kind_checks(setting, study.compare, "rewards.study.compare")
@@ -177,7 +177,7 @@ def checks(config: Config) -> list[str]:
 
 
 def suite_checks(suites: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Suites that no source can be found for, and names that are in use."""
+    """A line for every suite without a source and every name used twice."""
     problems = []
     for at, spec in enumerate(suites):
         try:

@@ -1,4 +1,4 @@
-"""Reward models as one seed tells them: their pairs, their training, their scores, and labels tilted by these."""
+"""The reward models of one seed: their pairs, training and scores, and the labels tilted by them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,8 +21,8 @@ REWARDED = "rewarded"
 
 
 def make_preference_reader(config: Config) -> Callable[[], DrawnPairs] | None:
-    """Reads the preference pairs that reward models are trained on, once; None where pairs are made of the run's own
-    candidates."""
+    """A function that reads the preference pairs for training reward models, once; None if pairs are made from the
+    run's own candidates."""
     if config.rewards.pairs["name"] != "preferences":
         return None
     root = Path(config.data.root) if config.data.root else None
@@ -40,14 +40,14 @@ def make_preference_reader(config: Config) -> Callable[[], DrawnPairs] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Reward models, and what they say of the committee's candidates."""
+    """Reward models, and their scores of the committee's candidates."""
 
     models: Stages
     scores: Stage
 
 
 def score_candidates(teller: Teller, sets: Sets, form: Form, committee: Committee) -> Scored | None:
-    """Reward models on the committee's candidates; None where neither labels nor the student's objective need them."""
+    """Reward models and their scores of the committee's candidates; None if neither labels nor objective need them."""
     config = teller.config
     if config.label.reward.use == "none" and config.student.objective["name"] == "sft":
         return None
@@ -84,7 +84,7 @@ def tilt(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: S
 
 
 def as_candidates(parents: Stages) -> Stages:
-    """The stage with a set's candidates in the role `candidates`, or `questions` where they are its choices."""
+    """The stage with a set's candidates in the role `candidates`, or `questions` if they are its choices."""
     return {role if role == "questions" else "candidates": stage for role, stage in parents.items()}
 
 
@@ -111,7 +111,7 @@ def draw_pairs(teller: Teller, sets: Sets, form: Form, committee: Committee) -> 
 
 
 def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> Stages:
-    """Name -> the stage of a reward model (or of an ensemble that shares a trunk), trained on the pairs."""
+    """Name -> the stage of a reward model (or an ensemble with a shared trunk), trained on the pairs."""
     if config.kind in ("heads", "adapters"):
         return fit_jointly(teller, config, pairs)
     if config.kind == "separate":
@@ -120,7 +120,7 @@ def fit_models(teller: Teller, config: RewardModels, pairs: Stage) -> Stages:
 
 
 def fit_separately(teller: Teller, config: RewardModels, pairs: Stage, start: Stage | None = None) -> Stages:
-    """Members that are models of their own, each with its seed; several bases take turns, or all begin as `start`."""
+    """Separate members, each with its own seed; several bases take turns, or all begin as `start`."""
     members, parents = {}, {"labels": pairs} | ({"base": start} if start else {})
     for at in range(config.members):
         title = f"reward model {at + 1}{', warm' if start else ''}"
@@ -130,7 +130,7 @@ def fit_separately(teller: Teller, config: RewardModels, pairs: Stage, start: St
 
 
 def fit_head(teller: Teller, config: RewardModels, pairs: Stage) -> Stage:
-    """A head trained alone on its base: where members start whose weights are averaged."""
+    """A head trained alone on its base: the start of members whose weights are averaged."""
     model, train = config.models[0].model, config.models[0].train
     train = dataclasses.replace(train, steps=config.head_steps, holdout_share=0.0, patience=None)
     learner = Learner(dataclasses.replace(model, trainable="head"), train)
@@ -138,7 +138,7 @@ def fit_head(teller: Teller, config: RewardModels, pairs: Stage) -> Stage:
 
 
 def fit(teller: Teller, title: str, learner: Learner, parents: Stages, seed: int) -> Stage:
-    """One reward model, from its own base unless the parents have another."""
+    """One reward model, from its own base unless the parents include another start."""
     parents = parents if "base" in parents else {**find_base(teller, learner), **parents}
     options = {"learner": learner, "seed": seed, "split": "pairs"}
     tags = {"kind": "reward_model", "model": title.removesuffix(", warm").replace("reward model", "reward")}
@@ -153,7 +153,7 @@ def average(teller: Teller, members: Stages) -> Stages:
 
 
 def fit_jointly(teller: Teller, config: RewardModels, pairs: Stage) -> Stages:
-    """Members on one body: heads, or adapters."""
+    """Members that share a body: heads or adapters."""
     parents = {"labels": pairs, **find_base(teller, config.models[0])}
     options = {"rewards": rewards.of_training(config), "seed": first_seed(teller)}
     tags = {"kind": "reward_model", "model": "rewards"}

@@ -1,7 +1,7 @@
-"""The Teller, by which one seed declares its stages, and the records that the functions of the story hand on.
+"""The Teller, with which one seed declares its stages, and the records that the functions of the story pass on.
 
-A function of the story takes a Teller and stages and returns stages: whoever descends from whom can be read off its
-arguments. Nothing is kept between two calls.
+A function of the story takes a Teller and stages and returns stages: its arguments show which stage descends from
+which. No state is kept between calls.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,22 +20,22 @@ Form = ModuleType
 """`story.choices` (questions with choices) or `story.written` (without). Both have the functions ask, boost, combine,
 find_candidates, find_opinion, take_opinion and label, with the same arguments."""
 Stages = Mapping[str, Stage]
-"""By role, round or name."""
+"""Stages by role, round or name."""
 
 
 @dataclass(frozen=True)
 class Teller:
-    """One seed of a run: what its stages are declared with."""
+    """Declares the stages of one seed of a run."""
 
     config: Config
     seed: int
     tools: Tools
     declare: Callable[..., Stage]
-    """(work, title, parents, options, tags) -> the stage; the same stage where it was declared before."""
+    """(work, title, parents, options, tags) -> the stage; the same one if it was declared before."""
 
     @property
     def student(self) -> Learner:
-        """The student without its objective: what it learns from labels is the same whatever comes after."""
+        """The student without its objective, which does not affect training on labels."""
         return Learner(self.config.student.model, self.config.student.train)
 
     def tell(
@@ -44,7 +44,7 @@ class Teller:
         """Declare a stage of this seed.
 
         parents: by the role in which `work` reads them. options: keyword arguments of `work`, all part of the stage's
-        key. tags: by which evaluation finds the stage; no part of the key.
+        key. tags: for evaluation to find the stage; not part of the key.
         """
         return self.declare(work, f"seed {self.seed} · {title}", parents, options, {"seed": self.seed, **(tags or {})})
 
@@ -58,14 +58,14 @@ class Sets:
     gold: Stages
     """easy (easy_fit and easy_holdout), transfer, hard_test -> its gold."""
     suites: Stages
-    """Name -> a further suite whose questions have choices."""
+    """Name -> a further suite with choices."""
     written_suites: Mapping[str, tuple[Stage, Stage]]
-    """Name -> a further suite whose answers are written, and its gold."""
+    """Name -> a further suite with written answers, and its gold."""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """A model that is asked: a learner (or the student) as `model` has it, or its untrained base."""
+    """A model that answers: a learner (or the student) as trained in `model`, or its untrained base."""
 
     name: str
     learner: Learner
@@ -75,24 +75,24 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Answers:
-    """What somebody says of the transfer pool."""
+    """A model's or committee's answers to the transfer pool."""
 
     by: str
     stages: Stages
-    """The parents of labels that are made of these answers, by role."""
+    """The parents of labels made from these answers, by role."""
     accept: Mapping[str, Any] | None = None
-    """The bound by which rewards accept or reject a label, where they have a say."""
+    """The bound by which rewards accept or reject a label, if any."""
 
 
 @dataclass(frozen=True)
 class Learners:
-    """The learners of one boosting: `name` is that of the committee that they are fitted for."""
+    """The learners of one boosting run; `name` is their committee's."""
 
     name: str
     rounds: Stages
     """round-0, round-1, ... -> the stage of the round."""
     opinions: tuple[Stages, ...] = ()
-    """Of each learner: set -> its opinion. Empty where answers are written."""
+    """For each learner: set -> its opinion. Empty if answers are written."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Committee:
     name: str
     learners: Learners
     voters: Stage
-    """Who votes, and with which alpha."""
+    """The stage that says who votes, and with which alpha."""
     answers: Answers | None = None
 
 

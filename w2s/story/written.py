@@ -1,8 +1,8 @@
 """Questions without choices: answers and programs that models write, token by token.
 
-`story.choices` has the same functions for questions with choices. Rounds weigh the tokens of the right answers; a
-committee writes with its learners' next tokens mixed, or votes over the whole answers that they sampled; texts are
-judged in stages of their own.
+`story.choices` has the same functions for questions with choices. Rounds weight the tokens of the right answers; a
+committee mixes its learners' next tokens, or votes over the whole answers they sampled; texts are judged in separate
+stages.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from w2s.story.models import ask_about, ask_suites, find_base, judge, tell_label
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
-LABELLERS = ("committee", "floor")  # only their texts become labels, so only they write for the transfer pool
+LABELLERS = ("committee", "floor")  # only their texts become labels; no other writes for the transfer pool
 VOTERS = "answer_level"  # the control that always votes over whole answers
 
 
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers | None:
-    """What a model writes for splits and suites, judged, and its opinion on suites with choices."""
+    """A model's texts for splits and suites, judged, and its opinion on suites with choices."""
     untrained = speaker.model is None
     origin = find_base(teller, speaker.learner) | ({} if untrained else {"model": speaker.model})
     options = {"learner": untrain(speaker.learner), "untrained": untrained}
@@ -40,7 +40,7 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
 def write(
     teller: Teller, sets: Sets, name: str, on: str, origin: Stages, options: dict[str, Any], kind: str = "texts"
 ) -> Stage:
-    """What somebody writes for a split; `texts` for the hard test are judged.
+    """A model's or committee's texts for a split; `texts` for the hard test are judged.
 
     options: the learner, whether all writers have one base, and how they write.
     """
@@ -56,7 +56,7 @@ def judge_test(teller: Teller, sets: Sets, name: str, texts: Stage) -> None:
 
 
 def share_one_base(teller: Teller) -> bool:
-    """Whether all learners begin as the same model, asked in the same words: then their adapters can share it."""
+    """Whether all learners start from the same model with the same prompt, so that their adapters can share it."""
     models = [learner.model for learner in teller.config.learners]
     starts = {json.dumps([one.path, one.revision, one.layers, one.prompt], sort_keys=True) for one in models}
     return len(starts) == 1
@@ -68,7 +68,7 @@ def share_one_base(teller: Teller) -> bool:
 def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Stage) -> Learners:
     """The rounds over the tokens of the easy answers, each with the rounds before it as parents."""
     config, holdout = teller.config, label_by_gold(teller, sets, HOLDOUT)
-    recipe = dataclasses.replace(boosting, rounds=1)  # more rounds must not change the ones that are there
+    recipe = dataclasses.replace(boosting, rounds=1)  # more rounds must not change earlier ones
     fitted: dict[str, Stage] = {}
     for index in range(boosting.rounds):
         learner = config.learners[index % len(config.learners)]
@@ -86,12 +86,12 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
 
 
 def boost_answers(boosting: Boosting) -> Boosting:
-    """The same boosting by whole answers in place of tokens."""
+    """The same boosting over whole answers instead of tokens."""
     return dataclasses.replace(boosting, tokens=dataclasses.replace(boosting.tokens, by="answer", window=0))
 
 
 def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: dict, alone: bool = False) -> Committee:
-    """Many learners as one, under `name`: writing together, or voting over the answers they sampled."""
+    """The learners as the committee `name`: they write together, or vote over the answers they sampled."""
     label, count = teller.config.label, len(learners.rounds)
     parents = {"holdout": label_by_gold(teller, sets, HOLDOUT), **learners.rounds}
     options = {"alphas": alphas, "mixture": teller.config.writing.mixture, "rounds": count}
@@ -110,7 +110,7 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
 
 
 def write_together(teller: Teller, sets: Sets, committee: Committee, alone: bool) -> dict[str, Stage]:
-    """Texts written by all learners at once, or by the best alone; those for the transfer pool, if it labels."""
+    """Texts by all learners together, or by the best alone; for the transfer pool only if the committee labels it."""
     label, learner = teller.config.label, teller.config.learners[0]
     origin = {"committee": committee.voters, **committee.learners.rounds, **find_base(teller, learner)}
     options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": alone}
@@ -153,7 +153,7 @@ def answer_by_vote(teller: Teller, sets: Sets, committee: Committee) -> dict[str
 
 
 def sample_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stage:
-    """The different answers that the learners' samples come to."""
+    """The distinct answers among the learners' samples."""
     config, learners = teller.config.writing, committee.learners
     sampling = {"samples": config.samples, "temperature": config.temperature}
     parents = {"questions": sets.questions}
@@ -191,13 +191,13 @@ def find_opinion(teller: Teller, sets: Sets, committee: Committee, on: str) -> S
 
 
 def take_opinion(teller: Teller, sets: Sets, committee: Committee, by: str, opinion: Stage) -> Answers:
-    """An opinion on the committee's candidates; the favourites of the hard test are judged."""
+    """Answers by an opinion on the committee's candidates; its favourites for the hard test are judged."""
     answer(teller, sets, by, TEST, opinion, sample_candidates(teller, sets, committee, TEST))
     return Answers(by, {"opinion": opinion, "candidates": sample_candidates(teller, sets, committee, TRANSFER)})
 
 
 def label(teller: Teller, sets: Sets, answers: Answers, *, shuffled: bool = False) -> Stage:
-    """Pseudo-labels for the transfer pool: what somebody wrote, or the winners of a vote."""
+    """Pseudo-labels for the transfer pool: a model's or committee's texts, or the winners of a vote."""
     config = teller.config.label
     options = {"select": config.select, "check_examples": config.check_examples}
     if "candidates" in answers.stages:

@@ -9,7 +9,7 @@ from w2s.workers.job import Average
 
 
 def run(folder: Path, job: Average, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     if world.rank == 0:
         warm([folder / path for path in job.models], folder / "model")
     return {"models": len(job.models)}

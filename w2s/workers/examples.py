@@ -1,4 +1,4 @@
-"""The examples that a job works on, and how many of them a model could not read whole."""
+"""The examples of a job, and how many of them a model could not read whole."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from w2s.models.records import Loaded
 from w2s.models.world import World
 from w2s.store.records import BadInput, Example, read_rows
 
-KEPT = 8  # files: a warm worker serves many jobs about the same questions
+KEPT = 8  # files: a warm worker serves many jobs on the same questions
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
-    """The examples in the file as it is now; a file that has not changed is read once."""
+    """The examples in the file; an unchanged file is read only once."""
     status = path.stat()
     return _read(path.resolve(), status.st_mtime_ns, status.st_size)
 
@@ -28,7 +28,7 @@ def _read(path: Path, changed_ns: int, size: int) -> tuple[Example, ...]:
 def read_sets(
     folder: Path, files: Mapping[str, str], only: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, list[Example]]:
-    """Name -> the examples in its file, or of them only the ids in `only[name]`; BadInput where a set is empty."""
+    """Name -> the examples in its file, limited to the ids in `only[name]` if any; BadInput if a set is empty."""
     sets = {name: list(read_examples(folder / path)) for name, path in files.items()}
     for name, ids in (only or {}).items():
         kept = set(ids)
@@ -42,11 +42,11 @@ def read_sets(
 def count_cuts(
     loaded: Loaded, sets: Mapping[str, Sequence[Example]], by: str, world: World, *, tokens: int | None = None
 ) -> dict[str, Any]:
-    """{"cut": {set: {"prompts", "answers", "of", "tokens", "by"}}} of the sets in which something was cut, or {}.
+    """{"cut": {set: {"prompts", "answers", "of", "tokens", "by"}}} for the sets in which something was cut, or {}.
 
-    "prompts" counts the prompts that lost their beginning, "answers" the questions with an answer that lost its end,
-    "of" all questions; "tokens" is how many the model `by` reads. done.json keeps it, and the pipeline prints it. Every
-    process must call this, once it has encoded its share of the examples (see parts.make_parts) or all of them.
+    "prompts" counts prompts that lost their beginning, "answers" questions with an answer that lost its end, "of" all
+    questions; "tokens" is how many the model `by` reads. done.json keeps it, and the pipeline prints it. Every process
+    must call this, after it has encoded its share of the examples (see parts.make_parts) or all of them.
     """
     cut_S2 = torch.zeros(len(sets), 2, dtype=torch.long)
     for at, rows in enumerate(sets.values()):

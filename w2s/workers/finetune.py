@@ -37,7 +37,7 @@ from w2s.workers.job import Finetune, Objective, Pairs, Reward
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples in tokens with their labels, and for written answers factors and soft targets of their tokens."""
+    """Examples in tokens with their labels, and for written answers also their tokens' factors and soft targets."""
 
     loaded: load.Loaded
     encoded: list[Encoded]
@@ -50,7 +50,7 @@ class Rows:
         return np.array([example.tokens for example in self.encoded])
 
     def score(self, call: Callable, index_B: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `call` makes of the batch of rows `index_B` (its last axis is the candidates), and target_BK."""
+        """The output of `call` for the rows `index_B` (its last axis is the candidates), and target_BK."""
         columns = (self.encoded, self.factors, self.soft)
         encoded, factors, soft = (column and [column[at] for at in index_B] for column in columns)
         target_BK = self.labels.target_NK[index_B]
@@ -63,7 +63,7 @@ class Rows:
 
 
 def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     settings, model = job.learner.train, job.learner.model
     examples, labels, order_N = read_labels(folder, job)
     batches.check_kind(model.kind, examples)
@@ -94,7 +94,7 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
 
 
 def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
-    """The model that the job starts from, always in float32, which the optimizer needs."""
+    """The model that the job starts from, in float32, as the optimizer needs."""
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
     limit = job.learner.train.max_tokens
     return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)
@@ -107,7 +107,7 @@ def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Exam
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
         why, count = Counter(labels.why_N.tolist()).most_common(1)[0]
-        raise BadInput(f"{job.labels}: no row is left to train on: every label was dropped ({count} of them: {why})")
+        raise BadInput(f"{job.labels}: no row left to train on: every label was dropped ({count} of them: {why})")
     by_id = {example.id: example for example in read_examples(folder / job.examples)}
     ids = labels.ids[kept].tolist()
     missing = [key for key in ids if key not in by_id]
@@ -115,14 +115,14 @@ def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Exam
         raise ValueError(f"{job.examples}: {len(missing)} labelled ids are missing ({', '.join(missing[:3])})")
     examples = [by_id[key] for key in ids]
     if len({example.task == "choice" for example in examples}) > 1:
-        raise BadInput(f"{job.examples}: choice questions and written answers together; train on one kind at a time")
+        raise BadInput(f"{job.examples}: choice questions and written answers are mixed; train on one kind at a time")
     return examples, take(labels, kept), order_N[kept]
 
 
 def read_order(folder: Path, job: Finetune, ids: np.ndarray) -> np.ndarray:
     """The boosting weights of these rows, or ones.
 
-    Token weights that multiply the loss do so token by token: a row then has weight 1, or 0 where its tokens have none.
+    Token weights multiply the loss token by token: a row then has weight 1, or 0 if its tokens have none.
     """
     if job.tokens:
         order_N = align(by_row(read_arrays(folder / job.tokens, TokenWeights))[0], ids).weight_N
@@ -147,7 +147,7 @@ def read_tokens(
 
 
 def hold_out(rows: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions to fit on and, for early stopping, a random `share` held out (none where there are too few)."""
+    """Positions to fit on, and a random `share` held out for early stopping (none if there are too few)."""
     held = int(rows * share)
     index_N = np.random.default_rng([seed, 1]).permutation(rows)
     return np.sort(index_N[held:]), np.sort(index_N[:held])
@@ -165,7 +165,7 @@ def plan(
     """The rows of each step, and each row's factor in the loss (mean 1 over the rows to fit on).
 
     "resample": rows are drawn in proportion to the boosting weights `order_N`, by systematic sampling over the whole
-    fit (each row its expected number of times, rounded up or down); "loss": the weights multiply the loss.
+    fit (each row as often as expected, rounded up or down); "loss": the weights multiply the loss.
     """
     total = (settings.steps or math.ceil(settings.epochs * len(fit_N) / settings.batch)) * settings.batch
     factor_N = label_weight_N.astype(float).copy()
@@ -192,10 +192,10 @@ def make_objective(rows: Rows, loss: Callable, scale: float) -> train.Objective:
 def make_look(
     rows: Rows, held_N: np.ndarray, loss: Callable, scale: float, world: World, batch: int, *, chosen: bool = False
 ) -> train.Look | None:
-    """The mean loss on the held-out rows, weighted by their labels; the rows are shared out over the processes.
+    """The mean loss on the held-out rows, weighted by their labels; the processes share out the rows.
 
-    It measures how well the labels are met, however training weighs their tokens. chosen: scores are of candidates, so
-    the share of rows whose top candidate is the label's is measured as well. None where no row is held out.
+    It measures the fit to the labels, however training weights their tokens. chosen: scores are of candidates, so the
+    share of rows whose top candidate is the label's is measured too. None if no row is held out.
     """
     if not len(held_N):
         return None
@@ -229,14 +229,14 @@ def export(
     train.set_weights(module, weights)
     load.save(loaded, folder / "model")
     if job.learner.model.trainable == "lora" and KINDS[job.learner.model.kind].writes:
-        # For a committee that shares its base's weights; the model saved beside it has the adapter merged.
+        # For a committee that shares its base's weights; in the model beside it the adapter is merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
 
 
 def fit_at_once(
     folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: World
 ) -> dict[str, Any]:
-    """A learner without steps, to which drawing rows by their weights and multiplying the loss are the same."""
+    """Fit a learner without steps; for it, drawing rows by weight and multiplying the loss are the same."""
     if world.rank == 0:
         weight_N, model = labels.weight_N * order_N, job.learner.model
         weight_N = weight_N / weight_N.mean()

@@ -1,7 +1,7 @@
-"""What a worker is asked to do: one frozen dataclass per worker, written as a job folder's job.json and read back.
+"""The jobs of workers: one frozen dataclass per worker, written to and read from job.json in the job's folder.
 
 A path in a job is absolute or relative to the job's folder. `path` is where an untrained model is read from: a folder
-or a hub name. "A file of X" is what store.records writes for the record X. Stages import this file, so it needs no
+or a hub name. "A file of X" is what store.records writes for the record X. Stages import this file, so it must not need
 torch; `serve` imports a worker's module by its name in WORKERS.
 """
 
@@ -28,7 +28,7 @@ class Base:
 
     learner: Learner
     path: str | None = None
-    """Null: as `learner` says."""
+    """Null: learner.model.path."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pretrain:
     """A text file, one example per line."""
     seed: int
     train: Train = field(default_factory=Train)
-    """steps 0: random weights, which each learner draws anew; batch: lines per step."""
+    """steps 0: random weights, which each learner draws for itself; batch: lines per step."""
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -59,11 +59,11 @@ class Finetune:
     order: str | None = None
     """A file of Weights: the boosting weights of the rows."""
     tokens: str | None = None
-    """A file of TokenWeights, in place of `order`, for written answers; made with any tokenizer."""
+    """A file of TokenWeights, made with any tokenizer: replaces `order` for written answers."""
     soft: str | None = None
     """A file of TokenTargets: soft targets for written answers."""
     weighting: Literal["resample", "loss"] = "loss"
-    """Rows are drawn in proportion to the boosting weights, or the weights multiply the loss."""
+    """resample: rows are drawn in proportion to the boosting weights; loss: these multiply the loss."""
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -85,7 +85,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Rank:
-    """How models rank the right tokens of written answers, as a committee that grows by one round at a time.
+    """How models rank the right tokens of written answers, for a committee that grows round by round.
 
     -> NAME-r.npz (TokenRanks) for each set and each round r: under the mixture of rounds 0 to r.
     """
@@ -107,9 +107,9 @@ class Rank:
 class Sample:
     """Texts that a model, or a committee token by token, writes for prompts -> samples.jsonl and, if `top`, soft.npz.
 
-    samples.jsonl has a line {"id", "texts", "logps", "ended"} per example, in their order. soft.npz holds TokenTargets
-    of each example's first text; a text that has not ended, or whose tokens are not those that the tokenizer cuts it
-    into, has no tokens there. done.json counts both kinds ("unfinished", "untargeted").
+    samples.jsonl has a line {"id", "texts", "logps", "ended"} per example, in order. soft.npz holds TokenTargets of
+    each example's first text; a text that has not ended, or that the tokenizer cuts into other tokens, has none.
+    done.json counts both kinds ("unfinished", "untargeted").
     """
 
     models: list[str | None]
@@ -132,7 +132,7 @@ class Sample:
     mix: Literal["all", "disagree"] = "all"
     base: Base | None = None
     one_base: bool = False
-    """All models were trained from `base`: as LoRA adapters they share its weights."""
+    """All models are LoRA adapters of `base` and share its weights."""
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -157,15 +157,15 @@ class Judges:
     centre_M: list[float] | None = None
     """What is subtracted from each member's scores. Null: 0."""
     scale_M: list[float] | None = None
-    """What they are then divided by. Null: 1."""
+    """What the results are divided by. Null: 1."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Train a student on: on pairs (dpo), or on rewards of what it writes (grpo, rloo) -> model/, train.json.
+    """Continue a student's training, on pairs (dpo) or rewards of its texts (grpo, rloo) -> model/, train.json.
 
-    With rewards also rollouts.jsonl: a line per text as it was written, {"step": steps done before it, "id", "text",
-    "rewards": by member (null: not judged), "reward": what was learned from}.
+    With rewards also rollouts.jsonl: a line per text, {"step": steps done before it, "id", "text", "rewards": by member
+    (null: not judged), "reward": what the student learned from}.
     """
 
     objective: dict
@@ -173,13 +173,13 @@ class Objective:
     learner: Learner
     seed: int
     path: str | None = None
-    """The student that learned from labels; it is also the reference."""
+    """The student after its labels; also the reference."""
     pairs: Pairs | None = None
     examples: str | None = None
-    """With rewards: a file of the Examples to write for."""
+    """With rewards: a file of the Examples to answer."""
     rewards: Judges | None = None
     writing: Writing = field(default_factory=Writing)
-    """max_new_tokens and stop are used."""
+    """Only max_new_tokens and stop are used."""
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -187,13 +187,13 @@ class Objective:
 class Reward:
     """Train an ensemble of reward models whose members share a trunk -> model/, train.json.
 
-    One reward model by itself is a Finetune job of kind pair; separate members are several such jobs.
+    A single reward model is a Finetune job of kind pair; separate members are several such jobs.
     """
 
     learner: Learner
     seed: int
     examples: str
-    """A file of Examples with two candidates each, or more."""
+    """A file of Examples with at least two candidates each."""
     labels: str
     """A file of PseudoLabels over them."""
     path: str | None = None
@@ -203,7 +203,7 @@ class Reward:
     """How many of the last layers have adapters. Null: all."""
     rank: int = 8
     diversity: float = 0.0
-    """Strength of the term that keeps adapters apart."""
+    """Weight of the term that keeps adapters apart."""
     bootstrap: bool = False
     """Each member draws its own rows, with replacement."""
     runtime: Runtime = field(default_factory=Runtime)
@@ -213,7 +213,7 @@ class Reward:
 class Score:
     """Every reward model's scores of every candidate -> NAME.npz (Rewards) for each set.
 
-    The members of an ensemble are called NAME/0, NAME/1, ...
+    The members of an ensemble are named NAME/0, NAME/1, ...
     """
 
     models: list[str]
@@ -230,7 +230,7 @@ class Average:
     """The mean of several models' weights (WARM) -> model/."""
 
     models: list[str]
-    """Folders of plain models that were trained from the same start."""
+    """Folders of plain models trained from the same start."""
 
 
 Job = Pretrain | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
@@ -252,9 +252,9 @@ def find_worker(job: Job) -> str:
 
 
 def write_job(folder: Path, job: Job, plugins: Mapping[str, str] | None = None) -> None:
-    """job.json, with references in place of values of the environment: the worker fills in those of its own.
+    """Write job.json, with references to environment variables, which the worker fills in, instead of their values.
 
-    plugins: place -> sha256 of the plug-ins that the worker needs too (see `config.plugins.list_loaded`).
+    plugins: place -> sha256 of the plug-ins that the worker needs (see `config.plugins.list_loaded`).
     """
     values = {"worker": find_worker(job), **({"plugins": dict(plugins)} if plugins else {}), **asdict(job)}
     write_json(folder / FILE, hide_values(values))
@@ -271,7 +271,7 @@ def read_plugins(folder: Path) -> dict[str, str]:
 
 
 def read_values(folder: Path) -> dict[str, Any]:
-    """What job.json holds, with the values of this process' environment."""
+    """The content of job.json, with values from this process' environment."""
     path = folder / FILE
     try:
         values = reveal_values(json.loads(path.read_text(encoding="utf-8")))
@@ -281,7 +281,7 @@ def read_values(folder: Path) -> dict[str, Any]:
 
 
 def read_job(folder: Path) -> Job:
-    """The job that job.json describes; a key that is unknown, missing or of a wrong type is a BadInput."""
+    """The job in job.json; BadInput for a key that is unknown, missing or of the wrong type."""
     path, values = folder / FILE, read_values(folder)
     name, _ = values.pop("worker", None), values.pop("plugins", None)
     if name not in WORKERS:
@@ -293,7 +293,7 @@ def read_job(folder: Path) -> Job:
 
 
 def read_fields(kind: type, values: Any, prefix: str) -> Any:
-    """`values` as a dataclass of `kind`; `prefix` stands before its keys in the message of a BadInput."""
+    """`values` as a dataclass of `kind`; a BadInput names its keys with `prefix`."""
     if not isinstance(values, dict):
         raise BadInput(f"{prefix.removesuffix('.')}: {values!r} given; allowed: a mapping")
     types = typing.get_type_hints(kind)
@@ -308,7 +308,7 @@ def read_fields(kind: type, values: Any, prefix: str) -> Any:
 
 
 def read_value(annotation: Any, value: Any, key: str) -> Any:
-    """One field's value, as a record where the annotation (X, or X | None) is a dataclass."""
+    """One field's value, as a record if the annotation is a dataclass (X, or X | None)."""
     record = next((t for t in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(t)), None)
     if record is annotation or (record and value is not None):
         return read_fields(record, {} if value is None else value, f"{key}.")

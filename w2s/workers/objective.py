@@ -1,10 +1,10 @@
-"""Train a student on from its labels, on pairs or on rewards of what it writes: the worker of job.Objective.
+"""Train a student further after its labels, on pairs or rewards of its texts: the worker of job.Objective.
 
 An empty text, and one that no member can judge, gets the lowest reward of its batch; done.json counts them. train.json
-has by step the loss, the mean reward or (dpo) margin, and "kl": of the student from the reference, in nats per text
-(rloo: the mean log-ratio; grpo: TRL's estimate, which is never negative).
+has, by step, the loss, the mean reward or (dpo) margin, and "kl": the student's divergence from the reference, in nats
+per text (rloo: the mean log-ratio; grpo: TRL's estimate, which is never negative).
 
-TRL's checkpoints are pickles and are not used: a job that was killed starts again and, on a CPU, ends the same.
+TRL's checkpoints are pickles and are not used: a killed job starts again, with the same result on a CPU.
 """
 
 import collections
@@ -38,7 +38,7 @@ ROLLOUTS = "rollouts.jsonl"
 
 
 def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     method, job = choose_method(job)
     seconds, trl_files = timer(), folder / "trl"
     counts: dict[str, int] = {}
@@ -61,7 +61,7 @@ def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
     for name, part in (("first", history[:quarter]), ("last", history[-quarter:])):
         summary[f"{measure}_{name}"] = float(np.mean([row[measure] for row in part]))
     if world.rank == 0:
-        start = load_start(job, World())  # TRL has changed the one that was trained
+        start = load_start(job, World())  # TRL has changed the trained one
         set_weights(start.module, weights)
         load.save(start, folder / "model")
         by_step = {key: [row[key] for row in history] for key in history[0]}
@@ -71,20 +71,20 @@ def run(folder: Path, job: Objective, world: World) -> dict[str, Any]:
 
 
 def choose_method(job: Objective) -> tuple[Method, Objective]:
-    """The objective's method, and the job with the training settings that the method asks for; both are checked."""
+    """The objective's method, and the job with the method's training settings, both checked."""
     method = pick(OBJECTIVES, job.objective, key="objective")()
     learner = dataclasses.replace(job.learner, train=method.training(job.learner.train))
     check(method, learner, "learner")
     name = job.objective["name"]
     if method.reads == "nothing":
-        raise BadInput(f"objective: {name!r} given; it has been trained on its labels already")
+        raise BadInput(f"objective: {name!r} given; the student has already learned from its labels")
     if not getattr(job, method.reads):
-        raise BadInput(f"objective: {name!r} given; it needs {method.reads}, and there are none")
+        raise BadInput(f"objective: {name!r} given; it needs {method.reads}, which are missing")
     return method, dataclasses.replace(job, learner=learner)
 
 
 def read_pairs(folder: Path, job: Objective, loaded: load.Loaded, counts: dict[str, int]) -> list[Tokens]:
-    """The pairs in tokens; those of two equal texts, or without a preference, are left out and counted in "equal"."""
+    """The pairs in tokens; those with equal texts or without a preference are left out and counted in "equal"."""
     examples, labels, _ = read_labels(folder, job.pairs)
     odd = next((example for example in examples if len(example.choices) != 2), None)
     if odd is not None:
@@ -92,14 +92,14 @@ def read_pairs(folder: Path, job: Objective, loaded: load.Loaded, counts: dict[s
     differ_N = np.array([len({text.strip() for text in example.choices}) == 2 for example in examples])
     differ_N &= labels.target_NK[:, 0] != labels.target_NK[:, 1]
     if not differ_N.any():
-        raise BadInput(f"{job.pairs.examples}: every pair's texts are equal, or equally good: nothing to prefer")
+        raise BadInput(f"{job.pairs.examples}: every pair's texts are equal or equally good: nothing to prefer")
     counts["equal"] = int((~differ_N).sum())
     kept = [example for example, differ in zip(examples, differ_N, strict=True) if differ]
     return pair_tokens(loaded, kept, labels.target_NK[differ_N].argmax(1).tolist())
 
 
 def make_judge(folder: Path, judges: Judges, examples: list[Example], world: World, counts: dict[str, int]) -> Judge:
-    """The reward of texts for the questions in `examples`; rank 0 writes the rollouts, and counts in "unjudged"."""
+    """A judge of texts for the questions in `examples`; rank 0 writes the rollouts and counts "unjudged" ones."""
     models = [open_members(folder / path, device=world.device) for path in judges.models]
     centre_M, scale_M = read_units(judges, sum(model.ensemble.members for model in models))
     aggregate = pick(AGGREGATORS, judges.aggregate, key="rewards.aggregate")
@@ -110,7 +110,7 @@ def make_judge(folder: Path, judges: Judges, examples: list[Example], world: Wor
     def judge(step: int, ids: list[str], texts: list[str]) -> list[float]:
         rows = [dataclasses.replace(by_id[key], choices=(text,)) for key, text in zip(ids, texts, strict=True)]
         scores_MB = (member_scores(models, rows) - centre_M[:, None]) / scale_M[:, None]
-        # All processes' texts: a question's may lie in two of them, and the lowest reward is that of the whole batch.
+        # All processes' texts: two may share a question, and the lowest reward is that of the whole batch.
         parts = gather((ids, texts, scores_MB), world)
         ids_B, texts_B = ([value for part in parts for value in part[at]] for at in (0, 1))
         scores_MB = np.concatenate([part[2] for part in parts], axis=1)
@@ -136,12 +136,14 @@ def read_units(judges: Judges, members: int) -> tuple[np.ndarray, np.ndarray]:
     centre_M = np.array(judges.centre_M or [0] * members, dtype=float)
     scale_M = np.array(judges.scale_M or [1] * members, dtype=float)
     if not (centre_M.shape == scale_M.shape == (members,) and np.isfinite(centre_M).all() and (scale_M > 0).all()):
-        raise BadInput(f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, centre_M alike")
+        raise BadInput(
+            f"rewards.scale_M: {scale_M.tolist()} given; allowed: {members} numbers above 0, as many in centre_M"
+        )
     return centre_M, scale_M
 
 
 def member_scores(models: list[Members], examples: list[Example]) -> np.ndarray:
-    """scores_MB of examples with one candidate each, the members of all models one after the other."""
+    """scores_MB of examples with one candidate each, over the members of all models in order."""
     parts = []
     for members in models:
         scores_MB = np.full((members.ensemble.members, len(examples)), np.nan)
@@ -152,7 +154,7 @@ def member_scores(models: list[Members], examples: list[Example]) -> np.ndarray:
 
 
 def compare(scores_MB: np.ndarray, ids_B: list[str], aggregate: Callable) -> np.ndarray:
-    """reward_B: as where labels are made, the texts of one question are its candidates."""
+    """reward_B, aggregated as in labelling: the texts of one question are its candidates."""
     _, row_B = np.unique(ids_B, return_inverse=True)
     places = collections.defaultdict(itertools.count)
     place_B = np.array([next(places[key]) for key in ids_B])
@@ -164,7 +166,7 @@ def compare(scores_MB: np.ndarray, ids_B: list[str], aggregate: Callable) -> np.
 
 
 def gather(mine: Any, world: World) -> list[Any]:
-    """What every process has, in their order."""
+    """Every process' object, in rank order."""
     if world.size == 1:
         return [mine]
     parts: list[Any] = [None] * world.size

@@ -1,6 +1,6 @@
-"""Examples shared out over the processes of a job; their results are written chunk by chunk.
+"""Examples shared out over the processes of a job, with results written chunk by chunk.
 
-A killed job that is run again goes on with the chunks that are missing.
+A killed job that is run again makes only the missing chunks.
 """
 
 import json
@@ -14,13 +14,13 @@ from w2s.store.log import progress
 from w2s.store.records import Example, write_arrays
 
 Chunk = tuple[int, dict[str, Any]]
-"""How many examples it covers, and its files by name: array records (.npz) and rows (.jsonl)."""
+"""How many examples a chunk covers, and its files by name: array records (.npz) and rows (.jsonl)."""
 Make = Callable[[list[Example], int], Iterator[Chunk]]
 """(examples, skip) -> the chunks of these examples without the first `skip`."""
 
 
 def make_parts(folder: Path, sets: Mapping[str, Sequence[Example]], world: World, make: Make) -> dict[str, list[Path]]:
-    """Each set's chunks, of all processes, as folders; call `drop_parts` when they have been put together."""
+    """Each set's chunks, of all processes, as folders; call `drop_parts` after joining them."""
     parts, mine = locate_parts(folder, world), {name: rows[world.rank :: world.size] for name, rows in sets.items()}
     partial = parts / f"partial-{world.rank}"
     with progress(sum(map(len, mine.values())), "examples") as advance:
@@ -41,7 +41,7 @@ def make_parts(folder: Path, sets: Mapping[str, Sequence[Example]], world: World
 
 
 def drop_parts(folder: Path, world: World) -> None:
-    """All parts or none: a job killed here must not find some of them later and take them for the first ones."""
+    """Delete all parts or none: a job killed here must not later take the remaining ones for the first ones."""
     dropped = folder / "parts-dropped"
     shutil.rmtree(dropped, ignore_errors=True)
     locate_parts(folder, world).rename(dropped)

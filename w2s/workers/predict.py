@@ -1,6 +1,6 @@
 """One model's opinion on sets of examples: the worker of job.Predict.
 
-Rows are shared out over the processes and written chunk by chunk, so a killed job goes on with what is missing.
+Rows are shared out over the processes and written chunk by chunk, so a killed job resumes with the missing chunks.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     sets = read_sets(folder, job.examples, job.only)
     judge, loaded = make_judge(folder, job, world)
 
@@ -40,7 +40,7 @@ def run(folder: Path, job: Predict, world: World) -> dict[str, Any]:
 
 
 def make_judge(folder: Path, job: Predict, world: World) -> tuple[Callable, load.Loaded | None]:
-    """(examples, chunks to leave out) -> Predictions chunk by chunk, and the model unless it is fitted at once."""
+    """(examples, chunks to skip) -> Predictions chunk by chunk, and the model unless it is fitted at once."""
     estimator = load_fitted(folder / job.model) if job.model is not None else None
     if estimator is not None:
         kind, fitted = estimator

@@ -17,7 +17,7 @@ from w2s.workers.job import Pretrain
 
 
 def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     lines = (folder / job.corpus).read_text(encoding="utf-8").splitlines()
     if not lines:
         raise BadInput(f"{job.corpus}: there is no line in it")
@@ -30,7 +30,7 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
     if steps:
         model = Model(path=str(start))
         loaded = load.load(model, path=str(start), seed=job.seed, device=world.device, precision="float32")
-        # A line of fewer than two tokens has no next token.
+        # A line with fewer than two tokens has no next token.
         encoded = loaded.tokenizer(lines, add_special_tokens=False)["input_ids"]
         rows = [torch.tensor(row) for row in encoded if len(row) > 1]
         length_N = np.array([len(row) for row in rows])
@@ -52,7 +52,7 @@ def run(folder: Path, job: Pretrain, world: train.World) -> dict[str, Any]:
 
 
 class NextToken(torch.nn.Module):
-    """Token ids (B, T), -1 behind a line's end -> the mean loss of each line's next tokens (B,)."""
+    """Token ids (B, T), -1 after a line's end -> the mean loss of each line's next tokens (B,)."""
 
     def __init__(self, module: torch.nn.Module):
         super().__init__()

@@ -17,7 +17,7 @@ from w2s.workers.predict import open_model
 
 
 def run(folder: Path, job: Rank, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     sets = read_sets(folder, job.examples, job.only)
     models = {path: open_model(folder, path, job, world) for stage in job.stages for path in stage}
     stages = [[models[path] for path in stage] for stage in job.stages]

@@ -20,9 +20,9 @@ from w2s.workers.job import Reward
 
 
 def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps.
+    """Do the job in `folder`; returns the summary for done.json.
 
-    Each member minimises the loss of its own rewards, on rows that it weighs in its own way.
+    Each member minimises the loss of its own rewards, with its own weights of the rows.
     """
     job, settings = check_job(job, configuration(job.runtime, world) or {}), job.learner.train
     examples, labels, order_N, equal = read_differing(folder, job)
@@ -51,21 +51,21 @@ def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
 
 
 def check_job(job: Reward, deepspeed: dict[str, Any]) -> Reward:
-    """The job with what it trains made plain; BadInput where its ensemble cannot be."""
+    """The job with `trainable` made explicit; BadInput if its ensemble is impossible."""
     if job.diversity < 0 or (job.diversity and job.kind == "heads"):
-        allowed = "0, or with kind 'adapters' more (heads have no adapters)"
+        allowed = "0, or more with kind 'adapters' (heads have no adapters)"
         raise BadInput(f"diversity: {job.diversity} given; allowed: {allowed}")
     if job.diversity and deepspeed.get("zero_optimization", {}).get("stage") == 3:  # a process has slices of adapters
         raise BadInput(f"diversity: {job.diversity} given under ZeRO 3; allowed: 0, or ZeRO 0 to 2")
     if job.kind != "adapters":
         return job
-    # The adapters are what is trained.
+    # Only the adapters are trained.
     model = dataclasses.replace(job.learner.model, trainable="all")
     return dataclasses.replace(job, learner=dataclasses.replace(job.learner, model=model))
 
 
 def read_differing(folder: Path, job: Reward) -> tuple[list[Example], PseudoLabels, np.ndarray, int]:
-    """The labelled rows whose candidates differ (equal ones leave nothing to prefer), and how many were left out."""
+    """The labelled rows whose candidates differ (equal ones teach nothing), and how many were left out."""
     examples, labels, order_N = read_labels(folder, job)
     differ = np.flatnonzero([len({text.strip() for text in example.choices}) > 1 for example in examples])
     if not len(differ):
@@ -84,7 +84,7 @@ def start(job: Reward, world: World) -> Members:
 
 
 def draws(members: int, fit_N: np.ndarray, rows: int, seed: int, bootstrap: bool) -> np.ndarray:
-    """count_MN: how often each member sees each row: once, or with `bootstrap` as often as it is drawn."""
+    """count_MN: how often each member sees each row: once, or with `bootstrap` as often as drawn."""
     count_MN = np.ones((members, rows))
     if bootstrap:
         for at in range(members):
@@ -99,7 +99,7 @@ def make_objective(
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
         loss_MB = loss_of(loss, *rows.score(call, index_B), share)
         loss_B = (torch.from_numpy(weight_MN[:, index_B]).to(loss_MB) * loss_MB).mean(0)
-        # Rows are averaged over the whole step, so each row carries the term that belongs to all of them.
+        # Rows are averaged over the whole step, so each row carries the whole term.
         return loss_B - strength * diversity(members) if strength else loss_B
 
     return objective

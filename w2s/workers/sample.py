@@ -27,7 +27,7 @@ FACTS = ("number", "text", "logp", "ended")
 
 
 def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     voices = open_voices(folder, job, world)
     sets = read_sets(folder, {"samples": job.examples})
     parts = make_parts(folder, sets, world, lambda rows, skip: write_texts(voices, job, rows, skip))["samples"]
@@ -47,7 +47,7 @@ def run(folder: Path, job: Sample, world: World) -> dict[str, Any]:
 
 
 def write_samples(path: Path, lines: list[dict[str, Any]], examples: list[Example], samples: int) -> None:
-    """samples.jsonl: every example's texts on one line, of lines with one text each in any order."""
+    """Write samples.jsonl, one line per example, from lines with one text each in any order."""
     by_place = {(line["id"], line["number"]): line for line in lines}
     rows = []
     for example in examples:
@@ -59,10 +59,10 @@ def write_samples(path: Path, lines: list[dict[str, Any]], examples: list[Exampl
 
 
 def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
-    """The job's models; one voice for all of them where they are LoRA adapters of one base."""
+    """The job's models; one voice for all if they are LoRA adapters of one base."""
     paths = job.models
     adapted = len(paths) > 1 and all(path and (folder / path / load.ADAPTER).exists() for path in paths)
-    # Learners that start from scratch each drew weights of their own.
+    # Learners that start from scratch each drew their own weights.
     if adapted and job.one_base and not load.read_marks(job.base.path).get("from_scratch"):
         adapters = [load.read_adapter(folder / path) for path in paths]
         return share(open_model(folder, None, job, world), adapters)
@@ -72,12 +72,12 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
             raise BadInput(f"model.kind: {model.kind!r} given; allowed: lm (only a language model writes text)")
         if model.prompt != voices[0].loaded.model.prompt:
             first = voices[0].loaded.model
-            raise BadInput(f"model.prompt: {model.prompt} given; allowed: {first.prompt}, as the first")
+            raise BadInput(f"model.prompt: {model.prompt} given; allowed: {first.prompt}, as for the first")
     return voices
 
 
 def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Example], world: World) -> dict[str, Any]:
-    """`count_cuts` of prompts as they are written for: scoring, which came after, has another window."""
+    """`count_cuts` of prompts as cut for writing; scoring, which came later, has another window."""
     first, mine = voices[0].loaded, examples[world.rank :: world.size]
     cut_N = fitted(voices, worded(first, mine), job.max_new_tokens)[2]
     cuts = {example.id: (True, False) for example, cut in zip(mine, cut_N, strict=True) if cut}
@@ -87,7 +87,7 @@ def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Examp
 
 
 def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], skip: int) -> Iterator[Chunk]:
-    """Batches of texts and, if asked for, targets of those that are an example's first."""
+    """Batches of texts and, if job.top, targets of each example's first text."""
     first = voices[0].loaded
     top = min(job.top, vocabulary(voices))
     batches = decode(
@@ -118,7 +118,7 @@ def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], s
 def make_targets(
     loaded: load.Loaded, examples: list[Example], texts: list[Written], top: int, tokenizer: str
 ) -> TokenTargets:
-    """The most probable tokens at each token of a text and at its end, for texts that the tokenizer cuts as written."""
+    """The most probable tokens in each token's place and at the end, for texts that the tokenizer cuts as written."""
     as_read = [dataclasses.replace(row, choices=(text.text,)) for row, text in zip(examples, texts, strict=True)]
     read = [encoded.rows[0].token_P.tolist() for encoded in encode(loaded, as_read)]
     fits = [text.ended and row[:-1] == text.tokens for text, row in zip(texts, read, strict=True)]

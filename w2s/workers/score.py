@@ -1,6 +1,6 @@
 """Every reward model's scores of every candidate: the worker of job.Score.
 
-Examples are shared out over the processes; a killed job goes on with the models and chunks that are missing.
+Examples are shared out over the processes; a killed job resumes with the missing models and chunks.
 """
 
 import json
@@ -20,10 +20,10 @@ from w2s.workers.parts import Chunk, drop_parts, make_parts
 
 
 def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; the summary that done.json keeps."""
+    """Do the job in `folder`; returns the summary for done.json."""
     names = job.names or job.models
     if not job.models or len(set(names)) < len(job.models) or len(names) != len(job.models):
-        raise BadInput(f"models: {job.models} given; allowed: at least 1, each named apart")
+        raise BadInput(f"models: {job.models} given; allowed: at least 1, all with different names")
     sets, cut = read_sets(folder, job.examples), {}
     for at, path in enumerate(job.models):
         score_by(folder / f"model-{at}", folder / path, sets, world)
@@ -41,7 +41,7 @@ def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
 
 
 def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: World) -> None:
-    """One model's scores, as NAME.npz in `folder`; nothing is left to do where they exist."""
+    """Write one model's scores as NAME.npz in `folder`, unless they exist."""
     if all((folder / f"{name}.npz").exists() for name in sets):
         return
     members = open_members(model, device=world.device)
@@ -72,7 +72,7 @@ def join_chunks(chunks: list[Rewards], examples: list[Example]) -> Rewards:
 
 
 def join_models(folder: Path, name: str, names: list[str], ids: np.ndarray) -> Rewards:
-    """All models' scores of one set; the members of an ensemble are called NAME/0, NAME/1, ..."""
+    """All models' scores of one set; the members of an ensemble are named NAME/0, NAME/1, ..."""
     rewards_by_model = [read_arrays(folder / f"model-{at}" / f"{name}.npz", Rewards) for at in range(len(names))]
     models = []
     for name, scores in zip(names, rewards_by_model, strict=True):

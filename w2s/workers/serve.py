@@ -2,9 +2,9 @@
 
     deepspeed --num_gpus 2 --no_local_rank --module w2s.workers.serve [JOB]
 
-Rank 0 reads the lines and broadcasts them to the other ranks. When the pipe closes the pipeline is gone, so the whole
-process group ends at once, even in the middle of a job: run again, the job resumes from its checkpoint. With a job's
-folder on the command line, the worker does this one job and ends.
+Rank 0 reads the lines and broadcasts them to the other ranks. A closed pipe means that the pipeline is gone, so the
+whole process group ends at once, even in mid-job: run again, the job resumes from its checkpoint. With a job's folder
+on the command line, the worker does this one job and ends.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def serve_one(arguments: Sequence[str]) -> NoReturn:
-    """Do one job, by hand or in a launch of its own, and end the process."""
+    """Do one job, started by hand or in its own launch, and end the process."""
     folder = Path(arguments[0])
     if len(arguments) != 1 or not (folder / FILE).exists():
         sys.exit(f"usage: python -m w2s.workers.serve JOB, a folder with a {FILE}")
@@ -69,7 +69,7 @@ def serve_one(arguments: Sequence[str]) -> NoReturn:
 
 
 def run_job(folder: Path, world: Any) -> dict[str, Any]:
-    """Run the job in `folder` unless it is done; {"done": folder} or {"failed": folder, "kind", "message"}."""
+    """Run the job in `folder` unless it is done; returns {"done": folder} or {"failed": folder, "kind", "message"}."""
     start = time.monotonic()
     try:
         if not (folder / DONE).exists():
@@ -93,17 +93,17 @@ def run_job(folder: Path, world: Any) -> dict[str, Any]:
 
 
 def free_memory(world: Any) -> None:
-    """A model and its optimizer refer to each other, and the next job needs their memory."""
+    """Collect garbage: a model and its optimizer refer to each other, and the next job needs their memory."""
     import torch
 
     gc.collect()
-    gc.freeze()  # modules are left: to search them again after every job takes half a second
+    gc.freeze()  # only modules are left; searching them after every job takes half a second
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def join() -> Any:
-    """This process' place among the ranks that the launcher started; without a launcher it is alone."""
+    """This process' World among the launcher's ranks; without a launcher it is alone."""
     if cores := os.environ.get("W2S_CORES"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})  # see jobs.Workers
     import torch
@@ -124,7 +124,7 @@ def join() -> Any:
 
 
 def control_group(world: Any) -> Any:
-    """A group to broadcast lines in, which may wait for days: the pipeline does other things between jobs."""
+    """A group for broadcasting lines, with a timeout of days: the pipeline does other things between jobs."""
     if world.size == 1:
         return None
     import torch.distributed as dist

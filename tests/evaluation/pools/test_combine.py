@@ -183,7 +183,7 @@ def test_a_config_file_has_the_flags_as_keys_and_the_flags_go_over_it(done, tmp_
         (["--methods", "routing", "knn.seed=-1"], "methods.seed: -1 given; allowed: 0 and above"),
         (["--seed", "-1"], "seed: -1 given; allowed: 0 and above"),
         (["--repeats", "0"], "repeats: 0 given; allowed: a whole number above 0"),
-        (["elsewhere"], "one file or folder of outputs is expected; 2 given"),
+        (["elsewhere"], "2 given; allowed: one file or folder of outputs"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(done, tmp_path, capsys, words, line):

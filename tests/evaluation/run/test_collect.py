@@ -169,7 +169,7 @@ def test_one_run_has_no_comparison_to_put_anywhere(two, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["report", "written", "--runs-dir", str(two), "--out", "x"])
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "w2s: --out: one run given; allowed for several, whose comparison goes there\n"
+    assert capsys.readouterr().err == "w2s: --out: one run given; allowed only for a comparison of several\n"
 
 
 def test_nothing_that_a_model_wrote_steers_the_terminal(two, capsys):

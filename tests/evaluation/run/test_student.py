@@ -119,7 +119,7 @@ def test_with_several_seeds_the_first_lies_on_top_and_the_card_says_where_the_ot
     found = run.folder / "student"
     assert (found / "w2s.json").read_text() != "{}" == (found / "seed-7" / "w2s.json").read_text()
     assert (
-        "This is the student of seed 0; the others lie beside this file in `seed-7/`"
+        "This is the student of seed 0; the others are beside this file in `seed-7/`"
         in (found / "README.md").read_text()
     )
 

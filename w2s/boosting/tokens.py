@@ -199,7 +199,7 @@ def take_rows(record: Tokens, index_N: np.ndarray) -> Tokens:
 
 def gathered(parts: Sequence[Tokens], ids: np.ndarray) -> Tokens:
     """Records of different rows as one, in the order of `ids`; a ValueError if these are not its ids."""
-    names = [f.name for f in dataclasses.fields(parts[0]) if f.type is np.ndarray]
+    names = [f.name for f in dataclasses.fields(parts[0]) if isinstance(getattr(parts[0], f.name), np.ndarray)]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     whole = dataclasses.replace(parts[0], **arrays)
     return take_rows(whole, align(Weights(whole.ids, np.arange(len(whole.ids))), ids).weight_N)

@@ -1,6 +1,6 @@
 """Every record that flows between stages, its file format, and `align`, the only join.
 
-Letters in array names: N examples, K most candidates of one example (padded), R rounds or learners, V vocabulary.
+Letters in array names: N examples, K candidates per example (padded), R rounds or learners, V vocabulary.
 Rows (`Example`, `Gold`, ...) are JSON Lines; array records (`Predictions`, `Weights`, `PseudoLabels`, ...) are `.npz`
 files without pickles. Everything is keyed by example id, never by position.
 """
@@ -29,7 +29,7 @@ TASKS = ("choice", "answer", "code")
 
 
 class BadInput(ValueError):
-    """A person's input is wrong. The command line prints the message without a traceback and exits with status 2."""
+    """The user's input is wrong. The command line prints the message without a traceback and exits with status 2."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Weights:
-    """The boosting loop's sample weights; they sum to 1. The one back edge of the graph."""
+    """The boosting loop's sample weights; they sum to 1. The only back edge of the graph."""
 
     ids: np.ndarray
     weight_N: np.ndarray
@@ -165,7 +165,7 @@ class Rewards:
 
 @dataclass(frozen=True)
 class Round:
-    """The result of one boosting round. `stop` is the reason why no further round follows, or None."""
+    """The result of one boosting round. `stop` is why no further round follows, or None."""
 
     index: int
     learner: str
@@ -266,7 +266,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Rows as JSON Lines; returns how many."""
+    """Write rows as JSON Lines; returns how many."""
     count = 0
     with open_whole(path) as file:
         for count, row in enumerate(rows, 1):  # noqa: B007
@@ -292,7 +292,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def write_arrays(path: Path, record: Arrays) -> None:
-    """An array record as .npz."""
+    """Write an array record as .npz."""
     with open_whole(path, "wb") as file:
         np.savez(file, **{f.name: np.asarray(getattr(record, f.name)) for f in dataclasses.fields(record)})
 

@@ -93,5 +93,5 @@ def test_features_that_the_opinions_bring_are_used_and_must_be_there_again():
     arrays = features.fit_described(given, dimensions=8, seed=0)
     seen_ND = features.described(arrays, given)
     np.testing.assert_allclose(seen_ND, features.unit(given.features_ND), atol=1e-6)
-    with pytest.raises(NotApplicable, match="features of an encoder"):
+    with pytest.raises(NotApplicable, match="an encoder's features"):
         features.described(arrays, dataclasses.replace(given, features_ND=None))

@@ -244,7 +244,7 @@ def test_a_launcher_that_dies_in_silence_is_told_with_how_it_ended(launched, job
 def test_a_damaged_marker_is_told_in_one_line(launched, job, text):
     folder = job("one")
     (folder / "done.json").write_text(text)
-    with jobs.Workers(Runtime(slots=1)) as workers, pytest.raises(BadInput, match=r"done\.json: it is damaged"):
+    with jobs.Workers(Runtime(slots=1)) as workers, pytest.raises(BadInput, match=r"done\.json: damaged"):
         workers.run(folder)
 
 

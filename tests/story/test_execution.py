@@ -209,7 +209,7 @@ def test_a_smoke_run_is_a_run_of_its_own_and_marked_wherever_it_is_told(copy, in
     monkeypatch.chdir(copy)
     whole = {path: path.read_bytes() for path in Path("runs/tiny").rglob("*") if path.is_file()}
     main(["run", "tiny.yaml", "--limit", "30"])
-    said, mark = capsys.readouterr(), "moke run: of every set the first 30 questions by id"
+    said, mark = capsys.readouterr(), "moke run: the first 30 questions by id of every set"
     assert mark in said.err
     assert mark in said.out
     folder = Path("runs/tiny-limit-30")

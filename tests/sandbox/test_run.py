@@ -30,6 +30,10 @@ def test_a_program_is_loaded_once_and_answers_call_by_call():
     assert replies[2].error.startswith("TypeError")
 
 
+def test_annotations_need_no_import():
+    assert one("def f(x: List[int]) -> Optional[Any]:\n return x", [1]).value == [1]
+
+
 def test_arguments_are_copies_so_a_program_cannot_change_ours():
     mine = [3, 1, 2]
     assert one("def f(x):\n x.sort()\n return x", mine).value == [1, 2, 3]

@@ -5,6 +5,8 @@ function are prose, and so is the first one below it. No text takes more than li
 of the parser.
 """
 
+import __future__
+
 import ast
 import builtins
 import re
@@ -40,7 +42,7 @@ class Budget:
         if min(self.times, self.characters) < 0:
             return -1
         try:
-            compile(code, "<program>", "exec")
+            compile(code, "<program>", "exec", flags=__future__.annotations.compiler_flag)  # as the sandbox does
             return None
         except SyntaxError as error:
             return min(max(error.lineno or 1, 1), len(lines)) - 1

@@ -122,7 +122,9 @@ def remarks(run: Run, metrics: Sequence[Metric], sizes: Sequence[int]) -> list[s
     pairs = [one.manifest["facts"] for one in run.find("pairs")]
     if any(one["rows"] < one["asked"] for one in pairs):
         fewest = min(one["rows"] for one in pairs)
-        said.append(f"fewer pairs than asked for ({pairs[0]['asked']}): {fewest} in a seed, one for a mixed question")
+        said.append(
+            f"fewer pairs than the config asks ({pairs[0]['asked']}): {fewest} in a seed, one for a mixed question"
+        )
     for kind, key, words in (
         ("samples_merged", "empty", "samples are empty: no reward model is asked about them, and they are wrong"),
         ("sample_gold", "unjudged", "texts could not be judged by gold and count as wrong"),

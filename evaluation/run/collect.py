@@ -146,7 +146,7 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
     chosen = f"chosen on {facts['easy_holdout']:,} held-out easy questions"
     return (
         Step("easy questions", f"{facts['easy_fit']:,}", "with gold"),
-        Step("boosting", f"{len(committee['rounds'])} rounds", committee["stop"] or "all that were asked for"),
+        Step("boosting", f"{len(committee['rounds'])} rounds", committee["stop"] or "all of them ran"),
         Step("committee", f"{committee['used']} learners", chosen),
         Step("transfer pool", f"{facts['transfer']:,}", "hard, without gold"),
         Step("pseudo-labels", f"{kept:,} kept", f"{len(weight_N) - kept:,} dropped"),

@@ -66,9 +66,6 @@ examples:
 
 EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
-Flag = tuple[str, dict]
-"""A command's argument, and its settings for `add_argument`."""
-
 
 def names(text: str) -> list[str]:
     """Parse a list of names, separated by commas."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
 from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
 from w2s.grading.threads import map_rows
+from w2s.grading.syntax import parse
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import encode
 from w2s.sandbox.program import Limits, Reply, encode_calls
@@ -75,7 +76,7 @@ def runnable(example: Example, text: str) -> str | None:
     if not program.strip() or len(program) > LONGEST_PROGRAM or not parses(program):
         return None
     try:
-        tree = ast.parse(program, "<program>")
+        tree = parse(program)
         ast.unparse(tree)  # a tree that is too deep to unparse counts as no program
     except UNREADABLE:
         return None

@@ -12,6 +12,7 @@ from w2s.grading.expressions import is_maths
 from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
 from w2s.grading.quantities import read_quantity
 from w2s.grading.threads import Progress, map_rows
+from w2s.grading.syntax import parse
 from w2s.sandbox.program import Limits
 from w2s.store.records import Example
 
@@ -133,6 +134,6 @@ def select_calls(results: Sequence[tuple[str, ...]], certain: int) -> list[int]:
 def strip_layout(program: str) -> str:
     """A program's source without layout and comments."""
     try:
-        return ast.unparse(ast.parse(program, "<program>"))
+        return ast.unparse(parse(program))
     except UNREADABLE:
         return program

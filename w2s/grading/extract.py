@@ -15,6 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from w2s.grading.syntax import parse
 from w2s.store.records import Example
 
 LONGEST_PROGRAM = 100_000  # characters; no question here has a longer answer
@@ -184,7 +185,7 @@ def names(code: str) -> tuple[set[str], set[str]]:
 
 def nodes(code: str) -> Iterator[ast.AST]:
     try:
-        return ast.walk(ast.parse(code, "<program>"))
+        return ast.walk(parse(code))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return iter(())
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from w2s.data.programs import literal
+from w2s.grading.syntax import parse
 from w2s.sandbox.compare import spelled
 from w2s.sandbox.plain import NotPlain, encode
 from w2s.store.records import Example
@@ -119,7 +120,7 @@ def inputs_and_outputs(example: Example) -> Iterator[tuple[Arguments, Any]]:
 
 def expression(text: str) -> ast.expr | None:
     try:
-        return ast.parse(text.strip(), "<program>", "eval").body
+        return parse(text.strip(), "eval").body
     except UNREADABLE:
         return None
 
@@ -128,7 +129,7 @@ def parameters(source: str, entry: str) -> list[ast.arg]:
     """The required parameters of the function `entry` in `source`; [] if it is not defined there."""
     for text in (source, source.rstrip() + "\n    pass\n"):
         try:
-            tree = ast.parse(text, "<program>")
+            tree = parse(text)
         except UNREADABLE:
             continue
         for node in tree.body:
@@ -234,7 +235,7 @@ def typed_inputs(hints: Sequence[str | None], *, count: int = 4, seed: str) -> l
     if any(max(depth, default=0) > DEEPEST for depth in depths):  # models repeat themselves: list[list[list[...
         return []
     try:
-        trees = [ast.parse(str(hint), "<program>", "eval").body for hint in hints]
+        trees = [parse(str(hint), "eval").body for hint in hints]
         return [[typed(tree, rng) for tree in trees] for _ in range(count)] if trees else []
     except UNREADABLE:
         return []

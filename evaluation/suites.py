@@ -14,12 +14,14 @@ from w2s.config.registry import did_you_mean
 from w2s.data.rows import hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.run.metrics import count_passes, judge, judge_outcomes, measure, measure_samples, write_metrics
+from w2s.evaluation.run.runs import describe_quantised
+from w2s.evaluation.run.verdict import sentence
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
 from w2s.stages.models import ask_model, base_folder, dequantised, find_place
 from w2s.stages.writing import judged, texts
-from w2s.store.artifacts import Stage, Store
+from w2s.store.artifacts import Stage, Store, read_manifest
 from w2s.store.log import say, to_file
 from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
 from w2s.workers.job import Base
@@ -54,6 +56,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     for one in metrics:
         if one.value is not None and one.name.startswith(("accuracy", "abstained", "unjudged", "pass@")):
             lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
+    lines += [sentence(words) for path in base.values() if (words := describe_quantised(model, read_manifest(path)))]
     if config.limit:
         lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
@@ -65,11 +68,10 @@ def make_base(tools: Tools, model: str) -> dict[str, Path]:
     if place is None or place.path.is_dir():
         return {}
     options = {"content": place.content}
-    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, partial(dequantised, tools=tools, **options))
+    work = partial(dequantised, tools=tools, **options)
+    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, work)
     store = Store(Path(tools.runtime.runs_dir) / "store")
     store.make(stage)
-    if quantised := describe_quantised(model, store.manifest(stage)):
-        say(quantised)
     return {"base": store.checked(stage)}
 
 

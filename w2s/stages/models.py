@@ -80,7 +80,10 @@ def opinion(
     With `learner`: that of its untrained base.
     """
     paths = {name: find_set(inputs, name) for name in sets}
-    models = [Base(learner, base_folder(inputs, tools, learner))] if learner else sorted(inputs["model"].glob("fit-*/model"))
+    if learner:
+        models = [Base(learner, base_folder(inputs, tools, learner))]
+    else:
+        models = sorted(inputs["model"].glob("fit-*/model"))
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
     opinions = [ask_model(here / f"ask-{at}", tools, model, paths, by) for at, model in enumerate(models)]

@@ -29,7 +29,8 @@ def write_folder(file: Path, folder: Path) -> None:
     """Write the model in `file` as transformers reads it, every weight in float32, which holds any quantised value
     exactly. BadInput if a weight of the model is not in the file, or one of the file's is not in the model."""
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    # Not the architecture's own class, which AutoTokenizer takes: it may add tokens of its own, and is slow to build.
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(**where)
     loader = transformers.AutoModelForCausalLM
     module, told = loader.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
     if faults := sorted(name for what in ("missing_keys", "mismatched_keys") for name in map(str, told[what])):

@@ -60,15 +60,9 @@ def listed(folder: Path) -> dict[str, Path]:
     return {stage["title"]: folder.parent / "store" / stage["folder"] for stage in stages}
 
 
-def told(root: Path, *overrides: str) -> dict[str, str]:
-    """Title -> key of every stage."""
-    Path("tiny.yaml").write_text(CONFIG)
-    stages = build(load("tiny.yaml", [f"models.root={root}", *overrides]), run_job=lambda folder: None)
-    return {stage.title: stage.key for stage in stages}
-
-
-def test_gguf_and_safetensors_of_the_same_weights_give_the_same_results(runs):
-    ours, theirs = (listed(runs / "runs" / kind) for kind in ("gguf", "folders"))
+def same_results(runs: Path) -> int:
+    """The runs `gguf` and `folders` have the same stages, models, metrics and arrays; returns the number of arrays."""
+    ours, theirs = (listed(runs / name) for name in ("gguf", "folders"))
     assert ours.keys() == theirs.keys()
     arrays = 0
     for title, folder in ours.items():
@@ -78,11 +72,20 @@ def test_gguf_and_safetensors_of_the_same_weights_give_the_same_results(runs):
                 arrays += 1
         for path in folder.rglob("fit-*/model/model.safetensors"):
             assert path.read_bytes() == (theirs[title] / path.relative_to(folder)).read_bytes()
-    assert arrays > 8
-    metrics = [
-        json.loads((runs / "runs" / kind / "metrics.json").read_text())["metrics"] for kind in ("gguf", "folders")
-    ]
+    metrics = [json.loads((runs / name / "metrics.json").read_text())["metrics"] for name in ("gguf", "folders")]
     assert metrics[0] == metrics[1]
+    return arrays
+
+
+def told(root: Path, *overrides: str) -> dict[str, str]:
+    """Title -> key of every stage."""
+    Path("tiny.yaml").write_text(CONFIG)
+    stages = build(load("tiny.yaml", [f"models.root={root}", *overrides]), run_job=lambda folder: None)
+    return {stage.title: stage.key for stage in stages}
+
+
+def test_gguf_and_safetensors_of_the_same_weights_give_the_same_results(runs):
+    assert same_results(runs / "runs") > 8
 
 
 def test_the_report_and_the_manifest_say_what_was_quantised(runs):
@@ -132,17 +135,13 @@ def test_evaluate_reads_a_file_and_shares_the_runs_stage(runs, roots, monkeypatc
     monkeypatch.chdir(runs)
     store = Path("runs/store")
     before = sorted(path.name for path in store.iterdir())
-    told = {}
-    for name, model, root in (
-        ("file", str(roots["gguf"] / "org" / "gemma3.gguf"), "null"),
-        ("name", "org/gemma3", str(roots["gguf"])),
-        ("folder", "org/gemma3", str(roots["folders"])),
-    ):
+    told = []
+    for model, root in ((str(roots["gguf"] / "org" / "gemma3.gguf"), "null"), ("org/gemma3", str(roots["folders"]))):
         main(["evaluate", model, "world", f"models.root={root}", "--limit", "12", "runtime.runs_dir=runs"])
         out = capsys.readouterr().out
-        assert ("quantised to Q8_0" in out) == (name != "folder")
-        told[name] = next(line for line in out.splitlines() if line.startswith("world "))
-    assert len(set(told.values())) == 1
+        assert ("quantised to Q8_0" in out) == model.endswith(".gguf")
+        told.append(next(line for line in out.splitlines() if line.startswith("world ")))
+    assert told[0] == told[1]
     assert sorted(path.name for path in store.iterdir()) == before
 
 
@@ -160,3 +159,43 @@ sys.exit(any(name in sys.modules for name in ("torch", "transformers")))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "dequantised" in done.stdout
+
+
+REAL = {"learners.0": "HuggingFaceTB/SmolLM2-135M-Instruct", "student": "google/gemma-3-270m"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_real_models_give_the_same_results_and_write_the_right_text(real_models, tmp_path, monkeypatch):
+    """Quantised as Q4_1 and Q4_K_M (in truth Q8_0, Q5_0, Q4_K and Q6_K)."""
+    import gguf
+    import torch
+    from safetensors import safe_open
+
+    from w2s.config.fields import Model
+    from w2s.models.load import load as load_model
+
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(CONFIG)
+    cut = [word for key, name in REAL.items() for word in (f"{key}.model.path={name}", f"{key}.model.layers=3")]
+    cut += [f"{key}.train.lr=1e-4" for key in REAL]
+    main(["run", "tiny.yaml", *cut, f"models.root={real_models}", "name=gguf"])
+    for name in REAL.values():
+        whole = listed(Path("runs/gguf").resolve())[f"base model {name}"] / "model"
+        (tmp_path / "folders" / name).parent.mkdir(parents=True)
+        (tmp_path / "folders" / name).symlink_to(whole)
+        kinds = {one.name: one for one in gguf.GGUFReader(real_models / f"{name}.gguf").tensors}
+        with safe_open(whole / "model.safetensors", "pt") as weights:
+            for ours, theirs in (
+                ("model.embed_tokens", "token_embd"),
+                ("model.layers.1.mlp.down_proj", "blk.1.ffn_down"),
+            ):
+                tensor = kinds[f"{theirs}.weight"]
+                known = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))
+                assert torch.equal(weights.get_tensor(f"{ours}.weight"), known)
+        loaded = load_model(Model(path=str(whole)))
+        ids_BT = torch.tensor([loaded.tokenizer("The capital of France is")["input_ids"]])
+        said = loaded.module.generate(ids_BT, max_new_tokens=3, do_sample=False)[0, ids_BT.shape[1] :]
+        assert loaded.tokenizer.decode(said).startswith(" Paris")
+    main(["run", "tiny.yaml", *cut, "models.root=folders", "name=folders"])
+    assert same_results(Path("runs")) > 8

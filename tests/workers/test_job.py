@@ -105,7 +105,7 @@ def test_a_key_that_is_missing_or_unknown_is_one_line(name, tmp_path):
         ("finetune", {"learner": [1]}, "learner: [1] given; allowed: a mapping"),
         ("finetune", {"runtime": {"slots": "two"}}, "runtime.slots: 'two' given; allowed: a whole number or null"),
         ("objective", {"pairs": {"examples": "x"}}, "pairs.labels: missing; allowed: a text"),
-        ("finetuned", {}, "worker: 'finetuned' given; allowed: pretrain, finetune, predict"),
+        ("finetuned", {}, "worker: 'finetuned' given; allowed: pretrain, dequantise, finetune"),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_key(name, changes, words, tmp_path):

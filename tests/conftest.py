@@ -28,6 +28,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder $W2S_REAL_MODELS with the two real language models; tests skip where it is not set."""
+    folder = os.environ.get("W2S_REAL_MODELS")
+    if not folder:
+        pytest.skip("no real models: run `python -m tests.real_models DIR` and set W2S_REAL_MODELS to DIR")
+    return Path(folder)
+
+
 @pytest.fixture(autouse=True)
 def close_log():
     """A command's log file is not the next test's."""

@@ -51,8 +51,13 @@ MODEL_CHANGES = {
     "layers": 1,
     "prompt": {"name": "qa"},
     "trainable": "head",
+    "top": 1,
     "lora_rank": 4,
+    "lora_targets": ["c_attn"],
+    "attn": "eager",
+    "quantise": "4bit",
 }
+ADAPTING = {"trainable", "top", "lora_rank", "lora_targets"}
 TRAIN_CHANGES = {
     "epochs": 2.0,
     "steps": 77,
@@ -141,7 +146,7 @@ CHANGES = {
     **{f"label.reward.{name}": (value, []) for name, value in (("strength", 2.0), ("accept", {"quantile": 0.1}))},
     "label.reward.use": ("none", []),
     **{
-        f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ("trainable", "lora_rank") else []))
+        f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ADAPTING else []))
         for name, value in MODEL_CHANGES.items()
     },
     **{

@@ -16,7 +16,7 @@ from w2s.config.fields import Train
 from w2s.models import batches, below, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.below import Below
-from w2s.models.engine import is_sliced
+from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
 from w2s.models.records import Encoded, Estimator, Factors, Soft
@@ -110,21 +110,28 @@ def keep_below(
     world: World,
     folder: Path,
 ) -> Rows:
-    """The rows with what the frozen lower layers say of them, if model.trainable is top and it saves time.
+    """The rows with what the frozen lower layers say of them, if only the last layers learn and it saves time.
 
     reads: the rows of each step, and those held out for every look. Several machines share no file of states.
     """
     model, settings, (steps, held_N) = job.learner.model, job.learner.train, reads
-    if model.trainable != "top" or job.runtime.hostfile:
+    learning = model.top if model.trainable == "top" else None
+    if isinstance(job, Reward) and job.kind == "adapters":
+        learning = job.layers
+    if learning is None or job.runtime.hostfile:
         return rows
     looks = math.ceil(len(steps) / settings.eval_every)
-    frozen = scorer.loaded.module.config.get_text_config().num_hidden_layers - model.top
+    frozen = scorer.loaded.module.config.get_text_config().num_hidden_layers - learning
     states = below.compute(scorer, frozen, rows.encoded, [*steps, *[held_N] * looks], settings, world, folder)
     return dataclasses.replace(rows, below=states)
 
 
 def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
-    """The model that the job starts from, in float32, as the optimizer needs."""
+    """The model that the job starts from, in float32, as the optimizer needs; BadInput if ZeRO cannot slice it."""
+    stage = (configuration(job.runtime, world) or {}).get("zero_optimization", {}).get("stage")
+    if stage == 3 and job.learner.model.quantise != "none":
+        words = f"{job.learner.model.quantise!r} given under ZeRO 3; allowed: none, or ZeRO 0 to 2"
+        raise BadInput(f"model.quantise: {words}")
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
     limit = job.learner.train.max_tokens
     return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)

@@ -83,12 +83,12 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     cut = count_cuts(loaded, {Path(job.examples).stem: examples}, model.path, world)
     rows = Rows(loaded, encoded, labels, *read_tokens(folder, job, loaded, examples, fit_N))
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, job.weighting, settings, job.seed)
-    module = score.Scorer(loaded)
+    module, seconds = score.Scorer(loaded), train.timer()
     rows = keep_below(module, rows, (steps, held_N), job, world, folder)
     is_choice = examples[0].task == "choice"
     scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
     look = make_look(rows, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
-    objective, seconds = make_objective(rows, loss, scale), train.timer()
+    objective = make_objective(rows, loss, scale)
     trained = rows.below.upper if rows.below else module
     state, weights = train.fit(
         trained, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed

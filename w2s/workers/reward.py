@@ -32,11 +32,12 @@ def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
     cut = count_cuts(members.loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
+    seconds = train.timer()
     rows = keep_below(members, rows, (steps, held_N), job, world, folder)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
     look = make_look(rows, held_N, lambda *scored: loss_of(held_loss, *scored).mean(0), 1.0, world, settings.batch)
     trained = rows.below.upper if rows.below else members
-    objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
+    objective = make_objective(members, rows, weight_MN, loss, job.diversity)
     state, weights = train.fit(
         trained, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
     )

@@ -214,3 +214,27 @@ def test_paths_of_plug_ins_are_relative_to_the_file_that_lists_them(write):
     folder = path.parent / "inner"
     assert load(path).plugins == [str(folder / "mine.py"), str(folder / "pack"), "module"]
     assert load(path, ["plugins=[mine.py]"]).plugins == ["mine.py"]
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("{trainable: top}", "student.model.top: None given; it goes with trainable: top, and only with it"),
+        ("{top: 2}", "student.model.top: 2 given; it goes with trainable: top, and only with it"),
+        ("{lora_targets: [q_proj]}", "student.model.lora_targets: ['q_proj'] given; allowed: at least one name, and"),
+        ("{trainable: lora, lora_targets: []}", "student.model.lora_targets: [] given; allowed: at least one name"),
+        ("{quantise: 4bit}", "student.model.quantise: '4bit' given with trainable: all; allowed: trainable: lora"),
+        ("{trainable: lora, quantise: 3bit}", "student.model.quantise: '3bit' given; allowed: one of: none, 4bit"),
+    ],
+)
+def test_keys_of_a_model_that_do_not_go_together_are_one_line(write, model, line):
+    assert [found for found in problems(write(GOOD + f"student: {{model: {model}}}")) if line in found]
+
+
+def test_quantised_models_are_not_for_ensembles_and_objectives_and_flash_not_for_float32(write):
+    quantised = "{model: {kind: pair, trainable: lora, quantise: 4bit}}"
+    assert "kind: separate or warm" in problems(write(GOOD + f"rewards: {{kind: heads, models: [{quantised}]}}"))[0]
+    student = "{model: {trainable: lora, quantise: 4bit}, objective: {name: dpo}}"
+    assert "student.model.quantise" in problems(write(GOOD + f"student: {student}"))[0]
+    flash = "{model: {attn: flash_attention_2}, train: {precision: float32}}"
+    assert "student.model.attn" in problems(write(GOOD + f"student: {flash}"))[0]

@@ -83,11 +83,22 @@ class Model:
     """Keep only the first layers, this many. Null: all."""
     prompt: Annotated[dict, MethodOf("prompts")] = field(default_factory=method("plain"))
     """The words around a question; see `w2s methods prompts`."""
-    trainable: Literal["all", "body", "attention", "head", "lora"] = "all"
-    """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; or
-    lora = adapters."""
+    trainable: Literal["all", "body", "attention", "head", "top", "lora"] = "all"
+    """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; top =
+    the last layers and the norm after them; or lora = adapters. A classification head always learns."""
+    top: Count | None = None
+    """Where trainable is top: how many of the last layers learn; the states below them are computed once."""
     lora_rank: Count = 8
     """Rank of the adapters where trainable is lora."""
+    lora_targets: list[str] | None = None
+    """Where trainable is lora: names of the linear layers that get adapters, such as [q_proj, v_proj]. Null: all of the
+    body."""
+    attn: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    """How attention is computed. auto: as transformers chooses; flash_attention_2 needs its package and a GPU, and
+    reads every candidate with a prompt of its own."""
+    quantise: Literal["none", "4bit", "8bit"] = "none"
+    """Keep the frozen weights in so many bits (QLoRA); needs trainable: lora, the package bitsandbytes and a GPU. What
+    is saved has full weights."""
 
 
 @dataclass(frozen=True)

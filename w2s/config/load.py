@@ -199,6 +199,11 @@ def reward_checks(config: Config) -> list[str]:
     ]
     if rewards.kind != "separate" and len(rewards.models) > 1:
         problems.append(f"rewards.models: {len(rewards.models)} given; kind: {rewards.kind} allows 1, for all members")
+    if rewards.kind in ("heads", "adapters") and any(one.model.quantise != "none" for one in rewards.models):
+        problems.append(f"rewards.models.0.model.quantise: it needs kind: separate or warm; {rewards.kind} given")
+    if config.student.model.quantise != "none" and config.student.objective != {"name": "sft"}:
+        words = f"{config.student.model.quantise!r} given; allowed with student.objective {config.student.objective}"
+        problems.append(f"student.model.quantise: {words}: none")
     problems += kind_checks(rewards, [rewards.kind], "kind")
     if use.strength is not None and use.use != "tilt":
         problems.append(f"label.reward.strength: {use.strength} given; it needs label.reward.use: tilt")
@@ -220,11 +225,31 @@ def kind_checks(rewards: RewardModels, kinds: typing.Sequence[str], key: str) ->
 def value_checks(config: Config) -> list[str]:
     """Ranges, and the kinds of models: those of w2s and of loaded plug-ins."""
     kinds = load_table("kinds")
-    return out_of_range(config) + [
-        f"{key}.model.kind: {learner.model.kind!r} given; allowed: one of: {', '.join(kinds)}"
-        for key, learner in all_learners(config).items()
-        if learner.model.kind not in kinds
-    ]
+    return (
+        out_of_range(config)
+        + [
+            f"{key}.model.kind: {learner.model.kind!r} given; allowed: one of: {', '.join(kinds)}"
+            for key, learner in all_learners(config).items()
+            if learner.model.kind not in kinds
+        ]
+        + [line for key, learner in all_learners(config).items() for line in learner_checks(key, learner)]
+    )
+
+
+def learner_checks(key: str, learner: Learner) -> list[str]:
+    """Rules between the keys of a model and its training."""
+    problems, model, key = [], learner.model, f"{key}.model"
+    if (model.trainable == "top") != (model.top is not None):
+        problems.append(f"{key}.top: {model.top} given; it goes with trainable: top, and only with it")
+    if model.lora_targets is not None and (model.trainable != "lora" or not model.lora_targets):
+        words = "at least one name, and only with trainable: lora"
+        problems.append(f"{key}.lora_targets: {model.lora_targets} given; allowed: {words}")
+    if model.quantise != "none" and model.trainable != "lora":
+        words = f"{model.quantise!r} given with trainable: {model.trainable}; allowed: trainable: lora"
+        problems.append(f"{key}.quantise: {words}")
+    if model.attn == "flash_attention_2" and learner.train.precision == "float32":
+        problems.append(f"{key}.attn: {model.attn!r} given with train.precision: float32; allowed: auto or bfloat16")
+    return problems
 
 
 def run_checks(config: Config) -> list[str]:

@@ -3,6 +3,7 @@
 DeepSpeed's are in `engine`; TRL's, accelerate's and the Trainer's in `trl`. torch and peft: a module's `_modules`, and
 the names and attributes of peft's LoRA layers. transformers: the name of the cache, how a cache's layer grows, the name
 of gradient checkpointing, and that Conv1D keeps its weights transposed.
+bitsandbytes: its layers' names.
 """
 
 import copy
@@ -26,6 +27,11 @@ def is_turned(layer: nn.Module) -> bool:
 def is_linear(layer: nn.Module) -> bool:
     """Whether the layer is x W + b and nothing else."""
     return type(layer) in (nn.Linear, Conv1D)
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a model or a linear layer keeps its weights by bitsandbytes."""
+    return any(type(layer).__name__ in ("Linear4bit", "Linear8bitLt") for layer in module.modules())
 
 
 def cache_name(module: nn.Module) -> str:
@@ -76,6 +82,11 @@ def copied(module: nn.Module, new: Mapping[str, nn.Module] | None = None, path: 
     children = {name: child for name, child in module._modules.items() if child is not None}
     twin._modules = module._modules | {name: copied(child, new, inner[name]) for name, child in children.items()}
     return twin
+
+
+def named_facts(layer: nn.Module) -> dict[str, Any]:
+    """What a layer says of itself in plain words and numbers: some models ask a layer what kind it is."""
+    return {name: value for name, value in vars(layer).items() if isinstance(value, str | int) and name[0] != "_"}
 
 
 def without_lora(module: nn.Module) -> dict[str, nn.Module]:

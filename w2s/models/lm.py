@@ -136,14 +136,19 @@ def predicted_log_probs(loaded: Loaded, batch: Batch) -> Tensor:
 
 def hidden_states(loaded: Loaded, batch: Batch) -> Tensor:
     """States (U, D) at the positions that predict a candidate's token, or logits if the head cannot run separately."""
-    inputs = dict(batch.inputs[0])
-    if "attention_mask" in inputs:
-        dtype = loaded.module.dtype
-        closed = torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=inputs["attention_mask"].device)
-        inputs["attention_mask"] = torch.where(inputs["attention_mask"], closed.new_zeros(()), closed)
+    inputs = attending(loaded, batch.inputs[0])
     if not loaded.head_alone:
         return loaded.module(**inputs, use_cache=False).logits[batch.row_U, batch.at_U]
     return loaded.module.base_model(**inputs, use_cache=False).last_hidden_state[batch.row_U, batch.at_U]
+
+
+def attending(loaded: Loaded, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inputs with a tree's mask as a term of the attention's logits."""
+    if "attention_mask" not in inputs:
+        return inputs
+    mask, dtype = inputs["attention_mask"], loaded.module.dtype
+    closed = torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=mask.device)
+    return inputs | {"attention_mask": torch.where(mask, closed.new_zeros(()), closed)}
 
 
 def token_log_probs(loaded: Loaded, hidden_UD: Tensor, from_P: Tensor, token_P: Tensor) -> Tensor:

@@ -12,16 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config.fields import Model
-from w2s.models import builtin, internals, shortcuts, window
+from w2s.models import backends, builtin, internals, shortcuts, trainable, window
 from w2s.models.folders import describe, first_words, name_damage, read_marks, read_model, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
 from w2s.store.records import BadInput
 
 ADAPTER, SIDES = "adapter.safetensors", ("down", "up")
-ATTENTION = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.")
-POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.")
-HEADS = re.compile(r"(^|\.)(score|classifier|pre_classifier|classification_head|pooler|lm_head|embed_out)\.")
 
 
 def load(
@@ -47,12 +44,15 @@ def load(
     if source.startswith("builtin:"):
         raise BadInput(f"model.path: {source!r} is made by a run before it is read; give its folder")
     hub = {"revision": model.revision if source == model.path else None, "trust_remote_code": trust_remote_code}
+    if problems := backends.lacking(model, torch.cuda.device_count()):
+        raise BadInput("\n".join(problems))
     with name_damage(source):
-        module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub)
-    loaded = Loaded(module.to(device), tokenizer, model, window.limit_tokens(module.config, max_tokens))
+        module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub, device)
+    module = module if internals.is_quantised(module) else module.to(device)
+    loaded = Loaded(module, tokenizer, model, window.limit_tokens(module.config, max_tokens))
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
-    return dataclasses.replace(loaded, module=freeze(module, model, seed))
+    return dataclasses.replace(loaded, module=trainable.freeze(module, model, seed))
 
 
 def load_folder(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Loaded:
@@ -62,8 +62,8 @@ def load_folder(folder: str | Path, *, device: str = "cpu", precision: str = "au
 
 
 def load_saved(model: Model, folder: str | Path, *, device: str, precision: str, max_tokens: int) -> Loaded:
-    """`model` from a folder whose weights are already cut and have their adapters merged."""
-    model = dataclasses.replace(model, layers=None, trainable="all")
+    """`model` from a folder whose weights are already cut, full, and have their adapters merged."""
+    model = dataclasses.replace(model, layers=None, trainable="all", quantise="none")
     return load(model, path=str(folder), device=device, precision=precision, max_tokens=max_tokens)
 
 
@@ -71,7 +71,10 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
     """Write a folder for `load_folder`: safetensors (adapters merged), tokenizer and w2s.json.
 
     `state`: weights to write instead of the module's own, by the same names (DeepSpeed's, or the best look's).
+    A quantised module is turned into a full one for good: its weights as training saw them, and the adapters in them.
     """
+    if internals.is_quantised(loaded.module):
+        loaded.module.dequantize()
     state = internals.merged(loaded.module, loaded.module.state_dict() if state is None else state)
     loaded.module.save_pretrained(folder, state_dict=state)
     loaded.tokenizer.save_pretrained(folder)
@@ -107,12 +110,15 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise BadInput(f"{path}: not readable: {first_words(error)}") from None
 
 
-def read(model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> tuple[nn.Module, Any]:
+def read(
+    model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str, Any], device: str
+) -> tuple[nn.Module, Any]:
     """Module and tokenizer, read by transformers with the options `hub` and our changes to the configuration."""
     import transformers
 
     kind = KINDS[model.kind]
-    config = transformers.AutoConfig.from_pretrained(source, **hub)
+    attention = {} if model.attn == "auto" else {"attn_implementation": model.attn}
+    config = transformers.AutoConfig.from_pretrained(source, **attention, **hub)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, **hub)
     if not len(tokenizer):
         raise BadInput(f"{source}: the model has no tokenizer")
@@ -127,6 +133,7 @@ def read(model: Model, source: str, seed: int, dtype: torch.dtype, hub: dict[str
         if read_marks(source).get("from_scratch"):
             return builtin.draw(config, seed, kind.builtin).to(dtype), tokenizer
         auto = getattr(transformers, kind.auto)
+        hub = hub | backends.options(model, device)
         return auto.from_pretrained(source, config=config, dtype=dtype, use_safetensors=True, **hub), tokenizer
 
 
@@ -139,46 +146,6 @@ def cut(config, layers: int | None, source: str) -> None:
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
-
-
-def freeze(module: nn.Module, model: Model, seed: int) -> nn.Module:
-    """Let only the parameters that model.trainable names, and any classification head, require a gradient."""
-    output = module.get_output_embeddings()
-    layers = [layer for layer in (module.get_input_embeddings(), output) if layer is not None]
-    embeddings = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    if model.trainable == "lora":
-        add_adapters(module, model.lora_rank, seed)
-    kind = KINDS[model.kind]
-    for name, parameter in module.named_parameters():
-        head = kind.head and bool(HEADS.search(name))
-        trained = {
-            "all": True,
-            "body": id(parameter) not in embeddings and not POSITIONS.search(name),
-            "attention": bool(ATTENTION.search(name) or POSITIONS.search(name)),
-            "head": kind.writes and parameter is output.weight,
-            "lora": internals.is_trained(name),
-        }
-        parameter.requires_grad_(head or trained[model.trainable])
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        name = getattr(module.config, "model_type", "this")
-        raise BadInput(f"model.trainable: {model.trainable!r} leaves nothing to train in a {name} model ({model.kind})")
-    return module
-
-
-def add_adapters(module: nn.Module, rank: int, seed: int) -> None:
-    """Low-rank adapters (Hu et al. 2021) beside every linear layer of the body, inside the module itself."""
-    import peft
-
-    body = module.base_model
-    prefix = "" if body is module else module.base_model_prefix + "."
-    targets = {prefix + name: layer for name, layer in body.named_modules() if internals.is_linear(layer)}
-    if not targets:
-        raise BadInput("model.trainable: 'lora' finds no linear layer in this model")
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets))
-    config.fan_in_fan_out = any(map(internals.is_turned, targets.values()))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        peft.inject_adapter_in_model(config, module)
 
 
 def pick_dtype(precision: str, device: str) -> torch.dtype:

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from w2s.config.fields import Model
-from w2s.models import batches, encoders, load, shortcuts
+from w2s.models import batches, encoders, load, shortcuts, trainable
 from w2s.models.folders import describe, read_marks, write_marks
-from w2s.models.internals import copied, is_linear, is_turned
+from w2s.models.internals import copied, is_linear, is_turned, named_facts
 from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.train import set_weights
 from w2s.store.records import BadInput, Example
@@ -85,9 +85,7 @@ class Split(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], *, first: bool):
         super().__init__()
-        # Some models ask a layer what kind it is.
-        facts = {name: value for name, value in vars(members[0]).items() if isinstance(value, str | int)}
-        self.__dict__.update({name: value for name, value in facts.items() if name[0] != "_"})
+        self.__dict__.update(named_facts(members[0]))
         self.members, self.first = nn.ModuleList(members), first
 
     def forward(self, x: Tensor, *rest, **named):
@@ -112,6 +110,12 @@ class Members(nn.Module):
         logit_MG = encoders.head_outputs(self.module, batch, last_token=last_token).float().view(count, -1)
         flat_MP = logit_MG.new_zeros(count, batch.mask_BK.numel()).index_copy(1, batch.owner_P, logit_MG)
         return flat_MP.view(count, *batch.mask_BK.shape).masked_fill(~batch.mask_BK, -torch.inf)
+
+    def around(self, module: nn.Module) -> "Members":
+        """The same ensemble in another module."""
+        twin = copy.copy(self)
+        twin._modules = {"module": module}
+        return twin
 
     def own(self) -> dict[str, nn.Parameter]:
         """The parameters that the members do not share with `loaded`, by name."""
@@ -159,19 +163,14 @@ def join(loaded: Loaded, ensemble: Ensemble, *, seed: int = 0) -> Members:
 
 def adapt(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
     """The last layers with adapters, and each linear layer of the head, for every member; all still equal."""
-    base, module = loaded.module.base_model, loaded.module
-    lists = [(p, m) for p, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 0]
-    count = module.config.get_text_config().num_hidden_layers
-    stacks = [p for p, layers in lists if len(layers) == count and len({type(layer) for layer in layers}) == 1]
-    # The layers are the outermost list of that length: a layer may have as many parts.
-    stacks = [path for path in stacks if not any(path.startswith(other + ".") for other in stacks)]
-    if len(stacks) != 1:
+    module, found = loaded.module, trainable.find_layers(loaded.module)
+    if found is None:
         kind = module.config.model_type
         raise BadInput(f"kind: 'adapters': the layers of a {kind} model are not found; allowed: heads")
+    prefix, count = found
     adapted = count if ensemble.layers is None else ensemble.layers
     if not 1 <= adapted <= count:
         raise BadInput(f"layers: {ensemble.layers} given; allowed: 1 to {count}, as {loaded.model.path} has")
-    prefix = stacks[0] if base is module else f"{module.base_model_prefix}.{stacks[0]}"
     splits = {}
     for at in range(count - adapted, count):
         layer = module.get_submodule(f"{prefix}.{at}")
@@ -179,7 +178,7 @@ def adapt(loaded: Loaded, ensemble: Ensemble) -> dict[str, Split]:
         lows = [{path: Low(m, ensemble.rank) for path, m in linear.items()} for _ in range(ensemble.members)]
         splits[f"{prefix}.{at}"] = Split([copied(layer, own) for own in lows], first=at == count - adapted)
     for path, layer in module.named_modules():
-        if type(layer) is nn.Linear and not path.startswith(prefix + ".") and load.HEADS.search(path + "."):
+        if type(layer) is nn.Linear and not path.startswith(prefix + ".") and trainable.HEADS.search(path + "."):
             splits[path] = copies(layer, ensemble.members, first=False)
     return splits
 
@@ -191,7 +190,7 @@ def copies(layer: nn.Linear, count: int, *, first: bool) -> Split:
 def last_layer(loaded: Loaded) -> str:
     """Path of the linear layer whose only output is the reward."""
     named = loaded.module.named_modules()
-    paths = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and load.HEADS.search(p + ".")]
+    paths = [p for p, m in named if type(m) is nn.Linear and m.out_features == 1 and trainable.HEADS.search(p + ".")]
     if not paths:
         kind = loaded.module.config.model_type
         raise BadInput(f"model.path: {loaded.model.path}: the head of a {kind} model has no linear layer of one output")

@@ -3,6 +3,7 @@
 Each kind scores in its own file (see `kinds`). A model's opinion is the softmax of its scores.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,6 +26,10 @@ class Scorer(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return scores(self.loaded, batch)
+
+    def around(self, module: nn.Module) -> "Scorer":
+        """The same scores by another module."""
+        return Scorer(dataclasses.replace(self.loaded, module=module))
 
 
 def scores(loaded: Loaded, batch: Batch) -> Tensor:

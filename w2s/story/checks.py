@@ -14,10 +14,11 @@ from w2s.config.smoke import smoke_steps
 from w2s.config.tables import load_table
 from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
-from w2s.models import folders, objectives
+from w2s.models import backends, folders, objectives
 from w2s.models.kinds import find_kind
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accept
+from w2s.stages.jobs import count_accelerators
 from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
@@ -44,8 +45,10 @@ def check_methods(config: Config) -> None:
     problems += misfits(config)
     for learner in config.rewards.models[:1]:
         problems += too_deep("rewards.layers", config.rewards.layers, learner.model, config.models.root)
+    accelerators = None if config.runtime.hostfile else count_accelerators()
     for key, learner in all_learners(config).items():
         problems += unknown_model(f"{key}.model", learner.model, config.models.root)
+        problems += backends.lacking(learner.model, accelerators, f"{key}.model")
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
             problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
     if problems:
@@ -153,7 +156,7 @@ def unknown_model(key: str, model: Model, root: str | None) -> list[str]:
         return [f"{key}.path: {why}"]
     if place := folders.locate(model.path, root):
         folders.damage(str(place))
-    return too_deep(f"{key}.layers", model.layers, model, root)
+    return too_deep(f"{key}.layers", model.layers, model, root) + too_deep(f"{key}.top", model.top, model, root)
 
 
 def too_deep(key: str, layers: int | None, model: Model, root: str | None) -> list[str]:

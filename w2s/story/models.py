@@ -44,7 +44,8 @@ def find_places(config: Config) -> dict[str, Place]:
 
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
-    model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
+    model = dataclasses.replace(learner.model, trainable=Model.trainable, top=Model.top)
+    model = dataclasses.replace(model, lora_rank=Model.lora_rank, lora_targets=Model.lora_targets)
     return Learner(model, Train(max_tokens=learner.train.max_tokens))
 
 

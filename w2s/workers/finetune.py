@@ -13,9 +13,10 @@ import torch
 
 from w2s.boosting.tokens import by_row
 from w2s.config.fields import Train
-from w2s.models import batches, load, losses, score, tokens, train
+from w2s.models import batches, below, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
-from w2s.models.engine import is_sliced
+from w2s.models.below import Below
+from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
 from w2s.models.records import Encoded, Estimator, Factors, Soft
@@ -44,6 +45,8 @@ class Rows:
     labels: PseudoLabels
     factors: Factors = None
     soft: Soft = None
+    below: Below | None = None
+    """What frozen layers say of the examples, where `call` goes on from there."""
 
     @property
     def length_N(self) -> np.ndarray:
@@ -54,6 +57,8 @@ class Rows:
         columns = (self.encoded, self.factors, self.soft)
         encoded, factors, soft = (column and [column[at] for at in index_B] for column in columns)
         target_BK = self.labels.target_NK[index_B]
+        if self.below:
+            self.below.feed(index_B)
         scores = call(batches.collate(self.loaded, encoded, target_BK.shape[1], factors, soft))
         return scores, torch.from_numpy(target_BK).to(scores)
 
@@ -78,23 +83,55 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     cut = count_cuts(loaded, {Path(job.examples).stem: examples}, model.path, world)
     rows = Rows(loaded, encoded, labels, *read_tokens(folder, job, loaded, examples, fit_N))
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, job.weighting, settings, job.seed)
+    module, seconds = score.Scorer(loaded), train.timer()
+    rows = keep_below(module, rows, (steps, held_N), job, world, folder)
     is_choice = examples[0].task == "choice"
     scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
     look = make_look(rows, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
-    module, objective, seconds = score.Scorer(loaded), make_objective(rows, loss, scale), train.timer()
+    objective = make_objective(rows, loss, scale)
+    trained = rows.below.upper if rows.below else module
     state, weights = train.fit(
-        module, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
+        trained, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
     )
     read = rows.count_tokens(steps[: state.step])
     summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
+    below.drop(folder, world)
     if world.rank == 0:
         export(loaded, module, weights, job, folder)
         train.write_history(folder, summary, state, seconds())
     return summary
 
 
+def keep_below(
+    scorer: torch.nn.Module,
+    rows: Rows,
+    reads: tuple[list[np.ndarray], np.ndarray],
+    job: Finetune | Reward,
+    world: World,
+    folder: Path,
+) -> Rows:
+    """The rows with what the frozen lower layers say of them, if only the last layers learn and it saves time.
+
+    reads: the rows of each step, and those held out for every look. Several machines share no file of states.
+    """
+    model, settings, (steps, held_N) = job.learner.model, job.learner.train, reads
+    learning = model.top if model.trainable == "top" else None
+    if isinstance(job, Reward) and job.kind == "adapters":
+        learning = job.layers
+    if learning is None or job.runtime.hostfile:
+        return rows
+    looks = math.ceil(len(steps) / settings.eval_every)
+    frozen = scorer.loaded.module.config.get_text_config().num_hidden_layers - learning
+    states = below.compute(scorer, frozen, rows.encoded, [*steps, *[held_N] * looks], settings, world, folder)
+    return dataclasses.replace(rows, below=states)
+
+
 def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
-    """The model that the job starts from, in float32, as the optimizer needs."""
+    """The model that the job starts from, in float32, as the optimizer needs; BadInput if ZeRO cannot slice it."""
+    stage = (configuration(job.runtime, world) or {}).get("zero_optimization", {}).get("stage")
+    if stage == 3 and job.learner.model.quantise != "none":
+        words = f"{job.learner.model.quantise!r} given under ZeRO 3; allowed: none, or ZeRO 0 to 2"
+        raise BadInput(f"model.quantise: {words}")
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
     limit = job.learner.train.max_tokens
     return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from w2s.models import losses, train
+from w2s.models import below, losses, train
 from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.members import Ensemble, Members, diversity, encode, join, loss_of, save
 from w2s.models.world import World
 from w2s.store.records import BadInput, Example, PseudoLabels, take
 from w2s.workers.examples import count_cuts
-from w2s.workers.finetune import Rows, hold_out, load_start, make_look, plan, read_labels
+from w2s.workers.finetune import Rows, hold_out, keep_below, load_start, make_look, plan, read_labels
 from w2s.workers.job import Reward
 
 
@@ -32,14 +32,18 @@ def run(folder: Path, job: Reward, world: World) -> dict[str, Any]:
     cut = count_cuts(members.loaded, {Path(job.examples).stem: examples}, job.learner.model.path, world)
     steps, weight_N = plan(rows.length_N, labels.weight_N, order_N, fit_N, "loss", settings, job.seed)
     weight_MN = weight_N * draws(job.members, fit_N, len(examples), job.seed, job.bootstrap)
+    seconds = train.timer()
+    rows = keep_below(members, rows, (steps, held_N), job, world, folder)
     loss, held_loss = (losses.pick_loss(spec, "choice") for spec in (settings.loss, "cross_entropy"))
     look = make_look(rows, held_N, lambda *scored: loss_of(held_loss, *scored).mean(0), 1.0, world, settings.batch)
-    objective, seconds = make_objective(members, rows, weight_MN, loss, job.diversity), train.timer()
+    trained = rows.below.upper if rows.below else members
+    objective = make_objective(members, rows, weight_MN, loss, job.diversity)
     state, weights = train.fit(
-        members, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
+        trained, steps, objective, settings, job.runtime, folder, world, look=look, seed=job.seed
     )
     read = rows.count_tokens(steps[: state.step])
     summary = {"rows": len(fit_N), "equal": equal, "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
+    below.drop(folder, world)
     if world.rank == 0:
         if is_sliced(members):  # ZeRO 3 left only slices in the module
             members = start(job, World())

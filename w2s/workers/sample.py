@@ -62,8 +62,9 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
     """The job's models; one voice for all if they are LoRA adapters of one base."""
     paths = job.models
     adapted = len(paths) > 1 and all(path and (folder / path / load.ADAPTER).exists() for path in paths)
-    # Learners that start from scratch each drew their own weights.
-    if adapted and job.one_base and not load.read_marks(job.base.path).get("from_scratch"):
+    # Learners that start from scratch each drew their own weights; those on a quantised base are saved with its values.
+    one = job.one_base and job.base.learner.model.quantise == "none"
+    if adapted and one and not load.read_marks(job.base.path).get("from_scratch"):
         adapters = [load.read_adapter(folder / path) for path in paths]
         return share(open_model(folder, None, job, world), adapters)
     voices = [Voice(open_model(folder, path, job, world)) for path in paths]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from w2s.config.fields import Model
 from w2s.models import batches, encoders, load, shortcuts
-from w2s.models.folders import describe, read_marks, write_marks
+from w2s.models.folders import read_marks, write_marks
 from w2s.models.internals import copied, is_linear, is_turned
 from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.train import set_weights
@@ -265,17 +265,15 @@ def save(members: Members, folder: str | Path) -> None:
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)
     load.write_tensors(folder / FILE, members.own())
-    marks = {"model": describe(loaded.model), "max_tokens": loaded.max_tokens}
-    write_marks(folder, {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}})
+    write_marks(folder, {"members": load.note(loaded) | {"ensemble": dataclasses.asdict(members.ensemble)}})
 
 
-def open_members(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Members:
+def open_members(folder: str | Path, *, device: str = "cpu", precision: str | None = None) -> Members:
     """The ensemble that `save` wrote, or a plain model of kind pair as an ensemble of one."""
     marks = read_marks(folder).get("members")
     if marks is None:
         return join(load.load_folder(folder, device=device, precision=precision), Ensemble("heads", 1))
-    model, max_tokens = Model(**marks["model"]), marks["max_tokens"]
-    loaded = load.load_saved(model, folder, device=device, precision=precision, max_tokens=max_tokens)
+    loaded = load.load_saved(Model(**marks["model"]), folder, marks, device=device, precision=precision)
     members = join(loaded, Ensemble(**marks["ensemble"]))
     weights = load.read_tensors(Path(folder) / FILE)
     written, expected = ({name: value.shape for name, value in named.items()} for named in (weights, members.own()))

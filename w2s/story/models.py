@@ -35,7 +35,7 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
-    return Learner(model, Train(max_tokens=learner.train.max_tokens))
+    return Learner(model, Train(max_tokens=learner.train.max_tokens, precision=learner.train.precision))
 
 
 def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Answers | None:

@@ -94,10 +94,12 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
 
 
 def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
-    """The model that the job starts from, in float32, as the optimizer needs."""
+    """The model that the job starts from, in float32, as the optimizer needs; trained, it predicts in what it was
+    trained in."""
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
-    limit = job.learner.train.max_tokens
-    return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)
+    settings = job.learner.train
+    loaded = load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=settings.max_tokens, **where)
+    return dataclasses.replace(loaded, precision="bfloat16" if settings.precision == "bfloat16" else "float32")
 
 
 def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Example], PseudoLabels, np.ndarray]:

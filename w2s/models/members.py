@@ -237,15 +237,21 @@ def diversity(members: Members) -> Tensor:
 
 
 def rewards(
-    members: Members, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
+    members: Members,
+    examples: Sequence[Example],
+    *,
+    batch_tokens: int | None = None,
+    width: int | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(positions in `examples`, their scores_MNK) chunk by chunk, longest first.
 
     nan where a score is not finite or there is no candidate; K = `width` or the most candidates. The chunks depend only
-    on the examples and `batch_tokens`; the first `skip` are left out.
+    on the examples and `batch_tokens` (None: batches.most_tokens); the first `skip` are left out.
     """
     loaded, encoded = members.loaded, encode(members.loaded, examples)
     width = width or max((example.count for example in encoded), default=1)
+    batch_tokens = batch_tokens or batches.most_tokens(loaded)
     members.eval()
     for chunk in batches.plan_chunks([example.tokens for example in encoded], batch_tokens)[skip:]:
         scores_MNK = np.full((members.ensemble.members, len(chunk), width), np.nan)

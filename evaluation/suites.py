@@ -20,6 +20,7 @@ from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
 from w2s.stages.models import ask_model, base_folder, dequantised, find_place
+from w2s.stages.precision import resolve_learner
 from w2s.stages.writing import judged, texts
 from w2s.store.artifacts import Stage, Store, read_manifest
 from w2s.store.log import say, to_file
@@ -84,7 +85,11 @@ def evaluate_suite(
     """
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
     examples, gold = take_first(whole, config.limit)
-    learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
+    train = config.student.train
+    if train.precision == "auto":  # a model that w2s has saved says what it predicts in
+        train = dataclasses.replace(train, precision=folders.read_marks(model).get("precision", "auto"))
+    model_config = dataclasses.replace(config.student.model, path=model)
+    learner = resolve_learner(Learner(model_config, train), config.runtime)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
     place = tools.models.get(model)

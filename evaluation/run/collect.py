@@ -268,4 +268,6 @@ def reproduce(run: Run) -> Reproduce:
     manifest = run.artifacts[-1].manifest
     tiers = [artifact.manifest["facts"].get("sandbox") for artifact in run.find("outcomes")]
     config, sandbox = (run.folder / "config.yaml").read_text(), ", ".join(sorted({str(one) for one in tiers if one}))
-    return Reproduce(run.command, config, manifest["versions"], manifest["commit"] or "", sandbox)
+    learners = [learner for artifact in run.artifacts if (learner := artifact.manifest["section"].get("learner"))]
+    precisions = {learner["model"]["path"]: learner["train"]["precision"] for learner in learners}
+    return Reproduce(run.command, config, manifest["versions"], manifest["commit"] or "", sandbox, precisions)

@@ -80,13 +80,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Reproduce:
-    """The command line, the config as text (secrets redacted), package versions, the commit and the sandbox's tier."""
+    """The command line, the config as text (secrets redacted), package versions, the commit, the sandbox's tier, and
+    each model's number format, by path."""
 
     command: str = ""
     config: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     sandbox: str = ""
+    precisions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -179,3 +179,12 @@ def test_only_a_language_model_takes_written_answers(folder_of, kind):
     loaded = tiny.read(folder_of("bert"), kind=kind)
     with pytest.raises(BadInput, match=f"^model.kind: '{kind}' given for written answers; allowed: lm"):
         batches.encode(loaded, [Example("a", "t", "answer", "What pulls?", ("air", "the moon"))])
+
+
+def test_on_a_cpu_a_chunk_of_a_wide_model_has_fewer_tokens(folder_of):
+    loaded = tiny.read(folder_of("llama"))
+    assert batches.most_tokens(loaded) == 16384
+    loaded.module.config.hidden_size = 640
+    assert batches.most_tokens(loaded) == 1638
+    loaded.module.config.hidden_size = 8192
+    assert batches.most_tokens(loaded) == 512

@@ -38,9 +38,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("when", [1, 7, 8, 13, 29])
-def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(tmp_path, when):
-    runtime = Runtime(checkpoint_every=4)
+@pytest.mark.parametrize(
+    ("when", "precision"), [*((when, "float32") for when in (1, 7, 8, 13, 29)), (7, "bfloat16"), (13, "bfloat16")]
+)
+def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(tmp_path, when, precision):
+    runtime, settings = Runtime(checkpoint_every=4), dataclasses.replace(SETTINGS, precision=precision)
     calls = 0
 
     def dying(call, index_B, share):
@@ -51,11 +53,11 @@ def test_a_resumed_fit_equals_the_uninterrupted_one_bit_for_bit(tmp_path, when):
         return objective(call, index_B, share)
 
     (tmp_path / "whole").mkdir(), (tmp_path / "cut").mkdir()
-    whole = train.fit(model(), STEPS, objective, SETTINGS, runtime, folder=tmp_path / "whole", look=look, seed=3)
+    whole = train.fit(model(), STEPS, objective, settings, runtime, folder=tmp_path / "whole", look=look, seed=3)
     with pytest.raises(Killed):
-        train.fit(model(), STEPS, dying, SETTINGS, runtime, folder=tmp_path / "cut", look=look, seed=3)
+        train.fit(model(), STEPS, dying, settings, runtime, folder=tmp_path / "cut", look=look, seed=3)
     assert (tmp_path / "cut" / "checkpoint").exists() == (when >= 4)
-    resumed = train.fit(model(), STEPS, objective, SETTINGS, runtime, folder=tmp_path / "cut", look=look, seed=3)
+    resumed = train.fit(model(), STEPS, objective, settings, runtime, folder=tmp_path / "cut", look=look, seed=3)
     assert resumed[0] == whole[0]
     assert all(torch.equal(tensor, resumed[1][name]) for name, tensor in whole[1].items())
 

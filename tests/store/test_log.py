@@ -112,6 +112,29 @@ def test_the_pace_is_that_of_the_last_minute_and_what_was_done_before_is_no_part
     ]
 
 
+def test_the_second_part_of_a_job_has_a_pace_of_its_own(capsys, clock):
+    with log.show_progress("scores") as show:
+        for _ in range(2):  # two reward models, one after the other
+            for done in (0, 100, 200, 300, 400):
+                show(done, 400)
+                clock.now += 20
+    said = capsys.readouterr().err.splitlines()
+    assert said[-4:] == [
+        "scores: 100 of 400 (25%)",
+        "scores: 200 of 400 (50%), 5.0 per second, 40.0 s left",
+        "scores: 300 of 400 (75%), 5.0 per second, 20.0 s left",
+        "scores: 400 of 400 (100%), 5.0 per second",
+    ]
+
+
+def test_a_line_that_says_nothing_new_is_not_repeated(capsys, clock):
+    with log.progress(5, "slow") as advance:
+        for _ in range(4):
+            clock.now += 11
+            advance(0)
+    assert capsys.readouterr().err.splitlines() == ["slow: 0 of 5 (0%)"]
+
+
 def test_nothing_to_do_and_nothing_done_divide_by_no_zero(capsys, clock):
     with log.progress(0, "nothing") as advance:
         clock.now += 11

@@ -74,9 +74,9 @@ TRAIN_CHANGES = {
     "eval_every": 7,
     "patience": 3,
     "max_tokens": 99,
-    "precision": "float32",
+    "precision": "bfloat16",  # auto is float32 for a builtin model
 }
-ONLY_TRAINING = set(TRAIN_CHANGES) - {"max_tokens"}
+ONLY_TRAINING = set(TRAIN_CHANGES) - {"max_tokens", "precision"}
 REWARD_CHANGES = {
     "kind": "heads",
     "members": 3,
@@ -151,7 +151,7 @@ CHANGES = {
         for name, value in MODEL_CHANGES.items()
     },
     **{
-        f"student.train.{name}": (value, STUDENTS + (ZERO_SHOT if name == "max_tokens" else []))
+        f"student.train.{name}": (value, STUDENTS + (ZERO_SHOT if name in ("max_tokens", "precision") else []))
         for name, value in TRAIN_CHANGES.items()
     },
     "student.objective": ({"name": "dpo"}, ["student answers.*", "student writes .*"]),  # of another student

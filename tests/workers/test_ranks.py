@@ -42,18 +42,26 @@ def ranks_of(workers: Workers) -> list[psutil.Process]:
     return [rank for inner in launcher.children() for rank in inner.children()]
 
 
-def check_equality(finetune_job, two: Workers, asked: list[str]) -> None:
-    plain = alone(finetune_job("plain", STEPS))
+def check_equality(
+    finetune_job, two: Workers, asked: list[str], precision: str = "float32", tolerance: float = 1e-3
+) -> None:
+    steps = STEPS | {"precision": precision}
+    plain = alone(finetune_job("plain", steps))
     for at, deepspeed in enumerate(asked):
-        folder = finetune_job(f"job-{at}", STEPS, runtime={"deepspeed": deepspeed, "micro_batch": 2})
+        folder = finetune_job(f"job-{at}", steps, runtime={"deepspeed": deepspeed, "micro_batch": 2})
         two.run(folder)
         found = history(folder)
-        assert found["losses"] == pytest.approx(plain["losses"], abs=1e-3), deepspeed
-        assert [loss for _, loss in found["looks"]] == pytest.approx([loss for _, loss in plain["looks"]], abs=1e-3)
+        assert found["losses"] == pytest.approx(plain["losses"], abs=tolerance), deepspeed
+        looks = [loss for _, loss in plain["looks"]]
+        assert [loss for _, loss in found["looks"]] == pytest.approx(looks, abs=tolerance)
 
 
 def test_one_and_two_processes_and_every_zero_stage_give_the_same_losses(finetune_job, two):
     check_equality(finetune_job, two, ["zero0", *(f"{ROOT}/launch/zero{stage}.json" for stage in (1, 2, 3))])
+
+
+def test_two_processes_in_bfloat16_give_the_losses_of_one(finetune_job, two):
+    check_equality(finetune_job, two, ["zero0", "zero2", "zero3"], "bfloat16", 2e-2)
 
 
 @pytest.mark.slow

@@ -135,7 +135,11 @@ class Train:
     max_tokens: Count = 512
     """Longest prompt with its candidates, in tokens; a longer prompt loses its beginning."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of training. auto: bfloat16 where an accelerator supports it, else float32."""
+    """Number format of the model's sums. bfloat16: trained under autocast, with weights and optimizer in float32; the
+    trained model predicts, scores and writes with its weights in bfloat16, and scores and log-probabilities in float32.
+    auto: bfloat16 where the hardware computes in it (an accelerator; a CPU with AMX or AVX512-BF16), else float32. A
+    builtin model is too small to gain by it: for these auto is float32 everywhere. Stages' keys have what auto
+    became."""
 
 
 @dataclass(frozen=True)

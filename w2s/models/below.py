@@ -24,7 +24,7 @@ from w2s.models.kinds import KINDS
 from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.rows import within
 from w2s.models.trainable import find_layers
-from w2s.models.world import World, use_bfloat16
+from w2s.models.world import World
 from w2s.store.log import progress, say
 
 IN_MEMORY = 2**30
@@ -159,7 +159,7 @@ def compute(
         for at in used_N:
             start_IN[number, at] = total
             total += sum(lengths(encoded[at], number))
-    low = use_bfloat16(train, world)
+    low = train.precision == "bfloat16"
     dtype = np.dtype(np.int16 if low else np.float32)
     below = Below(
         halves, encoded, allocate((total, halves.tap.seen.shape[-1]), dtype, world, folder / FOLDER), start_IN

@@ -102,7 +102,8 @@ def head_outputs(module: nn.Module, batch: Batch, *, last_token: bool) -> Tensor
     # transformers finds the last token that is not padding by its id; the mask already gives it.
     hidden_RTD = module.base_model(**inputs, use_cache=False).last_hidden_state
     last_R = batch.last_R.repeat(len(hidden_RTD) // len(batch.last_R))
-    return module.score(hidden_RTD[torch.arange(len(hidden_RTD)), last_R])
+    with torch.autocast(hidden_RTD.device.type, enabled=False):  # a score in bfloat16 has three digits
+        return module.score(hidden_RTD[torch.arange(len(hidden_RTD)), last_R].float())
 
 
 def tower_scores(loaded: Loaded, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from w2s.config.fields import Runtime, Train
-from w2s.models.world import Cut, World, make_optimizer, use_bfloat16
+from w2s.models.world import Cut, World, make_optimizer
 from w2s.store.records import BadInput
 
 NAMES = ("zero0", "zero1", "zero2", "zero3")
@@ -51,15 +51,14 @@ class Engine:
     def __init__(self, module: torch.nn.Module, train: Train, values: dict[str, Any], cut: Cut):
         deepspeed = import_deepspeed()
         self.stage = values.get("zero_optimization", {}).get("stage", 0)
-        # Stage 0 with DeepSpeed's own bfloat16 drifts; autocast over float32 weights does not.
-        low = use_bfloat16(train, cut.world)
-        self.autocast = low and self.stage == 0
         values = values | {
             "train_micro_batch_size_per_gpu": cut.micro_batch,
             "gradient_accumulation_steps": cut.micros,
             # At stage 0 we clip: DeepSpeed's own clipping takes a millisecond of a small model's step.
             "gradient_clipping": train.clip if self.stage else 0.0,
-            "bf16": {"enabled": low and self.stage > 0},
+            # DeepSpeed's own bf16 drifts at stage 0, and rounds the weights that come out of it at the others.
+            "bf16": {"enabled": False},
+            "torch_autocast": {"enabled": train.precision == "bfloat16", "dtype": "bfloat16"},
             "steps_per_print": 10**12,
             "zero_allow_untested_optimizer": True,
             # torch's fused AdamW also runs on offloaded parameters, and needs no compiler.
@@ -72,8 +71,7 @@ class Engine:
         self.module, self.world, self.deepspeed, self.clip = module, cut.world, deepspeed, train.clip
 
     def __call__(self, *batch: Any) -> Any:
-        with torch.autocast(self.world.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext():
-            return self.engine(*batch)
+        return self.engine(*batch)
 
     def backward(self, loss: torch.Tensor) -> None:
         # DeepSpeed averages over processes and micro-batches; a part's loss is already its share of the step.

@@ -27,12 +27,13 @@ def load(
     path: str | None = None,
     seed: int = 0,
     device: str = "cpu",
-    precision: str = "auto",
+    precision: str = "float32",
     max_tokens: int = 512,
     trust_remote_code: bool = False,
 ) -> Loaded:
     """The model, ready to train: cut to model.layers; only the parameters that model.trainable names need a gradient.
 
+    `precision`: of the weights: bfloat16, or else float32. A head that scores the last token stays in float32.
     `path` is read instead of model.path (a builtin: model's folder). Weights missing from the folder, and all weights
     of a folder marked from_scratch, are drawn from `seed`. `max_tokens` is lowered to what the model can read. Dropout
     is off: it would make results depend on micro-batches and processes. Weights are read only from safetensors.
@@ -47,24 +48,36 @@ def load(
     if problems := backends.lacking(model, torch.cuda.device_count()):
         raise BadInput("\n".join(problems))
     with name_damage(source):
-        module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub, device)
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        module, tokenizer = read(model, source, seed, dtype, hub, device)
+    if isinstance(getattr(module, "score", None), nn.Linear):
+        module.score.float()
     module = module if internals.is_quantised(module) else module.to(device)
-    loaded = Loaded(module, tokenizer, model, window.limit_tokens(module.config, max_tokens))
+    limit = window.limit_tokens(module.config, max_tokens)
+    loaded = Loaded(module, tokenizer, model, limit, precision)
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
     return dataclasses.replace(loaded, module=trainable.freeze(module, model, seed))
 
 
-def load_folder(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Loaded:
-    """The model that `save` wrote, ready to predict; the folder holds all that is needed."""
+def load_folder(folder: str | Path, *, device: str = "cpu", precision: str | None = None) -> Loaded:
+    """The model that `save` wrote, ready to predict; the folder holds all that is needed.
+
+    `precision`: of the weights; None: that in which it predicts.
+    """
     model, marks = read_model(folder)
-    return load_saved(model, folder, device=device, precision=precision, max_tokens=marks["max_tokens"])
+    return load_saved(model, folder, marks, device=device, precision=precision)
 
 
-def load_saved(model: Model, folder: str | Path, *, device: str, precision: str, max_tokens: int) -> Loaded:
-    """`model` from a folder whose weights are already cut, full, and have their adapters merged."""
+def load_saved(
+    model: Model, folder: str | Path, marks: Mapping[str, Any], *, device: str, precision: str | None
+) -> Loaded:
+    """`model` from a folder whose weights are already cut, full, and have their adapters merged; `marks` as `note`
+    wrote."""
     model = dataclasses.replace(model, layers=None, trainable="all", quantise="none")
-    return load(model, path=str(folder), device=device, precision=precision, max_tokens=max_tokens)
+    saved = marks.get("precision", "float32")
+    options = {"device": device, "precision": precision or saved, "max_tokens": marks["max_tokens"]}
+    return dataclasses.replace(load(model, path=str(folder), **options), precision=saved)
 
 
 def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] | None = None) -> None:
@@ -78,7 +91,12 @@ def save(loaded: Loaded, folder: str | Path, *, state: dict[str, torch.Tensor] |
     state = internals.merged(loaded.module, loaded.module.state_dict() if state is None else state)
     loaded.module.save_pretrained(folder, state_dict=state)
     loaded.tokenizer.save_pretrained(folder)
-    write_marks(folder, {"model": describe(loaded.model), "max_tokens": loaded.max_tokens})
+    write_marks(folder, note(loaded))
+
+
+def note(loaded: Loaded) -> dict[str, Any]:
+    """What the folder of a saved model says about it."""
+    return {"model": describe(loaded.model), "max_tokens": loaded.max_tokens, "precision": loaded.precision}
 
 
 def save_adapter(folder: str | Path, adapter: internals.Adapter) -> None:
@@ -146,9 +164,3 @@ def cut(config, layers: int | None, source: str) -> None:
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
-
-
-def pick_dtype(precision: str, device: str) -> torch.dtype:
-    if precision == "auto":
-        precision = "bfloat16" if str(device).startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]

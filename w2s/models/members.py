@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from w2s.config.fields import Model
 from w2s.models import batches, encoders, load, shortcuts, trainable
-from w2s.models.folders import describe, read_marks, write_marks
+from w2s.models.folders import read_marks, write_marks
 from w2s.models.internals import copied, is_linear, is_turned, named_facts
 from w2s.models.records import Batch, Encoded, Loaded
 from w2s.models.train import set_weights
@@ -236,15 +236,21 @@ def diversity(members: Members) -> Tensor:
 
 
 def rewards(
-    members: Members, examples: Sequence[Example], *, batch_tokens: int = 16384, width: int | None = None, skip: int = 0
+    members: Members,
+    examples: Sequence[Example],
+    *,
+    batch_tokens: int | None = None,
+    width: int | None = None,
+    skip: int = 0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(positions in `examples`, their scores_MNK) chunk by chunk, longest first.
 
     nan where a score is not finite or there is no candidate; K = `width` or the most candidates. The chunks depend only
-    on the examples and `batch_tokens`; the first `skip` are left out.
+    on the examples and `batch_tokens` (None: batches.most_tokens); the first `skip` are left out.
     """
     loaded, encoded = members.loaded, encode(members.loaded, examples)
     width = width or max((example.count for example in encoded), default=1)
+    batch_tokens = batch_tokens or batches.most_tokens(loaded)
     members.eval()
     for chunk in batches.plan_chunks([example.tokens for example in encoded], batch_tokens)[skip:]:
         scores_MNK = np.full((members.ensemble.members, len(chunk), width), np.nan)
@@ -264,17 +270,15 @@ def save(members: Members, folder: str | Path) -> None:
     folder, loaded = Path(folder), members.loaded
     load.save(loaded, folder)
     load.write_tensors(folder / FILE, members.own())
-    marks = {"model": describe(loaded.model), "max_tokens": loaded.max_tokens}
-    write_marks(folder, {"members": marks | {"ensemble": dataclasses.asdict(members.ensemble)}})
+    write_marks(folder, {"members": load.note(loaded) | {"ensemble": dataclasses.asdict(members.ensemble)}})
 
 
-def open_members(folder: str | Path, *, device: str = "cpu", precision: str = "auto") -> Members:
+def open_members(folder: str | Path, *, device: str = "cpu", precision: str | None = None) -> Members:
     """The ensemble that `save` wrote, or a plain model of kind pair as an ensemble of one."""
     marks = read_marks(folder).get("members")
     if marks is None:
         return join(load.load_folder(folder, device=device, precision=precision), Ensemble("heads", 1))
-    model, max_tokens = Model(**marks["model"]), marks["max_tokens"]
-    loaded = load.load_saved(model, folder, device=device, precision=precision, max_tokens=max_tokens)
+    loaded = load.load_saved(Model(**marks["model"]), folder, marks, device=device, precision=precision)
     members = join(loaded, Ensemble(**marks["ensemble"]))
     weights = load.read_tensors(Path(folder) / FILE)
     written, expected = ({name: value.shape for name, value in named.items()} for named in (weights, members.own()))

@@ -29,6 +29,8 @@ class Loaded:
     tokenizer: Any
     model: Model
     max_tokens: int = 512
+    precision: str = "float32"
+    """In which it predicts once it is saved: float32 or bfloat16."""
     head_alone: bool = True
     shares_prompt: bool = True
     cuts: dict[str, tuple[bool, bool]] = field(default_factory=dict, compare=False)

@@ -39,12 +39,12 @@ def scores(loaded: Loaded, batch: Batch) -> Tensor:
 
 
 def predict(
-    loaded: Loaded, examples: Sequence[Example], *, by: str = "model", batch_tokens: int = 16384, skip: int = 0
+    loaded: Loaded, examples: Sequence[Example], *, by: str = "model", batch_tokens: int | None = None, skip: int = 0
 ) -> Iterator[Predictions]:
     """The model's opinions, chunk by chunk (longest questions first); K = the most candidates.
 
-    The chunks depend only on the examples and `batch_tokens`; the first `skip` are left out, so that a killed job can
-    resume. An example with a score that is not finite is an abstention with a uniform row.
+    The chunks depend only on the examples and `batch_tokens` (None: batches.most_tokens); the first `skip` are left
+    out, so that a killed job can resume. An example with a score that is not finite is an abstention, its row uniform.
     """
     ids = np.array([example.id for example in examples])
     count_N = np.array([len(example.choices) for example in examples])
@@ -53,11 +53,11 @@ def predict(
 
 
 def score_chunks(
-    loaded: Loaded, examples: Sequence[Example], *, batch_tokens: int = 16384, skip: int = 0
+    loaded: Loaded, examples: Sequence[Example], *, batch_tokens: int | None = None, skip: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(positions in `examples`, their scores_NK) chunk by chunk, as `predict` takes them."""
     width = max((len(example.choices) for example in examples), default=1)
-    encoded = batches.encode(loaded, examples)
+    encoded, batch_tokens = batches.encode(loaded, examples), batch_tokens or batches.most_tokens(loaded)
     loaded.module.eval()
     for chunk in batches.plan_chunks([example.tokens for example in encoded], batch_tokens)[skip:]:
         with torch.inference_mode():

@@ -12,7 +12,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from w2s.config.fields import Runtime, Train
 from w2s.models.engine import Engine, configuration
-from w2s.models.world import Cut, World, make_optimizer, use_bfloat16
+from w2s.models.world import Cut, World, make_optimizer
 from w2s.store.log import progress
 from w2s.store.records import BadInput
 
@@ -55,12 +54,12 @@ class Plain:
 
     def __init__(self, module: torch.nn.Module, train: Train, world: World):
         self.module, self.clip = module, train.clip
-        self.autocast = use_bfloat16(train, world)
+        self.autocast = torch.autocast(world.device.type, torch.bfloat16, enabled=train.precision == "bfloat16")
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(self.parameters, train)
 
     def __call__(self, *batch: Any) -> Any:
-        with torch.autocast("cuda", torch.bfloat16) if self.autocast else nullcontext():
+        with self.autocast:
             return self.module(*batch)
 
     def backward(self, loss: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ from w2s.models.objectives import Objective
 from w2s.models.records import Loaded
 from w2s.models.rows import positions
 from w2s.models.train import learning_rate
-from w2s.models.world import World, make_optimizer, use_bfloat16
+from w2s.models.world import World, make_optimizer
 from w2s.store.log import progress
 from w2s.store.records import BadInput, Example
 
@@ -151,7 +151,7 @@ def arguments(train: Train, runtime: Runtime, world: World, folder: Path, seed: 
         "learning_rate": train.lr,
         "max_grad_norm": train.clip,
         "seed": seed,
-        "bf16": use_bfloat16(train, world),
+        "bf16": train.precision == "bfloat16",
         "use_cpu": world.device.type == "cpu",
         checkpointing(): runtime.gradient_checkpointing,
         "deepspeed": deepspeed,

@@ -1,6 +1,7 @@
 """The processes of a job, their parts of a step, and each one's optimizer."""
 
 import math
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,8 +70,12 @@ def make_optimizer(parameters: list[torch.nn.Parameter], train: Train) -> torch.
     return torch.optim.AdamW(parameters, lr=train.lr, betas=betas, weight_decay=decay, fused=True)
 
 
-def use_bfloat16(train: Train, world: World) -> bool:
-    """Whether train.precision means bfloat16 here."""
-    if train.precision == "auto":
-        return world.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return train.precision == "bfloat16"
+def has_bfloat16() -> bool:
+    """Whether this machine's hardware computes in bfloat16: an accelerator, or a CPU with AMX or AVX512-BF16.
+
+    torch that cannot say what a CPU can do (it is asked by a function of torch 2.11) counts as without.
+    """
+    if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))

@@ -132,15 +132,19 @@ def show_progress(what: str) -> Iterator[Callable[..., None]]:
 def _describe_progress() -> Callable[[int, int, str], str]:
     """'120 of 400 (30%), 12 per second, 23 s left, loss 0.31', at the pace of the last minute.
 
-    The first item only starts the clock: loading and compiling came before it.
+    The first item only starts the clock: loading and compiling came before it. A count that falls back begins anew: a
+    job may have several parts.
     """
     begun: int | None = None
     pace: collections.deque[tuple[float, int]] = collections.deque()
-    last = ""
+    reached, last = 0, ""
 
     def words(done: int, total: int, note: str) -> str:
-        nonlocal begun, last
-        begun, last, now = done if begun is None else begun, note or last, time.monotonic()
+        nonlocal begun, reached, last
+        if begun is None or done < reached:
+            begun = done
+            pace.clear()
+        reached, last, now = done, note or last, time.monotonic()
         if done > begun and (not pace or now - pace[-1][0] >= 1):
             pace.append((now, done))
         while len(pace) > 2 and now - pace[0][0] > PACE_OF_S:
@@ -170,14 +174,15 @@ def duration(seconds: float) -> str:
 
 
 def _every(every_s: float, tell: Callable[[Any], None], *, at_once: bool = False) -> Callable[[Any], None]:
-    """`tell` at most once in `every_s` seconds; unless `at_once`, work shorter than that is never reported."""
-    last = -math.inf if at_once else time.monotonic()
+    """`tell` at most once in `every_s` seconds, and nothing twice in a row; unless `at_once`, work shorter than that is
+    never reported."""
+    last, told = -math.inf if at_once else time.monotonic(), None
 
     def now_and_then(message: Any) -> None:
-        nonlocal last
+        nonlocal last, told
         with _lock:
-            if time.monotonic() - last >= every_s:
-                last = time.monotonic()
+            if time.monotonic() - last >= every_s and message != told:
+                last, told = time.monotonic(), message
                 tell(message)
 
     return now_and_then

@@ -14,7 +14,7 @@ from pathlib import Path
 from w2s.config.fields import Config
 from w2s.config.plugins import find_used
 from w2s.data.rows import make_row_reader, make_suite_reader
-from w2s.stages import Tools
+from w2s.stages import Tools, precision
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
 from w2s.story.checks import check_methods, check_written
@@ -108,6 +108,7 @@ def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> A
 def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy = tell_chain) -> list[Stage]:
     """Every stage of the run, parents before children. Reads the sources, as their rows are part of the keys."""
     check_methods(config)
+    config = precision.resolve(config)
     readers = make_row_reader(config), make_suite_reader(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
     preferences = make_preference_reader(config)

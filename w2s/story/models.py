@@ -46,7 +46,7 @@ def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, top=Model.top)
     model = dataclasses.replace(model, lora_rank=Model.lora_rank, lora_targets=Model.lora_targets)
-    return Learner(model, Train(max_tokens=learner.train.max_tokens))
+    return Learner(model, Train(max_tokens=learner.train.max_tokens, precision=learner.train.precision))
 
 
 def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Answers | None:

@@ -127,14 +127,18 @@ def keep_below(
 
 
 def load_start(job: Finetune | Objective | Reward, world: World) -> load.Loaded:
-    """The model that the job starts from, in float32, as the optimizer needs; BadInput if ZeRO cannot slice it."""
+    """The model that the job starts from, in float32, as the optimizer needs; BadInput if ZeRO cannot slice it.
+
+    Trained, it predicts in what it was trained in.
+    """
     stage = (configuration(job.runtime, world) or {}).get("zero_optimization", {}).get("stage")
     if stage == 3 and job.learner.model.quantise != "none":
         words = f"{job.learner.model.quantise!r} given under ZeRO 3; allowed: none, or ZeRO 0 to 2"
         raise BadInput(f"model.quantise: {words}")
     where = {"path": job.path, "device": world.device, "trust_remote_code": job.runtime.trust_remote_code}
-    limit = job.learner.train.max_tokens
-    return load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=limit, **where)
+    settings = job.learner.train
+    loaded = load.load(job.learner.model, seed=job.seed, precision="float32", max_tokens=settings.max_tokens, **where)
+    return dataclasses.replace(loaded, precision="bfloat16" if settings.precision == "bfloat16" else "float32")
 
 
 def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Example], PseudoLabels, np.ndarray]:

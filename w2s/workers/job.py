@@ -1,8 +1,9 @@
 """The jobs of workers: one frozen dataclass per worker, written to and read from job.json in the job's folder.
 
 A path in a job is absolute or relative to the job's folder. `path` is where an untrained model is read from: a folder
-or a hub name. "A file of X" is what store.records writes for the record X. Stages import this file, so it must not need
-torch; `serve` imports a worker's module by its name in WORKERS.
+or a hub name. "A file of X" is what store.records writes for the record X. train.precision is float32 or bfloat16;
+`auto`, which stages.precision resolves, means float32 here. Stages import this file, so it must not need torch; `serve`
+imports a worker's module by its name in WORKERS.
 """
 
 import dataclasses

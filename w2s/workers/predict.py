@@ -60,6 +60,7 @@ def open_model(folder: Path, model: str | None, job: Predict | Rank | Sample, wo
     """The saved model in the folder `model`, or the job's untrained base."""
     if model is not None:
         return load.load_folder(folder / model, device=world.device)
-    learner, trust = job.base.learner, job.runtime.trust_remote_code
-    untrained, limit = dataclasses.replace(learner.model, trainable="all"), learner.train.max_tokens  # without adapters
-    return load.load(untrained, path=job.base.path, device=world.device, max_tokens=limit, trust_remote_code=trust)
+    train, where = job.base.learner.train, {"path": job.base.path, "device": world.device}
+    where["trust_remote_code"] = job.runtime.trust_remote_code
+    untrained = dataclasses.replace(job.base.learner.model, trainable="all")  # without adapters
+    return load.load(untrained, precision=train.precision, max_tokens=train.max_tokens, **where)

@@ -63,7 +63,11 @@ def read_lesson(run: Run, artifact: Artifact) -> Lesson:
     made, labels = read_manifest(folder), read_arrays(folder / "labels.npz", PseudoLabels)
     labels, path = take(labels, labels.weight_N > 0), artifact.path / "fit-0" / "train.json"
     section, fitted = made["section"], made["facts"].get("fitted_temperature")
-    temperature = f"{fitted['temperature']:.3g}, fitted" if fitted else f"{section.get('temperature') or 1:.3g}"
+    temperature = f"{section.get('temperature') or 1:.3g}"
+    if fitted:
+        temperature = (
+            f"{fitted['temperature']:.3g}, fitted" if fitted["rows"] else "1, as no right answer was there to fit"
+        )
     temperature = temperature if section.get("soft") else ""
     judged = None
     if made["stage"] != "gold_targets":

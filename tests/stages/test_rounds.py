@@ -224,7 +224,8 @@ def test_a_round_killed_at_any_job_ends_like_one_that_was_not(tmp_path, inputs, 
 def test_rounds_refit_where_a_fold_leaves_few_rows():
     few = costs.REFIT_BELOW
     for folds_cut in (2, 3, 5):
-        rows = next(n for n in range(folds_cut, 9 * few) if min_seen(n, folds_cut) >= few)
+        rows = next(n for n in range(few, 9 * few) if n - len(range(0, n, folds_cut)) >= few)
+        assert min_seen(rows, folds_cut) >= few > min_seen(rows - 1, folds_cut)
         assert costs.refits(Boosting(folds=folds_cut), rows - 1)
         assert not costs.refits(Boosting(folds=folds_cut), rows)
         assert costs.refits(Boosting(folds=folds_cut, refit=True), 10 * rows)

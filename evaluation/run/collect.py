@@ -33,6 +33,7 @@ from w2s.evaluation.run.runs import (
     row_weights,
 )
 from w2s.evaluation.run.student import write_student
+from w2s.evaluation.run.taught import describe_taught, measure_labels
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.grading.judge import grade_answer
@@ -51,6 +52,7 @@ def finish(folder: Path, *, again: bool = False) -> str:
 def find_out(run: Run) -> Findings:
     """The results of `w2s run`, ready to be written."""
     answers, metrics = measure_run(run)
+    metrics += measure_labels(run)
     data = report_data(run, answers, metrics)
 
     def write() -> list[str]:
@@ -67,6 +69,7 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Path:
     for folder in folders:
         run = open_run(folder)
         answers, metrics = measure_run(run)
+        metrics += measure_labels(run)
         found.append((report_data(run, answers, metrics), answers))
     names = "+".join(folder.name for folder in folders)
     if len(names) > 200:  # a file name has at most 255 bytes
@@ -97,6 +100,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         difficulty_bins=run.bins[0],
         difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
         calibration={model: calibration_bins(one, SHOWN_BINS) for model, one in opinions.items()},
+        taught=describe_taught(run, metrics),
         costs=costs(run),
         answers=hard_answers(run, answers, seed),
         samples=samples(run, seed, committees[seed]["used"]),

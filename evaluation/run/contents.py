@@ -47,6 +47,25 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What a student was taught, over all seeds: its labels (how many were kept, the share right, mean confidence, ECE,
+    log-loss in nats; None where unknown; their temperature), and its steps: taken, allowed, and of the best checkpoint.
+    """
+
+    model: str
+    kept: str
+    right: float | None
+    confidence: float | None
+    ece: float | None
+    log_loss: float | None
+    temperature: str
+    steps: str
+    most_steps: str
+    best_step: str
+    stopped: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """The cost of a stage, over all seeds; `tokens`: None if no model read any."""
 
@@ -120,6 +139,7 @@ class ReportData:
     difficulty_bins: tuple[str, ...] = ()
     difficulty_name: str = "difficulty, easy to hard"
     calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
+    taught: tuple[Taught, ...] = ()
     costs: tuple[Cost, ...] = ()
     answers: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()

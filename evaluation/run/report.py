@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from w2s.evaluation.run import pictures
 from w2s.evaluation.run.contents import ReportData
-from w2s.evaluation.run.metrics import MODELS, PAIRS
+from w2s.evaluation.run.metrics import ECE_BINS, MODELS, PAIRS
 from w2s.evaluation.run.verdict import edge, find, known, points, remarks, sentence, verdict
 from w2s.store.hidden import hide
 from w2s.store.log import duration, printable
@@ -39,6 +39,7 @@ def write_report(data: ReportData, folder: Path) -> list[str]:
         "coming_back": coming_back(data),
         "gaps": gaps,
         "span": (min([0.0, *(gap.low for gap in gaps)]), max([0.01, *(gap.high for gap in gaps)])),
+        "ece_bins": ECE_BINS,
         "trained": [one for one in data.training if not one.who.startswith("round ")],
         "others": other_suites(data),
         "seeds": sorted({seed for m in data.metrics for seed in m.seeds}),

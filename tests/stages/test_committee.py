@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from w2s.ensemble.alphas import ALPHAS
+from w2s.ensemble.combiners import sharpen
+from w2s.ensemble.temperature import fit_temperature
 from w2s.stages import committee
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -155,6 +157,27 @@ def test_soft_labels_are_the_opinion_and_hard_ones_its_winner(labelled, tmp_path
     assert set(hard.target_NK.max(1)) == {1.0}
     sharp = labelled(temperature=0.5)
     assert (sharp.target_NK.max(1) >= soft.target_NK.max(1) - 1e-12).all()
+
+
+def test_a_null_temperature_is_the_one_that_fits_easy_holdout_best(labelled, tmp_path, inputs):
+    rows = [Example(key, "s", "choice", "p", tuple("abcd"[: MASK_NK[at].sum()])) for at, key in enumerate(IDS)]
+    write_rows(tmp_path / "q" / "easy_holdout.jsonl", rows)
+    held_out, blunt_N = opinion(3, 1.5), np.arange(60) < 7
+    held_out = dataclasses.replace(held_out, probs_NK=sharpen(held_out.probs_NK, held_out.mask_NK, 4.0))
+    gold_N = np.array([GOLD_N[IDS.tolist().index(key)] for key in held_out.ids.tolist()])
+    says = ~blunt_N
+    best = fit_temperature(held_out.probs_NK[says], held_out.mask_NK[says], gold_N[says])
+    write_arrays(inputs["round-0"] / "easy_holdout.npz", dataclasses.replace(held_out, abstained_N=blunt_N))
+    parents = {"opinion": tmp_path / "all", "questions": tmp_path / "q"}
+    parents |= {"holdout": inputs["round-0"], "gold": inputs["gold"]}
+    how = {"select": {"name": "everything"}, "soft": True, "temperature": None, "seed": 0}
+    facts = committee.pseudo_labels(tmp_path, parents, None, **how)
+    assert facts["fitted_temperature"] == best._asdict()
+    assert best.temperature < 0.6
+    fitted = read_arrays(tmp_path / "labels.npz", PseudoLabels)
+    assert np.array_equal(fitted.target_NK, labelled(temperature=best.temperature).target_NK)
+    assert committee.pseudo_labels(tmp_path, parents, None, **how, shuffled=True) == facts
+    assert committee.pseudo_labels(tmp_path, parents, None, **{**how, "soft": False}) == {"rows": 60, "kept": 60}
 
 
 def test_dropped_rows_stay_with_weight_0_and_a_reason(labelled):

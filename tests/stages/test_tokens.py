@@ -8,6 +8,7 @@ import pytest
 from w2s.boosting.tokens import by_row
 from w2s.config.fields import Boosting, Learner, Runtime, Tokens
 from w2s.stages import Tools, tokens
+from w2s.stages.writing import find_writers
 from w2s.store.records import (
     Example,
     PseudoLabels,
@@ -86,7 +87,7 @@ def run_round(tmp_path, inputs, log, *, index=0, seed=0, weighing=None, **boosti
 
 def test_cross_fitting_ranks_every_row_by_a_model_that_did_not_train_on_it(tmp_path, inputs):
     log = []
-    here, facts = run_round(tmp_path, inputs, log)
+    here, facts = run_round(tmp_path, inputs, log, refit=False)
     assert [job["worker"] for job in log] == ["finetune", "rank"] * 2 + ["rank"]
     trained = [set(read_arrays(here / f"fit-{at}" / "labels.npz", PseudoLabels).ids.tolist()) for at in (0, 1)]
     ranked = [set(read_arrays(here / f"rank-{at}" / "targets-0.npz", TokenRanks).ids.tolist()) for at in (0, 1)]
@@ -99,6 +100,22 @@ def test_cross_fitting_ranks_every_row_by_a_model_that_did_not_train_on_it(tmp_p
     weight_T = read_arrays(here / "weights.npz", TokenWeights).weight_T
     assert weight_T.sum() == pytest.approx(1)
     assert weight_T[ranks.above_T > 0].min() > weight_T[ranks.above_T == 0].max()
+
+
+@pytest.mark.parametrize("booster", ["samme", "bagging"])
+def test_a_refitted_model_sees_all_rows_and_alone_writes(tmp_path, inputs, booster):
+    log, recipe = [], {"folds": 3, "booster": {"name": booster}}
+    plain, plain_facts = run_round(tmp_path, inputs, [], refit=False, **recipe)
+    here, facts = run_round(tmp_path, inputs, log, refit=True, **recipe)
+    assert [job["worker"] for job in log] == ["finetune", "rank"] * 3 + ["finetune", "rank"]
+    assert facts == plain_facts | {"refit": True}
+    for name in ("weights.npz", "easy_fit.npz", "round.json"):  # errors are those of the folds' models
+        assert (here / name).read_bytes() == (plain / name).read_bytes()
+    assert set(read_arrays(here / "fit-0" / "labels.npz", PseudoLabels).ids.tolist()) == set(IDS)
+    assert read_arrays(here / "fit-0" / "tokens.npz", TokenWeights).ids.tolist() == IDS
+    mine = [str(here / "fit-0" / "model")]
+    assert log[-1]["stages"] == [mine]
+    assert find_writers({"model": here}, best_alone=False) == (mine, [1.0])
 
 
 def test_the_next_round_is_fitted_with_the_weights_of_the_one_before(tmp_path, inputs):

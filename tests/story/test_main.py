@@ -118,8 +118,9 @@ CHANGES = {
     "boosting.rounds": (3, [*VOTES, "long_learner"]),  # the rounds that are there stay
     "boosting.booster": ({"name": "samme", "shrinkage": 0.4}, [r"committee · round \d"]),
     "boosting.weighting": ("loss", ROUNDS),
-    "boosting.errors": ("rotate", ROUNDS),
-    "boosting.folds": (3, ROUNDS),
+    "boosting.errors": ("rotate", [*ROUNDS, "long_learner"]),  # which takes as many steps as the rounds
+    "boosting.folds": (3, [*ROUNDS, "long_learner"]),
+    "boosting.refit": (False, [*ROUNDS, "long_learner"]),
     "boosting.min_effective_share": (0.5, ROUNDS),
     "boosting.least_effective_share": (0.5, ROUNDS),
     "boosting.patience": (2, [r"committee · round \d"]),
@@ -277,6 +278,22 @@ def test_the_student_never_descends_from_the_gold_of_the_transfer_pool(config):
     assert stages["gold of easy"].key in ancestors(stages["student"])
 
 
+def test_a_fitted_temperature_needs_each_teachers_opinion_of_easy_questions_and_no_other_gold(config):
+    config = changed(config, "label.temperature", None)
+    stages, plain = told(config), told(changed(config, "label.temperature", 1.0))
+    for who in ("committee", "floor"):
+        labels = stages[f"labels by {who}"]
+        assert labels.parents["gold"] is stages["gold of easy"]
+        assert "easy_holdout" in labels.parents["holdout"].section["sets"]
+        assert labels.parents["holdout"].section["by"] == who
+    assert stages["labels by committee"].parents == stages["labels by committee, shuffled"].parents
+    locked = {stages[f"gold of {split}"].key for split in ("transfer", "hard_test")}
+    assert not locked & {key for who in ("student", "naive_student", "shuffled") for key in ancestors(stages[who])}
+    # Hard labels have no temperature, and no other stage changes.
+    assert set(told(changed(config, "label.soft", False))) == set(plain)
+    assert stages["long_learner answers"].key == plain["long_learner answers"].key
+
+
 def test_the_ceiling_differs_from_the_student_by_one_parent(config):
     student, ceiling = (told(config)[who] for who in ("student", "ceiling"))
     assert student.section == ceiling.section
@@ -288,8 +305,8 @@ def test_the_ceiling_differs_from_the_student_by_one_parent(config):
 
 def test_only_stages_that_judge_or_make_targets_hold_gold(config):
     """Whoever has a gold folder as a direct parent must be one of the few that may see answers."""
-    may = {"gold_targets", "committee", "judged", "reward_pairs", "tilted"}
-    for stage in told(config).values():
+    may = {"gold_targets", "committee", "judged", "reward_pairs", "tilted", "pseudo_labels"}
+    for stage in told(changed(config, "label.temperature", None)).values():
         if any(parent.name in ("gold", "suite_gold") for parent in stage.parents.values()):
             assert stage.name in may, stage.title
 

@@ -12,6 +12,7 @@ from w2s.boosting import tokens
 from w2s.cli import main
 from w2s.config.fields import Learner, Model
 from w2s.config.load import load
+from w2s.store.artifacts import read_manifest
 from w2s.store.records import (
     BadInput,
     Example,
@@ -122,12 +123,14 @@ def test_all_that_written_answers_rule_out_is_said_at_once(config):
     towers = Learner(model=Model(path="somewhere", kind="towers"))
     config = dataclasses.replace(config, learners=[towers])
     config = changed(changed(config, "boosting.patience", 3), "student.train.loss", {"name": "product"})
+    config = changed(config, "label.temperature", None)
     with pytest.raises(BadInput) as refused:
         told(config)
     lines = str(refused.value).splitlines()
     assert [line.split(": ")[0] for line in lines] == [
         "learners.0.model.kind",
         "boosting.patience",
+        "label.temperature",
         "student.train.loss",
     ]
 
@@ -229,7 +232,8 @@ def test_labels_are_made_of_candidates_or_of_token_distributions_as_well(written
 
     monkeypatch.chdir(written_run)
     shorten(monkeypatch)
-    main(["run", "written.yaml", f"label.made={made}", f"name={made}"])
+    fitted = ["label.temperature=null"] if made == "winner" else []
+    main(["run", "written.yaml", f"label.made={made}", f"name={made}", *fitted])
     folder = stages_of(written_run, made)["labels by committee"]
     labels = read_arrays(folder / "labels.npz", PseudoLabels)
     targets = read_rows(folder / "targets.jsonl", Example)
@@ -237,6 +241,9 @@ def test_labels_are_made_of_candidates_or_of_token_distributions_as_well(written
     assert labels.target_NK.shape == (80, count_N.max())
     assert np.allclose(labels.target_NK.sum(1), 1)
     if made == "winner":
+        temperature = read_manifest(folder)["facts"]["fitted_temperature"]
+        assert temperature["temperature"] > 0
+        assert temperature["rows"] <= 40  # of easy_holdout, those with a right candidate
         assert count_N.max() > 1
         assert not labels.target_NK[np.arange(count_N.max()) >= count_N[:, None]].any()
     else:

@@ -9,7 +9,7 @@ from w2s.config.fields import Train
 from w2s.models import train
 from w2s.store.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import finetune
-from w2s.workers.job import read_job
+from w2s.workers.job import count_steps, read_job
 from w2s.workers.serve import run_job
 
 
@@ -140,3 +140,12 @@ def test_a_finished_job_is_not_run_again(finetune_job):
     (folder / "job.json").write_text("{}")
     assert run_job(folder, train.World()) == {"done": str(folder)}
     assert (folder / "train.json").read_bytes() == before
+
+
+def test_an_epoch_of_a_bootstrap_sample_takes_as_many_steps_as_one_of_all_labels(finetune_job, tiny):
+    ids = read_arrays(tiny / "labels.npz", PseudoLabels).ids
+    length = {"epochs": 1.5, "steps": None, "batch": 8, "holdout_share": 0.25}
+    whole, drawn = (finetune_job(name, length, order="order.npz", weighting="resample") for name in ("whole", "drawn"))
+    write_arrays(whole / "order.npz", Weights(ids, np.full(len(ids), 1 / len(ids))))
+    write_arrays(drawn / "order.npz", Weights(ids, np.where(np.arange(len(ids)) % 3 == 0, 3 / len(ids), 0.0)))
+    assert run(whole)["steps"] == run(drawn)["steps"] == count_steps(Train(**length), len(ids)) == 14

@@ -175,11 +175,15 @@ class Boosting:
     weighting: Literal["resample", "loss"] = "resample"
     """How the weights reach a learner: rows drawn by weight, or a weighted loss."""
     errors: Literal["cross_fit", "rotate", "in_sample"] = "cross_fit"
-    """Where errors come from. cross_fit: each round fits one model per fold, each judging the fold it has not seen,
-    and the round's opinion is their mean; rotate: each round fits on all folds but one and judges that one; in_sample:
-    on the rows it was fitted on (for replication only: a fine-tuned model memorises)."""
+    """Where errors come from. cross_fit: each round fits one model per fold, each judging the fold it has not seen;
+    rotate: each round fits on all folds but one and judges that one; in_sample: on the rows it was fitted on (for
+    replication only: a fine-tuned model memorises)."""
     folds: int = 2
     """Parts that the rows are cut into for these errors; at least 2 unless errors is in_sample."""
+    refit: bool | None = None
+    """Who speaks for a round. False: the models that found its errors, by their mean. True: one more model, fitted on
+    all rows with the round's weights. Null: true where a model of a fold would see fewer than 4,000 rows. Nothing to
+    refit where errors is in_sample."""
     min_effective_share: Share = 0.3
     """Weights are tempered until their effective sample size is at least this share of the rows."""
     least_effective_share: Share = 0.0
@@ -274,8 +278,10 @@ class Labels:
     """Which pseudo-labels are kept; see `w2s methods selectors`."""
     soft: bool = True
     """True: train on the whole distribution. False: on its top candidate alone."""
-    temperature: Positive = 1.0
-    """Temperature of soft targets: below 1 sharper than the committee's distribution, above 1 flatter."""
+    temperature: Positive | None = 1.0
+    """Temperature of soft targets: below 1 sharper than the teacher's distribution, above 1 flatter. Null: for each
+    teacher the one, from 0.05 to 20, that gives the right answers of easy_holdout the least log-loss; written answers
+    then need `made: winner`."""
     reward: LabelReward = field(default_factory=LabelReward)
     recorded: str | None = None
     """A folder that `w2s combine labels` wrote: one more student is trained on these labels of the transfer pool.

@@ -276,6 +276,8 @@ def cross_checks(config: Config) -> list[str]:
         )
     if config.boosting.errors != "in_sample" and config.boosting.folds < 2:
         problems.append(f"boosting.folds: {config.boosting.folds} given; allowed: at least 2")
+    if config.boosting.errors == "in_sample" and config.boosting.refit:
+        problems.append("boosting.refit: true given; with errors: in_sample a round's one model already sees all rows")
     if config.boosting.tokens.window and config.boosting.tokens.by == "answer":
         problems.append(f"boosting.tokens.window: {config.boosting.tokens.window} given; by: answer allows only 0")
     for at, learner in enumerate(config.learners):

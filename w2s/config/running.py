@@ -25,11 +25,12 @@ class Controls:
     uniform: bool = True
     """The committee with equal alphas."""
     bagged: bool = True
-    """A committee of the same size whose learners see random resamples of the rows instead of boosted weights."""
+    """A committee of the same size whose learners see random resamples of the rows instead of boosted weights. Its
+    rounds fit the same models at the same cost, although a resample needs no errors."""
     answer_level: bool = True
     """For questions without choices: learners boosted by whole answers, which vote over whole answers."""
     long_learner: bool = True
-    """One learner trained as long as all rounds together."""
+    """One learner trained for as many optimizer steps as all models of all rounds together."""
     naive_student: bool = True
     """A student trained on the floor's labels."""
     unrewarded: bool = True

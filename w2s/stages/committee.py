@@ -15,13 +15,24 @@ from w2s.ensemble.alphas import ALPHAS
 from w2s.ensemble.ballots import Ballots
 from w2s.ensemble.combiners import COMBINERS, votes
 from w2s.ensemble.selection import SELECTORS, make_labels
+from w2s.ensemble.temperature import fit_temperature
 from w2s.pools.records import ABSTAINED
 from w2s.rewards import tilt
-from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.questions import read_in_order
-from w2s.stages.rounds import accuracy_by_rounds, find_answers, read_rounds, stack
+from w2s.stages import Facts, Inputs, Tools, find_set
+from w2s.stages.questions import read_in_order, right_candidates
+from w2s.stages.rounds import HOLDOUT, accuracy_by_rounds, find_answers, read_rounds, stack
 from w2s.store.files import write_json
-from w2s.store.records import Predictions, PseudoLabels, Rewards, Round, align, load_arrays, read_arrays, write_arrays
+from w2s.store.records import (
+    Predictions,
+    PseudoLabels,
+    Rewards,
+    Round,
+    align,
+    load_arrays,
+    read_arrays,
+    take,
+    write_arrays,
+)
 
 NO_OPINION = "the committee abstained"
 
@@ -98,15 +109,16 @@ def pseudo_labels(
     *,
     select: dict,
     soft: bool,
-    temperature: float,
+    temperature: float | None,
     seed: int,
     shuffled: bool = False,
     accept: dict | None = None,
 ) -> Facts:
     """The opinion on the transfer pool as training targets; `shuffled` assigns them to other questions at random.
 
-    `accept`: keep only labels whose rewards reach a bound (rewards.tilt.accept).
+    `accept`: keep only labels whose rewards reach a bound (rewards.tilt.accept). `temperature`: see find_temperature.
     """
+    temperature, fitted = find_temperature(inputs, tools, soft, temperature)
     opinion = read_arrays(inputs["opinion"] / "transfer.npz", Predictions)
     sources_N = np.array([row.source for row in read_in_order(inputs["questions"] / "transfer.jsonl", opinion.ids)])
     selection = Selection(select, accept, soft, temperature)
@@ -114,7 +126,24 @@ def pseudo_labels(
     if shuffled:
         labels = shuffle(labels, opinion.mask_NK.sum(1), seed)
     write_arrays(here / "labels.npz", labels)
-    return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum())}
+    return {"rows": len(labels.ids), "kept": int((labels.weight_N > 0).sum()), **fitted}
+
+
+def find_temperature(inputs: Inputs, tools: Tools, soft: bool, temperature: float | None) -> tuple[float, Facts]:
+    """The temperature of the labels and, if it is None and fitted here, the facts of the fit.
+
+    Parents: `holdout`, the teacher's opinion on easy_holdout, `gold` of easy questions, and for written answers the
+    candidates as `easy_holdout`. Among several right candidates (programs) the teacher's favourite counts.
+    """
+    if temperature is not None or not soft:
+        return temperature or 1.0, {}
+    opinion = read_arrays(inputs["holdout"] / f"{HOLDOUT}.npz", Predictions)
+    opinion = take(opinion, ~opinion.abstained_N)
+    right_NK = right_candidates(read_in_order(find_set(inputs, HOLDOUT), opinion.ids), inputs["gold"], tools)
+    rows = np.flatnonzero((right_NK == 1).any(1))
+    gold_N = np.where(right_NK == 1, opinion.probs_NK, -1)[rows].argmax(1)
+    fitted = fit_temperature(opinion.probs_NK[rows], opinion.mask_NK[rows], gold_N)
+    return fitted.temperature, {"fitted_temperature": fitted._asdict()}
 
 
 class Selection(NamedTuple):

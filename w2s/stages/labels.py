@@ -12,7 +12,7 @@ from w2s.ensemble.selection import KEPT, SELECTORS
 from w2s.grading.behaviour import pass_all
 from w2s.grading.candidates import merge_all
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.committee import Selection, label_opinion
+from w2s.stages.committee import Selection, find_temperature, label_opinion
 from w2s.stages.questions import read_in_order
 from w2s.stages.writing import members_texts, read_texts
 from w2s.store.records import (
@@ -43,7 +43,7 @@ def written_labels(
     seed: int,
     shuffled: bool = False,
     soft: bool = True,
-    temperature: float = 1.0,
+    temperature: float | None = 1.0,
     accept: dict | None = None,
 ) -> Facts:
     """Labels of the transfer pool's questions without choices: labels.npz over the texts in targets.jsonl.
@@ -53,7 +53,9 @@ def written_labels(
     the committee's next tokens. `shuffled` assigns texts and targets to other questions at random. `accept`: keep only
     labels whose rewards reach a bound (rewards.tilt.accept).
     """
+    fitted: Facts = {}
     if "opinion" in inputs:
+        temperature, fitted = find_temperature(inputs, tools, soft, temperature)
         opinion = read_arrays(inputs["opinion"] / f"{TRANSFER}.npz", Predictions)
         examples = read_in_order(inputs["candidates"] / f"{TRANSFER}.jsonl", opinion.ids)
         written_N = np.array([any(text.strip() for text in row.choices) for row in examples])
@@ -78,7 +80,7 @@ def written_labels(
     if soft_targets is not None:
         write_arrays(here / "soft.npz", soft_targets)
         size = {"soft_bytes": (here / "soft.npz").stat().st_size}
-    return {"rows": len(examples), "kept": int((labels.weight_N > 0).sum()), **size}
+    return {"rows": len(examples), "kept": int((labels.weight_N > 0).sum()), **size, **fitted}
 
 
 def label_texts(inputs: Inputs, tools: Tools, select: dict) -> tuple[list[Example], PseudoLabels, TokenTargets | None]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Learner, Runtime, Train
+from w2s.config.fields import Boosting, Learner, Runtime, Train
 from w2s.data.rows import hash_folder
 from w2s.models import folders
 from w2s.stages import Facts, Inputs, Place, Tools, find_set
+from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
 from w2s.store.artifacts import hash_file
 from w2s.store.records import (
@@ -56,14 +57,17 @@ def fit(
     learner: Learner,
     seed: int,
     split: str,
-    longer: int = 1,
+    steps_of: Boosting | None = None,
     is_student: bool = False,
 ) -> Facts:
-    """One model on the labels of one split: the floor, a student, the ceiling... `longer` multiplies its training."""
-    train = learner.train
-    steps = None if train.steps is None else train.steps * longer
-    learner = dataclasses.replace(learner, train=dataclasses.replace(train, steps=steps, epochs=train.epochs * longer))
+    """One model on the labels of one split: the floor, a student, the ceiling...
+
+    With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together.
+    """
     labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
+    if steps_of is not None:
+        steps = count_boosting_steps(steps_of, learner.train, int((labels.weight_N > 0).sum()))
+        learner = dataclasses.replace(learner, train=dataclasses.replace(learner.train, steps=steps))
     targets, soft = (inputs["labels"] / name for name in ("targets.jsonl", "soft.npz"))
     examples = targets if targets.exists() else inputs["questions"] / f"{split}.jsonl"
     runtime = student_runtime(tools.runtime) if is_student else tools.runtime

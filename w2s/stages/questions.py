@@ -10,6 +10,7 @@ from w2s.config.fields import Data
 from w2s.config.registry import pick
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.splits import split
+from w2s.grading.judge import judge
 from w2s.stages import Facts, Inputs, Tools
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -137,3 +138,19 @@ def read_in_order(path: Path, ids: np.ndarray) -> list[Example]:
 
 def read_gold(folder: Path) -> dict[str, Gold]:
     return {row.id: row for row in read_rows(folder / "gold.jsonl", Gold)}
+
+
+def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
+    """right_NK: 1 right, 0 wrong, nan where there is no candidate or it could not be judged."""
+    gold = read_gold(gold_folder)
+    right_NK = np.full(candidate_mask(np.array([len(row.choices) for row in examples])).shape, np.nan)
+    if examples[0].task == "choice":
+        for at, row in enumerate(examples):
+            right_NK[at, : len(row.choices)] = np.arange(len(row.choices)) == gold[row.id].answer
+        return right_NK
+    places = [(at, k) for at, row in enumerate(examples) for k in range(len(row.choices))]
+    rows = [(examples[at], gold[examples[at].id], examples[at].choices[k]) for at, k in places]
+    verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
+    for place, (correct, _, _) in zip(places, verdicts, strict=True):
+        right_NK[place] = np.nan if correct is None else correct
+    return right_NK

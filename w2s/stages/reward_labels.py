@@ -12,12 +12,11 @@ import numpy as np
 from w2s.config.registry import pick
 from w2s.data.duplicates import remove_leaks
 from w2s.ensemble.combiners import votes
-from w2s.grading.judge import judge
 from w2s.rewards.aggregators import AGGREGATORS, disagreement, standardise, unjudged
 from w2s.rewards.pairs import PAIRS, DrawnPairs
 from w2s.rewards.tilt import STRENGTHS, ChosenStrength, choose_strength, tilt
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.questions import gold_text, read_gold, read_in_order
+from w2s.stages.questions import gold_text, read_gold, read_in_order, right_candidates
 from w2s.stages.reward_study import bare
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -26,7 +25,6 @@ from w2s.store.records import (
     Predictions,
     Rewards,
     align,
-    candidate_mask,
     read_arrays,
     read_rows,
     take,
@@ -70,22 +68,6 @@ def without_leaks(pairs: DrawnPairs, questions: Path, near: float | None) -> Dra
     kept_N = np.isin(pairs.labels.ids, list(kept))
     counts = {**pairs.counts, "leaked": len(pairs.examples) - len(kept)}
     return DrawnPairs([row for row in pairs.examples if row.id in kept], take(pairs.labels, kept_N), counts)
-
-
-def right_candidates(examples: list[Example], gold_folder: Path, tools: Tools) -> np.ndarray:
-    """right_NK: 1 right, 0 wrong, nan where there is no candidate or it could not be judged."""
-    gold = read_gold(gold_folder)
-    right_NK = np.full(candidate_mask(np.array([len(row.choices) for row in examples])).shape, np.nan)
-    if examples[0].task == "choice":
-        for at, row in enumerate(examples):
-            right_NK[at, : len(row.choices)] = np.arange(len(row.choices)) == gold[row.id].answer
-        return right_NK
-    places = [(at, k) for at, row in enumerate(examples) for k in range(len(row.choices))]
-    rows = [(examples[at], gold[examples[at].id], examples[at].choices[k]) for at, k in places]
-    verdicts = judge(rows, allow_unsandboxed=tools.runtime.allow_unsandboxed)
-    for place, (correct, _, _) in zip(places, verdicts, strict=True):
-        right_NK[place] = np.nan if correct is None else correct
-    return right_NK
 
 
 def with_gold(examples: list[Example], right_NK: np.ndarray, gold_folder: Path) -> tuple[list[Example], np.ndarray]:
@@ -134,6 +116,7 @@ def tilted(
     chosen = evidence(holdout.opinion, holdout.rewards_NK, right_NK)
     strength = chosen.strength if strength is None else strength
     opinions = {name: rewarded(part.opinion, part.rewards_NK, use, strength, by) for name, part in sets.items()}
+    write_arrays(here / f"{HOLDOUT}.npz", opinions[HOLDOUT])
     for name in (TRANSFER, TEST):
         write_arrays(here / f"{name}.npz", opinions[name])
         shutil.copyfile(inputs[name] / f"{name}_votes.npz", here / f"{name}_votes.npz")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from w2s.config.registry import pick
 from w2s.data.difficulty import folds as assign_folds
 from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
+from w2s.stages.costs import refits
 from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion
 from w2s.stages.questions import as_targets, read_gold
 from w2s.store.files import write_json
@@ -31,6 +32,8 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers.job import Finetune
+
+FIT, HOLDOUT = "easy_fit", "easy_holdout"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class BoostingRound:
     def run(self) -> Facts:
         """Fit on the weighted samples, judge rows not trained on, and find an alpha and the next weights.
 
+        The models that speak for the round are fit-0, fit-1, ...; with `boosting.refit`, fit-0 is fitted on all rows,
+        and fold-0, fold-1, ... only judge the rows they have not seen.
+
         Writes round.json, weights.npz (for the next round), and the round's predictions on easy_fit (out of fold) and
         easy_holdout. If an earlier round stopped the boosting, round.json is null.
         """
@@ -87,28 +93,32 @@ class BoostingRound:
         write_arrays(here / "easy_holdout.npz", holdout)
         record = self.watch(record, earlier, holdout)
         write_json(here / "round.json", asdict(record))
-        return {**asdict(record), **costs(facts)}
+        return {**asdict(record), **costs(facts), "refit": refits(self.boosting, len(labels.ids))}
 
-    def fit_and_ask(self, labels: PseudoLabels, weights: Any) -> tuple[list[Any], np.ndarray | None, list[dict]]:
-        """Fit the round's models as `boosting.errors` says; returns their predictions, judged_N and training facts.
+    def fit_and_ask(self, labels: PseudoLabels, weights: Any) -> tuple[list[dict], np.ndarray | None, list[dict]]:
+        """Fit the round's models as `boosting` says; returns their predictions by set, judged_N and training facts.
 
         judged_N: the rows whose errors count; None: all.
         """
         errors, folds, learner = self.boosting.errors, self.boosting.folds, self.learner
-        fold_N = assign_folds(labels.ids, folds, self.round_seed)
+        fold_N, again = assign_folds(labels.ids, folds, self.round_seed), refits(self.boosting, len(labels.ids))
         # The fold that each model does not train on; None: it trains on all rows.
         held_out = {"cross_fit": list(range(folds)), "rotate": [self.index % folds], "in_sample": [None]}[errors]
+        models = [(f"fold-{fold}" if again else f"fit-{at}", fold) for at, fold in enumerate(held_out)]
+        models += [("fit-0", None)] if again else []
         job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, self.tools, learner))
         job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
         parts, facts = [], []
-        for at, fold in enumerate(held_out):
-            folder, job = self.here / f"fit-{at}", dataclasses.replace(job, seed=self.round_seed * 10 + at)
+        for at, (name, fold) in enumerate(models):
+            folder, job = self.here / name, dataclasses.replace(job, seed=self.round_seed * 10 + at)
             rows = np.arange(len(fold_N)) if fold is None else np.flatnonzero(fold_N != fold)
             chosen_weights = self.make_training_weights(weights, rows)
             facts.append(fit_model(folder, self.tools, job, take(labels, rows), chosen_weights))
             # With cross-fitting, a row's prediction is that of the model that did not train on it.
             ids = labels.ids[fold_N == fold].tolist() if errors == "cross_fit" else None
-            parts.append(self.ask(at, folder / "model", ids))
+            judges, speaks = fold is not None or not again, fold is None or not again
+            asked = ({FIT: ids} if judges else {}) | ({HOLDOUT: None} if speaks else {})
+            parts.append(self.ask(at, folder / "model", asked))
         return parts, fold_N == held_out[0] if errors == "rotate" else None, facts
 
     @property
@@ -130,16 +140,16 @@ class BoostingRound:
             weight_N = self.count_draws(weight_N) / len(rows)
         return dataclasses.replace(chosen, weight_N=weight_N / weight_N.sum())
 
-    def ask(self, fold: int, model: Path, ids: list[str] | None) -> dict[str, Predictions]:
-        """The model's predictions on these rows of easy_fit (None: all), and on easy_holdout."""
-        sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
-        only = None if ids is None else {"easy_fit": ids}
-        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only)
+    def ask(self, at: int, model: Path, asked: Mapping[str, list[str] | None]) -> dict[str, Predictions]:
+        """The model's predictions on the sets in `asked`, each limited to these ids (None: all rows)."""
+        sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in asked}
+        only = {name: ids for name, ids in asked.items() if ids is not None}
+        return ask_model(self.here / f"ask-{at}", self.tools, model, sets, self.name, only or None)
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
         """The round's predictions on easy_fit, in the order of the labels, and on easy_holdout."""
-        opinion = align(concatenate([part["easy_fit"] for part in parts]), labels.ids)
-        return opinion, mean_opinion([part["easy_holdout"] for part in parts])
+        fit, holdout = ([part[name] for part in parts if name in part] for name in (FIT, HOLDOUT))
+        return align(concatenate(fit), labels.ids), mean_opinion(holdout)
 
     def update(
         self, labels: PseudoLabels, weights: Weights, opinion: Predictions, judged_N: np.ndarray | None

@@ -1,7 +1,7 @@
 """Stages of boosting over written answers: a base's ranks of their tokens, one round, and the committee of writers."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
 from w2s.stages.models import base_folder, rank
 from w2s.stages.questions import read_in_order
-from w2s.stages.rounds import BoostingRound, read_rounds
+from w2s.stages.rounds import FIT, BoostingRound, read_rounds
 from w2s.store.records import PseudoLabels, Round, TokenRanks, TokenWeights, read_arrays, write_arrays
 from w2s.workers.job import Base
 
@@ -60,13 +60,16 @@ class Answers(BoostingRound):
             weight_T = weight_T * np.repeat(times_N, chosen.length_N)
         return dataclasses.replace(chosen, weight_T=weight_T / weight_T.sum())
 
-    def ask(self, fold: int, model: Path, ids: list[str] | None) -> TokenRanks:
-        return rank(self.here / f"rank-{fold}", self.tools, [[model]], [1.0], self.targets, ids=ids)[0]
+    def ask(self, at: int, model: Path, asked: Mapping[str, list[str] | None]) -> dict[str, TokenRanks]:
+        """Ranks of the tokens of easy_fit, if asked; those of easy_holdout are found for all models together."""
+        if FIT not in asked:
+            return {}
+        return {FIT: rank(self.here / f"rank-{at}", self.tools, [[model]], [1.0], self.targets, ids=asked[FIT])[0]}
 
-    def gather(self, parts: Sequence[TokenRanks], labels: PseudoLabels) -> tuple[TokenRanks, TokenRanks]:
+    def gather(self, parts: Sequence[dict[str, TokenRanks]], labels: PseudoLabels) -> tuple[TokenRanks, TokenRanks]:
         models, targets = sorted(self.here.glob("fit-*/model")), self.inputs["holdout"] / "targets.jsonl"
         holdout = rank(self.here / "rank-holdout", self.tools, [models], [1.0], targets, mixture=self.mixture)[0]
-        return tokens.gathered(parts, labels.ids), holdout
+        return tokens.gathered([part[FIT] for part in parts if part], labels.ids), holdout
 
     def update(
         self, labels: PseudoLabels, weights: TokenWeights, opinion: TokenRanks, judged_N: np.ndarray | None

@@ -86,6 +86,9 @@ def check_written(config: Config) -> None:
         problems.append("data.difficulty: 'loss' given; it needs questions with choices")
     if config.label.reward.use != "none" and config.label.made != "winner":
         problems.append(f"label.reward.use: {config.label.reward.use!r} given; written answers need label.made: winner")
+    if config.label.temperature is None and config.label.made != "winner":
+        allowed = "a number, or null with label.made: winner (texts have no distribution over candidates)"
+        problems.append(f"label.temperature: null given; allowed for questions without choices: {allowed}")
     if config.label.recorded:
         problems.append("label.recorded: it labels questions with choices; allowed for others: null")
     for key, learner in learners.items():

@@ -18,12 +18,14 @@ OWN = ""  # the run's own sets, as opposed to further suites
 
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers:
     """A model's opinion on splits and on suites with choices; for other suites a language model writes."""
+    heard = speaker.name == "floor" and teller.fits_temperature  # its answers may become labels
+    splits = (*splits, HOLDOUT) if heard else splits
     opinions = ask_sets(teller, sets, speaker, splits)
     if speaker.learner.model.kind == "lm":
         learner = untrain(speaker.learner) if speaker.model is None else speaker.learner
         options = {"learner": learner, "untrained": speaker.model is None}
         write_suites(teller, sets, speaker.name, find_origin(teller, speaker), options)
-    return Answers(speaker.name, {"opinion": opinions[OWN]})
+    return Answers(speaker.name, {"opinion": opinions[OWN]}, {"holdout": opinions[OWN]} if heard else {})
 
 
 def ask_sets(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...], *, alone: bool = True) -> Stages:
@@ -85,7 +87,11 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
         members = [opinions_by_set[suite] for opinions_by_set in learners.opinions]
         options = {"sets": (suite,) if suite else (TRANSFER, TEST), "best_alone": alone}
         opinions[suite] = vote(teller, name, voters, members, f"{name} answers{suite and f' {suite}'}", options)
-    return Committee(name, learners, voters, Answers(name, {"opinion": opinions[OWN]}))
+    committee = Committee(name, learners, voters, Answers(name, {"opinion": opinions[OWN]}))
+    if name != "committee" or not teller.fits_temperature:
+        return committee
+    holdout = {"holdout": find_opinion(teller, sets, committee, HOLDOUT)}
+    return dataclasses.replace(committee, answers=dataclasses.replace(committee.answers, holdout=holdout))
 
 
 def vote(teller: Teller, name: str, voters: Stage, opinions: list[Stage], title: str, options: dict[str, Any]) -> Stage:

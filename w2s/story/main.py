@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from w2s.config.fields import Config
+from w2s.config.fields import Boosting, Config
 from w2s.config.plugins import find_used
 from w2s.data.rows import make_row_reader, make_suite_reader
 from w2s.stages import Tools, precision
@@ -26,7 +26,7 @@ from w2s.story.teller import FIT, TRANSFER, Answers, Form, Sets, Speaker, Stages
 
 # The version of a stage's work, raised by hand when the same inputs may give another result.
 JUDGING = ("judged", "graded", "graded_rollouts", "candidates", "written_labels")
-VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "tilted", "sample_pairs"), 2)
+VERSIONS = dict.fromkeys((*JUDGING, "reward_pairs", "sample_pairs"), 2) | {"tilted": 3}
 
 TellStudy = Callable[[Config, Tools, Callable[..., Stage]], None]
 """(config, tools, declare): declares every stage of a study, for all seeds."""
@@ -101,7 +101,9 @@ def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> A
     if controls.floor or controls.naive_student:
         floor = fit_learner(teller, sets, form, "floor", easy)
     if controls.long_learner:
-        fit_learner(teller, sets, form, "long_learner", easy, longer=config.boosting.rounds)
+        own = config.boosting
+        priced = Boosting(own.rounds, errors=own.errors, folds=own.folds, refit=own.refit)  # nothing else costs steps
+        fit_learner(teller, sets, form, "long_learner", easy, steps_of=priced)
     return floor
 
 

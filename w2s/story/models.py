@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from w2s.config.fields import Config, Learner, Model, Train
+from w2s.config.fields import Boosting, Config, Learner, Model, Train
 from w2s.config.load import all_learners
 from w2s.models.kinds import find_kind
 from w2s.stages import Place, models, writing
@@ -49,10 +49,12 @@ def untrain(learner: Learner) -> Learner:
     return Learner(model, Train(max_tokens=learner.train.max_tokens, precision=learner.train.precision))
 
 
-def fit_learner(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, longer: int = 1) -> Answers | None:
-    """The first learner's answers after training on labels of easy_fit (`longer` times as long)."""
+def fit_learner(
+    teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, steps_of: Boosting | None = None
+) -> Answers | None:
+    """The first learner's answers after training on labels of easy_fit (for the steps of all these rounds)."""
     learner = teller.config.learners[0]
-    model = fit(teller, sets, Speaker(name, learner), labels, FIT, longer)
+    model = fit(teller, sets, Speaker(name, learner), labels, FIT, steps_of)
     return form.ask(teller, sets, Speaker(name, learner, model), (TRANSFER, TEST))
 
 
@@ -64,11 +66,13 @@ def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage
     return model
 
 
-def fit(teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, longer: int = 1) -> Stage:
-    """The base, trained on labels of a split for `longer` times the configured length."""
+def fit(
+    teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, steps_of: Boosting | None = None
+) -> Stage:
+    """The base, trained on labels of a split for the configured length, or the steps of all these rounds."""
     parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
-    options |= {"longer": longer, "is_student": base.is_student}
+    options |= {"steps_of": steps_of, "is_student": base.is_student}
     return teller.tell(models.fit, base.name, parents, options, {"kind": "model", "model": base.name})
 
 
@@ -122,7 +126,8 @@ def tell_labels(
     teller: Teller, sets: Sets, work: Callable, answers: Answers, options: dict[str, Any], shuffled: bool
 ) -> Stage:
     """Pseudo-labels for the transfer pool, made from answers by `work`."""
-    parents = {"questions": sets.questions, **answers.stages}
+    parents = {"questions": sets.questions, **answers.stages, **answers.holdout}
+    parents |= {"gold": sets.gold["easy"]} if answers.holdout else {}
     tags = {"kind": "labels", "model": "shuffled" if shuffled else answers.by}
     title = f"labels by {answers.by}{', shuffled' if shuffled else ''}"
     return teller.tell(work, title, parents, {**options, "seed": teller.seed, "shuffled": shuffled}, tags)

@@ -80,7 +80,10 @@ def tilt(teller: Teller, sets: Sets, form: Form, committee: Committee, scored: S
     tags = {"kind": "opinion", "model": REWARDED}
     opinion = teller.tell(reward_labels.tilted, "the committee, tilted by rewards", parents, options, tags)
     answers = form.take_opinion(teller, sets, committee, REWARDED, opinion)
-    return dataclasses.replace(answers, accept=reward.accept)
+    holdout = {}
+    if teller.fits_temperature:
+        holdout = {"holdout": opinion, **form.find_candidates(teller, sets, committee, HOLDOUT)}
+    return dataclasses.replace(answers, accept=reward.accept, holdout=holdout)
 
 
 def as_candidates(parents: Stages) -> Stages:

@@ -5,7 +5,7 @@ which. No state is kept between calls.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -37,6 +37,11 @@ class Teller:
     def student(self) -> Learner:
         """The student without its objective, which does not affect training on labels."""
         return Learner(self.config.student.model, self.config.student.train)
+
+    @property
+    def fits_temperature(self) -> bool:
+        """Whether a teacher's labels have a temperature fitted on its opinion of easy_holdout."""
+        return self.config.label.soft and self.config.label.temperature is None
 
     def tell(
         self, work: Callable, title: str, parents: Stages, options: Mapping[str, Any], tags: Mapping | None = None
@@ -80,6 +85,9 @@ class Answers:
     by: str
     stages: Stages
     """The parents of labels made from these answers, by role."""
+    holdout: Stages = field(default_factory=dict)
+    """Where a temperature is fitted: the same opinion on easy_holdout as `holdout`, and candidates that were sampled
+    for it as `easy_holdout`."""
     accept: Mapping[str, Any] | None = None
     """The bound by which rewards accept or reject a label, if any."""
 

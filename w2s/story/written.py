@@ -106,7 +106,11 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
         members = [write_alone(teller, sets, learners, at, TRANSFER) for at in range(count)]
         if "texts" in stages and label.select["name"] == "agreement":
             stages |= {f"texts-{at:02}": texts for at, texts in enumerate(members)}
-    return dataclasses.replace(committee, answers=Answers(name, stages) if stages else None)
+    holdout = {}
+    if name == "committee" and label.made == "winner" and teller.fits_temperature:
+        opinion = find_opinion(teller, sets, committee, HOLDOUT)
+        holdout = {"holdout": opinion, **find_candidates(teller, sets, committee, HOLDOUT)}
+    return dataclasses.replace(committee, answers=Answers(name, stages, holdout) if stages else None)
 
 
 def write_together(teller: Teller, sets: Sets, committee: Committee, alone: bool) -> dict[str, Stage]:

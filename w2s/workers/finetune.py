@@ -33,7 +33,7 @@ from w2s.store.records import (
     take,
 )
 from w2s.workers.examples import count_cuts, read_examples
-from w2s.workers.job import Finetune, Objective, Pairs, Reward
+from w2s.workers.job import Finetune, Objective, Pairs, Reward, count_steps
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     if job.runtime.gradient_checkpointing:
         checkpoint_activations(loaded.module)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)
+    settings = dataclasses.replace(settings, steps=count_steps(settings, count_labels(folder, job)))
     encoded = batches.encode(loaded, examples)
     cut = count_cuts(loaded, {Path(job.examples).stem: examples}, model.path, world)
     rows = Rows(loaded, encoded, labels, *read_tokens(folder, job, loaded, examples, fit_N))
@@ -94,7 +95,8 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
         trained, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
     )
     read = rows.count_tokens(steps[: state.step])
-    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "tokens": read, **cut}
+    summary = {"rows": len(fit_N), "held_out": len(held_N), "steps": state.step, "most_steps": len(steps)}
+    summary |= {"tokens": read, **cut}
     below.drop(folder, world)
     if world.rank == 0:
         export(loaded, module, weights, job, folder)
@@ -158,6 +160,12 @@ def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Exam
     if len({example.task == "choice" for example in examples}) > 1:
         raise BadInput(f"{job.examples}: choice questions and written answers are mixed; train on one kind at a time")
     return examples, take(labels, kept), order_N[kept]
+
+
+def count_labels(folder: Path, job: Finetune) -> int:
+    """How many rows are labelled. Those outside a bootstrap sample count: an epoch of it draws as many rows as of all
+    labels."""
+    return int((read_arrays(folder / job.labels, PseudoLabels).weight_N > 0).sum())
 
 
 def read_order(folder: Path, job: Finetune, ids: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ imports a worker's module by its name in WORKERS.
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -74,6 +75,12 @@ class Finetune:
     weighting: Literal["resample", "loss"] = "loss"
     """resample: rows are drawn in proportion to the boosting weights; loss: these multiply the loss."""
     runtime: Runtime = field(default_factory=Runtime)
+
+
+def count_steps(train: Train, rows: int) -> int:
+    """Optimizer steps of a fit on this many labelled rows, of which `train.holdout_share` is kept apart."""
+    kept = rows - int(rows * train.holdout_share)
+    return train.steps or math.ceil(train.epochs * kept / train.batch)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.evaluation.written_runs import RIGHT
 from w2s.evaluation.run.runs import answers_to, measure_run, open_run, outcomes_of, pass_metrics, row_weights
+from w2s.evaluation.run.taught import measure_labels
 from w2s.evaluation.run.verdict import find
 from w2s.store.records import Outcome, write_rows
 
@@ -43,8 +44,9 @@ def test_everybody_answers_the_same_questions_and_is_judged_by_their_gold(folder
 def test_metrics_are_the_same_however_often_they_are_measured(folder):
     run = open_run(folder)
     assert measure_run(run)[1] == measure_run(run)[1]
+    assert measure_labels(run) == measure_labels(run)
     written = json.loads((folder / "metrics.json").read_text())["metrics"]
-    assert len(written) == len(measure_run(run)[1])
+    assert len(written) == len(measure_run(run)[1]) + len(measure_labels(run))
 
 
 def test_pass_at_k_counts_texts_by_task_and_leaves_out_what_was_trained_on(written):

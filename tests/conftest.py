@@ -28,6 +28,14 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder of pretrained models, $W2S_REAL_MODELS, for `models.root`; tests skip where it is unset."""
+    if "W2S_REAL_MODELS" not in os.environ:
+        pytest.skip("no real models: `python -m tests.real_models DIR`, then set W2S_REAL_MODELS=DIR")
+    return Path(os.environ["W2S_REAL_MODELS"])
+
+
 @pytest.fixture(autouse=True)
 def close_log():
     """A command's log file is not the next test's."""

@@ -1,23 +1,27 @@
-"""`w2s evaluate`: one model, by hub name or folder, on held-out suites, outside any run."""
+"""`w2s evaluate`: one model, by hub name, folder or GGUF file, on held-out suites, outside any run."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from w2s.config.fields import Config, Learner
 from w2s.config.load import from_overrides, value_checks
 from w2s.config.plugins import check_with_plugins, find_used
 from w2s.config.registry import did_you_mean
-from w2s.data.rows import hash_folder, hash_rows, read_source, take_first
+from w2s.data.rows import hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.run.metrics import count_passes, judge, judge_outcomes, measure, measure_samples, write_metrics
+from w2s.evaluation.run.runs import describe_quantised
+from w2s.evaluation.run.verdict import sentence
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
-from w2s.stages.models import ask_model
+from w2s.stages.models import ask_model, base_folder, dequantised, find_place
 from w2s.stages.writing import judged, texts
+from w2s.store.artifacts import Stage, Store, read_manifest
 from w2s.store.log import say, to_file
 from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
 from w2s.workers.job import Base
@@ -33,32 +37,58 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
             raise BadInput(f"suite: {name!r} is not known{did_you_mean(name, SOURCES)}; see `w2s methods sources`")
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
-    folders.damage(model)
+    root = config.models.root
+    if why := folders.absent(model, root):
+        raise BadInput(f"model: {why}")
+    folders.damage(str(folders.locate(model, root) or model))
     path, limited = Path(model).resolve(), f"-limit-{config.limit}" if config.limit else ""
     is_student = (path.parent / "stages.json").is_file()  # its folder lies in that of its run, after which it is named
     name = f"{path.parent.name}-{path.name}" if is_student else Path(model).name
     folder = Path(config.runtime.runs_dir) / "evaluate" / f"{name}{limited}"
     to_file(folder / "log.jsonl")
     with Workers(config.runtime, title=lambda job: f"{name} on {job.name.rsplit('-', 1)[0]}") as workers:
-        metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, workers)]
+        place = find_place(model, root)
+        tools = Tools(config.runtime, None, None, workers.run, models={model: place} if place else {})
+        base = make_base(tools, model)
+        metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, tools, base)]
     write_metrics(folder / "metrics.json", model, "", metrics, limit=config.limit)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
     for one in metrics:
         if one.value is not None and one.name.startswith(("accuracy", "abstained", "unjudged", "pass@")):
             lines.append(f"{one.suite:16} {one.name:10} {one.value:7.3f}   {one.low:.3f} to {one.high:.3f}   {one.n:5}")
+    lines += [sentence(words) for path in base.values() if (words := describe_quantised(model, read_manifest(path)))]
     if config.limit:
         lines.append(f"limited: of each suite at most {config.limit:,} questions, the first by id")
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
 
 
-def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers: Workers) -> list[Metric]:
-    """The metrics of one suite; the job folder is named by a hash of what determines them."""
+def make_base(tools: Tools, model: str) -> dict[str, Path]:
+    """The artifact with the model of a GGUF file, which runs share, as a stage's parent; none for other models."""
+    place = tools.models.get(model)
+    if place is None or place.path.is_dir():
+        return {}
+    options = {"content": place.content}
+    work = partial(dequantised, tools=tools, **options)
+    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, work)
+    store = Store(Path(tools.runtime.runs_dir) / "store")
+    store.make(stage)
+    return {"base": store.checked(stage)}
+
+
+def evaluate_suite(
+    model: str, suite: str, config: Config, folder: Path, tools: Tools, base: dict[str, Path]
+) -> list[Metric]:
+    """The metrics of one suite; the job folder is named by a hash of what determines them.
+
+    base: see `make_base`.
+    """
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
     examples, gold = take_first(whole, config.limit)
     learner = Learner(model=dataclasses.replace(config.student.model, path=model), train=config.student.train)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
-    recipe += [hash_folder(Path(model))]  # the folder may now hold another model
+    place = tools.models.get(model)
+    recipe += [place.content if place else None]  # the folder may now hold another model
     if used := find_used(dataclasses.asdict(learner)):
         recipe += [used]
     here = folder / f"{suite}-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
@@ -69,14 +99,14 @@ def evaluate_suite(model: str, suite: str, config: Config, folder: Path, workers
     cut = f" of {len(whole[0]):,}, the first by id" if len(examples) < len(whole[0]) else ""
     known = "; answered already" if (here / "done.json").exists() else ""
     say(f"{suite}: {len(examples):,} questions{cut}{known}")
-    tools = Tools(config.runtime, None, None, workers.run)
     if all(example.task == "choice" for example in examples):
-        asked = Path(model).resolve() if (Path(model) / "w2s.json").exists() else Base(learner, model)
+        start = base_folder(base, tools, learner)
+        asked = Path(start) if (Path(start) / "w2s.json").exists() else Base(learner, start)
         opinion = ask_model(here, tools, asked, {"answers": here / f"{suite}.jsonl"}, model)["answers"]
         answer = {row.id: row.answer for row in gold}
         return measure(suite, {0: {model: judge(opinion, answer)}})
     writing = {**dataclasses.asdict(config.writing), "max_new_tokens": config.evaluation.max_new_tokens}
-    texts(here, {suite: here}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
+    texts(here, {suite: here, **base}, tools, on=suite, writing=writing, seed=0, learner=learner, untrained=True, **how)
     judged(here, {"texts": here, "gold": here, suite: here}, tools, by=model, on=suite)
     outcomes = read_rows(here / "outcomes.jsonl", Outcome)
     shares = [m for m in measure(suite, {0: {model: judge_outcomes(outcomes)}}) if m.name in ("abstained", "unjudged")]

@@ -13,7 +13,7 @@ from w2s.evaluation.rewards.reward_study import BEST, HELD_OUT, LENGTH, MEMBER, 
 from w2s.evaluation.run.collect import costs, reproduce
 from w2s.evaluation.run.pictures import ACCENT, INK, SOFT, band, canvas, name_x, rule, svg
 from w2s.evaluation.run.report import write_pages
-from w2s.evaluation.run.runs import Findings, Run, finish_study
+from w2s.evaluation.run.runs import Findings, Run, finish_study, quantised_bases
 from w2s.evaluation.run.verdict import compared, find, points, sentence
 from w2s.rewards.best_of_n import kl
 from w2s.store.records import Example, Gold, Metric, Rewards, align, load_arrays, read_arrays, read_rows
@@ -163,7 +163,7 @@ def study_content(run: Run, words: str, remarks: Sequence[str]) -> dict[str, Any
         "run": run.config["name"],
         "seeds": run.seeds,
         "verdict": sentence(words),
-        "remarks": remarks,
+        "remarks": [*remarks, *map(sentence, quantised_bases(run))],
         "config": run.config,
         "name": name_of,
         "costs": [one for one in costs(run) if one.seconds >= 1],

@@ -21,7 +21,17 @@ from w2s.evaluation.run.exports import write_exports
 from w2s.evaluation.run.metrics import Answers, calibration_bins
 from w2s.evaluation.run.pictures import LADDER
 from w2s.evaluation.run.report import write_report
-from w2s.evaluation.run.runs import SUITE, Findings, Run, answer_text, finish_study, measure_run, open_run, row_weights
+from w2s.evaluation.run.runs import (
+    SUITE,
+    Findings,
+    Run,
+    answer_text,
+    finish_study,
+    measure_run,
+    open_run,
+    quantised_bases,
+    row_weights,
+)
 from w2s.evaluation.run.student import write_student
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
@@ -104,7 +114,7 @@ def warnings(run: Run, answers: Answers, committees: Mapping[int, dict[str, Any]
     repeated = {suite: sum(len(run.leaked[suite, s]) for s in run.seeds) for suite in run.suites}
     for suite, count in repeated.items():
         notes += [f"questions of {suite} that repeat one trained on, left out of its numbers: {count:,}"] * (count > 0)
-    notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)]
+    notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)] + quantised_bases(run)
     return notes + [words for s in run.seeds for words in below_chance(answers, s)]
 
 

@@ -16,6 +16,7 @@ from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
 from w2s.evaluation.run import metrics as measured
 from w2s.evaluation.run.metrics import MODELS, Answers, judge, judge_outcomes, measure
+from w2s.models.gguf import NOT_QUANTISED
 from w2s.store import records
 from w2s.store.artifacts import check_artifact, hash_file, read_listing, read_manifest, read_sealed, write_sealed
 from w2s.store.hidden import reveal_values
@@ -114,6 +115,20 @@ def open_run(folder: Path) -> Run:
     artifacts = tuple(Artifact(s["name"], store / s["folder"], s["tags"]) for s in listed["stages"])
     config = reveal_values(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     return Run(folder, artifacts, config, listed["command"])
+
+
+def quantised_bases(run: Run) -> list[str]:
+    """A sentence for each base model that was read from quantised weights."""
+    found = (describe_quantised(artifact.tags["model"], artifact.manifest) for artifact in run.find("base"))
+    return [words for words in found if words]
+
+
+def describe_quantised(model: str, manifest: Mapping[str, Any]) -> str | None:
+    """What the report says of a base model's manifest if its weights were quantised."""
+    kind = manifest["facts"].get("quantised", "F32")
+    if kind in NOT_QUANTISED:
+        return None
+    return f"the base model {model} is read from a GGUF file whose weights are quantised to {kind}"
 
 
 def measure_run(run: Run) -> tuple[Answers, list[Metric]]:

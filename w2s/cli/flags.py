@@ -54,6 +54,7 @@ or the hub. Results go to runs/evaluate/MODEL/; existing answers are reused.
 examples:
   w2s evaluate runs/quickstart/student world
   w2s evaluate FOLDER sciq gsm8k data.root=DIR --limit 40
+  w2s evaluate model.gguf sciq data.root=DIR         a file of llama.cpp's format (pip install 'w2s[gguf]')
   w2s evaluate Qwen/Qwen2.5-0.5B humanevalplus evaluation.programs=10 evaluation.temperature=0.8
   w2s evaluate FOLDER arc_challenge 'student.model.prompt={name: qa}' runtime.micro_batch=8
 """
@@ -119,7 +120,7 @@ ROW = ("row", {"help": "the id of a question, or the start of it"})
 RUNS = ("runs", {"nargs": "+", "help": "folders or names of runs"})
 LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the first N questions of every set, by id"})
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
-MODEL = ("model", {"help": "a hub name or local folder"})
+MODEL = ("model", {"help": "a hub name, a local folder or a GGUF file"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
 ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
 INIT = (

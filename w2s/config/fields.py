@@ -6,7 +6,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from w2s.config.running import Controls, Evaluation, Runtime
+from w2s.config.running import Controls, Evaluation, Models, Runtime
 from w2s.config.studies import Curve, RewardStudy
 from w2s.config.values import (
     Count,
@@ -69,7 +69,8 @@ class Model:
     """A model and how it sees a question."""
 
     path: str = "builtin:strong"
-    """A hub name, a local folder, or builtin:NAME (a tiny model of the embedded world)."""
+    """A hub name (see models.root), a local folder, a GGUF file (*.gguf: a language model as llama.cpp and Ollama keep
+    it), or builtin:NAME (a tiny model of the embedded world)."""
     revision: str | None = None
     """Branch, tag or commit of a model from the hub. Null: its main branch."""
     kind: Annotated[str, NameOf("kinds")] = "lm"
@@ -289,6 +290,7 @@ class Config:
     """Python files (my_methods.py), packages (my_methods/) or modules that add methods; paths are relative to the
     config. They run as code: list only what you would run yourself. How to write one: w2s/config/plugins.py."""
     data: Data = field(default_factory=Data)
+    models: Models = field(default_factory=Models)
     learners: list[Learner] = field(default_factory=lambda: [Learner()])
     """Weak models, taken in turn by the rounds."""
     boosting: Boosting = field(default_factory=Boosting)

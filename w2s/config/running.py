@@ -1,9 +1,19 @@
-"""The parts of the configuration that say what a run is compared with, how it is judged, and where it runs."""
+"""The parts of the configuration that say where models are, what a run is compared with, how it is judged, and where
+it runs."""
 
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from w2s.config.values import Count, CountFrom0, MethodOf, NotNegative
+
+
+@dataclass(frozen=True)
+class Models:
+    """Where models are read from."""
+
+    root: str | None = None
+    """A folder with local copies of models: the hub name N is read from the folder root/N or the file root/N.gguf.
+    Null: the Hugging Face hub."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Model
+from w2s.models import gguf
 from w2s.store.artifacts import check_artifact
 from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
@@ -79,13 +80,31 @@ def quiet() -> None:
     logging.disable_progress_bar()
 
 
-def absent(source: str) -> str | None:
-    """Why no model can be read at `source`; None if one can, or if it may be a hub name."""
-    folder = Path(source)
-    if not (source.startswith((".", "/", "~")) or folder.exists()):
+def locate(source: str, root: str | None = None) -> Path | None:
+    """The folder or GGUF file of a model: `source` as a path, or its place under `root` (see config.Models); None for a
+    builtin model or a name of the hub. Neither need exist."""
+    path = Path(source)
+    if source.startswith("builtin:"):
         return None
+    if source.startswith((".", "/", "~")) or path.exists():
+        return path
+    if root is None:
+        return path if path.suffix == gguf.ENDING else None
+    file = Path(root) / f"{source}{gguf.ENDING}"
+    return file if file.is_file() else Path(root) / source
+
+
+def absent(source: str, root: str | None = None) -> str | None:
+    """Why no model can be read at `source`; None if one can, or if it may be a hub name."""
+    folder = locate(source, root)
+    if folder is None:
+        return None
+    if root is not None and folder != Path(source) and not folder.exists():
+        return f"{source}: models.root holds neither the folder {folder} nor the file {folder}{gguf.ENDING}"
+    if folder.suffix == gguf.ENDING and not folder.is_dir():
+        return gguf.fault(folder)
     if not (folder / "config.json").is_file():
-        return f"{source}: there is no such folder, or it has no config.json"
+        return f"{folder}: there is no such folder, or it has no config.json"
     config, index = read_json(folder / "config.json"), read_json(folder / INDEX)
     if config is None:
         return f"{source}: config.json is damaged: a JSON mapping is expected"
@@ -111,9 +130,12 @@ def damage(source: str) -> None:
             check_artifact(folder)
 
 
-def depth(source: str) -> float:
-    """Number of layers by the model's config.json; infinite if it does not say."""
-    layers = (read_json(Path(source) / "config.json") or {}).get("num_hidden_layers")
+def depth(source: str, root: str | None = None) -> float:
+    """Number of layers by the model's config.json or GGUF file; infinite if it does not say."""
+    place = locate(source, root)
+    if place is not None and place.is_file():
+        return math.inf if gguf.fault(place) else gguf.read_header(place).layers
+    layers = (read_json((place or Path(source)) / "config.json") or {}).get("num_hidden_layers")
     return layers if isinstance(layers, int) else math.inf
 
 

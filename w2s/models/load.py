@@ -46,7 +46,7 @@ def load(
     source = path or model.path
     if source.startswith("builtin:"):
         raise BadInput(f"model.path: {source!r} is made by a run before it is read; give its folder")
-    hub = {"revision": model.revision if path is None else None, "trust_remote_code": trust_remote_code}
+    hub = {"revision": model.revision if source == model.path else None, "trust_remote_code": trust_remote_code}
     with name_damage(source):
         module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub)
     loaded = Loaded(module.to(device), tokenizer, model, window.limit_tokens(module.config, max_tokens))

@@ -7,7 +7,7 @@ the stage's key. `tools` must not change results. Tensors live in the workers; s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,15 @@ def find_set(inputs: Inputs, on: str) -> Path:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a model is on this machine, and a hash of what is there."""
+
+    path: Path
+    """A folder, or a GGUF file; absolute."""
+    content: str
+
+
+@dataclass(frozen=True)
 class Tools:
     """What stages need, but results must not depend on."""
 
@@ -41,3 +50,5 @@ class Tools:
     """The folder of recorded labels, if the run has one."""
     preferences: Callable[[], DrawnPairs] | None = None
     """-> the preference pairs that reward models are trained on, if any."""
+    models: Mapping[str, Place] = field(default_factory=dict)
+    """model.path -> where it is, for every model of the config that is read from this machine."""

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from w2s.config.fields import Learner, Runtime, Train
-from w2s.stages import Facts, Inputs, Tools, find_set
+from w2s.data.rows import hash_folder
+from w2s.models import folders
+from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.jobs import do_job
+from w2s.store.artifacts import hash_file
 from w2s.store.records import (
     Predictions,
     PseudoLabels,
@@ -20,7 +23,7 @@ from w2s.store.records import (
     read_arrays,
     write_arrays,
 )
-from w2s.workers.job import Base, Finetune, Predict, Pretrain, Rank
+from w2s.workers.job import Base, Dequantise, Finetune, Predict, Pretrain, Rank
 
 LABELS = "labels.npz"
 PRETRAINING = {
@@ -64,7 +67,7 @@ def fit(
     targets, soft = (inputs["labels"] / name for name in ("targets.jsonl", "soft.npz"))
     examples = targets if targets.exists() else inputs["questions"] / f"{split}.jsonl"
     runtime = student_runtime(tools.runtime) if is_student else tools.runtime
-    job = Finetune(learner, seed, str(examples), LABELS, base_folder(inputs, learner), runtime=runtime)
+    job = Finetune(learner, seed, str(examples), LABELS, base_folder(inputs, tools, learner), runtime=runtime)
     job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None)
     return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
 
@@ -77,7 +80,10 @@ def opinion(
     With `learner`: that of its untrained base.
     """
     paths = {name: find_set(inputs, name) for name in sets}
-    models = [Base(learner, base_folder(inputs, learner))] if learner else sorted(inputs["model"].glob("fit-*/model"))
+    if learner:
+        models = [Base(learner, base_folder(inputs, tools, learner))]
+    else:
+        models = sorted(inputs["model"].glob("fit-*/model"))
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
     opinions = [ask_model(here / f"ask-{at}", tools, model, paths, by) for at, model in enumerate(models)]
@@ -144,15 +150,33 @@ def rank(
     return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(rounds))]
 
 
-def base_folder(inputs: Inputs, learner: Learner) -> str:
-    """Where the learner starts: a pretrained builtin model, another stage's model, or the config's path."""
-    folders = [inputs["base"] / place for place in ("model", "fit-0/model")] if "base" in inputs else []
-    return next((str(folder) for folder in folders if folder.exists()), learner.model.path)
+def base_folder(inputs: Inputs, tools: Tools, learner: Learner) -> str:
+    """Where the learner starts: a stage's model (builtin, dequantised, trained before), a local folder, or the hub."""
+    found = [inputs["base"] / name for name in ("model", "fit-0/model")] if "base" in inputs else []
+    if place := tools.models.get(learner.model.path):
+        found.append(place.path)
+    return next((str(folder) for folder in found if folder.exists()), learner.model.path)
+
+
+def find_place(source: str, root: str | None) -> Place | None:
+    """Where the model named `source` is on this machine; None for a builtin model and for one of the hub."""
+    path = folders.locate(source, root)
+    if path is None or not path.exists():
+        return None
+    path = path.absolute()
+    return Place(path, hash_file(path) if path.is_file() else hash_folder(path))
 
 
 def local_model(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
     """A local folder that learners start from; its content is part of their keys, and it is not copied."""
     return {"content": content}
+
+
+def dequantised(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Facts:
+    """The model of a GGUF file, as a folder that learners start from. content: the file's sha256."""
+    file = next(place.path for place in tools.models.values() if place.content == content)
+    done = do_job(here, tools, Dequantise(str(file), tools.runtime))
+    return {"content": content, "quantised": done["quantised"], "values": done["values"]}
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:

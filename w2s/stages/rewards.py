@@ -31,7 +31,7 @@ def ensemble(here: Path, inputs: Inputs, tools: Tools, *, rewards: RewardModels,
     examples, labels = (str(inputs["labels"] / name) for name in ("targets.jsonl", "labels.npz"))
     names = ("kind", "members", "layers", "rank", "diversity", "bootstrap")
     options = {name: getattr(rewards, name) for name in names} | {"runtime": tools.runtime}
-    job = Reward(learner, seed, examples, labels, base_folder(inputs, learner), **options)
+    job = Reward(learner, seed, examples, labels, base_folder(inputs, tools, learner), **options)
     done = do_job(here / "fit-0", tools, job)
     return {"rows": done["rows"], "equal": done["equal"], **costs([done])}
 

@@ -98,7 +98,7 @@ class BoostingRound:
         fold_N = assign_folds(labels.ids, folds, self.round_seed)
         # The fold that each model does not train on; None: it trains on all rows.
         held_out = {"cross_fit": list(range(folds)), "rotate": [self.index % folds], "in_sample": [None]}[errors]
-        job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, learner))
+        job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, self.tools, learner))
         job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
         parts, facts = [], []
         for at, fold in enumerate(held_out):
@@ -236,7 +236,7 @@ def cross_fitted(
     for fold in range(folds):
         write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in np.flatnonzero(fold_N == fold)])
         path, folder = str(here / "pool.jsonl"), here / f"fit-{fold}"
-        base = base_folder(inputs, learner)
+        base = base_folder(inputs, tools, learner)
         job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, runtime=tools.runtime)
         facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
         sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"

@@ -25,7 +25,7 @@ RIGHT, WRONG = 0, 1
 
 def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Facts:
     """How the untrained base of `learner` ranks the tokens of the easy answers: easy_fit.npz (TokenRanks)."""
-    base = Base(learner, base_folder(inputs, learner))
+    base = Base(learner, base_folder(inputs, tools, learner))
     ranks = rank(here / "rank", tools, [[None]], [1.0], inputs["labels"] / "targets.jsonl", base=base)[0]
     write_arrays(here / "easy_fit.npz", ranks)
     return {"rows": len(ranks.ids)}

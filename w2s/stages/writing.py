@@ -58,7 +58,7 @@ def texts(
         return {"skipped": "the boosting had stopped before this round"}
     examples = find_set(inputs, on)
     stop = [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]]
-    base, most = Base(learner, base_folder(inputs, learner)), writing["max_new_tokens"]
+    base, most = Base(learner, base_folder(inputs, tools, learner)), writing["max_new_tokens"]
     job = Sample(models, alphas, str(examples), most, samples, temperature, stop, seed, top)
     job = dataclasses.replace(job, mixture=writing["mixture"], mix=writing["mix"], base=base, one_base=one_base)
     done = do_job(here, tools, dataclasses.replace(job, runtime=tools.runtime))

@@ -43,9 +43,9 @@ def check_methods(config: Config) -> None:
             problems.append(str(error))
     problems += misfits(config)
     for learner in config.rewards.models[:1]:
-        problems += too_deep("rewards.layers", config.rewards.layers, learner.model)
+        problems += too_deep("rewards.layers", config.rewards.layers, learner.model, config.models.root)
     for key, learner in all_learners(config).items():
-        problems += unknown_model(f"{key}.model", learner.model)
+        problems += unknown_model(f"{key}.model", learner.model, config.models.root)
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
             problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
     if problems:
@@ -141,24 +141,27 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
     return []
 
 
-def unknown_model(key: str, model: Model) -> list[str]:
-    """An unknown builtin model, a folder without a model, or more layers than the model has."""
+def unknown_model(key: str, model: Model, root: str | None) -> list[str]:
+    """An unknown builtin model, a folder or file without a model, or more layers than the model has."""
     if not find_kind(model.kind).is_network:
         return []
     name = model.path.removeprefix("builtin:")
     if name != model.path and name not in PRETRAINING:
         known = ", ".join(f"builtin:{recipe}" for recipe in PRETRAINING)
         return [f"{key}.path: {model.path!r} is not known{did_you_mean(name, PRETRAINING)}; it can be: {known}"]
-    if why := folders.absent(model.path):
+    if why := folders.absent(model.path, root):
         return [f"{key}.path: {why}"]
-    folders.damage(model.path)
-    return too_deep(f"{key}.layers", model.layers, model)
+    if place := folders.locate(model.path, root):
+        folders.damage(str(place))
+    return too_deep(f"{key}.layers", model.layers, model, root)
 
 
-def too_deep(key: str, layers: int | None, model: Model) -> list[str]:
+def too_deep(key: str, layers: int | None, model: Model, root: str | None) -> list[str]:
     """More layers than the model has, or than model.layers keeps."""
-    most = min(folders.depth(model.path), model.layers or math.inf)
-    if layers is None or layers <= most:
+    if layers is None:
+        return []
+    most = min(folders.depth(model.path, root), model.layers or math.inf)
+    if layers <= most:
         return []
     return [f"{key}: {layers} given; allowed: at most {most}, as {model.path} has"]
 

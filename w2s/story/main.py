@@ -18,7 +18,7 @@ from w2s.stages import Tools
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
 from w2s.story.checks import check_methods, check_written
-from w2s.story.models import fit_learner, fit_student
+from w2s.story.models import find_places, fit_learner, fit_student
 from w2s.story.objective import train_student
 from w2s.story.questions import is_written, label_by_gold, label_by_record, split_questions
 from w2s.story.rewards import make_preference_reader, score_candidates, tilt
@@ -110,7 +110,8 @@ def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy
     check_methods(config)
     readers = make_row_reader(config), make_suite_reader(config)
     recorded = Path(config.label.recorded) if config.label.recorded else None
-    tools = Tools(config.runtime, *readers, run_job, recorded, make_preference_reader(config))
+    preferences = make_preference_reader(config)
+    tools = Tools(config.runtime, *readers, run_job, recorded, preferences, find_places(config))
     stages: dict[str, Stage] = {}
 
     def declare(work: Callable, title: str, parents: Stages, options: Mapping, tags: Mapping) -> Stage:

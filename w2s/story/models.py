@@ -2,34 +2,44 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from w2s.config.fields import Learner, Model, Train
-from w2s.data.rows import hash_folder
+from w2s.config.fields import Config, Learner, Model, Train
+from w2s.config.load import all_learners
 from w2s.models.kinds import find_kind
-from w2s.stages import models, writing
+from w2s.stages import Place, models, writing
 from w2s.store.artifacts import Stage
+from w2s.store.hidden import hide
 from w2s.story.checks import builtin_recipe
 from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Answers, Form, Sets, Speaker, Stages, Teller
 
 
 def find_base(teller: Teller, learner: Learner) -> Stages:
-    """The stage a learner starts from: a builtin model, or a local folder as it is now; none for a hub name."""
-    scheme, _, name = learner.model.path.partition(":")
+    """The stage a learner starts from: a builtin model, or a local folder or file as it is now; none for a model of the
+    hub."""
+    path = learner.model.path
+    scheme, _, name = path.partition(":")
     if not find_kind(learner.model.kind).is_network:
         return {}
-    tags = {"seed": UNSEEDED}
+    tags = {"seed": UNSEEDED, "kind": "base", "model": hide(path)}
     if scheme != "builtin":
-        content = hash_folder(Path(learner.model.path))
-        if not content:
+        if path not in teller.tools.models:
             return {}
-        title = f"base model {learner.model.path}"
-        return {"base": teller.declare(models.local_model, title, {}, {"content": content}, tags)}
+        place = teller.tools.models[path]
+        work = models.dequantised if place.path.is_file() else models.local_model
+        return {"base": teller.declare(work, f"base model {path}", {}, {"content": place.content}, tags)}
     sources = teller.config.data.sources
     world = teller.seed % next((spec.get("worlds", 2) for spec in sources if spec["name"] == "world"), 1)
     options = {"builtin": name, "world": world, "recipe": builtin_recipe(name, teller.config.limit)}
     return {"base": teller.declare(models.pretrain, f"world {world} · base model {name}", {}, options, tags)}
+
+
+def find_places(config: Config) -> dict[str, Place]:
+    """model.path -> where it is, for every model of the config that is read from this machine."""
+    bases = [learner.model for learner in all_learners(config).values()]
+    paths = {model.path for model in bases if find_kind(model.kind).is_network}
+    places = {path: models.find_place(path, config.models.root) for path in sorted(paths)}
+    return {path: place for path, place in places.items() if place}
 
 
 def untrain(learner: Learner) -> Learner:

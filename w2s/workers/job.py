@@ -46,6 +46,14 @@ class Pretrain:
 
 
 @dataclass(frozen=True)
+class Dequantise:
+    """The model in a GGUF file as a folder of safetensors -> model/."""
+
+    file: str
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
 class Finetune:
     """Train a learner or a student on labels over candidates -> model/, train.json."""
 
@@ -233,7 +241,7 @@ class Average:
     """Folders of plain models trained from the same start."""
 
 
-Job = Pretrain | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
+Job = Pretrain | Dequantise | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
 
 
 class Worker(NamedTuple):

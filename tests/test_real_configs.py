@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.real_models import ENCODER
 from tests.test_kill import gone
 from w2s.store.artifacts import check_artifact
 
@@ -53,6 +54,8 @@ def made(folder: Path) -> list[Path]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", sorted(FEW))
 def test_a_few_rows_from_start_to_report_killed_and_resumed(name, tmp_path, real_models, shared):
+    if name == "preferences" and not (real_models / ENCODER).is_dir():
+        pytest.skip(f"no {ENCODER} in {real_models}: `python -m tests.real_models {real_models}` unpacks it")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()

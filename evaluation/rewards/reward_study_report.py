@@ -103,6 +103,16 @@ def name_of(model: str) -> str:
     return NAMES.get(model, model)
 
 
+def name_members(config: Mapping[str, Any]) -> dict[str, str]:
+    """Where the separate members have several bases: `member 2` -> the same with its base."""
+    bases = [Path(one["model"]["path"]).name for one in config["rewards"]["models"]]
+    if len(set(bases)) == 1:
+        return {}
+    return {
+        f"member {at + 1}": f"member {at + 1}: {bases[at % len(bases)]}" for at in range(config["rewards"]["members"])
+    }
+
+
 def headline(run: Run) -> str:
     """The config's aggregator, which the verdict is about; all are measured."""
     return run.config["rewards"]["aggregate"]["name"]
@@ -179,8 +189,9 @@ def content_of(run: Run, sets: Sets, metrics: list[Metric], words: str) -> dict[
     names = [one.model for one in metrics if (one.suite, one.name) == (HELD_OUT, "accuracy")]
     singles = [name for name in names if name.startswith("member ")]
     rows = [name for name in (MEMBER, BEST, *names, RANDOM) if name not in singles]
-    sizes = sizes_of(metrics)
+    sizes, members = sizes_of(metrics), name_members(run.config)
     return study_content(run, words, remarks(run, metrics)) | {
+        "name": lambda model: members.get(model, name_of(model)),
         "suites": [one for one in suites_of(metrics) if one != POOL],
         "rows": [*dict.fromkeys(rows), *singles],
         "gaps": [one for one in dict.fromkeys(rows) if one not in (LENGTH, RANDOM)],

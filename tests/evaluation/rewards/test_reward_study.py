@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from w2s.evaluation.rewards import reward_study as measured
 from w2s.evaluation.rewards.reward_study import BEST, LENGTH, MEMBER, ORACLE, PAIRS, RANDOM, Pool, ScoredPairs
+from w2s.evaluation.rewards.reward_study_report import name_members
 from w2s.evaluation.statistics import Scores, contrast
 from w2s.store.records import Example, Rewards, example_id
 
@@ -235,3 +236,10 @@ def test_an_answer_that_nobody_judged_is_picked_last():
     scores_MNK[:, :, 4] = np.nan
     metrics = measured.measure_pool({0: pool(scores_MNK, GOLD)}, ["fool"], {0: "member 1"}, **HOW)
     assert told(metrics, "mean", "picked:fool@4").value == 0
+
+
+def test_members_of_several_bases_are_named_by_them():
+    models = [{"model": {"path": path}} for path in ("org/encoder", "folders/decoder")]
+    names = name_members({"rewards": {"models": models, "members": 3}})
+    assert names == {"member 1": "member 1: encoder", "member 2": "member 2: decoder", "member 3": "member 3: encoder"}
+    assert name_members({"rewards": {"models": models[:1] * 2, "members": 3}}) == {}

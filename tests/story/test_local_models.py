@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests.models import gguf_files
+from tests.story.test_curve import write_config as write_curve
 from w2s.cli import main
 from w2s.config.load import load
+from w2s.story.curve import tell_curve
 from w2s.story.main import build
 
 CONFIG = """
@@ -111,6 +113,18 @@ def test_keys_know_the_content_and_not_the_place(roots, tmp_path, monkeypatch):
     changed = {title for title, key in told(moved).items() if key != before[title]}
     assert {"base model org/gemma3", "seed 0 · student", "seed 0 · zero_shot answers"} <= changed
     assert "seed 0 · floor" not in changed
+
+
+def test_reward_models_of_a_study_are_read_there_too(roots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_curve(tmp_path)
+    changed = ["rewards.models.0.model.path=org/gemma3", "learners.0.model.path=org/llama"]
+    config = load("study.yaml", [*changed, f"models.root={roots['gguf']}"])
+    stages = build(config, lambda folder: None, tell_curve)
+    members = [stage for stage in stages if stage.tags.get("kind") == "reward_model"]
+    starts = {start.name: start.title for one in members for start in one.parents.values()}
+    assert starts["dequantised"] == "base model org/gemma3"
+    assert "local_model" not in starts
 
 
 def test_a_name_that_the_root_lacks_is_one_line(roots, tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from w2s.config.registry import pick
 from w2s.data.difficulty import folds as assign_folds
 from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
-from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion
+from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion, states_folder
 from w2s.stages.questions import as_targets, read_gold
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -100,6 +100,7 @@ class BoostingRound:
         held_out = {"cross_fit": list(range(folds)), "rotate": [self.index % folds], "in_sample": [None]}[errors]
         job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, learner))
         job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
+        job = dataclasses.replace(job, states=states_folder(self.inputs))
         parts, facts = [], []
         for at, fold in enumerate(held_out):
             folder, job = self.here / f"fit-{at}", dataclasses.replace(job, seed=self.round_seed * 10 + at)
@@ -134,7 +135,7 @@ class BoostingRound:
         """The model's predictions on these rows of easy_fit (None: all), and on easy_holdout."""
         sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
         only = None if ids is None else {"easy_fit": ids}
-        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only)
+        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only, states_folder(self.inputs))
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
         """The round's predictions on easy_fit, in the order of the labels, and on easy_holdout."""
@@ -237,9 +238,10 @@ def cross_fitted(
         write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in np.flatnonzero(fold_N == fold)])
         path, folder = str(here / "pool.jsonl"), here / f"fit-{fold}"
         base = base_folder(inputs, learner)
-        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, runtime=tools.runtime)
+        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, states=states_folder(inputs), runtime=tools.runtime)
         facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
         sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"
-        opinions.append(ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted")["pool"])
+        asked = ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted", states=states_folder(inputs))
+        opinions.append(asked["pool"])
     write_arrays(here / "pool.npz", concatenate(opinions))
     return {"rows": len(examples), **costs(facts)}

@@ -143,7 +143,7 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
 
 def unknown_model(key: str, model: Model) -> list[str]:
     """An unknown builtin model, a folder without a model, or more layers than the model has."""
-    if not find_kind(model.kind).is_network:
+    if not find_kind(model.kind).has_base:
         return []
     name = model.path.removeprefix("builtin:")
     if name != model.path and name not in PRETRAINING:

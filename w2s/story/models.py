@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Learner, Model, Train
-from w2s.data.rows import hash_folder
+from w2s.data.rows import draws_by_seed, hash_folder
 from w2s.models.kinds import find_kind
 from w2s.stages import models, writing
 from w2s.store.artifacts import Stage
@@ -17,7 +17,7 @@ from w2s.story.teller import FIT, TEST, TRANSFER, UNSEEDED, Answers, Form, Sets,
 def find_base(teller: Teller, learner: Learner) -> Stages:
     """The stage a learner starts from: a builtin model, or a local folder as it is now; none for a hub name."""
     scheme, _, name = learner.model.path.partition(":")
-    if not find_kind(learner.model.kind).is_network:
+    if not find_kind(learner.model.kind).has_base:
         return {}
     tags = {"seed": UNSEEDED}
     if scheme != "builtin":
@@ -32,9 +32,31 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
     return {"base": teller.declare(models.pretrain, f"world {world} · base model {name}", {}, options, tags)}
 
 
+def find_states(teller: Teller, learner: Learner, parents: Stages, suite: str = "", content: str = "") -> Stages:
+    """The hidden states that the learner reads, if it reads any: of a suite, or of all questions of the run.
+
+    Seeds with the same questions share them; a smoke run makes only those of its splits. parents: with the suite, or
+    with the questions, unless their `content` (a hash) is given.
+    """
+    if not find_kind(learner.model.kind).reads_states:
+        return {}
+    options, base = {"learner": untrain(learner)}, find_base(teller, learner)
+    title = f"hidden states of {learner.model.path} at layer {learner.model.layers or 'last'}"
+    if suite:
+        options, parents = {**options, "on": suite}, {suite: parents[suite], **base}
+        return {"states": teller.declare(models.hidden_states, f"{title} · {suite}", parents, options, {"seed": UNSEEDED})}
+    if teller.config.limit and not content:
+        parents = {"questions": parents["questions"], **base}
+        return {"states": teller.tell(models.hidden_states, title, parents, options)}
+    options["content"] = content or parents["questions"].section["content"]
+    if any(map(draws_by_seed, teller.config.data.sources)):
+        return {"states": teller.tell(models.hidden_states, title, base, {**options, "seed": teller.seed})}
+    return {"states": teller.declare(models.hidden_states, title, base, options, {"seed": UNSEEDED})}
+
+
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
-    model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
+    model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank, l2=Model.l2)
     return Learner(model, Train(max_tokens=learner.train.max_tokens))
 
 
@@ -56,6 +78,7 @@ def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage
 def fit(teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, longer: int = 1) -> Stage:
     """The base, trained on labels of a split for `longer` times the configured length."""
     parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
+    parents |= find_states(teller, base.learner, parents)
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"longer": longer, "is_student": base.is_student}
     return teller.tell(models.fit, base.name, parents, options, {"kind": "model", "model": base.name})
@@ -69,6 +92,7 @@ def ask_about(
 ) -> Stage:
     """A model's opinion on the candidates of some sets. kind: the tag of the stage."""
     learner = untrain(speaker.learner) if speaker.model is None else None
+    parents = {**parents, **find_states(teller, speaker.learner, parents, sets[0] if sets[0] in parents else "")}
     options = {"by": speaker.name, "sets": sets, "learner": learner}
     return teller.tell(models.opinion, title, parents, options, {"kind": kind, "model": speaker.name})
 

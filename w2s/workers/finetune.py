@@ -19,6 +19,7 @@ from w2s.models.engine import is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
 from w2s.models.records import Encoded, Estimator, Factors, Soft
+from w2s.models.states import join
 from w2s.models.world import World
 from w2s.store.records import (
     BadInput,
@@ -31,8 +32,9 @@ from w2s.store.records import (
     read_arrays,
     take,
 )
+from w2s.workers.embed import describe_base, find_states
 from w2s.workers.examples import count_cuts, read_examples
-from w2s.workers.job import Finetune, Objective, Pairs, Reward
+from w2s.workers.job import Base, Finetune, Objective, Pairs, Reward
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,11 @@ def fit_at_once(
     if world.rank == 0:
         weight_N, model = labels.weight_N * order_N, job.learner.model
         weight_N = weight_N / weight_N.mean()
-        fitted = KINDS[model.kind].fit(model, examples, labels.target_NK, weight_N, job.seed)
-        save_fitted(fitted, model, folder / "model")
+        rows, marks, kind = examples, {}, KINDS[model.kind]
+        if kind.reads_states:
+            base = Base(job.learner, job.path)
+            parts = list(find_states(job.states and folder / job.states, base, examples, job.runtime, world))
+            rows, marks = join(parts, np.array([example.id for example in examples])), describe_base(base)
+        fitted = kind.fit(model, rows, labels.target_NK, weight_N, job.seed)
+        save_fitted(fitted, model, folder / "model", marks)
     return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0}

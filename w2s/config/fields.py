@@ -82,9 +82,10 @@ class Model:
     """Keep only the first layers, this many. Null: all. For kind probe: the layer whose hidden state is read."""
     pooling: Literal["last", "mean"] = "last"
     """For kind probe: the hidden state of the last token, or the mean over the tokens of prompt and candidate."""
-    l2: Positive = 1.0
+    l2: Positive = 3.0
     """For kind probe: the penalty is l2 / 2 times the squared norm of the head's weights, beside the sum of the rows'
-    losses (scikit-learn's 1 / C)."""
+    losses (scikit-learn's 1 / C), in units in which a question's states have a mean squared distance of 1 from their
+    centre."""
     prompt: Annotated[dict, MethodOf("prompts")] = field(default_factory=method("plain"))
     """The words around a question; see `w2s methods prompts`."""
     trainable: Literal["all", "body", "attention", "head", "lora"] = "all"

@@ -5,8 +5,8 @@ A candidate's score is x·w, and the opinion is the softmax over a question's ca
 
     sum_n weight_n · cross-entropy(target_n, softmax_k(x_nk·w)) + l2 / 2 · |w|²
 
-in units in which every state has variance 1 within the questions that it is fitted on, so that neither their scale nor
-a few huge states decide. The problem is strictly convex, and the
+in units in which all D dimensions have the same variance within questions, and the states of a question a mean squared
+distance of 1 from their centre, so that neither the model's scale nor a few huge dimensions decide. The problem is strictly convex, and the
 fit ends at its optimum.
 
 Letters: N examples, R candidates of all of them (rows), D width of the states, C its dimensions that matter.
@@ -55,7 +55,8 @@ class Rows(NamedTuple):
 def fit(model: Model, states: States, target_NK: np.ndarray, weight_N: np.ndarray, seed: int) -> np.ndarray:
     """The head's weight_D for states as they are. Rows of target_NK sum to 1 over the candidates; weight_N >= 0."""
     rows = make_rows(states, target_NK, weight_N)
-    size_D = np.sqrt(rows.spread(rows.weight_N) @ rows.states_RC**2 / rows.spread(rows.weight_N).sum())
+    weight_R = rows.spread(rows.weight_N)
+    size_D = np.sqrt(weight_R @ rows.states_RC**2 / weight_R.sum() * rows.states_RC.shape[1])
     size_D[size_D == 0] = 1.0  # the same for all candidates of a question: it tells nothing
     rows = rows._replace(states_RC=rows.states_RC / size_D)
     # The solution is a combination of the rows: with fewer rows than dimensions, they span all that matters.

@@ -135,7 +135,9 @@ class BoostingRound:
         """The model's predictions on these rows of easy_fit (None: all), and on easy_holdout."""
         sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in ("easy_fit", "easy_holdout")}
         only = None if ids is None else {"easy_fit": ids}
-        return ask_model(self.here / f"ask-{fold}", self.tools, model, sets, self.name, only, states_folder(self.inputs))
+        return ask_model(
+            self.here / f"ask-{fold}", self.tools, model, sets, self.name, only, states_folder(self.inputs)
+        )
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
         """The round's predictions on easy_fit, in the order of the labels, and on easy_holdout."""
@@ -238,7 +240,9 @@ def cross_fitted(
         write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in np.flatnonzero(fold_N == fold)])
         path, folder = str(here / "pool.jsonl"), here / f"fit-{fold}"
         base = base_folder(inputs, learner)
-        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, states=states_folder(inputs), runtime=tools.runtime)
+        job = Finetune(
+            learner, seed * 1000 + fold, path, LABELS, base, states=states_folder(inputs), runtime=tools.runtime
+        )
         facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
         sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"
         asked = ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted", states=states_folder(inputs))

@@ -44,7 +44,9 @@ def find_states(teller: Teller, learner: Learner, parents: Stages, suite: str = 
     title = f"hidden states of {learner.model.path} at layer {learner.model.layers or 'last'}"
     if suite:
         options, parents = {**options, "on": suite}, {suite: parents[suite], **base}
-        return {"states": teller.declare(models.hidden_states, f"{title} · {suite}", parents, options, {"seed": UNSEEDED})}
+        return {
+            "states": teller.declare(models.hidden_states, f"{title} · {suite}", parents, options, {"seed": UNSEEDED})
+        }
     if teller.config.limit and not content:
         parents = {"questions": parents["questions"], **base}
         return {"states": teller.tell(models.hidden_states, title, parents, options)}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from w2s.config.fields import Learner, Model, Runtime, Train
+from w2s.config.fields import Learner, Runtime, Train
 from w2s.data.rows import hash_folder
 from w2s.models.folders import read_model
 from w2s.models.records import Loaded, States
@@ -50,17 +50,12 @@ def open_body(base: Base, runtime: Runtime, world: World) -> Loaded:
     return load_body(base.learner.model, max_tokens=base.learner.train.max_tokens, **where)
 
 
-def find_states(
-    states: Path | None, base: Base, examples: Sequence[Example], runtime: Runtime, world: World, *, skip: int = 0
-) -> Iterator[States]:
-    """The examples' states: all at once from the folder `states`, or made by `base`, chunk by chunk.
-
-    The first `skip` are left out.
-    """
-    if states is None:
-        yield from make_states(open_body(base, runtime, world), examples, skip=skip)
+def find_states(source: Path | Loaded, examples: Sequence[Example], *, skip: int = 0) -> Iterator[States]:
+    """The examples' states: all from a folder, or made by a frozen model chunk by chunk, without the first `skip`."""
+    if isinstance(source, Loaded):
+        yield from make_states(source, examples, skip=skip)
     elif examples and not skip:
-        yield read_states(states, examples)
+        yield read_states(source, examples)
 
 
 # --- the base of a saved learner -------------------------------------------------------------------------------------

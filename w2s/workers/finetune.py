@@ -32,7 +32,7 @@ from w2s.store.records import (
     read_arrays,
     take,
 )
-from w2s.workers.embed import describe_base, find_states
+from w2s.workers.embed import describe_base, find_states, open_body
 from w2s.workers.examples import count_cuts, read_examples
 from w2s.workers.job import Base, Finetune, Objective, Pairs, Reward
 
@@ -239,14 +239,17 @@ def fit_at_once(
     folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: World
 ) -> dict[str, Any]:
     """Fit a learner without steps; for it, drawing rows by weight and multiplying the loss are the same."""
+    cut = {}
     if world.rank == 0:
         weight_N, model = labels.weight_N * order_N, job.learner.model
         weight_N = weight_N / weight_N.mean()
         rows, marks, kind = examples, {}, KINDS[model.kind]
         if kind.reads_states:
             base = Base(job.learner, job.path)
-            parts = list(find_states(job.states and folder / job.states, base, examples, job.runtime, world))
-            rows, marks = join(parts, np.array([example.id for example in examples])), describe_base(base)
+            source = folder / job.states if job.states else open_body(base, job.runtime, world)
+            rows, marks = join(list(find_states(source, examples)), labels.ids), describe_base(base)
+            if isinstance(source, load.Loaded):
+                cut = count_cuts(source, {Path(job.examples).stem: examples}, model.path, World())
         fitted = kind.fit(model, rows, labels.target_NK, weight_N, job.seed)
         save_fitted(fitted, model, folder / "model", marks)
-    return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0}
+    return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0, **cut}

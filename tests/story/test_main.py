@@ -49,6 +49,8 @@ MODEL_CHANGES = {
     "kind": "pair",
     "pipeline": {"name": "words"},
     "layers": 1,
+    "pooling": "mean",
+    "l2": 0.5,
     "prompt": {"name": "qa"},
     "trainable": "head",
     "lora_rank": 4,
@@ -141,7 +143,7 @@ CHANGES = {
     **{f"label.reward.{name}": (value, []) for name, value in (("strength", 2.0), ("accept", {"quantile": 0.1}))},
     "label.reward.use": ("none", []),
     **{
-        f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ("trainable", "lora_rank") else []))
+        f"student.model.{name}": (value, STUDENTS + (ZERO_SHOT if name not in ("trainable", "lora_rank", "l2") else []))
         for name, value in MODEL_CHANGES.items()
     },
     **{

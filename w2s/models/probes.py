@@ -6,8 +6,8 @@ A candidate's score is x·w, and the opinion is the softmax over a question's ca
     sum_n weight_n · cross-entropy(target_n, softmax_k(x_nk·w)) + l2 / 2 · |w|²
 
 in units in which all D dimensions have the same variance within questions, and the states of a question a mean squared
-distance of 1 from their centre, so that neither the model's scale nor a few huge dimensions decide. The problem is strictly convex, and the
-fit ends at its optimum.
+distance of 1 from their centre, so that neither the model's scale nor a few huge dimensions decide. The problem is
+strictly convex, and the fit ends at its optimum.
 
 Letters: N examples, R candidates of all of them (rows), D width of the states, C its dimensions that matter.
 """

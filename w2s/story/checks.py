@@ -16,6 +16,7 @@ from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
 from w2s.models import folders, objectives
 from w2s.models.kinds import find_kind
+from w2s.models.records import Network
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accept
 from w2s.stages.models import PRETRAINING
@@ -46,6 +47,9 @@ def check_methods(config: Config) -> None:
         problems += too_deep("rewards.layers", config.rewards.layers, learner.model)
     for key, learner in all_learners(config).items():
         problems += unknown_model(f"{key}.model", learner.model)
+        if not isinstance(find_kind(learner.model.kind), Network) and learner.train.loss != Train().loss:
+            allowed = f"cross_entropy, as kind {learner.model.kind} has a loss of its own"
+            problems.append(f"{key}.train.loss: {learner.train.loss} given; allowed: {allowed}")
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
             problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
     if problems:

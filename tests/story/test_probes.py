@@ -108,7 +108,7 @@ def test_difficulty_by_learners_has_the_states_of_all_questions(folder):
 def test_probes_run_from_questions_to_a_report_and_the_student_answers_alone(folder, capsys):
     run = w2s.run("probed.yaml")
     accuracy = run.metrics.set_index(["suite", "model", "name"]).value["hard_test"]
-    assert accuracy["ceiling", "accuracy"] > 0.8
+    assert accuracy["ceiling", "accuracy"] > 0.5
     assert accuracy["zero_shot", "accuracy"] == 0.5
     assert accuracy["zero_shot", "abstained"] == 1
     assert "head on a frozen model" in (run.student / "README.md").read_text()
@@ -117,3 +117,18 @@ def test_probes_run_from_questions_to_a_report_and_the_student_answers_alone(fol
     assert " 0 to run" in capsys.readouterr().err
     main(["evaluate", str(run.student), "world", "limit=20", f"runtime.runs_dir={folder}/runs", "runtime.slots=1"])
     assert "world            accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_on_a_pretrained_model_a_later_layer_knows_more_and_students_rise_above_their_teachers(
+    shared, real_models, tmp_path
+):
+    config = Path(__file__).parents[2] / "configs" / "real" / "sciq_probes.yaml"
+    less = ["data.sources=[{name: sciq, form: pairs, limit: 1400}]", "seeds=[0]", "boosting.rounds=3"]
+    less += ["data.sizes={easy_fit: 300, easy_holdout: 80, transfer: 300, hard_test: 300}"]
+    where = [f"data.root={shared / 'data'}", f"models.root={real_models}", f"runtime.runs_dir={tmp_path}"]
+    run = w2s.run(config, *less, *where)
+    accuracy = run.metrics.set_index(["suite", "model", "name"]).value["hard_test"].unstack().accuracy
+    assert accuracy["floor"] > 0.55
+    assert accuracy["easy_gold"] > accuracy["floor"] + 0.05  # layer 18 against layer 8, on the same gold
+    assert accuracy["student"] > accuracy["committee"] - 0.02

@@ -1,4 +1,4 @@
-"""RUN/student/: the trained student as a folder that transformers loads, with a model card."""
+"""RUN/student/: the trained student as a folder that `w2s evaluate` loads, with a model card."""
 
 import contextlib
 import os
@@ -32,8 +32,17 @@ KINDS = {
         "feature-extraction",
         "A candidate's score is the cosine of the encoded prompt and the encoded candidate.",
     ),
+    "probe": (
+        "",
+        "text-classification",
+        "It is a linear head on a frozen model, which w2s.json names (base) and which must stay where it is. Prompt "
+        "and candidate are read together; the score is the head's weights in probe.npz times the hidden state of the "
+        "last token (or, by pooling, the mean of all) after the first layers (as many as layers says) and the final "
+        "norm.",
+    ),
 }
-"""Kind of model -> the class that loads it, the hub's name of its task, and how it answers."""
+"""Kind of model -> the class of transformers that loads it ("": none does), the hub's name of its task, and how it
+answers."""
 SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
@@ -42,7 +51,7 @@ def write_student(run: Run, data: ReportData) -> list[str]:
     """Write the first seed's student to RUN/student/, those of further seeds to its seed-S/. Weights are hard links
     into the store (copies if the file system has no links), so that they take no space and the folder can be moved;
     small files are copied, so that editing them changes no artifact. Returns the pages written: none if there is no
-    student that transformers can load."""
+    student."""
     found = {s: a.path / "fit-0" / "model" for s in run.seeds for a in run.find("model", seed=s, model="student")}
     if not found or not all(path.is_dir() for path in found.values()):
         return []
@@ -69,7 +78,7 @@ def describe_kind(name: str) -> tuple[str, str, str]:
     """The description in KINDS of a plug-in's kind; only its name if the plug-in is missing."""
     kind = load_table("kinds").get(name)
     about = getattr(kind, "about", "") or f"Candidates are scored by the kind {name}, of a plug-in."
-    return getattr(kind, "auto", "AutoModel"), "text-classification", about
+    return "AutoModel" if kind is None else getattr(kind, "auto", ""), "text-classification", about
 
 
 def card(run: Run, data: ReportData) -> str:

@@ -50,6 +50,8 @@ MODEL_CHANGES = {
     "kind": "pair",
     "pipeline": {"name": "words"},
     "layers": 1,
+    "pooling": "mean",
+    "l2": 0.5,
     "prompt": {"name": "qa"},
     "trainable": "head",
     "top": 1,
@@ -58,7 +60,7 @@ MODEL_CHANGES = {
     "attn": "eager",
     "quantise": "4bit",
 }
-ADAPTING = {"trainable", "top", "lora_rank", "lora_targets"}
+ADAPTING = {"trainable", "top", "lora_rank", "lora_targets", "l2"}
 TRAIN_CHANGES = {
     "epochs": 2.0,
     "steps": 77,

@@ -75,12 +75,18 @@ class Model:
     """Branch, tag or commit of a model from the hub. Null: its main branch."""
     kind: Annotated[str, NameOf("kinds")] = "lm"
     """How a candidate is scored: lm = its log-likelihood after the prompt; pair = a classification head that reads
-    prompt and candidate together; towers = cosine of the encoded prompt and candidate; sklearn = a pipeline; or a kind
-    that a plug-in adds."""
+    prompt and candidate together; towers = cosine of the encoded prompt and candidate; probe = a linear head on a
+    frozen model's hidden state, solved to its optimum; sklearn = a pipeline; or a kind that a plug-in adds."""
     pipeline: Annotated[dict, MethodOf("pipelines")] | None = None
     """For kind sklearn: {name, options}; see `w2s methods pipelines`."""
     layers: Count | None = None
-    """Keep only the first layers, this many. Null: all."""
+    """Keep only the first layers, this many. Null: all. For kind probe: the layer whose hidden state is read."""
+    pooling: Literal["last", "mean"] = "last"
+    """For kind probe: the hidden state of the last token, or the mean over the tokens of prompt and candidate."""
+    l2: Positive = 3.0
+    """For kind probe: the penalty is l2 / 2 times the squared norm of the head's weights, beside the sum of the rows'
+    losses (scikit-learn's 1 / C), in units in which a question's states have a mean squared distance of 1 from their
+    centre."""
     prompt: Annotated[dict, MethodOf("prompts")] = field(default_factory=method("plain"))
     """The words around a question; see `w2s methods prompts`."""
     trainable: Literal["all", "body", "attention", "head", "top", "lora"] = "all"

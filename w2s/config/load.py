@@ -280,14 +280,9 @@ def cross_checks(config: Config) -> list[str]:
         problems.append("boosting.refit: true given; with errors: in_sample a round's one model already sees all rows")
     if config.boosting.tokens.window and config.boosting.tokens.by == "answer":
         problems.append(f"boosting.tokens.window: {config.boosting.tokens.window} given; by: answer allows only 0")
-    for at, learner in enumerate(config.learners):
-        if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
-            problems.append(f"learners.{at}.model.pipeline: goes with kind: sklearn, and only with it")
-    kinds, kind = load_table("kinds"), config.student.model.kind
-    if kind in kinds and not kinds[kind].is_network:
-        allowed = ", ".join(name for name, record in kinds.items() if record.is_network)
-        problems.append(f"student.model.kind: {kind!r} given; allowed: {allowed}")
     for key, learner in all_learners(config).items():
+        if (learner.model.kind == "sklearn") != (learner.model.pipeline is not None):
+            problems.append(f"{key}.model.pipeline: goes with kind: sklearn, and only with it")
         if (train := learner.train).patience and not train.holdout_share:
             problems.append(f"{key}.train.patience: {train.patience} given; it needs train.holdout_share above 0")
     problems += reward_checks(config)

@@ -30,7 +30,8 @@ class Controls:
     answer_level: bool = True
     """For questions without choices: learners boosted by whole answers, which vote over whole answers."""
     long_learner: bool = True
-    """One learner trained for as many optimizer steps as all models of all rounds together."""
+    """One learner trained for as many optimizer steps as all models of all rounds together. Kinds that are fitted at
+    once (probe, sklearn) have none: it would be the floor."""
     naive_student: bool = True
     """A student trained on the floor's labels."""
     unrewarded: bool = True

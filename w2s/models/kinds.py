@@ -6,7 +6,7 @@ The pipeline process reads the table too, so files that need torch are imported 
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,14 @@ KINDS: dict[str, Kind] = {
         scores=later("encoders", "tower_scores"),
         about="The cosine of the encoded prompt and the encoded candidate.",
     ),
+    "probe": Estimator(
+        fit=later("probes", "fit"),
+        scores=later("probes", "scores"),
+        save=later("probes", "save"),
+        load=later("probes", "load"),
+        reads_states=True,
+        about="A linear head on a frozen model's hidden state at layer model.layers, solved to its optimum.",
+    ),
     "sklearn": Estimator(
         fit=later("pipelines", "fit_learner"),
         scores=later("pipelines", "score"),
@@ -71,10 +79,10 @@ def find_kind(name: str) -> Kind:
     return KINDS[name]
 
 
-def save_fitted(fitted: Any, model: Model, folder: str | Path) -> None:
-    """Write what an Estimator has fitted into a folder that `load_fitted` reads without further information."""
+def save_fitted(fitted: Any, model: Model, folder: str | Path, marks: Mapping[str, Any] | None = None) -> None:
+    """Write what an Estimator has fitted, and `marks` about it, into a folder that `load_fitted` reads."""
     KINDS[model.kind].save(fitted, folder)
-    write_marks(folder, {"model": describe(model)})
+    write_marks(folder, {"model": describe(model), **(marks or {})})
 
 
 def load_fitted(folder: str | Path) -> tuple[Estimator, Any] | None:

@@ -96,6 +96,16 @@ class Batch:
     """Number of tokens without padding."""
 
 
+@dataclass(frozen=True)
+class States:
+    """The hidden states of N examples' candidates, example after example: the next count_N[n] rows are those of
+    `ids[n]`. Letters: R candidates of all examples, D width of a state."""
+
+    ids: np.ndarray
+    count_N: np.ndarray
+    states_RD: np.ndarray
+
+
 Factors = list[np.ndarray] | None
 """The factor of each token's loss (T), row by row."""
 Soft = list[tuple[np.ndarray, np.ndarray]] | None
@@ -108,7 +118,8 @@ Inputs = tuple[dict[str, np.ndarray], ...]
 class Network:
     """A kind of learner that is a transformers model, trained step by step (`train.fit`) and saved by `load.save`."""
 
-    is_network: ClassVar[bool] = True
+    has_base: ClassVar[bool] = True
+    reads_states: ClassVar[bool] = False
     auto: str
     """The transformers class that reads it."""
     builtin: str
@@ -133,20 +144,27 @@ class Network:
 class Estimator:
     """A kind of learner that is fitted at once, without gradients, and scores choices."""
 
-    is_network: ClassVar[bool] = False
-    fit: Callable[[Model, Sequence[Example], np.ndarray, np.ndarray, int], Any]
+    fit: Callable[[Model, Any, np.ndarray, np.ndarray, int], Any]
     """(model, examples, target_NK, weight_N, seed) -> the fitted object. Rows of target_NK sum to 1 over the
     candidates; weight_N >= 0 has mean 1."""
-    scores: Callable[[Any, Sequence[Example]], np.ndarray]
+    scores: Callable[[Any, Any], np.ndarray]
     """(fitted, examples) -> scores_NK, -inf where an example has no such candidate; their softmax is the opinion."""
     save: Callable[[Any, Any], None]
     """(fitted, folder): write it into the folder, which is created if missing."""
     load: Callable[[Any], Any]
     """folder -> what `save` wrote there."""
+    reads_states: bool = False
+    """Whether it reads the hidden states of a frozen model, model.path: `fit` and `scores` then get the examples'
+    States in their place."""
     writes: bool = False
     """Whether it also scores answers to questions without choices."""
     about: str = ""
     """How a candidate is scored: the line of `w2s methods kinds`."""
+
+    @property
+    def has_base(self) -> bool:
+        """Whether model.path names a model that it starts from."""
+        return self.reads_states
 
 
 Kind = Network | Estimator

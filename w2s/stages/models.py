@@ -15,6 +15,7 @@ from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
 from w2s.store.artifacts import hash_file
 from w2s.store.records import (
+    Example,
     Predictions,
     PseudoLabels,
     TokenRanks,
@@ -22,11 +23,14 @@ from w2s.store.records import (
     Weights,
     align,
     read_arrays,
+    read_rows,
     write_arrays,
+    write_rows,
 )
-from w2s.workers.job import Base, Dequantise, Finetune, Predict, Pretrain, Rank
+from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank
 
 LABELS = "labels.npz"
+SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
     "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
@@ -47,6 +51,30 @@ def pretrain(here: Path, inputs: Inputs, tools: Tools, *, builtin: str, world: i
     train = Train(**{key: value for key, value in recipe.items() if key not in ("lines", "task")})
     do_job(here, tools, Pretrain(builtin, "corpus.txt", world, train, tools.runtime))
     return {"lines": recipe["lines"]}
+
+
+def hidden_states(
+    here: Path, inputs: Inputs, tools: Tools, *, learner: Learner, on: str = "", seed: int = 0, content: str = ""
+) -> Facts:
+    """What `learner`'s frozen model makes of each candidate, for every learner that reads it; see models.states.
+
+    Of the suite `on`; else of the splits in the parent `questions`; else of all questions of the run: `content` is the
+    hash of the rows of `tools.rows(seed)`.
+    """
+    if on:
+        rows = read_rows(find_set(inputs, on), Example)
+    elif "questions" in inputs:
+        rows = [row for name in SPLITS for row in read_rows(inputs["questions"] / f"{name}.jsonl", Example)]
+    else:
+        rows = list({row.id: row for row in tools.rows(seed)[0]}.values())
+    write_rows(here / "examples.jsonl", rows)
+    do_job(here, tools, Embed(Base(learner, base_folder(inputs, tools, learner)), "examples.jsonl", tools.runtime))
+    return {"rows": len(rows)}
+
+
+def states_folder(inputs: Inputs) -> str | None:
+    """The hidden states that a job may read, if the stage has any as a parent."""
+    return str(inputs["states"]) if "states" in inputs else None
 
 
 def fit(
@@ -72,7 +100,7 @@ def fit(
     examples = targets if targets.exists() else inputs["questions"] / f"{split}.jsonl"
     runtime = student_runtime(tools.runtime) if is_student else tools.runtime
     job = Finetune(learner, seed, str(examples), LABELS, base_folder(inputs, tools, learner), runtime=runtime)
-    job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None)
+    job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None, states=states_folder(inputs))
     return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
 
 
@@ -90,7 +118,10 @@ def opinion(
         models = sorted(inputs["model"].glob("fit-*/model"))
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
-    opinions = [ask_model(here / f"ask-{at}", tools, model, paths, by) for at, model in enumerate(models)]
+    states = states_folder(inputs)
+    opinions = [
+        ask_model(here / f"ask-{at}", tools, model, paths, by, states=states) for at, model in enumerate(models)
+    ]
     for name in sets:
         write_arrays(here / f"{name}.npz", mean_opinion([sets_by_name[name] for sets_by_name in opinions]))
     return {"rows": sum(len(opinions[0][name].ids) for name in sets)}
@@ -120,15 +151,21 @@ def student_runtime(runtime: Runtime) -> Runtime:
 
 
 def ask_model(
-    folder: Path, tools: Tools, model: Path | Base, sets: Mapping[str, Path], by: str, only: dict | None = None
+    folder: Path,
+    tools: Tools,
+    model: Path | Base,
+    sets: Mapping[str, Path],
+    by: str,
+    only: dict | None = None,
+    states: str | None = None,
 ) -> dict[str, Predictions]:
     """Do the predict job in `folder` unless it is done; returns a saved or untrained model's opinion on each set.
 
-    `only`: set -> the ids to which its examples are limited.
+    `only`: set -> the ids to which its examples are limited. `states`: see job.Predict.
     """
     examples = {name: str(file) for name, file in sets.items()}
     saved, base = (None, model) if isinstance(model, Base) else (str(model), None)
-    do_job(folder, tools, Predict(examples, by, saved, base, only, tools.runtime))
+    do_job(folder, tools, Predict(examples, by, saved, base, only, states, tools.runtime))
     return {name: read_arrays(folder / f"{name}.npz", Predictions) for name in sets}
 
 

@@ -29,7 +29,7 @@ def resolve_learner(learner: Learner, runtime: Runtime) -> Learner:
     train, model = learner.train, learner.model
     if train.precision != "auto":
         return learner
-    small = model.path.startswith("builtin:") or not find_kind(model.kind).is_network
+    small = model.path.startswith("builtin:") or not find_kind(model.kind).has_base
     precision = "bfloat16" if not small and ask_machine(runtime) else "float32"
     return dataclasses.replace(learner, train=dataclasses.replace(train, precision=precision))
 

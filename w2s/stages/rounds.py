@@ -16,7 +16,7 @@ from w2s.data.difficulty import folds as assign_folds
 from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.costs import refits
-from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion
+from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion, states_folder
 from w2s.stages.questions import as_targets, read_gold
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -108,6 +108,7 @@ class BoostingRound:
         models += [("fit-0", None)] if again else []
         job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, self.tools, learner))
         job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
+        job = dataclasses.replace(job, states=states_folder(self.inputs))
         parts, facts = [], []
         for at, (name, fold) in enumerate(models):
             folder, job = self.here / name, dataclasses.replace(job, seed=self.round_seed * 10 + at)
@@ -143,8 +144,8 @@ class BoostingRound:
     def ask(self, at: int, model: Path, asked: Mapping[str, list[str] | None]) -> dict[str, Predictions]:
         """The model's predictions on the sets in `asked`, each limited to these ids (None: all rows)."""
         sets = {name: self.inputs["questions"] / f"{name}.jsonl" for name in asked}
-        only = {name: ids for name, ids in asked.items() if ids is not None}
-        return ask_model(self.here / f"ask-{at}", self.tools, model, sets, self.name, only or None)
+        only, states = {name: ids for name, ids in asked.items() if ids is not None}, states_folder(self.inputs)
+        return ask_model(self.here / f"ask-{at}", self.tools, model, sets, self.name, only or None, states)
 
     def gather(self, parts: Sequence[dict[str, Predictions]], labels: PseudoLabels) -> tuple[Predictions, Predictions]:
         """The round's predictions on easy_fit, in the order of the labels, and on easy_holdout."""
@@ -246,10 +247,11 @@ def cross_fitted(
     for fold in range(folds):
         write_rows(here / f"fold-{fold}.jsonl", [examples[at] for at in np.flatnonzero(fold_N == fold)])
         path, folder = str(here / "pool.jsonl"), here / f"fit-{fold}"
-        base = base_folder(inputs, tools, learner)
-        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, runtime=tools.runtime)
+        base, states = base_folder(inputs, tools, learner), states_folder(inputs)
+        job = Finetune(learner, seed * 1000 + fold, path, LABELS, base, states=states, runtime=tools.runtime)
         facts.append(fit_model(folder, tools, job, take(labels, np.flatnonzero(fold_N != fold))))
         sets, model = {"pool": here / f"fold-{fold}.jsonl"}, folder / "model"
-        opinions.append(ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted")["pool"])
+        asked = ask_model(here / f"ask-{fold}", tools, model, sets, "cross_fitted", states=states)
+        opinions.append(asked["pool"])
     write_arrays(here / "pool.npz", concatenate(opinions))
     return {"rows": len(examples), **costs(facts)}

@@ -16,6 +16,7 @@ from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
 from w2s.models import backends, folders, objectives
 from w2s.models.kinds import find_kind
+from w2s.models.records import Network
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accept
 from w2s.stages.jobs import count_accelerators
@@ -49,6 +50,9 @@ def check_methods(config: Config) -> None:
     for key, learner in all_learners(config).items():
         problems += unknown_model(f"{key}.model", learner.model, config.models.root)
         problems += backends.lacking(learner.model, accelerators, f"{key}.model")
+        if not isinstance(find_kind(learner.model.kind), Network) and learner.train.loss != Train().loss:
+            allowed = f"cross_entropy, as kind {learner.model.kind} has a loss of its own"
+            problems.append(f"{key}.train.loss: {learner.train.loss} given; allowed: {allowed}")
         if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
             problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
     if problems:
@@ -149,7 +153,7 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
 
 def unknown_model(key: str, model: Model, root: str | None) -> list[str]:
     """An unknown builtin model, a folder or file without a model, or more layers than the model has."""
-    if not find_kind(model.kind).is_network:
+    if not find_kind(model.kind).has_base:
         return []
     name = model.path.removeprefix("builtin:")
     if name != model.path and name not in PRETRAINING:

@@ -10,7 +10,7 @@ from w2s.config.fields import Boosting, Learner, Tokens
 from w2s.stages import committee as committees
 from w2s.stages import models, rounds
 from w2s.store.artifacts import Stage
-from w2s.story.models import ask_about, ask_suites, find_base, tell_labels, untrain, write_suites
+from w2s.story.models import ask_about, ask_suites, find_base, find_states, tell_labels, untrain, write_suites
 from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
 OWN = ""  # the run's own sets, as opposed to further suites
@@ -51,6 +51,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     for index in range(boosting.rounds):
         learner = config.learners[index % len(config.learners)]
         parents = {"questions": sets.questions, "labels": labels, **find_base(teller, learner)}
+        parents |= find_states(teller, learner, parents)
         parents |= ask_untrained(teller, sets, boosting, learner)
         parents |= fitted if boosting.booster["name"] != "bagging" else {}
         parents |= {"gold": sets.gold["easy"]} if boosting.patience else {}

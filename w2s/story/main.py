@@ -14,6 +14,8 @@ from pathlib import Path
 from w2s.config.fields import Boosting, Config
 from w2s.config.plugins import find_used
 from w2s.data.rows import make_row_reader, make_suite_reader
+from w2s.models.kinds import find_kind
+from w2s.models.records import Network
 from w2s.stages import Tools, precision
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
@@ -100,11 +102,16 @@ def tell_weak_controls(teller: Teller, sets: Sets, form: Form, easy: Stage) -> A
     floor = None
     if controls.floor or controls.naive_student:
         floor = fit_learner(teller, sets, form, "floor", easy)
-    if controls.long_learner:
+    if controls.long_learner and is_trained_longer(config):
         own = config.boosting
         priced = Boosting(own.rounds, errors=own.errors, folds=own.folds, refit=own.refit)  # nothing else costs steps
         fit_learner(teller, sets, form, "long_learner", easy, steps_of=priced)
     return floor
+
+
+def is_trained_longer(config: Config) -> bool:
+    """Whether longer training changes the first learner: one that is fitted at once would be the floor again."""
+    return isinstance(find_kind(config.learners[0].model.kind), Network)
 
 
 def build(config: Config, run_job: Callable[[Path], None], tell_study: TellStudy = tell_chain) -> list[Stage]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from w2s.config.fields import Boosting, Config, Learner, Model, Train
 from w2s.config.load import all_learners
+from w2s.data.rows import draws_by_seed
 from w2s.models.kinds import find_kind
 from w2s.stages import Place, models, writing
 from w2s.store.artifacts import Stage
@@ -19,7 +20,7 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
     hub."""
     path = learner.model.path
     scheme, _, name = path.partition(":")
-    if not find_kind(learner.model.kind).is_network:
+    if not find_kind(learner.model.kind).has_base:
         return {}
     tags = {"seed": UNSEEDED, "kind": "base", "model": hide(path)}
     if scheme != "builtin":
@@ -37,14 +38,39 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
 def find_places(config: Config) -> dict[str, Place]:
     """model.path -> where it is, for every model of the config that is read from this machine."""
     bases = [learner.model for learner in all_learners(config).values()]
-    paths = {model.path for model in bases if find_kind(model.kind).is_network}
+    paths = {model.path for model in bases if find_kind(model.kind).has_base}
     places = {path: models.find_place(path, config.models.root) for path in sorted(paths)}
     return {path: place for path, place in places.items() if place}
 
 
+def find_states(teller: Teller, learner: Learner, parents: Stages, suite: str = "", content: str = "") -> Stages:
+    """The hidden states that the learner reads, if it reads any: of a suite, or of all questions of the run.
+
+    Seeds with the same questions share them; a smoke run makes only those of its splits. parents: with the suite, or
+    with the questions, unless their `content` (a hash) is given.
+    """
+    if not find_kind(learner.model.kind).reads_states:
+        return {}
+    options, base = {"learner": untrain(learner)}, find_base(teller, learner)
+    title = f"hidden states of {learner.model.path} at layer {learner.model.layers or 'last'}"
+    if suite:
+        options, parents = {**options, "on": suite}, {suite: parents[suite], **base}
+        return {
+            "states": teller.declare(models.hidden_states, f"{title} · {suite}", parents, options, {"seed": UNSEEDED})
+        }
+    if teller.config.limit and not content:
+        parents = {"questions": parents["questions"], **base}
+        return {"states": teller.tell(models.hidden_states, title, parents, options)}
+    options["content"] = content or parents["questions"].section["content"]
+    if any(map(draws_by_seed, teller.config.data.sources)):
+        return {"states": teller.tell(models.hidden_states, title, base, {**options, "seed": teller.seed})}
+    return {"states": teller.declare(models.hidden_states, title, base, options, {"seed": UNSEEDED})}
+
+
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
-    model = dataclasses.replace(learner.model, trainable=Model.trainable, top=Model.top)
+    """The learner without training-only settings, which do not change its base's answers."""
+    model = dataclasses.replace(learner.model, trainable=Model.trainable, top=Model.top, l2=Model.l2)
     model = dataclasses.replace(model, lora_rank=Model.lora_rank, lora_targets=Model.lora_targets)
     return Learner(model, Train(max_tokens=learner.train.max_tokens, precision=learner.train.precision))
 
@@ -71,6 +97,7 @@ def fit(
 ) -> Stage:
     """The base, trained on labels of a split for the configured length, or the steps of all these rounds."""
     parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
+    parents |= find_states(teller, base.learner, parents)
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"steps_of": steps_of, "is_student": base.is_student}
     return teller.tell(models.fit, base.name, parents, options, {"kind": "model", "model": base.name})
@@ -84,6 +111,7 @@ def ask_about(
 ) -> Stage:
     """A model's opinion on the candidates of some sets. kind: the tag of the stage."""
     learner = untrain(speaker.learner) if speaker.model is None else None
+    parents = {**parents, **find_states(teller, speaker.learner, parents, sets[0] if sets[0] in parents else "")}
     options = {"by": speaker.name, "sets": sets, "learner": learner}
     return teller.tell(models.opinion, title, parents, options, {"kind": kind, "model": speaker.name})
 

@@ -7,7 +7,7 @@ from w2s.data.rows import hash_folder, hash_rows, suite_name
 from w2s.stages import questions, rounds
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput, Example
-from w2s.story.models import find_base
+from w2s.story.models import find_base, find_states
 from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, UNSEEDED, Sets, Stages, Teller
 
 GOLD = {"easy": (FIT, HOLDOUT), TRANSFER: (TRANSFER,), TEST: (TEST,)}
@@ -53,7 +53,7 @@ def find_difficulty(teller: Teller, content: str) -> Stages:
         return {}
     learner = config.learners[0]
     options = {"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content}
-    base = find_base(teller, learner)
+    base = {**find_base(teller, learner), **find_states(teller, learner, {}, content=content)}
     return {"difficulty": teller.tell(rounds.cross_fitted, "how hard each question is", base, options)}
 
 

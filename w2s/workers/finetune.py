@@ -20,6 +20,7 @@ from w2s.models.engine import configuration, is_sliced
 from w2s.models.internals import checkpoint_activations
 from w2s.models.kinds import KINDS, save_fitted
 from w2s.models.records import Encoded, Estimator, Factors, Soft
+from w2s.models.states import join
 from w2s.models.world import World
 from w2s.store.records import (
     BadInput,
@@ -32,8 +33,9 @@ from w2s.store.records import (
     read_arrays,
     take,
 )
+from w2s.workers.embed import describe_base, find_states, open_body
 from w2s.workers.examples import count_cuts, read_examples
-from w2s.workers.job import Finetune, Objective, Pairs, Reward, count_steps
+from w2s.workers.job import Base, Finetune, Objective, Pairs, Reward, count_steps
 
 
 @dataclass(frozen=True)
@@ -286,9 +288,17 @@ def fit_at_once(
     folder: Path, job: Finetune, examples: list[Example], labels: PseudoLabels, order_N: np.ndarray, world: World
 ) -> dict[str, Any]:
     """Fit a learner without steps; for it, drawing rows by weight and multiplying the loss are the same."""
+    cut = {}
     if world.rank == 0:
         weight_N, model = labels.weight_N * order_N, job.learner.model
         weight_N = weight_N / weight_N.mean()
-        fitted = KINDS[model.kind].fit(model, examples, labels.target_NK, weight_N, job.seed)
-        save_fitted(fitted, model, folder / "model")
-    return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0}
+        rows, marks, kind = examples, {}, KINDS[model.kind]
+        if kind.reads_states:
+            base = Base(job.learner, job.path)
+            source = folder / job.states if job.states else open_body(base, job.runtime, world)
+            rows, marks = join(list(find_states(source, examples)), labels.ids), describe_base(base)
+            if isinstance(source, load.Loaded):
+                cut = count_cuts(source, {Path(job.examples).stem: examples}, model.path, World())
+        fitted = kind.fit(model, rows, labels.target_NK, weight_N, job.seed)
+        save_fitted(fitted, model, folder / "model", marks)
+    return {"rows": len(examples), "held_out": 0, "steps": 0, "tokens": 0, **cut}

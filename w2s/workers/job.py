@@ -34,6 +34,16 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Embed:
+    """A frozen model's hidden state for each candidate -> states.npy, rows.npz (see models.states)."""
+
+    base: Base
+    examples: str
+    """A file of Examples."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
 class Pretrain:
     """Make a tiny base model of the embedded world and train it on lines of text -> model/, train.json."""
 
@@ -72,6 +82,8 @@ class Finetune:
     """A file of TokenWeights, made with any tokenizer: replaces `order` for written answers."""
     soft: str | None = None
     """A file of TokenTargets: soft targets for written answers."""
+    states: str | None = None
+    """For kinds that read hidden states: the folder that an Embed job wrote. Null: they are made in this job."""
     weighting: Literal["resample", "loss"] = "loss"
     """resample: rows are drawn in proportion to the boosting weights; loss: these multiply the loss."""
     runtime: Runtime = field(default_factory=Runtime)
@@ -96,6 +108,8 @@ class Predict:
     base: Base | None = None
     only: dict[str, list[str]] | None = None
     """Name of a set -> the ids of the only examples to use."""
+    states: str | None = None
+    """As for Finetune."""
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -249,7 +263,7 @@ class Average:
     """Folders of plain models trained from the same start."""
 
 
-Job = Pretrain | Dequantise | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
+Job = Embed | Pretrain | Dequantise | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
 
 
 class Worker(NamedTuple):

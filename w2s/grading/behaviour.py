@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from w2s.grading.extract import LONGEST_PROGRAM, extract_program, parses
 from w2s.grading.inputs import UNREADABLE, Arguments, find_entry, find_examples
-from w2s.grading.threads import map_rows
 from w2s.grading.syntax import parse
+from w2s.grading.threads import map_rows
 from w2s.sandbox.compare import COMPARER
 from w2s.sandbox.plain import encode
 from w2s.sandbox.program import Limits, Reply, encode_calls

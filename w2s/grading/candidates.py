@@ -11,8 +11,8 @@ from w2s.grading.endings import final_answer
 from w2s.grading.expressions import is_maths
 from w2s.grading.inputs import UNREADABLE, calls_for, find_entry
 from w2s.grading.quantities import read_quantity
-from w2s.grading.threads import Progress, map_rows
 from w2s.grading.syntax import parse
+from w2s.grading.threads import Progress, map_rows
 from w2s.sandbox.program import Limits
 from w2s.store.records import Example
 

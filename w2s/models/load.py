@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config.fields import Model
-from w2s.models import builtin, internals, shortcuts, window
+from w2s.models import builtin, chat, internals, shortcuts, window
 from w2s.models.folders import describe, first_words, name_damage, read_marks, read_model, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
@@ -50,6 +50,7 @@ def load(
     with name_damage(source):
         module, tokenizer = read(model, source, seed, pick_dtype(precision, device), hub)
     loaded = Loaded(module.to(device), tokenizer, model, window.limit_tokens(module.config, max_tokens))
+    chat.check(loaded, source)
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
     return dataclasses.replace(loaded, module=freeze(module, model, seed))

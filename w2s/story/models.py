@@ -32,6 +32,17 @@ def find_base(teller: Teller, learner: Learner) -> Stages:
     return {"base": teller.declare(models.pretrain, f"world {world} · base model {name}", {}, options, tags)}
 
 
+def find_start(teller: Teller, sets: Sets, learner: Learner) -> Stages:
+    """What a learner that answers questions starts from: its base and the solved examples that its prompts show."""
+    return {**find_base(teller, learner), **find_shots(sets, learner)}
+
+
+def find_shots(sets: Sets, learner: Learner) -> Stages:
+    """The stage of the solved examples that the learner's prompts show, if they are drawn from the run's questions."""
+    drawn = isinstance(learner.model.shots, int) and learner.model.shots > 0
+    return {"shots": sets.shots} if drawn else {}
+
+
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, lora_rank=Model.lora_rank)
@@ -55,7 +66,7 @@ def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage
 
 def fit(teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, longer: int = 1) -> Stage:
     """The base, trained on labels of a split for `longer` times the configured length."""
-    parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
+    parents = {"questions": sets.questions, "labels": labels, **find_start(teller, sets, base.learner)}
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"longer": longer, "is_student": base.is_student}
     return teller.tell(models.fit, base.name, parents, options, {"kind": "model", "model": base.name})

@@ -50,6 +50,8 @@ MODEL_CHANGES = {
     "pipeline": {"name": "words"},
     "layers": 1,
     "prompt": {"name": "qa"},
+    "shots": [{"prompt": "1 + 1", "answer": "2"}],  # drawn ones are also set apart: see test_shots
+    "normalise": "per_token",
     "trainable": "head",
     "lora_rank": 4,
 }

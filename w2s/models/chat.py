@@ -1,6 +1,5 @@
 """Conversations as text: the tokenizer's own chat template, always by transformers."""
 
-import datetime
 from collections.abc import Sequence
 
 from w2s.models.folders import first_words
@@ -9,8 +8,9 @@ from w2s.models.tokenizing import bare, encode_prompts, specials
 from w2s.prompts import Turn
 from w2s.store.records import BadInput
 
-DAY = datetime.date(2024, 7, 26)
-"""What templates that write the day are told (Llama 3 falls back to it): a run resumed tomorrow reads the same."""
+DAY = {"date_string": "26 Jul 2024"}
+"""What Llama 3's templates, which write the day, are told (their own fallback): a run resumed tomorrow reads the same.
+Templates that ask the clock themselves cannot be told."""
 MARK = "QUESTION"
 
 
@@ -21,9 +21,8 @@ def is_chat(loaded: Loaded) -> bool:
 def render(loaded: Loaded, turns: Sequence[Turn], *, goes_on: bool = True) -> str:
     """The conversation as one text; `goes_on`: up to where the model's next turn begins."""
     variables = loaded.model.prompt.get("variables") or {}
-    day = {"strftime_now": DAY.strftime, "date_string": DAY.strftime("%d %b %Y")}
     return loaded.tokenizer.apply_chat_template(
-        list(turns), tokenize=False, add_generation_prompt=goes_on, **{**day, **variables}
+        list(turns), tokenize=False, add_generation_prompt=goes_on, **{**DAY, **variables}
     )
 
 

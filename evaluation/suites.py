@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from w2s.config.fields import Config, Learner
 from w2s.config.load import from_overrides, value_checks
 from w2s.config.plugins import check_with_plugins, find_used
 from w2s.config.registry import did_you_mean
+from w2s.data.difficulty import shuffle
 from w2s.data.rows import hash_rows, read_source, take_first
 from w2s.data.sources import SOURCES
 from w2s.evaluation.run.metrics import count_passes, judge, judge_outcomes, measure, measure_samples, write_metrics
@@ -21,10 +23,11 @@ from w2s.stages import Tools
 from w2s.stages.jobs import Workers
 from w2s.stages.models import ask_model, base_folder, dequantised, find_place
 from w2s.stages.precision import resolve_learner
+from w2s.stages.questions import solve
 from w2s.stages.writing import judged, texts
 from w2s.store.artifacts import Stage, Store, read_manifest
 from w2s.store.log import say, to_file
-from w2s.store.records import BadInput, Metric, Outcome, read_rows, write_rows
+from w2s.store.records import BadInput, Example, Metric, Outcome, read_rows, write_rows
 from w2s.workers.job import Base
 
 
@@ -88,8 +91,8 @@ def evaluate_suite(
     train = config.student.train
     if train.precision == "auto":  # a model that w2s has saved says what it predicts in
         train = dataclasses.replace(train, precision=folders.read_marks(model).get("precision", "auto"))
-    model_config = dataclasses.replace(config.student.model, path=model)
-    learner = resolve_learner(Learner(model_config, train), config.runtime)
+    shown = dataclasses.replace(config.student.model, path=model, shots=draw_shots(config, suite, examples))
+    learner = resolve_learner(Learner(shown, train), config.runtime)
     how = {"samples": config.evaluation.programs, "temperature": config.evaluation.temperature}
     recipe = [hash_rows((examples, gold)), dataclasses.asdict(learner), how, config.evaluation.max_new_tokens]
     place = tools.models.get(model)
@@ -118,8 +121,27 @@ def evaluate_suite(
     return measure_samples(suite, model, {0: count_passes(outcomes)}) + shares
 
 
+def draw_shots(config: Config, suite: str, judged: Sequence[Example]) -> list[dict[str, Any]] | int:
+    """The solved examples of student.model.shots: its own, or drawn from another published split by the first seed."""
+    count = config.student.model.shots
+    if not count or isinstance(count, list):
+        return count
+    if suite not in SHOT_SPLIT:
+        why = f"{suite} has no other split to draw from; allowed: 0, or the examples themselves"
+        raise BadInput(f"student.model.shots: {count} given; {why}")
+    examples, gold = read_source(config, {"name": suite, "split": SHOT_SPLIT[suite]}, suite, 0)
+    apart = {row.id: row for row in examples if row.id not in {one.id for one in judged}}
+    if len(apart) < count:
+        raise BadInput(f"student.model.shots: {count} given; {SHOT_SPLIT[suite]} of {suite} has {len(apart)} questions")
+    return solve([apart[key] for key in shuffle(apart, config.seeds[0])[:count]], gold)
+
+
 TEST_SPLIT = {
     name: {"split": "test"} for name in ("arc_easy", "arc_challenge", "sciq", "openbookqa", "mmlu", "math", "gsm8k")
 }
 """Held-out splits that differ from the source's default. CommonsenseQA and BoolQ publish no test answers."""
 TEST_SPLIT |= {name: {"split": "validation"} for name in ("commonsenseqa", "boolq")}
+SHOT_SPLIT = dict.fromkeys(
+    ("arc_easy", "arc_challenge", "sciq", "openbookqa", "commonsenseqa", "boolq", "math", "gsm8k"), "train"
+) | {"mmlu": "dev", "mbpp": "prompt"}
+"""The split that solved examples are drawn from: never the judged one."""

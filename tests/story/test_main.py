@@ -53,6 +53,8 @@ MODEL_CHANGES = {
     "pooling": "mean",
     "l2": 0.5,
     "prompt": {"name": "qa"},
+    "shots": [{"prompt": "1 + 1", "answer": "2"}],  # drawn ones are also set apart: see test_shots
+    "normalise": "per_token",
     "trainable": "head",
     "top": 1,
     "lora_rank": 4,

@@ -92,7 +92,7 @@ def hard_as_soft(folder, name="words"):
     token_TJ = np.stack([np.concatenate(rows), (np.concatenate(rows) + 1) % 10], 1)
     prob_TJ = np.tile(np.float16([1, 0]), (len(token_TJ), 1))
     length_N = np.array([len(row) for row in rows])
-    return TokenTargets(IDS, length_N, token_TJ, prob_TJ, tokens.fingerprint(loaded.tokenizer))
+    return TokenTargets(IDS, length_N, token_TJ, prob_TJ, tokens.fingerprint(loaded))
 
 
 def test_a_model_learns_to_write_its_answers_and_to_end_them(written_job):

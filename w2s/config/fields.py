@@ -89,6 +89,14 @@ class Model:
     centre."""
     prompt: Annotated[dict, MethodOf("prompts")] = field(default_factory=method("plain"))
     """The words around a question; see `w2s methods prompts`."""
+    shots: CountFrom0 | list[dict] = 0
+    """For kind lm: how many solved examples come before a question. They are drawn by seed from the easy questions, and
+    then belong to no split; or a list of one's own, each {prompt, answer} or {prompt, choices, answer}. They are shown
+    before questions of their own task."""
+    normalise: Literal["sum", "per_token", "per_byte", "per_character", "unconditional"] = "sum"
+    """For kind lm and questions with choices: a choice's score is its log-likelihood: the sum over its tokens; divided
+    by its number of tokens, bytes (lm-eval's acc_bytes) or characters (acc_norm); or less the log-likelihood without a
+    prompt (acc_mutual_info). Losses and opinions see this score; divided scores make softer opinions."""
     trainable: Literal["all", "body", "attention", "head", "top", "lora"] = "all"
     """Which parameters learn: all; body = all but the word embeddings; attention = attention and positions; head; top =
     the last layers and the norm after them; or lora = adapters. A classification head always learns."""

@@ -159,11 +159,11 @@ def leaves(section: Any, key: str = "") -> Iterator[Leaf]:
 
 
 def out_of_range(section: Any) -> list[str]:
-    """A line for each number of the config that is out of its range; null stands for a default and is not checked."""
+    """A line for each number of the config that is out of its range."""
     return [
         f"{leaf.key}: {leaf.value} given; allowed: {allowed.words}"
         for leaf in leaves(section)
-        if leaf.value is not None
+        if isinstance(leaf.value, int | float)
         for allowed in ranges(leaf.annotation)
         if not allowed.holds(leaf.value)
     ]

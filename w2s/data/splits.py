@@ -14,7 +14,7 @@ from w2s.data.duplicates import Leak, Like, groups, leak_of
 from w2s.store.records import BadInput, Example, Gold
 
 SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
-FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "easy_fit")  # the first filled never loses a row
+FILL_ORDER = ("hard_test", "transfer", "easy_holdout", "shots", "easy_fit")  # the first filled never loses a row
 SHARES = {"easy_fit": 8, "easy_holdout": 1, "transfer": 2, "hard_test": 1}  # where no size is given
 
 
@@ -30,7 +30,8 @@ class Splits:
     and hard rows that no split took) · repeats (of them, exact duplicates of a row in the split they would have joined)
     · answered_differently (exact duplicates whose gold differs). pool = repeated_ids + without_difficulty + between +
     reserved + the four splits + the removed + unused.
-    removed: the rows removed because a split filled before holds a duplicate.
+    removed: the rows removed because a split filled before holds a duplicate. shots: easy questions that prompts show,
+    in no split.
     """
 
     easy_fit: np.ndarray
@@ -40,15 +41,25 @@ class Splits:
     hash: str
     counts: dict[str, Any]
     removed: tuple[Leak, ...]
+    shots: np.ndarray
 
 
-def split(examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray, data: Data, seed: int = 0) -> Splits:
+def split(
+    examples: Sequence[Example],
+    gold: Sequence[Gold],
+    score_N: np.ndarray,
+    data: Data,
+    seed: int = 0,
+    *,
+    shots: int = 0,
+) -> Splits:
     """Divide questions with difficulty scores (nan = unknown, left out) into the four splits.
 
     Easy: score <= easy_max, hard: score >= hard_min; or easy_share: the easiest share of the questions is easy and
     the rest hard, ties broken by the seed. test_splits: the published splits (meta `split`) that alone feed hard_test
     and feed nothing else; None: hard_test and transfer are drawn from the same hard questions. sizes: by split, None =
-    the rest (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test).
+    the rest (8 : 1 between easy_fit and easy_holdout, 2 : 1 between transfer and hard_test). shots: how many easy
+    questions are set apart for prompts to show.
 
     Splits are filled in the order of FILL_ORDER. A question that duplicates one of a split filled before (exactly, or
     nearly: see duplicates.py) is removed, so hard_test never loses a row to training. The order of the rows does not
@@ -64,19 +75,21 @@ def split(examples: Sequence[Example], gold: Sequence[Gold], score_N: np.ndarray
         "transfer": [row for row in hard if row.split not in held_out],
         "easy_holdout": easy_left,
         "easy_fit": easy_left,
-    }
+    } | ({"shots": easy_left} if shots else {})
     group_N, like = groups([row.example for row in rows], near=data.near)
     group_of = {row.example.id: group for row, group in zip(rows, group_N.tolist(), strict=True)}
     counts["answered_differently"] = differing(rows, group_of)
-    chosen, removed = fill(pools, group_of, like, data, counts)
+    chosen, removed = fill(pools, group_of, like, data, shots, counts)
     placed = sum(len(ids) for ids in chosen.values()) + len(removed)
     published_test = sum(row.split in held_out for row in [*easy, *hard])
     counts["reserved"] = published_test - len(chosen["hard_test"]) if held_out else 0
     counts["unused"] = len(easy) + len(hard) - placed - counts["reserved"]
-    check_sizes(chosen, data, counts)
+    check_sizes(chosen, data, counts, shots)
     ids = [np.array(chosen[name], dtype=str) for name in SPLITS]
-    membership = "\n".join(f"{name}:{','.join(sorted(chosen[name]))}" for name in SPLITS)
-    return Splits(*ids, hashlib.sha256(membership.encode()).hexdigest()[:16], counts, tuple(removed))
+    members = [*SPLITS, "shots"] if shots else SPLITS
+    membership = "\n".join(f"{name}:{','.join(sorted(chosen[name]))}" for name in members)
+    digest = hashlib.sha256(membership.encode()).hexdigest()[:16]
+    return Splits(*ids, digest, counts, tuple(removed), np.array(chosen.get("shots", []), dtype=str))
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ def divide(rows: list[Row], data: Data, counts: dict[str, Any]) -> tuple[list[Ro
 
 
 def fill(
-    pools: dict[str, list[Row]], group_of: dict[str, int], like: Like, data: Data, counts: dict[str, Any]
+    pools: dict[str, list[Row]], group_of: dict[str, int], like: Like, data: Data, shots: int, counts: dict[str, Any]
 ) -> tuple[dict[str, list[str]], list[Leak]]:
     """Ids by split, each question in one split only, and the removed duplicates."""
     chosen: dict[str, list[str]] = {}
@@ -144,7 +157,7 @@ def fill(
     removed: list[Leak] = []
     duplicates: dict[str, Counter[str]] = {"exact": Counter(), "near": Counter()}
     repeats: set[str] = set()
-    for name in FILL_ORDER:
+    for name in [name for name in FILL_ORDER if name in pools]:
         free: list[str] = []
         own: dict[int, str] = {}
         for row in pools[name]:
@@ -154,14 +167,14 @@ def fill(
                 continue
             if (leak := leak_of(key, group, held, like)) is not None:
                 removed.append(leak)
-                side = name if name in ("hard_test", "transfer") else "easy"  # both easy splits draw from one pool
+                side = name if name in ("hard_test", "transfer") else "easy"  # the easy splits draw from one pool
                 duplicates[leak.kind][f"{side}, in {split_of[leak.kept]}"] += 1
                 split_of[key] = "removed"
             elif own.setdefault(group, key) != key:
                 repeats.add(key)
             else:
                 free.append(key)
-        chosen[name] = free[: split_size(name, len(free), data)]
+        chosen[name] = free[: split_size(name, len(free), data, shots)]
         split_of.update(dict.fromkeys(chosen[name], name))
         held.update({group_of[key]: key for key in chosen[name]})
         counts[name] = len(chosen[name])
@@ -170,16 +183,16 @@ def fill(
     return chosen, removed
 
 
-def split_size(name: str, free: int, data: Data) -> int:
-    """How many of the `free` questions the split takes; its partner, filled next, gets the rest."""
-    size = getattr(data.sizes, name)
+def split_size(name: str, free: int, data: Data, shots: int = 0) -> int:
+    """How many of the `free` questions the split takes; its partner, filled after it, gets the rest."""
+    size = shots if name == "shots" else getattr(data.sizes, name)
     if size is not None:
         return min(size, free)
     partner = {"hard_test": "transfer", "easy_holdout": "easy_fit"}.get(name)
     if partner is None or (name == "hard_test" and data.test_splits is not None):
         return free
     share = round(free * SHARES[name] / (SHARES[name] + SHARES[partner]))
-    left = free - (getattr(data.sizes, partner) or 0)
+    left = free - (getattr(data.sizes, partner) or 0) - (shots if partner == "easy_fit" else 0)
     return min(share, left) if left > 0 else share  # else the partner is short, which is reported
 
 
@@ -193,10 +206,10 @@ def differing(rows: list[Row], group_of: dict[str, int]) -> int:
     return sum(len(group) > 1 for group in answers.values())
 
 
-def check_sizes(chosen: Mapping[str, Sequence[str]], data: Data, counts: Mapping[str, Any]) -> None:
+def check_sizes(chosen: Mapping[str, Sequence[str]], data: Data, counts: Mapping[str, Any], shots: int = 0) -> None:
     """Raise one BadInput that lists every split that is too small."""
-    sizes, short = asdict(data.sizes), []
-    for name in SPLITS:
+    sizes, short = asdict(data.sizes) | ({"shots": shots} if shots else {}), []
+    for name in sizes:
         if len(chosen[name]) < (1 if data.allow_fewer else sizes[name] or 1):
             short.append(f"{name}: {sizes[name] or 'at least 1'} needed, {len(chosen[name])} found")
     if short:

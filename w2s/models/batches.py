@@ -6,10 +6,11 @@ import numpy as np
 import torch
 
 from w2s.config.registry import pick
+from w2s.models.chat import render
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Batch, Encoded, Loaded, Row
 from w2s.models.rows import within
-from w2s.prompts import PROMPTS
+from w2s.prompts import PROMPTS, Words, in_words, read_shots
 from w2s.store.records import BadInput, Example
 
 WINDOW = 32
@@ -30,10 +31,14 @@ def check_kind(kind: str, examples: Sequence[Example]) -> None:
         raise BadInput(f"model.kind: {kind!r} given for written answers; allowed: lm (only lm writes)")
 
 
-def worded(loaded: Loaded, examples: Sequence[Example]) -> list[str]:
-    """The prompts as the model reads them."""
-    words = pick(PROMPTS, loaded.model.prompt, key="model.prompt")
-    return [words(example) for example in examples]
+def worded(loaded: Loaded, examples: Sequence[Example]) -> list[Words]:
+    """The examples in the model's words; every prompt is a text."""
+    ask, shots = pick(PROMPTS, loaded.model.prompt, key="model.prompt"), loaded.model.shots
+    if isinstance(shots, int) and shots:
+        raise BadInput(f"model.shots: {shots} given; allowed here: the examples themselves, as a run draws them")
+    shown = read_shots(shots or ())
+    made = [in_words(ask, example, shown) for example in examples]
+    return [row if isinstance(row.prompt, str) else row._replace(prompt=render(loaded, row.prompt)) for row in made]
 
 
 def note_cuts(loaded: Loaded, examples: Sequence[Example], encoded: list[Encoded]) -> list[Encoded]:
@@ -91,7 +96,7 @@ def collate(
 ) -> Batch:
     """Tensors of B examples on the module's device. K = `width`, or if that is 0 the most candidates of an example.
 
-    `factors` and `soft` (see records) are for written answers with one candidate each.
+    `factors` and `soft` (see records) are for written answers with one candidate each, whose rows have no factors.
     """
     width = width or max(example.count for example in encoded)
     rows = [row for example in encoded for row in example.rows]
@@ -134,7 +139,9 @@ def place_predicted(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     row_U = np.repeat(np.arange(len(rows)), count_R)
     begin_R = np.cumsum(count_R) - count_R
     begin_P = np.repeat(begin_R, [len(row.token_P) for row in rows])
+    factors = {} if rows[0].factor_P is None else {"factor_P": np.concatenate([row.factor_P for row in rows])}
     return {
+        **factors,
         "row_U": row_U,
         "at_U": np.arange(len(row_U)) - (begin_R - first_R)[row_U],
         "from_P": np.concatenate([row.from_P for row in rows]) + begin_P,

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from w2s.config.registry import did_you_mean
 from w2s.models import window
+from w2s.models.chat import find_head
 from w2s.models.generate import Made, Voice, cut, end_marks, vocabulary, write
 from w2s.models.records import Loaded
 from w2s.models.tokenizing import encode_prompts
@@ -106,7 +107,7 @@ def fitted(
     """Prompts in tokens that every voice can read, how many tokens may follow each, and which prompts were cut."""
     first, room = voices[0].loaded, count_readable(voices)
     whole = encode_prompts(first, prompts)
-    leads = window.lead_of(first.tokenizer, whole)
+    leads = window.lead_of(first.tokenizer, whole, find_head(first))
     rows = [window.keep_end(row, room, max_new_tokens, lead) for row, lead in zip(whole, leads, strict=True)]
     limits = [max(1, min(max_new_tokens, room - len(row))) for row in rows]
     return rows, limits, [row != uncut for row, uncut in zip(rows, whole, strict=True)]

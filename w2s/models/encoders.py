@@ -12,31 +12,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from w2s.models import window
+from w2s.models import chat, window
 from w2s.models.records import Batch, Encoded, Inputs, Loaded, Row
 from w2s.models.rows import mean_states, pad, within
-from w2s.models.tokenizing import added, bare, encode_continuations, frame, framed
-from w2s.prompts import continuation
+from w2s.models.tokenizing import added, bare, encode_continuations, frame, framed, without_front
+from w2s.prompts import Words
 from w2s.store.records import Example
 
 SCALE = 20.0
 """Score of two encodings that point the same way; the inverse temperature of sentence-transformers' training."""
 
 
-def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
+def encode_pair(loaded: Loaded, words: list[Words], examples: Sequence[Example]) -> list[Encoded]:
     """Prompt and candidate in one row: as two segments where the tokenizer knows a separator, else as one text."""
     tokenizer, around = loaded.tokenizer, frame(loaded.tokenizer, 2)
+    prompts = [row.prompt for row in words]
     two = tokenizer.sep_token_id in [token for own, run in around[1:-1] if own for _, token, _ in run]
     if two:
-        flat = iter(bare(tokenizer, [text.strip() for example in examples for text in example.choices]))
-        ends = [[next(flat) for _ in example.choices] for example in examples]
+        flat = iter(bare(tokenizer, [text.strip() for row in words for text in row.answers]))
+        ends = [[next(flat) for _ in row.answers] for row in words]
     else:
         around = frame(tokenizer, 1)
-        texts = [[continuation(text) for text in example.choices] for example in examples]
-        ends = encode_continuations(loaded, prompts, texts)
-    starts, room = bare(tokenizer, prompts), loaded.max_tokens - added(around)
-    encoded = []
-    for start, candidates, lead in zip(starts, ends, window.lead_of(tokenizer, starts), strict=True):
+        space = "" if chat.is_chat(loaded) else " "
+        ends = encode_continuations(loaded, prompts, [[space + text.strip() for text in row.answers] for row in words])
+    *starts, head = without_front(tokenizer, [*bare(tokenizer, prompts), chat.find_head(loaded)])
+    room, encoded = loaded.max_tokens - added(around), []
+    for start, candidates, lead in zip(starts, ends, window.lead_of(tokenizer, starts, head), strict=True):
         kept, fitting = window.fit(start, candidates, room, lead)
         rows = [framed(around, [kept, tokens] if two else [kept + tokens]) for tokens in fitting]
         rows = tuple(whole_row(row, types if two else None, at) for at, (row, types) in enumerate(rows))
@@ -44,15 +45,16 @@ def encode_pair(loaded: Loaded, prompts: list[str], examples: Sequence[Example])
     return encoded
 
 
-def encode_towers(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
+def encode_towers(loaded: Loaded, words: list[Words], examples: Sequence[Example]) -> list[Encoded]:
     """A row for the prompt and one for each candidate; repeated texts are tokenised once."""
-    around = frame(loaded.tokenizer, 1)
-    texts = list(dict.fromkeys([*prompts, *(text.strip() for example in examples for text in example.choices)]))
-    whole, room = dict(zip(texts, bare(loaded.tokenizer, texts), strict=True)), loaded.max_tokens - added(around)
-    leads = window.lead_of(loaded.tokenizer, [whole[prompt] for prompt in prompts])
+    around, tokenizer = frame(loaded.tokenizer, 1), loaded.tokenizer
+    texts = list(dict.fromkeys(text for row in words for text in (row.prompt, *map(str.strip, row.answers))))
+    *rows, head = without_front(tokenizer, [*bare(tokenizer, texts), chat.find_head(loaded)])
+    whole, room = dict(zip(texts, rows, strict=True)), loaded.max_tokens - added(around)
+    leads = window.lead_of(tokenizer, [whole[row.prompt] for row in words], head)
     encoded = []
-    for prompt, example, lead in zip(prompts, examples, leads, strict=True):
-        candidates = [whole[text.strip()] for text in example.choices]
+    for (prompt, answers), lead in zip(words, leads, strict=True):
+        candidates = [whole[text.strip()] for text in answers]
         kept = window.keep_end(whole[prompt], room, 0, lead)
         rows = [whole_row(framed(around, [tokens[:room]])[0], None, at) for at, tokens in enumerate(candidates)]
         cut = (kept != whole[prompt], any(len(tokens) > room for tokens in candidates))

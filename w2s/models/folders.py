@@ -139,6 +139,17 @@ def depth(source: str, root: str | None = None) -> float:
     return layers if isinstance(layers, int) else math.inf
 
 
+def may_chat(source: str, root: str | None) -> bool:
+    """Whether the tokenizer in a folder has a chat template; true where only loading can tell, as for a hub name."""
+    if source.startswith("builtin:"):
+        return False
+    folder = locate(source, root)
+    if folder is None or not folder.is_dir():
+        return True
+    files = any(folder.glob("chat_template.*")) or (folder / "additional_chat_templates").is_dir()
+    return files or bool((read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
+
+
 def sizes(config: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """Every key with an integer value, also in nested configs (text_config, ...)."""
     for key, value in config.items():

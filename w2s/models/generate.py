@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from w2s.models.chat import find_end
 from w2s.models.internals import cache_name, make_room
 from w2s.models.records import Loaded
 from w2s.models.rows import pad_left, positions
@@ -81,12 +82,12 @@ def write(
 
 
 def end_marks(loaded: Loaded) -> list[int]:
-    """The tokens that end a text: those of transformers' generate, and the one that answers are trained with."""
+    """The tokens that end a text: those of generate in transformers, the tokenizer's, and that of written answers."""
     settings = getattr(loaded.module, "generation_config", None) or loaded.module.config
     ends = settings.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    last = loaded.tokenizer.eos_token_id
-    return ends if last is None or last in ends else [*ends, last]
+    own = (loaded.tokenizer.eos_token_id, find_end(loaded))
+    return [*ends, *(last for last in dict.fromkeys(own) if last is not None and last not in ends)]
 
 
 def vocabulary(voices: Sequence[Voice]) -> int:

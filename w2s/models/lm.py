@@ -1,39 +1,42 @@
-"""Learners of kind lm: a candidate's score is its log-likelihood after the prompt, summed over its tokens.
+"""Learners of kind lm: a candidate's score is its log-likelihood after the prompt, normalised as model.normalise says.
 
 An example is one row, [prompt, candidate 1, candidate 2, ...], in which every candidate sees the prompt and itself but
 not the others (a tree), so a long prompt is read once and not once per candidate. A candidate's last token predicts
 nothing and is left out; with one-token candidates the row is therefore the bare prompt. Written answers (tasks answer
-and code) end with the tokenizer's end token; choices do not.
+and code) end with the token that ends the model's turn in a chat, else with the tokenizer's end token; choices do not.
 
 Letters: R rows, T tokens of a row, P predicted tokens, U states that predict one, V vocabulary.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from w2s.models import losses, window
+from w2s.models import chat, losses, window
 from w2s.models.records import Batch, Encoded, Inputs, Loaded, Row
 from w2s.models.rows import pad
 from w2s.models.tokenizing import encode_continuations, encode_prompts
-from w2s.prompts import continuation
+from w2s.prompts import Words
 from w2s.store.records import BadInput, Example
 
 LOGITS_AT_ONCE = 2**27
 """Most logits held at a time in prediction: 0.5 GB in float32."""
 
 
-def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> list[Encoded]:
-    """Each example's prompt and candidates in one row, or in a row per candidate unless loaded.shares_prompt."""
+def encode(loaded: Loaded, words: list[Words], examples: Sequence[Example]) -> list[Encoded]:
+    """Each example's prompt and candidates in one row, or in a row per candidate unless loaded.shares_prompt.
+
+    For questions with choices, the factors of the rows make their scores what model.normalise says.
+    """
+    prompts, end = [row.prompt for row in words], chat.find_end(loaded)
     starts = encode_prompts(loaded, prompts)
-    texts = [[continuation(text, example.task) for text in example.choices] for example in examples]
-    ends = encode_continuations(loaded, prompts, texts)
-    end = loaded.tokenizer.eos_token_id
+    ends = encode_continuations(loaded, prompts, [list(row.answers) for row in words])
     encoded = []
-    leads = window.lead_of(loaded.tokenizer, starts)
-    for start, candidates, example, lead in zip(starts, ends, examples, leads, strict=True):
+    leads = window.lead_of(loaded.tokenizer, starts, chat.find_head(loaded))
+    for start, candidates, row, example, lead in zip(starts, ends, words, examples, leads, strict=True):
         if example.task == "choice":
             candidates = [tokens or [end] for tokens in candidates]
         elif end is None:
@@ -43,12 +46,36 @@ def encode(loaded: Loaded, prompts: list[str], examples: Sequence[Example]) -> l
             candidates = [[*tokens, end] for tokens in candidates]
         # The last token of a candidate is not read.
         kept, fitting = window.fit(start, candidates, loaded.max_tokens + 1, lead)
-        if loaded.shares_prompt:
-            rows = (pack(kept, fitting),)
-        else:
-            rows = tuple(pack(kept, [tokens], owner=at) for at, tokens in enumerate(fitting))
+        rows = pack_all(loaded, kept, fitting)
+        if example.task == "choice" and loaded.model.normalise != "sum":
+            rows = normalised(loaded, rows, fitting, row.answers)
         encoded.append(Encoded(rows, len(candidates), cut=(kept != start, fitting != candidates)))
     return encoded
+
+
+def pack_all(loaded: Loaded, prompt: Sequence[int], candidates: Sequence[Sequence[int]]) -> tuple[Row, ...]:
+    """The rows of one prompt and its candidates."""
+    if loaded.shares_prompt:
+        return (pack(prompt, candidates),)
+    return tuple(pack(prompt, [tokens], owner=at) for at, tokens in enumerate(candidates))
+
+
+def normalised(
+    loaded: Loaded, rows: Sequence[Row], candidates: Sequence[Sequence[int]], answers: Sequence[str]
+) -> tuple[Row, ...]:
+    """The rows with the factors of model.normalise; unconditional: and those that read the candidates alone."""
+    how, texts = loaded.model.normalise, [answer.strip() for answer in answers]
+    if how == "unconditional":
+        alone = pack_all(loaded, encode_prompts(loaded, [""])[0], candidates)
+        parts = [(row, np.ones(len(candidates))) for row in rows] + [(row, -np.ones(len(candidates))) for row in alone]
+    else:
+        sizes = {
+            "per_token": lambda: [len(tokens) for tokens in candidates],
+            "per_character": lambda: [len(text) for text in texts],
+            "per_byte": lambda: [len(text.encode()) for text in texts],
+        }[how]()
+        parts = [(row, 1 / np.array(sizes)) for row in rows]
+    return tuple(replace(row, factor_P=factor_K[row.owner_P].astype(np.float32)) for row, factor_K in parts)
 
 
 def pack(prompt: Sequence[int], candidates: Sequence[Sequence[int]], *, owner: int = 0) -> Row:

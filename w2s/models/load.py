@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from w2s.config.fields import Model
-from w2s.models import backends, builtin, internals, shortcuts, trainable, window
+from w2s.models import backends, builtin, chat, internals, shortcuts, trainable, window
 from w2s.models.folders import describe, first_words, name_damage, read_marks, read_model, write_marks
 from w2s.models.kinds import KINDS, find_kind
 from w2s.models.records import Estimator, Loaded
@@ -55,6 +55,7 @@ def load(
     module = module if internals.is_quantised(module) else module.to(device)
     limit = window.limit_tokens(module.config, max_tokens)
     loaded = Loaded(module, tokenizer, model, limit, precision)
+    chat.check(loaded, source)
     if KINDS[model.kind].writes:
         loaded = shortcuts.prepare(loaded, source)
     return dataclasses.replace(loaded, module=trainable.freeze(module, model, seed))

@@ -90,7 +90,8 @@ def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
 
 def key(loaded: Loaded) -> tuple:
     """What decides how a language model's examples are cut, besides the tokenizer."""
-    return json.dumps(loaded.model.prompt, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
+    words = [loaded.model.prompt, loaded.model.shots]
+    return json.dumps(words, sort_keys=True), loaded.max_tokens, loaded.shares_prompt
 
 
 def check(stages: Stages, alpha_R: Sequence[float]) -> None:
@@ -101,9 +102,9 @@ def check(stages: Stages, alpha_R: Sequence[float]) -> None:
         raise BadInput(f"alphas: {len(alpha_R)} given; allowed: {len(stages)}, one for each stage")
     if not (np.isfinite(alpha_R).all() and min(alpha_R) >= 0 and alpha_R[0] > 0):
         raise BadInput(f"alphas: {list(alpha_R)} given; allowed: finite, not negative, the first above 0")
-    first = fingerprint(stages[0][0].tokenizer)
+    first = fingerprint(stages[0][0])
     for at, loaded in ((at, loaded) for at, stage in enumerate(stages) for loaded in stage):
         if loaded.model.kind != "lm":
             raise BadInput(f"model.kind: {loaded.model.kind!r} given; allowed: lm (only a language model ranks tokens)")
-        if fingerprint(loaded.tokenizer) != first:
+        if fingerprint(loaded) != first:
             raise BadInput(f"stages.{at}: a model's tokenizer differs from the first's, so they cannot be mixed")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from w2s.config.fields import Model
+from w2s.prompts import Words
 from w2s.store.records import Example
 
 if TYPE_CHECKING:  # the table of kinds needs these records before anything runs, and torch takes seconds to import
@@ -46,7 +47,8 @@ class Row:
     """One sequence of tokens. `owner_P` names the candidate that each predicted token (or the whole row) counts for.
 
     Language models: the predicted tokens `token_P` follow the hidden states at first + from_P; position and segment
-    (0 = prompt, k = k-th candidate of the row) give the tree, and are None if the row is the bare prompt.
+    (0 = prompt, k = k-th candidate of the row) give the tree, and are None if the row is the bare prompt. `factor_P`
+    multiplies each predicted token's log-probability (float32); None: 1, for all rows of a batch.
     Encoders: segment is the token type, None if the tokenizer gives none.
     """
 
@@ -57,6 +59,7 @@ class Row:
     token_P: np.ndarray | None = None
     position_T: np.ndarray | None = None
     segment_T: np.ndarray | None = None
+    factor_P: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +127,8 @@ class Network:
     """The transformers class that reads it."""
     builtin: str
     """The transformers class of a builtin model of this kind."""
-    encode: Callable[[Loaded, list[str], Sequence[Example]], list[Encoded]]
-    """(loaded, prompts as the model reads them, examples) -> the examples in tokens, in order."""
+    encode: Callable[[Loaded, list[Words], Sequence[Example]], list[Encoded]]
+    """(loaded, the examples in words (every prompt a text), examples) -> the examples in tokens, in order."""
     inputs: Callable[[Sequence[Encoded], int], Inputs]
     """(examples of one batch, id of the padding token) -> the module's inputs."""
     scores: Callable[[Loaded, Batch], Tensor]

@@ -59,6 +59,18 @@ def front(tokenizer: Any) -> list[int]:
     return [token for _, token, _ in run] if added else []
 
 
+def without_front(tokenizer: Any, rows: Sequence[list[int]]) -> list[list[int]]:
+    """The rows without the tokens that the tokenizer puts before a text, which chat templates write too."""
+    begin = front(tokenizer)
+    return [row[len(begin) :] if row[: len(begin)] == begin else row for row in rows]
+
+
+def specials(tokenizer: Any) -> set[int]:
+    """The tokenizer's special tokens, without the one for what it does not know."""
+    marks = {token for token, mark in tokenizer.added_tokens_decoder.items() if mark.special}
+    return (marks | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id}
+
+
 def added(made: Frame) -> int:
     """How many tokens a frame adds to its texts'."""
     return sum(len(run) for added, run in made if added)

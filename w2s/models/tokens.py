@@ -12,9 +12,9 @@ import numpy as np
 
 from w2s.boosting import tokens
 from w2s.models import batches
+from w2s.models.chat import find_end
 from w2s.models.records import Encoded, Loaded
 from w2s.models.tokenizing import bare
-from w2s.prompts import continuation
 from w2s.store.records import BadInput, Example, TokenTargets, TokenWeights
 
 
@@ -31,8 +31,8 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
     many = [example.id for example in examples if len(example.choices) != 1]
     if many:
         raise ValueError(f"{len(many)} examples have not one candidate each ({', '.join(many[:3])})")
-    prompts = batches.worded(loaded, examples)
-    texts = [continuation(example.choices[0], example.task) for example in examples]
+    words = batches.worded(loaded, examples)
+    prompts, texts = [row.prompt for row in words], [row.answers[0] for row in words]
     rows = [encoded.rows[0].token_P.tolist() for encoded in batches.encode(loaded, examples)]
     alone = with_offsets(tokenizer, texts) if texts else {}
     places = [find_spans(row, alone, at, 0, 0) for at, row in enumerate(rows)]
@@ -44,19 +44,19 @@ def layout(loaded: Loaded, examples: Sequence[Example]) -> TokenWeights:
         for place, at in enumerate(merged):
             places[at] = find_spans(rows[at], whole, place, len(starts[place]), len(prompts[at]))
     parts = [np.zeros((0, 2), dtype=np.int64)]
-    for example, row, place_T2 in zip(examples, rows, places, strict=True):
+    for example, answer, row, place_T2 in zip(examples, texts, rows, places, strict=True):
         text = example.choices[0]
         if place_T2 is None:
             raise ValueError(f"{example.id}: its tokens are not found in its text")
-        if example.task != "code":  # code has no space in front, and keeps the white space around it
-            place_T2 += len(text) - len(text.lstrip()) - 1
+        # An answer begins with a space of its own, or none; code keeps the white space around it.
+        place_T2 += len(answer.lstrip()) - len(answer) + len(text) - len(text.lstrip())
         parts.append(np.maximum.accumulate(place_T2.clip(0, len(text)), axis=0))
         if len(row) > len(place_T2):
             parts.append(np.full((1, 2), len(text)))
     length_N = np.array([len(row) for row in rows], dtype=np.int64)
     start_T, end_T = np.concatenate(parts).T
     ids = np.array([example.id for example in examples], dtype=str)
-    return TokenWeights(ids, length_N, start_T, end_T, tokens.uniform(length_N), fingerprint(tokenizer))
+    return TokenWeights(ids, length_N, start_T, end_T, tokens.uniform(length_N), fingerprint(loaded))
 
 
 def with_offsets(tokenizer: Any, texts: Sequence[str]) -> Any:
@@ -114,12 +114,13 @@ def text_lengths(encoded: Sequence[Encoded], target_NK: np.ndarray) -> np.ndarra
     return np.array([count @ target_K[: len(count)] for count, target_K in zip(counts, target_NK, strict=True)])
 
 
-def fingerprint(tokenizer: Any) -> str:
-    """16 hex digits that two tokenizers share if they cut every text alike and end it with the same token."""
+def fingerprint(loaded: Loaded) -> str:
+    """16 hex digits that two models share if they cut every text alike and end it with the same token."""
+    tokenizer = loaded.tokenizer
     if tokenizer.is_fast:
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
         parts = {key: whole.get(key) for key in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
     else:
         parts = tokenizer.get_vocab()
-    text = json.dumps([parts, tokenizer.eos_token_id], sort_keys=True)
+    text = json.dumps([parts, find_end(loaded)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from w2s.config.fields import Runtime, Train, Writing
 from w2s.models.batches import encode, worded
+from w2s.models.chat import find_end
 from w2s.models.committee import fitted
 from w2s.models.engine import configuration
 from w2s.models.generate import Voice, cut
@@ -175,7 +176,8 @@ def checkpointing() -> str:
 
 def writing_room(loaded: Loaded, examples: Sequence[Example], max_new_tokens: int) -> tuple[dict, int]:
     """Each question's prompt in tokens, as for `sample`, and how many tokens may follow any of them."""
-    prompts, room_N, cut_N = fitted([Voice(loaded)], worded(loaded, examples), max_new_tokens)
+    words = [row.prompt for row in worded(loaded, examples)]
+    prompts, room_N, cut_N = fitted([Voice(loaded)], words, max_new_tokens)
     loaded.cuts.update({example.id: (True, False) for example, cut in zip(examples, cut_N, strict=True) if cut})
     return {example.id: row for example, row in zip(examples, prompts, strict=True)}, min(room_N)
 
@@ -187,6 +189,9 @@ def own_tokens(trainer: Any, loaded: Loaded, prompts: dict[str, list[int]], stop
     tokenizers of whole words.
     """
     trainer._tokenize_prompts = lambda ids: ([prompts[key] for key in ids], None, {})
+    end = find_end(loaded)
+    if end is not None and end != loaded.tokenizer.eos_token_id:  # TRL knows only the tokenizer's
+        stop = [*stop, loaded.tokenizer.decode([end])]
     if not stop:
         return
     write = trainer._generate_single_turn

@@ -35,7 +35,7 @@ def warm(folders: Sequence[str | Path], out: str | Path) -> None:
 COMPARED = {
     "kind": lambda loaded: loaded.model.kind,
     "base": lambda loaded: (loaded.model.path, loaded.model.revision),
-    "prompt": lambda loaded: loaded.model.prompt,
+    "prompt": lambda loaded: (loaded.model.prompt, loaded.model.shots),
     "shape": lambda loaded: {name: value.shape for name, value in loaded.module.state_dict().items()},
-    "tokenizer": lambda loaded: fingerprint(loaded.tokenizer),
+    "tokenizer": lambda loaded: fingerprint(loaded),
 }

@@ -1,14 +1,15 @@
 """How a prompt and its candidates are cut if they exceed the model's window.
 
 A prompt loses its beginning, but never its leading special tokens; a candidate loses its end. A prompt keeps half of
-the window, however long a candidate is.
+the window, however long a candidate is. A conversation keeps its head (BOS, system turn, the marks of its first
+question) and loses the beginning of that question, then what follows: solved examples before the question itself.
 """
 
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from w2s.models.tokenizing import front
+from w2s.models.tokenizing import front, specials
 
 
 def fit(
@@ -33,8 +34,16 @@ def limit_tokens(config: Any, max_tokens: int) -> int:
     return min(max_tokens, getattr(config, "max_position_embeddings", None) or max_tokens)
 
 
-def lead_of(tokenizer: Any, prompts: Sequence[list[int]]) -> list[int]:
-    """How many special tokens each prompt begins with: BOS, others of its tokenizer, a chat's first mark."""
-    marks = {token for token, mark in tokenizer.added_tokens_decoder.items() if mark.special}
-    special = (marks | set(tokenizer.all_special_ids) | set(front(tokenizer))) - {tokenizer.unk_token_id}
-    return [sum(1 for _ in takewhile(special.__contains__, prompt)) for prompt in prompts]
+def lead_of(tokenizer: Any, prompts: Sequence[list[int]], head: Sequence[int] = ()) -> list[int]:
+    """How many tokens each prompt begins with that a cut must keep: special ones (BOS, ...), and those of `head`.
+
+    head: what every conversation begins with (its system turn and the marks of its first question), if they are chats.
+    """
+    special = specials(tokenizer) | set(front(tokenizer))
+    leads = [sum(1 for _ in takewhile(special.__contains__, prompt)) for prompt in prompts]
+    return [max(lead, count_shared(row, head)) for lead, row in zip(leads, prompts, strict=True)]
+
+
+def count_shared(row: Sequence[int], head: Sequence[int]) -> int:
+    """How many of their first tokens are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(row, head, strict=False)))

@@ -1,6 +1,7 @@
 """Stages that fit or query a model, and the jobs that they and the boosting rounds need."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from w2s.models import folders
 from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
+from w2s.stages.questions import SOLVED
 from w2s.store.artifacts import hash_file
 from w2s.store.records import (
     Example,
@@ -99,7 +101,8 @@ def fit(
     targets, soft = (inputs["labels"] / name for name in ("targets.jsonl", "soft.npz"))
     examples = targets if targets.exists() else inputs["questions"] / f"{split}.jsonl"
     runtime = student_runtime(tools.runtime) if is_student else tools.runtime
-    job = Finetune(learner, seed, str(examples), LABELS, base_folder(inputs, tools, learner), runtime=runtime)
+    base = find_start(inputs, tools, learner)
+    job = Finetune(base.learner, seed, str(examples), LABELS, base.path, runtime=runtime)
     job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None, states=states_folder(inputs))
     return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
 
@@ -112,10 +115,7 @@ def opinion(
     With `learner`: that of its untrained base.
     """
     paths = {name: find_set(inputs, name) for name in sets}
-    if learner:
-        models = [Base(learner, base_folder(inputs, tools, learner))]
-    else:
-        models = sorted(inputs["model"].glob("fit-*/model"))
+    models = [find_start(inputs, tools, learner)] if learner else sorted(inputs["model"].glob("fit-*/model"))
     if not models:
         return {"skipped": "the boosting had stopped before this round"}
     states = states_folder(inputs)
@@ -189,6 +189,23 @@ def rank(
     job = Rank(models_by_round, list(alphas), {"targets": str(targets)}, mixture, base, only, tools.runtime)
     do_job(folder, tools, job)
     return [read_arrays(folder / f"targets-{at}.npz", TokenRanks) for at in range(len(rounds))]
+
+
+def find_start(inputs: Inputs, tools: Tools, learner: Learner) -> Base:
+    """The base of a learner, with the solved examples that its prompts show."""
+    return Base(with_shots(inputs, learner), base_folder(inputs, tools, learner))
+
+
+def with_shots(inputs: Inputs, learner: Learner) -> Learner:
+    """The learner with its model's shots themselves, where the config only counts them (see stages.questions).
+
+    A model that was saved has its own: its stages lack the parent `shots`.
+    """
+    count = learner.model.shots
+    if not count or isinstance(count, list) or "shots" not in inputs:
+        return learner
+    shots = json.loads((inputs["shots"] / SOLVED).read_text(encoding="utf-8"))[:count]
+    return dataclasses.replace(learner, model=dataclasses.replace(learner.model, shots=shots))
 
 
 def base_folder(inputs: Inputs, tools: Tools, learner: Learner) -> str:

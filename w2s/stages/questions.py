@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from w2s.config.registry import pick
 from w2s.data.difficulty import DIFFICULTY
 from w2s.data.splits import split
 from w2s.grading.judge import judge
+from w2s.prompts import as_shot
 from w2s.stages import Facts, Inputs, Tools
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -26,18 +28,29 @@ from w2s.store.records import (
     write_rows,
 )
 
+SHOTS, SOLVED = "shots.jsonl", "shots.json"
+
 
 def questions(
-    here: Path, inputs: Inputs, tools: Tools, *, data: Data, seed: int, content: str, limit: int | None = None
+    here: Path,
+    inputs: Inputs,
+    tools: Tools,
+    *,
+    data: Data,
+    seed: int,
+    content: str,
+    limit: int | None = None,
+    shots: int = 0,
 ) -> Facts:
     """Split the questions, without their gold. `content` is the hash of the rows of `tools.rows`.
 
-    limit: keep only the first `limit` questions of each split by id, in the split's order.
+    limit: keep only the first `limit` questions of each split by id, in the split's order. shots: also write as many
+    easy questions that are in no split, for prompts to show: shots.jsonl.
     """
     examples, gold = tools.rows(seed)
     opinion = read_arrays(inputs["difficulty"] / "pool.npz", Predictions) if "difficulty" in inputs else None
     score_N = pick(DIFFICULTY, data.difficulty)(examples, gold, opinion)
-    splits = split(examples, gold, score_N, data, seed)
+    splits = split(examples, gold, score_N, data, seed, shots=shots)
     by_id = {example.id: example for example in examples}
     score = dict(zip([example.id for example in examples], score_N.tolist(), strict=True))
     counts = dict(splits.counts)
@@ -48,6 +61,8 @@ def questions(
         rows = [by_id[key] for key in ids if key in kept]
         rows = [dataclasses.replace(row, meta={**row.meta, "hardness": score[row.id]}) for row in rows]
         write_rows(here / f"{name}.jsonl", rows)
+    if shots:
+        write_rows(here / SHOTS, [by_id[key] for key in splits.shots.tolist()])
     write_json(here / "splits.json", {"hash": splits.hash, "counts": counts})
     return {"rows": len(examples), **counts}
 
@@ -56,6 +71,21 @@ def gold(here: Path, inputs: Inputs, tools: Tools, *, splits: Sequence[str], see
     """The gold of these splits, apart from all else: only a stage with this parent can see it."""
     ids = {row.id for name in splits for row in read_rows(inputs["questions"] / f"{name}.jsonl", Example)}
     return {"rows": write_rows(here / "gold.jsonl", [row for row in tools.rows(seed)[1] if row.id in ids])}
+
+
+def solved(here: Path, inputs: Inputs, tools: Tools, *, seed: int, content: str) -> Facts:
+    """The questions that prompts show, with their answers: shots.json. Their gold is the only one in it."""
+    examples = read_rows(inputs["questions"] / SHOTS, Example)
+    shots = solve(examples, tools.rows(seed)[1])
+    write_json(here / SOLVED, shots)
+    return {"rows": len(shots)}
+
+
+def solve(examples: Sequence[Example], gold: Sequence[Gold]) -> list[dict[str, Any]]:
+    """Examples with their gold, as model.shots takes them."""
+    by_id = {row.id: row for row in gold}
+    answers = [by_id[row.id].answer if row.task == "choice" else gold_text(row, by_id[row.id]) for row in examples]
+    return [as_shot(*pair) for pair in zip(examples, answers, strict=True)]
 
 
 def suite(here: Path, inputs: Inputs, tools: Tools, *, name: str, content: str) -> Facts:

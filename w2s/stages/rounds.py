@@ -16,7 +16,7 @@ from w2s.data.difficulty import folds as assign_folds
 from w2s.ensemble.combiners import COMBINERS
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.costs import refits
-from w2s.stages.models import LABELS, ask_model, base_folder, costs, fit_model, mean_opinion, states_folder
+from w2s.stages.models import LABELS, ask_model, base_folder, costs, find_start, fit_model, mean_opinion, states_folder
 from w2s.stages.questions import as_targets, read_gold
 from w2s.store.files import write_json
 from w2s.store.records import (
@@ -100,13 +100,14 @@ class BoostingRound:
 
         judged_N: the rows whose errors count; None: all.
         """
-        errors, folds, learner = self.boosting.errors, self.boosting.folds, self.learner
+        errors, folds = self.boosting.errors, self.boosting.folds
         fold_N, again = assign_folds(labels.ids, folds, self.round_seed), refits(self.boosting, len(labels.ids))
         # The fold that each model does not train on; None: it trains on all rows.
         held_out = {"cross_fit": list(range(folds)), "rotate": [self.index % folds], "in_sample": [None]}[errors]
         models = [(f"fold-{fold}" if again else f"fit-{at}", fold) for at, fold in enumerate(held_out)]
         models += [("fit-0", None)] if again else []
-        job = Finetune(learner, 0, str(self.targets), LABELS, base_folder(self.inputs, self.tools, learner))
+        base = find_start(self.inputs, self.tools, self.learner)
+        job = Finetune(base.learner, 0, str(self.targets), LABELS, base.path)
         job = dataclasses.replace(job, weighting=self.boosting.weighting, runtime=self.tools.runtime)
         job = dataclasses.replace(job, states=states_folder(self.inputs))
         parts, facts = [], []

@@ -14,18 +14,17 @@ from w2s.ensemble.ballots import Ballots
 from w2s.grading.endings import final_answer
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import write_voters
-from w2s.stages.models import base_folder, rank
+from w2s.stages.models import find_start, rank
 from w2s.stages.questions import read_in_order
 from w2s.stages.rounds import FIT, BoostingRound, read_rounds
 from w2s.store.records import PseudoLabels, Round, TokenRanks, TokenWeights, read_arrays, write_arrays
-from w2s.workers.job import Base
 
 RIGHT, WRONG = 0, 1
 
 
 def ranked(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner) -> Facts:
     """How the untrained base of `learner` ranks the tokens of the easy answers: easy_fit.npz (TokenRanks)."""
-    base = Base(learner, base_folder(inputs, tools, learner))
+    base = find_start(inputs, tools, learner)
     ranks = rank(here / "rank", tools, [[None]], [1.0], inputs["labels"] / "targets.jsonl", base=base)[0]
     write_arrays(here / "easy_fit.npz", ranks)
     return {"rows": len(ranks.ids)}

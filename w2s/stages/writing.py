@@ -15,11 +15,11 @@ from w2s.grading.judge import judge
 from w2s.sandbox.tiers import tier
 from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
-from w2s.stages.models import base_folder
+from w2s.stages.models import find_start
 from w2s.stages.questions import read_gold
 from w2s.store.log import show_progress
 from w2s.store.records import Example, Outcome, Predictions, read_arrays, read_rows, write_rows
-from w2s.workers.job import Base, Sample
+from w2s.workers.job import Sample
 
 STOPS = {
     "code": ("\nclass ", "\ndef ", "\nif __name__", "\nprint(", "\n#", "\nQuestion:"),
@@ -58,7 +58,7 @@ def texts(
         return {"skipped": "the boosting had stopped before this round"}
     examples = find_set(inputs, on)
     stop = [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]]
-    base, most = Base(learner, base_folder(inputs, tools, learner)), writing["max_new_tokens"]
+    base, most = find_start(inputs, tools, learner), writing["max_new_tokens"]
     job = Sample(models, alphas, str(examples), most, samples, temperature, stop, seed, top)
     job = dataclasses.replace(job, mixture=writing["mixture"], mix=writing["mix"], base=base, one_base=one_base)
     done = do_job(here, tools, dataclasses.replace(job, runtime=tools.runtime))

@@ -17,6 +17,7 @@ from w2s.data.preferences import PREFERENCES
 from w2s.models import backends, folders, objectives
 from w2s.models.kinds import find_kind
 from w2s.models.records import Network
+from w2s.prompts import read_shots, shows_choices
 from w2s.rewards.pairs import PAIRS
 from w2s.rewards.tilt import accept
 from w2s.stages.jobs import count_accelerators
@@ -53,8 +54,10 @@ def check_methods(config: Config) -> None:
         if not isinstance(find_kind(learner.model.kind), Network) and learner.train.loss != Train().loss:
             allowed = f"cross_entropy, as kind {learner.model.kind} has a loss of its own"
             problems.append(f"{key}.train.loss: {learner.train.loss} given; allowed: {allowed}")
-        if key.startswith("rewards.") and learner.model.prompt["name"] == "listed":
-            problems.append(f"{key}.model.prompt: 'listed' given; a pair lacks its question's other choices")
+        problems += unfit_words(f"{key}.model", learner.model, config.models.root)
+        if key.startswith("rewards.") and shows_choices(learner.model.prompt):
+            given = learner.model.prompt["name"]
+            problems.append(f"{key}.model.prompt: {given!r} given; a pair lacks its question's other choices")
     if problems:
         raise BadInput("\n".join(problems))
 
@@ -80,10 +83,12 @@ def check_written(config: Config) -> None:
         for key, learner in learners.items()
         if learner.model.kind != "lm"
     ]
-    for at, prompt in enumerate(learner.model.prompt for learner in config.learners):
-        if config.label.made != "winner" and prompt != config.learners[0].model.prompt:  # they mix token by token
-            allowed = "that of learners.0, or label.made: winner"
-            problems.append(f"learners.{at}.model.prompt: {prompt} given; allowed: {allowed}")
+    allowed, first = "allowed: as for learners.0, or label.made: winner", config.learners[0].model
+    for at, model in enumerate(learner.model for learner in config.learners):
+        for name in ("prompt", "shots"):
+            given = getattr(model, name)
+            if config.label.made != "winner" and given != getattr(first, name):  # they mix token by token
+                problems.append(f"learners.{at}.model.{name}: {given} given; {allowed}")
     if config.boosting.patience is not None:
         problems.append("boosting.patience: it needs questions with choices; allowed for others: null")
     if config.data.difficulty["name"] == "loss":
@@ -164,6 +169,23 @@ def unknown_model(key: str, model: Model, root: str | None) -> list[str]:
     if place := folders.locate(model.path, root):
         folders.damage(str(place))
     return too_deep(f"{key}.layers", model.layers, model, root) + too_deep(f"{key}.top", model.top, model, root)
+
+
+def unfit_words(key: str, model: Model, root: str | None) -> list[str]:
+    """Solved examples, a normalisation or a chat that the model cannot have."""
+    problems = []
+    if not find_kind(model.kind).writes:
+        for name, plain in (("shots", 0), ("normalise", "sum")):
+            if getattr(model, name) != plain:
+                problems.append(f"{key}.{name}: {getattr(model, name)!r} given; allowed for kind {model.kind}: {plain}")
+    if isinstance(model.shots, list):
+        try:
+            read_shots(model.shots, f"{key}.shots")
+        except BadInput as error:
+            problems.append(str(error))
+    if model.prompt.get("name") == "chat" and not folders.may_chat(model.path, root):
+        problems.append(f"{key}.prompt: 'chat' given, but the tokenizer of {model.path} has no chat template")
+    return problems
 
 
 def too_deep(key: str, layers: int | None, model: Model, root: str | None) -> list[str]:

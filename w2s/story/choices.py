@@ -10,7 +10,7 @@ from w2s.config.fields import Boosting, Learner, Tokens
 from w2s.stages import committee as committees
 from w2s.stages import models, rounds
 from w2s.store.artifacts import Stage
-from w2s.story.models import ask_about, ask_suites, find_base, find_states, tell_labels, untrain, write_suites
+from w2s.story.models import ask_about, ask_suites, find_start, find_states, tell_labels, untrain, write_suites
 from w2s.story.teller import FIT, HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
 OWN = ""  # the run's own sets, as opposed to further suites
@@ -24,21 +24,21 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
     if speaker.learner.model.kind == "lm":
         learner = untrain(speaker.learner) if speaker.model is None else speaker.learner
         options = {"learner": learner, "untrained": speaker.model is None}
-        write_suites(teller, sets, speaker.name, find_origin(teller, speaker), options)
+        write_suites(teller, sets, speaker.name, find_origin(teller, sets, speaker), options)
     return Answers(speaker.name, {"opinion": opinions[OWN]}, {"holdout": opinions[OWN]} if heard else {})
 
 
 def ask_sets(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...], *, alone: bool = True) -> Stages:
     """Set -> a model's opinion: on the splits under OWN, and on each suite. alone: it is in no committee."""
     kinds = ("opinion", "opinion") if alone else ("member_opinion", "member_suite")
-    origin = find_origin(teller, speaker)
+    origin = find_origin(teller, sets, speaker)
     parents = {"questions": sets.questions, **origin}
     own = ask_about(teller, speaker, f"{speaker.name} answers", parents, splits, kinds[0])
     return {OWN: own, **ask_suites(teller, sets, speaker, origin, kinds[1])}
 
 
-def find_origin(teller: Teller, speaker: Speaker) -> Stages:
-    return find_base(teller, speaker.learner) if speaker.model is None else {"model": speaker.model}
+def find_origin(teller: Teller, sets: Sets, speaker: Speaker) -> Stages:
+    return find_start(teller, sets, speaker.learner) if speaker.model is None else {"model": speaker.model}
 
 
 def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Stage) -> Learners:
@@ -50,7 +50,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     fitted: dict[str, Stage] = {}
     for index in range(boosting.rounds):
         learner = config.learners[index % len(config.learners)]
-        parents = {"questions": sets.questions, "labels": labels, **find_base(teller, learner)}
+        parents = {"questions": sets.questions, "labels": labels, **find_start(teller, sets, learner)}
         parents |= find_states(teller, learner, parents)
         parents |= ask_untrained(teller, sets, boosting, learner)
         parents |= fitted if boosting.booster["name"] != "bagging" else {}
@@ -72,7 +72,7 @@ def ask_untrained(teller: Teller, sets: Sets, boosting: Boosting, learner: Learn
     booster = boosting.booster
     if booster["name"] != "ensemw2s" or booster.get("reference", "untrained") != "untrained":
         return {}
-    parents = {"questions": sets.questions, **find_base(teller, learner)}
+    parents = {"questions": sets.questions, **find_start(teller, sets, learner)}
     options = {"by": "untrained", "sets": (FIT,), "learner": untrain(learner)}
     return {"untrained": teller.tell(models.opinion, "the untrained base answers", parents, options)}
 

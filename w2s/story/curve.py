@@ -16,7 +16,7 @@ from w2s.stages.objective import optimise
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
 from w2s.story.checks import check_written, misfits
-from w2s.story.models import find_base, fit, untrain
+from w2s.story.models import find_shots, find_start, fit, untrain
 from w2s.story.objective import choose_reward
 from w2s.story.questions import is_written, label_by_gold, split_questions
 from w2s.story.rewards import fit_models, score
@@ -79,7 +79,7 @@ def fit_policy(teller: Teller, sets: Sets, easy: Stage) -> Speaker:
 
 def sample(teller: Teller, sets: Sets, policy: Speaker, on: str, questions: Stages | None = None) -> Stage:
     """The policy's samples on a split, or on the set of the curve, whose questions have their own stage."""
-    origin = {"model": policy.model, **find_base(teller, policy.learner), **(questions or {})}
+    origin = {"model": policy.model, **find_start(teller, sets, policy.learner), **(questions or {})}
     config = teller.config.rewards.curve if questions else teller.config.writing
     options = {"learner": untrain(policy.learner), "one_base": policy.is_student or share_one_base(teller)}
     options |= {"samples": config.samples, "temperature": config.temperature}
@@ -116,6 +116,7 @@ def reinforce(teller: Teller, sets: Sets, policy: Speaker, members: Stages, text
     judges = dict(list(members.items())[:1]) if way == MEMBER else members
     scores = score_samples(teller, MEMBER if way == MEMBER else "separate", judges, texts, TRANSFER)
     parents = {"model": policy.model, "questions": sets.questions, "scores": scores, **number("judge", judges)}
+    parents |= find_shots(sets, policy.learner)
     options = {"objective": config.student.objective, "learner": policy.learner, "seed": teller.seed}
     options |= choose_reward(config)
     options["aggregate"] = make_spec("mean" if way == MEMBER else way, config.rewards.aggregate)

@@ -67,6 +67,17 @@ def find_states(teller: Teller, learner: Learner, parents: Stages, suite: str = 
     return {"states": teller.declare(models.hidden_states, title, base, options, {"seed": UNSEEDED})}
 
 
+def find_start(teller: Teller, sets: Sets, learner: Learner) -> Stages:
+    """What a learner that answers questions starts from: its base and the solved examples that its prompts show."""
+    return {**find_base(teller, learner), **find_shots(sets, learner)}
+
+
+def find_shots(sets: Sets, learner: Learner) -> Stages:
+    """The stage of the solved examples that the learner's prompts show, if they are drawn from the run's questions."""
+    drawn = isinstance(learner.model.shots, int) and learner.model.shots > 0
+    return {"shots": sets.shots} if drawn else {}
+
+
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
     """The learner without training-only settings, which do not change its base's answers."""
@@ -96,7 +107,7 @@ def fit(
     teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, steps_of: Boosting | None = None
 ) -> Stage:
     """The base, trained on labels of a split for the configured length, or the steps of all these rounds."""
-    parents = {"questions": sets.questions, "labels": labels, **find_base(teller, base.learner)}
+    parents = {"questions": sets.questions, "labels": labels, **find_start(teller, sets, base.learner)}
     parents |= find_states(teller, base.learner, parents)
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"steps_of": steps_of, "is_student": base.is_student}

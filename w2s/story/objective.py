@@ -1,11 +1,12 @@
 """The student of one seed: trained on labels alone, or on labels and then by its objective."""
 
 from w2s.config.fields import Config
+from w2s.prompts import shows_choices
 from w2s.stages import objective as objectives
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
 from w2s.story import choices
-from w2s.story.models import fit_student
+from w2s.story.models import find_shots, fit_student
 from w2s.story.rewards import Scored, as_candidates
 from w2s.story.teller import TRANSFER, Committee, Form, Sets, Speaker, Teller, number
 
@@ -21,7 +22,7 @@ def train_student(
         fit_student(teller, sets, form, "student", labels)
         return
     check_objective(config, form)
-    parents = {"model": fit_student(teller, sets, form, SFT, labels)}
+    parents = {"model": fit_student(teller, sets, form, SFT, labels), **find_shots(sets, teller.student)}
     options = {"objective": objective, "learner": teller.student, "seed": teller.seed}
     if objective["name"] == "dpo":
         parents |= {"pairs": agree_on_pairs(teller, sets, form, committee, scored)}
@@ -38,9 +39,13 @@ def check_objective(config: Config, form: Form) -> None:
     if form is not choices:
         return
     name = config.student.objective["name"]
-    if name == "dpo" and config.student.model.prompt["name"] == "listed":
+    model = config.student.model
+    if name == "dpo" and shows_choices(model.prompt):
         # Its pairs would list only the chosen text and the rejected one, the chosen one always first.
-        raise BadInput("student.model.prompt: 'listed' given with dpo; a pair lacks its question's other choices")
+        given = model.prompt["name"]
+        raise BadInput(f"student.model.prompt: {given!r} given with dpo; a pair lacks its question's other choices")
+    if name == "dpo" and model.normalise != "sum":
+        raise BadInput(f"student.model.normalise: {model.normalise!r} given; allowed with dpo: sum, as its loss has it")
     if name != "dpo":
         allowed = "allowed for questions with choices: sft, dpo (a text by the student is not a choice)"
         raise BadInput(f"student.objective: {name!r} given; {allowed}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from w2s.config.fields import Config
 from w2s.config.registry import pick
 from w2s.config.smoke import smoke
-from w2s.prompts import PROMPTS, continuation
+from w2s.prompts import PROMPTS, Turn, in_words
 from w2s.store.artifacts import Stage, Store
 from w2s.store.records import Example, read_rows
 from w2s.story.main import build
@@ -74,8 +74,17 @@ def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list
     for who, model, name in who_sees:
         if split and split[name]:
             example = split[name][0]
-            prompt = pick(PROMPTS, model.prompt)(example)
-            lines += [f"{who} ({model.path}, {model.kind}) would see:"]
-            lines += [f"  | {line}" for line in prompt.splitlines()]
-            lines += [*(f"  candidate: {continuation(choice, example.task)!r}" for choice in example.choices), ""]
+            words = in_words(pick(PROMPTS, model.prompt), example)
+            shots = model.shots if isinstance(model.shots, int) else len(model.shots)
+            after = f", after {shots} solved examples" if shots else ""
+            lines += [f"{who} ({model.path}, {model.kind}) would see{after}:"]
+            lines += [f"  | {line}" for line in show_prompt(words.prompt)]
+            lines += [*(f"  candidate: {answer!r}" for answer in words.answers), ""]
     return lines
+
+
+def show_prompt(prompt: str | list[Turn]) -> list[str]:
+    """A prompt's lines; a conversation without the marks of the chat template, which only the tokenizer knows."""
+    if isinstance(prompt, str):
+        return prompt.splitlines()
+    return [line for turn in prompt for line in f"[{turn['role']}] {turn['content']}".splitlines()] + ["[assistant]"]

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from w2s.config.fields import Config
 from w2s.data.rows import hash_folder, hash_rows, suite_name
 from w2s.stages import questions, rounds
 from w2s.store.artifacts import Stage
@@ -27,6 +28,8 @@ def split_questions(teller: Teller) -> Sets:
     data = dataclasses.replace(config.data, root=None)  # the rows count, not their folder
     options = {"data": data, "seed": seed, "content": content}
     options |= {"limit": config.limit} if config.limit else {}  # absent from the keys of a whole run
+    count = count_shots(config)
+    options |= {"shots": count} if count else {}
     difficulty = find_difficulty(teller, content)
     split = teller.tell(questions.questions, "questions", difficulty, options, {"kind": "questions"})
     gold = {}
@@ -43,7 +46,19 @@ def split_questions(teller: Teller) -> Sets:
             suites[name] = suite
         else:
             written_suites[name] = suite, suite_gold
-    return Sets(split, gold, suites, written_suites)
+    return Sets(split, gold, suites, written_suites, solve_shots(teller, split, content) if count else None)
+
+
+def count_shots(config: Config) -> int:
+    """How many solved examples are drawn: the most that a prompt shows. The others show the first of them."""
+    models = [learner.model for learner in (*config.learners, config.student)]
+    return max([model.shots for model in models if isinstance(model.shots, int)], default=0)
+
+
+def solve_shots(teller: Teller, split: Stage, content: str) -> Stage:
+    """The questions that prompts show, with their gold."""
+    options, tags = {"seed": teller.seed, "content": content}, {"kind": "shots"}
+    return teller.tell(questions.solved, "solved examples for prompts", {"questions": split}, options, tags)
 
 
 def find_difficulty(teller: Teller, content: str) -> Stages:
@@ -52,6 +67,8 @@ def find_difficulty(teller: Teller, content: str) -> Stages:
     if config.data.difficulty["name"] != "loss":
         return {}
     learner = config.learners[0]
+    if isinstance(learner.model.shots, int):  # questions are not split yet, so that none are set apart for prompts
+        learner = dataclasses.replace(learner, model=dataclasses.replace(learner.model, shots=0))
     options = {"learner": learner, "folds": config.boosting.folds, "seed": teller.seed, "content": content}
     base = {**find_base(teller, learner), **find_states(teller, learner, {}, content=content)}
     return {"difficulty": teller.tell(rounds.cross_fitted, "how hard each question is", base, options)}

@@ -66,6 +66,8 @@ class Sets:
     """Name -> a further suite with choices."""
     written_suites: Mapping[str, tuple[Stage, Stage]]
     """Name -> a further suite with written answers, and its gold."""
+    shots: Stage | None = None
+    """The solved examples that prompts show, if any learner or the student draws some."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from w2s.stages import committee as committees
 from w2s.stages import labels as stages_of_labels
 from w2s.stages import tokens, writing
 from w2s.store.artifacts import Stage
-from w2s.story.models import ask_about, ask_suites, find_base, judge, tell_labels, untrain, write_suites, write_texts
+from w2s.story.models import ask_about, ask_suites, find_start, judge, tell_labels, untrain, write_suites, write_texts
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
@@ -25,7 +25,7 @@ VOTERS = "answer_level"  # the control that always votes over whole answers
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers | None:
     """A model's texts for splits and suites, judged, and its opinion on suites with choices."""
     untrained = speaker.model is None
-    origin = find_base(teller, speaker.learner) | ({} if untrained else {"model": speaker.model})
+    origin = find_start(teller, sets, speaker.learner) | ({} if untrained else {"model": speaker.model})
     options = {"learner": untrain(speaker.learner), "untrained": untrained}
     one_base = {"one_base": speaker.is_student or share_one_base(teller)}
     texts = {
@@ -58,7 +58,8 @@ def judge_test(teller: Teller, sets: Sets, name: str, texts: Stage) -> None:
 def share_one_base(teller: Teller) -> bool:
     """Whether all learners start from the same model with the same prompt, so that their adapters can share it."""
     models = [learner.model for learner in teller.config.learners]
-    starts = {json.dumps([one.path, one.revision, one.layers, one.prompt], sort_keys=True) for one in models}
+    parts = [[one.path, one.revision, one.layers, one.prompt, one.shots] for one in models]
+    starts = {json.dumps(part, sort_keys=True) for part in parts}
     return len(starts) == 1
 
 
@@ -72,7 +73,7 @@ def boost(teller: Teller, sets: Sets, name: str, boosting: Boosting, labels: Sta
     fitted: dict[str, Stage] = {}
     for index in range(boosting.rounds):
         learner = config.learners[index % len(config.learners)]
-        base = find_base(teller, learner)
+        base = find_start(teller, sets, learner)
         title = "the untrained base ranks the easy answers"
         ranks = teller.tell(tokens.ranked, title, {"labels": labels, **base}, {"learner": untrain(learner)})
         parents = {"labels": labels, "holdout": holdout, **base, "untrained": ranks}
@@ -116,7 +117,7 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
 def write_together(teller: Teller, sets: Sets, committee: Committee, alone: bool) -> dict[str, Stage]:
     """Texts by all learners together, or by the best alone; for the transfer pool only if the committee labels it."""
     label, learner = teller.config.label, teller.config.learners[0]
-    origin = {"committee": committee.voters, **committee.learners.rounds, **find_base(teller, learner)}
+    origin = {"committee": committee.voters, **committee.learners.rounds, **find_start(teller, sets, learner)}
     options = {"learner": untrain(learner), "one_base": share_one_base(teller), "best_alone": alone}
     texts = {}
     for on in list_splits(committee):
@@ -135,7 +136,7 @@ def write_alone(
 ) -> Stage:
     """One learner's own text for each question, or its samples."""
     learner = teller.config.learners[at % len(teller.config.learners)]
-    origin = {"model": learners.rounds[f"round-{at}"], **find_base(teller, learner)}
+    origin = {"model": learners.rounds[f"round-{at}"], **find_start(teller, sets, learner)}
     options = {"learner": untrain(learner), "one_base": share_one_base(teller), **(sampling or {})}
     name, kind = f"{learners.name} · learner {at + 1}", "samples" if sampling else "member_texts"
     return write(teller, sets, name, on, origin, options, kind)

@@ -47,7 +47,8 @@ def run(folder: Path, job: Embed, world: World) -> dict[str, Any]:
 
 def open_body(base: Base, runtime: Runtime, world: World) -> Loaded:
     where = {"path": base.path, "device": world.device, "trust_remote_code": runtime.trust_remote_code}
-    return load_body(base.learner.model, max_tokens=base.learner.train.max_tokens, **where)
+    train = base.learner.train
+    return load_body(base.learner.model, precision=train.precision, max_tokens=train.max_tokens, **where)
 
 
 def find_states(source: Path | Loaded, examples: Sequence[Example], *, skip: int = 0) -> Iterator[States]:
@@ -66,7 +67,8 @@ def describe_base(base: Base) -> dict[str, Any]:
     path = base.path or base.learner.model.path
     content = hash_folder(Path(path))
     where = {"path": str(Path(path).resolve()) if content else path, "content": content}
-    return {"base": hide_values(where), "max_tokens": base.learner.train.max_tokens}
+    train = base.learner.train
+    return {"base": hide_values(where), "max_tokens": train.max_tokens, "precision": train.precision}
 
 
 def read_base(folder: Path) -> Base:
@@ -76,4 +78,4 @@ def read_base(folder: Path) -> Base:
     if content and hash_folder(Path(path)) != content:
         gone = "has changed" if Path(path).is_dir() else "is gone"
         raise BadInput(f"{folder}: its frozen model {path} {gone}; the head is of no use with another")
-    return Base(Learner(model, Train(max_tokens=marks["max_tokens"])), path)
+    return Base(Learner(model, Train(max_tokens=marks["max_tokens"], precision=marks["precision"])), path)

@@ -71,16 +71,18 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
     for model in (voice.loaded.model for voice in voices):
         if model.kind != "lm":
             raise BadInput(f"model.kind: {model.kind!r} given; allowed: lm (only a language model writes text)")
-        if model.prompt != voices[0].loaded.model.prompt:
-            first = voices[0].loaded.model
-            raise BadInput(f"model.prompt: {model.prompt} given; allowed: {first.prompt}, as for the first")
+        first = voices[0].loaded.model
+        if (model.prompt, model.shots) != (first.prompt, first.shots):
+            raise BadInput(
+                f"model.prompt: {model.prompt} given; allowed: {first.prompt} and its shots, as for the first"
+            )
     return voices
 
 
 def count_prompt_cuts(voices: Sequence[Voice], job: Sample, examples: list[Example], world: World) -> dict[str, Any]:
     """`count_cuts` of prompts as cut for writing; scoring, which came later, has another window."""
     first, mine = voices[0].loaded, examples[world.rank :: world.size]
-    cut_N = fitted(voices, worded(first, mine), job.max_new_tokens)[2]
+    cut_N = fitted(voices, [row.prompt for row in worded(first, mine)], job.max_new_tokens)[2]
     cuts = {example.id: (True, False) for example, cut in zip(mine, cut_N, strict=True) if cut}
     by = str(job.models[0] or job.base.path)
     sets = {Path(job.examples).stem: examples}
@@ -93,7 +95,7 @@ def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], s
     top = min(job.top, vocabulary(voices))
     batches = decode(
         voices,
-        worded(first, examples),
+        [row.prompt for row in worded(first, examples)],
         job.alphas,
         mixture=job.mixture,
         mix=job.mix,
@@ -105,7 +107,7 @@ def write_texts(voices: Sequence[Voice], job: Sample, examples: list[Example], s
         top=top,
         skip=skip,
     )
-    tokenizer = fingerprint(first.tokenizer)
+    tokenizer = fingerprint(first)
     for texts in batches:
         firsts = [text for text in texts if text.number == 0]
         rows = [{"id": examples[text.prompt].id, **{key: getattr(text, key) for key in FACTS}} for text in texts]

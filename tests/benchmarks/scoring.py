@@ -17,8 +17,10 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +51,11 @@ def make_questions(count: int, seed: int = 0) -> list[Example]:
     ]
 
 
-def make_model(folder: Path, texts: list[str]) -> None:
-    """A Llama of 23 million parameters with a vocabulary of 32,000, and a byte-level BPE that fits the questions."""
+def make_model(folder: Path, texts: list[str], **shapes: Any) -> None:
+    """A Llama of 23 million parameters with a vocabulary of 32,000, or of other `shapes`; random weights.
+
+    Its tokenizer is a byte-level BPE of 2,000 tokens that fits the texts.
+    """
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -61,27 +66,28 @@ def make_model(folder: Path, texts: list[str]) -> None:
     )
     made.train_from_iterator(texts, trainer)
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", eos_token="[EOS]")
+    sizes = {"vocab_size": 32_000, "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
+    sizes |= {"intermediate_size": 1024, "max_position_embeddings": 1024, **shapes}
     config = transformers.LlamaConfig(
-        vocab_size=32_000, hidden_size=384, num_hidden_layers=6, num_attention_heads=6, intermediate_size=1024,
-        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1,
-    )  # fmt: skip
+        **sizes, tie_word_embeddings=True, pad_token_id=0, bos_token_id=None, eos_token_id=1
+    )
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def ours(loaded: load.Loaded, examples: list[Example]) -> np.ndarray:
+def ours(loaded: load.Loaded, examples: list[Example], **options: Any) -> np.ndarray:
     scores_NK = np.zeros((len(examples), 4))
-    for index, part_NK in score.score_chunks(loaded, examples, batch_tokens=OUR_TOKENS):
+    for index, part_NK in score.score_chunks(loaded, examples, **options):
         scores_NK[index] = part_NK
     return scores_NK
 
 
-def theirs(peer, examples: list[Example]) -> np.ndarray:
+def theirs(peer, examples: list[Example], prompt: str = "plain") -> np.ndarray:
     from lm_eval.api.instance import Instance
 
     requests = [
-        Instance("loglikelihood", {}, (PROMPTS["plain"](example), continuation(text)), at)
+        Instance("loglikelihood", {}, (PROMPTS[prompt](example), continuation(text)), at)
         for example in examples
         for at, text in enumerate(example.choices)
     ]
@@ -107,9 +113,10 @@ def main(count: int = 40, repeats: int = 5) -> int:
         )
         assert loaded.shares_prompt
         assert min(len(row) for row in loaded.tokenizer([example.prompt for example in examples])["input_ids"]) >= 100
-        ours(loaded, examples[:8])
+        ours(loaded, examples[:8], batch_tokens=OUR_TOKENS)
         theirs(peer, examples[:8])
-        pairs = [(timed(ours, loaded, examples), timed(theirs, peer, examples)) for _ in range(repeats)]
+        own = partial(ours, batch_tokens=OUR_TOKENS)
+        pairs = [(timed(own, loaded, examples), timed(theirs, peer, examples)) for _ in range(repeats)]
     difference = max(float(np.abs(a - b).max()) for (_, a), (_, b) in pairs)
     our_s, peer_s = ([pair[side][0] for pair in pairs] for side in (0, 1))
     ratios = [b / a for a, b in zip(our_s, peer_s, strict=True)]

@@ -21,6 +21,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
@@ -55,14 +56,14 @@ def make_rows(count: int, seed: int = 0) -> list[Example]:
 def encode_ours(loaded: load.Loaded, rows: list[Example]) -> list[records.Encoded]:
     """As SFTTrainer does, with the end mark behind the answer."""
     answers = [dataclasses.replace(row, task="answer", choices=row.choices[:1]) for row in rows]
-    return lm.encode(loaded, [row.prompt for row in rows], answers)
+    return lm.encode(loaded, batches.worded(loaded, rows), answers)
 
 
 def answer_tokens(encoded: list[records.Encoded]) -> np.ndarray:
     return np.array([len(one.rows[0].token_P) for one in encoded])
 
 
-def ours(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path) -> float:
+def ours(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path, settings: Train = SETTINGS) -> float:
     """Seconds of `steps` steps of our loop."""
     encoded = encode_ours(loaded, rows)
     tokens_N = answer_tokens(encoded)
@@ -74,39 +75,43 @@ def ours(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path) -> 
 
     plan = batches.plan_batches([one.tokens for one in encoded], BATCH, steps, 0)
     start = time.perf_counter()
-    train.fit(score.Scorer(loaded), plan, objective, SETTINGS, Runtime(checkpoint_every=10**9), folder=folder)
+    train.fit(score.Scorer(loaded), plan, objective, settings, Runtime(checkpoint_every=10**9), folder=folder)
     return time.perf_counter() - start
 
 
-def make_peer(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path):
-    """TRL's trainer as it comes, but for the CPU and what a CPU cannot do."""
+def make_peer(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path, peft_config=None, **options: Any):
+    """TRL's trainer as it comes, but for the CPU and what a CPU cannot do, and for `options` of its SFTConfig."""
     import datasets
     import trl
 
     datasets.disable_progress_bars()
-    pairs = [{"prompt": row.prompt, "completion": continuation(row.choices[0])} for row in rows]
+    pairs = [
+        {"prompt": prompt, "completion": continuation(row.choices[0])}
+        for row, prompt in zip(rows, batches.worded(loaded, rows), strict=True)
+    ]
+    options = {"max_steps": steps, "per_device_train_batch_size": BATCH, "bf16": False, "max_length": 1024} | options
     settings = trl.SFTConfig(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=SETTINGS.lr,
-        adam_beta2=SETTINGS.beta2, use_cpu=True, bf16=False, gradient_checkpointing=False, completion_only_loss=True,
-        save_strategy="no", report_to="none", disable_tqdm=True, logging_strategy="no", max_length=1024,
+        output_dir=str(folder), learning_rate=SETTINGS.lr, adam_beta2=SETTINGS.beta2, use_cpu=True,
+        gradient_checkpointing=False, completion_only_loss=True, save_strategy="no", report_to="none",
+        disable_tqdm=True, logging_strategy="no", **options,
     )  # fmt: skip
     return trl.SFTTrainer(
         model=loaded.module, args=settings, train_dataset=datasets.Dataset.from_list(pairs),
-        processing_class=loaded.tokenizer,
+        processing_class=loaded.tokenizer, peft_config=peft_config,
     )  # fmt: skip
 
 
-def theirs(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path) -> float:
-    trainer = make_peer(loaded, rows, steps, folder)
+def theirs(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path, **options: Any) -> float:
+    trainer = make_peer(loaded, rows, steps, folder, **options)
     start = time.perf_counter()
     trainer.train()
     return time.perf_counter() - start
 
 
-def losses(loaded: load.Loaded, rows: list[Example], folder: Path) -> tuple[float, float]:
+def losses(loaded: load.Loaded, rows: list[Example], folder: Path, **options: Any) -> tuple[float, float]:
     """The untrained model's loss on the first batch of rows by both sides."""
     encoded = encode_ours(loaded, rows[:BATCH])
-    trainer = make_peer(loaded, rows[:BATCH], 1, folder)
+    trainer = make_peer(loaded, rows[:BATCH], 1, folder, **options)
     with torch.no_grad():
         own = -score.scores(loaded, batches.collate(loaded, encoded)).sum() / answer_tokens(encoded).sum()
         batch = next(iter(trainer.get_train_dataloader()))

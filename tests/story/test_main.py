@@ -98,6 +98,7 @@ CHANGES = {
     "plugins": (["mine.py"], []),
     "limit": (30, ["questions", "(world 0 · )?base model strong"]),
     "data.root": ("elsewhere", []),  # the same rows in another folder
+    "models.root": ("elsewhere", []),  # the same models in another folder
     "data.sources": ([{"name": "world", "easy": 401, "hard": 500}], ["questions"]),
     "data.difficulty": ({"name": "length"}, ["questions"]),
     "data.easy_max": (-1.0, ["questions"]),

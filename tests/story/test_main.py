@@ -20,6 +20,7 @@ from w2s.config.fields import (
     Labels,
     Learner,
     Model,
+    Models,
     RewardModels,
     Runtime,
     Sizes,
@@ -185,12 +186,13 @@ def leaves(kind: type, prefix: str = "") -> list[str]:
         "controls": Controls,
         "evaluation": Evaluation,
         "runtime": Runtime,
+        "models": Models,
     }
     found = []
     for field in dataclasses.fields(kind):
         if field.name == "learners":
             found += leaves(Learner, "learners.0.")
-        elif field.name in inner:
+        elif field.name in inner and prefix + field.name != "rewards.models":  # a list of learners
             found += leaves(inner[field.name], f"{prefix}{field.name}.")
         else:
             found.append(prefix + field.name)

@@ -20,6 +20,7 @@ from w2s.config.fields import (
     Labels,
     Learner,
     Model,
+    Models,
     RewardModels,
     Runtime,
     Sizes,
@@ -108,6 +109,7 @@ CHANGES = {
     "plugins": (["mine.py"], []),
     "limit": (30, ["questions", "(world 0 · )?base model strong"]),
     "data.root": ("elsewhere", []),  # the same rows in another folder
+    "models.root": ("elsewhere", []),  # the same models in another folder
     "data.sources": ([{"name": "world", "easy": 401, "hard": 500}], ["questions"]),
     "data.difficulty": ({"name": "length"}, ["questions"]),
     "data.easy_max": (-1.0, ["questions"]),
@@ -195,12 +197,13 @@ def leaves(kind: type, prefix: str = "") -> list[str]:
         "controls": Controls,
         "evaluation": Evaluation,
         "runtime": Runtime,
+        "models": Models,
     }
     found = []
     for field in dataclasses.fields(kind):
         if field.name == "learners":
             found += leaves(Learner, "learners.0.")
-        elif field.name in inner:
+        elif field.name in inner and prefix + field.name != "rewards.models":  # a list of learners
             found += leaves(inner[field.name], f"{prefix}{field.name}.")
         else:
             found.append(prefix + field.name)

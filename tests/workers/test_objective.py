@@ -320,3 +320,12 @@ def test_pairs_without_a_preference_are_left_out_and_counted(job_of, made, tmp_p
     folder, job = job_of({"name": "dpo"}, pairs=given)
     with pytest.raises(BadInput, match=r"pairs.jsonl: \w+: 3 candidates given; allowed: 2"):
         run(folder, job)
+
+
+@pytest.mark.parametrize("name", ["dpo", "grpo"])
+def test_in_bfloat16_the_weights_stay_in_float32(job_of, name):
+    folder, _ = job_of({"name": name}, {"steps": 2, "precision": "bfloat16"})
+    objective.run(folder, read_job(folder), World())
+    assert np.isfinite(json.loads((folder / "train.json").read_text())["loss"]).all()
+    assert json.loads((folder / "model" / "w2s.json").read_text())["precision"] == "bfloat16"
+    assert {tensor.dtype for tensor in load_file(folder / "model" / "model.safetensors").values()} == {torch.float32}

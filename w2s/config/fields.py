@@ -196,7 +196,7 @@ class Boosting:
     """Parts that the rows are cut into for these errors; at least 2 unless errors is in_sample."""
     refit: bool | None = None
     """Who speaks for a round. False: the models that found its errors, by their mean. True: one more model, fitted on
-    all rows with the round's weights. Null: true where a model of a fold would see fewer than 4,000 rows. Nothing to
+    all rows with the round's weights. Null: true where a model of a fold would see fewer than 1,000 rows. Nothing to
     refit where errors is in_sample."""
     min_effective_share: Share = 0.3
     """Weights are tempered until their effective sample size is at least this share of the rows."""

@@ -28,7 +28,7 @@ def made(tiny, tmp_path, base):
     """A folder with the hidden states of all questions."""
     folder = tmp_path / "states"
     folder.mkdir()
-    embed.run(folder, Embed(base, str(tiny / "examples.jsonl")), World())
+    embed.run(folder, Embed(LEARNER, str(tiny / "examples.jsonl"), base.path), World())
     return folder
 
 
@@ -44,7 +44,7 @@ def test_a_killed_job_goes_on_with_the_chunks_that_are_missing(tiny, tmp_path, b
             yield part
 
     monkeypatch.setattr(embed, "make_states", dying)
-    write_job(folder := tmp_path, Embed(base, str(tiny / "examples.jsonl")))
+    write_job(folder := tmp_path, Embed(LEARNER, str(tiny / "examples.jsonl"), base.path))
     with pytest.raises(KeyboardInterrupt):
         run_job(folder, World())
     assert run_job(folder, World()) == {"done": str(folder)}
@@ -112,7 +112,7 @@ def test_a_probe_that_was_not_fitted_has_no_opinion(tiny, tmp_path, base):
 
 def test_prompts_that_a_base_cannot_read_whole_are_counted(tiny, tmp_path, base):
     short = Base(dataclasses.replace(LEARNER, train=Train(max_tokens=6)), base.path)
-    told = embed.run(tmp_path, Embed(short, str(tiny / "examples.jsonl")), World())
+    told = embed.run(tmp_path, Embed(short.learner, str(tiny / "examples.jsonl"), base.path), World())
     assert told["cut"]["examples"]["prompts"] > 0
     job = Finetune(short.learner, 1, str(tiny / "examples.jsonl"), str(tiny / "labels.npz"), base.path)
     assert finetune.run(tmp_path, job, World())["cut"] == told["cut"]

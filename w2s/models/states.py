@@ -43,6 +43,7 @@ class Places:
 def load_body(model: Model, **options: Any) -> Loaded:
     """The model's body without a head; options of `load.load`."""
     loaded = load.load(dataclasses.replace(model, kind="towers", trainable="all"), **options)
+    loaded.module.config.use_cache = False
     loaded.module.eval()
     return loaded
 

@@ -70,7 +70,7 @@ def hidden_states(
     else:
         rows = list({row.id: row for row in tools.rows(seed)[0]}.values())
     write_rows(here / "examples.jsonl", rows)
-    do_job(here, tools, Embed(Base(learner, base_folder(inputs, tools, learner)), "examples.jsonl", tools.runtime))
+    do_job(here, tools, Embed(learner, "examples.jsonl", base_folder(inputs, tools, learner), tools.runtime))
     return {"rows": len(rows)}
 
 

@@ -30,14 +30,14 @@ def run(folder: Path, job: Embed, world: World) -> dict[str, Any]:
     """Do the job in `folder`; returns the summary for done.json."""
     sets = read_sets(folder, {Path(job.examples).stem: job.examples})
     ((name, examples),) = sets.items()
-    loaded = open_body(job.base, job.runtime, world)
+    loaded = open_body(Base(job.learner, job.path), job.runtime, world)
 
     def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
         for chunk in make_states(loaded, rows, skip=skip):
             yield len(chunk.ids), {PART: chunk}
 
     parts = make_parts(folder, sets, world, make)[name]
-    cut = count_cuts(loaded, sets, job.base.learner.model.path, world)
+    cut = count_cuts(loaded, sets, job.learner.model.path, world)
     if world.rank == 0:
         ids = np.array([example.id for example in examples])
         write_states(folder, join([read_arrays(part / PART, States) for part in parts], ids))

@@ -34,16 +34,6 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Embed:
-    """A frozen model's hidden state for each candidate -> states.npy, rows.npz (see models.states)."""
-
-    base: Base
-    examples: str
-    """A file of Examples."""
-    runtime: Runtime = field(default_factory=Runtime)
-
-
-@dataclass(frozen=True)
 class Pretrain:
     """Make a tiny base model of the embedded world and train it on lines of text -> model/, train.json."""
 
@@ -110,6 +100,17 @@ class Predict:
     """Name of a set -> the ids of the only examples to use."""
     states: str | None = None
     """As for Finetune."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """A frozen model's hidden state for each candidate -> states.npy, rows.npz (see models.states)."""
+
+    learner: Learner
+    examples: str
+    """A file of Examples."""
+    path: str | None = None
     runtime: Runtime = field(default_factory=Runtime)
 
 
@@ -263,7 +264,7 @@ class Average:
     """Folders of plain models trained from the same start."""
 
 
-Job = Embed | Pretrain | Dequantise | Finetune | Predict | Rank | Sample | Objective | Reward | Score | Average
+Job = Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score | Average
 
 
 class Worker(NamedTuple):

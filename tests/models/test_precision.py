@@ -8,7 +8,7 @@ import torch
 
 from tests.models import tiny
 from w2s.config.fields import Runtime, Train
-from w2s.models import batches, load, members, score, train, world
+from w2s.models import adapters, batches, committee, load, members, score, train, world
 
 STAGES = [None, "zero0", "zero1", "zero2", "zero3"]
 
@@ -90,3 +90,19 @@ def test_an_ensemble_of_reward_models_predicts_in_what_it_was_trained_in(folder_
     ((_, exact_MNK),) = members.rewards(members.open_members(tmp_path / "saved", precision="float32"), tiny.examples())
     np.testing.assert_allclose(found_MNK, exact_MNK, rtol=0.05, atol=0.05)
     assert not np.array_equal(found_MNK, exact_MNK)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+def test_models_in_bfloat16_write_together_and_apart(folder_of, tmp_path, architecture):
+    loaded = tiny.read(folder_of(architecture), trainable="lora")
+    for name, parameter in loaded.module.named_parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    base, adapter = tiny.read(folder_of(architecture), precision="bfloat16"), adapters.adapter_of(loaded.module)
+    load.save(load.dataclasses.replace(loaded, precision="bfloat16"), tmp_path / "saved")
+    alone = load.load_folder(tmp_path / "saved")
+    prompts = [example.prompt for example in tiny.examples()]
+    for voices, alphas in (([alone], [1.0]), (adapters.share(base, [adapter, adapter]), [1.0, 2.0])):
+        texts = [text for part in committee.decode(voices, prompts, alphas, max_new_tokens=5) for text in part]
+        assert len(texts) == len(prompts)
+        assert all(np.isfinite(text.logp) for text in texts)

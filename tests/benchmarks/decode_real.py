@@ -5,7 +5,8 @@
 
 Ours is a committee of one with the product's batches; generate gets the prompts longest first, as ours does, and the
 best of several batch sizes and caches. llama.cpp (xllamacpp, where it is installed and the model is a .gguf file) reads
-the file's quantised weights, so its texts are others: tokens per second are compared. One JSON line; exit 1 where a
+the file's quantised weights, so its texts are others: tokens per second are compared, without end marks. The package's
+wheel leaves out AVX-512; a build of one's own is faster. One JSON line; exit 1 where a
 text of ours differs from generate's other than by a choice between two tokens whose logits are within TIE (0.5: two to
 four steps of a logit in bfloat16).
 """
@@ -13,6 +14,7 @@ four steps of a logit in bfloat16).
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 import transformers
@@ -22,7 +24,7 @@ from tests.benchmarks.scoring import timed
 from w2s.models import batches, committee, generate
 from w2s.models.load import Loaded
 from w2s.models.rows import pad_left
-from w2s.models.tokenizing import encode_prompts
+from w2s.models.tokenizing import bare, encode_prompts
 
 TIE = 0.5
 PEER_SETTINGS = [(8, None), (16, None), (32, None), (64, None), (32, "static"), (64, "static")]
@@ -50,7 +52,7 @@ def theirs(loaded: Loaded, prompts: list[str], new: int, batch: int, cache: str 
     return [texts[at] for at in range(len(rows))]
 
 
-def llama_cpp(gguf, prompts: list[str], new: int, threads: int) -> dict[str, float]:
+def llama_cpp(loaded: Loaded, gguf: Path, prompts: list[str], new: int, threads: int) -> dict[str, float]:
     """Tokens per second of the server for each number of parallel slots."""
     import xllamacpp
 
@@ -63,7 +65,9 @@ def llama_cpp(gguf, prompts: list[str], new: int, threads: int) -> dict[str, flo
         request = {"prompt": prompts, "max_tokens": new, "temperature": 0, "cache_prompt": False}
         server.handle_completions(request | {"prompt": prompts[:slots], "max_tokens": 2})
         seconds, answer = timed(server.handle_completions, request)
-        rates[f"{slots} slots"] = round(answer["usage"]["completion_tokens"] / seconds, 1)
+        # Of several prompts, the answer counts the tokens of one.
+        written = sum(map(len, bare(loaded.tokenizer, [choice["text"] for choice in answer["choices"]])))
+        rates[f"{slots} slots"] = round(written / seconds, 1)
         del server
     return rates
 
@@ -88,7 +92,7 @@ def main() -> int:
             lambda tokens: loaded.module(torch.tensor([tokens])).logits[0, -1], rows, found.made, found.peer_made, end
         )
         has_server = bool(model.gguf and find_spec("xllamacpp"))
-        server = llama_cpp(model.gguf, prompts, new, asked.threads) if has_server else {}
+        server = llama_cpp(loaded, model.gguf, prompts, new, asked.threads) if has_server else {}
     written, read = sum(map(len, found.made)), sum(map(len, rows))
     rate = written / min(found.seconds)
     body, head = real.count_weights(loaded.module)

@@ -69,9 +69,9 @@ def arguments(**defaults: int) -> argparse.Namespace:
 
 
 def questions(asked: argparse.Namespace, count: int) -> list[Example]:
-    """Questions with 4 choices."""
+    """Questions with 4 choices; made-up ones are about as long as SciQ's."""
     if asked.root is None:
-        return make_questions(count)
+        return make_questions(count, prompt=(7, 25), answer=(1, 4))
     examples, _ = getattr(sources, asked.source)(asked.root, split="test")
     return [example for example in examples if len(example.choices) == 4][:count]
 

@@ -36,8 +36,10 @@ PEER_BATCH = 16
 OUR_TOKENS = 4096
 
 
-def make_questions(count: int, seed: int = 0) -> list[Example]:
-    """Made-up words: prompts of 105 to 169 of them (100 tokens and more), answers of 4 to 10."""
+def make_questions(
+    count: int, seed: int = 0, *, prompt: tuple[int, int] = (105, 170), answer: tuple[int, int] = (4, 11)
+) -> list[Example]:
+    """Made-up words: prompts of 105 to 169 of them (100 tokens and more), answers of 4 to 10; or of other lengths."""
     rng = np.random.default_rng(seed)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     words = ["".join(rng.choice(syllables, rng.integers(1, 4))) for _ in range(3000)]
@@ -46,7 +48,7 @@ def make_questions(count: int, seed: int = 0) -> list[Example]:
         return " ".join(rng.choice(words, rng.integers(low, high)))
 
     return [
-        Example(str(at), "made up", "choice", text(105, 170) + "?", tuple(text(4, 11) for _ in range(4)))
+        Example(str(at), "made up", "choice", text(*prompt) + "?", tuple(text(*answer) for _ in range(4)))
         for at in range(count)
     ]
 

@@ -65,7 +65,9 @@ def compare(mode: str, model: real.Real, rows: list[Example], steps: int, repeat
 
     peers = {name: partial(other, options) for name, options in PEER_SETTINGS.items()}
     found = real.compare(own, peers, repeats, clock=lambda work: (work(), None))
-    answers = int(answer_tokens(encode_ours(start, rows)).sum())
+    encoded = encode_ours(start, rows)
+    assert max(one.tokens for one in encoded) < 256, "packing would cut rows"
+    answers = int(answer_tokens(encoded).sum())
     return found.told() | {
         "our_dtype": "+".join(sorted(seen)),
         "answer_tokens_per_second": round(answers / min(found.seconds), 1),

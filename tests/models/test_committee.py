@@ -111,6 +111,16 @@ def test_mixtures_by_hand():
     torch.testing.assert_close(mixed("log_linear")[1].exp(), product / product.sum())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mixture", MIXTURES.values(), ids=MIXTURES)
+def test_one_learner_is_what_any_mixture_makes_of_it(mixture, dtype):
+    logits_LBV = torch.randn(1, 5, 50, generator=torch.Generator().manual_seed(0)).mul(4).to(dtype)
+    one = torch.ones(1)
+    token_B, logp_BV = next_tokens(logits_LBV, torch.zeros(5), alpha_L=one, mixture=mixture, mix="all", temperature=0.0)
+    assert token_B.tolist() == logits_LBV[0].argmax(-1).tolist()
+    torch.testing.assert_close(logp_BV, mixture.log(mixture.part(logits_LBV[0].float())))
+
+
 def test_where_learners_agree_disagree_mode_takes_their_token_and_mixes_elsewhere():
     # Row 1: mean .55 .25 .20, so luck .9 draws token 2 unless the agreed token 0 is taken; row 2: mean .30 .40 .30.
     luck_B = torch.tensor([0.9, 0.5])

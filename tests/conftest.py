@@ -28,6 +28,19 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real_models() -> Path:
+    """The folder $W2S_REAL_MODELS with two pretrained language models, as models.root; tests skip where it is unset."""
+    from tests.real_models import MODELS
+
+    root = os.environ.get("W2S_REAL_MODELS")
+    if not root:
+        pytest.skip("no real models: `python -m tests.real_models DIR` unpacks them; then set W2S_REAL_MODELS=DIR")
+    if missing := [name for name in MODELS if not (Path(root) / name).is_file()]:
+        pytest.skip(f"W2S_REAL_MODELS: no {missing[0]} in {root}: `python -m tests.real_models {root}` unpacks it")
+    return Path(root).resolve()
+
+
 @pytest.fixture(autouse=True)
 def close_log():
     """A command's log file is not the next test's."""

@@ -131,6 +131,13 @@ def in_words(ask: Callable[[Example], str | Words], example: Example, shots: Seq
     return made._replace(prompt=[*system, *solved, asked])
 
 
+def show(prompt: str | list[Turn]) -> str:
+    """A prompt for people; a conversation without the marks of the chat template, which only the tokenizer knows."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join([*(f"[{turn['role']}] {turn['content']}" for turn in prompt), "[assistant]"])
+
+
 def as_shot(example: Example, answer: int | str) -> dict[str, Any]:
     """A solved example as plain values, which `read_shots` reads; answer: as in Gold, or a program's continuation."""
     choices = {"choices": list(example.choices)} if example.task == "choice" else {}

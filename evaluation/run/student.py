@@ -14,7 +14,7 @@ from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.report import fill
 from w2s.evaluation.run.runs import Run
 from w2s.evaluation.run.verdict import sentence, verdict
-from w2s.prompts import PROMPTS
+from w2s.prompts import PROMPTS, in_words, show
 
 KINDS = {
     "lm": (
@@ -96,7 +96,7 @@ def card(run: Run, data: ReportData) -> str:
         "pipeline": pipeline,
         "loader": loader,
         "scoring": scoring,
-        "prompt": pick(PROMPTS, model.prompt)(example),
+        "prompt": show(in_words(pick(PROMPTS, model.prompt), example).prompt),
         "sources": ", ".join(sorted({str(one["name"]) for one in config["data"]["sources"]})),
         "labeller": "a committee, tilted by reward models" if run.find("labels", model="rewarded") else "a committee",
         "learners": ", ".join(dict.fromkeys(one["model"]["path"] for one in config["learners"])),

@@ -202,3 +202,20 @@ def test_real_questions_are_split_without_a_leak(shared):
     assert {(e.source, e.meta["split"]) for e in sets["hard_test"]} == {("arc_challenge", "test")}
     for one, other in itertools.combinations(SPLITS, 2):
         assert remove_leaks(sets[one], sets[other])[1] == []
+
+
+@given(st.integers(1, 8), st.integers(0, 3), st.sampled_from([None, 5]))
+def test_shots_are_easy_questions_in_no_split_and_leave_the_others_as_large_as_asked(shots, seed, fit):
+    examples, gold, score_N = pool(60)
+    data = Data(easy_max=4, hard_min=5, sizes=Sizes(easy_fit=fit))
+    splits = split_by(examples, gold, score_N, data, seed, shots=shots)
+    plain = split_by(examples, gold, score_N, data, seed)
+    assert len(splits.shots) == splits.counts["shots"] == shots
+    assert not set(splits.shots) & set().union(*membership(splits).values())
+    assert all(score_N[int(key[2:])] <= 4 for key in splits.shots)
+    for name in ("transfer", "hard_test"):
+        np.testing.assert_array_equal(getattr(splits, name), getattr(plain, name))
+    assert fit is None or len(splits.easy_fit) == fit
+    assert ("shots" in plain.counts, len(plain.shots), splits.hash == plain.hash) == (False, 0, False)
+    # A learner that shows fewer shows the first of them.
+    np.testing.assert_array_equal(split_by(examples, gold, score_N, data, seed, shots=1).shots, splits.shots[:1])

@@ -7,7 +7,7 @@ from pathlib import Path
 from w2s.config.fields import Config
 from w2s.config.registry import pick
 from w2s.config.smoke import smoke
-from w2s.prompts import PROMPTS, Turn, in_words
+from w2s.prompts import PROMPTS, in_words, show
 from w2s.store.artifacts import Stage, Store
 from w2s.store.records import Example, read_rows
 from w2s.story.main import build
@@ -78,13 +78,6 @@ def list_prompts(config: Config, split: dict[str, list[Example]] | None) -> list
             shots = model.shots if isinstance(model.shots, int) else len(model.shots)
             after = f", after {shots} solved examples" if shots else ""
             lines += [f"{who} ({model.path}, {model.kind}) would see{after}:"]
-            lines += [f"  | {line}" for line in show_prompt(words.prompt)]
+            lines += [f"  | {line}" for line in show(words.prompt).splitlines()]
             lines += [*(f"  candidate: {answer!r}" for answer in words.answers), ""]
     return lines
-
-
-def show_prompt(prompt: str | list[Turn]) -> list[str]:
-    """A prompt's lines; a conversation without the marks of the chat template, which only the tokenizer knows."""
-    if isinstance(prompt, str):
-        return prompt.splitlines()
-    return [line for turn in prompt for line in f"[{turn['role']}] {turn['content']}".splitlines()] + ["[assistant]"]

@@ -92,7 +92,7 @@ def test_an_ensemble_of_reward_models_predicts_in_what_it_was_trained_in(folder_
     assert not np.array_equal(found_MNK, exact_MNK)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gemma3"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
 def test_models_in_bfloat16_write_together_and_apart(folder_of, tmp_path, architecture):
     loaded = tiny.read(folder_of(architecture), trainable="lora")
     for name, parameter in loaded.module.named_parameters():

@@ -13,7 +13,7 @@ from w2s.models import batches, encoders, lm, records, score
 from w2s.prompts import continuation
 from w2s.store.records import Example
 
-CAUSAL = ["llama", "qwen2", "gpt2", "gpt_neox", "gemma3"]
+CAUSAL = ["llama", "qwen2", "gpt2", "gpt_neox", "gemma3_text"]
 
 
 def scores_of(loaded, examples, width=None):

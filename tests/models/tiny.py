@@ -31,7 +31,7 @@ CONFIGS = {
         **SMALL, intermediate_size=48, head_dim=16, num_key_value_heads=1, final_logit_softcapping=3.0, sliding_window=8
     ),
     "gemma3_text": lambda: transformers.Gemma3TextConfig(
-        **SMALL, intermediate_size=48, head_dim=16, num_key_value_heads=1, sliding_window=8, pad_token_id=0
+        **SMALL, intermediate_size=48, head_dim=16, num_key_value_heads=1, sliding_window=512, pad_token_id=0
     ),
     "bloom": lambda: transformers.BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=2),
     "bert": lambda: transformers.BertConfig(**SMALL, intermediate_size=48, max_position_embeddings=128),

@@ -12,7 +12,7 @@ class Models:
     """Where models are read from."""
 
     root: str | None = None
-    """A folder with local copies of models: the hub name N is read from the folder root/N or the file root/N.gguf.
+    """A folder with local copies of models: the hub name N is read from the file root/N.gguf or the folder root/N.
     Null: the Hugging Face hub."""
 
 

@@ -42,7 +42,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     if not suites:
         raise BadInput("suite: none given; see `w2s methods sources`")
     root = config.models.root
-    if why := folders.absent(model, root):
+    if not folders.read_marks(model) and (why := folders.absent(model, root)):
         raise BadInput(f"model: {why}")
     folders.damage(str(folders.locate(model, root) or model))
     path, limited = Path(model).resolve(), f"-limit-{config.limit}" if config.limit else ""

@@ -77,7 +77,7 @@ CONFIGS = {
     "bits of weights that learn": ("student: {model: {quantise: 4bit}}", "student.model.quantise: '4bit' given with trainable: all"),
     "bits on a CPU": ("student: {model: {quantise: 8bit, trainable: lora}}", "student.model.quantise: '8bit' given; it needs"),
     "what learns": ("student: {model: {trainable: some}}", "student.model.trainable: 'some' given; allowed: one of: all"),
-    "a prompt": ("student: {model: {prompt: {name: chat}}}", "student.model.prompt: 'chat' is not known; it can be: plain"),
+    "a prompt": ("student: {model: {prompt: {name: talk}}}", "student.model.prompt: 'talk' is not known; it can be: plain"),
     "a prompt's option": ("student: {model: {prompt: {name: qa, question: 1}}}", "student.model.prompt.question: 1 given"),
     "both ways to say easy": ("data: {easy_share: 0.5}", "data: give either easy_share, or both easy_max and hard_min"),
     "a threshold beside a share": ("data: {easy_share: 0.5, easy_max: null}", "data: give either easy_share, or both easy_max"),

@@ -34,6 +34,7 @@ STUDENTS = (
     "ceiling",
 )
 SPLITS = {"easy_gold": "easy_fit"}
+TRAINED = "fit-0/train.json"
 CERTAIN = "a right answer has probability 0"
 
 
@@ -61,7 +62,7 @@ def read_lessons(run: Run) -> dict[str, dict[int, Lesson]]:
 def read_lesson(run: Run, artifact: Artifact) -> Lesson:
     folder = check_artifact(artifact.folder.parent / artifact.manifest["parents"]["labels"])
     made, labels = read_manifest(folder), read_arrays(folder / "labels.npz", PseudoLabels)
-    labels, path = take(labels, labels.weight_N > 0), artifact.path / "fit-0" / "train.json"
+    labels = take(labels, labels.weight_N > 0)
     section, fitted = made["section"], made["facts"].get("fitted_temperature")
     temperature = f"{section.get('temperature') or 1:.3g}"
     if fitted:
@@ -74,7 +75,9 @@ def read_lesson(run: Run, artifact: Artifact) -> Lesson:
         seed, targets = artifact.tags["seed"], folder / "targets.jsonl"
         rows = read_rows(targets, Example) if targets.exists() else run.questions("transfer", seed).values()
         judged = judge_labels(labels, {row.id: row for row in rows}, run.gold("transfer", seed))
-    fit = json.loads(path.read_text()) if path.exists() else {}
+    fit = {}
+    if (artifact.folder / TRAINED).exists():
+        fit = json.loads((check_artifact(artifact.folder, TRAINED) / TRAINED).read_text())
     return Lesson(len(labels.ids), judged, temperature, fit)
 
 

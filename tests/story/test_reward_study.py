@@ -187,7 +187,7 @@ def test_nothing_that_is_trained_descends_from_what_is_judged(here):
     assert len(models) == 2 * (1 + 2 + 1 + 1)  # start, members, their mean, heads; two seeds
     for one in models:
         kinds = {stages[folder]["tags"].get("kind") for folder in ancestors(one["folder"])}
-        assert kinds <= {"pairs", "reward_model", None}
+        assert kinds <= {"pairs", "reward_model", "base", None}
 
 
 def test_labels_are_what_was_chosen(here):

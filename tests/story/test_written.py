@@ -156,7 +156,7 @@ def test_learners_that_write_together_need_the_same_prompt_and_those_that_vote_d
     (one,) = config.learners
     asked = dataclasses.replace(one, model=dataclasses.replace(one.model, prompt={"name": "qa"}))
     config = dataclasses.replace(config, learners=[one, asked])
-    with pytest.raises(BadInput, match=r"^learners\.1\.model\.prompt: .* given; allowed: that of learners\.0"):
+    with pytest.raises(BadInput, match=r"^learners\.1\.model\.prompt: .* given; allowed: as for learners\.0"):
         build(config, run_job=None)
     assert build(changed(config, "label.made", "winner"), run_job=None)
 

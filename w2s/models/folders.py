@@ -104,7 +104,8 @@ def absent(source: str, root: str | None = None) -> str | None:
     if folder.suffix == gguf.ENDING and not folder.is_dir():
         return gguf.fault(folder)
     if not (folder / "config.json").is_file():
-        return f"{folder}: there is no such folder, or it has no config.json"
+        named = source if folder == Path(source) else folder
+        return f"{named}: there is no such folder, or it has no config.json"
     config, index = read_json(folder / "config.json"), read_json(folder / INDEX)
     if config is None:
         return f"{source}: config.json is damaged: a JSON mapping is expected"

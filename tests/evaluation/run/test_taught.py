@@ -1,6 +1,7 @@
 """What the report says of each student's labels and of its training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,15 +14,17 @@ from w2s.store.records import PseudoLabels, read_arrays
 
 
 @pytest.fixture(scope="module")
-def run(tiny_run):
+def run(tiny_run, tmp_path_factory):
     """The tiny run with a fitted temperature, stopping rules that bite, and all students."""
+    folder = tmp_path_factory.mktemp("taught") / "copy"
+    shutil.copytree(tiny_run, folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tiny_run)
+        patch.chdir(folder)
         shorten(patch)
         changes = ["name=taught", "label.temperature=null", "controls.naive_student=true", "controls.long_learner=true"]
         changes += ["student.train.steps=60", "student.train.patience=2", "student.train.eval_every=2"]
         main(["run", "tiny.yaml", *changes])
-        yield open_run(tiny_run / "runs" / "taught")
+        yield open_run(folder / "runs" / "taught")
 
 
 def numbers(run) -> dict:

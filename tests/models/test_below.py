@@ -70,7 +70,7 @@ def test_an_ensembles_shared_layers_are_computed_once_too(folder_of, tmp_path, a
 
 def test_a_file_of_states_is_used_again_where_a_killed_job_left_it(folder_of, tmp_path, monkeypatch):
     monkeypatch.setattr(below, "IN_MEMORY", 0)
-    monkeypatch.setattr(below, "BATCH_TOKENS", 1)  # a chunk per example
+    monkeypatch.setattr(below.batches, "most_tokens", lambda _: 1)  # a chunk per example
     loaded, ran = tiny.read(folder_of("llama"), trainable="top", top=1), []
     inner = below.Halves.states
 

@@ -95,7 +95,7 @@ def test_no_example_has_no_reward(folder_of):
 
 def test_nothing_to_plan_is_no_chunk(writer):
     assert batches.plan_chunks([], 10) == []
-    assert ranks.plan([], 300) == []
+    assert ranks.plan([], 300, 16384) == []
     assert list(ranks.rank_chunks([[writer]], [1.0], [])) == []
 
 

@@ -111,11 +111,11 @@ def test_order_chunks_and_scale_change_nothing(models, monkeypatch):
         same(gathered([one], IDS), two)
     for one, two in zip(ranked(stages, [4.0, 12.0]), whole, strict=True):
         same(one, two)
-    monkeypatch.setattr(ranks, "BATCH_TOKENS", 30)
+    monkeypatch.setattr(ranks.batches, "most_tokens", lambda _: 30)
     assert len(list(rank_chunks(stages, alphas, TARGETS))) > 3
     for one, two in zip(ranked(stages, alphas), whole, strict=True):
         same(one, two)
-    monkeypatch.setattr(ranks, "BATCH_TOKENS", 16384)
+    monkeypatch.setattr(ranks.batches, "most_tokens", lambda _: 16384)
     monkeypatch.setattr(ranks, "PROBABILITIES_AT_ONCE", 300 * 12)
     chunks = list(rank_chunks(stages, alphas, TARGETS))
     held = [chunk[0].length_N.sum() for chunk in chunks]

@@ -104,7 +104,7 @@ def test_a_killed_job_goes_on_with_the_chunks_that_are_missing(job, monkeypatch)
                 raise KeyboardInterrupt
             yield part
 
-    monkeypatch.setattr(ranks, "BATCH_TOKENS", 60)
+    monkeypatch.setattr(ranks.batches, "most_tokens", lambda _: 60)
     monkeypatch.setattr(rank, "rank_chunks", cut)
     killed, uncut = job("killed", [[0], [1]], [1.0, 1.0]), job("uncut", [[0], [1]], [1.0, 1.0])
     with pytest.raises(KeyboardInterrupt):

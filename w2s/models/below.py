@@ -29,7 +29,6 @@ from w2s.store.log import progress, say
 
 IN_MEMORY = 2**30
 """Most bytes of states that are kept in memory; more, or those of several processes, are in a file."""
-BATCH_TOKENS = 16384
 FOLDER = "below"
 
 
@@ -185,7 +184,8 @@ def allocate(shape: tuple[int, int], dtype: np.dtype, world: World, folder: Path
 def fill(below: Below, used_N: np.ndarray, low: bool, world: World, folder: Path) -> None:
     """Compute the states chunk by chunk, shared out over the processes; what `folder` notes as done is left out."""
     halves, encoded = below.halves, below.encoded
-    chunks = batches.plan_chunks([encoded[at].tokens for at in used_N], BATCH_TOKENS)[world.rank :: world.size]
+    length_N, most = [encoded[at].tokens for at in used_N], batches.most_tokens(halves.loaded)
+    chunks = batches.plan_chunks(length_N, most)[world.rank :: world.size]
     note = folder / f"done.{world.rank}-of-{world.size}"
     done = json.loads(note.read_text()) if note.exists() else 0
     with progress(len(chunks), "states of the frozen layers", done=done) as advance:

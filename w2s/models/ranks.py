@@ -19,7 +19,6 @@ from w2s.models.tokens import fingerprint, layout
 from w2s.store.records import BadInput, Example, TokenRanks
 
 Stages = Sequence[Sequence[Loaded]]
-BATCH_TOKENS = 16384
 PROBABILITIES_AT_ONCE = 2**25
 """Most values of a running mixture (P times V): about 1 GB in float64, with intermediate results."""
 
@@ -41,7 +40,7 @@ def rank_chunks(
     unlike = {key(loaded): loaded for loaded in models}
     encoded = {at: batches.encode(loaded, examples) for at, loaded in unlike.items()}
     place = layout(models[0], examples) if examples else None
-    for chunk in plan(encoded[key(models[0])], vocabulary)[skip:]:
+    for chunk in plan(encoded[key(models[0])], vocabulary, batches.most_tokens(models[0]))[skip:]:
         rows = take_rows(place, chunk)
         here = {at: [whole[n] for n in chunk] for at, whole in encoded.items()}
         with torch.inference_mode():
@@ -80,12 +79,12 @@ def ranks(scores_PV: Tensor, logp_PV: Tensor, token_P: Tensor) -> tuple[Tensor, 
     return above_P.int(), tied_P.int(), logp_P.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
-def plan(encoded: Sequence[Encoded], vocabulary: int) -> list[np.ndarray]:
-    """Chunks of examples within both budgets: tokens read and probabilities held."""
+def plan(encoded: Sequence[Encoded], vocabulary: int, tokens: int) -> list[np.ndarray]:
+    """Chunks of examples within both budgets: at most `tokens` read, and probabilities held."""
     right_N = np.array([sum(len(row.owner_P) for row in example.rows) for example in encoded])
-    held_N = right_N * vocabulary * BATCH_TOKENS // PROBABILITIES_AT_ONCE
+    held_N = right_N * vocabulary * tokens // PROBABILITIES_AT_ONCE
     size_N = np.maximum([example.tokens for example in encoded], held_N)
-    return batches.plan_chunks(size_N, BATCH_TOKENS)
+    return batches.plan_chunks(size_N, tokens)
 
 
 def key(loaded: Loaded) -> tuple:

@@ -91,14 +91,15 @@ def make_page(name: str, records: Sequence[dict[str, Any]]) -> str:
     if "combine" in records[0]:
         return fill("results.md", {"name": name, **combine_content(records[0])})
     metrics = [Metric(**row) for record in records for row in record["metrics"]["metrics"]]
-    suites = list(dict.fromkeys(metric.suite for metric in metrics))
+    suites = dict.fromkeys(metric.suite for metric in metrics)
+    tables = {suite: suite_tables([one for one in metrics if one.suite == suite]) for suite in suites}
     limits = {record["metrics"]["limit"] for record in records if record["metrics"].get("limit")}
     content = {
         "name": name,
         "commands": [record["command"] for record in records],
         "verdicts": [sentence(record["metrics"]["verdict"]) for record in records],
         "remarks": [f"A smoke run: at most {limit:,} questions of each set." for limit in sorted(limits)],
-        "suites": {suite: suite_tables([one for one in metrics if one.suite == suite]) for suite in suites},
+        "suites": {suite: found for suite, found in tables.items() if found},  # labels have none
         "seconds": [record["seconds"] for record in records],
         "commits": list(dict.fromkeys(record["commit"] for record in records)),
         "versions": records[0]["versions"],

@@ -1,8 +1,8 @@
 """What the header of a GGUF file says about its model, read without its weights (or torch).
 
 GGUF is the format of llama.cpp and Ollama (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): metadata, a
-table of tensors, and their data, mostly quantised. `workers.dequantise` reads the weights. Every plan of a run reads the
-header, so this file does: in 0.06 s for Gemma-3's 262,144 tokens, where the package's own reader takes 30.
+table of tensors, and their data, mostly quantised. `workers.dequantise` reads the weights. Every plan of a run reads
+the header, so this file does: in 0.06 s for Gemma-3's 262,144 tokens, where the package's own reader takes 30.
 """
 
 import importlib.util

@@ -106,7 +106,10 @@ def test_a_written_run_in_chat_with_shots_of_its_own(tmp_path, monkeypatch):
     config = yaml.safe_load(Path("written.yaml").read_text())
     shown = [{"prompt": "1 + 1 =", "answer": "2"}]
     model = {"prompt": {"name": "chat", "system": "Be brief."}, "shots": shown}
-    train = {"steps": 80, "batch": 16, "lr": 1e-2}  # long enough that texts end
+    rows = [{"prompt": f"Question {at}?", "answer": "7", "level": at % 2} for at in range(64)]  # one answer: texts end
+    Path("data/rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config["data"]["sources"] = [{"name": "file", "path": "rows.jsonl"}]
+    train = {"steps": 80, "batch": 16, "lr": 5e-3}
     config["learners"] = [{"model": {"path": str(chats.write("llama", tmp_path / "llama")), **model}, "train": train}]
     student = {"path": str(chats.write("gemma3_text", tmp_path / "gemma")), **model}
     config["student"] = {"model": student, "train": train}

@@ -208,7 +208,7 @@ def test_two_real_models_give_the_same_results_and_write_the_right_text(real_mod
                 known = torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))
                 assert torch.equal(weights.get_tensor(f"{ours}.weight"), known)
         loaded = load_model(Model(path=str(whole)))
-        ids_BT = torch.tensor([loaded.tokenizer("The capital of France is")["input_ids"]])
+        ids_BT = torch.tensor([loaded.tokenizer("The Eiffel Tower is in the city of")["input_ids"]])
         said = loaded.module.generate(ids_BT, max_new_tokens=3, do_sample=False)[0, ids_BT.shape[1] :]
         assert loaded.tokenizer.decode(said).startswith(" Paris")
     main(["run", "tiny.yaml", *cut, "models.root=folders", "name=folders"])

@@ -63,13 +63,6 @@ def read_lesson(run: Run, artifact: Artifact) -> Lesson:
     folder = check_artifact(artifact.folder.parent / artifact.manifest["parents"]["labels"])
     made, labels = read_manifest(folder), read_arrays(folder / "labels.npz", PseudoLabels)
     labels = take(labels, labels.weight_N > 0)
-    section, fitted = made["section"], made["facts"].get("fitted_temperature")
-    temperature = f"{section.get('temperature') or 1:.3g}"
-    if fitted:
-        temperature = (
-            f"{fitted['temperature']:.3g}, fitted" if fitted["rows"] else "1, as no right answer was there to fit"
-        )
-    temperature = temperature if section.get("soft") else ""
     judged = None
     if made["stage"] != "gold_targets":
         seed, targets = artifact.tags["seed"], folder / "targets.jsonl"
@@ -78,7 +71,17 @@ def read_lesson(run: Run, artifact: Artifact) -> Lesson:
     fit = {}
     if (artifact.folder / TRAINED).exists():
         fit = json.loads((check_artifact(artifact.folder, TRAINED) / TRAINED).read_text())
-    return Lesson(len(labels.ids), judged, temperature, fit)
+    return Lesson(len(labels.ids), judged, describe_temperature(made), fit)
+
+
+def describe_temperature(made: Mapping[str, Any]) -> str:
+    """The temperature in the manifest of labels; empty where they are not soft."""
+    section, fitted = made["section"], made["facts"].get("fitted_temperature")
+    if not section.get("soft"):
+        return ""
+    if not fitted:
+        return f"{section['temperature']:.3g}"
+    return f"{fitted['temperature']:.3g}, fitted" if fitted["rows"] else "1, as no right answer was there to fit"
 
 
 def judge_labels(labels: PseudoLabels, rows: Mapping[str, Example], gold: Mapping[str, int | str]) -> Judged | None:

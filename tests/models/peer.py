@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,9 +20,14 @@ FILES = {"arc_easy": ("arc", "ARC-Easy-Test.jsonl.gz"), "sciq": ("sciq", "test.j
 
 
 def read_rows(data: Path, task: str, count: int) -> list[dict[str, Any]]:
-    """The first `count` rows of a published test set, in the format of the hub."""
+    """The first `count` rows of a published test set that can be compared, in the format of the hub.
+
+    SciQ's questions without a support passage cannot: lm-eval's prompt then begins with an empty line, ours does not.
+    """
     with gzip.open(data.joinpath(*FILES[task]), "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line, _ in zip(file, range(count), strict=False)]
+        rows = (json.loads(line) for line in file)
+        kept = (row for row in rows if task != "sciq" or row["support"].strip())
+        rows = list(itertools.islice(kept, count))
     return [as_on_the_hub(row) if task == "arc_easy" else row for row in rows]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from w2s.config.fields import Boosting, Learner, Runtime, Train
 from w2s.data.rows import hash_folder
+from w2s.data.splits import SPLITS
 from w2s.models import folders
 from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.costs import count_boosting_steps
@@ -32,7 +33,6 @@ from w2s.store.records import (
 from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank
 
 LABELS = "labels.npz"
-SPLITS = ("easy_fit", "easy_holdout", "transfer", "hard_test")
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
     "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},

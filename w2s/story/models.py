@@ -80,7 +80,6 @@ def find_shots(sets: Sets, learner: Learner) -> Stages:
 
 def untrain(learner: Learner) -> Learner:
     """The learner without training-only settings, which do not change its base's answers."""
-    """The learner without training-only settings, which do not change its base's answers."""
     model = dataclasses.replace(learner.model, trainable=Model.trainable, top=Model.top, l2=Model.l2)
     model = dataclasses.replace(model, lora_rank=Model.lora_rank, lora_targets=Model.lora_targets)
     return Learner(model, Train(max_tokens=learner.train.max_tokens, precision=learner.train.precision))

@@ -71,11 +71,10 @@ def open_voices(folder: Path, job: Sample, world: World) -> list[Voice]:
     for model in (voice.loaded.model for voice in voices):
         if model.kind != "lm":
             raise BadInput(f"model.kind: {model.kind!r} given; allowed: lm (only a language model writes text)")
-        first = voices[0].loaded.model
-        if (model.prompt, model.shots) != (first.prompt, first.shots):
-            raise BadInput(
-                f"model.prompt: {model.prompt} given; allowed: {first.prompt} and its shots, as for the first"
-            )
+        for name in ("prompt", "shots"):
+            given, first = (getattr(one, name) for one in (model, voices[0].loaded.model))
+            if given != first:
+                raise BadInput(f"model.{name}: {given} given; allowed: {first}, as for the first")
     return voices
 
 

@@ -219,8 +219,11 @@ def test_paths_of_plug_ins_are_relative_to_the_file_that_lists_them(write):
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ("{trainable: top}", "student.model.top: None given; it goes with trainable: top, and only with it"),
-        ("{top: 2}", "student.model.top: 2 given; it goes with trainable: top, and only with it"),
+        (
+            "{trainable: top}",
+            "student.model.top: null given; trainable: top needs a number, and nothing else takes one",
+        ),
+        ("{top: 2}", "student.model.top: 2 given; trainable: top needs a number, and nothing else takes one"),
         ("{lora_targets: [q_proj]}", "student.model.lora_targets: ['q_proj'] given; allowed: at least one name, and"),
         ("{trainable: lora, lora_targets: []}", "student.model.lora_targets: [] given; allowed: at least one name"),
         ("{quantise: 4bit}", "student.model.quantise: '4bit' given with trainable: all; allowed: trainable: lora"),

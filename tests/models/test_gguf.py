@@ -109,7 +109,7 @@ def test_a_file_without_a_tokenizer_is_one_line(tmp_path, tiny_config, capsys):
 
 def test_a_missing_package_is_named(whole, tiny_config, capsys, monkeypatch):
     monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
-    refused(whole, "pip install 'w2s[gguf]'", tiny_config, capsys)
+    refused(whole, "pip install gguf", tiny_config, capsys)
 
 
 def test_a_missing_file_is_one_line(tmp_path, tiny_config, capsys):

@@ -54,7 +54,7 @@ or the hub. Results go to runs/evaluate/MODEL/; existing answers are reused.
 examples:
   w2s evaluate runs/quickstart/student world
   w2s evaluate FOLDER sciq gsm8k data.root=DIR --limit 40
-  w2s evaluate model.gguf sciq data.root=DIR         a file of llama.cpp's format (pip install 'w2s[gguf]')
+  w2s evaluate model.gguf sciq data.root=DIR         a file of llama.cpp's format (pip install gguf)
   w2s evaluate Qwen/Qwen2.5-0.5B humanevalplus evaluation.programs=10 evaluation.temperature=0.8
   w2s evaluate FOLDER arc_challenge 'student.model.prompt={name: qa}' runtime.micro_batch=8
 """

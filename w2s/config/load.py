@@ -240,7 +240,8 @@ def learner_checks(key: str, learner: Learner) -> list[str]:
     """Rules between the keys of a model and its training."""
     problems, model, key = [], learner.model, f"{key}.model"
     if (model.trainable == "top") != (model.top is not None):
-        problems.append(f"{key}.top: {model.top} given; it goes with trainable: top, and only with it")
+        given = "null" if model.top is None else model.top
+        problems.append(f"{key}.top: {given} given; trainable: top needs a number, and nothing else takes one")
     if model.lora_targets is not None and (model.trainable != "lora" or not model.lora_targets):
         words = "at least one name, and only with trainable: lora"
         problems.append(f"{key}.lora_targets: {model.lora_targets} given; allowed: {words}")

@@ -32,7 +32,7 @@ READ_SCALING = ("gpt-oss",)
 """The architectures whose scaled rotary positions transformers reads; it loads others without, as another model."""
 SCALES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 NOT_QUANTISED = ("F32", "F16", "BF16")
-MISSING = "a GGUF file is read with the package gguf: pip install 'w2s[gguf]'"
+MISSING = "a GGUF file is read with the package gguf: pip install gguf"
 
 
 @dataclass(frozen=True)

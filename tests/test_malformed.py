@@ -68,7 +68,7 @@ CONFIGS = {
     "a model that is a number": ("student: {model: {path: 7}}", "student.model.path: 7 given; allowed: a text"),
     "no layer": ("student: {model: {layers: 0}}", "student.model.layers: 0 given; allowed: above 0"),
     "a rank of 0": ("student: {model: {lora_rank: 0}}", "student.model.lora_rank: 0 given; allowed: above 0"),
-    "top layers without a number": ("student: {model: {trainable: top}}", "student.model.top: null given; trainable: top needs a number; it goes with"),
+    "top layers without a number": ("student: {model: {trainable: top}}", "student.model.top: null given; trainable: top needs a number"),
     "top layers that do not learn": ("student: {model: {top: 2}}", "student.model.top: 2 given; trainable: top needs a number"),
     "targets without adapters": ("student: {model: {lora_targets: [q_proj]}}", "student.model.lora_targets: ['q_proj'] given"),
     "attention": ("student: {model: {attn: flash}}", "student.model.attn: 'flash' given; allowed: one of: auto, sdpa, eager"),

@@ -1,13 +1,13 @@
-"""8 LoRA learners of a real model that write together, in bfloat16: one shared forward pass, against peft.
+"""8 LoRA learners of a real model that write together: one shared forward pass, against peft.
 
     python -m tests.benchmarks.committee_lora_real [--questions N] [--tokens N] [--repeats N] [--threads N]
                                                    [--source NAME --root DIR]
 
 Greedy texts of the mean of the learners' distributions, for one prompt and for N together. The peer is the faster of
 peft's two ways: `set_adapter` and a forward pass per learner and token, or one pass with `adapter_names` (a mixed
-batch); each learner has its cache. Adapters as in `committee_decoding`, their weights in bfloat16 on both sides. One
-JSON line; exit 1 where a text differs other than by a choice between tokens whose mixed log-probabilities are within
-TIE (0.5).
+batch); each learner has its cache. Adapters as in `committee_decoding`, their weights in `real.PRECISION` on both
+sides. One JSON line; exit 1 where a text differs other than by a choice between tokens whose mixed log-probabilities are
+within TIE (0.5).
 """
 
 import copy
@@ -128,7 +128,7 @@ def main() -> int:
     fastest = real.peak()
     real.report(
         "committee_lora_real", model, asked, ratio=found[1].told()["ratio"], goal=4,
-        peer=f"peft {version('peft')}, {LEARNERS} adapters, bfloat16",
+        peer=f"peft {version('peft')}, {LEARNERS} adapters",
         **{f"batch_{size}": one.told() for size, one in found.items()}, tokens_per_second=round(
             written / min(last.seconds), 1), peak_gflops=round(fastest / 1e9),
         share_of_peak=round(operations / min(last.seconds) / fastest, 3),

@@ -1,4 +1,4 @@
-"""Greedy decoding on a real model in bfloat16, against transformers' generate and the server of llama.cpp.
+"""Greedy decoding on a real model, against transformers' generate and the server of llama.cpp.
 
     python -m tests.benchmarks.decode_real [--questions N] [--tokens N] [--repeats N] [--threads N]
                                            [--source NAME --root DIR]
@@ -100,7 +100,7 @@ def main() -> int:
     if has_server:
         server |= {"ratio": round(rate / max(server.values()), 2), "weights": "as quantised in the file"}
     real.report(
-        "decode_real", model, asked, peer=f"transformers {transformers.__version__} generate, bfloat16", goal=1.5,
+        "decode_real", model, asked, peer=f"transformers {transformers.__version__} generate", goal=1.5,
         **found.told(), prompts=len(prompts), tokens=written, tokens_per_second=round(rate, 1),
         llama_cpp=server and {"version": version("xllamacpp"), **server}, peak_gflops=round(fastest / 1e9),
         share_of_peak=round(operations / min(found.seconds) / fastest, 3), texts_that_differ=differ, largest_tie=gap,

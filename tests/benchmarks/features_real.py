@@ -1,4 +1,4 @@
-"""Hidden states of one layer of a real model in bfloat16, against a plain forward pass of transformers.
+"""Hidden states of one layer of a real model, against a plain forward pass of transformers.
 
     python -m tests.benchmarks.features_real [--questions N] [--layer N] [--repeats N] [--threads N]
                                              [--source NAME --root DIR]
@@ -92,7 +92,7 @@ def main() -> int:
     for told, _ in (at_layer, at_last):
         told["share_of_peak"] = round(1e9 * told.pop("gflop_per_second") / fastest, 3)
     real.report(
-        "features_real", model, asked, peer=f"transformers {transformers.__version__} forward pass, bfloat16", goal=1.2,
+        "features_real", model, asked, peer=f"transformers {transformers.__version__} forward pass", goal=1.2,
         **at_layer[0], layer=asked.layer, last_layer=at_last[0], states=len(texts),
         peak_gflops=round(fastest / 1e9), lowest_cosine=round(lowest, 5),
     )  # fmt: skip

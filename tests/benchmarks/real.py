@@ -3,7 +3,7 @@
 The environment variable W2S_REAL_MODELS names the folder that `python -m tests.real_models DIR` fills, or one with the
 same model as a folder of safetensors. Without it a Llama of the same shapes with random weights and a small tokenizer
 stands in. `--source NAME --root DIR` takes the test questions of a source with choices from the data.root DIR; without
-them questions are made up. The JSON line names both.
+them questions are made up. The JSON line names both, and the precision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ from tests.benchmarks.scoring import make_model, make_questions, timed
 from w2s.config.fields import Model
 from w2s.data import sources
 from w2s.models import load
+from w2s.models.world import has_bfloat16
 from w2s.store.records import Example
+
+PRECISION = "bfloat16" if has_bfloat16() else "float32"
+"""What train.precision `auto` takes on this machine, and what both sides of a comparison compute in."""
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SHAPES = {
@@ -47,7 +51,7 @@ class Real:
     weights: str
     gguf: Path | None
 
-    def load(self, precision: str = "bfloat16", **options: Any) -> load.Loaded:
+    def load(self, precision: str = PRECISION, **options: Any) -> load.Loaded:
         model = Model(path=str(self.folder), prompt={"name": "qa"}, **options)
         return load.load(model, precision=precision, max_tokens=1024)
 
@@ -113,8 +117,8 @@ def dequantise(file: Path, folder: Path) -> None:
 
 
 def peak(size: int = 2048, tries: int = 5) -> float:
-    """FLOP per second of a large matrix product in bfloat16, the best of `tries`."""
-    a, b = (torch.randn(size, size).bfloat16() for _ in range(2))
+    """FLOP per second of a large matrix product in PRECISION, the best of `tries`."""
+    a, b = (torch.randn(size, size, dtype=getattr(torch, PRECISION)) for _ in range(2))
     torch.mm(a, b)
     return 2 * size**3 / min(timed(torch.mm, a, b)[0] for _ in range(tries))
 
@@ -200,5 +204,5 @@ def part_ways(
 
 def report(name: str, real: Real, asked: argparse.Namespace, **found: Any) -> None:
     questions_of = "made up" if asked.root is None else asked.source
-    line = {"name": name, **found, "weights": real.weights, "questions_of": questions_of}
+    line = {"name": name, **found, "precision": PRECISION, "weights": real.weights, "questions_of": questions_of}
     print(json.dumps(line | {"repeats": asked.repeats, "threads": asked.threads}))

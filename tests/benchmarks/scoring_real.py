@@ -1,4 +1,4 @@
-"""Scoring on a real model in bfloat16: questions with 4 choices to log-likelihoods, against lm-eval's `hf` backend.
+"""Scoring on a real model: questions with 4 choices to log-likelihoods, against lm-eval's `hf` backend.
 
     python -m tests.benchmarks.scoring_real [--questions N] [--repeats N] [--threads N] [--source NAME --root DIR]
 
@@ -59,7 +59,7 @@ def main() -> int:
     operations = 2 * body * sum(len(row.token_T) for row in rows) + 2 * head * states
     apart, fastest = differences(found.made, found.peer_made, tokens_NK), real.peak()
     real.report(
-        "scoring_real", model, asked, peer=f"lm-eval {version('lm-eval')} hf backend, bfloat16", goal=3, **found.told(),
+        "scoring_real", model, asked, peer=f"lm-eval {version('lm-eval')} hf backend", goal=3, **found.told(),
         questions=len(examples), questions_per_second=round(len(examples) / min(found.seconds), 2),
         peak_gflops=round(fastest / 1e9), share_of_peak=round(operations / min(found.seconds) / fastest, 3), **apart,
     )  # fmt: skip

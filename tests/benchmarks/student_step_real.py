@@ -1,13 +1,13 @@
-"""Training steps on a real model in bfloat16: ours against TRL's SFTTrainer, full fine-tuning and LoRA.
+"""Training steps on a real model: ours against TRL's SFTTrainer, full fine-tuning and LoRA.
 
     python -m tests.benchmarks.student_step_real [--steps N] [--repeats N] [--threads N] [--source NAME --root DIR]
 
 16 rows (a question and one answer; the loss is of the answer and the end mark) per optimizer step on both sides. Full:
-float32 weights under bfloat16 autocast. LoRA: rank 8 beside every linear layer; the peer's base is in bfloat16 and its
-adapters in float32. The peer's best setting is looked for: padded batches of similar length (16, or 4 accumulated 4
-times), or packed (`bfd`) into about as many tokens. `our_dtype` says what our layers compute in. One JSON line with a
-ratio of each mode (seconds for the same answers); exit 1 where the two losses of the untrained model differ by more
-than TOLERANCE of their value.
+float32 weights, under autocast where `real.PRECISION` is bfloat16. LoRA: rank 8 beside every linear layer; the peer's
+base is in that precision and its adapters in float32. The peer's best setting is looked for: padded
+batches of similar length (16, or 4 accumulated 4 times), or packed (`bfd`) into about as many tokens. `our_dtype` says
+what our layers compute in. One JSON line with a ratio of each mode (seconds for the same answers); exit 1 where the two
+losses of the untrained model differ by more than TOLERANCE of their value.
 """
 
 import copy
@@ -28,10 +28,11 @@ from w2s.models.load import Loaded
 from w2s.store.records import Example
 
 TOLERANCE = 0.02
-BF16 = replace(SETTINGS, precision="bfloat16")
+OURS = replace(SETTINGS, precision=real.PRECISION)
+IS_BF16 = real.PRECISION == "bfloat16"
 RANK = 8
-GROUPED = {"bf16": True, "train_sampling_strategy": "group_by_length"}
-PACKED = {"bf16": True, "max_steps": -1, "num_train_epochs": 1, "packing": True}
+GROUPED = {"bf16": IS_BF16, "train_sampling_strategy": "group_by_length"}
+PACKED = {"bf16": IS_BF16, "max_steps": -1, "num_train_epochs": 1, "packing": True}
 PEER_SETTINGS = {
     "padded, 16": GROUPED,
     "padded, 4 x 4": GROUPED | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
@@ -47,7 +48,7 @@ def lora() -> peft.LoraConfig:
 
 def compare(mode: str, model: real.Real, rows: list[Example], steps: int, repeats: int, folder: Path) -> dict:
     start = model.load("float32", trainable="lora" if mode == "lora" else "all", lora_rank=RANK)
-    peer = model.load("bfloat16" if mode == "lora" else "float32")
+    peer = model.load(real.PRECISION if mode == "lora" else "float32")
     seen: set[str] = set()
 
     def note(_layer: torch.nn.Module, _inputs: tuple, out: torch.Tensor) -> None:
@@ -57,7 +58,7 @@ def compare(mode: str, model: real.Real, rows: list[Example], steps: int, repeat
         loaded = copy.deepcopy(start)
         first = next(layer for layer in loaded.module.base_model.modules() if isinstance(layer, torch.nn.Linear))
         first.register_forward_hook(note)
-        return ours(loaded, rows, steps, folder / "ours", BF16)
+        return ours(loaded, rows, steps, folder / "ours", OURS)
 
     def other(options: dict) -> float:
         peft_config = lora() if mode == "lora" else None
@@ -88,8 +89,8 @@ def main() -> int:
     asked = real.arguments(steps=4, repeats=2)
     rows = real.questions(asked, BATCH * asked.steps)
     with real.smollm(rows) as model, tempfile.TemporaryDirectory() as name:
-        with torch.autocast("cpu", torch.bfloat16):
-            own_loss, peer_loss = losses(model.load("float32"), rows, Path(name), bf16=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=IS_BF16):
+            own_loss, peer_loss = losses(model.load("float32"), rows, Path(name), bf16=IS_BF16)
         found = {
             mode: compare(mode, model, rows, asked.steps, asked.repeats, Path(name) / mode) for mode in ("full", "lora")
         }
@@ -98,7 +99,7 @@ def main() -> int:
         mode["share_of_peak"] = round(1e9 * mode.pop("gflop_per_second") / fastest, 3)
     real.report(
         "student_step_real", model, asked, ratio=min(mode["ratio"] for mode in found.values()), goal=2,
-        peer=f"trl {version('trl')} SFTTrainer, bfloat16", **found, rows=len(rows), steps=asked.steps, batch=BATCH,
+        peer=f"trl {version('trl')} SFTTrainer", **found, rows=len(rows), steps=asked.steps, batch=BATCH,
         peak_gflops=round(fastest / 1e9), losses=[round(own_loss, 4), round(peer_loss, 4)],
     )  # fmt: skip
     return int(not math.isclose(own_loss, peer_loss, rel_tol=TOLERANCE))

@@ -6,8 +6,8 @@
 Greedy texts of the mean of the learners' distributions, for one prompt and for N together. The peer is the faster of
 peft's two ways: `set_adapter` and a forward pass per learner and token, or one pass with `adapter_names` (a mixed
 batch); each learner has its cache. Adapters as in `committee_decoding`, their weights in `real.PRECISION` on both
-sides. One JSON line; exit 1 where a text differs other than by a choice between tokens whose mixed log-probabilities are
-within TIE (0.5).
+sides. One JSON line; exit 1 where a text differs other than by a choice between tokens whose mixed log-probabilities
+are within TIE (0.5).
 """
 
 import copy
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tests.benchmarks import real
 from tests.benchmarks.committee_decoding import LEARNERS, RANK, make_adapter
-from w2s.models import batches, committee, generate
+from w2s.models import committee, generate
 from w2s.models.adapters import share
 from w2s.models.internals import Adapter, cache_name
 from w2s.models.load import Loaded
@@ -114,7 +114,7 @@ def main() -> int:
             return mix(Reader(peer, mixed=False).read(inputs, torch.ones_like(inputs)))[0].log()
 
         for size in dict.fromkeys((1, len(examples))):
-            prompts = batches.worded(base, examples[:size])
+            prompts = real.prompts(base, examples[:size])
             ways = {"set_adapter": False, "adapter_names": True}
             peers = {name: partial(theirs, base, peer, prompts, asked.tokens, mixed=way) for name, way in ways.items()}
             compared = real.compare(partial(ours, voices, prompts, asked.tokens), peers, asked.repeats)
@@ -122,7 +122,7 @@ def main() -> int:
             rows, texts = encode_prompts(base, prompts), (compared.made, compared.peer_made)
             gaps.append(real.part_ways(log_mixture, rows, *texts, base.tokenizer.eos_token_id))
     body, head = real.count_weights(base.module)
-    last, read = found[len(examples)], sum(map(len, encode_prompts(base, batches.worded(base, examples))))
+    last, read = found[len(examples)], sum(map(len, encode_prompts(base, real.prompts(base, examples))))
     written = sum(map(len, last.made))
     operations = 2 * LEARNERS * (body * (read + written) + head * (written + len(examples)))
     fastest = real.peak()

@@ -21,7 +21,7 @@ import transformers
 
 from tests.benchmarks import real
 from tests.benchmarks.scoring import timed
-from w2s.models import batches, committee, generate
+from w2s.models import committee, generate
 from w2s.models.load import Loaded
 from w2s.models.rows import pad_left
 from w2s.models.tokenizing import bare, encode_prompts
@@ -78,7 +78,7 @@ def main() -> int:
     with real.smollm(examples) as model:
         loaded = model.load()
         loaded.module.eval()
-        prompts = batches.worded(loaded, examples)
+        prompts = real.prompts(loaded, examples)
         peers = {
             f"batch {size}, {cache or 'dynamic'} cache": lambda s=size, c=cache: theirs(loaded, prompts, new, s, c)
             for size, cache in PEER_SETTINGS

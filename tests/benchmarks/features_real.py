@@ -84,7 +84,7 @@ def main() -> int:
         cut, whole = (model.load(kind="towers", layers=layers) for layers in (asked.layer, None))
         texts = [
             prompt + continuation(text)
-            for prompt, example in zip(batches.worded(whole, examples), examples, strict=True)
+            for prompt, example in zip(real.prompts(whole, examples), examples, strict=True)
             for text in example.choices
         ]
         at_layer, at_last = (compare(loaded, whole, texts, asked.repeats) for loaded in (cut, whole))

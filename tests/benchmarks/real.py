@@ -29,7 +29,7 @@ import transformers
 from tests.benchmarks.scoring import make_model, make_questions, timed
 from w2s.config.fields import Model
 from w2s.data import sources
-from w2s.models import load
+from w2s.models import batches, load
 from w2s.models.world import has_bfloat16
 from w2s.store.records import Example
 
@@ -78,6 +78,11 @@ def questions(asked: argparse.Namespace, count: int) -> list[Example]:
         return make_questions(count, prompt=(7, 25), answer=(1, 4))
     examples, _ = getattr(sources, asked.source)(asked.root, split="test")
     return [example for example in examples if len(example.choices) == 4][:count]
+
+
+def prompts(loaded: load.Loaded, examples: Sequence[Example]) -> list[str]:
+    """The examples' prompts in the model's words."""
+    return [words.prompt for words in batches.worded(loaded, examples)]
 
 
 @contextlib.contextmanager

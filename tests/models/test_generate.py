@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.models import tiny
-from tests.models.voices import PROMPTS, texts, transformers_texts
-from w2s.models import builtin
+from tests.models.voices import PROMPTS, texts, transformers_texts, with_adapters
+from w2s.models import builtin, generate
+from w2s.models.adapters import share
 from w2s.models.generate import Voice, cut, end_marks, write
 from w2s.models.tokenizing import encode_prompts
 
@@ -47,6 +48,48 @@ def test_rows_end_at_their_end_mark_and_at_their_own_limit(folder_of):
         ended = write([Voice(loaded)], rows, np.zeros((3, 12)), greedy)
     assert [one.tokens for one in ended] == [row[: row.index(end) + 1] if end in row else row for row in whole]
     assert [len(one.logp_S) for one in ended] == [len(one.tokens) for one in ended]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("adapters", [0, 3])
+def test_rows_that_have_ended_leave_the_batch_and_change_no_other_row(folder_of, architecture, adapters):
+    loaded = tiny.read(folder_of(architecture))
+    voices = [Voice(loaded)]
+    if adapters:
+        base, own = with_adapters(folder_of(architecture))
+        voices = share(base, own)
+    read, sizes = generate.Reader.read, []
+
+    def note(reader, fresh_BT, mask_BT):
+        sizes.append(len(fresh_BT))
+        return read(reader, fresh_BT, mask_BT)
+
+    def choose(logits_LBV, luck_B):
+        return logits_LBV.mean(0).argmax(-1), logits_LBV.mean(0).log_softmax(-1)
+
+    prompts = [*PROMPTS, *PROMPTS[:1]]
+    limits = [3, 30, 9, 1]
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate.Reader, "read", note)
+        patch.setattr(generate, "end_marks", lambda _: [])
+        together = write(voices, encode_prompts(loaded, prompts), np.zeros((4, 30)), choose, limit_B=limits, top=3)
+        assert sizes[: 10 * len(voices) : len(voices)] == [4, 3, 3, 2, 2, 2, 2, 2, 2, 1]
+        for prompt, limit, found in zip(prompts, limits, together, strict=True):
+            (alone,) = write(voices, encode_prompts(loaded, [prompt]), np.zeros((1, limit)), choose, top=3)
+            assert found.tokens == alone.tokens
+            assert len(found.tokens) == limit
+            np.testing.assert_allclose(found.logp_S, alone.logp_S, atol=1e-4)
+            np.testing.assert_allclose(found.prob_SJ, alone.prob_SJ, atol=1e-4)
+
+
+def test_a_cache_that_cannot_drop_rows_keeps_them(folder_of):
+    loaded = tiny.read(folder_of("llama"))
+    rows = encode_prompts(loaded, PROMPTS)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        wanted = write([Voice(loaded)], rows, np.zeros((3, 9)), greedy, limit_B=[1, 9, 2])
+        patch.setattr(generate, "can_drop_rows", lambda _: False)
+        found = write([Voice(loaded)], rows, np.zeros((3, 9)), greedy, limit_B=[1, 9, 2])
+    assert [one.tokens for one in found] == [one.tokens for one in wanted]
 
 
 def test_the_end_token_that_answers_are_trained_on_is_an_end_mark_too(folder_of):

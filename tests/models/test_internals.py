@@ -11,7 +11,7 @@ import torch
 import transformers
 import trl
 from torch import nn
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 from transformers.pytorch_utils import Conv1D
 
 from tests.models import tiny
@@ -69,6 +69,22 @@ def test_transformers_dynamic_layer_grows_by_update_and_ours_gives_the_very_same
     assert type(cache.layers[0]) is internals.Roomy
     assert cache.layers[0].rooms["keys"].shape[-2] > cache.get_seq_length()
     assert type(plain.layers[0]) is DynamicLayer
+
+
+def test_transformers_caches_drop_rows_and_those_of_state_spaces_do_not():
+    cache = DynamicCache()
+    keys = torch.randn(3, 1, 2, 4)
+    cache.update(keys, keys, 0)
+    internals.make_room(cache)
+    cache.update(keys, keys, 0)
+    assert internals.can_drop_rows(cache)
+    cache.batch_select_indices(torch.tensor([2, 0]))
+    fresh = keys[[2, 0]]
+    found, _ = cache.update(fresh, fresh, 0)
+    assert torch.equal(found, torch.cat([fresh, fresh, fresh], 2))
+    cache.layers.append(LinearAttentionLayer())
+    assert not internals.can_drop_rows(cache)
+    assert not internals.can_drop_rows(((keys, keys),))
 
 
 def test_layers_that_do_more_than_grow_and_foreign_caches_are_left_alone(folder_of):

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from w2s.models.chat import find_end
-from w2s.models.internals import cache_name, make_room
+from w2s.models.internals import cache_name, can_drop_rows, make_room
 from w2s.models.records import Loaded
 from w2s.models.rows import pad_left, positions
+
+STILL_OPEN = 0.75
+"""Rows that have ended leave the batch when at most this share of it is still open: leaving copies the caches."""
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,39 @@ def write(
     limit_B = torch.full_like(tokens_BT[:, 0], luck_BS.shape[1]) if limit_B is None else tokens_BT.new_tensor(limit_B)
     readers, size = [Reader(voice) for voice in voices], vocabulary(voices)
     ends = torch.tensor(end_marks(first), dtype=torch.long, device=device)
-    open_B, length_B = torch.ones_like(tokens_BT[:, 0], dtype=torch.bool), torch.zeros_like(tokens_BT[:, 0])
+    row_B, open_B = torch.arange(len(tokens_BT), device=device), torch.ones_like(tokens_BT[:, 0], dtype=torch.bool)
     made_BT, fresh_BT, steps = tokens_BT[:, :0], tokens_BT, []
-    for luck_B in luck_BS.T:
+    for step, luck_B in enumerate(luck_BS.T, 1):
         parts = [reader.read(fresh_BT, mask_BT) for reader in readers]
         logits_LBV = parts[0] if len(parts) == 1 else torch.cat([part[..., :size] for part in parts])
-        token_B, logp_BV = choose(logits_LBV, luck_B)
-        most = logp_BV.topk(min(top, logp_BV.shape[1]), -1)
-        steps.append((logp_BV.gather(1, token_B[:, None])[:, 0], most.indices.int(), most.values.exp()))
+        token_B, logp_BV = choose(logits_LBV, luck_B[row_B])
+        logp_B, most = logp_BV.gather(1, token_B[:, None])[:, 0], logp_BV.topk(min(top, logp_BV.shape[1]), -1)
+        steps.append([part[open_B] for part in (row_B, token_B, logp_B, most.indices.int(), most.values.exp())])
         fresh_BT = token_B.where(open_B, first.pad_id)[:, None]
         made_BT = torch.cat([made_BT, fresh_BT], 1)
-        length_B += open_B
-        open_B = open_B & ~torch.isin(fresh_BT[:, 0], ends) & (length_B < limit_B)
+        open_B = open_B & ~torch.isin(token_B, ends) & (step < limit_B[row_B])
         if stop:
             open_B = open_B & ~holds(made_BT, open_B, stop, first.tokenizer)
         if not open_B.any():
             break
+        if open_B.float().mean() <= STILL_OPEN and all(can_drop_rows(reader.cache) for reader in readers):
+            for reader in readers:
+                reader.keep(open_B)
+            row_B, made_BT, fresh_BT, mask_BT, open_B = (
+                part[open_B] for part in (row_B, made_BT, fresh_BT, mask_BT, open_B)
+            )
         # A row that has ended reads no further, so that its position stays within the model's range.
         mask_BT = torch.cat([mask_BT, open_B[:, None].to(mask_BT)], 1)
-    logp_BS, token_BSJ, prob_BSJ = (torch.stack(column, 1).cpu().numpy() for column in zip(*steps, strict=True))
-    columns = zip(made_BT.tolist(), length_B.tolist(), logp_BS, token_BSJ, prob_BSJ, strict=True)
-    return [Made(row[:size], *(part[:size] for part in parts)) for row, size, *parts in columns]
+    return gather(steps, len(rows))
+
+
+def gather(steps: Sequence[Sequence[Tensor]], count: int) -> list[Made]:
+    """The continuations of `count` rows from the columns row, token, logp, token_J and prob_J of every step's rows."""
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*steps, strict=True)]
+    order = np.argsort(columns[0], kind="stable")
+    bounds = np.cumsum(np.bincount(columns[0], minlength=count))[:-1]
+    parts = [np.split(column[order], bounds) for column in columns[1:]]
+    return [Made(token_S.tolist(), *rest) for token_S, *rest in zip(*parts, strict=True)]
 
 
 def end_marks(loaded: Loaded) -> list[int]:
@@ -117,6 +132,10 @@ class Reader:
             make_room(out[self.cache_name])
         self.cache = out[self.cache_name]
         return out.logits[:, -1].unflatten(0, (self.count, -1))
+
+    def keep(self, open_B: Tensor) -> None:
+        """Go on with these rows of the batch alone."""
+        self.cache.batch_select_indices(open_B.repeat(self.count).nonzero()[:, 0])
 
 
 def holds(made_BT: Tensor, open_B: Tensor, stop: Sequence[str], tokenizer: Any) -> Tensor:

@@ -47,6 +47,12 @@ def make_room(cache: Any) -> None:
             layers[at] = Roomy(layer)
 
 
+def can_drop_rows(cache: Any) -> bool:
+    """Whether the cache has `batch_select_indices`, and each of its layers too: those of state-space models lack it."""
+    layers = getattr(cache, "layers", None)
+    return bool(layers) and all(hasattr(part, "batch_select_indices") for part in (cache, *layers))
+
+
 class Roomy(DynamicLayer):
     """A DynamicLayer in mid-text, with room to grow; the original's `update` copies every key and value each time."""
 
@@ -65,6 +71,10 @@ class Roomy(DynamicLayer):
             self.rooms[name][:, :, start:end] = fresh
             setattr(self, name, self.rooms[name][:, :, :end])
         return self.keys, self.values
+
+    def batch_select_indices(self, index_R: Tensor) -> None:
+        super().batch_select_indices(index_R)
+        self.rooms = {}
 
 
 def checkpoint_activations(module: nn.Module) -> None:

@@ -9,9 +9,15 @@ import pytest
 import w2s
 from tests.models import tiny
 from w2s.cli import main
+from w2s.config.fields import Runtime
 from w2s.config.load import cross_checks, load
+from w2s.evaluation.run.runs import open_run
+from w2s.models.kinds import load_fitted
+from w2s.models.world import World
 from w2s.store.artifacts import Stage
+from w2s.store.records import BadInput, Rewards, align, read_arrays
 from w2s.story.main import build
+from w2s.workers.embed import find_states, open_body, read_base
 
 CONFIG = """
 name: probed
@@ -117,6 +123,40 @@ def test_probes_run_from_questions_to_a_report_and_the_student_answers_alone(fol
     assert " 0 to run" in capsys.readouterr().err
     main(["evaluate", str(run.student), "world", "limit=20", f"runtime.runs_dir={folder}/runs", "runtime.slots=1"])
     assert "world            accuracy" in capsys.readouterr().out
+
+
+PROBED_REWARDS = ["label.reward.use=tilt", "rewards.members=1", "rewards.pairs={name: gold}", "seeds=[0]"]
+
+
+def test_a_probe_is_a_reward_model_and_its_scores_are_its_heads_on_the_states(folder):
+    model = "{model: {path: '" + str(folder / "gemma3_text") + "', kind: probe}}"
+    less = ["boosting.rounds=1", "evaluation.suites=[]", "controls.bagged=false", f"rewards.models=[{model}]"]
+    run = w2s.run("probed.yaml", *PROBED_REWARDS, *less)
+    assert {"rewarded", "unrewarded"} <= set(run.metrics.model)
+    opened = open_run(run.folder)
+    (fitted,), scores = opened.find("reward_model"), [one for one in opened.artifacts if one.name == "scores"]
+    rewards = next(read_arrays(path, Rewards) for one in scores for path in one.path.glob("transfer.npz"))
+    head = fitted.path / "fit-0" / "model"
+    body, rows = open_body(read_base(head), Runtime(), World()), list(opened.questions("transfer", 0).values())
+    kind, weights = load_fitted(head)
+    for states in find_states(body, rows):
+        scores_NK = align(rewards, states.ids).scores_MNK[0]
+        np.testing.assert_allclose(scores_NK, kind.scores(weights, states), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rewards.members=2", "rewards.members: 2 given; allowed with probes: at most 1"),
+        ("rewards.kind=heads", "rewards.models.0.model.kind: 'probe' given; allowed: pair"),
+        ("student.objective={name: grpo}", "student.objective: 'grpo' given; it needs rewards of kind pair"),
+    ],
+)
+def test_probes_that_cannot_serve_as_reward_models_are_one_line(folder, override, words):
+    models = "rewards.models=[{model: {path: '" + str(folder / "llama") + "', kind: probe}}]"
+    with pytest.raises(BadInput) as refused:
+        load("probed.yaml", [*PROBED_REWARDS, models, override], cross_checks)
+    assert words in str(refused.value)
 
 
 @pytest.mark.slow

@@ -192,11 +192,18 @@ def all_learners(config: Config) -> dict[str, Learner]:
 def reward_checks(config: Config) -> list[str]:
     """Rules between the keys of reward models and of their use in the main job."""
     rewards, use = config.rewards, config.label.reward
+    kinds = ("pair", "probe") if rewards.kind == "separate" else ("pair",)
     problems = [
-        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair"
+        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: {', '.join(kinds)}"
         for at, learner in enumerate(rewards.models)
-        if learner.model.kind != "pair"
+        if learner.model.kind not in kinds
     ]
+    probes = [learner.model.kind == "probe" for learner in rewards.models]
+    if any(probes) and rewards.members > len(rewards.models):
+        words = f"{rewards.members} given; allowed with probes: at most {len(rewards.models)}, one for each of models"
+        problems.append(f"rewards.members: {words}; a second fit of a probe gives the same one")
+    if any(probes) and config.student.objective["name"] in ("grpo", "rloo"):
+        problems.append(f"student.objective: {config.student.objective['name']!r} given; it needs rewards of kind pair")
     if rewards.kind != "separate" and len(rewards.models) > 1:
         problems.append(f"rewards.models: {len(rewards.models)} given; kind: {rewards.kind} allows 1, for all members")
     if rewards.kind in ("heads", "adapters") and any(one.model.quantise != "none" for one in rewards.models):

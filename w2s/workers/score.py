@@ -5,15 +5,20 @@ Examples are shared out over the processes; a killed job resumes with the missin
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from w2s.config.fields import Runtime
+from w2s.models.folders import read_marks, read_model
+from w2s.models.kinds import find_kind, load_fitted
 from w2s.models.members import open_members, rewards
+from w2s.models.records import Loaded
 from w2s.models.world import World
 from w2s.store.records import BadInput, Example, Rewards, align, read_arrays, write_arrays
+from w2s.workers.embed import find_states, open_body, read_base
 from w2s.workers.examples import count_cuts, read_sets
 from w2s.workers.job import Score
 from w2s.workers.parts import Chunk, drop_parts, make_parts
@@ -26,7 +31,7 @@ def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
         raise BadInput(f"models: {job.models} given; allowed: at least 1, all with different names")
     sets, cut = read_sets(folder, job.examples), {}
     for at, path in enumerate(job.models):
-        score_by(folder / f"model-{at}", folder / path, sets, world)
+        score_by(folder / f"model-{at}", folder / path, sets, job.runtime, world)
         cuts = json.loads((folder / f"model-{at}" / "cuts.json").read_text())
         cut |= {f"{name} ({names[at]})": counts for name, counts in cuts.get("cut", {}).items()}
     if world.rank == 0:
@@ -40,20 +45,48 @@ def run(folder: Path, job: Score, world: World) -> dict[str, Any]:
     return {"rows": {name: len(examples) for name, examples in sets.items()}, **({"cut": cut} if cut else {})}
 
 
-def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], world: World) -> None:
+Judge = Callable[[list[Example], int, int], Iterator[tuple[np.ndarray, np.ndarray]]]
+"""(examples, width K, chunks to skip) -> ids_N and scores_MNK chunk by chunk, nan where there is no score."""
+
+
+def open_judge(folder: Path, runtime: Runtime, world: World) -> tuple[Loaded, int, Judge]:
+    """The network of the reward models in a folder, how many they are, and how they score: a plain model of kind pair,
+    an ensemble, or a probe."""
+    marks = read_marks(folder)
+    if "members" in marks or not find_kind(read_model(folder)[0].kind).reads_states:
+        members = open_members(folder, device=world.device)
+
+        def judge(rows: list[Example], wide: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            ids = np.array([example.id for example in rows])
+            for index, scores_MNK in rewards(members, rows, width=wide, skip=skip):
+                yield ids[index], scores_MNK
+
+        return members.loaded, members.ensemble.members, judge
+    kind, head = load_fitted(folder)
+    body = open_body(read_base(folder), runtime, world)
+
+    def judge_states(rows: list[Example], wide: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for states in find_states(body, rows, skip=skip):
+            scores_NK = kind.scores(head, states)
+            scores_NK = np.where(np.isfinite(scores_NK), scores_NK, np.nan)
+            yield states.ids, np.pad(scores_NK, ((0, 0), (0, wide - scores_NK.shape[1])), constant_values=np.nan)[None]
+
+    return body, 1, judge_states
+
+
+def score_by(folder: Path, model: Path, sets: dict[str, list[Example]], runtime: Runtime, world: World) -> None:
     """Write one model's scores as NAME.npz in `folder`, unless they exist."""
     if all((folder / f"{name}.npz").exists() for name in sets):
         return
-    members = open_members(model, device=world.device)
+    loaded, count, judge = open_judge(model, runtime, world)
     wide = max((len(example.choices) for rows in sets.values() for example in rows), default=1)
 
     def make(rows: list[Example], skip: int) -> Iterator[Chunk]:
-        ids, models = np.array([example.id for example in rows]), np.arange(members.ensemble.members).astype(str)
-        for index, scores_MNK in rewards(members, rows, width=wide, skip=skip):
-            yield len(index), {"rewards.npz": Rewards(ids[index], scores_MNK, models)}
+        for ids, scores_MNK in judge(rows, wide, skip):
+            yield len(ids), {"rewards.npz": Rewards(ids, scores_MNK, np.arange(count).astype(str))}
 
     parts = make_parts(folder, sets, world, make)
-    cut = count_cuts(members.loaded, sets, model.name, world)
+    cut = count_cuts(loaded, sets, model.name, world)
     if world.rank == 0:
         (folder / "cuts.json").write_text(json.dumps(cut))
         for name, examples in sets.items():

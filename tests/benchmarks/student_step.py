@@ -86,8 +86,8 @@ def make_peer(loaded: load.Loaded, rows: list[Example], steps: int, folder: Path
 
     datasets.disable_progress_bars()
     pairs = [
-        {"prompt": prompt, "completion": continuation(row.choices[0])}
-        for row, prompt in zip(rows, batches.worded(loaded, rows), strict=True)
+        {"prompt": words.prompt, "completion": continuation(row.choices[0])}
+        for row, words in zip(rows, batches.worded(loaded, rows), strict=True)
     ]
     options = {"max_steps": steps, "per_device_train_batch_size": BATCH, "bf16": False, "max_length": 1024} | options
     settings = trl.SFTConfig(

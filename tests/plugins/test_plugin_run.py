@@ -20,7 +20,8 @@ from w2s.models.train import World
 from w2s.store.artifacts import Stage
 from w2s.store.records import BadInput
 from w2s.story.main import build
-from w2s.workers.job import Predict, write_job
+from w2s.workers.job import Predict
+from w2s.workers.job_files import write_job
 from w2s.workers.serve import run_job
 
 pytestmark = pytest.mark.usefixtures("own_tables")

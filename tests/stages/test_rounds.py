@@ -21,7 +21,8 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers.finetune import count_labels
-from w2s.workers.job import count_steps, read_job
+from w2s.workers.job import count_steps
+from w2s.workers.job_files import read_job
 
 COUNT = 40
 IDS = [f"q{n}" for n in range(COUNT)]

@@ -13,7 +13,8 @@ from w2s.models.gguf import ARCHITECTURES, READ_SCALING, read_header
 from w2s.models.world import World
 from w2s.store.records import BadInput
 from w2s.workers import dequantise
-from w2s.workers.job import Dequantise, read_job, write_job
+from w2s.workers.job import Dequantise
+from w2s.workers.job_files import read_job, write_job
 
 TEXTS = ["Which gas do plants take in?", " carbon dioxide", "", "  two  spaces\n\nand lines", "naïve 東京 [SEP] x"]
 

@@ -12,7 +12,8 @@ from w2s.models import states
 from w2s.models.world import World
 from w2s.store.records import BadInput, Example, Predictions, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import embed, finetune, predict
-from w2s.workers.job import Base, Embed, Finetune, Predict, write_job
+from w2s.workers.job import Base, Embed, Finetune, Predict
+from w2s.workers.job_files import write_job
 from w2s.workers.serve import run_job
 
 LEARNER = Learner(Model(path="builtin:weak", kind="probe"), Train(max_tokens=20))

@@ -9,7 +9,8 @@ from w2s.config.fields import Train
 from w2s.models import train
 from w2s.store.records import BadInput, Example, PseudoLabels, Weights, read_arrays, read_rows, write_arrays
 from w2s.workers import finetune
-from w2s.workers.job import count_steps, read_job
+from w2s.workers.job import count_steps
+from w2s.workers.job_files import read_job
 from w2s.workers.serve import run_job
 
 

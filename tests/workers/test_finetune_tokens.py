@@ -25,7 +25,7 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers import finetune
-from w2s.workers.job import read_job
+from w2s.workers.job_files import read_job
 
 ANSWERS = ["w1 w2", "w3", "w4 w4 w5", "w6", "w7 w1", "w2 w9 w3 w8", "w5", "w9 w6 w7"]
 # Shorter answers have longer prompts: rows are alike in length, so that steps do not fill with copies of one of them.

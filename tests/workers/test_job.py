@@ -14,7 +14,8 @@ from w2s.config.fields import Learner
 from w2s.models.train import World
 from w2s.store import hidden
 from w2s.store.records import BadInput
-from w2s.workers.job import WORKERS, Finetune, Predict, find_worker, read_job, write_job
+from w2s.workers.job import WORKERS, Finetune, Predict
+from w2s.workers.job_files import find_worker, read_job, write_job
 from w2s.workers.serve import run_job
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)

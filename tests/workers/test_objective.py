@@ -31,7 +31,8 @@ from w2s.store.records import (
     write_rows,
 )
 from w2s.workers import finetune, objective, predict
-from w2s.workers.job import Judges, Predict, read_job
+from w2s.workers.job import Judges, Predict
+from w2s.workers.job_files import read_job
 from w2s.workers.serve import run_job
 
 QUESTIONS = 96

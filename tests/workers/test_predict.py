@@ -8,7 +8,7 @@ import pytest
 from w2s.models import score, train
 from w2s.store.records import BadInput, Example, Predictions, read_arrays, read_rows, write_rows
 from w2s.workers import predict
-from w2s.workers.job import read_job
+from w2s.workers.job_files import read_job
 from w2s.workers.serve import run_job
 
 LEARNER = {"model": {"path": "builtin:weak"}, "train": {}}

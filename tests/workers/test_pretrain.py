@@ -10,7 +10,7 @@ from w2s.config.fields import Model
 from w2s.models import load, train
 from w2s.store.records import BadInput
 from w2s.workers import pretrain
-from w2s.workers.job import read_job
+from w2s.workers.job_files import read_job
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from w2s.config.fields import Model
 from w2s.models import builtin, load, ranks, train
 from w2s.store.records import BadInput, Example, TokenRanks, read_arrays, write_rows
 from w2s.workers import rank
-from w2s.workers.job import read_job
+from w2s.workers.job_files import read_job
 from w2s.workers.serve import run_job
 
 WORDS = [f"w{n}" for n in range(40)]

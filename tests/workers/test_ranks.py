@@ -15,7 +15,8 @@ from w2s.models import train
 from w2s.stages.jobs import JobFailed, Workers
 from w2s.store.records import Predictions, read_arrays
 from w2s.workers import finetune, predict
-from w2s.workers.job import Predict, read_job, write_job
+from w2s.workers.job import Predict
+from w2s.workers.job_files import read_job, write_job
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"steps": 8, "batch": 10, "holdout_share": 0.2, "eval_every": 4}

@@ -17,7 +17,8 @@ from w2s.models import batches, load, losses, members, score, train
 from w2s.store.records import BadInput, Example, Rewards, read_arrays, write_arrays, write_rows
 from w2s.workers import finetune, reward
 from w2s.workers import score as scoring
-from w2s.workers.job import Finetune, Reward, Score, read_job
+from w2s.workers.job import Finetune, Reward, Score
+from w2s.workers.job_files import read_job
 from w2s.workers.serve import run_job
 
 

@@ -15,7 +15,8 @@ from w2s.models.adapters import adapter_of
 from w2s.models.tokens import layout
 from w2s.store.records import BadInput, Example, TokenRanks, TokenTargets, read_arrays, write_rows
 from w2s.workers import sample
-from w2s.workers.job import Rank, read_job, write_job
+from w2s.workers.job import Rank
+from w2s.workers.job_files import read_job, write_job
 from w2s.workers.serve import run_job
 
 WORDS = [f"w{n}" for n in range(40)]

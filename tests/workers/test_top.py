@@ -16,7 +16,7 @@ from w2s.models import below, load, score, train
 from w2s.stages.jobs import Workers
 from w2s.store.records import BadInput, write_arrays, write_rows
 from w2s.workers import finetune, reward
-from w2s.workers.job import read_job
+from w2s.workers.job_files import read_job
 
 SETTINGS = {"steps": 9, "batch": 10, "lr": 2e-3, "holdout_share": 0.2, "eval_every": 3}
 RUN = {"finetune": finetune.run, "reward": reward.run}

@@ -22,6 +22,7 @@ TABLES = {
     "combine_families": "w2s.pools.methods:FAMILIES",
     "combine_apply": "w2s.pools.methods:APPLY",
     "combine_online": "w2s.pools.methods:ONLINE",
+    "merges": "w2s.merging.methods:MERGES",
     "kinds": "w2s.models.kinds:KINDS",
     "losses": "w2s.models.losses:LOSSES",
     "pipelines": "w2s.models.pipelines:PIPELINES",

@@ -30,7 +30,8 @@ from w2s.stages import Tools
 from w2s.store.hidden import hide
 from w2s.store.log import MARK, say, show_progress
 from w2s.store.records import BadInput
-from w2s.workers.job import Job, write_job
+from w2s.workers.job import Job
+from w2s.workers.job_files import write_job
 
 TAIL_LINES = 40
 LOG_LINES = 10_000

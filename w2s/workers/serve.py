@@ -27,7 +27,8 @@ from w2s.store import log
 from w2s.store.files import describe_disk_error, write_json
 from w2s.store.hidden import hide_values
 from w2s.store.records import BadInput
-from w2s.workers.job import FILE, WORKERS, find_worker, read_job, read_plugins
+from w2s.workers.job import WORKERS
+from w2s.workers.job_files import FILE, find_worker, read_job, read_plugins
 
 DONE = "done.json"
 

@@ -1,0 +1,181 @@
+"""One model whose weights are merged from several of one base, tensor by tensor: the worker of job.Merge.
+
+Memory holds one tensor of every model. The file is the same for any order of the models and any cut into shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from w2s.merging.methods import Tensor, check_method, mean_cosine, merge_tensor
+from w2s.models import tensors
+from w2s.models.folders import MARKS
+from w2s.models.tensors import WEIGHTS, Spec, Weights
+from w2s.models.world import World
+from w2s.store.records import BadInput
+from w2s.workers.job import Merge
+
+SETTINGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+            "chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
+            "generation_config.json", MARKS)  # fmt: skip
+"""Files that must be the same in all models."""
+UNSAID = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
+"""Keys of these files that say nothing about the model: which version wrote it, and where it came from."""
+LARGE = 0.03
+"""A delta beyond this is too large to drop values from (arXiv 2311.03099)."""
+
+
+def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
+    """Do the job in `folder`; returns the summary for done.json."""
+    if world.rank:
+        world.barrier()
+        return {}
+    models, base = [folder / path for path in job.models], folder / job.base if job.base else None
+    weight_R = check_weights(job.weights, len(models))
+    check_method(job.method, len(models), has_base=base is not None)
+    partial, out = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.ExitStack() as opened:
+        learners = [opened.enter_context(Weights(path)) for path in models]
+        start = opened.enter_context(Weights(base)) if base else None
+        if problems := compare(learners, start):
+            raise BadInput("\n".join(problems))
+        partial.mkdir()
+        copy_settings(models[0], partial)
+        merger = Merger(learners, start, weight_R, job)
+        sha256 = tensors.write(partial / WEIGHTS, merger.specs, merger.make())
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    world.barrier()
+    return {"models": len(models), "sha256": sha256, **merger.facts()}
+
+
+def check_weights(weights: Sequence[float], count: int) -> np.ndarray:
+    """The weights, summing to 1."""
+    weight_R = np.array(weights, dtype=float)
+    if len(weight_R) != count:
+        raise BadInput(f"weights: {len(weight_R)} given; allowed: {count}, one for each model")
+    if not np.isfinite(weight_R).all() or (weight_R < 0).any() or not weight_R.any():
+        raise BadInput(f"weights: {list(weights)} given; allowed: 0 or more, and not all 0")
+    return weight_R / weight_R.sum()
+
+
+def compare(learners: Sequence[Weights], base: Weights | None) -> list[str]:
+    """A line for each way in which the models are not of one base."""
+    first, problems = learners[0], []
+    for other in learners[1:]:
+        for name in SETTINGS:
+            if read_settings(first.folder / name) != read_settings(other.folder / name):
+                problems.append(f"{other.folder}: {name} differs from that of {first.folder}; allowed: the same in all")
+        problems += differences(other, first, exact=True)
+    if base is not None:
+        problems += differences(first, base, exact=False)
+    return problems
+
+
+def differences(model: Weights, other: Weights, *, exact: bool) -> list[str]:
+    """Tensors of a model that `other` lacks or has in another shape; with exact, also those that only `other` has."""
+    wrong = sorted(model.specs.keys() - other.specs.keys())
+    wrong += sorted(other.specs.keys() - model.specs.keys()) if exact else []
+    unequal = [n for n, s in model.specs.items() if n in other.specs and other.specs[n].shape != s.shape]
+    problems = []
+    if wrong:
+        problems.append(
+            f"{model.folder}: {len(wrong)} tensors are not in both it and {other.folder}: {first_three(wrong)}"
+        )
+    if unequal:
+        shapes = [f"{n} {list(model.specs[n].shape)} against {list(other.specs[n].shape)}" for n in unequal]
+        problems.append(
+            f"{model.folder}: {len(unequal)} tensors have other shapes in {other.folder}: {first_three(shapes)}"
+        )
+    return problems
+
+
+def first_three(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def read_settings(path: Path) -> Any:
+    """What a file of settings says, without the keys in UNSAID; None if it is missing."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if path.suffix != ".json":
+        return content
+    with contextlib.suppress(ValueError):
+        content = json.loads(content)
+    return {k: v for k, v in content.items() if k not in UNSAID} if isinstance(content, dict) else content
+
+
+def copy_settings(source: Path, target: Path) -> None:
+    for name in SETTINGS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+class Merger:
+    """The merge of some models, tensor by tensor, and what was seen on the way."""
+
+    def __init__(self, learners: Sequence[Weights], base: Weights | None, weight_R: np.ndarray, job: Merge):
+        self.learners, self.base, self.weight_R, self.job = learners, base, weight_R, job
+        source = base or learners[0]
+        self.specs = {name: Spec(source.specs[name].dtype, spec.shape) for name, spec in learners[0].specs.items()}
+        count = len(learners)
+        self.dots_RR, self.base_squared, self.largest_R = np.zeros((count, count)), 0.0, np.zeros(count)
+
+    def make(self) -> Iterator[torch.Tensor]:
+        """The merged tensors, in order."""
+        for name, spec in self.specs.items():
+            read = [learner.read(name) for learner in self.learners]
+            if not spec.dtype.is_floating_point:
+                if any(not torch.equal(read[0], one) for one in read[1:]):
+                    raise BadInput(f"{name}: it holds whole numbers that differ among the models")
+                yield read[0]
+                continue
+            yield torch.from_numpy(self.merge(name, read)).to(spec.dtype)
+
+    def merge(self, name: str, read: Sequence[torch.Tensor]) -> np.ndarray:
+        hashes = [hashlib.sha256(tensors.as_bytes(one)).hexdigest() for one in read]
+        # One order for any order in which the models are listed; equal tensors are told apart by their weights alone.
+        order = sorted(range(len(read)), key=lambda at: (hashes[at], self.weight_R[at]))
+        base_S = (self.base.read(name) if self.base else read[order[0]]).float().numpy()
+        deltas = [read[at].float().numpy() - base_S for at in order]
+        self.note(order, base_S, deltas)
+        seeds = [f"{self.job.seed} {name} {hashes[at]} {place}" for place, at in enumerate(order)]
+
+        def draw(at: int) -> np.random.Generator:
+            return np.random.default_rng(int.from_bytes(hashlib.sha256(seeds[at].encode()).digest()[:16]))
+
+        return merge_tensor(Tensor(name, base_S, deltas, self.weight_R[order], draw), self.job.method, self.job.scale)
+
+    def note(self, order: Sequence[int], base_S: np.ndarray, deltas: Sequence[np.ndarray]) -> None:
+        dots = np.array([[np.vdot(a, b) for b in deltas] for a in deltas], dtype=float)
+        self.dots_RR[np.ix_(order, order)] += dots
+        self.base_squared += float(np.vdot(base_S, base_S))
+        for at, delta in zip(order, deltas, strict=True):
+            self.largest_R[at] = max(self.largest_R[at], np.abs(delta).max(initial=0))
+
+    def facts(self) -> dict[str, Any]:
+        """The coefficients, and with a base how far each learner is from it and how alike the deltas are."""
+        found = {"weights": (self.weight_R * self.job.scale).tolist()}
+        if self.base is None:
+            return found
+        norm_R = np.sqrt(np.diag(self.dots_RR))
+        scale_RR = np.outer(norm_R, norm_R)
+        cosine_RR = np.divide(self.dots_RR, scale_RR, out=np.zeros_like(scale_RR), where=scale_RR > 0)
+        found |= {"moved": (norm_R / np.sqrt(self.base_squared)).tolist(), "largest": self.largest_R.tolist()}
+        found |= {"cosines": cosine_RR.tolist(), "cosine": mean_cosine(self.dots_RR)}
+        if self.job.method["name"] in ("dare", "della") and self.largest_R.max() > LARGE:
+            found["warning"] = (
+                f"a weight moved by {self.largest_R.max():.2g}: {self.job.method['name']} suits small steps"
+            )
+        return found

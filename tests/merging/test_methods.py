@@ -109,10 +109,10 @@ def test_no_value_of_a_vector_is_dropped():
 @pytest.mark.parametrize("method", [{"name": "dare", "density": 0.3}, {"name": "della", "density": 0.3, "spread": 0.0}])
 def test_random_dropping_keeps_the_mean_and_has_the_variance_of_a_coin(method):
     method = method | {"signs": False}
-    draws = np.array([pick(MERGES, method)(make(THREE[:1], seed=seed))[0] for seed in range(20_000)])
+    draws = np.array([pick(MERGES, method)(make(THREE[:1], seed=seed))[0] for seed in range(6000)])
     wanted, error = THREE[0][0], draws.std(0) / np.sqrt(len(draws))
     assert (np.abs(draws.mean(0) - wanted) < 4 * error).all()
-    np.testing.assert_allclose(draws.var(0), wanted**2 * 0.7 / 0.3, rtol=0.05)
+    np.testing.assert_allclose(draws.var(0), wanted**2 * 0.7 / 0.3, rtol=0.08)
 
 
 def test_della_keeps_large_values_more_often_and_divides_by_their_own_chance():
@@ -120,7 +120,7 @@ def test_della_keeps_large_values_more_often_and_divides_by_their_own_chance():
     chance = methods.keep_probabilities(row, 0.5, 0.2)
     np.testing.assert_allclose(chance, [[0.3, 0.4, 0.5, 0.6, 0.7]], rtol=1e-6)
     method = {"name": "della", "density": 0.5, "spread": 0.2, "signs": False}
-    draws = np.array([pick(MERGES, method)(make([row], seed=seed))[0] for seed in range(5000)])
+    draws = np.array([pick(MERGES, method)(make([row], seed=seed))[0] for seed in range(3000)])
     np.testing.assert_allclose((draws != 0).mean(0), chance[0], atol=0.03)
     np.testing.assert_allclose(draws.mean(0), row[0], rtol=0.08)
     assert np.isfinite(pick(MERGES, "della")(make([row.T]))).all()  # rows of one value have no rank

@@ -192,6 +192,25 @@ def combine_labels(args: argparse.Namespace) -> None:
     print(f"{labelled.summary}\nlabels: {out}")
 
 
+def merge(args: argparse.Namespace) -> None:
+    """Merge models of one base into one, tensor by tensor. METHOD and its options as in `w2s methods merges`; weights
+    are made to sum to 1, and --scale is how far along the merged step to go. LoRA adapters (folders that peft wrote):
+    --method cat (exact) or svd rank=8. --from-mergekit reads a configuration of mergekit instead."""
+    from w2s.stages.merge_folders import merge_folders, read_recipe
+
+    models = [word for word in args.models if "=" not in word]
+    options = flags.read_options([word for word in args.models if "=" in word])
+    if args.from_mergekit:
+        if models or options or args.base or args.weights:
+            raise BadInput("--from-mergekit: it names models, base, method and weights; allowed: only --out beside it")
+        recipe = read_recipe(Path(args.from_mergekit))
+    else:
+        recipe = {"models": models, "method": {"name": args.method, **options}, "base": args.base}
+        recipe |= {"weights": args.weights, "scale": args.scale}
+    asked = {"seed": args.seed, "root": args.root, "replace": args.replace}
+    print(merge_folders(out=Path(args.out), **recipe, **asked))
+
+
 def rewards(args: argparse.Namespace) -> None:
     """Study reward models on their own: `w2s rewards run CONFIG` on preference data, `w2s rewards curve CONFIG` for
     over-optimisation; each has `--help`. In the main job, the keys label.reward and student.objective of `w2s run` use
@@ -267,6 +286,7 @@ COMMANDS = [
     (combine, "combine the recorded answers of many models into one opinion", flags.COMBINE),
     (combine_apply, "apply a fitted combiner to new questions", flags.APPLY),
     (combine_labels, "make pseudo-labels with a fitted combiner, to train a student on", flags.APPLY + flags.LABEL),
+    (merge, "merge the weights of several models of one base into one", flags.MERGE),
     (rewards, "study reward models: `rewards run`, `rewards curve`", (flags.STUDY,)),
     (rewards_run, "train reward models on preference data and judge them", STUDY),
     (rewards_curve, "measure over-optimisation: gold and reward of chosen samples", STUDY),

@@ -1,6 +1,9 @@
 """The arguments of every command, and the text of `--help`."""
 
 import argparse
+from typing import Any
+
+import yaml
 
 EXAMPLES = """\
 examples:
@@ -65,7 +68,16 @@ examples:
   w2s judge FOLDER --suite mbpp --k 1,10,100 --limit 20
 """
 
-EPILOGS = {"run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
+MERGING = """\
+examples:
+  w2s merge A B --out MERGED                                    the plain mean of two models
+  w2s merge A B C --base BASE --method ties density=0.2 --out MERGED
+  w2s merge A B --base BASE --weights 2,1 --scale 1.5 --out MERGED
+  w2s merge ADAPTER1 ADAPTER2 --method svd rank=8 --out ADAPTER
+  w2s merge --from-mergekit config.yml --out MERGED
+"""
+
+EPILOGS = {"merge": MERGING, "run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
 
 
 def names(text: str) -> list[str]:
@@ -79,6 +91,19 @@ def prices(text: str) -> dict[str, float]:
         return {name: float(cost) for name, cost in (part.rsplit("=", 1) for part in names(text))}
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, separated by commas") from None
+
+
+def shares(text: str) -> list[float]:
+    """Parse numbers, separated by commas."""
+    try:
+        return [float(word) for word in names(text)]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} given; allowed: numbers, separated by commas") from None
+
+
+def read_options(words: list[str]) -> dict[str, Any]:
+    """NAME=value words as a method's options; values are YAML."""
+    return {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
 
 
 def counts(text: str) -> list[int]:
@@ -150,6 +175,18 @@ JUDGE = (
         },
     ),
     ("--allow-unsandboxed", {"action": "store_true", "help": "run programs even if no sandbox is available"}),
+    REPLACE,
+)
+MERGE = (
+    ("models", {"nargs": "*", "metavar": "MODEL", "help": "folders of models, or of LoRA adapters; then OPTION=value"}),
+    ("--base", {"metavar": "MODEL", "help": "the folder that all models were trained from"}),
+    ("--method", {"default": "mean", "help": "see `w2s methods merges` (default: mean); cat and svd for adapters"}),
+    ("--weights", {"type": shares, "metavar": "W,W", "help": "one per model, e.g. 2,1 (default: equal)"}),
+    ("--scale", {"type": float, "default": 1.0, "help": "how far along the merged step to go (default: 1)"}),
+    ("--seed", {"type": int, "default": 0, "help": "for methods that draw at random (default: 0)"}),
+    ("--from-mergekit", {"metavar": "FILE", "help": "a mergekit configuration, instead of models and flags"}),
+    ("--root", {"metavar": "DIR", "help": "a folder in which models are looked for by name"}),
+    ("--out", {"required": True, "metavar": "DIR", "help": "the merged model's folder"}),
     REPLACE,
 )
 QUESTIONS = ("--questions", {"metavar": "FILE", "help": "the questions, unless OUTPUTS is a folder that holds them"})

@@ -259,6 +259,16 @@ THINS = ("ties", "dare", "della", "breadcrumbs", "sce")
 """Methods that drop values. Of a vector (a norm's weights, a bias) no value is dropped: it is averaged."""
 
 
+def as_shares(weights: Sequence[float], count: int) -> np.ndarray:
+    """The weights of this many models, made to sum to 1; BadInput unless they are at least 0, and not all 0."""
+    weight_R = np.array(weights, dtype=float)
+    if len(weight_R) != count:
+        raise BadInput(f"weights: {len(weight_R)} given; allowed: {count}, one for each model")
+    if not np.isfinite(weight_R).all() or (weight_R < 0).any() or not weight_R.any():
+        raise BadInput(f"weights: {list(weights)} given; allowed: 0 or more, and not all 0")
+    return weight_R / weight_R.sum()
+
+
 def check_method(method: dict, count: int, *, has_base: bool) -> None:
     """BadInput unless the method can merge this many models, by a trial on made-up deltas."""
     delta = np.eye(3, dtype=np.float32)

@@ -16,13 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from w2s.merging.methods import Tensor, check_method, mean_cosine, merge_tensor
+from w2s.config.registry import pick
+from w2s.config.values import Count
+from w2s.merging.methods import Tensor, as_shares, check_method, mean_cosine, merge_tensor
 from w2s.models import tensors
 from w2s.models.folders import MARKS
 from w2s.models.tensors import WEIGHTS, Spec, Weights
 from w2s.models.world import World
+from w2s.store.artifacts import hash_file
 from w2s.store.records import BadInput
 from w2s.workers.job import Merge
+from w2s.workers.merge_adapters import WEIGHTS as ADAPTER_WEIGHTS
+from w2s.workers.merge_adapters import is_adapter, merge_adapters
 
 SETTINGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
             "chat_template.jinja", "chat_template.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
@@ -40,7 +45,9 @@ def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
         world.barrier()
         return {}
     models, base = [folder / path for path in job.models], folder / job.base if job.base else None
-    weight_R = check_weights(job.weights, len(models))
+    weight_R = as_shares(job.weights, len(models))
+    if any(map(is_adapter, models)) or job.method["name"] in ("cat", "svd"):
+        return run_adapters(folder, models, weight_R, job)
     check_method(job.method, len(models), has_base=base is not None)
     partial, out = folder / "model.partial", folder / "model"
     shutil.rmtree(partial, ignore_errors=True)
@@ -59,14 +66,27 @@ def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
     return {"models": len(models), "sha256": sha256, **merger.facts()}
 
 
-def check_weights(weights: Sequence[float], count: int) -> np.ndarray:
-    """The weights, summing to 1."""
-    weight_R = np.array(weights, dtype=float)
-    if len(weight_R) != count:
-        raise BadInput(f"weights: {len(weight_R)} given; allowed: {count}, one for each model")
-    if not np.isfinite(weight_R).all() or (weight_R < 0).any() or not weight_R.any():
-        raise BadInput(f"weights: {list(weights)} given; allowed: 0 or more, and not all 0")
-    return weight_R / weight_R.sum()
+def run_adapters(folder: Path, models: Sequence[Path], weight_R: np.ndarray, job: Merge) -> dict[str, Any]:
+    """The same for LoRA adapters: the merged one needs no base."""
+    if others := [str(path) for path in models if not is_adapter(path)]:
+        raise BadInput(f"{others[0]}: no LoRA adapter; allowed with {job.method['name']} or other adapters: adapters")
+    rank = pick({"cat": cat, "svd": svd}, job.method)()
+    partial, out = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    merge_adapters(models, weight_R, job.scale, rank, partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    weights = (weight_R * job.scale).tolist()
+    return {"models": len(models), "weights": weights, "sha256": hash_file(out / ADAPTER_WEIGHTS)}
+
+
+def cat() -> None:
+    """Exact: the merged adapter's rank is the sum of the ranks."""
+
+
+def svd(*, rank: Count) -> int:
+    """The nearest adapter of this rank."""
+    return rank
 
 
 def compare(learners: Sequence[Weights], base: Weights | None) -> list[str]:
@@ -128,9 +148,16 @@ class Merger:
     def __init__(self, learners: Sequence[Weights], base: Weights | None, weight_R: np.ndarray, job: Merge):
         self.learners, self.base, self.weight_R, self.job = learners, base, weight_R, job
         source = base or learners[0]
-        self.specs = {name: Spec(source.specs[name].dtype, spec.shape) for name, spec in learners[0].specs.items()}
+        self.specs = {name: self.outcome(source.specs[name]) for name in learners[0].specs}
         count = len(learners)
         self.dots_RR, self.base_squared, self.largest_R = np.zeros((count, count)), 0.0, np.zeros(count)
+
+    def outcome(self, spec: Spec) -> Spec:
+        return (
+            spec._replace(dtype=getattr(torch, self.job.dtype))
+            if self.job.dtype and spec.dtype.is_floating_point
+            else spec
+        )
 
     def make(self) -> Iterator[torch.Tensor]:
         """The merged tensors, in order."""

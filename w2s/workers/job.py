@@ -270,6 +270,8 @@ class Merge:
     """How far along the merged step from the base to go."""
     seed: int = 0
     """For methods that draw at random."""
+    examples: str | None = None
+    """For the methods fisher and regmean: a file of Examples, whose answers play no part."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the merged weights. Null: the base's."""
 

@@ -67,7 +67,7 @@ def test_learners_merge_by_their_statistics_and_a_second_run_gives_the_same(fold
     (tmp_path / "c").mkdir()
     mean = merge.run(tmp_path / "c", Merge(learners, [1, 1], {"name": "mean"}, str(base)), World())["sha256"]
     assert found[0] == found[1] != mean
-    with pytest.raises(BadInput, match="examples: None given for .*need questions"):
+    with pytest.raises(BadInput, match=r"examples: None given for .*need questions"):
         merge.run(tmp_path / "c", Merge(learners, [1, 1], {"name": method}, str(base)), World())
     merged = tiny.read(tmp_path / "a" / "model").module.state_dict()
     assert all(torch.isfinite(value).all() for value in merged.values())

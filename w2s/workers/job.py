@@ -276,7 +276,44 @@ class Merge:
     """Of the merged weights. Null: the base's."""
 
 
-Job = Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score | Average | Merge
+@dataclass(frozen=True)
+class Search:
+    """Coefficients of a merge by the mean, searched on half of some questions with gold, and judged on the other half.
+
+    -> searched.json, and a line in search.jsonl for every generation.
+    """
+
+    models: list[str]
+    weights: list[float]
+    """Where the search begins, one per model."""
+    base: str
+    examples: str
+    """A file of Examples."""
+    labels: str
+    """A file of PseudoLabels over their candidates: the gold."""
+    evaluations: int = 60
+    groups: Literal["one", "blocks"] = "one"
+    """blocks: coefficients of their own for attention, MLP and the rest."""
+    scale: float = 1.0
+    seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+Job = (
+    Pretrain
+    | Dequantise
+    | Finetune
+    | Predict
+    | Embed
+    | Rank
+    | Sample
+    | Objective
+    | Reward
+    | Score
+    | Average
+    | Merge
+    | Search
+)
 
 
 class Worker(NamedTuple):

@@ -131,3 +131,22 @@ def merged(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             delta, weight = layer.scaling["default"] * (up @ down), plain[f"{path}.weight"]
             plain[f"{path}.weight"] = weight + (delta.T if layer.fan_in_fan_out else delta).to(weight)
     return plain
+
+
+# --- mixtures of experts ---------------------------------------------------------------------------------------------
+
+
+def routers(module: nn.Module) -> list[nn.Module]:
+    """The routers of a mixture of experts, layer by layer; [] for other models. A router's first output is its logits
+    for all experts."""
+    recorder = (getattr(module, "_can_record_outputs", None) or {}).get("router_logits")
+    kind = getattr(recorder, "target_class", recorder)
+    return [] if kind is None else [layer for layer in module.modules() if isinstance(layer, kind)]
+
+
+def expert_blocks(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """(path, block) of the layers whose `gate` chooses among `experts`, which are kept as one tensor per matrix:
+    gate_up_proj (E, 2 I, D), the gate first, and down_proj (E, D, I)."""
+    for path, layer in module.named_modules():
+        if hasattr(getattr(layer, "experts", None), "gate_up_proj"):
+            yield path, layer

@@ -91,8 +91,8 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     is_choice = examples[0].task == "choice"
     scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
     look = make_look(rows, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
-    objective = make_objective(rows, loss, scale)
     trained = rows.below.upper if rows.below else module
+    objective = make_objective(rows, loss, scale, trained)
     state, weights = train.fit(
         trained, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
     )
@@ -233,9 +233,12 @@ def plan(
     return [drawn[step] for step in steps], factor_N
 
 
-def make_objective(rows: Rows, loss: Callable, scale: float) -> train.Objective:
+def make_objective(rows: Rows, loss: Callable, scale: float, scorer: score.Scorer) -> train.Objective:
+    """The loss of the scores by `call`, which is `scorer` or an engine around it, and a mixture's balance."""
+
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        return scale * loss(*rows.score(call, index_B), progress=share)
+        loss_B = scale * loss(*rows.score(call, index_B), progress=share)
+        return loss_B if scorer.balance_B is None else loss_B + scorer.balance_B
 
     return objective
 

@@ -23,12 +23,11 @@ from w2s.models import batches, internals, load, routing, score
 from w2s.models.folders import MARKS, read_marks
 from w2s.models.kinds import KINDS
 from w2s.models.records import Encoded, Loaded
+from w2s.models.sparse import SPARSE, find_fault
 from w2s.models.tokens import fingerprint
 from w2s.store.records import BadInput, Example
 
-SPARSE = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}
-"""Architecture -> the one that its models become."""
-NOT_COPIED = ("model_type", "architectures", "transformers_version", "layer_types", "use_sliding_window", "dtype")
+NOT_COPIED = ("model_type", "architectures", "transformers_version", "layer_types", "use_sliding_window", "dtype", "mlp_bias")
 LARGEST_CONDITION = 5.0
 """Routers whose rows are closer to being dependent than this hardly tell experts apart (mergekit warns there, too)."""
 SAMPLE = 256
@@ -46,24 +45,24 @@ class Sizes:
 
 def configure(config: Any, sizes: Sizes, source: str) -> Any:
     """The sparse architecture's configuration for a dense model's; BadInput if there is none that keeps its outputs."""
-    kind = config.model_type
-    if kind not in SPARSE:
-        known = ", ".join(f"{dense} (becomes {sparse})" for dense, sparse in SPARSE.items())
-        raise BadInput(f"{source}: a {kind} model cannot become experts; allowed: {known}")
-    for name in ("mlp_bias", "use_sliding_window", *(["attention_bias"] if SPARSE[kind] == "mixtral" else [])):
-        if getattr(config, name, False):
-            raise BadInput(f"{source}: {name} is true, which a {SPARSE[kind]} model does not have; allowed: false")
+    if fault := find_fault(config.to_dict()):
+        raise BadInput(f"{source}: {fault}")
+    kind = SPARSE[config.model_type]
     if not 1 <= sizes.active <= sizes.experts:
         raise BadInput(f"active: {sizes.active} given; allowed: 1 to {sizes.experts}, the number of experts")
     kept = {name: value for name, value in config.to_dict().items() if name not in NOT_COPIED and name[0] != "_"}
     kept |= {"sliding_window": getattr(config, "sliding_window", None), "head_dim": head_dim(config)}
     kept |= {"num_experts_per_tok": sizes.active, "router_aux_loss_coef": sizes.balance}
-    if SPARSE[kind] == "mixtral":
+    if kind == "mixtral":
         kept |= {"num_local_experts": sizes.experts}
     else:
         # Off by default, the gates of the chosen experts would not sum to 1.
-        kept |= {"num_experts": sizes.experts, "norm_topk_prob": True, "moe_intermediate_size": config.intermediate_size}
-    return transformers.AutoConfig.for_model(SPARSE[kind], **kept)
+        kept |= {
+            "num_experts": sizes.experts,
+            "norm_topk_prob": True,
+            "moe_intermediate_size": config.intermediate_size,
+        }
+    return transformers.AutoConfig.for_model(kind, **kept)
 
 
 def head_dim(config: Any) -> int:
@@ -223,8 +222,8 @@ def measure(loaded: Loaded, encoded: Sequence[Encoded]) -> dict[str, Any]:
         "load": [round(share, 4) for share in load_LE.mean(0).tolist()],
         "least": round(float(load_LE.min()), 4),
         "starved": int((load_LE < 1 / (4 * experts)).sum()),
-        "load_entropy": round(float(torch.special.entr(load_LE).sum(1).mean()) / even, 4),
-        "router_entropy": round(entropy / (tokens * len(routers)) / even, 4),
+        "load_entropy": round(float(torch.special.entr(load_LE).sum(1).mean() / even), 4),
+        "router_entropy": round(float(entropy / (tokens * len(routers)) / even), 4),
     }
 
 
@@ -238,8 +237,8 @@ def count_parameters(module: nn.Module) -> dict[str, int]:
     return {"parameters": whole, "active_parameters": whole - idle}
 
 
-def save(loaded: Loaded, folder: Path, *, marked: bool) -> None:
-    """Write a folder like any of transformers'; with `marked` also w2s's notes."""
+def save(loaded: Loaded, folder: Path, source: str) -> None:
+    """Write a folder like any of transformers'; w2s's notes are in it if they are in the learner's folder `source`."""
     load.save(loaded, folder)
-    if not marked:
+    if "model" not in read_marks(source):
         (folder / MARKS).unlink()

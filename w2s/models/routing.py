@@ -1,6 +1,7 @@
 """What the routers of a mixture of experts do while it runs, and the loss that keeps their choices balanced.
 
-Letters: E experts, L layers, S tokens of all rows, D width of a state, B examples of a batch, R rows, T tokens of a row.
+Letters: E experts, L layers, S tokens of all rows, D width of a state, B examples of a batch,
+R rows, T tokens of a row.
 """
 
 import contextlib

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
 from w2s.stages.questions import SOLVED
-from w2s.store.artifacts import hash_file
+from w2s.store.artifacts import Stage, Store, hash_file
 from w2s.store.records import (
     Example,
     Predictions,
@@ -235,6 +236,19 @@ def dequantised(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Fa
     file = next(place.path for place in tools.models.values() if place.content == content)
     done = do_job(here, tools, Dequantise(str(file), tools.runtime))
     return {"content": content, "quantised": done["quantised"], "values": done["values"]}
+
+
+def keep_dequantised(tools: Tools, model: str) -> dict[str, Path]:
+    """The artifact with the model of a GGUF file, which runs share, as a stage's parent; none for other models."""
+    place = tools.models.get(model)
+    if place is None or place.path.is_dir():
+        return {}
+    options = {"content": place.content}
+    work = partial(dequantised, tools=tools, **options)
+    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, work)
+    store = Store(Path(tools.runtime.runs_dir) / "store")
+    store.make(stage)
+    return {"base": store.checked(stage)}
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:

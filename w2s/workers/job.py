@@ -20,6 +20,7 @@ from w2s.config.registry import describe, did_you_mean, fits
 from w2s.store.files import write_json
 from w2s.store.hidden import hide_values, reveal_values
 from w2s.store.records import BadInput
+from w2s.workers.together import Average, Experts
 
 FILE = "job.json"
 
@@ -256,15 +257,9 @@ class Score:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-@dataclass(frozen=True)
-class Average:
-    """The mean of several models' weights (WARM) -> model/."""
-
-    models: list[str]
-    """Folders of plain models trained from the same start."""
-
-
-Job = Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score | Average
+Job = (
+    Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score | Average | Experts
+)
 
 
 class Worker(NamedTuple):

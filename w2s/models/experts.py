@@ -9,7 +9,7 @@ Letters: E experts, L layers, N examples, S tokens of all rows, D width of a sta
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from w2s.models.sparse import SPARSE, find_fault
 from w2s.models.tokens import fingerprint
 from w2s.store.records import BadInput, Example
 
-NOT_COPIED = ("model_type", "architectures", "transformers_version", "layer_types", "use_sliding_window", "dtype", "mlp_bias")
+NOT_COPIED = ("model_type", "architectures", "transformers_version", "dtype")
+NOT_COPIED += ("layer_types", "use_sliding_window", "mlp_bias")  # the sparse architectures do not know them
 LARGEST_CONDITION = 5.0
 """Routers whose rows are closer to being dependent than this hardly tell experts apart (mergekit warns there, too)."""
 SAMPLE = 256
@@ -163,7 +164,8 @@ def direct(loaded: Loaded, examples: Sequence[Example], weight_EN: np.ndarray) -
     """
     routers = internals.routers(loaded.module)
     sums_LED = [torch.zeros(router.weight.shape, dtype=torch.float64) for router in routers]
-    encoded, device = batches.encode(loaded, examples), loaded.module.device
+    asked = [row if row.choices else replace(row, choices=("",)) for row in examples]  # then the prompt alone is read
+    encoded, device = batches.encode(loaded, asked), loaded.module.device
     with routing.all_active(routers), torch.inference_mode():
         for chunk in batches.plan_chunks([row.tokens for row in encoded], batches.most_tokens(loaded)):
             batch = batches.collate(loaded, [encoded[at] for at in chunk])
@@ -228,13 +230,16 @@ def measure(loaded: Loaded, encoded: Sequence[Encoded]) -> dict[str, Any]:
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
-    """parameters: of the whole model; active: those that one token passes through (tied ones counted once)."""
+    """parameters: of the whole model; active_parameters: those that one token passes through; dense_parameters: of the
+    dense model with one of the experts and no router. Tied ones are counted once."""
     whole = sum(parameter.numel() for parameter in module.parameters())
-    idle = 0
+    idle = sparse = 0
     for _, block in internals.expert_blocks(module):
         own = sum(parameter.numel() for parameter in block.experts.parameters())
-        idle += own - own * block.gate.top_k // block.gate.num_experts
-    return {"parameters": whole, "active_parameters": whole - idle}
+        experts = block.gate.num_experts
+        idle += own - own * block.gate.top_k // experts
+        sparse += own - own // experts + block.gate.weight.numel()
+    return {"parameters": whole, "active_parameters": whole - idle, "dense_parameters": whole - sparse}
 
 
 def save(loaded: Loaded, folder: Path, source: str) -> None:

@@ -139,14 +139,13 @@ def merged(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def routers(module: nn.Module) -> list[nn.Module]:
     """The routers of a mixture of experts, layer by layer; [] for other models. A router's first output is its logits
     for all experts."""
-    recorder = (getattr(module, "_can_record_outputs", None) or {}).get("router_logits")
-    kind = getattr(recorder, "target_class", recorder)
-    return [] if kind is None else [layer for layer in module.modules() if isinstance(layer, kind)]
+    return [block.gate for _, block in expert_blocks(module)]
 
 
 def expert_blocks(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """(path, block) of the layers whose `gate` chooses among `experts`, which are kept as one tensor per matrix:
-    gate_up_proj (E, 2 I, D), the gate first, and down_proj (E, D, I)."""
+    """(path, block) of the layers whose `gate` (with weight, top_k, num_experts) chooses among `experts`, which are
+    kept as one tensor per matrix: gate_up_proj (E, 2 I, D), the gate first, and down_proj (E, D, I)."""
     for path, layer in module.named_modules():
-        if hasattr(getattr(layer, "experts", None), "gate_up_proj"):
+        gate = getattr(layer, "gate", None)
+        if hasattr(getattr(layer, "experts", None), "gate_up_proj") and hasattr(gate, "top_k"):
             yield path, layer

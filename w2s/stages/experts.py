@@ -11,10 +11,13 @@ from w2s.config.fields import Learner
 from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
 from w2s.stages.models import base_folder
-from w2s.stages.rounds import FIT, HOLDOUT, find_answers
+from w2s.stages.rounds import FIT, HOLDOUT, find_answers, row_weights
 from w2s.store.log import say
-from w2s.store.records import Predictions, Weights, align, read_arrays, write_arrays
+from w2s.store.records import Example, Predictions, Weights, align, read_arrays, read_rows, write_arrays
 from w2s.workers.job import Experts
+
+ROUNDING = 1e-9
+"""Probabilities that differ by less are the same."""
 
 
 def upcycled(
@@ -52,7 +55,10 @@ def mixture(
     rounds = [inputs[f"round-{at}"] for at in range(voters["used"])]
     models = [sorted(folder.glob("fit-*/model")) for folder in rounds]
     weights = [alpha / len(own) for alpha, own in zip(voters["alphas"], models, strict=True) for _ in own]
-    job = {"models": [str(model) for own in models for model in own], "weights": weights, "active": active}
+    if len(weights) < active:
+        say(f"experts: active is {len(weights)}, as so many models speak for the committee; {active} was asked for")
+    job = {"models": [str(model) for own in models for model in own], "weights": weights}
+    job |= {"active": min(active, len(weights))}
     job |= {"base": base_folder(inputs, tools, learner) if rest == "base" else None, "balance": balance, "seed": seed}
     facts = {}
     if router == "hidden":
@@ -63,15 +69,15 @@ def mixture(
         towards, facts = favour(opinions, committee, find_answers(committee, inputs["gold"]))
     if router != "zero":
         own = [weights for weights, models in zip(towards, models, strict=True) for _ in models]
-        job |= {"examples": str(find_set(inputs, on)), "towards": write_towards(here, own)}
-    return {**told(do_job(here, tools, Experts(**job, runtime=tools.runtime))), **facts}
+        job |= {"examples": str(find_set(inputs, on)), "towards": write_towards(here / "fit-0", own)}
+    return {**told(do_job(here / "fit-0", tools, Experts(**job, runtime=tools.runtime))), **facts}
 
 
 def read_past_weights(inputs: Inputs, at: int) -> Weights:
-    """The weights of easy_fit with which the round `at` was fitted: what the round before it wrote."""
+    """The weights of easy_fit with which the round `at` was fitted: what the round before it wrote, at first equal."""
     if at:
-        return read_arrays(inputs[f"round-{at - 1}"] / "weights.npz", Weights)
-    ids = read_arrays(inputs["round-0"] / f"{FIT}.npz", Predictions).ids
+        return row_weights(inputs[f"round-{at - 1}"])
+    ids = np.array([row.id for row in read_rows(find_set(inputs, FIT), Example)])
     return Weights(ids, np.full(len(ids), 1 / len(ids)))
 
 
@@ -92,7 +98,8 @@ def favour(
         weight_N = (right_N & ~found_N).astype(float)
         counts.append(int(weight_N.sum()))
         if not weight_N.any():
-            weight_N = np.maximum(own.probs_NK[rows, gold_N] - committee.probs_NK[rows, gold_N], 0.0)
+            more_N = own.probs_NK[rows, gold_N] - committee.probs_NK[rows, gold_N]
+            weight_N = np.where(more_N > ROUNDING, more_N, 0.0)
             instead = f"those {int((weight_N > 0).sum())} that it finds likelier" if weight_N.any() else "all"
             say(f"experts: learner {at + 1} is never right where the committee is wrong; its router takes {instead}")
         weight_N = weight_N if weight_N.any() else np.ones(len(rows))
@@ -102,6 +109,7 @@ def favour(
 
 def write_towards(here: Path, weights: Sequence[Weights]) -> list[str]:
     """Write the examples of each expert beside the job; returns the files' names."""
+    here.mkdir(parents=True, exist_ok=True)
     names = [f"towards-{at:02}.npz" for at in range(len(weights))]
     for name, one in zip(names, weights, strict=True):
         write_arrays(here / name, one)

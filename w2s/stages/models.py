@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from w2s.store.records import (
     write_arrays,
     write_rows,
 )
-from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank
+from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank, count_steps
 
 LABELS = "labels.npz"
 PRETRAINING = {
@@ -93,9 +94,12 @@ def fit(
 ) -> Facts:
     """One model on the labels of one split: the floor, a student, the ceiling...
 
-    With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together.
+    With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together; with the
+    parent `sparse`, a mixture of experts of its base, for as many as cost what its own number costs that model.
     """
     labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
+    if "sparse" in inputs:
+        learner = spend_as_much(learner, inputs["sparse"], int((labels.weight_N > 0).sum()))
     if steps_of is not None:
         steps = count_boosting_steps(steps_of, learner.train, int((labels.weight_N > 0).sum()))
         learner = dataclasses.replace(learner, train=dataclasses.replace(learner.train, steps=steps))
@@ -105,7 +109,19 @@ def fit(
     base = find_start(inputs, tools, learner)
     job = Finetune(base.learner, seed, str(examples), LABELS, base.path, runtime=runtime)
     job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None, states=states_folder(inputs))
-    return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
+    done = fit_model(here / "fit-0", tools, job, labels)
+    own = {key: done[key] for key in ("mixture", "parameters", "active_parameters", "dense_parameters") if key in done}
+    return {"rows": int((labels.weight_N > 0).sum()), **costs([done]), **own}
+
+
+def spend_as_much(learner: Learner, sparse: Path, rows: int) -> Learner:
+    """The learner with its steps times the parameters that a token passes in the mixture, by those in the dense model.
+
+    The cost of a step is about proportional to them.
+    """
+    size = json.loads((sparse / "experts.json").read_text(encoding="utf-8"))
+    steps = math.ceil(count_steps(learner.train, rows) * size["active_parameters"] / size["dense_parameters"])
+    return dataclasses.replace(learner, train=dataclasses.replace(learner.train, steps=steps))
 
 
 def opinion(

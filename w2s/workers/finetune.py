@@ -13,7 +13,7 @@ import torch
 
 from w2s.boosting.tokens import by_row
 from w2s.config.fields import Train
-from w2s.models import batches, below, load, losses, score, tokens, train
+from w2s.models import batches, below, experts, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.below import Below
 from w2s.models.engine import configuration, is_sliced
@@ -101,7 +101,9 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     summary |= {"tokens": read, **cut}
     below.drop(folder, world)
     if world.rank == 0:
-        export(loaded, module, weights, job, folder)
+        trained = export(loaded, module, weights, job, folder)
+        if mixture := experts.measure(trained, [encoded[at] for at in fit_N]):
+            summary |= {"mixture": mixture, **experts.count_parameters(trained.module)}
         train.write_history(folder, summary, state, seconds())
     return summary
 
@@ -275,8 +277,8 @@ def make_look(
 
 def export(
     loaded: load.Loaded, module: score.Scorer, weights: dict[str, torch.Tensor], job: Finetune, folder: Path
-) -> None:
-    """Write model/ from the trained parameters."""
+) -> load.Loaded:
+    """Write model/ from the trained parameters; returns the model."""
     if is_sliced(module):  # ZeRO 3 left only slices in the module
         loaded = load_start(job, World())
         module = score.Scorer(loaded)
@@ -285,6 +287,7 @@ def export(
     if job.learner.model.trainable == "lora" and KINDS[job.learner.model.kind].writes:
         # For a committee that shares its base's weights; in the model beside it the adapter is merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
+    return loaded
 
 
 def fit_at_once(

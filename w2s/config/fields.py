@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from w2s.config.experts import Experts
 from w2s.config.running import Controls, Evaluation, Models, Runtime
 from w2s.config.studies import Curve, RewardStudy
 from w2s.config.values import (
@@ -307,6 +308,9 @@ class Labels:
 class Student(Learner):
     """The strong model, trained on the pseudo-labels."""
 
+    start: Literal["base", "upcycled"] = "base"
+    """What training starts from. base: the model; upcycled: a mixture of experts that are copies of its MLPs (see
+    experts)."""
     objective: Annotated[dict, MethodOf("objectives")] = field(default_factory=method("sft"))
     """sft: the labels alone; the others then train on preferences or rewards; see `w2s methods objectives`."""
 
@@ -334,6 +338,7 @@ class Config:
     rewards: RewardModels = field(default_factory=RewardModels)
     label: Labels = field(default_factory=Labels)
     student: Student = field(default_factory=Student)
+    experts: Experts = field(default_factory=Experts)
     controls: Controls = field(default_factory=Controls)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runtime: Runtime = field(default_factory=Runtime)

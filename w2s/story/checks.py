@@ -14,7 +14,7 @@ from w2s.config.smoke import smoke_steps
 from w2s.config.tables import load_table
 from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
-from w2s.models import backends, folders, objectives
+from w2s.models import backends, folders, objectives, sparse
 from w2s.models.kinds import find_kind
 from w2s.models.records import Network
 from w2s.prompts import read_shots, shows_choices
@@ -44,7 +44,7 @@ def check_methods(config: Config) -> None:
                 with_key(key, TRIALS[table], method)
         except BadInput as error:
             problems.append(str(error))
-    problems += misfits(config)
+    problems += misfits(config) + mixture_checks(config)
     for learner in config.rewards.models[:1]:
         problems += too_deep("rewards.layers", config.rewards.layers, learner.model, config.models.root)
     accelerators = None if config.runtime.hostfile else count_accelerators()
@@ -98,6 +98,9 @@ def check_written(config: Config) -> None:
     if config.label.temperature is None and config.label.made != "winner":
         allowed = "a number, or null with label.made: winner (texts have no distribution over candidates)"
         problems.append(f"label.temperature: null given; allowed for questions without choices: {allowed}")
+    if config.controls.experts and config.experts.router == "weights":
+        words = "it needs questions with choices; allowed for others: zero, hidden"
+        problems.append(f"experts.router: 'weights' given; {words}")
     if config.label.recorded:
         problems.append("label.recorded: it labels questions with choices; allowed for others: null")
     for key, learner in learners.items():
@@ -154,6 +157,43 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
     except BadInput as error:
         return [str(error)]
     return []
+
+
+def mixture_checks(config: Config) -> list[str]:
+    """Mixtures of experts that cannot be made of these models."""
+    problems, mixture, root = [], config.experts, config.models.root
+    if config.student.start == "upcycled":
+        problems += unfit_experts("student.start: upcycled", "student.model", config.student.model, root)
+        model = config.student.model
+        if model.trainable == "lora" and model.lora_targets is None:
+            words = "null given with student.start: upcycled; allowed: names such as [q_proj, v_proj]"
+            problems.append(f"student.model.lora_targets: {words} (adapters leave out the experts and their routers)")
+        if mixture.active > mixture.count:
+            problems.append(
+                f"experts.active: {mixture.active} given; allowed: at most {mixture.count}, as experts.count"
+            )
+    elif config.controls.dense_student:
+        problems.append("controls.dense_student: true given; it needs student.start: upcycled")
+    if config.controls.experts:
+        first = config.learners[0].model
+        for at, model in enumerate(learner.model for learner in config.learners):
+            problems += unfit_experts("controls.experts", f"learners.{at}.model", model, root)
+            for name in ("path", "revision", "layers", "prompt", "shots", "normalise"):
+                if getattr(model, name) != getattr(first, name):
+                    words = f"{getattr(model, name)!r} given with controls.experts; allowed: as for learners.0"
+                    problems.append(f"learners.{at}.model.{name}: {words}")
+    return problems
+
+
+def unfit_experts(wish: str, key: str, model: Model, root: str | None) -> list[str]:
+    """Why models like this one cannot be experts of one model."""
+    if model.kind != "lm":
+        return [f"{key}.kind: {model.kind!r} given with {wish}; allowed: lm"]
+    if model.quantise != "none":
+        return [f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none"]
+    if folders.absent(model.path, root):  # told elsewhere
+        return []
+    return [f"{key}.path: {model.path}: {why}" for why in [sparse.unfit(model.path, root)] if why]
 
 
 def unknown_model(key: str, model: Model, root: str | None) -> list[str]:

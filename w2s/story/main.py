@@ -20,6 +20,7 @@ from w2s.stages import Tools, precision
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
 from w2s.story.checks import check_methods, check_written
+from w2s.story.experts import fit_dense_students, mix_learners
 from w2s.story.models import find_places, fit_learner, fit_student
 from w2s.story.objective import train_student
 from w2s.story.questions import is_written, label_by_gold, label_by_record, split_questions
@@ -57,6 +58,8 @@ def chain(teller: Teller) -> None:
         form.combine(teller, sets, "uniform", learners, UNIFORM)
     form.combine(teller, sets, "best_learner", learners, config.label.alphas, alone=True)
     floor = tell_weak_controls(teller, sets, form, easy)
+    if config.controls.experts:
+        mix_learners(teller, sets, form, committee)
 
     # 3. The committee, optionally tilted by reward models, labels the transfer pool; the student learns from these
     # labels, and optionally continues with its objective.
@@ -73,6 +76,8 @@ def chain(teller: Teller) -> None:
         fit_student(teller, sets, form, "unrewarded", form.label(teller, sets, committee.answers))
     if config.label.recorded:
         fit_student(teller, sets, form, "recorded_student", label_by_record(teller, sets))
+    if config.controls.dense_student:
+        fit_dense_students(teller, sets, form, labels)
     if config.controls.shuffled:
         fit_student(teller, sets, form, "shuffled", form.label(teller, sets, teacher, shuffled=True))
     if config.controls.easy_gold:

@@ -34,6 +34,8 @@ MODELS = {
     "uniform": ("equal alphas", "equal alphas"),
     "bagged": ("bagged learners", "bagging"),
     "answer_level": ("boosted by answers", "boosting by whole answers"),
+    "merged": ("learners merged", "its learners merged into one model"),
+    "merged_uniform": ("merged, equal weights", "the learners merged with equal weights"),
     "experts": ("learners as experts", "its learners as experts of one model"),
     "long_learner": ("one long learner", "one learner trained as long"),
     "naive_student": ("student of the floor", "a student of the floor"),

@@ -109,7 +109,9 @@ def fit_student(
     dense: parents of a student that starts from its model itself where the others are upcycled.
     """
     student = Speaker(name, teller.student, is_student=True)
-    model = fit(teller, sets, student, labels, split, start=upcycle(teller) if dense is None else dense)
+    model = fit(
+        teller, sets, student, labels, split, start={**upcycle(teller), **teller.start} if dense is None else dense
+    )
     form.ask(teller, sets, dataclasses.replace(student, model=model))
     return model
 

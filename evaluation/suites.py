@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from w2s.evaluation.run.verdict import sentence
 from w2s.models import folders
 from w2s.stages import Tools
 from w2s.stages.jobs import Workers
-from w2s.stages.models import ask_model, base_folder, dequantised, find_place
+from w2s.stages.models import ask_model, base_folder, find_place, keep_dequantised
 from w2s.stages.precision import resolve_learner
 from w2s.stages.questions import solve
 from w2s.stages.writing import judged, texts
-from w2s.store.artifacts import Stage, Store, read_manifest
+from w2s.store.artifacts import read_manifest
 from w2s.store.log import say, to_file
 from w2s.store.records import BadInput, Example, Metric, Outcome, read_rows, write_rows
 from w2s.workers.job import Base
@@ -53,7 +52,7 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     with Workers(config.runtime, title=lambda job: f"{name} on {job.name.rsplit('-', 1)[0]}") as workers:
         place = find_place(model, root)
         tools = Tools(config.runtime, None, None, workers.run, models={model: place} if place else {})
-        base = make_base(tools, model)
+        base = keep_dequantised(tools, model)
         metrics = [m for name in suites for m in evaluate_suite(model, name, config, folder, tools, base)]
     write_metrics(folder / "metrics.json", model, "", metrics, limit=config.limit)
     lines = [f"{'suite':16} {'metric':10} {'value':>7}   95% interval       n"]
@@ -66,25 +65,12 @@ def evaluate_model(model: str, suites: Sequence[str], overrides: Sequence[str]) 
     return "\n".join([*lines, f"all metrics: {folder / 'metrics.json'}"])
 
 
-def make_base(tools: Tools, model: str) -> dict[str, Path]:
-    """The artifact with the model of a GGUF file, which runs share, as a stage's parent; none for other models."""
-    place = tools.models.get(model)
-    if place is None or place.path.is_dir():
-        return {}
-    options = {"content": place.content}
-    work = partial(dequantised, tools=tools, **options)
-    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, work)
-    store = Store(Path(tools.runtime.runs_dir) / "store")
-    store.make(stage)
-    return {"base": store.checked(stage)}
-
-
 def evaluate_suite(
     model: str, suite: str, config: Config, folder: Path, tools: Tools, base: dict[str, Path]
 ) -> list[Metric]:
     """The metrics of one suite; the job folder is named by a hash of what determines them.
 
-    base: see `make_base`.
+    base: see `keep_dequantised`.
     """
     whole = read_source(config, {"name": suite, **TEST_SPLIT.get(suite, {})}, suite, 0)
     examples, gold = take_first(whole, config.limit)

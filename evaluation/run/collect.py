@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting.diagnostics import heaviest_rows
+from w2s.config.running import Controls
 from w2s.config.smoke import smoke
 from w2s.evaluation.run import compare as comparison
 from w2s.evaluation.run.contents import Cost, HeavyRow, ReportData, Reproduce, Sample, Step, Vote
 from w2s.evaluation.run.exports import write_exports
 from w2s.evaluation.run.metrics import Answers, calibration_bins
+from w2s.evaluation.run.mixtures import describe_mixtures, find_faults
 from w2s.evaluation.run.pictures import LADDER
 from w2s.evaluation.run.report import write_report
 from w2s.evaluation.run.runs import (
@@ -30,13 +32,13 @@ from w2s.evaluation.run.runs import (
     measure_run,
     open_run,
     quantised_bases,
-    row_weights,
 )
 from w2s.evaluation.run.student import write_student
 from w2s.evaluation.run.taught import describe_taught, measure_labels
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.evaluation.shown import below_chance, cut, hard_answers, training
 from w2s.grading.judge import grade_answer
+from w2s.stages.rounds import row_weights
 from w2s.stages.writing import read_texts
 from w2s.store.records import Example, Metric, Predictions, PseudoLabels, align, read_arrays, read_rows
 
@@ -93,7 +95,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         synthetic=" ".join(doubts),
         flow=flow(run, committees[seed]),
         duplicates=duplicates(run),
-        controls_off=tuple(name for name, on in config["controls"].items() if not on),
+        controls_off=tuple(name for name, on in config["controls"].items() if not on and getattr(Controls, name)),
         committees=committees,
         dependence=committees[seed],
         heaviest=heaviest(run, seed),
@@ -101,6 +103,7 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         difficulty_name=f"difficulty by {config['data']['difficulty']['name']}, easy to hard",
         calibration={model: calibration_bins(one, SHOWN_BINS) for model, one in opinions.items()},
         taught=describe_taught(run, metrics),
+        mixtures=describe_mixtures(run),
         costs=costs(run),
         answers=hard_answers(run, answers, seed),
         samples=samples(run, seed, committees[seed]["used"]),
@@ -119,6 +122,7 @@ def warnings(run: Run, answers: Answers, committees: Mapping[int, dict[str, Any]
     for suite, count in repeated.items():
         notes += [f"questions of {suite} that repeat one trained on, left out of its numbers: {count:,}"] * (count > 0)
     notes += [f"seed {s}: {words}" for s in run.seeds for words in reward_notes(run, s)] + quantised_bases(run)
+    notes += find_faults(describe_mixtures(run))
     return notes + [words for s in run.seeds for words in below_chance(answers, s)]
 
 

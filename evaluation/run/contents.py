@@ -66,6 +66,20 @@ class Taught:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """A mixture of experts: its parameters, those that a token passes through, and those of the dense model it was made
+    of; `load`: see models.experts.measure (None: not trained); `condition`: of routers turned towards examples."""
+
+    model: str
+    seed: int
+    parameters: int
+    active: int
+    dense: int
+    load: dict[str, Any] | None = None
+    condition: float | None = None
+
+
+@dataclass(frozen=True)
 class Cost:
     """The cost of a stage, over all seeds; `tokens`: None if no model read any."""
 
@@ -140,6 +154,7 @@ class ReportData:
     difficulty_name: str = "difficulty, easy to hard"
     calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     taught: tuple[Taught, ...] = ()
+    mixtures: tuple[Mixture, ...] = ()
     costs: tuple[Cost, ...] = ()
     answers: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()

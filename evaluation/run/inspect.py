@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from w2s.evaluation.run.runs import Artifact, Run, open_run, outcomes_of, row_weights
+from w2s.evaluation.run.runs import Artifact, Run, open_run, outcomes_of
 from w2s.grading.answers import NO_ANSWER
+from w2s.stages.rounds import row_weights
 from w2s.stages.writing import read_texts
 from w2s.store import records
 from w2s.store.artifacts import MANIFEST, check_artifact, read_manifest

@@ -34,8 +34,13 @@ MODELS = {
     "uniform": ("equal alphas", "equal alphas"),
     "bagged": ("bagged learners", "bagging"),
     "answer_level": ("boosted by answers", "boosting by whole answers"),
+    "merged": ("learners merged", "its learners merged into one model"),
+    "merged_uniform": ("merged, equal weights", "the learners merged with equal weights"),
+    "experts": ("learners as experts", "its learners as experts of one model"),
     "long_learner": ("one long learner", "one learner trained as long"),
     "naive_student": ("student of the floor", "a student of the floor"),
+    "dense_student": ("dense student", "the dense model trained as long"),
+    "dense_at_cost": ("dense student, same cost", "the dense model trained at the same cost"),
     "recorded_student": ("student of recorded labels", "a student of the recorded labels"),
     "sft_student": ("student before RL or DPO", "itself before its objective"),
     "unrewarded": ("student without rewards", "a student without rewards"),
@@ -45,7 +50,8 @@ MODELS = {
 }
 """Model -> its label in pictures and tables, and the words for it in a sentence about the student or the committee."""
 OF_STUDENT = ("committee", "floor", "naive_student", "recorded_student", "sft_student", "unrewarded", "rewarded")
-OF_COMMITTEE = ("floor", "best_learner", "uniform", "bagged", "answer_level", "long_learner")
+OF_STUDENT += ("dense_student", "dense_at_cost")
+OF_COMMITTEE = ("floor", "best_learner", "uniform", "bagged", "answer_level", "long_learner", "experts")
 PAIRS = (
     *(("student", other) for other in OF_STUDENT),
     ("sft_student", "unrewarded"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from w2s.boosting.tokens import by_row
 from w2s.data.duplicates import remove_leaks
 from w2s.evaluation.run import metrics as measured
 from w2s.evaluation.run.metrics import MODELS, Answers, judge, judge_outcomes, measure
@@ -21,7 +20,7 @@ from w2s.store import records
 from w2s.store.artifacts import check_artifact, hash_file, read_listing, read_manifest, read_sealed, write_sealed
 from w2s.store.hidden import reveal_values
 from w2s.store.log import say
-from w2s.store.records import Example, Gold, Metric, Outcome, Predictions, Weights, read_arrays, read_rows
+from w2s.store.records import Example, Gold, Metric, Outcome, Predictions, read_arrays, read_rows
 
 SUITE = "hard_test"
 
@@ -174,14 +173,6 @@ def pass_metrics(
         if rows:  # not all of them repeat what was trained on
             counts[model][seed] = rows
     return [metric for model, seeds in counts.items() for metric in measured.measure_samples(suite, model, seeds)]
-
-
-def row_weights(folder: Path) -> Weights:
-    """The weight of each question after the round in `folder`; the sum over its tokens if these have weights."""
-    path = folder / "weights.npz"
-    if "weight_T" not in records.load_arrays(path):
-        return read_arrays(path, Weights)
-    return by_row(read_arrays(path, records.TokenWeights))[0]
 
 
 def answer_text(row: Example, answer: int | str) -> str:

@@ -28,6 +28,8 @@ STUDENTS = (
     "sft_student",
     "unrewarded",
     "naive_student",
+    "dense_student",
+    "dense_at_cost",
     "recorded_student",
     "shuffled",
     "easy_gold",

@@ -125,6 +125,17 @@ def evaluate(args: argparse.Namespace) -> None:
     print(evaluate_model(args.model, suites, add_limit([word for word in args.suites if "=" in word], args.limit)))
 
 
+def experts(args: argparse.Namespace) -> None:
+    """Make one sparse model of dense models of one base: their MLPs become its experts, the rest is their weighted
+    mean (or the base's). Llama and Mistral become Mixtral, Qwen3 becomes Qwen3-MoE."""
+    from w2s.evaluation.experts import Plan, make_experts
+
+    models, on = ([word for word in words if "=" not in word] for words in (args.models, args.on))
+    overrides = add_limit([word for word in (*args.models, *args.on) if "=" in word], args.limit)
+    given = {key: getattr(args, key) for key in ("base", "router", "weights", "active", "balance", "noise", "seed")}
+    print(make_experts(Plan(models, Path(args.out), on=on, **given), overrides))
+
+
 def judge(args: argparse.Namespace) -> None:
     """Judge each sample in the sandbox, and report pass@k with intervals. The same command resumes."""
     from w2s.evaluation.judging import judge as judge_samples
@@ -282,6 +293,7 @@ COMMANDS = [
     (why, "show how a question got its label", (flags.RUN, flags.ROW, flags.RUNS_DIR)),
     (report, "write a run's report again, or compare runs side by side", REPORT),
     (evaluate, "judge one model on held-out suites", (flags.MODEL, flags.SUITES, flags.FIRST)),
+    (experts, "make one sparse model of dense models: their MLPs become its experts", flags.EXPERTS),
     (judge, "judge samples from elsewhere by a suite's tests", flags.JUDGE),
     (combine, "combine the recorded answers of many models into one opinion", flags.COMBINE),
     (combine_apply, "apply a fitted combiner to new questions", flags.APPLY),

@@ -77,7 +77,26 @@ examples:
   w2s merge --from-mergekit config.yml --out MERGED
 """
 
-EPILOGS = {"merge": MERGING, "run": RUNNING, "evaluate": EVALUATING, "judge": JUDGING, "combine": COMBINING}
+EXPERTISE = """\
+Routers: zero = rows drawn with the standard deviation --noise, so that the gates are almost equal (with 0, or all
+experts active, exactly zeros); hidden = turned towards what the router sees of the suite that each model is for (--on,
+one per model); weights = towards the questions of --on that a model gets right and all models together do not.
+
+examples:
+  w2s experts BASE BASE BASE BASE --noise 0 --out moe              four copies: the same answers as BASE, bit for bit
+  w2s experts MATHS CODE --base BASE --active 1 --router hidden --on gsm8k mbpp data.root=DIR --out moe
+  w2s experts A B C --weights 2,1,1 --router weights --on sciq data.root=DIR --limit 500 --out moe
+  w2s evaluate moe sciq data.root=DIR                              then like any model; `w2s run` can train it further
+"""
+
+EPILOGS = {
+    "merge": MERGING,
+    "experts": EXPERTISE,
+    "run": RUNNING,
+    "evaluate": EVALUATING,
+    "judge": JUDGING,
+    "combine": COMBINING,
+}
 
 
 def names(text: str) -> list[str]:
@@ -93,7 +112,7 @@ def prices(text: str) -> dict[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} given; allowed: MEMBER=DOLLARS, separated by commas") from None
 
 
-def shares(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
     """Parse numbers, separated by commas."""
     try:
         return [float(word) for word in names(text)]
@@ -147,6 +166,25 @@ LIMIT = ("--limit", {"type": count, "metavar": "N", "help": "a smoke run: the fi
 FIRST = ("--limit", {"type": count, "metavar": "N", "help": "only the first N questions of each suite, by id"})
 MODEL = ("model", {"help": "a hub name, a local folder or a GGUF file"})
 SUITES = ("suites", {"nargs": "+", "metavar": "suite", "help": "sources (see `w2s methods sources`), and key=value"})
+EXPERTS = (
+    (
+        "models",
+        {"nargs": "+", "metavar": "MODEL", "help": "a folder, hub name or GGUF file for each expert; key=value"},
+    ),
+    ("--base", {"metavar": "BASE", "help": "take attention, norms and embeddings from this model (default: the mean)"}),
+    ("--router", {"default": "zero", "help": "zero (default), hidden or weights; see below"}),
+    ("--on", {"nargs": "+", "default": [], "metavar": "SUITE", "help": "sources that turn the routers; key=value"}),
+    (
+        "--weights",
+        {"type": numbers, "default": [], "metavar": "2,1", "help": "of the models in the mean (default: equal)"},
+    ),
+    ("--active", {"type": count, "default": 2, "metavar": "K", "help": "experts that a token passes (default: 2)"}),
+    ("--balance", {"type": float, "default": 0.01, "help": "load-balancing loss in later training (default: 0.01)"}),
+    ("--noise", {"type": float, "default": 1e-3, "help": "spread of a zero router's rows (default: 0.001)"}),
+    ("--seed", {"type": int, "default": 0, "help": "the seed of these rows (default: 0)"}),
+    FIRST,
+    ("--out", {"required": True, "metavar": "FOLDER", "help": "the new model's folder"}),
+)
 ABOUT = ("about", {"nargs": "*", "metavar": "reference|schema", "help": "which of the two"})
 INIT = (
     ("task", {"nargs": "?", "default": "choices", "help": "choices (default), answers, code or recorded"}),
@@ -181,7 +219,7 @@ MERGE = (
     ("models", {"nargs": "*", "metavar": "MODEL", "help": "folders of models, or of LoRA adapters; then OPTION=value"}),
     ("--base", {"metavar": "MODEL", "help": "the folder that all models were trained from"}),
     ("--method", {"default": "mean", "help": "see `w2s methods merges` (default: mean); cat and svd for adapters"}),
-    ("--weights", {"type": shares, "metavar": "W,W", "help": "one per model, e.g. 2,1 (default: equal)"}),
+    ("--weights", {"type": numbers, "metavar": "W,W", "help": "one per model, e.g. 2,1 (default: equal)"}),
     ("--scale", {"type": float, "default": 1.0, "help": "how far along the merged step to go (default: 1)"}),
     ("--seed", {"type": int, "default": 0, "help": "for methods that draw at random (default: 0)"}),
     ("--from-mergekit", {"metavar": "FILE", "help": "a mergekit configuration, instead of models and flags"}),

@@ -6,6 +6,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from w2s.config.experts import Experts
+from w2s.config.merging import Merging
 from w2s.config.running import Controls, Evaluation, Models, Runtime
 from w2s.config.studies import Curve, RewardStudy
 from w2s.config.values import (
@@ -277,6 +279,8 @@ class LabelReward:
 class Labels:
     """How the committee's opinions become pseudo-labels."""
 
+    teacher: Literal["committee", "merged"] = "committee"
+    """Who labels: the committee, or its learners merged into one model (see merging), at the cost of one learner."""
     made: Literal["decoded", "distribution", "winner"] = "decoded"
     """For questions without choices. decoded: the text that the committee writes, its learners mixed token by token;
     distribution: the same with the committee's probabilities of the `top` next tokens as soft targets; winner: every
@@ -307,6 +311,9 @@ class Labels:
 class Student(Learner):
     """The strong model, trained on the pseudo-labels."""
 
+    start: Literal["base", "merged", "upcycled"] = "base"
+    """What training starts from. base: the model; merged: the committee's learners as one model (see merging), for the
+    student and its controls; upcycled: a mixture of experts that are copies of its MLPs (see experts)."""
     objective: Annotated[dict, MethodOf("objectives")] = field(default_factory=method("sft"))
     """sft: the labels alone; the others then train on preferences or rewards; see `w2s methods objectives`."""
 
@@ -334,6 +341,8 @@ class Config:
     rewards: RewardModels = field(default_factory=RewardModels)
     label: Labels = field(default_factory=Labels)
     student: Student = field(default_factory=Student)
+    merging: Merging = field(default_factory=Merging)
+    experts: Experts = field(default_factory=Experts)
     controls: Controls = field(default_factory=Controls)
     evaluation: Evaluation = field(default_factory=Evaluation)
     runtime: Runtime = field(default_factory=Runtime)

@@ -42,6 +42,13 @@ class Controls:
     """The student's base trained on the easy gold."""
     ceiling: bool = True
     """The student's base trained on the gold of the transfer pool: the ceiling of the performance gap."""
+    merged: bool = False
+    """The committee's learners merged into one model (see merging), and the same with equal weights."""
+    experts: bool = False
+    """The committee's learners as the experts of one model, not trained further (see experts)."""
+    dense_student: bool = False
+    """With student.start: upcycled, two students that start from the model itself: one trained for as many steps, and
+    one for as many parameters passed, so that its steps cost as much in all."""
     shuffled: bool = True
     """A student trained on the committee's labels, shuffled among the questions."""
 

@@ -120,7 +120,7 @@ def to_tensors(arrays: dict[str, np.ndarray], device: torch.device) -> dict[str,
 
 
 def place_rows(encoded: Sequence[Encoded], rows: Sequence[Row], width: int) -> dict[str, np.ndarray]:
-    """The candidate that each row or predicted token counts for, which candidates exist, and where each row ends."""
+    """What each row or predicted token counts for, which candidates exist, and where each row ends."""
     example_R = np.repeat(np.arange(len(encoded)), [len(example.rows) for example in encoded])
     owner_P = np.concatenate([row.owner_P for row in rows])
     owner_P += np.repeat(example_R * width, [len(row.owner_P) for row in rows])
@@ -128,6 +128,7 @@ def place_rows(encoded: Sequence[Encoded], rows: Sequence[Row], width: int) -> d
         "mask_BK": within([example.count for example in encoded], width),
         "owner_P": owner_P,
         "last_R": np.array([len(row.token_T) for row in rows]) - 1,
+        "example_R": example_R,
     }
 
 

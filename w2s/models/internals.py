@@ -131,3 +131,21 @@ def merged(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             delta, weight = layer.scaling["default"] * (up @ down), plain[f"{path}.weight"]
             plain[f"{path}.weight"] = weight + (delta.T if layer.fan_in_fan_out else delta).to(weight)
     return plain
+
+
+# --- mixtures of experts ---------------------------------------------------------------------------------------------
+
+
+def routers(module: nn.Module) -> list[nn.Module]:
+    """The routers of a mixture of experts, layer by layer; [] for other models. A router's first output is its logits
+    for all experts."""
+    return [block.gate for _, block in expert_blocks(module)]
+
+
+def expert_blocks(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """(path, block) of the layers whose `gate` (with weight, top_k, num_experts) chooses among `experts`, which are
+    kept as one tensor per matrix: gate_up_proj (E, 2 I, D), the gate first, and down_proj (E, D, I)."""
+    for path, layer in module.named_modules():
+        gate = getattr(layer, "gate", None)
+        if hasattr(getattr(layer, "experts", None), "gate_up_proj") and hasattr(gate, "top_k"):
+            yield path, layer

@@ -87,6 +87,8 @@ class Batch:
     """Flat index into B·K of the candidate that each row, or each predicted token, counts for."""
     last_R: Tensor
     """The last real token of each row."""
+    example_R: Tensor
+    """The example of each row."""
     row_U: Tensor | None = None
     at_U: Tensor | None = None
     from_P: Tensor | None = None

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from w2s.models import batches
+from w2s.models import batches, routing
+from w2s.models.internals import routers
 from w2s.models.kinds import KINDS
 from w2s.models.records import Batch, Loaded
 from w2s.models.rows import within
@@ -18,14 +19,30 @@ from w2s.store.records import Example, Predictions, softmax
 
 
 class Scorer(nn.Module):
-    """`scores` as a module, for DeepSpeed to wrap: Scorer(loaded)(batch) -> scores_BK."""
+    """`scores` as a module, for DeepSpeed to wrap: Scorer(loaded)(batch) -> scores_BK.
+
+    In training, `balance_B` is the last batch's load-balancing loss of a mixture of experts, times the coefficient in
+    its configuration; None for other models. transformers has the loss only where `output_router_logits` is set, which
+    is not the default, and where it computes the whole loss.
+    """
 
     def __init__(self, loaded: Loaded):
         super().__init__()
         self.loaded, self.module = loaded, loaded.module
+        self.routers = routers(loaded.module)
+        self.balance_B: Tensor | None = None
 
     def forward(self, batch: Batch) -> Tensor:
-        return scores(self.loaded, batch)
+        config = self.module.config
+        strength = getattr(config, "router_aux_loss_coef", 0.0) if self.training and self.routers else 0.0
+        if not strength:
+            self.balance_B = None
+            return scores(self.loaded, batch)
+        with routing.watch(self.routers) as seen:
+            flat = scores(self.loaded, batch)
+        logits_LSE = [logits_SE for _, logits_SE in seen[: len(self.routers)]]
+        self.balance_B = strength * routing.balance(logits_LSE, batch, config.num_experts_per_tok)
+        return flat
 
     def around(self, module: nn.Module) -> "Scorer":
         """The same scores by another module."""

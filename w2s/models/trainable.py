@@ -83,6 +83,10 @@ def add_adapters(module: nn.Module, model: Model, seed: int) -> None:
     prefix = "" if body is module else module.base_model_prefix + "."
     linear = {name: layer for name, layer in body.named_modules() if is_adaptable(layer)}
     targets = {prefix + name: layer for name, layer in linear.items()}
+    if model.lora_targets is None and internals.routers(module):
+        known = ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in targets))
+        words = f"null given for a mixture of experts; allowed: some of {known}"
+        raise BadInput(f"model.lora_targets: {words} (adapters leave out the experts and their routers)")
     if not targets:
         raise BadInput("model.trainable: 'lora' finds no linear layer in this model")
     if model.lora_targets is not None:

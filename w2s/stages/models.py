@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
 from w2s.stages.questions import SOLVED
-from w2s.store.artifacts import hash_file
+from w2s.store.artifacts import Stage, Store, hash_file
 from w2s.store.records import (
     Example,
     Predictions,
@@ -30,7 +32,7 @@ from w2s.store.records import (
     write_arrays,
     write_rows,
 )
-from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank
+from w2s.workers.job import Base, Dequantise, Embed, Finetune, Predict, Pretrain, Rank, count_steps
 
 LABELS = "labels.npz"
 PRETRAINING = {
@@ -92,9 +94,12 @@ def fit(
 ) -> Facts:
     """One model on the labels of one split: the floor, a student, the ceiling...
 
-    With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together.
+    With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together; with the
+    parent `sparse`, a mixture of experts of its base, for as many as cost what its own number costs that model.
     """
     labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
+    if "sparse" in inputs:
+        learner = spend_as_much(learner, inputs["sparse"], int((labels.weight_N > 0).sum()))
     if steps_of is not None:
         steps = count_boosting_steps(steps_of, learner.train, int((labels.weight_N > 0).sum()))
         learner = dataclasses.replace(learner, train=dataclasses.replace(learner.train, steps=steps))
@@ -104,7 +109,19 @@ def fit(
     base = find_start(inputs, tools, learner)
     job = Finetune(base.learner, seed, str(examples), LABELS, base.path, runtime=runtime)
     job = dataclasses.replace(job, soft=str(soft) if soft.exists() else None, states=states_folder(inputs))
-    return {"rows": int((labels.weight_N > 0).sum()), **costs([fit_model(here / "fit-0", tools, job, labels)])}
+    done = fit_model(here / "fit-0", tools, job, labels)
+    own = {key: done[key] for key in ("mixture", "parameters", "active_parameters", "dense_parameters") if key in done}
+    return {"rows": int((labels.weight_N > 0).sum()), **costs([done]), **own}
+
+
+def spend_as_much(learner: Learner, sparse: Path, rows: int) -> Learner:
+    """The learner with its steps times the parameters that a token passes in the mixture, by those in the dense model.
+
+    The cost of a step is about proportional to them.
+    """
+    size = json.loads((sparse / "experts.json").read_text(encoding="utf-8"))
+    steps = math.ceil(count_steps(learner.train, rows) * size["active_parameters"] / size["dense_parameters"])
+    return dataclasses.replace(learner, train=dataclasses.replace(learner.train, steps=steps))
 
 
 def opinion(
@@ -235,6 +252,19 @@ def dequantised(here: Path, inputs: Inputs, tools: Tools, *, content: str) -> Fa
     file = next(place.path for place in tools.models.values() if place.content == content)
     done = do_job(here, tools, Dequantise(str(file), tools.runtime))
     return {"content": content, "quantised": done["quantised"], "values": done["values"]}
+
+
+def keep_dequantised(tools: Tools, model: str) -> dict[str, Path]:
+    """The artifact with the model of a GGUF file, which runs share, as a stage's parent; none for other models."""
+    place = tools.models.get(model)
+    if place is None or place.path.is_dir():
+        return {}
+    options = {"content": place.content}
+    work = partial(dequantised, tools=tools, **options)
+    stage = Stage(dequantised.__name__, f"base model {model}", options, {}, work)
+    store = Store(Path(tools.runtime.runs_dir) / "store")
+    store.make(stage)
+    return {"base": store.checked(stage)}
 
 
 def costs(facts: Sequence[dict[str, Any]]) -> Facts:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from w2s.boosting import adaboost, diagnostics
+from w2s.boosting.tokens import by_row
 from w2s.config.fields import Boosting, Learner
 from w2s.config.registry import pick
 from w2s.data.difficulty import folds as assign_folds
@@ -23,9 +24,11 @@ from w2s.store.records import (
     Predictions,
     PseudoLabels,
     Round,
+    TokenWeights,
     Weights,
     align,
     concatenate,
+    load_arrays,
     read_arrays,
     take,
     write_arrays,
@@ -191,6 +194,14 @@ def read_round(folder: Path) -> Round | None:
 def read_rounds(folders: Sequence[Path]) -> list[Round]:
     """The records of the rounds that ran."""
     return [record for folder in folders if (record := read_round(folder)) is not None]
+
+
+def row_weights(folder: Path) -> Weights:
+    """The weight of each question after the round in `folder`; the sum over its tokens if these have weights."""
+    path = folder / "weights.npz"
+    if "weight_T" not in load_arrays(path):
+        return read_arrays(path, Weights)
+    return by_row(read_arrays(path, TokenWeights))[0]
 
 
 def boosting_round(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +74,20 @@ def kind_of(examples: Sequence[Example]) -> str:
     return examples[0].task
 
 
-def find_writers(inputs: Inputs, best_alone: bool) -> tuple[list[str], list[float]]:
-    """Model folders and the alpha of each. A round's models (one per fold) share its alpha."""
+def find_writers(
+    inputs: Inputs, best_alone: bool = False, alphas: Iterable[float] | None = None
+) -> tuple[list[str], list[float]]:
+    """Model folders and the alpha of each. A round's models (one per fold) share its alpha.
+
+    alphas: of the rounds, instead of the committee's; those of rounds that do not vote are left out.
+    """
     if "committee" not in inputs:
         models = sorted(inputs["model"].glob("fit-*/model"))
         return [str(model) for model in models], [1.0] * len(models)
     voters = json.loads((inputs["committee"] / "committee.json").read_text())
-    alphas = dict(enumerate(voters["alphas"])) if not best_alone else {voters["best_learner"]: 1.0}
+    used = zip(range(voters["used"]), voters["alphas"] if alphas is None else alphas, strict=False)
     folders, shares = [], []
-    for at, alpha in alphas.items():
+    for at, alpha in [(voters["best_learner"], 1.0)] if best_alone else used:
         models = sorted(inputs[f"round-{voters['rounds'][at]['index']}"].glob("fit-*/model"))
         folders += [str(model) for model in models]
         shares += [alpha / len(models)] * len(models)

@@ -1,5 +1,6 @@
 """Checks of a config's methods, options and models, before anything runs."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from w2s.config.smoke import smoke_steps
 from w2s.config.tables import load_table
 from w2s.config.values import leaves
 from w2s.data.preferences import PREFERENCES
-from w2s.models import backends, folders, objectives
+from w2s.models import backends, folders, objectives, sparse
 from w2s.models.kinds import find_kind
 from w2s.models.records import Network
 from w2s.prompts import read_shots, shows_choices
@@ -24,6 +25,8 @@ from w2s.stages.jobs import count_accelerators
 from w2s.stages.models import PRETRAINING
 from w2s.store.records import BadInput, Example
 
+MARKED = ("max_tokens", "precision")
+"""What a trained model's folder says of its training."""
 VOCABULARY_LINES = 20_000
 """This many lines of a corpus contain all of its words."""
 
@@ -44,7 +47,7 @@ def check_methods(config: Config) -> None:
                 with_key(key, TRIALS[table], method)
         except BadInput as error:
             problems.append(str(error))
-    problems += misfits(config)
+    problems += misfits(config) + mixture_checks(config) + merging_checks(config)
     for learner in config.rewards.models[:1]:
         problems += too_deep("rewards.layers", config.rewards.layers, learner.model, config.models.root)
     accelerators = None if config.runtime.hostfile else count_accelerators()
@@ -98,6 +101,11 @@ def check_written(config: Config) -> None:
     if config.label.temperature is None and config.label.made != "winner":
         allowed = "a number, or null with label.made: winner (texts have no distribution over candidates)"
         problems.append(f"label.temperature: null given; allowed for questions without choices: {allowed}")
+    if config.label.teacher == "merged" and config.label.made == "winner":
+        problems.append("label.made: 'winner' given; allowed with label.teacher: merged: decoded, distribution")
+    if config.controls.experts and config.experts.router == "weights":
+        words = "it needs questions with choices; allowed for others: zero, hidden"
+        problems.append(f"experts.router: 'weights' given; {words}")
     if config.label.recorded:
         problems.append("label.recorded: it labels questions with choices; allowed for others: null")
     for key, learner in learners.items():
@@ -154,6 +162,120 @@ def misfits(config: Config, learner: Learner | None = None, key: str = "student"
     except BadInput as error:
         return [str(error)]
     return []
+
+
+def mixture_checks(config: Config) -> list[str]:
+    """Mixtures of experts that cannot be made of these models."""
+    problems, mixture, root = [], config.experts, config.models.root
+    if config.student.start == "upcycled":
+        problems += unfit_experts("student.start: upcycled", "student.model", config.student.model, root)
+        model = config.student.model
+        if model.trainable == "lora" and model.lora_targets is None:
+            words = "null given with student.start: upcycled; allowed: names such as [q_proj, v_proj]"
+            problems.append(f"student.model.lora_targets: {words} (adapters leave out the experts and their routers)")
+        if mixture.active > mixture.count:
+            problems.append(
+                f"experts.active: {mixture.active} given; allowed: at most {mixture.count}, as experts.count"
+            )
+    elif config.controls.dense_student:
+        problems.append("controls.dense_student: true given; it needs student.start: upcycled")
+    if config.controls.experts:
+        first = config.learners[0].model
+        for at, model in enumerate(learner.model for learner in config.learners):
+            problems += unfit_experts("controls.experts", f"learners.{at}.model", model, root)
+            for name in ("path", "revision", "layers", "prompt", "shots", "normalise"):
+                if getattr(model, name) != getattr(first, name):
+                    words = f"{getattr(model, name)!r} given with controls.experts; allowed: as for learners.0"
+                    problems.append(f"learners.{at}.model.{name}: {words}")
+    return problems
+
+
+def unfit_experts(wish: str, key: str, model: Model, root: str | None) -> list[str]:
+    """Why models like this one cannot be experts of one model."""
+    if model.kind != "lm":
+        return [f"{key}.kind: {model.kind!r} given with {wish}; allowed: lm"]
+    if model.quantise != "none":
+        return [f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none"]
+    if folders.absent(model.path, root):  # told elsewhere
+        return []
+    return [f"{key}.path: {model.path}: {why}" for why in [sparse.unfit(model.path, root)] if why]
+
+
+def merging_checks(config: Config) -> list[str]:
+    """Learners that cannot be merged into one model, and uses that a merged model does not have."""
+    label, student = config.label, config.student
+    uses = {"label.teacher: merged": label.teacher == "merged", "student.start: merged": student.start == "merged"}
+    wishes = [wish for wish, on in {**uses, "controls.merged": config.controls.merged}.items() if on]
+    if not wishes:
+        return []
+    problems, first = unmergeable(config, wishes[0]), config.learners[0].model
+    if label.teacher == "merged":
+        if label.reward.use != "none":
+            problems.append(f"label.reward.use: {label.reward.use!r} given; allowed with label.teacher: merged: none")
+        if label.select["name"] == "agreement":
+            problems.append("label.select: 'agreement' given; with label.teacher: merged one model votes, with itself")
+    if student.start == "merged":
+        for name in ("kind", "path", "revision", "layers"):
+            given, allowed = getattr(student.model, name), getattr(first, name)
+            if given != allowed:
+                words = f"{given!r} given with student.start: merged; allowed: {allowed!r}, as the learners"
+                problems.append(f"student.model.{name}: {words}")
+    return [*problems, *merge_options(config)]
+
+
+def unmergeable(config: Config, wish: str) -> list[str]:
+    """Why the learners are not language models trained from the same weights."""
+    problems, first, root = [], config.learners[0], config.models.root
+    for at, learner in enumerate(config.learners):
+        key, model = f"learners.{at}.model", learner.model
+        if model.kind != "lm":
+            why = "a head is drawn for each learner" if getattr(find_kind(model.kind), "head", False) else ""
+            allowed = f"allowed: lm{why and f' ({why})'}"
+            problems.append(f"{key}.kind: {model.kind!r} given with {wish}; {allowed}")
+        elif is_drawn(model, root):
+            problems.append(f"{key}.path: {model.path!r} given with {wish}; each learner draws its own weights there")
+        if model.quantise != "none":
+            problems.append(f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none")
+        for part, names in (("model", [one.name for one in dataclasses.fields(Model)]), ("train", MARKED)):
+            for name in names:
+                given, allowed = (getattr(getattr(one, part), name) for one in (learner, first))
+                if given != allowed:
+                    words = f"{given!r} given with {wish}; allowed: {allowed!r}, as for learners.0"
+                    problems.append(f"learners.{at}.{part}.{name}: {words}")
+    return problems
+
+
+def is_drawn(model: Model, root: str | None) -> bool:
+    """Whether learners start from random weights of their own instead of trained ones."""
+    name = model.path.removeprefix("builtin:")
+    if name != model.path:
+        return name in PRETRAINING and PRETRAINING[name]["steps"] == 0
+    place = folders.locate(model.path, root)
+    return bool(place and folders.read_marks(place).get("from_scratch"))
+
+
+def merge_options(config: Config) -> list[str]:
+    """A method, weights or a scale that this run cannot have."""
+    problems, merging, model = [], config.merging, config.learners[0].model
+    name, rounds = merging.method["name"], config.boosting.rounds
+    if name in ("fisher", "regmean"):
+        problems.append(f"merging.method: {name!r} given; a run has none of the statistics that it needs")
+    if name == "slerp" and rounds != 2:
+        problems.append(f"merging.method: 'slerp' given with boosting.rounds: {rounds}; it takes 2 models")
+    if not isinstance(merging.weights, str):
+        if len(merging.weights) != rounds:
+            allowed = f"{rounds}, one for each of boosting.rounds"
+            problems.append(f"merging.weights: {len(merging.weights)} numbers given; allowed: {allowed}")
+        elif not merging.weights[0]:
+            problems.append(
+                "merging.weights.0: 0 given; allowed: above 0, as the committee may end with its first round"
+            )
+    is_local = model.path.startswith("builtin:") or folders.locate(model.path, config.models.root) is not None
+    if not is_local and (name != "mean" or merging.scale != 1):
+        given = f"{name!r} with scale {merging.scale:g}"
+        allowed = "mean with scale 1, or a base model in a folder (models.root)"
+        problems.append(f"merging.method: {given} given; allowed: {allowed}, as the step from the base is needed")
+    return problems
 
 
 def unknown_model(key: str, model: Model, root: str | None) -> list[str]:

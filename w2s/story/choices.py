@@ -18,14 +18,14 @@ OWN = ""  # the run's own sets, as opposed to further suites
 
 def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = (TEST,)) -> Answers:
     """A model's opinion on splits and on suites with choices; for other suites a language model writes."""
-    heard = speaker.name == "floor" and teller.fits_temperature  # its answers may become labels
-    splits = (*splits, HOLDOUT) if heard else splits
+    if speaker.name == "floor" and teller.fits_temperature:  # its answers may become labels
+        splits = (*splits, HOLDOUT)
     opinions = ask_sets(teller, sets, speaker, splits)
     if speaker.learner.model.kind == "lm":
         learner = untrain(speaker.learner) if speaker.model is None else speaker.learner
         options = {"learner": learner, "untrained": speaker.model is None}
         write_suites(teller, sets, speaker.name, find_origin(teller, sets, speaker), options)
-    return Answers(speaker.name, {"opinion": opinions[OWN]}, {"holdout": opinions[OWN]} if heard else {})
+    return Answers(speaker.name, {"opinion": opinions[OWN]}, {"holdout": opinions[OWN]} if HOLDOUT in splits else {})
 
 
 def ask_sets(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...], *, alone: bool = True) -> Stages:

@@ -20,6 +20,8 @@ from w2s.stages import Tools, precision
 from w2s.store.artifacts import Stage
 from w2s.story import choices, written
 from w2s.story.checks import check_methods, check_written
+from w2s.story.experts import fit_dense_students, mix_learners
+from w2s.story.merging import MERGED, ask_merged, merge
 from w2s.story.models import find_places, fit_learner, fit_student
 from w2s.story.objective import train_student
 from w2s.story.questions import is_written, label_by_gold, label_by_record, split_questions
@@ -57,12 +59,18 @@ def chain(teller: Teller) -> None:
         form.combine(teller, sets, "uniform", learners, UNIFORM)
     form.combine(teller, sets, "best_learner", learners, config.label.alphas, alone=True)
     floor = tell_weak_controls(teller, sets, form, easy)
+    if config.controls.experts:
+        mix_learners(teller, sets, form, committee)
+    merged = ask_merged(teller, sets, form, committee)
+    if config.student.start == MERGED:
+        teller = dataclasses.replace(teller, start={"base": merge(teller, sets, committee)})
 
-    # 3. The committee, optionally tilted by reward models, labels the transfer pool; the student learns from these
-    # labels, and optionally continues with its objective.
+    # 3. The committee, tilted by reward models or merged into one model if so asked, labels the transfer pool; the student
+    # learns from these labels, and optionally continues with its objective.
     scored = score_candidates(teller, sets, form, committee)
     tilted = config.label.reward.use != "none"
     teacher = tilt(teller, sets, form, committee, scored) if tilted else committee.answers
+    teacher = merged if config.label.teacher == MERGED else teacher
     labels = form.label(teller, sets, teacher)
     train_student(teller, sets, form, labels, committee, scored)
 
@@ -73,6 +81,8 @@ def chain(teller: Teller) -> None:
         fit_student(teller, sets, form, "unrewarded", form.label(teller, sets, committee.answers))
     if config.label.recorded:
         fit_student(teller, sets, form, "recorded_student", label_by_record(teller, sets))
+    if config.controls.dense_student:
+        fit_dense_students(teller, sets, form, labels)
     if config.controls.shuffled:
         fit_student(teller, sets, form, "shuffled", form.label(teller, sets, teacher, shuffled=True))
     if config.controls.easy_gold:

@@ -8,7 +8,7 @@ from w2s.config.fields import Boosting, Config, Learner, Model, Train
 from w2s.config.load import all_learners
 from w2s.data.rows import draws_by_seed
 from w2s.models.kinds import find_kind
-from w2s.stages import Place, models, writing
+from w2s.stages import Place, experts, models, writing
 from w2s.store.artifacts import Stage
 from w2s.store.hidden import hide
 from w2s.story.checks import builtin_recipe
@@ -94,19 +94,54 @@ def fit_learner(
     return form.ask(teller, sets, Speaker(name, learner, model), (TRANSFER, TEST))
 
 
-def fit_student(teller: Teller, sets: Sets, form: Form, name: str, labels: Stage, *, split: str = TRANSFER) -> Stage:
-    """The student's base, trained on labels of a split, with its answers to the hard test and every further suite."""
+def fit_student(
+    teller: Teller,
+    sets: Sets,
+    form: Form,
+    name: str,
+    labels: Stage,
+    *,
+    split: str = TRANSFER,
+    dense: Stages | None = None,
+) -> Stage:
+    """The student's start, trained on labels of a split, with its answers to the hard test and every further suite.
+
+    dense: parents of a student that starts from its model itself where the others are upcycled.
+    """
     student = Speaker(name, teller.student, is_student=True)
-    model = fit(teller, sets, student, labels, split)
+    model = fit(
+        teller, sets, student, labels, split, start={**upcycle(teller), **teller.start} if dense is None else dense
+    )
     form.ask(teller, sets, dataclasses.replace(student, model=model))
     return model
 
 
+def upcycle(teller: Teller) -> Stages:
+    """What students start from instead of their model, if anything: a mixture of experts that are its copies."""
+    if teller.config.student.start != "upcycled":
+        return {}
+    mixture, learner = teller.config.experts, untrain(teller.student)
+    options = {"learner": Learner(learner.model), "seed": teller.seed, "experts": mixture.count}
+    options |= {"active": mixture.active, "balance": mixture.balance}
+    title = f"{mixture.count} copies of {learner.model.path} as experts"
+    return {"base": teller.tell(experts.upcycled, title, find_base(teller, learner), options, {"kind": "upcycled"})}
+
+
 def fit(
-    teller: Teller, sets: Sets, base: Speaker, labels: Stage, split: str, steps_of: Boosting | None = None
+    teller: Teller,
+    sets: Sets,
+    base: Speaker,
+    labels: Stage,
+    split: str,
+    steps_of: Boosting | None = None,
+    start: Stages | None = None,
 ) -> Stage:
-    """The base, trained on labels of a split for the configured length, or the steps of all these rounds."""
+    """The base, trained on labels of a split for the configured length, or the steps of all these rounds.
+
+    start: further parents; its `base` replaces the learner's own.
+    """
     parents = {"questions": sets.questions, "labels": labels, **find_start(teller, sets, base.learner)}
+    parents |= start or {}
     parents |= find_states(teller, base.learner, parents)
     options = {"learner": base.learner, "seed": teller.seed, "split": split}
     options |= {"steps_of": steps_of, "is_student": base.is_student}

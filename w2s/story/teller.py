@@ -32,6 +32,8 @@ class Teller:
     tools: Tools
     declare: Callable[..., Stage]
     """(work, title, parents, options, tags) -> the stage; the same one if it was declared before."""
+    start: Stages = field(default_factory=dict)
+    """Parents of every student of this seed; a `base` among them replaces the student's own."""
 
     @property
     def student(self) -> Learner:

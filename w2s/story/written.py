@@ -18,7 +18,7 @@ from w2s.story.models import ask_about, ask_suites, find_start, judge, tell_labe
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
-LABELLERS = ("committee", "floor")  # only their texts become labels; no other writes for the transfer pool
+LABELLERS = ("committee", "floor", "merged")  # only their texts become labels; no other writes for the transfer pool
 VOTERS = "answer_level"  # the control that always votes over whole answers
 
 
@@ -29,12 +29,19 @@ def ask(teller: Teller, sets: Sets, speaker: Speaker, splits: tuple[str, ...] = 
     options = {"learner": untrain(speaker.learner), "untrained": untrained}
     one_base = {"one_base": speaker.is_student or share_one_base(teller)}
     texts = {
-        on: write(teller, sets, speaker.name, on, origin, {**options, **one_base})
+        on: write(teller, sets, speaker.name, on, origin, {**options, **one_base, **find_top(teller, speaker, on)})
         for on in (splits if speaker.name in LABELLERS else (TEST,))
     }
     write_suites(teller, sets, speaker.name, origin, options)
     ask_suites(teller, sets, speaker, origin)
     return Answers(speaker.name, {"texts": texts[TRANSFER]}) if TRANSFER in texts else None
+
+
+def find_top(teller: Teller, speaker: Speaker, on: str) -> dict[str, int]:
+    """How many next tokens soft targets keep, where the merged learners write them."""
+    label = teller.config.label
+    soft = speaker.name == "merged" and label.made == "distribution" and on == TRANSFER
+    return {"top": label.top} if soft else {}
 
 
 def write(

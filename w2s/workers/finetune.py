@@ -13,7 +13,7 @@ import torch
 
 from w2s.boosting.tokens import by_row
 from w2s.config.fields import Train
-from w2s.models import batches, below, load, losses, score, tokens, train
+from w2s.models import batches, below, experts, load, losses, score, tokens, train
 from w2s.models.adapters import adapter_of
 from w2s.models.below import Below
 from w2s.models.engine import configuration, is_sliced
@@ -91,8 +91,8 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     is_choice = examples[0].task == "choice"
     scale = 1.0 if is_choice else 1 / tokens.text_lengths(encoded, labels.target_NK)[fit_N].mean()
     look = make_look(rows, held_N, held_loss, scale, world, settings.batch, chosen=is_choice)
-    objective = make_objective(rows, loss, scale)
     trained = rows.below.upper if rows.below else module
+    objective = make_objective(rows, loss, scale, trained)
     state, weights = train.fit(
         trained, steps, objective, settings, job.runtime, folder, world, weight_N=weight_N, look=look, seed=job.seed
     )
@@ -101,7 +101,9 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     summary |= {"tokens": read, **cut}
     below.drop(folder, world)
     if world.rank == 0:
-        export(loaded, module, weights, job, folder)
+        trained = export(loaded, module, weights, job, folder)
+        if mixture := experts.measure(trained, [encoded[at] for at in fit_N]):
+            summary |= {"mixture": mixture, **experts.count_parameters(trained.module)}
         train.write_history(folder, summary, state, seconds())
     return summary
 
@@ -233,9 +235,12 @@ def plan(
     return [drawn[step] for step in steps], factor_N
 
 
-def make_objective(rows: Rows, loss: Callable, scale: float) -> train.Objective:
+def make_objective(rows: Rows, loss: Callable, scale: float, scorer: score.Scorer) -> train.Objective:
+    """The loss of the scores by `call`, which is `scorer` or an engine around it, and a mixture's balance."""
+
     def objective(call: Callable, index_B: np.ndarray, share: float) -> torch.Tensor:
-        return scale * loss(*rows.score(call, index_B), progress=share)
+        loss_B = scale * loss(*rows.score(call, index_B), progress=share)
+        return loss_B if scorer.balance_B is None else loss_B + scorer.balance_B
 
     return objective
 
@@ -272,8 +277,8 @@ def make_look(
 
 def export(
     loaded: load.Loaded, module: score.Scorer, weights: dict[str, torch.Tensor], job: Finetune, folder: Path
-) -> None:
-    """Write model/ from the trained parameters."""
+) -> load.Loaded:
+    """Write model/ from the trained parameters; returns the model."""
     if is_sliced(module):  # ZeRO 3 left only slices in the module
         loaded = load_start(job, World())
         module = score.Scorer(loaded)
@@ -282,6 +287,7 @@ def export(
     if job.learner.model.trainable == "lora" and KINDS[job.learner.model.kind].writes:
         # For a committee that shares its base's weights; in the model beside it the adapter is merged.
         load.save_adapter(folder / "model", adapter_of(loaded.module))
+    return loaded
 
 
 def fit_at_once(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from w2s.config.fields import Learner, Runtime, Train, Writing
+from w2s.workers.together import Average, Experts, Merge, Search
 
 
 @dataclass(frozen=True)
@@ -246,74 +247,10 @@ class Score:
     runtime: Runtime = field(default_factory=Runtime)
 
 
-@dataclass(frozen=True)
-class Average:
-    """The mean of several models' weights (WARM) -> model/."""
-
-    models: list[str]
-    """Folders of plain models trained from the same start."""
-
-
-@dataclass(frozen=True)
-class Merge:
-    """One model whose weights are merged from several models of one base -> model/."""
-
-    models: list[str]
-    """Folders of safetensors, or of LoRA adapters."""
-    weights: list[float]
-    """One per model, at least 0; they are made to sum to 1."""
-    method: dict
-    """{name, options}; see `w2s methods merges`. For folders of LoRA adapters: cat, or svd with its option rank."""
-    base: str | None = None
-    """The folder that all started from. Null: unknown; only the method mean needs none."""
-    scale: float = 1.0
-    """How far along the merged step from the base to go."""
-    seed: int = 0
-    """For methods that draw at random."""
-    examples: str | None = None
-    """For the methods fisher and regmean: a file of Examples, whose answers play no part."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Of the merged weights. Null: the base's."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """Coefficients of a merge by the mean, searched on half of some questions with gold, and judged on the other half.
-
-    -> searched.json, and a line in search.jsonl for every generation.
-    """
-
-    models: list[str]
-    weights: list[float]
-    """Where the search begins, one per model."""
-    base: str
-    examples: str
-    """A file of Examples."""
-    labels: str
-    """A file of PseudoLabels over their candidates: the gold."""
-    evaluations: int = 60
-    groups: Literal["one", "blocks"] = "one"
-    """blocks: coefficients of their own for attention, MLP and the rest."""
-    scale: float = 1.0
-    seed: int = 0
-    runtime: Runtime = field(default_factory=Runtime)
-
-
 Job = (
-    Pretrain
-    | Dequantise
-    | Finetune
-    | Predict
-    | Embed
-    | Rank
-    | Sample
-    | Objective
-    | Reward
-    | Score
-    | Average
-    | Merge
-    | Search
-)
+    Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score
+    | Average | Merge | Search | Experts
+)  # fmt: skip
 
 
 class Worker(NamedTuple):

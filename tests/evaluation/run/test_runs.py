@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.written_runs import RIGHT
-from w2s.evaluation.run.runs import answers_to, measure_run, open_run, outcomes_of, pass_metrics, row_weights
+from w2s.evaluation.run.runs import answers_to, measure_run, open_run, outcomes_of, pass_metrics
 from w2s.evaluation.run.taught import measure_labels
 from w2s.evaluation.run.verdict import find
+from w2s.stages.rounds import row_weights
 from w2s.store.records import Outcome, write_rows
 
 

@@ -1,0 +1,34 @@
+"""Which dense models can become experts, as their configurations say, without torch."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from w2s.models import folders, gguf
+
+SPARSE = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}
+"""Architecture -> the sparse one that its models become, with the same outputs."""
+LACKING = {"mixtral": ("attention_bias", "mlp_bias"), "qwen3_moe": ("use_sliding_window",)}
+"""What the sparse architectures do not have: true in none of the models that become one."""
+
+
+def find_fault(config: Mapping[str, Any]) -> str | None:
+    """Why a model with this configuration cannot become experts; None if it can."""
+    kind = config.get("model_type")
+    if kind not in SPARSE:
+        known = ", ".join(f"{dense} (becomes {sparse})" for dense, sparse in SPARSE.items())
+        return f"a {kind} model cannot become experts; allowed: {known}"
+    lacking = next((name for name in LACKING[SPARSE[kind]] if config.get(name)), None)
+    return f"{lacking} is true, which a {SPARSE[kind]} model cannot have; allowed: false" if lacking else None
+
+
+def unfit(source: str, root: str | None = None) -> str | None:
+    """Why the model named `source` cannot become experts; None if it can, or if only loading can tell."""
+    place = folders.locate(source, root)
+    if source.startswith("builtin:"):
+        return find_fault({"model_type": "gpt2"})
+    if place is None or not place.exists():
+        return None
+    if place.is_file():
+        return find_fault({"model_type": gguf.read_header(place).architecture})
+    return find_fault(json.loads((place / "config.json").read_text(encoding="utf-8")))

@@ -17,6 +17,7 @@ def models(tmp_path_factory) -> dict[str, str]:
     return {name: str(tiny.write(name, root / name)) for name in ("llama", "qwen3", "gpt2")}
 
 
+@pytest.mark.slow
 def test_models_become_experts_turned_by_what_each_gets_right(models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one, few = models["llama"], ["--limit", "8", "runtime.slots=1", "runtime.threads=1"]

@@ -82,7 +82,8 @@ REFUSED = {
     "student.model.path=builtin:strong": "student.model.path: builtin:strong: a gpt2 model cannot become experts",
     "student.model.kind=pair": "student.model.kind: 'pair' given with student.start: upcycled; allowed: lm",
     "student.model.trainable=lora": "student.model.lora_targets: null given with student.start: upcycled",
-    "experts.active=5": "experts.active: 5 given; allowed: at most experts.count, 4",
+    "student.objective={name: dpo}": "student.objective: 'dpo' given with student.start: upcycled; allowed: sft",
+    "experts.active=5": "experts.active: 5 given; allowed: at most 4, as experts.count",
     "student.start=base": "controls.dense_student: true given; it needs student.start: upcycled",
     "learners.0.model.path=builtin:strong": "learners.0.model.path: builtin:strong: a gpt2 model cannot become experts",
 }

@@ -9,7 +9,9 @@ import pytest
 
 from tests.models import tiny as models
 from tests.workers.conftest import read_history
+from w2s.config.fields import Runtime
 from w2s.models import load, train
+from w2s.stages.jobs import Workers
 from w2s.store.records import BadInput, Weights, write_arrays, write_rows
 from w2s.workers import experts, finetune
 from w2s.workers.job import Experts, read_job, write_job
@@ -72,6 +74,26 @@ def test_under_deepspeed_the_losses_are_those_of_plain_torch(finetune_job, mixtu
     plain = fit(finetune_job, "plain", mixture)
     engine = fit(finetune_job, "engine", mixture, runtime={"deepspeed": "auto"})
     assert engine["losses"][:3] == pytest.approx(plain["losses"][:3], abs=1e-3)
+
+
+def test_recomputed_activations_change_nothing(finetune_job, mixture):
+    plain = fit(finetune_job, "plain", mixture, {"steps": 3})
+    again = fit(finetune_job, "again", mixture, {"steps": 3}, runtime={"gradient_checkpointing": True})
+    assert again["losses"] == pytest.approx(plain["losses"], abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_two_processes_and_every_zero_stage_give_the_same_losses(finetune_job, mixture, stage):
+    plain = fit(finetune_job, "plain", mixture, {"steps": 3})
+    learner = {"model": {"path": str(mixture / "model")}, "train": {"steps": 3, "batch": 8, "lr": 1e-2}}
+    runtime = {"deepspeed": f"zero{stage}", "micro_batch": 2}
+    folder = finetune_job("two", learner=learner, path=str(mixture / "model"), runtime=runtime)
+    with Workers(Runtime(slots=1, processes=2, threads=1)) as workers:
+        workers.run(folder)
+    found = read_history(folder)
+    assert found["losses"] == pytest.approx(plain["losses"], abs=2e-3)
+    assert found["mixture"]["load"] == pytest.approx(plain["mixture"]["load"], abs=0.1)
 
 
 def test_top_layers_train_alone_from_states_that_are_computed_once(finetune_job, mixture):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from w2s.models import folders, gguf
+from w2s.models.builtin import find_architecture
 
 SPARSE = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}
 """Architecture -> the sparse one that its models become, with the same outputs."""
@@ -31,7 +32,7 @@ def unfit(source: str, root: str | None = None) -> str | None:
 def read_config(source: str, root: str | None = None) -> dict[str, Any] | None:
     """The configuration of the model named `source`, of a GGUF file only model_type; None for a model of the hub."""
     if source.startswith("builtin:"):
-        return {"model_type": "gpt2"}
+        return {"model_type": find_architecture(source.removeprefix("builtin:"))}
     place = folders.locate(source, root)
     if place is None or not place.exists():
         return None

@@ -173,6 +173,9 @@ def mixture_checks(config: Config) -> list[str]:
         if model.trainable == "lora" and model.lora_targets is None:
             words = "null given with student.start: upcycled; allowed: names such as [q_proj, v_proj]"
             problems.append(f"student.model.lora_targets: {words} (adapters leave out the experts and their routers)")
+        if config.student.objective["name"] != "sft":
+            words = f"{config.student.objective['name']!r} given with student.start: upcycled; allowed: sft"
+            problems.append(f"student.objective: {words} (the others train without the load-balancing loss)")
         if mixture.active > mixture.count:
             problems.append(
                 f"experts.active: {mixture.active} given; allowed: at most {mixture.count}, as experts.count"

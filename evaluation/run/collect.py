@@ -21,7 +21,7 @@ from w2s.evaluation.run.contents import Cost, HeavyRow, ReportData, Reproduce, S
 from w2s.evaluation.run.exports import write_exports
 from w2s.evaluation.run.metrics import Answers, calibration_bins
 from w2s.evaluation.run.mixtures import describe_mixtures, find_faults
-from w2s.evaluation.run.pictures import LADDER
+from w2s.evaluation.run.pictures import LABELS, LADDER
 from w2s.evaluation.run.report import write_report
 from w2s.evaluation.run.runs import (
     SUITE,
@@ -118,6 +118,9 @@ def warnings(run: Run, answers: Answers, committees: Mapping[int, dict[str, Any]
     notes = [f"seed {s}: {one['warning']}" for s, one in committees.items() if one["warning"]]
     alone = [s for s, one in committees.items() if not any(fitted["alpha"] > 0 for fitted in one["rounds"])]
     notes += [f"seed {s}: no round beat its reference, so the first learner stands alone" for s in alone]
+    notes += [
+        f"seed {s}: {LABELS[model]}: not trained: {why}" for model, one in run.skipped.items() for s, why in one.items()
+    ]
     repeated = {suite: sum(len(run.leaked[suite, s]) for s in run.seeds) for suite in run.suites}
     for suite, count in repeated.items():
         notes += [f"questions of {suite} that repeat one trained on, left out of its numbers: {count:,}"] * (count > 0)

@@ -10,7 +10,7 @@ from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.metrics import MODELS, Answers
 from w2s.evaluation.run.pictures import ladder
 from w2s.evaluation.run.report import accuracies, write_pages
-from w2s.evaluation.run.verdict import find, sentence, verdict
+from w2s.evaluation.run.verdict import find, known, sentence, verdict
 from w2s.evaluation.statistics import Scores, contrast
 
 
@@ -21,7 +21,7 @@ def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> 
     Runs on different suites have no difference."""
     tables = []
     for model in MODELS:
-        row = [find(data.metrics, data.suite, model, "accuracy") for data, _ in runs]
+        row = [known(data.metrics, data.suite, model, "accuracy") for data, _ in runs]
         if any(row):
             against = [_between(runs[0], other, model) for other in runs[1:]]
             tables.append({"model": model, "values": row, "against": [None, *against]})
@@ -38,7 +38,7 @@ def compare(runs: Sequence[tuple[ReportData, Answers | None]], folder: Path) -> 
 def _between(first: tuple[ReportData, Answers | None], other: tuple[ReportData, Answers | None], model: str) -> Any:
     """Accuracy of `model` in the other run minus the first: value, low, high in points, and whether it is paired."""
     (data, answers), (data_two, answers_two) = first, other
-    one, two = (find(d.metrics, d.suite, model, "accuracy") for d in (data, data_two))
+    one, two = (known(d.metrics, d.suite, model, "accuracy") for d in (data, data_two))
     if one is None or two is None or data.suite != data_two.suite:
         return None
     shared = []

@@ -86,6 +86,15 @@ class Run:
         return any(row.task != "choice" for row in self.questions(SUITE, self.seeds[0]).values())
 
     @functools.cached_property
+    def skipped(self) -> dict[str, dict[int, str]]:
+        """Model -> seed -> why it was not trained."""
+        found: dict[str, dict[int, str]] = defaultdict(dict)
+        for artifact in self.find("model"):
+            if words := artifact.manifest["facts"].get("skipped"):
+                found[artifact.tags["model"]][artifact.tags["seed"]] = words
+        return dict(found)
+
+    @functools.cached_property
     def leaked(self) -> dict[tuple[str, int], set[str]]:
         """(further suite, seed) -> its questions that repeat a training question and are not counted. The split keeps
         hard_test free of them."""
@@ -134,6 +143,10 @@ def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
     """The answers of all models to hard_test, and the metrics of every suite."""
     answers = answers_to(run, SUITE)
     metrics = measure(SUITE, answers, bins=run.bins[1])
+    for model, seeds in run.skipped.items():
+        if not any(model in models for models in answers.values()):
+            reason = f"not trained: {'; '.join(dict.fromkeys(seeds.values()))}"
+            metrics.append(Metric(SUITE, model, "accuracy", None, None, None, 0, tuple(seeds), reason))
     for suite in run.suites:
         texts = run.outcomes(suite)
         metrics += pass_metrics(suite, texts, run.leaked) if texts else measure(suite, answers_to(run, suite))

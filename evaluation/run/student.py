@@ -48,17 +48,18 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
 def write_student(run: Run, data: ReportData) -> list[str]:
-    """Write the first seed's student to RUN/student/, those of further seeds to its seed-S/. Weights are hard links
+    """Write the first student to RUN/student/, those of further seeds to its seed-S/. Weights are hard links
     into the store (copies if the file system has no links), so that they take no space and the folder can be moved;
     small files are copied, so that editing them changes no artifact. Returns the pages written: none if there is no
     student."""
     found = {s: a.path / "fit-0" / "model" for s in run.seeds for a in run.find("model", seed=s, model="student")}
-    if not found or not all(path.is_dir() for path in found.values()):
+    found = {seed: path for seed, path in found.items() if path.is_dir()}
+    if not found:
         return []
     final, partial = run.folder / "student", run.folder / "student.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for seed, path in found.items():
-        here = partial if seed == run.seeds[0] else partial / f"seed-{seed}"
+        here = partial if seed == next(iter(found)) else partial / f"seed-{seed}"
         shutil.copytree(path, here, copy_function=link_weights)
     (partial / "README.md").write_text(card(run, data), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)

@@ -42,7 +42,8 @@ CERTAIN = "a right answer has probability 0"
 
 @dataclass(frozen=True)
 class Lesson:
-    """One student of one seed: its labels that were kept, judged (None: by gold, or not judged here), and its fit."""
+    """One student of one seed: its labels that were kept, judged (None: by gold, or not judged here), and its fit, or
+    why it was skipped."""
 
     kept: int
     judged: Judged | None
@@ -70,7 +71,7 @@ def read_lesson(run: Run, artifact: Artifact) -> Lesson:
         seed, targets = artifact.tags["seed"], folder / "targets.jsonl"
         rows = read_rows(targets, Example) if targets.exists() else run.questions("transfer", seed).values()
         judged = judge_labels(labels, {row.id: row for row in rows}, run.gold("transfer", seed))
-    fit = {}
+    fit = {"skipped": artifact.manifest["facts"].get("skipped")}
     if (artifact.folder / TRAINED).exists():
         fit = json.loads((check_artifact(artifact.folder, TRAINED) / TRAINED).read_text())
     return Lesson(len(labels.ids), judged, describe_temperature(made), fit)
@@ -156,7 +157,7 @@ def is_unconverged(fit: Mapping[str, Any]) -> bool:
 def explain_stop(fit: Mapping[str, Any]) -> str:
     """Why a fit ended, in words."""
     if "step" not in fit:
-        return "solved at once"
+        return f"not trained: {fit['skipped']}" if fit["skipped"] else "solved at once"
     if not fit["looks"]:
         return "took all its steps: no labels were held out"
     if is_unconverged(fit):

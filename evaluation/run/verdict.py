@@ -23,6 +23,9 @@ def verdict(metrics: Sequence[Metric], suite: str) -> str:
     """One sentence: the student against its committee, and PGR. `suite` is the hard suite the run is judged on."""
     gap, pgr = known(metrics, suite, "student", "accuracy_minus_committee"), find(metrics, suite, "student", "pgr")
     if gap is None:
+        student = find(metrics, suite, "student", "accuracy")
+        if student is not None and student.value is None:
+            return f"no verdict: the student was {student.reason}"
         missing = [model for model in ("student", "committee") if find(metrics, suite, model, "accuracy") is None]
         return f"no verdict: this run has no {' and no '.join(missing) or 'seed with student and committee'} on {suite}"
     words = f"the student {compared(gap, 'its committee')}"

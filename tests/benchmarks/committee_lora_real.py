@@ -103,7 +103,7 @@ def ours(voices: list, prompts: list[str], new: int) -> list[list[int]]:
 def main() -> int:
     asked, found, gaps = real.arguments(questions=16, tokens=24, repeats=3), {}, []
     examples = real.questions(asked, asked.questions)
-    with real.smollm(examples) as model, torch.inference_mode():
+    with real.smollm(examples, asked.width) as model, torch.inference_mode():
         base = model.load()
         base.module.eval()
         adapters = [make_adapter(base, seed) for seed in range(LEARNERS)]

@@ -75,7 +75,7 @@ def llama_cpp(loaded: Loaded, gguf: Path, prompts: list[str], new: int, threads:
 def main() -> int:
     asked = real.arguments(questions=64, tokens=48, repeats=3)
     examples = real.questions(asked, asked.questions)
-    with real.smollm(examples) as model:
+    with real.smollm(examples, asked.width) as model:
         loaded = model.load()
         loaded.module.eval()
         prompts = real.prompts(loaded, examples)

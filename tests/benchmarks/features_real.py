@@ -80,7 +80,7 @@ def compare(cut: Loaded, whole: Loaded, texts: list[str], repeats: int) -> tuple
 def main() -> int:
     asked = real.arguments(questions=96, layer=18, repeats=3)
     examples = real.questions(asked, asked.questions)
-    with real.smollm(examples) as model:
+    with real.smollm(examples, asked.width) as model:
         cut, whole = (model.load(kind="towers", layers=layers) for layers in (asked.layer, None))
         texts = [
             prompt + continuation(text)

@@ -2,8 +2,9 @@
 
 The environment variable W2S_REAL_MODELS names the folder that `python -m tests.real_models DIR` fills, or one with the
 same model as a folder of safetensors. Without it a Llama of the same shapes with random weights and a small tokenizer
-stands in. `--source NAME --root DIR` takes the test questions of a source with choices from the data.root DIR; without
-them questions are made up. The JSON line names both, and the precision.
+stands in; narrower with `--width`, to try a program out: the figures then mean nothing. `--source NAME --root DIR`
+takes the test questions of a source with choices from the data.root DIR; without them questions are made up. The JSON
+line names both, and the precision.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Real:
 
 
 def arguments(**defaults: int) -> argparse.Namespace:
-    """The numbers of `defaults` as options, with --threads, --source and --root."""
+    """The numbers of `defaults` as options, with --threads, --width, --source and --root."""
     parser = argparse.ArgumentParser()
-    for name, value in (defaults | {"threads": os.cpu_count() or 1}).items():
+    for name, value in (defaults | {"threads": os.cpu_count() or 1, "width": SHAPES["hidden_size"]}).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--source", default="sciq")
     parser.add_argument("--root", type=Path, help="a data.root that holds the source; none: made-up questions")
@@ -86,8 +87,8 @@ def prompts(loaded: load.Loaded, examples: Sequence[Example]) -> list[str]:
 
 
 @contextlib.contextmanager
-def smollm(examples: Sequence[Example]) -> Iterator[Real]:
-    """SmolLM2-135M-Instruct, or its shapes with random weights; nothing is printed meanwhile."""
+def smollm(examples: Sequence[Example], width: int) -> Iterator[Real]:
+    """SmolLM2-135M-Instruct, or its shapes (of this width) with random weights; nothing is printed meanwhile."""
     root = os.environ.get("W2S_REAL_MODELS")
     whole, file = (Path(root or "") / name for name in (NAME, f"{NAME}.gguf"))
     gguf = file if root and file.is_file() else None
@@ -101,8 +102,9 @@ def smollm(examples: Sequence[Example]) -> Iterator[Real]:
             raise SystemExit(f"{root} holds no {NAME}; `python -m tests.real_models {root}` makes it")
         else:
             texts = [text for example in examples for text in (example.prompt, *example.choices)]
-            make_model(Path(made), texts, **SHAPES)
-            yield Real(Path(made), f"random, in the shapes of {NAME}", None)
+            make_model(Path(made), texts, **SHAPES | {"hidden_size": width, "intermediate_size": 8 * width // 3})
+            kind = "in the shapes" if width == SHAPES["hidden_size"] else "narrower than the layers"
+            yield Real(Path(made), f"random, {kind} of {NAME}", None)
 
 
 def dequantise(file: Path, folder: Path) -> None:

@@ -38,7 +38,7 @@ def differences(ours_NK: np.ndarray, theirs_NK: np.ndarray, tokens_NK: np.ndarra
 def main() -> int:
     asked = real.arguments(questions=160, repeats=3)
     examples = real.questions(asked, asked.questions)
-    with real.smollm(examples) as model:
+    with real.smollm(examples, asked.width) as model:
         from lm_eval.models.huggingface import HFLM
 
         loaded = model.load()

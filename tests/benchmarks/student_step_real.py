@@ -88,7 +88,7 @@ def operations(loaded: Loaded, rows: list[Example], mode: str) -> int:
 def main() -> int:
     asked = real.arguments(steps=4, repeats=2)
     rows = real.questions(asked, BATCH * asked.steps)
-    with real.smollm(rows) as model, tempfile.TemporaryDirectory() as name:
+    with real.smollm(rows, asked.width) as model, tempfile.TemporaryDirectory() as name:
         with torch.autocast("cpu", torch.bfloat16, enabled=IS_BF16):
             own_loss, peer_loss = losses(model.load("float32"), rows, Path(name), bf16=IS_BF16)
         found = {

@@ -6,8 +6,9 @@ import pytest
 
 from w2s.config.registry import pick, summary
 from w2s.data import reading
-from w2s.data.arithmetic import boxed
+from w2s.data.arithmetic import boxed, doubt
 from w2s.data.sources import SOURCES
+from w2s.grading.answers import compare
 from w2s.store.records import BadInput
 
 ALL = ["train", "validation", "test"]
@@ -26,6 +27,7 @@ PUBLISHED = {  # name, options -> rows published, of them identical to another r
     "math test": ("math", {"split": "test"}, 5000, 0, 0),
     "gsm8k": ("gsm8k", {"split": ["train", "test"]}, 7473 + 1319, 0, 0),
     "asdiv": ("asdiv", {}, 2305, 1, 0),
+    "asdiv formulas": ("asdiv", {"form": "formulas"}, 2305, 0, 770 + 8),
 }
 
 
@@ -161,6 +163,40 @@ def test_the_hubs_asdiv_has_no_grade(monkeypatch):
     monkeypatch.setattr(reading, "hub_rows", lambda name, config, split: iter([("there", row)]))
     (example,), (gold,) = SOURCES["asdiv"](None)
     assert (example.prompt, gold.answer, example.meta["level"]) == ("One and one. How many?", "2", None)
+
+
+def test_every_formula_of_asdiv_is_right_by_the_published_answer(shared, caplog):
+    formulas = {one.id: one.answer for one in SOURCES["asdiv"](shared / "data", form="formulas")[1]}
+    answers = {one.id: one.answer for one in SOURCES["asdiv"](shared / "data")[1]}
+    wrong = [(text, answers[key]) for key, text in formulas.items() if compare(text, answers[key]) is not True]
+    assert not wrong
+    assert "770 of them since their formula is not plain arithmetic" in caplog.text
+    assert "8 of them since their formula's value is not the answer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("formula", "answer", "said"),
+    [
+        ("7+2=9", "9", ""),
+        ("(23+5)-12=16", "16", ""),
+        ("1.80+1.40=3.2", "3.20", ""),
+        ("10/4=2.5", "2.5", ""),
+        ("10/4=2r2", "2", "arithmetic"),
+        ("x+8=60", "52", "arithmetic"),
+        ("3(5)=15", "15", "arithmetic"),
+        ("2**3=8", "8", "arithmetic"),
+        ("1/0=1", "1", "arithmetic"),
+        ("7+2", "9", "arithmetic"),
+        ("7+2=9=9", "9", "arithmetic"),
+        ("", "9", "arithmetic"),
+        ("(" * 9999 + "=9", "9", "arithmetic"),
+        ("10/3=3.333", "3.333", "not the answer"),
+        ("7+2=9", "8", "not the answer"),
+        ("7+2=9", "9th", "not the answer"),
+    ],
+)
+def test_only_plain_arithmetic_with_the_published_answer_is_a_formula(formula, answer, said):
+    assert doubt(formula, answer).endswith(said) if said else doubt(formula, answer) == ""
 
 
 def test_boolq_can_be_asked_with_its_passage(monkeypatch):

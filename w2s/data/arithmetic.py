@@ -1,7 +1,12 @@
 """Published word problems with short answers."""
 
+import ast
+import logging
+import operator
 import re
+from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -10,9 +15,12 @@ from w2s.data.questions import Level, Limit, Published, Question, Questions, Spl
 from w2s.data.reading import Row, find, lines, rows
 from w2s.store.records import BadInput
 
+log = logging.getLogger(__name__)
 MATH_SUBJECTS = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra")
 MATH_SUBJECTS += ("number_theory", "prealgebra", "precalculus")
 Form = Literal["answers", "solutions"]
+WrittenForm = Literal["answers", "formulas"]
+SUMS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 BAND_LEVELS = {"L1-2": 1.5, "L3-5": 4.0}
 
 
@@ -87,12 +95,26 @@ def gsm8k(
     return published.read(root, fit, split, limit, level)
 
 
-def asdiv(root: Path | None, *, split: Split = "all", limit: Limit = None, level: Level = None) -> Questions:
-    """Word problems of school grades 1 to 6 (Miao 2020). Level = grade (the hub copy has none). CC BY-NC 4.0."""
+def asdiv(
+    root: Path | None, *, split: Split = "all", form: WrittenForm = "answers", limit: Limit = None, level: Level = None
+) -> Questions:
+    """Word problems of school grades 1 to 6 (Miao 2020). Level = grade (the hub copy has none). CC BY-NC 4.0.
 
-    def fit(row: dict) -> Question:
+    form "formulas": the gold is the published formula, "7+2=9"; an answer is still right where it ends in the right
+    number. Problems whose formula is not plain arithmetic (remainders, units, algebra), or does not give the published
+    answer, are left out and counted in the log.
+    """
+    left_out: Counter[str] = Counter()
+
+    def fit(row: dict) -> Question | None:
         # "9 (apples)": the unit is only a remark; "7; 5 (red; blue)" has several numbers and stays whole.
         answer = re.sub(r"\s*\([^()]*\)\s*$", "", text(row, "answer"))
+        if form == "formulas":
+            formula = "".join(text(row, "formula").split())
+            if reason := doubt(formula, answer):
+                left_out[reason] += 1
+                return None
+            answer = formula
         grade = float(row["grade"]) if "grade" in row else None
         meta = {"level": grade, "grade": grade, "subject": row.get("solution_type")}
         meta |= {"row": row["id"]} if "id" in row else {}
@@ -103,7 +125,35 @@ def asdiv(root: Path | None, *, split: Split = "all", limit: Limit = None, level
         published = rows(None, "asdiv", [], ("EleutherAI/asdiv", "asdiv"), "validation")
     else:
         published = xml_problems(find(Path(root) / "asdiv", ["ASDiv"], (".xml", ".xml.gz")))
-    return gather("asdiv", [("all", published)], fit, limit, level)
+    questions = gather("asdiv", [("all", published)], fit, limit, level)
+    for reason, count in left_out.items():
+        log.warning("asdiv: %d of them since %s", count, reason)
+    return questions
+
+
+def doubt(formula: str, answer: str) -> str:
+    """Why "7+2=9", without spaces, cannot stand for the answer "9"; empty if it can."""
+    left, _, right = formula.partition("=")
+    values = [calculate(side) for side in (left, right, answer)]
+    if None in values[:2]:
+        return "their formula is not plain arithmetic"
+    return "" if values[0] == values[1] == values[2] else "their formula's value is not the answer"
+
+
+def calculate(formula: str) -> Fraction | None:
+    """The exact value of numbers with + - * / and brackets; None for anything else."""
+    try:
+        return value_of(ast.parse(formula, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError, RecursionError, MemoryError):
+        return None
+
+
+def value_of(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.BinOp):
+        return SUMS[type(node.op)](value_of(node.left), value_of(node.right))
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return Fraction(str(node.value))
+    raise ValueError("not plain arithmetic")
 
 
 def xml_problems(path: Path) -> Iterator[Row]:

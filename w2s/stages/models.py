@@ -18,7 +18,7 @@ from w2s.stages import Facts, Inputs, Place, Tools, find_set
 from w2s.stages.costs import count_boosting_steps
 from w2s.stages.jobs import do_job
 from w2s.stages.questions import SOLVED
-from w2s.store.artifacts import Stage, Store, hash_file
+from w2s.store.artifacts import Stage, Store, hash_file, read_manifest
 from w2s.store.records import (
     Example,
     Predictions,
@@ -96,9 +96,12 @@ def fit(
     """One model on the labels of one split: the floor, a student, the ceiling...
 
     With `steps_of` it trains for as many optimizer steps as all models of that boosting's rounds together; with the
-    parent `sparse`, a mixture of experts of its base, for as many as cost what its own number costs that model.
+    parent `sparse`, a mixture of experts of its base, for as many as cost what its own number costs that model. Without
+    a label it is skipped, and so is what descends from it.
     """
     labels = read_arrays(inputs["labels"] / LABELS, PseudoLabels)
+    if labels.why_none:
+        return {"skipped": labels.why_none}
     if "sparse" in inputs:
         learner = spend_as_much(learner, inputs["sparse"], int((labels.weight_N > 0).sum()))
     if steps_of is not None:
@@ -135,7 +138,7 @@ def opinion(
     paths = {name: find_set(inputs, name) for name in sets}
     models = [find_start(inputs, tools, learner)] if learner else sorted(inputs["model"].glob("fit-*/model"))
     if not models:
-        return {"skipped": "the boosting had stopped before this round"}
+        return why_skipped(inputs["model"])
     states = states_folder(inputs)
     opinions = [
         ask_model(here / f"ask-{at}", tools, model, paths, by, states=states) for at, model in enumerate(models)
@@ -143,6 +146,11 @@ def opinion(
     for name in sets:
         write_arrays(here / f"{name}.npz", mean_opinion([sets_by_name[name] for sets_by_name in opinions]))
     return {"rows": sum(len(opinions[0][name].ids) for name in sets)}
+
+
+def why_skipped(model: Path) -> Facts:
+    """The reason why a stage has no model: no label was left, or the boosting had stopped before its round."""
+    return {"skipped": read_manifest(model)["facts"]["skipped"]}
 
 
 def fit_model(

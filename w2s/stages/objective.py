@@ -10,7 +10,7 @@ from w2s.rewards.agreement import AGREED, find_agreed_pairs
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.committee import NO_OPINION
 from w2s.stages.jobs import do_job
-from w2s.stages.models import student_runtime, with_shots
+from w2s.stages.models import student_runtime, why_skipped, with_shots
 from w2s.stages.questions import read_in_order
 from w2s.stages.reward_labels import read_scored
 from w2s.stages.rewards import list_models
@@ -69,9 +69,11 @@ def optimise(
     Rewards need the parents `questions` and `scores`: unless `standardised` is false, a member's rewards have mean 0
     and variance 1 over the candidates of the transfer pool.
     """
-    learner = with_shots(inputs, learner)
-    start, runtime = str(inputs["model"] / "fit-0" / "model"), student_runtime(tools.runtime)
-    job = Objective(objective, learner, seed, start, runtime=runtime)
+    start = inputs["model"] / "fit-0" / "model"
+    if not start.exists():
+        return why_skipped(inputs["model"])
+    learner, runtime = with_shots(inputs, learner), student_runtime(tools.runtime)
+    job = Objective(objective, learner, seed, str(start), runtime=runtime)
     if "pairs" in inputs:
         pairs = Pairs(str(inputs["pairs"] / "targets.jsonl"), str(inputs["pairs"] / "labels.npz"))
         job = dataclasses.replace(job, pairs=pairs)

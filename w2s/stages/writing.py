@@ -15,7 +15,7 @@ from w2s.grading.judge import judge
 from w2s.sandbox.tiers import tier
 from w2s.stages import Facts, Inputs, Tools, find_set
 from w2s.stages.jobs import do_job
-from w2s.stages.models import find_start
+from w2s.stages.models import find_start, why_skipped
 from w2s.stages.questions import read_gold
 from w2s.store.log import show_progress
 from w2s.store.records import Example, Outcome, Predictions, read_arrays, read_rows, write_rows
@@ -55,7 +55,7 @@ def texts(
     """
     models, alphas = ([None], [1.0]) if untrained else find_writers(inputs, best_alone)
     if not models:
-        return {"skipped": "the boosting had stopped before this round"}
+        return why_skipped(inputs["model"])
     examples = find_set(inputs, on)
     stop = [*STOPS[kind_of(read_rows(examples, Example))], *writing["stop"]]
     base, most = find_start(inputs, tools, learner), writing["max_new_tokens"]

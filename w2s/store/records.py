@@ -15,6 +15,7 @@ import re
 import typing
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +184,12 @@ class PseudoLabels:
     target_NK: np.ndarray
     weight_N: np.ndarray
     why_N: np.ndarray
+
+    @property
+    def why_none(self) -> str | None:
+        """Why no label is left to train on; None if one is."""
+        ((words, count),) = Counter(self.why_N.tolist()).most_common(1) or [("there were none", 0)]
+        return None if self.weight_N.any() else f"every label was dropped ({count} of {len(self.ids)}: {words})"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +152,7 @@ def read_labels(folder: Path, job: Finetune | Reward | Pairs) -> tuple[list[Exam
     order_N = read_order(folder, job, labels.ids) if isinstance(job, Finetune) else np.ones(len(labels.ids))
     kept = np.flatnonzero((labels.weight_N > 0) & (order_N > 0))
     if not len(kept):
-        why, count = Counter(labels.why_N.tolist()).most_common(1)[0]
-        raise BadInput(f"{job.labels}: no row left to train on: every label was dropped ({count} of them: {why})")
+        raise BadInput(f"{job.labels}: no row left to train on: {labels.why_none or 'no labelled row was drawn'}")
     by_id = {example.id: example for example in read_examples(folder / job.examples)}
     ids = labels.ids[kept].tolist()
     missing = [key for key in ids if key not in by_id]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"store", "sandbox"},
     {"config", "prompts", "boosting", "ensemble"},
-    {"data", "models", "merging"},
+    {"data", "models", "merging", "fusion"},
     {"grading", "rewards"},
     {"pools", "workers"},
     {"stages", "plugins"},

@@ -281,12 +281,15 @@ class Labels:
 
     teacher: Literal["committee", "merged"] = "committee"
     """Who labels: the committee, or its learners merged into one model (see merging), at the cost of one learner."""
-    made: Literal["decoded", "distribution", "winner"] = "decoded"
+    made: Literal["decoded", "distribution", "winner", "fused"] = "decoded"
     """For questions without choices. decoded: the text that the committee writes, its learners mixed token by token;
     distribution: the same with the committee's probabilities of the `top` next tokens as soft targets; winner: every
-    learner samples whole answers, all score all of them, and the combiner decides."""
+    learner samples whole answers, all score all of them, and the combiner decides; fused: the winner, with all
+    learners' next tokens as soft targets in the student's vocabulary."""
     top: Count = 16
-    """For made: distribution: how many next tokens a soft target keeps."""
+    """For made: distribution, fused: how many next tokens a soft target keeps."""
+    fusion: Literal["alphas", "mince", "avgce"] = "alphas"
+    """For made: fused: who counts: by alpha, the learner to whom the text is likeliest, or by exp(-nats per byte)."""
     check_examples: bool = False
     """For code: keep only labels whose program passes the examples in the question."""
     combiner: Annotated[dict, MethodOf("combiners")] = field(default_factory=method("soft_vote"))

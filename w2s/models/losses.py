@@ -98,7 +98,7 @@ def pooled(logits_PV: Tensor, token_PJ: Tensor, prob_PJ: Tensor) -> Tensor:
 
     sum_j q_j log p_j + q_rest log(1 - sum_j p_j): all other tokens count as one. The rest is summed in log space over
     the other logits, so that a tiny rest keeps its digits. Targets (rounded to float16) are divided by their sum if it
-    is above 1 or there are no other tokens.
+    is above 1 or there are no other tokens. Where all probabilities are 0 there is no target, and logp is 0.
     """
     rest_P = (1 - prob_PJ.sum(-1)).clamp_min(0.0) * (token_PJ.shape[-1] < logits_PV.shape[-1])
     total_P = prob_PJ.sum(-1) + rest_P
@@ -106,7 +106,7 @@ def pooled(logits_PV: Tensor, token_PJ: Tensor, prob_PJ: Tensor) -> Tensor:
     others_P = logits_PV.scatter(-1, token_PJ, NEVER).logsumexp(-1)
     all_P = logit_PJ.logsumexp(-1).logaddexp(others_P)
     logp_P = (prob_PJ * (logit_PJ - all_P[:, None])).sum(-1) + rest_P * (others_P - all_P)
-    return logp_P / total_P
+    return (logp_P / total_P).where(prob_PJ.sum(-1) > 0, 0.0)
 
 
 def likelihood(scores_BK: Tensor, target_BK: Tensor, progress: float = 1.0) -> Tensor:

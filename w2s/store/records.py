@@ -144,8 +144,8 @@ class TokenRanks:
 class TokenTargets:
     """Soft targets for written answers: the most probable next tokens at each token of a committee's own text.
 
-    Tokens stand row after row, as in TokenWeights. token_TJ are ids of the tokenizer, prob_TJ (float16) their
-    probabilities, most probable first; the remainder to 1 is the rest of the vocabulary, pooled.
+    Tokens stand row after row, as in TokenWeights. token_TJ are ids of the tokenizer, prob_TJ (float16) their falling
+    probabilities; the remainder to 1 is the rest of the vocabulary, pooled. A token with zeros alone has no target.
     """
 
     ids: np.ndarray

@@ -86,11 +86,12 @@ def check_written(config: Config) -> None:
         for key, learner in learners.items()
         if learner.model.kind != "lm"
     ]
-    allowed, first = "allowed: as for learners.0, or label.made: winner", config.learners[0].model
+    votes = config.label.made in ("winner", "fused")
+    allowed, first = "allowed: as for learners.0, or label.made: winner or fused", config.learners[0].model
     for at, model in enumerate(learner.model for learner in config.learners):
         for name in ("prompt", "shots"):
             given = getattr(model, name)
-            if config.label.made != "winner" and given != getattr(first, name):  # they mix token by token
+            if not votes and given != getattr(first, name):  # they mix token by token
                 problems.append(f"learners.{at}.model.{name}: {given} given; {allowed}")
     if config.boosting.patience is not None:
         problems.append("boosting.patience: it needs questions with choices; allowed for others: null")
@@ -101,8 +102,9 @@ def check_written(config: Config) -> None:
     if config.label.temperature is None and config.label.made != "winner":
         allowed = "a number, or null with label.made: winner (texts have no distribution over candidates)"
         problems.append(f"label.temperature: null given; allowed for questions without choices: {allowed}")
-    if config.label.teacher == "merged" and config.label.made == "winner":
-        problems.append("label.made: 'winner' given; allowed with label.teacher: merged: decoded, distribution")
+    if config.label.teacher == "merged" and votes:
+        words = "allowed with label.teacher: merged: decoded, distribution"
+        problems.append(f"label.made: {config.label.made!r} given; {words}")
     if config.controls.experts and config.experts.router == "weights":
         words = "it needs questions with choices; allowed for others: zero, hidden"
         problems.append(f"experts.router: 'weights' given; {words}")

@@ -11,10 +11,21 @@ from typing import Any
 
 from w2s.config.fields import Boosting
 from w2s.stages import committee as committees
+from w2s.stages import fusion, tokens, writing
 from w2s.stages import labels as stages_of_labels
-from w2s.stages import tokens, writing
 from w2s.store.artifacts import Stage
-from w2s.story.models import ask_about, ask_suites, find_start, judge, tell_labels, untrain, write_suites, write_texts
+from w2s.story.models import (
+    ask_about,
+    ask_suites,
+    find_base,
+    find_shots,
+    find_start,
+    judge,
+    tell_labels,
+    untrain,
+    write_suites,
+    write_texts,
+)
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Learners, Sets, Speaker, Stages, Teller
 
@@ -106,7 +117,8 @@ def combine(teller: Teller, sets: Sets, name: str, learners: Learners, alphas: d
     tags = {"kind": "committee", "model": name}
     voters = teller.tell(tokens.writers, f"{name} · who writes", parents, options, tags)
     committee = Committee(name, learners, voters)
-    if name == VOTERS or (label.made == "winner" and not alone):
+    votes = label.made in ("winner", "fused")
+    if name == VOTERS or (votes and not alone):
         stages = answer_by_vote(teller, sets, committee)
     else:
         stages = write_together(teller, sets, committee, alone)
@@ -158,8 +170,10 @@ def answer_by_vote(teller: Teller, sets: Sets, committee: Committee) -> dict[str
     for on in list_splits(committee):
         opinion = find_opinion(teller, sets, committee, on)
         candidates = sample_candidates(teller, sets, committee, on)
-        answer(teller, sets, committee.name, on, opinion, candidates)
-        if on == TRANSFER:
+        texts = answer(teller, sets, committee.name, on, opinion, candidates)
+        if on == TRANSFER and teller.config.label.made == "fused":
+            stages = {"texts": fuse(teller, sets, committee, texts)}
+        elif on == TRANSFER:
             stages = {"opinion": opinion, "candidates": candidates}
     return stages
 
@@ -175,12 +189,25 @@ def sample_candidates(teller: Teller, sets: Sets, committee: Committee, on: str)
     return teller.tell(writing.candidates, f"{committee.name} · candidates of {on}", parents, {"on": on}, tags)
 
 
-def answer(teller: Teller, sets: Sets, name: str, on: str, opinion: Stage, candidates: Stage) -> None:
+def fuse(teller: Teller, sets: Sets, committee: Committee, texts: Stage) -> Stage:
+    """The committee's texts for the transfer pool, with its learners' next tokens in the student's vocabulary."""
+    label, student = teller.config.label, teller.student
+    parents = {"questions": sets.questions, "texts": texts, "committee": committee.voters, **committee.learners.rounds}
+    start = find_base(teller, student)
+    parents |= ({"student": start["base"]} if start else {}) | find_shots(sets, student)
+    options = {"on": TRANSFER, "student": untrain(student), "top": label.top}
+    options |= {"mixture": teller.config.writing.mixture, "combination": label.fusion}
+    tags = {"kind": "fused", "model": committee.name}
+    return teller.tell(fusion.fused, f"{committee.name} · next tokens for the student", parents, options, tags)
+
+
+def answer(teller: Teller, sets: Sets, name: str, on: str, opinion: Stage, candidates: Stage) -> Stage:
     """The most probable candidates as texts; those for the hard test are judged."""
     parents, tags = {"opinion": opinion, "candidates": candidates}, {"kind": "texts", "model": name}
     texts = teller.tell(writing.winners, f"{name} answers {on}", parents, {"on": on}, tags)
     if on == TEST:
         judge_test(teller, sets, name, texts)
+    return texts
 
 
 def find_candidates(teller: Teller, sets: Sets, committee: Committee, on: str) -> Stages:

@@ -159,6 +159,28 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Fuse:
+    """What teachers of any vocabulary expect next in given texts, on a student's vocabulary -> soft.npz (TokenTargets).
+
+    A token of the student that starts where no teacher's token starts has probabilities of 0.
+    """
+
+    models: list[str]
+    alphas: list[float]
+    """One per model."""
+    examples: str
+    """A file of Examples with one candidate each: the text."""
+    student: Base
+    """Whose tokens and words the targets are for; of its weights nothing is used."""
+    top: int
+    """How many next tokens are kept."""
+    mixture: Literal["linear", "log_linear"] = "linear"
+    combination: Literal["alphas", "mince", "avgce"] = "alphas"
+    """How much each teacher counts for a text; see fusion.targets.COMBINATIONS."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Preferences to learn from."""
 
@@ -249,7 +271,7 @@ class Score:
 
 Job = (
     Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score
-    | Average | Merge | Search | Experts
+    | Average | Merge | Search | Experts | Fuse
 )  # fmt: skip
 
 

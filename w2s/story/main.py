@@ -65,8 +65,8 @@ def chain(teller: Teller) -> None:
     if config.student.start == MERGED:
         teller = dataclasses.replace(teller, start={"base": merge(teller, sets, committee)})
 
-    # 3. The committee, tilted by reward models or merged into one model if so asked, labels the transfer pool; the student
-    # learns from these labels, and optionally continues with its objective.
+    # 3. The committee, optionally tilted by reward models or merged into one model, labels the transfer pool. The
+    # student learns from these labels, and optionally continues with its objective.
     scored = score_candidates(teller, sets, form, committee)
     tilted = config.label.reward.use != "none"
     teacher = tilt(teller, sets, form, committee, scored) if tilted else committee.answers

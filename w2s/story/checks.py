@@ -192,8 +192,9 @@ def unfit_experts(wish: str, key: str, model: Model, root: str | None) -> list[s
     """Why models like this one cannot be experts of one model."""
     if model.kind != "lm":
         return [f"{key}.kind: {model.kind!r} given with {wish}; allowed: lm"]
-    if model.quantise != "none":
-        return [f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none"]
+    for name, allowed in (("quantise", "none"), ("revision", None)):
+        if getattr(model, name) != allowed:
+            return [f"{key}.{name}: {getattr(model, name)!r} given with {wish}; allowed: {allowed or 'null'}"]
     if folders.absent(model.path, root):  # told elsewhere
         return []
     return [f"{key}.path: {model.path}: {why}" for why in [sparse.unfit(model.path, root)] if why]

@@ -82,7 +82,7 @@ def make_experts(plan: Plan, overrides: Sequence[str]) -> str:
 
 def check(plan: Plan, root: str | None) -> None:
     """BadInput lists all that is wrong with the flags and the models' folders, before anything is written."""
-    problems = []
+    problems, kinds = [], {}
     for name in dict.fromkeys([*plan.models, *([plan.base] if plan.base else [])]):
         if why := folders.absent(name, root):
             problems.append(f"model: {why}")
@@ -90,6 +90,11 @@ def check(plan: Plan, root: str | None) -> None:
             problems.append(f"{name}: {why}")
         else:
             folders.damage(str(folders.locate(name, root) or name))
+            kinds[name] = (sparse.read_config(name, root) or {}).get("model_type")
+    known = {kind: name for name, kind in reversed(kinds.items()) if kind}
+    for kind, name in list(known.items())[:-1]:
+        first, other = list(known.items())[-1]
+        problems.append(f"{name}: {kind} given; allowed: {first}, as {other}")
     if plan.router not in ROUTERS:
         problems.append(f"--router: {plan.router!r} given; allowed: {', '.join(ROUTERS)}")
     if not 1 <= plan.active <= len(plan.models):

@@ -31,7 +31,7 @@ def test_the_reference_has_every_key_with_type_range_default_and_meaning():
 def test_a_subclass_has_the_meanings_of_its_base():
     from w2s.config.fields import Learner, Student
 
-    assert set(meanings(Student)) == set(meanings(Learner)) | {"objective"}
+    assert set(meanings(Student)) == set(meanings(Learner)) | {"objective", "start"}
 
 
 def test_the_schema_beside_the_configs_is_the_code_s():

@@ -24,6 +24,12 @@ QUESTIONS = [
 SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SMALL, intermediate_size=48, num_key_value_heads=1, pad_token_id=0),
+    "mistral": lambda: transformers.MistralConfig(
+        **SMALL, intermediate_size=48, num_key_value_heads=1, head_dim=24, sliding_window=None, rms_norm_eps=1e-5
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(
+        **SMALL, intermediate_size=48, num_key_value_heads=1, head_dim=24, tie_word_embeddings=True
+    ),
     "qwen2": lambda: transformers.Qwen2Config(**SMALL, intermediate_size=48, num_key_value_heads=1, pad_token_id=0),
     "gpt2": lambda: transformers.GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2, n_positions=128),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SMALL, intermediate_size=48, max_position_embeddings=128),

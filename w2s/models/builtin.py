@@ -1,6 +1,7 @@
 """Tiny causal language models for the embedded world, so that the main job runs with nothing to download.
 
-They are GPT-2s, the fastest architecture in transformers at this size. `make` writes an ordinary Hugging Face folder,
+They are GPT-2s, the fastest architecture in transformers at this size, and a Llama, whose MLPs can become experts (see
+`experts`). `make` writes an ordinary Hugging Face folder,
 with random weights and a word-level tokenizer of the corpus.
 """
 
@@ -16,7 +17,7 @@ from w2s.models.folders import quiet, write_marks
 from w2s.store.records import BadInput
 
 if TYPE_CHECKING:
-    from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import GPT2Config, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 SPECIAL = ("[pad]", "[unk]", "[eos]")
 EMBEDDING_RANGE = 0.02
@@ -27,15 +28,22 @@ BUILTIN = {
     # About 1,300 and 120,000 parameters with a vocabulary of 250.
     "weak": {"n_embd": 4, "n_layer": 1, "n_head": 1, "n_positions": 32, "initializer_range": 0.3},
     "strong": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 32, "initializer_range": EMBEDDING_RANGE},
+    "strong_llama": {
+        **{"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"max_position_embeddings": 32, "tie_word_embeddings": True},
+    },
     # For written answers: about 4,100 and 118,000 parameters with a vocabulary of 230.
     "weak_writer": {"n_embd": 10, "n_layer": 1, "n_head": 2, "n_positions": 48, "initializer_range": 0.2},
     "strong_writer": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 48, "initializer_range": EMBEDDING_RANGE},
 }
 
 
-def configure(name: str, vocabulary: int) -> GPT2Config:
-    from transformers import GPT2Config
+def configure(name: str, vocabulary: int) -> GPT2Config | LlamaConfig:
+    from transformers import GPT2Config, LlamaConfig
 
+    if find_architecture(name) == "llama":
+        special = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": SPECIAL.index("[eos]")}
+        return LlamaConfig(vocab_size=vocabulary, **BUILTIN[name], **special)
     return GPT2Config(
         vocab_size=vocabulary,
         **BUILTIN[name],
@@ -51,6 +59,11 @@ def configure(name: str, vocabulary: int) -> GPT2Config:
     )
 
 
+def find_architecture(name: str) -> str:
+    """The model_type of the builtin model `name`."""
+    return "llama" if "hidden_size" in BUILTIN[name] else "gpt2"
+
+
 def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from_scratch: bool = False) -> None:
     """Write the model `name` (a key of BUILTIN, also as builtin:NAME) with random weights and a tokenizer of `words`.
 
@@ -64,20 +77,24 @@ def make(name: str, words: Iterable[str], folder: str | Path, seed: int, *, from
         near = did_you_mean(name, BUILTIN)
         raise BadInput(f"model.path: 'builtin:{name}' is not known{near}; it can be: {known}")
     tokenizer = word_tokenizer(words)
-    module = draw(configure(name, len(tokenizer)), seed)
-    tokenizer.model_max_length = module.config.n_positions
+    config = configure(name, len(tokenizer))
+    module = draw(config, seed)
+    tokenizer.model_max_length = config.max_position_embeddings
     module.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_marks(folder, {"builtin": name, "from_scratch": from_scratch})
 
 
-def draw(config: GPT2Config, seed: int, name: str = "GPT2LMHeadModel") -> PreTrainedModel:
-    """A model of the transformers class `name` with random weights. Small embeddings speed up learning if narrow."""
+def draw(config: GPT2Config | LlamaConfig, seed: int, name: str = "GPT2LMHeadModel") -> PreTrainedModel:
+    """A model of the transformers class `name`, or a Llama that writes, with random weights. Small embeddings speed up
+    learning if narrow."""
     import torch
     import transformers
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if config.model_type == "llama":
+            return transformers.LlamaForCausalLM(config)
         module = getattr(transformers, name)(config)
     with torch.no_grad():
         for table in (module.base_model.wte, module.base_model.wpe):

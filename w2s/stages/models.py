@@ -38,6 +38,7 @@ LABELS = "labels.npz"
 PRETRAINING = {
     "weak": {"lines": 20_000, "steps": 0},
     "strong": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
+    "strong_llama": {"lines": 200_000, "steps": 2500, "batch": 192, "lr": 4e-3, "warmup_share": 0.03},
     "weak_writer": {"task": "answer", "lines": 20_000, "steps": 0},
     "strong_writer": {"task": "answer", "lines": 150_000, "steps": 1600, "batch": 32, "lr": 4e-3, "warmup_share": 0.03},
 }

@@ -173,6 +173,9 @@ def mixture_checks(config: Config) -> list[str]:
         if model.trainable == "lora" and model.lora_targets is None:
             words = "null given with student.start: upcycled; allowed: names such as [q_proj, v_proj]"
             problems.append(f"student.model.lora_targets: {words} (adapters leave out the experts and their routers)")
+        if config.student.objective["name"] != "sft":
+            words = f"{config.student.objective['name']!r} given with student.start: upcycled; allowed: sft"
+            problems.append(f"student.objective: {words} (the others train without the load-balancing loss)")
         if mixture.active > mixture.count:
             problems.append(
                 f"experts.active: {mixture.active} given; allowed: at most {mixture.count}, as experts.count"
@@ -194,8 +197,9 @@ def unfit_experts(wish: str, key: str, model: Model, root: str | None) -> list[s
     """Why models like this one cannot be experts of one model."""
     if model.kind != "lm":
         return [f"{key}.kind: {model.kind!r} given with {wish}; allowed: lm"]
-    if model.quantise != "none":
-        return [f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none"]
+    for name, allowed in (("quantise", "none"), ("revision", None)):
+        if getattr(model, name) != allowed:
+            return [f"{key}.{name}: {getattr(model, name)!r} given with {wish}; allowed: {allowed or 'null'}"]
     if folders.absent(model.path, root):  # told elsewhere
         return []
     return [f"{key}.path: {model.path}: {why}" for why in [sparse.unfit(model.path, root)] if why]

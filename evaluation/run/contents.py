@@ -147,8 +147,8 @@ class ReportData:
     of MODELS that the config switched off · committees: {seed: its committee.json} · dependence: the committee.json
     that tells how far learners err together · difficulty_bins: labels in the order easy to hard
     (`metrics.difficulty_bins`), with difficulty_name saying what they count · calibration: {model:
-    `metrics.calibration_bins`} · merges: sentences about the merged learners · answers: what models answered to the suite · samples: labels of the pool · notes:
-    warnings of the run, one sentence each.
+    `metrics.calibration_bins`} · merges: sentences about the merged learners · answers: what models answered to the
+    suite · samples: labels of the pool · notes: warnings of the run, one sentence each.
     """
 
     run: str

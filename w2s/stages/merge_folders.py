@@ -54,7 +54,7 @@ def merge_folders(
     as_shares(given, len(places))
     if method["name"] not in ADAPTERS:
         check_method(method, len(places), has_base=start is not None)
-    job = Merge([str(one) for one in places], given, method, str(start) if start else None, scale, seed, dtype)
+    job = Merge([str(one) for one in places], given, method, str(start) if start else None, scale, seed, dtype=dtype)
     work = out.resolve().with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     make_folder(work)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from w2s.config.fields import Learner, Runtime, Train, Writing
-from w2s.workers.together import Average, Experts, Merge
+from w2s.workers.together import Average, Experts, Merge, Search
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Score:
 
 Job = (
     Pretrain | Dequantise | Finetune | Predict | Embed | Rank | Sample | Objective | Reward | Score
-    | Average | Merge | Experts
+    | Average | Merge | Search | Experts
 )  # fmt: skip
 
 

@@ -19,12 +19,14 @@ import torch
 from w2s.config.registry import pick
 from w2s.config.values import Count
 from w2s.merging.methods import Tensor, as_shares, check_method, mean_cosine, merge_tensor
-from w2s.models import tensors
+from w2s.models import load, tensors
 from w2s.models.folders import MARKS
+from w2s.models.statistics import STATISTICS, find_statistics
 from w2s.models.tensors import WEIGHTS, Spec, Weights
 from w2s.models.world import World
 from w2s.store.artifacts import hash_file
 from w2s.store.records import BadInput
+from w2s.workers.examples import read_sets
 from w2s.workers.job import Merge
 from w2s.workers.merge_adapters import WEIGHTS as ADAPTER_WEIGHTS
 from w2s.workers.merge_adapters import is_adapter, merge_adapters
@@ -49,6 +51,11 @@ def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
     if any(map(is_adapter, models)) or job.method["name"] in ("cat", "svd"):
         return run_adapters(folder, models, weight_R, job)
     check_method(job.method, len(models), has_base=base is not None)
+    if (job.method["name"] in STATISTICS) != (job.examples is not None):
+        needed = ", ".join(STATISTICS)
+        raise BadInput(
+            f"examples: {job.examples!r} given; {needed} need questions, and {job.method['name']} was asked for"
+        )
     partial, out = folder / "model.partial", folder / "model"
     shutil.rmtree(partial, ignore_errors=True)
     with contextlib.ExitStack() as opened:
@@ -56,14 +63,34 @@ def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
         start = opened.enter_context(Weights(base)) if base else None
         if problems := compare(learners, start):
             raise BadInput("\n".join(problems))
+        known = [opened.enter_context(Weights(path)) for path in measure(folder, models, job, world)]
         partial.mkdir()
         copy_settings(models[0], partial)
-        merger = Merger(learners, start, weight_R, job)
+        merger = Merger(learners, start, weight_R, job, known)
         sha256 = tensors.write(partial / WEIGHTS, merger.specs, merger.make())
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     world.barrier()
     return {"models": len(models), "sha256": sha256, **merger.facts()}
+
+
+def measure(folder: Path, models: Sequence[Path], job: Merge, world: World) -> list[Path]:
+    """Folders with the statistics of each model that the method needs, made unless they are there; none if it needs
+    none."""
+    if job.examples is None:
+        return []
+    made, (examples,) = [], read_sets(folder, {"questions": job.examples}).values()
+    for at, path in enumerate(models):
+        made.append(folder / f"statistics-{at:02}")
+        if made[-1].exists():
+            continue
+        loaded = load.load_folder(path, device=world.device, precision="float32")
+        found = find_statistics(job.method["name"], loaded, examples, job.seed)
+        partial = made[-1].with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        load.write_tensors(partial / WEIGHTS, found)
+        partial.rename(made[-1])
+    return made
 
 
 def run_adapters(folder: Path, models: Sequence[Path], weight_R: np.ndarray, job: Merge) -> dict[str, Any]:
@@ -145,8 +172,15 @@ def copy_settings(source: Path, target: Path) -> None:
 class Merger:
     """The merge of some models, tensor by tensor, and what was seen on the way."""
 
-    def __init__(self, learners: Sequence[Weights], base: Weights | None, weight_R: np.ndarray, job: Merge):
-        self.learners, self.base, self.weight_R, self.job = learners, base, weight_R, job
+    def __init__(
+        self,
+        learners: Sequence[Weights],
+        base: Weights | None,
+        weight_R: np.ndarray,
+        job: Merge,
+        known: Sequence[Weights] = (),
+    ):
+        self.learners, self.base, self.weight_R, self.job, self.known = learners, base, weight_R, job, known
         source = base or learners[0]
         self.specs = {name: self.outcome(source.specs[name]) for name in learners[0].specs}
         count = len(learners)
@@ -182,7 +216,11 @@ class Merger:
         def draw(at: int) -> np.random.Generator:
             return np.random.default_rng(int.from_bytes(hashlib.sha256(seeds[at].encode()).digest()[:16]))
 
-        return merge_tensor(Tensor(name, base_S, deltas, self.weight_R[order], draw), self.job.method, self.job.scale)
+        known = None
+        if self.known and all(name in one.specs for one in self.known):
+            known = [self.known[at].read(name).numpy() for at in order]
+        tensor = Tensor(name, base_S, deltas, self.weight_R[order], draw, known)
+        return merge_tensor(tensor, self.job.method, self.job.scale)
 
     def note(self, order: Sequence[int], base_S: np.ndarray, deltas: Sequence[np.ndarray]) -> None:
         dots = np.array([[np.vdot(a, b) for b in deltas] for a in deltas], dtype=float)

@@ -30,8 +30,33 @@ class Merge:
     """How far along the merged step from the base to go."""
     seed: int = 0
     """For methods that draw at random."""
+    examples: str | None = None
+    """For the methods fisher and regmean: a file of Examples, whose answers play no part."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Of the merged weights. Null: the base's."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Coefficients of a merge by the mean, searched on half of some questions with gold, and judged on the other half.
+
+    -> searched.json, and a line in search.jsonl for every generation.
+    """
+
+    models: list[str]
+    weights: list[float]
+    """Where the search begins, one per model."""
+    base: str
+    examples: str
+    """A file of Examples."""
+    labels: str
+    """A file of PseudoLabels over their candidates: the gold."""
+    evaluations: int = 60
+    groups: Literal["one", "blocks"] = "one"
+    """blocks: coefficients of their own for attention, MLP and the rest."""
+    scale: float = 1.0
+    seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
 
 
 @dataclass(frozen=True)

@@ -71,11 +71,21 @@ def describe_merges(run: Run) -> list[str]:
             least, most = min(facts["moved"]), max(facts["moved"])
             steps = f"moved by {100 * least:.2g} to {100 * most:.2g}% of their base"
             notes.append(f"{who} {steps}; mean cosine of their steps: {facts['cosine']:.2f}")
+        notes += [f"{who}: {describe_search(facts)}"] if "gain" in facts else []
         notes += [f"{who}: {facts['warning']}"] if facts.get("warning") else []
     for artifact in run.find("barrier"):
         way = json.loads((artifact.path / "barrier.json").read_text(encoding="utf-8"))
         notes.append(f"seed {artifact.tags['seed']}: {describe_way(way)}")
     return notes
+
+
+def describe_search(facts: dict[str, Any]) -> str:
+    """What searched weights bring on the questions of the search, and on those that it never saw."""
+    sides = (f"{facts[side]['start']:.3f} to {facts[side]['searched']:.3f}" for side in ("on_searched", "on_certified"))
+    searched, certified = sides
+    gain = f"{facts['gain']['mean']:+.3f} (standard error {facts['gain']['standard_error']:.3f})"
+    words = f"searched weights take the right answers' log-probability from {searched} on the questions searched on"
+    return f"{words}, and from {certified}, by {gain}, on others that the search never saw"
 
 
 def describe_way(way: dict[str, Any]) -> str:

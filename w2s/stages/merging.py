@@ -13,9 +13,10 @@ from w2s.config.fields import Learner
 from w2s.stages import Facts, Inputs, Tools
 from w2s.stages.jobs import do_job
 from w2s.stages.models import LABELS, ask_model, base_folder, find_start, rank
-from w2s.stages.rounds import HOLDOUT, find_answers
+from w2s.stages.rounds import HOLDOUT
 from w2s.stages.writing import find_writers
 from w2s.store.files import write_json
+from w2s.store.records import PseudoLabels, align, read_arrays
 from w2s.workers.job import Base, Merge, Search
 
 WAY = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,8 +39,9 @@ def merged(
 ) -> Facts:
     """The committee's learners as one model, in fit-0/model. Facts: what the job found (weights, moved, cosines, ...).
 
-    Parents: `committee` (who votes, with which alpha), `round-0`, ..., the learners' `base`, and for searched weights `questions` and `holdout` (the gold of easy_holdout as targets). Models that speak for one round
-    share its weight. weights, scale: see config.Merging; evaluations: of a search. Writes merge.json: weights, scale.
+    Parents: `committee` (who votes, with which alpha), `round-0`, ..., the learners' `base`, and for searched weights
+    `questions` and `holdout` (the gold of easy_holdout as targets). Models that speak for one round share its weight.
+    weights, scale: see config.Merging; evaluations: of a search. Writes merge.json: weights, scale.
     """
     alphas = weights if not isinstance(weights, str) else itertools.repeat(1.0) if weights == "uniform" else None
     models, weight_R = find_writers(inputs, alphas=alphas)
@@ -66,9 +68,7 @@ def describe_merge(
 
 def search(folder: Path, inputs: Inputs, tools: Tools, job: Search) -> Facts:
     """What a search on one half of easy_holdout found, and what that brings on the other half."""
-    written = inputs["holdout"] / "targets.jsonl"
-    examples = written if written.exists() else inputs["questions"] / f"{HOLDOUT}.jsonl"
-    job = dataclasses.replace(job, examples=str(examples), labels=str(inputs["holdout"] / LABELS))
+    job = dataclasses.replace(job, examples=str(find_examples(inputs)), labels=str(inputs["holdout"] / LABELS))
     done = do_job(folder, tools, job)
     return {
         "coefficients": done["coefficients"]["all"],
@@ -80,8 +80,7 @@ def barrier(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner, metho
     """The mean loss of the right answers of easy_holdout at some points between the base and the merged model.
 
     A loss that rises on the way says that the learners do not lie in one basin (arXiv 1912.05671). Parents: `merged`
-    and its parents, with the questions and `gold` of the easy ones, or for written answers `holdout` (the right answers
-    as targets). Writes barrier.json: at (shares of the way), loss (nats per question).
+    and all its parents. Writes barrier.json: at (shares of the way), loss (nats per question).
     """
     losses = []
     for share in WAY:
@@ -96,13 +95,20 @@ def barrier(here: Path, inputs: Inputs, tools: Tools, *, learner: Learner, metho
     return {"rows": len(WAY)}
 
 
+def find_examples(inputs: Inputs) -> Path:
+    """The file of easy_holdout: its questions with their choices, or with the right answer as the only candidate."""
+    written = inputs["holdout"] / "targets.jsonl"
+    return written if written.exists() else inputs["questions"] / f"{HOLDOUT}.jsonl"
+
+
 def find_loss(folder: Path, inputs: Inputs, tools: Tools, model: Path | Base) -> float:
     """The mean over easy_holdout of -ln p(right answer), of which a written one has many tokens."""
-    if "gold" not in inputs:
+    examples = find_examples(inputs)
+    if examples.parent == inputs["holdout"]:
         path, base = (None, model) if isinstance(model, Base) else (model, None)
-        (ranks,) = rank(folder, tools, [[path]], [1.0], inputs["holdout"] / "targets.jsonl", base=base)
+        (ranks,) = rank(folder, tools, [[path]], [1.0], examples, base=base)
         return float(-ranks.logp_T.sum(dtype=float) / len(ranks.ids))
-    sets = {HOLDOUT: inputs["questions"] / f"{HOLDOUT}.jsonl"}
-    opinion = ask_model(folder, tools, model, sets, "merged")[HOLDOUT]
-    right_N = opinion.probs_NK[np.arange(len(opinion.ids)), find_answers(opinion, inputs["gold"])]
+    opinion = ask_model(folder, tools, model, {HOLDOUT: examples}, "merged")[HOLDOUT]
+    labels = align(read_arrays(inputs["holdout"] / LABELS, PseudoLabels), opinion.ids)
+    right_N = opinion.probs_NK[np.arange(len(opinion.ids)), labels.target_NK.argmax(1)]
     return float(-np.log(np.maximum(right_N, LEAST)).mean())

@@ -166,7 +166,7 @@ CHANGES = {
         for name, value in TRAIN_CHANGES.items()
     },
     "student.objective": ({"name": "dpo"}, ["student answers.*", "student writes .*"]),  # of another student
-    # Nobody's own in a run without merged learners and experts; test_merging.py and test_experts.py have runs with them.
+    # Nobody's own in a run without merged learners and experts: see test_merging.py and test_experts.py.
     **{f"merging.{name}": (value, []) for name, value in MERGING_CHANGES.items()},
     **{f"experts.{name}": (value, []) for name, value in EXPERTS_CHANGES.items()},
     "label.teacher": ("committee", []),
@@ -214,7 +214,7 @@ def leaves(kind: type, prefix: str = "") -> list[str]:
     for field in dataclasses.fields(kind):
         if field.name == "learners":
             found += leaves(Learner, "learners.0.")
-        elif field.name in inner and prefix + field.name != "rewards.models":  # a list of learners
+        elif field.name in inner and prefix + field.name not in ("rewards.models", "controls.experts"):
             found += leaves(inner[field.name], f"{prefix}{field.name}.")
         else:
             found.append(prefix + field.name)

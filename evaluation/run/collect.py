@@ -17,6 +17,7 @@ from w2s.boosting.diagnostics import heaviest_rows
 from w2s.config.running import Controls
 from w2s.config.smoke import smoke
 from w2s.evaluation.run import compare as comparison
+from w2s.evaluation.run.asking import describe_merges, price_labels
 from w2s.evaluation.run.contents import Cost, HeavyRow, ReportData, Reproduce, Sample, Step, Vote
 from w2s.evaluation.run.exports import write_exports
 from w2s.evaluation.run.metrics import Answers, calibration_bins
@@ -28,6 +29,7 @@ from w2s.evaluation.run.runs import (
     Findings,
     Run,
     answer_text,
+    find_teacher,
     finish_study,
     measure_run,
     open_run,
@@ -104,6 +106,8 @@ def report_data(run: Run, answers: Answers, metrics: Sequence[Metric]) -> Report
         calibration={model: calibration_bins(one, SHOWN_BINS) for model, one in opinions.items()},
         taught=describe_taught(run, metrics),
         mixtures=describe_mixtures(run),
+        label_costs=price_labels(run, metrics),
+        merges=tuple(describe_merges(run)),
         costs=costs(run),
         answers=hard_answers(run, answers, seed),
         samples=samples(run, seed, committees[seed]["used"]),
@@ -177,9 +181,8 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
 
 
 def labels_folder(run: Run, seed: int) -> Path:
-    """The folder of the student's labels: the committee's, tilted by rewards if there are any."""
-    tilted = run.find("labels", seed=seed, model="rewarded")
-    return (tilted or run.find("labels", seed=seed, model="committee"))[0].path
+    """The folder of the student's labels: by the committee, the committee tilted by rewards, or its learners merged."""
+    return run.find("labels", seed=seed, model=find_teacher(run))[0].path
 
 
 def duplicates(run: Run) -> dict[str, int]:

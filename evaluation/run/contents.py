@@ -89,6 +89,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class LabelCost:
+    """A model that may label: how many models read each question (the mean over seeds), the seconds of their jobs per
+    1,000 questions, its accuracy, and the difference to the committee's, if it is another model."""
+
+    model: str
+    passes: float
+    seconds: float
+    accuracy: Metric
+    gap: Metric | None = None
+
+
+@dataclass(frozen=True)
 class Vote:
     """One model's answer to a question, its probability (0 to 1) by the model, and whether it is right."""
 
@@ -135,8 +147,8 @@ class ReportData:
     of MODELS that the config switched off · committees: {seed: its committee.json} · dependence: the committee.json
     that tells how far learners err together · difficulty_bins: labels in the order easy to hard
     (`metrics.difficulty_bins`), with difficulty_name saying what they count · calibration: {model:
-    `metrics.calibration_bins`} · answers: what models answered to the suite · samples: labels of the pool · notes:
-    warnings of the run, one sentence each.
+    `metrics.calibration_bins`} · merges: sentences about the merged learners · answers: what models answered to the
+    suite · samples: labels of the pool · notes: warnings of the run, one sentence each.
     """
 
     run: str
@@ -155,6 +167,8 @@ class ReportData:
     calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     taught: tuple[Taught, ...] = ()
     mixtures: tuple[Mixture, ...] = ()
+    label_costs: tuple[LabelCost, ...] = ()
+    merges: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
     answers: tuple[Sample, ...] = ()
     samples: tuple[Sample, ...] = ()

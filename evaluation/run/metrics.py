@@ -58,12 +58,14 @@ PAIRS = (
     *(("student", other) for other in ("zero_shot", "easy_gold", "shuffled")),
     *(("committee", other) for other in OF_COMMITTEE),
     ("rewarded", "committee"),
+    *(("merged", other) for other in ("committee", "merged_uniform", "best_learner")),
+    ("merged_uniform", "committee"),
+    ("student", "merged"),
     *(("ceiling", other) for other in ("floor", "student", "easy_gold")),
 )
 """(model, other): the differences that are measured, in the order of the report."""
-TEACHERS = {"student": ("rewarded", "committee"), "sft_student": ("rewarded", "committee")}
-TEACHERS |= {"unrewarded": ("committee",), "naive_student": ("floor",)}
-"""Student -> the models whose labels it may have learned from; the first one in the run counts."""
+TEACHERS = {"student": None, "sft_student": None, "unrewarded": "committee", "naive_student": "floor"}
+"""Student -> the model whose labels it learned from; None: the run's teacher."""
 ECE_BINS = 15
 NOT_APART = "ceiling and floor cannot be told apart"
 
@@ -112,8 +114,10 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Judged:
     return Judged(np.array(list(first)), right_N, unjudged_N, silent_N)
 
 
-def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None) -> list[Metric]:
-    """Every metric of one suite. `bins` maps an id to the label of its bin of difficulty."""
+def measure(
+    suite: str, answers: Answers, *, bins: Mapping[str, str] | None = None, teacher: str = "committee"
+) -> list[Metric]:
+    """Every metric of one suite. `bins` maps an id to the label of its bin of difficulty. teacher: of the student."""
     answers = {seed: in_one_order(models) for seed, models in answers.items()}
     if not answers or not all(answers.values()):
         raise ValueError(f"{suite}: an empty set has no accuracy")
@@ -126,11 +130,11 @@ def measure(suite: str, answers: Answers, *, bins: Mapping[str, str] | None = No
     for model, other in PAIRS:
         if model in models and other in models:
             found += differences(Suite(suite, answers, (model, other)))
-    for student in TEACHERS:
+    for student, taught_by in TEACHERS.items():
         if student in models:
             found += recovered(suite, answers, student, models)
-            teacher = next((one for one in TEACHERS[student] if one in models), None)
-            found += imitations(suite, answers, student, teacher) if teacher else []
+            if (taught_by or teacher) in models:
+                found += imitations(suite, answers, student, taught_by or teacher)
     return found
 
 

@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from w2s.evaluation.run.contents import Mixture
 from w2s.evaluation.run.metrics import MODELS
 from w2s.evaluation.run.runs import Run
-
-LARGEST_CONDITION = 5.0
-"""See models.experts."""
+from w2s.models.sparse import LARGEST_CONDITION
 
 
 def describe_mixtures(run: Run) -> tuple[Mixture, ...]:
@@ -30,4 +28,4 @@ def find_faults(mixtures: tuple[Mixture, ...]) -> Iterator[str]:
             least = f"the least {100 * one.load['least']:.1f}%"
             yield f"{who}: {one.load['starved']} experts (over all layers) get less than {share}, {least}"
         if one.condition and one.condition > LARGEST_CONDITION:
-            yield f"{who}: its routers hardly tell the learners apart: condition number {one.condition:.3g}, above 5"
+            yield f"{who}: its routers hardly tell the learners apart: condition number {one.condition:.3g}"

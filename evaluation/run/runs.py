@@ -139,17 +139,27 @@ def describe_quantised(model: str, manifest: Mapping[str, Any]) -> str | None:
     return f"the base model {model} is read from a GGUF file whose weights are quantised to {kind}"
 
 
+def find_teacher(run: Run) -> str:
+    """The model whose labels the student learns from."""
+    names = {artifact.tags["model"] for artifact in run.find("labels")}
+    return next(name for name in ("rewarded", "merged", "committee") if name in names or name == "committee")
+
+
 def measure_run(run: Run) -> tuple[Answers, list[Metric]]:
     """The answers of all models to hard_test, and the metrics of every suite."""
     answers = answers_to(run, SUITE)
-    metrics = measure(SUITE, answers, bins=run.bins[1])
+    teacher = find_teacher(run)
+    metrics = measure(SUITE, answers, bins=run.bins[1], teacher=teacher)
     for model, seeds in run.skipped.items():
         if not any(model in models for models in answers.values()):
             reason = f"not trained: {'; '.join(dict.fromkeys(seeds.values()))}"
             metrics.append(Metric(SUITE, model, "accuracy", None, None, None, 0, tuple(seeds), reason))
     for suite in run.suites:
         texts = run.outcomes(suite)
-        metrics += pass_metrics(suite, texts, run.leaked) if texts else measure(suite, answers_to(run, suite))
+        if texts:
+            metrics += pass_metrics(suite, texts, run.leaked)
+        else:
+            metrics += measure(suite, answers_to(run, suite), teacher=teacher)
     return answers, metrics
 
 

@@ -12,7 +12,7 @@ from w2s.config.registry import pick
 from w2s.config.tables import load_table
 from w2s.evaluation.run.contents import ReportData
 from w2s.evaluation.run.report import fill
-from w2s.evaluation.run.runs import Run
+from w2s.evaluation.run.runs import Run, find_teacher
 from w2s.evaluation.run.verdict import sentence, verdict
 from w2s.prompts import PROMPTS, in_words, show
 
@@ -44,6 +44,11 @@ KINDS = {
 """Kind of model -> the class of transformers that loads it ("": none does), the hub's name of its task, and how it
 answers."""
 SHOWN = ("student", "ceiling", "committee", "floor", "zero_shot")
+LABELLERS = {
+    "committee": "a committee",
+    "rewarded": "a committee, tilted by reward models",
+    "merged": "a committee, merged into one model",
+}
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 
 
@@ -99,7 +104,7 @@ def card(run: Run, data: ReportData) -> str:
         "scoring": scoring,
         "prompt": show(in_words(pick(PROMPTS, model.prompt), example).prompt),
         "sources": ", ".join(sorted({str(one["name"]) for one in config["data"]["sources"]})),
-        "labeller": "a committee, tilted by reward models" if run.find("labels", model="rewarded") else "a committee",
+        "labeller": LABELLERS[find_teacher(run)],
         "learners": ", ".join(dict.fromkeys(one["model"]["path"] for one in config["learners"])),
         "objective": config["student"]["objective"]["name"],
         "seeds": run.seeds,

@@ -73,6 +73,7 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
         ("committee", "uniform", "weighting the learners"),
         ("committee", "long_learner", "the committee"),
         ("rewarded", "committee", "the committee tilted by rewards"),
+        ("merged", "committee", "the merged model"),
         *(("student", other, "the student") for other in ("unrewarded", "sft_student", "naive_student")),
         *(("student", other, "the student") for other in ("zero_shot", "easy_gold")),
     ):
@@ -87,7 +88,7 @@ def remarks(metrics: Sequence[Metric], suite: str) -> list[str]:
     copies, alone = (known(metrics, suite, "student", name) for name in ("imitation", "imitation_if_independent"))
     if copies and alone:
         beside = f"independent errors would give {alone.value:.0%}"
-        found.append(f"the student repeats {copies.value:.0%} of its committee's wrong answers; {beside}")
+        found.append(f"the student repeats {copies.value:.0%} of its teacher's wrong answers; {beside}")
     gap = known(metrics, suite, "student", "accuracy_minus_shuffled")
     if gap and gap.low <= 0:
         words = f"the student {compared(gap, WORDS['shuffled'], brief=True)}"

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from w2s.config.experts import Experts
 from w2s.config.fields import (
     Boosting,
     Config,
@@ -30,6 +31,7 @@ from w2s.config.fields import (
     Writing,
 )
 from w2s.config.load import load
+from w2s.config.merging import Merging
 from w2s.config.studies import Curve, RewardPool, RewardStudy
 from w2s.data.rows import hash_folder, hash_rows
 from w2s.models import backends
@@ -102,6 +104,8 @@ REWARD_CHANGES = {
     "study.held_out": 0.5,
     **{"study.pool.outputs": "answers", "study.pool.instructions": 7, "study.pool.probes": ["null"]},
 }
+MERGING_CHANGES = {"method": {"name": "ties"}, "weights": "uniform", "evaluations": 30, "scale": 0.5}
+EXPERTS_CHANGES = {"count": 3, "active": 1, "balance": 0.5, "router": "zero", "rest": "base"}
 # key -> (another value, the stages whose own options it is, as patterns of their titles)
 CHANGES = {
     "name": ("other", []),
@@ -162,6 +166,11 @@ CHANGES = {
         for name, value in TRAIN_CHANGES.items()
     },
     "student.objective": ({"name": "dpo"}, ["student answers.*", "student writes .*"]),  # of another student
+    # Nobody's own in a run without merged learners and experts: see test_merging.py and test_experts.py.
+    **{f"merging.{name}": (value, []) for name, value in MERGING_CHANGES.items()},
+    **{f"experts.{name}": (value, []) for name, value in EXPERTS_CHANGES.items()},
+    "label.teacher": ("committee", []),
+    "student.start": ("base", []),
     **{f"controls.{field.name}": (False, []) for field in dataclasses.fields(Controls)},
     "evaluation.suites": (
         [{"name": "humaneval", "limit": 3}, {"name": "file", "path": "own.jsonl"}, {"name": "world"}],
@@ -198,12 +207,14 @@ def leaves(kind: type, prefix: str = "") -> list[str]:
         "evaluation": Evaluation,
         "runtime": Runtime,
         "models": Models,
+        "merging": Merging,
+        "experts": Experts,
     }
     found = []
     for field in dataclasses.fields(kind):
         if field.name == "learners":
             found += leaves(Learner, "learners.0.")
-        elif field.name in inner and prefix + field.name != "rewards.models":  # a list of learners
+        elif field.name in inner and prefix + field.name not in ("rewards.models", "controls.experts"):
             found += leaves(inner[field.name], f"{prefix}{field.name}.")
         else:
             found.append(prefix + field.name)
@@ -263,7 +274,8 @@ def test_a_changed_field_gives_new_keys_to_exactly_the_stages_downstream(config,
     if key.startswith("controls."):
         # The naive student still needs its floor, and questions with choices are boosted by whole answers anyway.
         same = ("controls.floor", "controls.answer_level", "controls.unrewarded")
-        assert set(after) < set(before) or key in same
+        off = not getattr(Controls, key.removeprefix("controls."))  # it is off anyway
+        assert set(after) < set(before) or key in same or off
     if key in ("evaluation.suites", "boosting.rounds", "label.recorded"):
         assert set(before) < set(after)
 

@@ -25,12 +25,11 @@ from w2s.models.kinds import KINDS
 from w2s.models.records import Encoded, Loaded
 from w2s.models.sparse import SPARSE, find_fault
 from w2s.models.tokens import fingerprint
+from w2s.store.log import say
 from w2s.store.records import BadInput, Example
 
 NOT_COPIED = ("model_type", "architectures", "transformers_version", "dtype")
 NOT_COPIED += ("layer_types", "use_sliding_window", "mlp_bias")  # the sparse architectures do not know them
-LARGEST_CONDITION = 5.0
-"""Routers whose rows are closer to being dependent than this hardly tell experts apart (mergekit warns there, too)."""
 SAMPLE = 256
 """Examples on which a trained model's load is measured."""
 
@@ -70,8 +69,15 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def assemble(sources: Sequence[str], weights: Sequence[float], sizes: Sizes, *, base: str | None = None) -> Loaded:
-    """The model whose experts are the models in the folders `sources`, its routers 0.
+def assemble(
+    sources: Sequence[str],
+    weights: Sequence[float],
+    sizes: Sizes,
+    *,
+    base: str | None = None,
+    layers: int | None = None,
+) -> Loaded:
+    """The model whose experts are the models in the folders `sources` (or their first `layers` layers), its routers 0.
 
     Everything but the MLPs is their mean by `weights` (0 or more), or that of the model in the folder `base`. The sum
     is in float64, so that equal weights come out bit for bit. BadInput if a model's architecture has no experts, or the
@@ -81,7 +87,7 @@ def assemble(sources: Sequence[str], weights: Sequence[float], sizes: Sizes, *, 
     first = module = None
     rest: dict[str, Tensor] = {}
     for source in dict.fromkeys([*sources, *([base] if base else [])]):
-        dense = open_dense(source)
+        dense = open_dense(source, layers)
         if first is None:
             first, config = dense, configure(dense.module.config, sizes, source)
             auto = getattr(transformers, KINDS[dense.model.kind].auto)
@@ -105,11 +111,11 @@ def assemble(sources: Sequence[str], weights: Sequence[float], sizes: Sizes, *, 
     return Loaded(module, first.tokenizer, first.model, first.max_tokens, first.precision)
 
 
-def open_dense(source: str) -> Loaded:
-    """The model in a folder: one that w2s saved, or a causal language model."""
+def open_dense(source: str, layers: int | None = None) -> Loaded:
+    """The model in a folder: one that w2s saved, or a causal language model, cut to its first layers."""
     if "model" in read_marks(source):
         return load.load_folder(source, precision="float32")
-    return load.load(Model(path=source), path=source)
+    return load.load(Model(path=source, layers=layers), path=source)
 
 
 def compare(one: Loaded, first: Loaded, source: str, origin: str) -> None:
@@ -227,6 +233,13 @@ def measure(loaded: Loaded, encoded: Sequence[Encoded]) -> dict[str, Any]:
         "load_entropy": round(float(torch.special.entr(load_LE).sum(1).mean() / even), 4),
         "router_entropy": round(float(entropy / (tokens * len(routers)) / even), 4),
     }
+
+
+def say_unbalanced(module: nn.Module, source: str) -> None:
+    """Say so if a model has a load-balancing loss, but not the parts that ours is computed from."""
+    kind = getattr(module.config, "model_type", "")
+    if getattr(module.config, "router_aux_loss_coef", 0) and not internals.routers(module):
+        say(f"{source}: the routers of a {kind} model are not found; it is trained without its load-balancing loss")
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

@@ -11,6 +11,8 @@ SPARSE = {"llama": "mixtral", "mistral": "mixtral", "qwen3": "qwen3_moe"}
 """Architecture -> the sparse one that its models become, with the same outputs."""
 LACKING = {"mixtral": ("attention_bias", "mlp_bias"), "qwen3_moe": ("use_sliding_window",)}
 """What the sparse architectures do not have: true in none of the models that become one."""
+LARGEST_CONDITION = 5.0
+"""Routers with a larger condition number hardly tell experts apart; mergekit warns there, too."""
 
 
 def find_fault(config: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """Stages that make one sparse model of dense ones, and which examples each of its experts is for."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ def upcycled(
     The routers' rows are drawn with a small standard deviation (job.Experts.noise), so that the copies part.
     """
     path = base_folder(inputs, tools, learner)
-    job = Experts([path] * experts, [1.0] * experts, active=active, balance=balance, seed=seed, runtime=tools.runtime)
-    return told(do_job(here, tools, job))
+    job = Experts([path] * experts, [1.0] * experts, layers=learner.model.layers, active=active, balance=balance)
+    return told(do_job(here, tools, dataclasses.replace(job, seed=seed, runtime=tools.runtime)))
 
 
 def mixture(
@@ -60,6 +61,7 @@ def mixture(
     job = {"models": [str(model) for own in models for model in own], "weights": weights}
     job |= {"active": min(active, len(weights))}
     job |= {"base": base_folder(inputs, tools, learner) if rest == "base" else None, "balance": balance, "seed": seed}
+    job |= {"layers": learner.model.layers}
     facts = {}
     if router == "hidden":
         towards, on = [read_past_weights(inputs, at) for at in range(voters["used"])], FIT

@@ -199,8 +199,9 @@ def unfit_experts(wish: str, key: str, model: Model, root: str | None) -> list[s
     """Why models like this one cannot be experts of one model."""
     if model.kind != "lm":
         return [f"{key}.kind: {model.kind!r} given with {wish}; allowed: lm"]
-    if model.quantise != "none":
-        return [f"{key}.quantise: {model.quantise!r} given with {wish}; allowed: none"]
+    for name, allowed in (("quantise", "none"), ("revision", None)):
+        if getattr(model, name) != allowed:
+            return [f"{key}.{name}: {getattr(model, name)!r} given with {wish}; allowed: {allowed or 'null'}"]
     if folders.absent(model.path, root):  # told elsewhere
         return []
     return [f"{key}.path: {model.path}: {why}" for why in [sparse.unfit(model.path, root)] if why]
@@ -237,6 +238,9 @@ def unmergeable(config: Config, wish: str) -> list[str]:
             why = "a head is drawn for each learner" if getattr(find_kind(model.kind), "head", False) else ""
             allowed = f"allowed: lm{why and f' ({why})'}"
             problems.append(f"{key}.kind: {model.kind!r} given with {wish}; {allowed}")
+        elif not model.path.startswith("builtin:") and folders.locate(model.path, root) is None:
+            allowed = "a model on this machine (models.root), as the learners' steps from it are needed"
+            problems.append(f"{key}.path: {model.path!r} given with {wish}; allowed: {allowed}")
         elif is_drawn(model, root):
             problems.append(f"{key}.path: {model.path!r} given with {wish}; each learner draws its own weights there")
         if model.quantise != "none":
@@ -261,12 +265,14 @@ def is_drawn(model: Model, root: str | None) -> bool:
 
 def merge_options(config: Config) -> list[str]:
     """A method, weights or a scale that this run cannot have."""
-    problems, merging, model = [], config.merging, config.learners[0].model
+    problems, merging = [], config.merging
     name, rounds = merging.method["name"], config.boosting.rounds
     if name in ("fisher", "regmean"):
         problems.append(f"merging.method: {name!r} given; a run has none of the statistics that it needs")
     if name == "slerp" and rounds != 2:
         problems.append(f"merging.method: 'slerp' given with boosting.rounds: {rounds}; it takes 2 models")
+    if merging.weights == "searched" and name != "mean":
+        problems.append(f"merging.method: {name!r} given; allowed with merging.weights: searched: mean")
     if not isinstance(merging.weights, str):
         if len(merging.weights) != rounds:
             allowed = f"{rounds}, one for each of boosting.rounds"
@@ -275,11 +281,6 @@ def merge_options(config: Config) -> list[str]:
             problems.append(
                 "merging.weights.0: 0 given; allowed: above 0, as the committee may end with its first round"
             )
-    is_local = model.path.startswith("builtin:") or folders.locate(model.path, config.models.root) is not None
-    if not is_local and (name != "mean" or merging.scale != 1):
-        given = f"{name!r} with scale {merging.scale:g}"
-        allowed = "mean with scale 1, or a base model in a folder (models.root)"
-        problems.append(f"merging.method: {given} given; allowed: {allowed}, as the step from the base is needed")
     return problems
 
 

@@ -65,7 +65,7 @@ def chain(teller: Teller) -> None:
     if config.student.start == MERGED:
         teller = dataclasses.replace(teller, start={"base": merge(teller, sets, committee)})
 
-    # 3. The committee, tilted by reward models or merged into one model if so asked, labels the transfer pool; the
+    # 3. The committee, optionally tilted by reward models or merged into one model, labels the transfer pool. The
     # student learns from these labels, and optionally continues with its objective.
     scored = score_candidates(teller, sets, form, committee)
     tilted = config.label.reward.use != "none"

@@ -4,7 +4,6 @@ from typing import Any
 
 from w2s.stages import merging
 from w2s.store.artifacts import Stage
-from w2s.story import written
 from w2s.story.models import find_start, untrain
 from w2s.story.questions import label_by_gold
 from w2s.story.teller import HOLDOUT, TEST, TRANSFER, Answers, Committee, Form, Sets, Speaker, Stages, Teller
@@ -14,16 +13,20 @@ MERGED = "merged"
 
 def merge(teller: Teller, sets: Sets, committee: Committee, name: str = MERGED, weights: str | None = None) -> Stage:
     """The committee's learners as one model. weights: instead of merging.weights."""
-    parents, options = describe(teller, sets, committee)
-    options |= {"weights": weights} if weights else {}
+    config, (parents, options) = teller.config.merging, describe(teller, sets, committee)
+    weights = weights or config.weights
+    options |= {"weights": weights, "scale": config.scale}
+    if weights == "searched":
+        parents |= hold_out(teller, sets)
+        options |= {"evaluations": config.evaluations}
     return teller.tell(merging.merged, f"{name} learners", parents, options, {"kind": "merged", "model": name})
 
 
-def describe(teller: Teller, sets: Sets, committee: Committee) -> tuple[Stages, dict[str, Any]]:
-    config, learner = teller.config.merging, teller.config.learners[0]
+def describe(teller: Teller, sets: Sets, committee: Committee) -> tuple[dict[str, Stage], dict[str, Any]]:
+    """The parents and options of every stage that merges."""
+    learner = teller.config.learners[0]
     parents = {"committee": committee.voters, **committee.learners.rounds, **find_start(teller, sets, learner)}
-    options = {"learner": untrain(learner), "method": config.method, "weights": config.weights}
-    return parents, {**options, "scale": config.scale, "seed": teller.seed}
+    return parents, {"learner": untrain(learner), "method": teller.config.merging.method, "seed": teller.seed}
 
 
 def ask_merged(teller: Teller, sets: Sets, form: Form, committee: Committee) -> Answers | None:
@@ -39,15 +42,18 @@ def ask_merged(teller: Teller, sets: Sets, form: Form, committee: Committee) -> 
     if config.controls.merged:
         name = "merged_uniform"
         form.ask(teller, sets, Speaker(name, learner, merge(teller, sets, committee, name, "uniform")))
-        look_on_the_way(teller, sets, form, committee)
+        look_on_the_way(teller, sets, committee)
     return answers
 
 
-def look_on_the_way(teller: Teller, sets: Sets, form: Form, committee: Committee) -> None:
+def hold_out(teller: Teller, sets: Sets) -> Stages:
+    """The questions, and the gold of easy_holdout as targets."""
+    return {"questions": sets.questions, "holdout": label_by_gold(teller, sets, HOLDOUT)}
+
+
+def look_on_the_way(teller: Teller, sets: Sets, committee: Committee) -> None:
+    """The loss on easy_holdout along the line from the base to the merged model."""
     parents, options = describe(teller, sets, committee)
-    if form is written:
-        parents = {**parents, "holdout": label_by_gold(teller, sets, HOLDOUT)}
-    else:
-        parents = {**parents, "questions": sets.questions, "gold": sets.gold["easy"]}
+    parents |= {"merged": merge(teller, sets, committee), **hold_out(teller, sets)}
     tags = {"kind": "barrier", "model": MERGED}
     teller.tell(merging.barrier, "from the base to the merged learners", parents, options, tags)

@@ -8,6 +8,7 @@ import numpy as np
 
 from w2s.models import experts
 from w2s.models.folders import name_damage
+from w2s.models.sparse import LARGEST_CONDITION
 from w2s.models.world import World
 from w2s.store.files import write_json
 from w2s.store.log import say
@@ -20,13 +21,13 @@ def run(folder: Path, job: Experts, world: World) -> dict[str, Any]:
     """Do the job in `folder`; returns the summary for done.json."""
     if world.rank > 0:
         return {}
-    sources = [str(folder / path) for path in job.models]
-    base = None if job.base is None else str(folder / job.base)
+    sources = [find_model(folder, path) for path in job.models]
+    base = None if job.base is None else find_model(folder, job.base)
     for source in (*sources, *([base] if base else [])):
         with name_damage(source):
             pass
     sizes = experts.Sizes(len(sources), job.active, job.balance)
-    loaded = experts.assemble(sources, job.weights, sizes, base=base)
+    loaded = experts.assemble(sources, job.weights, sizes, base=base, layers=job.layers)
     facts = experts.count_parameters(loaded.module)
     facts |= {"experts": len(sources), "active": job.active, "router": "zeros"}
     if job.examples is not None:
@@ -38,6 +39,11 @@ def run(folder: Path, job: Experts, world: World) -> dict[str, Any]:
     experts.save(loaded, folder / "model", sources[0])
     write_json(folder / "experts.json", facts)
     return facts
+
+
+def find_model(folder: Path, path: str) -> str:
+    """A folder, relative to the job's, or else a name of the hub."""
+    return str(folder / path) if (folder / path).exists() else path
 
 
 def turn(loaded: experts.Loaded, folder: Path, job: Experts) -> dict[str, Any]:
@@ -54,9 +60,9 @@ def turn(loaded: experts.Loaded, folder: Path, job: Experts) -> dict[str, Any]:
             raise BadInput(f"towards: {path} gives no example any weight, so its expert has none to be turned towards")
         rows.append(weight_N / weight_N.sum())
     largest = experts.direct(loaded, examples, np.array(rows))
-    if largest > experts.LARGEST_CONDITION:
+    if largest > LARGEST_CONDITION:
         say(
             f"routers: the rows of a layer have a condition number of {largest:.3g}, above "
-            f"{experts.LARGEST_CONDITION:g}: the experts' examples look alike to it, and it hardly tells them apart"
+            f"{LARGEST_CONDITION:g}: the experts' examples look alike to it, and it hardly tells them apart"
         )
     return {"rows": len(examples), "condition": largest if np.isfinite(largest) else None}

@@ -77,6 +77,7 @@ def run(folder: Path, job: Finetune, world: World) -> dict[str, Any]:
     if isinstance(KINDS[model.kind], Estimator):
         return fit_at_once(folder, job, examples, labels, order_N, world)
     loaded = load_start(job, world)
+    experts.say_unbalanced(loaded.module, model.path)
     if job.runtime.gradient_checkpointing:
         checkpoint_activations(loaded.module)
     fit_N, held_N = hold_out(len(examples), settings.holdout_share, job.seed)

@@ -64,11 +64,13 @@ class Experts:
     """Dense models of one base as the experts of one sparse model -> model/, experts.json."""
 
     models: list[str]
-    """Folders, one for each expert; the same one several times for copies."""
+    """Folders or names of the hub, one for each expert; the same one several times for copies."""
     weights: list[float]
     """Of the models in the mean that attention, norms and embeddings are, 0 or more; scaled to sum 1."""
     base: str | None = None
     """A folder whose attention, norms and embeddings are taken instead of the mean."""
+    layers: int | None = None
+    """Only the first layers of models that w2s did not save. Null: all."""
     active: int = 2
     """How many experts a token passes through."""
     balance: float = 0.01

@@ -60,7 +60,7 @@ def test_every_command_of_the_readme_is_there():
     commands = next(action for action in make_parser()._actions if action.choices).choices
     combining = {"combine", "combine apply", "combine labels"}
     rewards = {"rewards", "rewards run", "rewards curve"}
-    alone = {"run", "plan", "show", "why", "report", "evaluate", "judge", "methods", "env", "init"}
+    alone = {"run", "plan", "show", "why", "report", "evaluate", "experts", "judge", "methods", "env", "init"}
     configs = {"config", "config reference", "config schema"}
     assert set(commands) == alone | combining | rewards | configs
     assert all(parser.description for parser in commands.values())

@@ -15,6 +15,7 @@ examples:
   w2s why runs/quickstart 1a2b                       how one question got its label
   w2s report runs/quickstart runs/five               two runs side by side
   w2s evaluate runs/quickstart/student world         a model (folder or hub name) on held-out questions
+  w2s experts A B C --base BASE --out moe            models of one base as the experts of one sparse model
   w2s judge samples.jsonl --suite humaneval          programs from elsewhere: verdicts, pass@k
   w2s combine OUTPUTS --questions QUESTIONS          recorded answers of many models -> one opinion
   w2s combine apply runs/combine/NAME NEW_OUTPUTS    the fitted combiner on new questions

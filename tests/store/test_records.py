@@ -160,3 +160,16 @@ def test_softmax_ignores_what_is_no_candidate():
     probs_NK = softmax(np.array([[1e4, 1e4 + 1, np.nan]]), np.array([[True, True, False]]))
     assert probs_NK[0, 2] == 0
     assert probs_NK[0, 1] / probs_NK[0, 0] == pytest.approx(np.e)
+
+
+@pytest.mark.parametrize(
+    ("weights", "why", "said"),
+    [
+        ([0.0, 0.5], ["a", "kept"], None),
+        ([0.0, 0.0, 0.0], ["a", "b", "b"], "every label was dropped (2 of 3: b)"),
+        ([], [], "every label was dropped (0 of 0: there were none)"),
+    ],
+)
+def test_labels_say_why_none_is_left(weights, why, said):
+    labels = PseudoLabels(np.array(why), np.ones((len(why), 2)) / 2, np.array(weights), np.array(why))
+    assert labels.why_none == said

@@ -283,9 +283,9 @@ class Labels:
     """Who labels: the committee, or its learners merged into one model (see merging), at the cost of one learner."""
     made: Literal["decoded", "distribution", "winner", "fused"] = "decoded"
     """For questions without choices. decoded: the text that the committee writes, its learners mixed token by token;
-    distribution: the same with the committee's probabilities of the `top` next tokens as soft targets; winner: every
-    learner samples whole answers, all score all of them, and the combiner decides; fused: the winner, with all
-    learners' next tokens as soft targets in the student's vocabulary."""
+    distribution: also its probabilities of the `top` next tokens, as soft targets; winner: learners sample whole
+    answers, all score all of them, and the combiner decides; fused: the winner, with all learners' next tokens as soft
+    targets in the student's vocabulary."""
     top: Count = 16
     """For made: distribution, fused: how many next tokens a soft target keeps."""
     fusion: Literal["alphas", "mince", "avgce"] = "alphas"

@@ -239,8 +239,7 @@ class RewardModels:
     members: Count = 4
     """Members of the ensemble."""
     models: list[Learner] = field(default_factory=lambda: [Learner(Model(kind="pair"))])
-    """What the members are made of: kind pair, or for separate members also kind probe; several bases are taken in
-    turn by separate members."""
+    """What members are made of: kind pair, or where separate kind probe; separate ones take several bases in turn."""
     head_steps: Count = 50
     """For kind warm: optimizer steps in which the head that members start from is trained alone."""
     layers: Count | None = None

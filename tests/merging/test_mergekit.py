@@ -76,3 +76,11 @@ def test_what_is_no_configuration_is_one_line(tmp_path, content):
     with pytest.raises(BadInput) as refused:
         mergekit.read(tmp_path / "merge.yml")
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "configs" / "merging").glob("*.yml")))
+def test_the_published_settings_are_read(file):
+    recipe = mergekit.read(file)
+    assert recipe.base == "meta-llama/Llama-2-13b-hf"
+    assert recipe.dtype == "float16"
+    pick(MERGES, recipe.method)

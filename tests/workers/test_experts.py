@@ -14,7 +14,8 @@ from w2s.models import load, train
 from w2s.stages.jobs import Workers
 from w2s.store.records import BadInput, Weights, write_arrays, write_rows
 from w2s.workers import experts, finetune
-from w2s.workers.job import Experts, read_job, write_job
+from w2s.workers.job import Experts
+from w2s.workers.job_files import read_job, write_job
 from w2s.workers.serve import run_job
 
 

@@ -168,6 +168,7 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
     facts = run.find("questions", seed=seed)[0].manifest["facts"]
     weight_N = read_arrays(labels_folder(run, seed) / "labels.npz", PseudoLabels).weight_N
     kept = int((weight_N > 0).sum())
+    start = "from the merged learners, " if run.config["student"].get("start") == "merged" else ""
     chosen = f"chosen on {facts['easy_holdout']:,} held-out easy questions"
     return (
         Step("easy questions", f"{facts['easy_fit']:,}", "with gold"),
@@ -175,7 +176,7 @@ def flow(run: Run, committee: Mapping[str, Any]) -> tuple[Step, ...]:
         Step("committee", f"{committee['used']} learners", chosen),
         Step("transfer pool", f"{facts['transfer']:,}", "hard, without gold"),
         Step("pseudo-labels", f"{kept:,} kept", f"{len(weight_N) - kept:,} dropped"),
-        Step("student", run.config["student"]["model"]["path"], "trained on the pseudo-labels alone"),
+        Step("student", run.config["student"]["model"]["path"], start + "trained on the pseudo-labels alone"),
         Step("hard test", f"{facts['hard_test']:,}", "held out"),
     )
 

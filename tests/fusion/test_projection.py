@@ -149,6 +149,7 @@ def read_texts(root: Path, per_source: int = 6, size: int = 420) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_on_two_real_models_the_projected_teacher_knows_the_text_as_well_as_the_teacher(shared, real_models, tmp_path):
     """Any error of one place, or a match of whole strings, shows in the projected teacher's own cross-entropy."""
     import torch

@@ -68,8 +68,8 @@ def describe_merges(run: Run) -> list[str]:
     for artifact in run.find("merged", model="merged"):
         facts, who = artifact.manifest["facts"], f"seed {artifact.tags['seed']}: the merged learners"
         if "moved" in facts:
-            least, most = min(facts["moved"]), max(facts["moved"])
-            steps = f"moved by {100 * least:.2g} to {100 * most:.2g}% of their base"
+            ends = dict.fromkeys(f"{100 * share:.2g}" for share in (min(facts["moved"]), max(facts["moved"])))
+            steps = f"moved by {' to '.join(ends)}% of their base"
             notes.append(f"{who} {steps}; mean cosine of their steps: {facts['cosine']:.2f}")
         notes += [f"{who}: {describe_search(facts)}"] if "gain" in facts else []
         notes += [f"{who}: {facts['warning']}"] if facts.get("warning") else []

@@ -287,7 +287,9 @@ def test_what_is_wrong_is_said_in_one_line(here):
     assert "taken" in refusal(
         "rewards.study.suites=[{name: file, path: theirs.jsonl}, {name: file, path: theirs.jsonl}]"
     )
-    assert "allowed: pair" in refusal(f"{model}.kind=lm")
+    apart = ["rewards.study.compare=[]", "rewards.study.shared_start=false"]
+    assert "allowed: pair, probe" in refusal(f"{model}.kind=lm", *apart)
+    assert "allowed with probes: at most 1" in refusal(f"{model}.kind=probe", *apart)
     assert "need members of one base" in refusal(
         "rewards.models=[{model: {path: a, kind: pair}}, {model: {path: b, kind: pair}}]"
     )

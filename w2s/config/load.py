@@ -192,17 +192,9 @@ def all_learners(config: Config) -> dict[str, Learner]:
 def reward_checks(config: Config) -> list[str]:
     """Rules between the keys of reward models and of their use in the main job."""
     rewards, use = config.rewards, config.label.reward
-    kinds = ("pair", "probe") if rewards.kind == "separate" else ("pair",)
-    problems = [
-        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: {', '.join(kinds)}"
-        for at, learner in enumerate(rewards.models)
-        if learner.model.kind not in kinds
-    ]
-    probes = [learner.model.kind == "probe" for learner in rewards.models]
-    if any(probes) and rewards.members > len(rewards.models):
-        words = f"{rewards.members} given; allowed with probes: at most {len(rewards.models)}, one for each of models"
-        problems.append(f"rewards.members: {words}; a second fit of a probe gives the same one")
-    if any(probes) and config.student.objective["name"] in ("grpo", "rloo"):
+    problems = reward_model_checks(rewards, alone=rewards.kind == "separate")
+    probes = any(learner.model.kind == "probe" for learner in rewards.models)
+    if probes and config.student.objective["name"] in ("grpo", "rloo"):
         problems.append(f"student.objective: {config.student.objective['name']!r} given; it needs rewards of kind pair")
     if rewards.kind != "separate" and len(rewards.models) > 1:
         problems.append(f"rewards.models: {len(rewards.models)} given; kind: {rewards.kind} allows 1, for all members")
@@ -216,6 +208,21 @@ def reward_checks(config: Config) -> list[str]:
         problems.append(f"label.reward.strength: {use.strength} given; it needs label.reward.use: tilt")
     if use.accept is not None and use.use == "none":
         problems.append(f"label.reward.accept: {use.accept} given; it needs label.reward.use: tilt or best_of_n")
+    return problems
+
+
+def reward_model_checks(rewards: RewardModels, *, alone: bool) -> list[str]:
+    """What reward models can be made of. alone: each is a model of its own, so that it may be a probe."""
+    kinds = ("pair", "probe") if alone else ("pair",)
+    problems = [
+        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: {', '.join(kinds)}"
+        for at, learner in enumerate(rewards.models)
+        if learner.model.kind not in kinds
+    ]
+    probes = any(learner.model.kind == "probe" for learner in rewards.models)
+    if probes and rewards.members > len(rewards.models):
+        words = f"{rewards.members} given; allowed with probes: at most {len(rewards.models)}, one for each of models"
+        problems.append(f"rewards.members: {words}; a second fit of a probe gives the same one")
     return problems
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from w2s.config.fields import Config
-from w2s.config.load import kind_checks, run_checks
+from w2s.config.load import kind_checks, reward_model_checks, run_checks
 from w2s.config.registry import pick
 from w2s.data.preferences import PREFERENCES
 from w2s.data.rows import hash_rows
@@ -155,11 +155,7 @@ def checks(config: Config) -> list[str]:
     if pairs != "preferences":
         problems.append(f"rewards.pairs: {pairs!r} given; allowed here: preferences, with a source")
     problems += suite_checks(study.suites)
-    problems += [
-        f"rewards.models.{at}.model.kind: {learner.model.kind!r} given; allowed: pair (a reward model has a head)"
-        for at, learner in enumerate(setting.models)
-        if learner.model.kind != "pair"
-    ]
+    problems += reward_model_checks(setting, alone=not (study.compare or study.shared_start))
     try:
         check_methods(config)
     except BadInput as error:

@@ -60,7 +60,7 @@ def test_every_command_of_the_readme_is_there():
     commands = next(action for action in make_parser()._actions if action.choices).choices
     combining = {"combine", "combine apply", "combine labels"}
     rewards = {"rewards", "rewards run", "rewards curve"}
-    alone = {"run", "plan", "show", "why", "report", "evaluate", "experts", "judge", "methods", "env", "init"}
+    alone = {"run", "plan", "show", "why", "report", "evaluate", "experts", "merge", "judge", "methods", "env", "init"}
     configs = {"config", "config reference", "config schema"}
     assert set(commands) == alone | combining | rewards | configs
     assert all(parser.description for parser in commands.values())
@@ -98,7 +98,7 @@ def test_methods_are_listed_with_their_options(capsys):
     assert fails(capsys, "methods", "booster") == (2, [
         "w2s: table: 'booster' is not known (did you mean 'boosters'?); it can be: sources, difficulty, prompts, "
         "boosters, combiners, alphas, selectors, pairs, preferences, aggregators, objectives, "
-        "combine, combine_families, combine_apply, combine_online, kinds, losses, pipelines"
+        "combine, combine_families, combine_apply, combine_online, merges, kinds, losses, pipelines"
     ])  # fmt: skip
 
 

@@ -157,7 +157,7 @@ def is_unconverged(fit: Mapping[str, Any]) -> bool:
 def explain_stop(fit: Mapping[str, Any]) -> str:
     """Why a fit ended, in words."""
     if "step" not in fit:
-        return f"not trained: {fit['skipped']}" if fit["skipped"] else "solved at once"
+        return f"not trained: {fit['skipped']}" if fit.get("skipped") else "solved at once"
     if not fit["looks"]:
         return "took all its steps: no labels were held out"
     if is_unconverged(fit):

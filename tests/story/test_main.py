@@ -145,6 +145,7 @@ CHANGES = {
     "writing.samples": (9, []),
     "writing.temperature": (0.9, []),
     "label.made": ("winner", []),
+    "label.fusion": ("mince", []),
     "label.top": (9, []),
     "label.check_examples": (True, []),
     "label.combiner": ({"name": "log_odds"}, [*VOTES, *COMBINED]),

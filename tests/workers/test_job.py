@@ -14,7 +14,7 @@ from w2s.config.fields import Learner
 from w2s.models.train import World
 from w2s.store import hidden
 from w2s.store.records import BadInput
-from w2s.workers.job import WORKERS, Finetune, Predict
+from w2s.workers.job import WORKERS, Base, Finetune, Predict
 from w2s.workers.job_files import find_worker, read_job, write_job
 from w2s.workers.serve import run_job
 
@@ -65,7 +65,7 @@ def written(folder, name: str, **changes):
     """A job.json of the fields that its type needs, and of these changes (None: the key is left out)."""
     kind = WORKERS[name].job
     kind_types = typing.get_type_hints(kind)
-    value = {str: "x", int: 1, float: 1.0, dict: {}, dict[str, str]: {}, Learner: {}}
+    value = {str: "x", int: 1, float: 1.0, dict: {}, dict[str, str]: {}, Learner: {}, Base: {"learner": {}}}
     needed = {
         field.name: value.get(kind_types[field.name], [])
         for field in dataclasses.fields(kind)

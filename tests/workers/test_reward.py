@@ -96,8 +96,9 @@ def test_the_loss_of_a_pair_and_its_gradient_are_those_of_trls_reward_trainer(ba
 
     wanted = trainer.compute_loss(loaded.module, trainer.data_collator(rows))
     data = finetune.Rows(loaded, encoded, make_labels(examples))
-    objective = finetune.make_objective(data, losses.cross_entropy, 1.0)
-    found = objective(score.Scorer(loaded), np.arange(PAIRS), 0.0).mean()
+    scorer = score.Scorer(loaded)
+    objective = finetune.make_objective(data, losses.cross_entropy, 1.0, scorer)
+    found = objective(scorer, np.arange(PAIRS), 0.0).mean()
     assert found.item() == pytest.approx(wanted.item(), abs=1e-6)
     assert wanted.item() > 0.1
     wanted_gradient = gradient(wanted)

@@ -52,10 +52,8 @@ def run(folder: Path, job: Merge, world: World) -> dict[str, Any]:
         return run_adapters(folder, models, weight_R, job)
     check_method(job.method, len(models), has_base=base is not None)
     if (job.method["name"] in STATISTICS) != (job.examples is not None):
-        needed = ", ".join(STATISTICS)
-        raise BadInput(
-            f"examples: {job.examples!r} given; {needed} need questions, and {job.method['name']} was asked for"
-        )
+        words = f"{' and '.join(STATISTICS)} need questions, other methods take none"
+        raise BadInput(f"examples: {job.examples!r} given for {job.method['name']}; {words}")
     partial, out = folder / "model.partial", folder / "model"
     shutil.rmtree(partial, ignore_errors=True)
     with contextlib.ExitStack() as opened:

@@ -58,6 +58,11 @@ def test_folders_are_merged_and_the_result_says_how(folder, capsys):
         (["a", "b", "--method", "ties", "density=2"], ["method.density: 2 given"]),
         (["a", "b", "--method", "ties", "depth=2"], ["method: 'ties' has no option 'depth'"]),
         (["a", "b", "--method", "ties"], ["base: none given; ties needs"]),
+        (
+            ["a", "b", "--base", "base", "--method", "fisher"],
+            ["--questions: none given for fisher; fisher and regmean"],
+        ),
+        (["a", "b", "--questions", "q.csv"], ["--questions: q.csv given for mean"]),
         (["a", "b", "--weights", "1"], ["weights: 1 given; allowed: 2"]),
         (["a", "--from-mergekit", "x.yml"], ["--from-mergekit: it names"]),
         (["--from-mergekit", "x.yml"], ["x.yml: not readable"]),
@@ -69,6 +74,21 @@ def test_refusals_are_lines_and_nothing_is_written(folder, capsys, words, lines)
     assert len(found) == len(lines)
     assert all(line in one for line, one in zip(lines, found, strict=True))
     assert {path.name for path in folder.iterdir()} == {"base", "a", "b"}
+
+
+def test_fisher_asks_the_models_about_a_file_of_questions(folder, capsys):
+    rows = [
+        {"prompt": f"Which gas is number {at}?", "choices": ["oxygen", "carbon"], "answer": at % 2} for at in range(4)
+    ]
+    (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main(["merge", "a", "b", "--base", "base", "--method", "fisher", "--questions", "own.jsonl", "--out", "merged"])
+    assert "merged: merged" in capsys.readouterr().out
+    start, a, b, found = (load_file(folder / name / "model.safetensors") for name in ("base", "a", "b", "merged"))
+    name = "model.layers.0.mlp.down_proj.weight"
+    low, high = torch.minimum(a[name], b[name]), torch.maximum(a[name], b[name])
+    assert ((low - 1e-5 <= found[name]) & (found[name] <= high + 1e-5)).all()
+    assert not torch.allclose(found[name], (a[name] + b[name]) / 2, atol=1e-4)
+    assert not torch.equal(start[name], found[name])
 
 
 def test_help_teaches(capsys):

@@ -218,7 +218,7 @@ def merge(args: argparse.Namespace) -> None:
     else:
         recipe = {"models": models, "method": {"name": args.method, **options}, "base": args.base}
         recipe |= {"weights": args.weights, "scale": args.scale}
-    asked = {"seed": args.seed, "root": args.root, "replace": args.replace}
+    asked = {"seed": args.seed, "root": args.root, "replace": args.replace, "questions": args.questions}
     print(merge_folders(out=Path(args.out), **recipe, **asked))
 
 

@@ -223,6 +223,7 @@ MERGE = (
     ("--weights", {"type": numbers, "metavar": "W,W", "help": "one per model, e.g. 2,1 (default: equal)"}),
     ("--scale", {"type": float, "default": 1.0, "help": "how far along the merged step to go (default: 1)"}),
     ("--seed", {"type": int, "default": 0, "help": "for methods that draw at random (default: 0)"}),
+    ("--questions", {"metavar": "FILE", "help": "for fisher and regmean: questions like those to be answered"}),
     ("--from-mergekit", {"metavar": "FILE", "help": "a mergekit configuration, instead of models and flags"}),
     ("--root", {"metavar": "DIR", "help": "a folder in which models are looked for by name"}),
     ("--out", {"required": True, "metavar": "DIR", "help": "the merged model's folder"}),

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from w2s.config.fields import Runtime
+from w2s.data.own import file
 from w2s.merging import mergekit
 from w2s.merging.methods import as_shares, check_method
 from w2s.models import folders
 from w2s.stages.jobs import Workers
 from w2s.store.files import make_folder, write_json
 from w2s.store.log import say
-from w2s.store.records import BadInput
+from w2s.store.records import BadInput, write_rows
 from w2s.workers.job import Merge
 from w2s.workers.job_files import write_job
 
@@ -36,12 +37,14 @@ def merge_folders(
     scale: float = 1.0,
     seed: int = 0,
     dtype: str | None = None,
+    questions: str | None = None,
     root: str | None = None,
     replace: bool = False,
 ) -> str:
     """Merge the models in folders (or names below `root`) into the folder `out`; returns what to tell the user.
 
-    merge.json in the folder says how it was made. weights: None: equal. BadInput before anything is written.
+    merge.json in the folder says how it was made. weights: None: equal. questions: a file of one's own questions, for
+    the methods fisher and regmean. BadInput before anything is written.
     """
     problems = [] if models else ["models: none given; allowed: at least 1"]
     places = [find_folder(model, root, problems) for model in models]
@@ -54,10 +57,17 @@ def merge_folders(
     as_shares(given, len(places))
     if method["name"] not in ADAPTERS:
         check_method(method, len(places), has_base=start is not None)
+    if (method["name"] in MEASURED) != (questions is not None):
+        words = f"{' and '.join(MEASURED)} need a file, other methods take none"
+        raise BadInput(f"--questions: {questions or 'none'} given for {method['name']}; {words}")
+    rows = file(None, path=questions)[0] if questions else []
     job = Merge([str(one) for one in places], given, method, str(start) if start else None, scale, seed, dtype=dtype)
     work = out.resolve().with_name(f"{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     make_folder(work)
+    if rows:
+        write_rows(work / "questions.jsonl", rows)
+        job = dataclasses.replace(job, examples="questions.jsonl")
     try:
         write_job(work, job)
         with Workers(Runtime(slots=1, processes=1), title=lambda _: f"merge into {out}") as workers:
@@ -71,6 +81,8 @@ def merge_folders(
     return describe(out, models, done)
 
 
+MEASURED = ("fisher", "regmean")
+"""Methods that ask every model about questions first."""
 ADAPTERS = ("cat", "svd")
 """Methods for LoRA adapters, whose folders peft wrote."""
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from w2s.config.fields import Model
 from w2s.config.registry import pick
 from w2s.config.values import Count
 from w2s.merging.methods import Tensor, as_shares, check_method, mean_cosine, merge_tensor
 from w2s.models import load, tensors
-from w2s.models.folders import MARKS
+from w2s.models.folders import MARKS, read_marks
 from w2s.models.statistics import STATISTICS, find_statistics
 from w2s.models.tensors import WEIGHTS, Spec, Weights
 from w2s.models.world import World
@@ -82,7 +83,10 @@ def measure(folder: Path, models: Sequence[Path], job: Merge, world: World) -> l
         made.append(folder / f"statistics-{at:02}")
         if made[-1].exists():
             continue
-        loaded = load.load_folder(path, device=world.device, precision="float32")
+        if read_marks(path):
+            loaded = load.load_folder(path, device=world.device, precision="float32")
+        else:  # not one that w2s saved
+            loaded = load.load(Model(path=str(path)), device=world.device)
         found = find_statistics(job.method["name"], loaded, examples, job.seed)
         partial = made[-1].with_suffix(".partial")
         partial.mkdir(exist_ok=True)

@@ -15,14 +15,20 @@ from tests.fusion.test_projection import byte_tokenizer, piece_tokenizer
 from tests.models import tiny
 from w2s.config.fields import Learner, Model, Train
 from w2s.fusion.projection import spell
-from w2s.models import batches, load
+from w2s.models import batches, builtin, load
 from w2s.models.world import World
 from w2s.store.records import BadInput, Example, TokenTargets, read_arrays, write_rows
 from w2s.workers import fuse
 from w2s.workers.job import Base, Fuse
 
 TEXTS = ["the moon", "ärger"]
-MAKERS = {"bytes": byte_tokenizer, "bpe": tiny.tokenizer, "pieces": piece_tokenizer}
+
+
+def word_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    return builtin.word_tokenizer(["Question : Answer What is ? moon sea 0 1 2"])
+
+
+MAKERS = {"bytes": byte_tokenizer, "bpe": tiny.tokenizer, "pieces": piece_tokenizer, "words": word_tokenizer}
 
 
 def write_model(folder: Path, style: str, seed: int) -> Path:
@@ -150,6 +156,44 @@ def test_teachers_in_another_order_give_the_same_and_mince_hears_one(tmp_path):
         assert any(np.allclose(mince.prob_TJ[rows], one.prob_TJ[rows], atol=1e-3) for one in alone)
 
 
+def test_a_text_that_is_blank_or_that_a_teacher_does_not_read_whole_is_counted(tmp_path):
+    texts = ["the moon", " ", "moon"]
+    rows = [Example(str(at), "t", "answer", f"What is {at}?", (text,)) for at, text in enumerate(texts)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    learners = [saved(tmp_path / "a", "bpe", 1), saved(tmp_path / "b", "words", 2)]
+    found, done = do(tmp_path, learners, write_model(tmp_path / "s", "pieces", 3))
+    assert found.ids.tolist() == ["0", "1", "2"]
+    assert [length > 0 for length in found.length_N] == [True, False, True]
+    assert done["untargeted"] == 1
+    assert done["unread"] == [0, 1]  # "the" is not one of its words
+    alone, _ = do(tmp_path, learners[:1], tmp_path / "s", alphas=(1.0,))
+    np.testing.assert_array_equal(dense(found, 0, 300), dense(alone, 0, 300))
+
+
+WORDS = [None, b" moon", b" ,", b" sea"]
+PIECES = [None, b"moon", b" moon", b",", b" ", b"sea", b" sea"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "word_starts", "pieces", "piece_starts"),
+    [
+        (" moon sea", [1, 3, 0], [-1, 4, 8], [2, 6, 0], [-1, 4, 8]),
+        ("moon sea", [1, 3, 0], [-1, 4, 8], [1, 6, 0], [0, 4, 8]),
+        (" moon, sea", [1, 2, 3, 0], [-1, 4.5, 5, 9], [2, 3, 4, 5, 0], [-1, 4, 5, 6, 9]),
+        ("\n moon\n\nsea", [1, 3, 0], [0.5, 6.5, 9], None, None),
+        (" moon moon", [1, 0], None, [2, 0], None),
+        (" moon tide", [1, 3, 0], None, [2, 6, 0], None),
+    ],
+)
+def test_tokens_start_where_their_text_does_and_words_without_a_space_start_with_no_other_token(
+    text, words, word_starts, pieces, piece_starts
+):
+    for tokens, spelled, wanted in ((words, WORDS, word_starts), (pieces, PIECES, piece_starts)):
+        if tokens is not None:
+            found = fuse.find_starts(tokens, text, spelled, 0)
+            assert (found if found is None else found.tolist()) == wanted
+
+
 def test_a_word_student_of_piece_teachers_and_alphas_of_0_are_refused(tmp_path):
     write_texts(tmp_path)
     learners = [saved(tmp_path / "a", "bpe", 1)]
@@ -185,7 +229,7 @@ def test_learners_of_two_vocabularies_teach_a_student_of_a_third(tmp_path, monke
         {"prompt": " ".join(["moon"] * int(rng.integers(1, 9))) + f" {at}?", "answer": str(at % 7)} for at in range(90)
     ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for seed, style in enumerate(MAKERS):
+    for seed, style in enumerate(("bytes", "bpe", "pieces")):
         write_model(tmp_path / style, style, seed)
     (tmp_path / "unlike.yaml").write_text(CONFIG.format(folder=tmp_path))
     monkeypatch.chdir(tmp_path)

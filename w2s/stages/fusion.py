@@ -1,5 +1,6 @@
 """The stage that asks learners of any vocabulary what they expect next in the committee's texts."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -23,9 +24,7 @@ def fused(
     written = read_texts(inputs["texts"], on)
     rows = read_rows(inputs["questions"] / f"{on}.jsonl", Example)
     texts = {key: line["texts"][0] for key, line in written.items()}
-    kept = [row for row in rows if texts[row.id].strip()]
-    told = [Example(row.id, row.source, row.task, row.prompt, (texts[row.id],), row.meta) for row in kept]
-    write_rows(here / "examples.jsonl", told)
+    write_rows(here / "examples.jsonl", [dataclasses.replace(row, choices=(texts[row.id],)) for row in rows])
     models, alphas = find_writers(inputs)
     start = {"base": inputs["student"]} if "student" in inputs else {}
     base = Base(with_shots(inputs, student), base_folder(start, tools, student))
@@ -34,4 +33,4 @@ def fused(
     with open_whole(here / f"{on}_texts.jsonl") as file:
         for key, line in written.items():
             file.write(json.dumps({"id": key, **line, "ended": [True]}) + "\n")
-    return {key: done[key] for key in ("rows", "tokens", "shared", "untargeted")}
+    return {key: done[key] for key in ("rows", "tokens", "shared", "untargeted", "unread")}

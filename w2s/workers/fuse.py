@@ -6,6 +6,7 @@ token wherever tokens of both start at the same byte of the text; the end of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,11 +37,16 @@ class Reader(NamedTuple):
     loaded: Loaded
     encoded: list[Encoded]
     starts: list[np.ndarray | None]
-    """For each example where its tokens start, in bytes of its text; None if the text was cut or is not its tokens'."""
+    """For each example where its tokens start, in bytes of its text; None if that is blank, was cut or is not its
+    tokens'."""
 
 
 def run(folder: Path, job: Fuse, world: World) -> dict[str, Any]:
-    """Do the job in `folder`; returns the summary for done.json."""
+    """Do the job in `folder`; returns the summary for done.json.
+
+    tokens: the student's · shared: those with a target · untargeted: texts without any, as they are blank or the
+    student does not read them whole · unread: for each teacher, the other texts that it does not read whole.
+    """
     sets = read_sets(folder, {"texts": job.examples})
     teachers = [load.load_folder(folder / path, device=world.device) for path in job.models]
     train = job.student.learner.train
@@ -59,10 +65,11 @@ def run(folder: Path, job: Fuse, world: World) -> dict[str, Any]:
     ids = np.array([example.id for example in examples])
     soft = gathered([read_arrays(part / "soft.npz", TokenTargets) for part in parts], ids)
     write_arrays(folder / "soft.npz", soft)
+    unread = [json.loads(line)["unread"] for part in parts for line in (part / "read.jsonl").read_text().splitlines()]
     drop_parts(folder, world)
     heard_T = soft.prob_TJ.sum(1) > 0
     facts = {"tokens": len(heard_T), "shared": int(heard_T.sum()), "untargeted": int((soft.length_N == 0).sum())}
-    return {"rows": len(examples), **facts, **cut}
+    return {"rows": len(examples), **facts, "unread": np.sum(unread, axis=0).tolist(), **cut}
 
 
 class Fusion:
@@ -80,7 +87,7 @@ class Fusion:
 
     def make(self, examples: list[Example], skip: int) -> Iterator[Chunk]:
         """The targets of the examples, chunk by chunk (longest first)."""
-        readers = [read(loaded, examples) for loaded in (*self.teachers, self.student)]
+        *heard, own = readers = [read(loaded, examples) for loaded in (*self.teachers, self.student)]
         widest = max(one.module.config.get_text_config().vocab_size for one in self.teachers)
         for chunk in plan(readers[0].encoded, widest, batches.most_tokens(self.teachers[0]))[skip:]:
             made = [self.target([pick(reader, at) for reader in readers], examples[at]) for at in chunk]
@@ -88,10 +95,11 @@ class Fusion:
             length_N = np.array([len(token_TJ) for token_TJ, _ in made], dtype=np.int64)
             token_TJ, prob_TJ = (np.concatenate(column) for column in zip(*made, strict=True))
             targets = TokenTargets(ids, length_N, token_TJ.astype(np.int32), prob_TJ.astype(np.float16), self.tokenizer)
-            yield len(chunk), {"soft.npz": targets}
+            unread = [[own.starts[at] is not None and one.starts[at] is None for one in heard] for at in chunk]
+            yield len(chunk), {"soft.npz": targets, "read.jsonl": [{"unread": row} for row in unread]}
 
     def target(self, readers: Sequence[Reader], example: Example) -> tuple[np.ndarray, np.ndarray]:
-        """token_SJ and prob_SJ of one example, zeros where no teacher has a say; empty if the student cut the text."""
+        """token_SJ and prob_SJ of one example, zeros where no teacher has a say; empty if the student has no text."""
         *heard, own = readers
         top = min(self.job.top, self.size)
         if own.starts[0] is None:
@@ -136,7 +144,7 @@ def read(loaded: Loaded, examples: list[Example]) -> Reader:
     words, encoded = batches.worded(loaded, examples), batches.encode(loaded, examples)
     spelled, end = spell(loaded.tokenizer), find_end(loaded)
     starts = [
-        find_starts(one.rows[0].token_P.tolist(), row.answers[0], spelled, end)
+        find_starts(one.rows[0].token_P.tolist(), row.answers[0], spelled, end) if row.answers[0].strip() else None
         for one, row in zip(encoded, words, strict=True)
     ]
     return Reader(loaded, encoded, starts)
@@ -148,15 +156,26 @@ def pick(reader: Reader, at: int) -> Reader:
 
 def find_starts(tokens: list[int], text: str, spelled: Sequence[bytes | None], end: int | None) -> np.ndarray | None:
     """Where each token starts, in bytes of the text after the white space before it, which begins at a negative place;
-    None unless the tokens, but for an end mark, are the whole text."""
-    sizes = [0 if token == end else len(spelled[token] or b"\0" * 10**6) for token in tokens]
-    lead, whole = len(text) - len(text.lstrip()), len(text.encode())
-    start_T = np.cumsum([0, *sizes])
-    # A word is spelled with a space before it, which the beginning of a text may lack.
-    extra = int(start_T[-1]) - whole
-    if extra not in (0, 1) or (extra and lead):
-        return None
-    return start_T[:-1] - max(lead, extra)
+    None unless the tokens, but for an end mark, are the whole text.
+
+    A word is spelled with a space before it. Where the text lacks that space, only another word starts where it does,
+    half a byte later; at the beginning of the text it stands at -1, as in a text with the space.
+    """
+    whole, at, starts = text.encode(), 0, []
+    lead = len(whole) - len(text.lstrip().encode())
+    for token in tokens:
+        piece = b"" if token == end else spelled[token]
+        if piece is None:
+            return None
+        place = at - lead
+        if not whole.startswith(piece, at):
+            at, piece = len(whole) - len(whole[at:].lstrip()), piece.removeprefix(b" ")
+            if not piece or not whole.startswith(piece, at):
+                return None
+            place = at - lead + 0.5 if at else -1.0
+        starts.append(place)
+        at += len(piece)
+    return np.array(starts, dtype=float) if at == len(whole) else None
 
 
 def next_tokens(reader: Reader) -> np.ndarray:
